@@ -1,0 +1,189 @@
+"""Search spaces: what values a hyperparameter may take, and how a uniform number becomes one.
+
+Host-side and free of jax, so that designs can be drawn and checked without starting a backend. Continuous
+spaces compute in float32, as the published designs did.
+"""
+
+from __future__ import annotations
+
+import math
+from abc import ABC, abstractmethod
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+Value = bool | int | float | str
+
+
+class Space(ABC):
+    """A set of values with a distribution on it."""
+
+    @abstractmethod
+    def ppf(self, u: float) -> Any:
+        """The value at probability `u` in [0, 1] (the inverse of the distribution function)."""
+
+    @abstractmethod
+    def grid(self, points: int) -> list[Any]:
+        """At most `points` values spread evenly over the space, ends included."""
+
+    @abstractmethod
+    def contains(self, value: Any) -> bool:
+        """Whether `value` could have been drawn."""
+
+    @abstractmethod
+    def describe(self) -> dict[str, Any]:
+        """A JSON-ready description, stored in every manifest."""
+
+    log: bool = False
+
+
+@dataclass(frozen=True)
+class Uniform(Space):
+    """Uniform on [low, high]."""
+
+    low: float
+    high: float
+
+    def __post_init__(self):
+        if not self.low < self.high:
+            raise ValueError(f"Uniform needs low < high, got ({self.low}, {self.high})")
+
+    def ppf(self, u: float) -> float:
+        low, high = np.float32(self.low), np.float32(self.high)
+        return float(low + (high - low) * np.float32(u))
+
+    def grid(self, points: int) -> list[float]:
+        return [self.ppf(u) for u in np.linspace(0, 1, points)] if points > 1 else [self.ppf(0.5)]
+
+    def contains(self, value: Any) -> bool:
+        return _is_number(value) and _within(value, self.low, self.high)
+
+    def describe(self) -> dict[str, Any]:
+        return {"type": "uniform", "low": self.low, "high": self.high}
+
+
+@dataclass(frozen=True)
+class LogUniform(Space):
+    """Uniform in the logarithm on [low, high], 0 < low."""
+
+    low: float
+    high: float
+    log: bool = True
+
+    def __post_init__(self):
+        if not 0 < self.low < self.high:
+            raise ValueError(f"LogUniform needs 0 < low < high, got ({self.low}, {self.high})")
+
+    def ppf(self, u: float) -> float:
+        low, high = np.log(np.float32(self.low)), np.log(np.float32(self.high))
+        return float(np.clip(np.exp(low + np.float32(u) * (high - low)), np.float32(self.low), self.high))
+
+    def grid(self, points: int) -> list[float]:
+        return [self.ppf(u) for u in np.linspace(0, 1, points)] if points > 1 else [self.ppf(0.5)]
+
+    def contains(self, value: Any) -> bool:
+        return _is_number(value) and _within(value, self.low, self.high)
+
+    def describe(self) -> dict[str, Any]:
+        return {"type": "log_uniform", "low": self.low, "high": self.high}
+
+
+@dataclass(frozen=True)
+class Integers(Space):
+    """Uniform on the integers low … high, both included."""
+
+    low: int
+    high: int
+
+    def __post_init__(self):
+        if not self.low <= self.high:
+            raise ValueError(f"Integers needs low <= high, got ({self.low}, {self.high})")
+
+    def ppf(self, u: float) -> int:
+        return min(self.low + math.floor(u * (self.high - self.low + 1)), self.high)
+
+    def grid(self, points: int) -> list[int]:
+        return sorted({round(x) for x in np.linspace(self.low, self.high, max(points, 1))})
+
+    def contains(self, value: Any) -> bool:
+        return _is_number(value) and float(value).is_integer() and self.low <= value <= self.high
+
+    def describe(self) -> dict[str, Any]:
+        return {"type": "integers", "low": self.low, "high": self.high}
+
+
+@dataclass(frozen=True)
+class Choice(Space):
+    """One of `values` with equal probability. The order matters: it fixes which value a Sobol point gets."""
+
+    values: tuple[Any, ...]
+
+    def __init__(self, *values: Any):
+        if not values:
+            raise ValueError("Choice needs at least one value")
+        object.__setattr__(self, "values", tuple(values))
+
+    def ppf(self, u: float) -> Any:
+        return self.values[min(math.floor(u * len(self.values)), len(self.values) - 1)]
+
+    def grid(self, points: int) -> list[Any]:
+        return list(self.values)
+
+    def contains(self, value: Any) -> bool:
+        return any(value == v and isinstance(value, bool) == isinstance(v, bool) for v in self.values)
+
+    def describe(self) -> dict[str, Any]:
+        return {"type": "choice", "values": list(self.values)}
+
+
+@dataclass(frozen=True)
+class Joint(Space):
+    """Several hyperparameters chosen together, e.g. a width with the depth that goes with it.
+
+    `paths` are relative to where the space is placed; each choice holds one value per path.
+    """
+
+    paths: tuple[str, ...]
+    choices: tuple[tuple[Any, ...], ...]
+
+    def __init__(self, paths: Sequence[str], *choices: Sequence[Any]):
+        wrong = [c for c in choices if len(c) != len(paths)]
+        if not choices or wrong:
+            raise ValueError(f"every choice of Joint{tuple(paths)} needs {len(paths)} values, got {wrong}")
+        object.__setattr__(self, "paths", tuple(paths))
+        object.__setattr__(self, "choices", tuple(tuple(c) for c in choices))
+
+    def ppf(self, u: float) -> dict[str, Any]:
+        return dict(zip(self.paths, Choice(*self.choices).ppf(u), strict=True))
+
+    def grid(self, points: int) -> list[dict[str, Any]]:
+        return [dict(zip(self.paths, c, strict=True)) for c in self.choices]
+
+    def contains(self, value: Any) -> bool:
+        return isinstance(value, Mapping) and tuple(value.get(p) for p in self.paths) in self.choices
+
+    def describe(self) -> dict[str, Any]:
+        return {"type": "joint", "paths": list(self.paths), "choices": [list(c) for c in self.choices]}
+
+
+def decode(space: Mapping[str, Space], point: Sequence[float]) -> dict[str, Any]:
+    """The hyperparameters at `point` of the unit cube, one coordinate per entry of `space`, joints resolved."""
+    values: dict[str, Any] = {}
+    for (path, dimension), u in zip(space.items(), point, strict=True):
+        value = dimension.ppf(float(u))
+        if isinstance(dimension, Joint):
+            values.update(value)
+        else:
+            values[path] = value
+    return values
+
+
+def _is_number(value: Any) -> bool:
+    return isinstance(value, (int, float)) and not isinstance(value, bool)
+
+
+def _within(value: float, low: float, high: float) -> bool:
+    slack = 1e-6 * max(abs(low), abs(high))
+    return low - slack <= value <= high + slack
