@@ -1,0 +1,8 @@
+"""What an experiment showed: metrics with intervals, charts, and one offline HTML file."""
+
+from hyperlax.report.export import export_charts
+from hyperlax.report.html import write_report
+from hyperlax.report.leaderboard import leaderboard
+from hyperlax.report.metrics import lane_metrics, sample_metrics
+
+__all__ = ["export_charts", "lane_metrics", "leaderboard", "sample_metrics", "write_report"]

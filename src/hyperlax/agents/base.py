@@ -1,0 +1,112 @@
+"""What an agent is: a PyTree that acts and learns, hyperparameters included."""
+
+from __future__ import annotations
+
+from abc import abstractmethod
+from collections.abc import Mapping, Sequence
+from typing import Any, Self
+
+import equinox as eqx
+from jaxtyping import Array, Bool, Float, Int, PyTree
+
+from hyperlax.envs.base import AbstractEnv, ActionSpace
+from hyperlax.hyperparams import AbstractHyperparams
+from hyperlax.networks.base import Sizes
+from hyperlax.rollout import Trajectory
+
+Metrics = Mapping[str, Float[Array, ""]]
+
+
+class AbstractAgent(eqx.Module):
+    """One agent. Built by its hyperparameters' `agent(env, caps, key=key)`; every method is for one agent."""
+
+    hp: eqx.AbstractVar[AbstractHyperparams]
+
+    @abstractmethod
+    def act(self, obs: Float[Array, " obs"], *, key: Any, explore: Bool[Array, ""]) -> tuple[Array, PyTree]:
+        """An action for the environment, and what `learn` will want to know about it.
+
+        Sampled where `explore`, otherwise the policy's best (mode, greedy).
+        """
+
+    @abstractmethod
+    def observe(self, obs: Float[Array, "envs obs"], valid: Bool[Array, " envs"]) -> Self:
+        """The agent after seeing a row of observations, before acting on it."""
+
+    @abstractmethod
+    def learn(self, trajectory: Trajectory, progress: Float[Array, ""], *, key: Any) -> tuple[Self, Metrics]:
+        """The agent after learning from a rollout; `progress` is the share of the training budget spent."""
+
+    @abstractmethod
+    def gradient_steps(self) -> Int[Array, ""]:
+        """Gradient steps of one `learn`."""
+
+    @abstractmethod
+    def for_evaluation(self) -> Self:
+        """The agent as evaluation is to see it."""
+
+
+class AbstractAgentHyperparams(AbstractHyperparams):
+    """Hyperparameters of an algorithm, those of its networks nested inside.
+
+    `num_envs` and `rollout_length` are common to all algorithms: what is collected before each `learn`.
+    """
+
+    num_envs: eqx.AbstractVar[Int[Array, ""]]
+    rollout_length: eqx.AbstractVar[Int[Array, ""]]
+
+    @abstractmethod
+    def agent(self, env: AbstractEnv, caps: Sizes, *, key: Any) -> AbstractAgent:
+        """A fresh agent inside the capacities `caps`."""
+
+    @abstractmethod
+    def sizes(self) -> dict[str, Any]:
+        """The sizes this sample uses; called on the host, on a single sample."""
+
+    @abstractmethod
+    def capacities(self, sizes: Sequence[Sizes], env: AbstractEnv) -> dict[str, Any]:
+        """What a program must allocate to hold lanes of these sizes."""
+
+    @abstractmethod
+    def work(self, sizes: Sizes, caps: Sizes, env: AbstractEnv) -> tuple[float, float]:
+        """Predicted cost of one cycle of a lane of `sizes` in a program with `caps`: (all of it, gradients).
+
+        In floating-point operations; what the padded program does, not what the lane needs.
+        """
+
+    @abstractmethod
+    def parameter_count(self, env: AbstractEnv) -> int:
+        """Trainable parameters this sample uses; called on the host, on a single sample."""
+
+    @classmethod
+    @abstractmethod
+    def supports(cls, space: ActionSpace) -> str | None:
+        """None when the algorithm can act in `space`, otherwise why not and what fits instead."""
+
+    @abstractmethod
+    def problems(self) -> list[str]:
+        """What does not fit together in this sample, and what is done about it; called on the host."""
+
+    @staticmethod
+    @abstractmethod
+    def published(env_name: str) -> dict[str, Any]:
+        """The settings that reproduce the published protocol on `env_name`."""
+
+
+def merge(sizes: Sequence[Sizes]) -> dict[str, Any]:
+    """The smallest capacities that hold all of `sizes`: maxima, and unions of branches."""
+    merged: dict[str, Any] = {}
+    for name in sizes[0]:
+        column = [s[name] for s in sizes]
+        merged[name] = frozenset().union(*column) if isinstance(column[0], frozenset) else max(column)
+    return merged
+
+
+def nested(sizes: Sizes, prefix: str) -> dict[str, Any]:
+    """The entries of `sizes` under `prefix.`, without it."""
+    return {k.removeprefix(prefix + "."): v for k, v in sizes.items() if k.startswith(prefix + ".")}
+
+
+def prefixed(sizes: Sizes, prefix: str) -> dict[str, Any]:
+    """`sizes` with every name put under `prefix.`."""
+    return {f"{prefix}.{k}": v for k, v in sizes.items()}

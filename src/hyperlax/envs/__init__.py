@@ -1,0 +1,54 @@
+"""Environments by name: `<framework>.<environment>`."""
+
+from __future__ import annotations
+
+import importlib
+from typing import Any
+
+from hyperlax.envs.base import AbstractEnv, ActionSpace, Box, Discrete, Timestep, describe
+from hyperlax.hyperparams import nearest
+
+FRAMEWORKS: dict[str, str] = {"gymnax": "hyperlax.envs.gymnax:GymnaxEnv"}
+"""Framework → the class that adapts it, imported when first used."""
+
+REFERENCE_SCORES: dict[str, tuple[float, float]] = {
+    "gymnax.cartpole": (22.0, 500.0),
+    "gymnax.acrobot": (-499.0, -80.0),
+    "gymnax.pendulum": (-1230.0, -150.0),
+    "gymnax.mountain_car": (-200.0, -110.0),
+    "gymnax.mountain_car_continuous": (-33.0, 93.0),
+    "gymnax.reacher": (14.0, 70.0),
+    "gymnax.swimmer": (0.0, 100.0),
+}
+"""Return of a uniformly random policy and the score at which the task counts as solved, per environment."""
+
+__all__ = [
+    "FRAMEWORKS",
+    "REFERENCE_SCORES",
+    "AbstractEnv",
+    "ActionSpace",
+    "Box",
+    "Discrete",
+    "Timestep",
+    "describe",
+    "load",
+]
+
+
+def load(name: str, **options: Any) -> AbstractEnv:
+    """The environment called `name`: `gymnax.pendulum`, or `package.module:Class` for one of your own.
+
+    Raises `ValueError` naming the nearest known one.
+    """
+    if ":" in name:
+        module, _, attribute = name.partition(":")
+        return getattr(importlib.import_module(module), attribute)(**options)
+    framework, dot, rest = name.partition(".")
+    if not dot or framework not in FRAMEWORKS:
+        guess = nearest(framework, FRAMEWORKS)
+        raise ValueError(
+            f'unknown environment "{name}"{guess}: environments are named <framework>.<name>, '
+            f"frameworks: {', '.join(FRAMEWORKS)}"
+        )
+    module, _, attribute = FRAMEWORKS[framework].partition(":")
+    return getattr(importlib.import_module(module), attribute)(rest, **options)

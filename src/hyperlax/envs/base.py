@@ -1,0 +1,68 @@
+"""What an environment is: one episode at a time, no auto-reset, termination and truncation kept apart."""
+
+from __future__ import annotations
+
+from abc import abstractmethod
+from typing import Any, final
+
+import equinox as eqx
+from jaxtyping import Array, Bool, Float
+
+
+@final
+class Discrete(eqx.Module):
+    """Actions 0 … n-1."""
+
+    n: int = eqx.field(static=True)
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        return ()
+
+
+@final
+class Box(eqx.Module):
+    """Real action vectors with bounds per dimension."""
+
+    low: tuple[float, ...] = eqx.field(static=True)
+    high: tuple[float, ...] = eqx.field(static=True)
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        return (len(self.low),)
+
+
+ActionSpace = Discrete | Box
+
+
+@final
+class Timestep(eqx.Module):
+    """What one step returns; `terminated` ends the task, `truncated` only the episode's time."""
+
+    obs: Float[Array, " obs"]
+    reward: Float[Array, ""]
+    terminated: Bool[Array, ""]
+    truncated: Bool[Array, ""]
+
+
+class AbstractEnv(eqx.Module):
+    """One environment. `state` is any PyTree of arrays; every method acts on a single episode."""
+
+    obs_size: eqx.AbstractVar[int]
+    action_space: eqx.AbstractVar[ActionSpace]
+    max_episode_steps: eqx.AbstractVar[int]
+
+    @abstractmethod
+    def reset(self, *, key: Any) -> tuple[Any, Float[Array, " obs"]]:
+        """The first state and observation of a new episode."""
+
+    @abstractmethod
+    def step(self, state: Any, action: Array, *, key: Any) -> tuple[Any, Timestep]:
+        """The next state and what was seen; never resets."""
+
+
+def describe(space: ActionSpace) -> str:
+    """The action space in words, for error messages."""
+    if isinstance(space, Discrete):
+        return f"{space.n} discrete actions"
+    return f"a {len(space.low)}-dimensional box of actions"

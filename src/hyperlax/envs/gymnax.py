@@ -1,0 +1,102 @@
+"""Adapter for gymnax environments with vector observations."""
+
+from __future__ import annotations
+
+import re
+from typing import Any, final
+
+import equinox as eqx
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jaxtyping import Array, Float
+
+from hyperlax.envs.base import AbstractEnv, ActionSpace, Box, Discrete, Timestep
+from hyperlax.hyperparams import nearest
+
+SHORT_NAMES = {
+    "cartpole": "CartPole-v1",
+    "acrobot": "Acrobot-v1",
+    "pendulum": "Pendulum-v1",
+    "mountain_car": "MountainCar-v0",
+    "mountain_car_continuous": "MountainCarContinuous-v0",
+    "reacher": "Reacher-misc",
+    "swimmer": "Swimmer-misc",
+    "point_robot": "PointRobot-misc",
+    "pong": "Pong-misc",
+    "gaussian_bandit": "GaussianBandit-misc",
+    "bernoulli_bandit": "BernoulliBandit-misc",
+    "meta_maze": "MetaMaze-misc",
+    "four_rooms": "FourRooms-misc",
+    "simple_bandit": "SimpleBandit-bsuite",
+    "discounting_chain": "DiscountingChain-bsuite",
+    "memory_chain": "MemoryChain-bsuite",
+    "umbrella_chain": "UmbrellaChain-bsuite",
+}
+"""Short names of the environments that observe a vector; a gymnax id (`CartPole-v1`) works as well."""
+
+
+@final
+class GymnaxEnv(AbstractEnv):
+    """A gymnax environment with its default parameters.
+
+    The time limit is handled here: gymnax's own flag for it is not used, so `truncated` is exactly "the
+    episode has reached `max_episode_steps` and the task did not end".
+    """
+
+    obs_size: int = eqx.field(static=True)
+    action_space: ActionSpace
+    max_episode_steps: int = eqx.field(static=True)
+    gymnax_id: str = eqx.field(static=True)
+    _env: Any = eqx.field(static=True)
+
+    def __init__(self, name: str):
+        import gymnax
+
+        known = {**{v: v for v in gymnax.registered_envs}, **SHORT_NAMES}
+        if name not in known:
+            raise ValueError(
+                f'unknown environment "gymnax.{name}"{nearest(name, known)}\n'
+                f"known: {', '.join(sorted('gymnax.' + n for n in SHORT_NAMES))}, and every gymnax id"
+            )
+        self.gymnax_id = known[name]
+        env, params = gymnax.make(self.gymnax_id)
+        shape = env.observation_space(params).shape
+        if len(shape) != 1:
+            raise ValueError(f"gymnax.{name} observes an array of shape {shape}; only vectors are supported")
+        self._env = env
+        self.obs_size = int(shape[0])
+        self.action_space = _action_space(env.action_space(params))
+        self.max_episode_steps = int(params.max_steps_in_episode)
+
+    def reset(self, *, key: Any) -> tuple[Any, Float[Array, " obs"]]:
+        obs, state = self._env.reset_env(key, self._env.default_params)
+        return _strong(state), jnp.asarray(obs, jnp.float32)
+
+    def step(self, state: Any, action: Array, *, key: Any) -> tuple[Any, Timestep]:
+        params = self._env.default_params
+        obs, after, reward, terminated, _ = self._env.step_env(key, state, action, params)
+        terminated = jnp.asarray(terminated, bool)
+        truncated = (after.time >= self.max_episode_steps) & ~terminated
+        after = jax.tree.map(lambda new, old: jnp.asarray(new, old.dtype).reshape(old.shape), after, state)
+        reward = jnp.asarray(reward, jnp.float32).reshape(())
+        return after, Timestep(jnp.asarray(obs, jnp.float32), reward, terminated.reshape(()), truncated)
+
+
+def _action_space(space: Any) -> ActionSpace:
+    if not hasattr(space, "low"):
+        return Discrete(int(space.n))
+    size = int(np.prod(space.shape))
+    low, high = (np.broadcast_to(np.asarray(b, np.float32), (size,)) for b in (space.low, space.high))
+    return Box(tuple(map(float, low)), tuple(map(float, high)))
+
+
+def _strong(state: Any) -> Any:
+    """Python scalars and weakly typed leaves as arrays of fixed dtype, so that a loop can carry them."""
+    return jax.tree.map(lambda x: jnp.asarray(x, jnp.result_type(x)) + jnp.zeros((), jnp.result_type(x)), state)
+
+
+def short_name(gymnax_id: str) -> str:
+    """`CartPole-v1` → `cartpole`; an id without a short name in snake case."""
+    inverse = {v: k for k, v in SHORT_NAMES.items()}
+    return inverse.get(gymnax_id, re.sub(r"[^a-z0-9]+", "_", gymnax_id.lower()).strip("_"))

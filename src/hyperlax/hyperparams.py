@@ -1,0 +1,173 @@
+"""Hyperparameters as array leaves that carry their search space.
+
+A field made by `hp()` is a scalar array, so a sweep differs in its *values* and never in its program. The
+space, the labels of a choice and the help text live in the field's metadata: the sampler, the command line
+and the report all read them from there, under the field's dotted path (`actor.width`).
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import difflib
+from collections.abc import Iterable, Iterator, Mapping
+from typing import Any, TypeVar
+
+import equinox as eqx
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jaxtyping import Array, Bool, Float32, Int32, PyTree
+
+from hyperlax.spaces import Choice, Space
+
+Real = Float32[Array, ""]
+Count = Int32[Array, ""]
+Flag = Bool[Array, ""]
+
+_DTYPES: dict[type, Any] = {bool: np.bool_, int: np.int32, float: np.float32, str: np.int32}
+H = TypeVar("H", bound="AbstractHyperparams")
+
+
+class AbstractHyperparams(eqx.Module):
+    """Marks a node whose leaves are hyperparameters: the sampler reads its spaces, the optimiser skips it."""
+
+
+@dataclasses.dataclass(frozen=True)
+class Field:
+    """One hyperparameter: where it is, what it may be, what it means."""
+
+    path: str
+    default: Any
+    space: Space | None
+    labels: tuple[str, ...] | None
+    doc: str
+
+    @property
+    def kind(self) -> type:
+        return str if self.labels else type(self.default)
+
+    def encode(self, value: Any) -> np.ndarray:
+        """`value` as the scalar array stored in the tree; a label becomes its index.
+
+        Raises `ValueError` naming the hyperparameter when the value cannot be one.
+        """
+        if self.labels:
+            if value not in self.labels:
+                raise ValueError(f"{self.path} is one of {', '.join(self.labels)}; got {value!r}{nearest(value, self.labels)}")
+            return np.asarray(self.labels.index(value), np.int32)
+        number = _cast(self.path, value, self.kind)
+        return np.asarray(number, _DTYPES[self.kind])
+
+    def decode(self, leaf: Any) -> Any:
+        """The Python value of `leaf`."""
+        return self.labels[int(leaf)] if self.labels else self.kind(np.asarray(leaf).item())
+
+
+def hp(default: Any, space: Space | None = None, *, labels: tuple[str, ...] | None = None, doc: str) -> Any:
+    """A hyperparameter field holding a scalar array of explicit dtype.
+
+    `default` is a Python bool, int, float, or (with `labels`) a string. `space` is what a sweep searches
+    when the recipe says nothing else; None keeps the hyperparameter fixed.
+    """
+    if labels is not None and space is None:
+        space = None
+    field = Field("", default, space, labels, doc)
+
+    def convert(value: Any) -> Any:
+        if isinstance(value, (jax.Array, np.ndarray, np.generic)) or not isinstance(value, (bool, int, float, str)):
+            return value
+        return jnp.asarray(field.encode(value))
+
+    return eqx.field(default_factory=lambda: default, converter=convert, metadata={"hyperlax": field})
+
+
+def fields(tree: AbstractHyperparams, prefix: str = "") -> Iterator[Field]:
+    """Every hyperparameter of `tree`: nested ones (networks) first, then its own, in order of declaration."""
+    own = dataclasses.fields(tree)
+    for f in own:
+        child = getattr(tree, f.name)
+        if isinstance(child, AbstractHyperparams):
+            yield from fields(child, f"{prefix}{f.name}.")
+    for f in own:
+        if meta := f.metadata.get("hyperlax"):
+            default = meta.decode(getattr(tree, f.name))
+            yield dataclasses.replace(meta, path=prefix + f.name, default=default)
+
+
+def nearest(name: Any, known: Iterable[str]) -> str:
+    """`; did you mean "x"?` for the known name closest to `name`, or nothing."""
+    match = difflib.get_close_matches(str(name), list(known), n=1, cutoff=0.5)
+    return f'; did you mean "{match[0]}"?' if match else ""
+
+
+def assign(tree: H, values: Mapping[str, Any]) -> H:
+    """`tree` with the hyperparameters at the dotted paths of `values` replaced; leaves are NumPy scalars.
+
+    Raises `ValueError` for an unknown path (with the nearest known one) or a value of the wrong kind.
+    """
+    known = {f.path: f for f in fields(tree)}
+    for path in values:
+        if path not in known:
+            raise ValueError(f'unknown hyperparameter "{path}"{nearest(path, known)}')
+    leaves = {path: known[path].encode(value) for path, value in values.items()}
+    return _rebuild(tree, leaves, "")
+
+
+def values(tree: AbstractHyperparams) -> dict[str, Any]:
+    """Every hyperparameter of `tree` (a single sample) by dotted path, decoded."""
+    return {f.path: f.default for f in fields(tree)}
+
+
+def stack(trees: list[PyTree]) -> PyTree:
+    """A batch of samples: every leaf stacked on a new leading axis, on the host."""
+    return jax.tree.map(lambda *leaves: np.stack([np.asarray(leaf) for leaf in leaves]), *trees)
+
+
+def is_hyperparams(node: Any) -> bool:
+    return isinstance(node, AbstractHyperparams)
+
+
+def trainable(tree: PyTree) -> PyTree:
+    """The filter for `eqx.partition`: inexact arrays of `tree`, none of them under `AbstractHyperparams`."""
+    return jax.tree.map(lambda x: not is_hyperparams(x) and eqx.is_inexact_array(x), tree, is_leaf=is_hyperparams)
+
+
+def choice(*labels: str) -> dict[str, Any]:
+    """Arguments of `hp()` for a hyperparameter that is one of `labels`."""
+    return {"labels": labels, "space": Choice(*labels)}
+
+
+def _rebuild(tree: H, leaves: Mapping[str, np.ndarray], prefix: str) -> H:
+    changes: dict[str, Any] = {}
+    for f in dataclasses.fields(tree):
+        child = getattr(tree, f.name)
+        if isinstance(child, AbstractHyperparams):
+            changes[f.name] = _rebuild(child, leaves, f"{prefix}{f.name}.")
+        elif prefix + f.name in leaves:
+            changes[f.name] = leaves[prefix + f.name]
+    return dataclasses.replace(tree, **changes)
+
+
+def _cast(path: str, value: Any, kind: type) -> Any:
+    wrong = ValueError(f"{path} needs a {kind.__name__}, got {value!r}")
+    if isinstance(value, str):
+        text = value.strip().lower()
+        if kind is bool:
+            if text not in ("true", "false", "0", "1"):
+                raise wrong
+            return text in ("true", "1")
+        try:
+            value = float(text)
+        except ValueError:
+            raise wrong from None
+    if kind is bool:
+        if value not in (0, 1):
+            raise wrong
+        return bool(value)
+    if kind is int:
+        if isinstance(value, bool) or float(value) != int(value):
+            raise wrong
+        return int(value)
+    if isinstance(value, bool) or not np.isfinite(value):
+        raise wrong
+    return float(value)

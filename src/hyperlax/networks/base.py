@@ -1,0 +1,122 @@
+"""What every network shares: the interface, the dense layer, and initialisers that ignore padding."""
+
+from __future__ import annotations
+
+from abc import abstractmethod
+from collections.abc import Mapping
+from typing import Any, final
+
+import equinox as eqx
+import jax
+import jax.numpy as jnp
+import jax.random as jr
+from jaxtyping import Array, Float, Int
+
+from hyperlax.hyperparams import AbstractHyperparams
+from hyperlax.masking import row_keys
+
+Sizes = Mapping[str, Any]
+"""What shapes a computation, by name: an integer size, or the frozenset of branches taken.
+
+For one sample it says what the sample uses; as capacities, what a program allocates: the largest size and
+every branch of its lanes.
+"""
+
+
+class AbstractNetwork(eqx.Module):
+    """A function of one vector; its padded outputs are zero.
+
+    Built by `Class(hp, in_size, caps, key=key)`: `hp` holds what this lane uses, `caps` (static) what is
+    allocated, under the names of `hp.sizes()`.
+    """
+
+    hp: eqx.AbstractVar[AbstractHyperparams]
+
+    @property
+    @abstractmethod
+    def out_cap(self) -> int:
+        """Allocated length of the output."""
+
+    @property
+    @abstractmethod
+    def out_size(self) -> Int[Array, ""]:
+        """How much of the output this lane uses."""
+
+    @abstractmethod
+    def __call__(self, x: Float[Array, " in"]) -> Float[Array, " out"]:
+        """The features of `x`, zero beyond `out_size`."""
+
+
+class AbstractNetworkHyperparams(AbstractHyperparams):
+    """Hyperparameters of a network."""
+
+    @abstractmethod
+    def sizes(self) -> dict[str, int]:
+        """The sizes this sample uses; called on the host, on a single sample."""
+
+    @abstractmethod
+    def network(self, in_size: int, caps: Sizes, *, key: Any) -> AbstractNetwork:
+        """The network these hyperparameters describe, inside the capacities `caps`."""
+
+    @abstractmethod
+    def parameter_count(self, in_size: int) -> int:
+        """Trainable parameters this sample uses; called on the host, on a single sample."""
+
+    @staticmethod
+    @abstractmethod
+    def flops(in_size: int, sizes: Sizes) -> float:
+        """Floating-point operations of one forward pass at `sizes`, for the planner."""
+
+    @abstractmethod
+    def out(self) -> int:
+        """Length of the output this sample uses; called on the host, on a single sample."""
+
+
+def orthogonal(
+    key: Any, rows: Int[Array, ""] | int, cols: Int[Array, ""] | int, row_cap: int, col_cap: int, scale: float
+) -> Float[Array, "{row_cap} {col_cap}"]:
+    """A semi-orthogonal `rows` × `cols` matrix times `scale`, in the corner of a zero matrix of the caps.
+
+    The draw (Saxe et al. 2014: Q of the QR decomposition of a normal matrix, signs fixed) depends on the
+    sizes and the key, not on the caps: a zero-padded matrix has the same first columns of Q.
+    """
+    cap = max(row_cap, col_cap)
+    tall = jnp.maximum(rows, cols)
+    wide = jnp.minimum(rows, cols)
+    normal = jax.vmap(lambda k: jr.normal(k, (cap,)))(row_keys(key, cap))
+    index = jnp.arange(cap)
+    used = (index[:, None] < tall) & (index[None, :] < wide)
+    q, r = jnp.linalg.qr(jnp.where(used, normal, 0))
+    signed = jnp.where(used, q * jnp.where(jnp.diagonal(r) < 0, -1, 1), 0)
+    return scale * jnp.where(jnp.asarray(rows) >= cols, signed, signed.T)[:row_cap, :col_cap]
+
+
+@final
+class Linear(eqx.Module):
+    """`weight @ x + bias`, orthogonal weight and zero bias; zero rows and columns stay zero under training.
+
+    Map it over observations on the *last* axis: products of [out, in] by [in, batch] need no transposition
+    in either direction, which is 10-15 % faster on a CPU than the batch-first layout.
+
+    A padded unit has zero weights on both sides, so its output, its gradients and every update of them are
+    exactly zero: no mask is needed in the forward pass.
+    """
+
+    weight: Float[Array, "out in"]
+    bias: Float[Array, " out"]
+
+    def __init__(
+        self,
+        in_size: Int[Array, ""] | int,
+        out_size: Int[Array, ""] | int,
+        in_cap: int,
+        out_cap: int,
+        scale: float,
+        *,
+        key: Any,
+    ):
+        self.weight = orthogonal(key, out_size, in_size, out_cap, in_cap, scale)
+        self.bias = jnp.zeros(out_cap)
+
+    def __call__(self, x: Float[Array, " in"]) -> Float[Array, " out"]:
+        return self.weight @ x + self.bias

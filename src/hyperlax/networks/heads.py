@@ -1,0 +1,170 @@
+"""From features to a policy or a value: output layers and the distributions over actions."""
+
+from __future__ import annotations
+
+import math
+from abc import abstractmethod
+from typing import Any, final
+
+import equinox as eqx
+import jax
+import jax.numpy as jnp
+import jax.random as jr
+from jaxtyping import Array, Float, Int
+
+from hyperlax.envs.base import ActionSpace, Discrete
+from hyperlax.networks.base import AbstractNetwork, Linear
+
+MIN_STD = 1e-3
+
+
+class AbstractPolicy(eqx.Module):
+    """A distribution over the actions in one state.
+
+    An action is carried in its *raw* form (the category, or the normal variable before squashing): the
+    log-probability of a squashed action is computed from it, exactly, also at the bounds.
+    """
+
+    @abstractmethod
+    def action(self, raw: Array) -> Array:
+        """What the environment is given for `raw`."""
+
+    @abstractmethod
+    def sample(self, *, key: Any) -> Array:
+        """A raw action."""
+
+    @abstractmethod
+    def mode(self) -> Array:
+        """The raw action taken when the policy is deterministic."""
+
+    @abstractmethod
+    def log_prob(self, raw: Array) -> Float[Array, ""]:
+        """Log-density (or log-mass) of `action(raw)`."""
+
+    @abstractmethod
+    def entropy(self, noise: Float[Array, " act"]) -> Float[Array, ""]:
+        """Entropy, exact or estimated at the standard normal `noise` (differentiable through it)."""
+
+
+@final
+class Categorical(AbstractPolicy):
+    """Over `Discrete` actions, from logits."""
+
+    log_probs: Float[Array, " actions"]
+
+    def __init__(self, logits: Float[Array, " actions"]):
+        self.log_probs = jax.nn.log_softmax(logits)
+
+    def action(self, raw: Int[Array, ""]) -> Int[Array, ""]:
+        return raw
+
+    def sample(self, *, key: Any) -> Int[Array, ""]:
+        cumulative = jnp.cumsum(jnp.exp(self.log_probs))[:-1]
+        return jnp.sum(jr.uniform(key) >= cumulative, dtype=jnp.int32)
+
+    def mode(self) -> Int[Array, ""]:
+        return jnp.argmax(self.log_probs).astype(jnp.int32)
+
+    def log_prob(self, raw: Int[Array, ""]) -> Float[Array, ""]:
+        chosen = jnp.arange(self.log_probs.shape[0]) == raw
+        return jnp.sum(jnp.where(chosen, self.log_probs, 0))
+
+    def entropy(self, noise: Float[Array, " act"]) -> Float[Array, ""]:
+        return -jnp.sum(jnp.exp(self.log_probs) * self.log_probs)
+
+
+@final
+class TanhNormal(AbstractPolicy):
+    """A normal with state-dependent scale, squashed by tanh into the bounds of a `Box`.
+
+    action = centre + half · tanh(u), u ~ N(loc, std), with bounds per dimension. By change of variables
+    log p(a) = Σ log N(u) − log half − log(1 − tanh² u), and log(1 − tanh² u) = 2 (log 2 − u − softplus(−2u))
+    stays exact for large |u| (Haarnoja et al. 2018, appendix C).
+    """
+
+    loc: Float[Array, " act"]
+    std: Float[Array, " act"]
+    low: Float[Array, " act"]
+    high: Float[Array, " act"]
+
+    @property
+    def _half(self) -> Float[Array, " act"]:
+        return (self.high - self.low) / 2
+
+    def action(self, raw: Float[Array, " act"]) -> Float[Array, " act"]:
+        return self.low + self._half * (1 + jnp.tanh(raw))
+
+    def sample(self, *, key: Any) -> Float[Array, " act"]:
+        return self.loc + self.std * jr.normal(key, self.loc.shape)
+
+    def mode(self) -> Float[Array, " act"]:
+        return self.loc
+
+    def raw(self, action: Float[Array, " act"]) -> Float[Array, " act"]:
+        """The raw action that gives `action`, which must lie strictly inside the bounds."""
+        return jnp.arctanh((action - self.low) / self._half - 1)
+
+    def log_prob(self, raw: Float[Array, " act"]) -> Float[Array, ""]:
+        z = (raw - self.loc) / self.std
+        normal = -0.5 * z**2 - jnp.log(self.std) - 0.5 * math.log(2 * math.pi)
+        return jnp.sum(normal - self._log_slope(raw))
+
+    def entropy(self, noise: Float[Array, " act"]) -> Float[Array, ""]:
+        base = 0.5 + 0.5 * math.log(2 * math.pi) + jnp.log(self.std)
+        return jnp.sum(base + self._log_slope(self.loc + self.std * noise))
+
+    def _log_slope(self, raw: Float[Array, " act"]) -> Float[Array, " act"]:
+        """log |d action / d raw|, per dimension."""
+        return jnp.log(self._half) + 2 * (math.log(2) - raw - jax.nn.softplus(-2 * raw))
+
+
+@final
+class PolicyHead(eqx.Module):
+    """Features → distribution over the actions of a space."""
+
+    action_space: ActionSpace
+    layers: tuple[Linear, ...]
+
+    def __init__(self, space: ActionSpace, in_size: Int[Array, ""], in_cap: int, *, key: Any):
+        self.action_space = space
+        outputs = (space.n,) if isinstance(space, Discrete) else space.shape * 2
+        self.layers = tuple(
+            Linear(in_size, n, in_cap, n, 0.01, key=jr.fold_in(key, i)) for i, n in enumerate(outputs)
+        )
+
+    def __call__(self, features: Float[Array, " in"]) -> Categorical | TanhNormal:
+        if isinstance(self.action_space, Discrete):
+            return Categorical(self.layers[0](features))
+        loc, spread = (layer(features) for layer in self.layers)
+        low, high = jnp.asarray(self.action_space.low), jnp.asarray(self.action_space.high)
+        return TanhNormal(loc, jax.nn.softplus(spread) + MIN_STD, low, high)
+
+
+@final
+class Actor(eqx.Module):
+    """A policy: network and policy head."""
+
+    body: AbstractNetwork
+    head: PolicyHead
+
+    def __init__(self, body: AbstractNetwork, space: ActionSpace, *, key: Any):
+        self.body = body
+        self.head = PolicyHead(space, body.out_size, body.out_cap, key=key)
+
+    def __call__(self, obs: Float[Array, " obs"]) -> Categorical | TanhNormal:
+        return self.head(self.body(obs))
+
+
+@final
+class Critic(eqx.Module):
+    """A state value: network and scalar head (orthogonal 1)."""
+
+    body: AbstractNetwork
+    head: Linear
+
+    def __init__(self, body: AbstractNetwork, *, key: Any):
+        self.body = body
+        self.head = Linear(body.out_size, 1, body.out_cap, 1, 1.0, key=key)
+
+    def __call__(self, obs: Float[Array, " obs"]) -> Float[Array, ""]:
+        return self.head(self.body(obs))[0]

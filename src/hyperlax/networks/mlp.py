@@ -1,0 +1,170 @@
+"""Multi-layer perceptron whose width, depth, activation and LayerNorm may differ between lanes."""
+
+from __future__ import annotations
+
+import math
+from functools import partial
+from typing import Any, final
+
+import equinox as eqx
+import jax
+import jax.numpy as jnp
+import jax.random as jr
+import numpy as np
+from jaxtyping import Array, Float, Int
+
+from hyperlax.hyperparams import Count, Flag, choice, hp
+from hyperlax.networks.base import AbstractNetwork, AbstractNetworkHyperparams, Linear, Sizes
+from hyperlax.spaces import Choice, Integers
+
+ACTIVATIONS = {
+    "relu": jax.nn.relu,
+    "tanh": jnp.tanh,
+    "silu": jax.nn.silu,
+    "gelu": jax.nn.gelu,
+    "elu": jax.nn.elu,
+}
+"""Every one of them maps zero to zero, so padded units stay silent."""
+
+LAYER_NORM_EPS = 1e-6
+
+
+@final
+class MLPHyperparams(AbstractNetworkHyperparams):
+    """Architecture of an `MLP`."""
+
+    width: Count = hp(64, Choice(32, 64, 128), doc="units per layer")
+    depth: Count = hp(2, Integers(1, 3), doc="hidden layers")
+    layer_norm: Flag = hp(False, Choice(True, False), doc="LayerNorm before every activation")
+    activation: Count = hp("tanh", **choice(*ACTIVATIONS), doc="activation after every layer")
+    layer_norm_scale: Flag = hp(True, doc="LayerNorm trains a scale beside its bias")
+
+    def sizes(self) -> dict[str, int]:
+        names = tuple(ACTIVATIONS)
+        return {
+            "width": int(self.width),
+            "depth": int(self.depth),
+            "layer_norm": frozenset({bool(self.layer_norm)}),
+            "activation": frozenset({names[int(self.activation)]}),
+        }
+
+    def network(self, in_size: int, caps: Sizes, *, key: Any) -> MLP:
+        return MLP(self, in_size, caps, key=key)
+
+    def parameter_count(self, in_size: int) -> int:
+        width, depth = int(self.width), int(self.depth)
+        norm = depth * width * (1 + bool(self.layer_norm_scale)) if self.layer_norm else 0
+        return in_size * width + width + (depth - 1) * (width * width + width) + norm
+
+    @staticmethod
+    def flops(in_size: int, sizes: Sizes) -> float:
+        width = sizes["width"]
+        return 2.0 * width * (in_size + (sizes["depth"] - 1) * width) + 20.0 * width * sizes["depth"]
+
+    def out(self) -> int:
+        return int(self.width)
+
+
+@final
+class LayerNorm(eqx.Module):
+    """Normalisation over the units in use (Ba et al. 2016), trainable scale and bias."""
+
+    scale: Float[Array, " width"]
+    bias: Float[Array, " width"]
+
+    def __init__(self, size: Int[Array, ""], cap: int):
+        self.scale = (jnp.arange(cap) < size).astype(jnp.float32)
+        self.bias = jnp.zeros(cap)
+
+    def __call__(
+        self, x: Float[Array, " width"], size: Int[Array, ""], train_scale: Flag
+    ) -> Float[Array, " width"]:
+        """`x` must be zero beyond `size`; so is the result, because scale and bias are."""
+        used = jnp.arange(x.shape[0]) < size
+        mean = jnp.sum(x) / size
+        centred = jnp.where(used, x - mean, 0)
+        variance = jnp.sum(centred**2) / size
+        scale = jnp.where(train_scale, self.scale, jax.lax.stop_gradient(self.scale))
+        return centred * jax.lax.rsqrt(variance + LAYER_NORM_EPS) * scale + self.bias * used
+
+
+@final
+class MLP(AbstractNetwork):
+    """Dense (orthogonal √2) → optional LayerNorm → activation, after every layer.
+
+    Layers past this lane's depth pass their input on. A masked MLP of width w equals an MLP of width w in
+    values, gradients and initial distribution.
+    """
+
+    hp: MLPHyperparams
+    layers: tuple[Linear, ...]
+    norms: tuple[LayerNorm, ...]
+    activations: tuple[str, ...] = eqx.field(static=True)
+    normalisations: frozenset[bool] = eqx.field(static=True)
+
+    def __init__(self, hp: MLPHyperparams, in_size: int, caps: Sizes, *, key: Any):
+        self.hp = hp
+        cap, depth = caps["width"], caps["depth"]
+        sizes = [(in_size, in_size)] + [(hp.width, cap)] * (depth - 1)
+        self.layers = tuple(
+            _dormant(Linear(n, hp.width, n_cap, cap, math.sqrt(2), key=jr.fold_in(key, i)), i < hp.depth)
+            for i, (n, n_cap) in enumerate(sizes)
+        )
+        self.activations = tuple(name for name in ACTIVATIONS if name in caps["activation"])
+        self.normalisations = caps["layer_norm"]
+        self.norms = tuple(LayerNorm(hp.width, cap) for _ in range(depth * (True in self.normalisations)))
+
+    @property
+    def out_cap(self) -> int:
+        return self.layers[-1].bias.shape[0]
+
+    @property
+    def out_size(self) -> Int[Array, ""]:
+        return self.hp.width
+
+    def __call__(self, x: Float[Array, " in"]) -> Float[Array, " out"]:
+        hidden = self._layer(0, x)
+        for i in range(1, len(self.layers)):
+            hidden = jnp.where(i < self.hp.depth, self._layer(i, hidden), hidden)
+        return hidden
+
+    def _layer(self, i: int, x: Float[Array, " in"]) -> Float[Array, " out"]:
+        x = self.layers[i](x)
+        if self.norms:
+            normed = self.norms[i](x, self.hp.width, self.hp.layer_norm_scale)
+            x = normed if self.normalisations == {True} else jnp.where(self.hp.layer_norm, normed, x)
+        if len(self.activations) == 1:
+            return ACTIVATIONS[self.activations[0]](x)
+        return _activate(self.activations, self.hp.activation, x)
+
+
+@partial(jax.custom_vjp, nondiff_argnums=(0,))
+def _activate(names: tuple[str, ...], index: Int[Array, ""], x: Float[Array, " n"]) -> Float[Array, " n"]:
+    """The activation with `index` in `ACTIVATIONS`, one of `names`; computes only that one for a single lane.
+
+    The custom gradient keeps `x` alone: differentiating the switch would keep what every branch needs.
+    """
+    return jax.lax.switch(_position(names, index), [ACTIVATIONS[n] for n in names], x)
+
+
+def _activate_forward(names: tuple[str, ...], index: Any, x: Any) -> tuple[Any, Any]:
+    return _activate(names, index, x), (index, x)
+
+
+def _activate_backward(names: tuple[str, ...], kept: tuple[Any, Any], cotangent: Any) -> tuple[Any, Any]:
+    index, x = kept
+    slopes = [lambda x, g, f=ACTIVATIONS[n]: jax.vjp(f, x)[1](g)[0] for n in names]
+    return np.zeros(index.shape, jax.dtypes.float0), jax.lax.switch(_position(names, index), slopes, x, cotangent)
+
+
+_activate.defvjp(_activate_forward, _activate_backward)
+
+
+def _position(names: tuple[str, ...], index: Int[Array, ""]) -> Int[Array, ""]:
+    known = jnp.asarray([list(ACTIVATIONS).index(n) for n in names])
+    return jnp.argmax(known == index).astype(jnp.int32)
+
+
+def _dormant(layer: Linear, used: Any) -> Linear:
+    """`layer`, zero where this lane has no such layer: saved weights do not hold numbers nobody uses."""
+    return jax.tree.map(lambda x: jnp.where(used, x, 0), layer)

@@ -1,0 +1,36 @@
+"""The pictures of an experiment, in the order of the report."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+from hyperlax.report.charts.curves import learning_curves
+from hyperlax.report.charts.run import timeline, training_health
+from hyperlax.report.charts.samples import leaderboard_chart, return_distribution
+from hyperlax.report.charts.slices import slices
+from hyperlax.report.charts.style import Chart, NothingToDraw
+from hyperlax.results import Results
+
+CHARTS: dict[str, Callable[[Results], Chart]] = {
+    "learning_curves": learning_curves,
+    "learning_curves_seconds": lambda results: learning_curves(results, "seconds"),
+    "learning_curves_gradient_steps": lambda results: learning_curves(results, "gradient_steps"),
+    "leaderboard": leaderboard_chart,
+    "return_distribution": return_distribution,
+    "slices": slices,
+    "training_health": training_health,
+    "timeline": timeline,
+}
+"""Every chart of one experiment by file name. Each raises `NothingToDraw` when its data is missing."""
+
+__all__ = [
+    "CHARTS",
+    "Chart",
+    "NothingToDraw",
+    "leaderboard_chart",
+    "learning_curves",
+    "return_distribution",
+    "slices",
+    "timeline",
+    "training_health",
+]

@@ -1,0 +1,171 @@
+"""Charts of one number per sample: the leaderboard and the distribution of returns."""
+
+from __future__ import annotations
+
+import altair as alt
+import polars as pl
+
+from hyperlax.report.charts.style import (
+    DIVERGED,
+    HIGHLIGHT,
+    MAX_ROWS,
+    NEUTRAL,
+    WIDTH,
+    Chart,
+    NothingToDraw,
+    colour_of,
+    finished,
+    is_picked,
+    jitter,
+    none_or_picked,
+)
+from hyperlax.report.leaderboard import leaderboard
+from hyperlax.report.metrics import lane_metrics, sample_metrics
+from hyperlax.results import Results
+
+_LISTED = 20
+
+
+def leaderboard_chart(results: Results, top: int = _LISTED) -> Chart:
+    """Peak return of the best samples: interquartile mean, 95 % interval and one tick per seed."""
+    table = leaderboard(results, top=None).filter(pl.col("peak_return").is_not_null())
+    if table.is_empty():
+        raise NothingToDraw("No sample has an evaluation yet.")
+    shown = table.head(top).with_columns(name=pl.format("sample {} · rank {}", "sample", "rank"))
+    seeds = (
+        lane_metrics(results)
+        .filter(pl.col("peak_return").is_not_null())
+        .select("sample", "seed", "status", "diverged", "peak_return")
+        .join(shown.select("sample", "name"), on="sample")
+    )
+    rows = shown.select("sample", "name", "rank", "peak_return", "peak_low", "peak_high", "final_return")
+    y = alt.Y("name:N", sort=shown["name"].to_list(), title=None, axis=alt.Axis(grid=True))
+    faded = alt.when(none_or_picked()).then(alt.value(1.0)).otherwise(alt.value(0.25))
+    accent = (
+        alt.when(is_picked()).then(alt.value(HIGHLIGHT)).otherwise(alt.value(colour_of(results.manifest)))
+    )
+    base = alt.Chart(rows).encode(y=y, opacity=faded, color=accent, tooltip=_tooltip(rows))
+    ticks = alt.Chart(seeds).encode(
+        y=y,
+        x="peak_return:Q",
+        opacity=faded,
+        tooltip=["sample:N", "seed:N", "status:N", _number("peak_return")],
+    )
+    chart = alt.layer(
+        base.mark_rule(strokeWidth=6).encode(x=_x("peak_low"), x2="peak_high:Q", opacity=alt.value(0.3)),
+        ticks.transform_filter("!datum.diverged").mark_tick(color=NEUTRAL, thickness=2, size=13),
+        ticks.transform_filter("datum.diverged").mark_point(
+            shape="cross", color=DIVERGED, filled=True, size=60
+        ),
+        base.mark_point(filled=True, size=75).encode(x=_x("peak_return")),
+    ).properties(width=WIDTH - 120, height=alt.Step(22))
+    said = f"The best {len(shown)} of {len(table)} samples. " if len(table) > len(shown) else ""
+    return finished(
+        chart,
+        "Leaderboard",
+        [
+            f"{said}Point: interquartile mean over seeds of the peak return; bar: 95 % bootstrap interval; "
+            "tick: one seed; cross: a seed that diverged.",
+            "A rank is a range wherever intervals overlap.",
+        ],
+    )
+
+
+def return_distribution(*experiments: Results) -> Chart:
+    """Peak return of every sample: box (quartiles, whiskers to the extremes) and points, one row per family."""
+    frames = [
+        sample_metrics(results)
+        .select("sample", "peak_return")
+        .drop_nulls()
+        .with_columns(family=pl.lit(results.name), offset=pl.Series(jitter(_scored(results))))
+        for results in experiments
+    ]
+    rows = pl.concat(frames)
+    if rows.is_empty():
+        raise NothingToDraw("No sample has an evaluation yet.")
+    stride = -(-len(rows) // MAX_ROWS)
+    points = rows.sort("family", "peak_return").gather_every(stride)
+    families = [results.name for results in experiments]
+    colours = alt.Scale(domain=families, range=[colour_of(results.manifest) for results in experiments])
+    y = alt.Y("family:N", title=None, sort=families)
+    point = (
+        alt.Chart(points)
+        .mark_circle(size=45)
+        .encode(
+            y=y,
+            yOffset=alt.YOffset("offset:Q", scale=alt.Scale(domain=[-1.6, 1.6])),
+            x=_x("peak_return"),
+            color=alt.when(is_picked())
+            .then(alt.value(HIGHLIGHT))
+            .otherwise(alt.Color("family:N", scale=colours, legend=None)),
+            opacity=alt.when(none_or_picked()).then(alt.value(0.75)).otherwise(alt.value(0.25)),
+            size=alt.when(is_picked()).then(alt.value(130)).otherwise(alt.value(45)),
+            tooltip=["family:N", "sample:N", _number("peak_return")],
+        )
+    )
+    layers = [*_boxes(rows, y, colours), point, *_references(experiments[0])]
+    chart = alt.layer(*layers).properties(width=WIDTH - 120, height=alt.Step(110))
+    thinned = f" Points: every {stride}th of {len(rows)} samples by return." if stride > 1 else ""
+    return finished(
+        chart,
+        "Return across samples",
+        [
+            "Peak return of each sample (interquartile mean over seeds). "
+            "Box: quartiles and median; whiskers: extremes." + thinned,
+            "Dashed: return of the random policy and of a solved environment."
+            if _scores(experiments[0])
+            else "",
+        ],
+    )
+
+
+def _boxes(rows: pl.DataFrame, y: alt.Y, colours: alt.Scale) -> list[alt.Chart]:
+    boxes = rows.group_by("family", maintain_order=True).agg(
+        smallest=pl.col("peak_return").min(),
+        lower=pl.col("peak_return").quantile(0.25, "linear"),
+        median=pl.col("peak_return").median(),
+        upper=pl.col("peak_return").quantile(0.75, "linear"),
+        largest=pl.col("peak_return").max(),
+        samples=pl.len(),
+    )
+    colour = alt.Color("family:N", scale=colours, legend=None)
+    tooltip = ["family:N", *(_number(c) for c in boxes.columns[1:])]
+    base = alt.Chart(boxes).encode(y=y, color=colour, tooltip=tooltip)
+    return [
+        base.mark_rule().encode(x=_x("smallest"), x2="largest:Q"),
+        base.mark_bar(height=60, opacity=0.25).encode(x=_x("lower"), x2="upper:Q"),
+        base.mark_tick(thickness=3, size=60).encode(x=_x("median")),
+    ]
+
+
+def _references(results: Results) -> list[alt.LayerChart]:
+    scores = _scores(results)
+    if not scores:
+        return []
+    rows = pl.DataFrame({"label": list(scores), "score": list(scores.values())})
+    base = alt.Chart(rows).encode(x="score:Q")
+    label = base.mark_text(baseline="bottom", dy=-4, color=NEUTRAL, fontSize=11).encode(
+        text="label:N", y=alt.value(0)
+    )
+    return [base.mark_rule(strokeDash=[4, 4], color=NEUTRAL) + label]
+
+
+def _scores(results: Results) -> dict[str, float]:
+    reference = results.manifest.get("reference") or {}
+    return {name: float(reference[name]) for name in ("random", "solved") if reference.get(name) is not None}
+
+
+def _scored(results: Results) -> int:
+    return len(sample_metrics(results)["peak_return"].drop_nulls())
+
+
+def _tooltip(rows: pl.DataFrame) -> list:
+    return ["sample:N", "rank:N", *(_number(c) for c in rows.columns if rows[c].dtype == pl.Float64)]
+
+
+def _number(column: str) -> alt.Tooltip:
+    return alt.Tooltip(f"{column}:Q", title=column.replace("_", " "), format=",.4~g")
+
+
+def _x(column: str) -> alt.X:
+    return alt.X(f"{column}:Q", title="peak return", scale=alt.Scale(zero=False), axis=alt.Axis(tickCount=10))

@@ -1,0 +1,159 @@
+"""Slice plots: the return of every sample against each hyperparameter that varies."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+import altair as alt
+import polars as pl
+
+from hyperlax.report.charts.style import (
+    HIGHLIGHT,
+    MAX_ROWS,
+    NEUTRAL,
+    Chart,
+    NothingToDraw,
+    axis_format,
+    colour_of,
+    finished,
+    is_picked,
+    jitter,
+    none_or_picked,
+    text,
+)
+from hyperlax.report.leaderboard import varied_hyperparameters
+from hyperlax.report.metrics import sample_metrics
+from hyperlax.results import Results
+
+_COLUMNS = 4
+_MOST_PANELS = 40
+_LOG_RATIO = 100
+
+
+def slices(results: Results, metric: str = "peak_return") -> Chart:
+    """One panel per hyperparameter: `metric` (over seeds) of each sample against its value.
+
+    The axis is logarithmic where the space is; categories are jittered with a tick at their median.
+    """
+    varied = varied_hyperparameters(results.samples)
+    if not varied:
+        raise NothingToDraw("No hyperparameter varies between the samples.")
+    rows = sample_metrics(results).select("sample", score=metric).drop_nulls()
+    rows = rows.join(results.samples.select("sample", *varied), on="sample").sort("sample")
+    if rows.is_empty():
+        raise NothingToDraw("No sample has an evaluation yet.")
+    stride = -(-len(rows) // MAX_ROWS)
+    shown = rows.sort("score").gather_every(stride).sort("sample")
+    spaces = space_by_column(results.manifest.get("space", {}), varied)
+    title = metric.replace("_", " ")
+    panels = [
+        _panel(
+            shown,
+            column,
+            spaces.get(column),
+            colour_of(results.manifest),
+            title if i % _COLUMNS == 0 else None,
+        )
+        for i, column in enumerate(varied[:_MOST_PANELS])
+    ]
+    thinned = f" Every {stride}th of {len(rows)} samples by {title}." if stride > 1 else ""
+    left_out = len(varied) - len(panels)
+    said = f" The first {len(panels)} of {len(varied)} hyperparameters." if left_out > 0 else ""
+    return finished(
+        alt.concat(*panels, columns=_COLUMNS, spacing=18),
+        "Slices through the search space",
+        [
+            f"{title.capitalize()} (interquartile mean over seeds) of each sample.{thinned}{said} Tick: median of a category."
+        ],
+    )
+
+
+def space_by_column(space: Mapping[str, Any], columns: list[str]) -> dict[str, dict[str, Any]]:
+    """The description of the space each column was drawn from; a joint space gives each path its own choices."""
+    found: dict[str, dict[str, Any]] = {}
+    for path, description in space.items():
+        if description.get("type") != "joint":
+            found[path] = dict(description)
+            continue
+        for place, part in enumerate(description["paths"]):
+            values = list(dict.fromkeys(_hashable(choice[place]) for choice in description["choices"]))
+            joined = f"{path}.{part}" if f"{path}.{part}" in columns else part
+            found[joined] = {"type": "choice", "values": values}
+    return found
+
+
+def _panel(
+    rows: pl.DataFrame, column: str, space: dict[str, Any] | None, colour: str, title: str | None
+) -> alt.LayerChart:
+    values = rows[column]
+    numeric = values.dtype.is_numeric()
+    if not numeric or (space or {}).get("type") == "choice":
+        return _categories(rows, column, space, colour, title)
+    data = rows.select("sample", "score", value=column)
+    low, high = float(data["value"].to_numpy().min()), float(data["value"].to_numpy().max())
+    log = space["type"] == "log_uniform" if space else low > 0 and high / low >= _LOG_RATIO
+    scale = (
+        alt.Scale(type="log", nice=False, padding=6) if log else alt.Scale(zero=False, nice=False, padding=6)
+    )
+    x = alt.X(
+        "value:Q",
+        title=column,
+        scale=scale,
+        axis=alt.Axis(
+            format=".0e" if log else axis_format(data["value"]), tickCount=4, labelOverlap=True, grid=not log
+        ),
+    )
+    return alt.layer(_points(alt.Chart(data), colour, title).encode(x=x))
+
+
+def _categories(
+    rows: pl.DataFrame, column: str, space: dict[str, Any] | None, colour: str, title: str | None
+) -> alt.LayerChart:
+    labels = [text(value) for value in rows[column].to_list()]
+    data = rows.select("sample", "score").with_columns(value=pl.Series(labels))
+    turn = pl.int_range(pl.len()).over("value")
+    data = data.with_columns(offset=turn.replace_strict(dict(enumerate(jitter(len(rows))))))
+    declared = [text(value) for value in (space or {}).get("values", [])]
+    order = [label for label in declared if label in labels] or _in_order(rows[column])
+    narrow = sum(len(label) for label in order) > 24
+    x = alt.X(
+        "value:N", title=column, sort=order, axis=alt.Axis(labelAngle=-35 if narrow else 0, labelLimit=90)
+    )
+    points = _points(alt.Chart(data), colour, title).encode(
+        x=x, xOffset=alt.XOffset("offset:Q", scale=alt.Scale(domain=[-2, 2]))
+    )
+    medians = data.group_by("value").agg(score=pl.col("score").median(), samples=pl.len())
+    tick = alt.Chart(medians).mark_tick(color=NEUTRAL, thickness=3, size=24)
+    tooltip = ["value:N", "samples:Q", alt.Tooltip("score:Q", title="median", format=",.4~g")]
+    return points + tick.encode(x=x, y=_y(title), tooltip=tooltip)
+
+
+def _points(chart: alt.Chart, colour: str, title: str | None) -> alt.Chart:
+    return (
+        chart.mark_circle()
+        .encode(
+            y=_y(title),
+            color=alt.when(is_picked()).then(alt.value(HIGHLIGHT)).otherwise(alt.value(colour)),
+            size=alt.when(is_picked()).then(alt.value(130)).otherwise(alt.value(42)),
+            opacity=alt.when(none_or_picked()).then(alt.value(0.8)).otherwise(alt.value(0.25)),
+            tooltip=["sample:N", "value", alt.Tooltip("score:Q", format=",.4~g")],
+        )
+        .properties(width=195, height=155)
+    )
+
+
+def _y(title: str | None) -> alt.Y:
+    return alt.Y("score:Q", title=title, scale=alt.Scale(zero=False), axis=alt.Axis(tickCount=4))
+
+
+def _in_order(values: pl.Series) -> list[str]:
+    present = [value for value in values.to_list() if value is not None]
+    try:
+        return [text(value) for value in sorted(set(present))]
+    except TypeError:
+        return list(dict.fromkeys(text(value) for value in present))
+
+
+def _hashable(value: Any) -> Any:
+    return tuple(value) if isinstance(value, list) else value

@@ -1,0 +1,104 @@
+"""The evaluation curves of an experiment as rectangular arrays, NaN where a lane has no point."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+import polars as pl
+from jaxtyping import Float, Int
+
+from hyperlax.results import Results
+
+X_AXES = ("env_steps", "seconds", "gradient_steps")
+"""What a curve may be drawn against. Points of different seeds of a sample share env_steps."""
+
+
+@dataclass(frozen=True)
+class Evaluations:
+    """One metric of every lane, seeds of a sample side by side, all axes NaN-padded.
+
+    `x` holds env_steps, seconds and gradient_steps of each point of a sample (means over its seeds).
+    """
+
+    samples: Int[np.ndarray, " samples"]
+    x: dict[str, Float[np.ndarray, "samples points"]]
+    values: Float[np.ndarray, "samples seeds points"]
+    lanes: pl.DataFrame
+    """One row per lane: lane, sample, seed, status and its place `row`, `column` in `values`."""
+
+    def by_lane(self) -> tuple[Float[np.ndarray, "lanes points"], Float[np.ndarray, "lanes points"]]:
+        """Env steps and values of each row of `lanes`, present points first."""
+        row, column = self.lanes["row"].to_numpy(), self.lanes["column"].to_numpy()
+        values = self.values[row, column]
+        order = np.argsort(np.isnan(values), axis=1, kind="stable")
+        values = np.take_along_axis(values, order, 1)
+        steps = np.take_along_axis(self.x["env_steps"][row], order, 1)
+        return np.where(np.isnan(values), np.nan, steps), values
+
+    def on_grid(
+        self, axis: str, points: int
+    ) -> tuple[Float[np.ndarray, " points"], Float[np.ndarray, "samples seeds points"]]:
+        """All curves interpolated linearly onto one evenly spaced grid of `axis`.
+
+        A lane is NaN outside its own points, with half a grid step of grace, since samples with different
+        rollouts evaluate at slightly different steps.
+        """
+        x = self.x[axis]
+        known = np.where(np.isnan(x), np.inf, x)
+        first = float(np.median(known.min(axis=1)[np.isfinite(known.min(axis=1))]))
+        grid = np.linspace(first, float(np.nanmax(x)), points)
+        grace = (grid[1] - grid[0]) / 2 if points > 1 else np.inf
+        out = np.full((*self.values.shape[:2], points), np.nan)
+        for row, column in np.argwhere(~np.isnan(self.values).all(axis=2)):
+            present = ~np.isnan(self.values[row, column]) & ~np.isnan(x[row])
+            if present.any():
+                at, value = x[row][present], self.values[row, column][present]
+                inside = (grid >= at[0] - grace) & (grid <= at[-1] + grace)
+                out[row, column, inside] = np.interp(grid[inside], at, value)
+        return grid, out
+
+
+def evaluations(results: Results, metric: str = "return") -> Evaluations:
+    """The curves of `metric`. Values that are not finite are dropped; of points written twice the last counts."""
+    lanes = _lanes(results)
+    points = (
+        results.curves.lazy()
+        .filter(pl.col("metric") == metric, pl.col("value").is_finite())
+        .unique(["lane", "env_steps"], keep="last", maintain_order=True)
+        .join(lanes.lazy().select("lane", "row", "column"), on="lane")
+        .with_columns(point=pl.col("env_steps").rank("dense").over("row").cast(pl.Int64) - 1)
+        .select("row", "column", "point", "value", *X_AXES)
+        .collect()
+    )
+    samples = lanes.unique("row").sort("row")["sample"].to_numpy()
+    seeds = 1 + _largest(lanes, "column")
+    length = 1 + _largest(points, "point")
+    values = np.full((len(samples), seeds, length), np.nan)
+    values[points["row"].to_numpy(), points["column"].to_numpy(), points["point"].to_numpy()] = points[
+        "value"
+    ]
+    shared = points.group_by("row", "point").agg(pl.col(axis).cast(pl.Float64).mean() for axis in X_AXES)
+    x = {axis: np.full((len(samples), length), np.nan) for axis in X_AXES}
+    for axis, array in x.items():
+        array[shared["row"].to_numpy(), shared["point"].to_numpy()] = shared[axis].fill_null(np.nan)
+    return Evaluations(samples, x, values, lanes)
+
+
+def _lanes(results: Results) -> pl.DataFrame:
+    """Every lane that is known or has points; one without a row in `lanes` (yet) counts as running."""
+    key = ["lane", "sample", "seed"]
+    seen = results.curves.select(key).unique("lane").join(results.lanes, on="lane", how="anti")
+    known = results.lanes.select(*key, "status")
+    return (
+        pl.concat([known, seen.with_columns(status=pl.lit("running"))])
+        .sort("sample", "seed", "lane")
+        .with_columns(
+            row=pl.col("sample").rank("dense").cast(pl.Int64) - 1,
+            column=pl.int_range(pl.len()).over("sample"),
+        )
+    )
+
+
+def _largest(frame: pl.DataFrame, column: str) -> int:
+    return -1 if frame.is_empty() else int(frame[column].to_numpy().max())

@@ -1,0 +1,244 @@
+"""The report of one experiment: a single HTML file that works offline."""
+
+from __future__ import annotations
+
+import json
+import shlex
+from importlib.resources import files
+from pathlib import Path
+from string import Template
+from typing import Any
+
+import polars as pl
+
+from hyperlax.report import markup
+from hyperlax.report.charts import CHARTS, NothingToDraw
+from hyperlax.report.charts.style import theme
+from hyperlax.report.files import write_atomically
+from hyperlax.report.leaderboard import leaderboard, varied_hyperparameters
+from hyperlax.report.metrics import sample_metrics
+from hyperlax.report.vega import javascript_bundle
+from hyperlax.results import LANE_STATUSES, Results
+
+_CURVES = {
+    "learning_curves": "environment steps",
+    "learning_curves_seconds": "wall time",
+    "learning_curves_gradient_steps": "gradient steps",
+}
+_PROTOCOLS = {
+    "corrected": "the default of hyperlax, with the known defects of the published experiments put right",
+    "published": "training and evaluation as in the published experiments of hyperlax v0.1, defects included",
+}
+
+
+def write_report(results: Results, path: Path) -> Path:
+    """Writes the report of `results` to `path` and returns it.
+
+    Vega is inside the file, which loads nothing else. A chart without data yet is replaced by the reason, so an
+    experiment that is still running can be reported. The file appears complete or not at all.
+    """
+    specs, pictures = _charts(results)
+    charts = {"specs": specs, "themes": {"light": _page_theme(dark=False), "dark": _page_theme(dark=True)}}
+    page = Template(_asset("page.html")).substitute(
+        title=markup.public(_title(results)),
+        style=_asset("page.css"),
+        body=_body(results, pictures),
+        charts=json.dumps(charts, allow_nan=False).replace("<", "\\u003c"),
+        vega=javascript_bundle() if specs else "",
+        script=_asset("page.js"),
+    )
+    return write_atomically(path, page.encode())
+
+
+def _charts(results: Results) -> tuple[dict[str, Any], dict[str, str]]:
+    """Vega-Lite specifications by name, and the HTML that stands where each chart belongs."""
+    specs, pictures = {}, {}
+    for name, chart in CHARTS.items():
+        try:
+            spec = chart(results).to_dict()
+        except NothingToDraw as reason:
+            pictures[name] = f'<p class="missing">{markup.public(str(reason))}</p>'
+            continue
+        title = spec.pop("title")
+        for unused in ("$schema", "config"):
+            spec.pop(unused, None)
+        specs[name] = spec
+        said = "".join(f'<p class="note">{markup.public(line)}</p>' for line in title["subtitle"])
+        pictures[name] = f'{said}<div class="chart" data-chart="{name}"></div>'
+    return specs, pictures
+
+
+def _body(results: Results, pictures: dict[str, str]) -> str:
+    sections = {
+        "leaderboard": ("Leaderboard", _leaderboard(results) + pictures["leaderboard"]),
+        "curves": ("Learning curves", _tabs({label: pictures[name] for name, label in _CURVES.items()})),
+        "distribution": ("Return across samples", pictures["return_distribution"]),
+        "slices": ("Slices through the search space", pictures["slices"]),
+        "samples": ("All samples", _samples(results)),
+        "health": ("Training health", _trouble(results) + pictures["training_health"]),
+        "time": ("Where the time went", pictures["timeline"] + _plan(results)),
+        "repeat": ("How to repeat it", _repeat(results)),
+    }
+    links = "".join(f'<a href="#{anchor}">{heading}</a>' for anchor, (heading, _) in sections.items())
+    return (
+        f"{_header(results)}<nav>{links}</nav>"
+        '<div id="selection" class="tool" hidden><span>selected: sample <b></b></span>'
+        '<button type="button" id="clear">clear</button></div>'
+        "<main>"
+        + "".join(markup.section(anchor, *content) for anchor, content in sections.items())
+        + "</main>"
+    )
+
+
+def _header(results: Results) -> str:
+    manifest, settings = results.manifest, results.manifest.get("settings", {})
+    counts = dict(results.lanes.group_by("status").len().iter_rows())
+    lanes = ", ".join(f"{counts[status]} {status}" for status in LANE_STATUSES if status in counts)
+    protocol = str(manifest.get("protocol", "unknown"))
+    meaning = _PROTOCOLS.get(protocol)
+    wall = manifest.get("timings", {}).get("wall_seconds")
+    entries = {
+        "environment": manifest.get("env"),
+        "algorithm": manifest.get("algorithm"),
+        "network": manifest.get("network"),
+        "protocol": protocol,
+        "samples": len(results.samples),
+        "seeds": settings.get("seeds"),
+        "lanes": lanes or "none yet",
+        "budget": _steps(settings.get("total_timesteps")),
+        "evaluations": _evaluations(settings),
+        "wall time": None if wall is None else _duration(float(wall)),
+        "started": str(manifest["created"]).replace("T", " ")[:16] if "created" in manifest else None,
+    }
+    stated = f"Protocol <b>{markup.public(protocol)}</b>" + (f": {meaning}." if meaning else ".")
+    return (
+        f"<header><h1>{markup.public(_title(results))}</h1><p>{stated} "
+        "Click a sample in a table or chart to highlight it everywhere.</p>"
+        f"{markup.facts(entries)}</header>"
+    )
+
+
+def _leaderboard(results: Results) -> str:
+    note = (
+        "Peak return: interquartile mean over seeds, with the ends of its 95 % bootstrap interval. Rank: the places "
+        "a sample may have, since no order is claimed where intervals overlap; one seed alone gives no interval."
+    )
+    best = leaderboard(results)
+    return "" if best.is_empty() else markup.table(best, "best", note)
+
+
+def _samples(results: Results) -> str:
+    measured = sample_metrics(results)
+    first = ["peak_return", "peak_return_low", "peak_return_high", "final_return"]
+    others = [
+        c for c in measured.columns if not c.endswith(("_low", "_high")) and c not in ("sample", *first)
+    ]
+    defined = [c for c in others if measured[c].null_count() < len(measured)]
+    varied = varied_hyperparameters(results.samples)
+    constant = [c for c in results.samples.columns if c not in ("sample", *varied)]
+    note = (
+        "Metrics are interquartile means over seeds. Columns that end in “published” normalise each curve by itself, as "
+        "v0.1 did, and do not compare between samples; the others use fixed scores of the environment."
+    )
+    joined = results.samples.join(measured, on="sample", how="left")
+    ordered = joined.sort("peak_return", "sample", descending=[True, False], nulls_last=True)
+    columns = ["sample", *first, *varied, *defined, *constant]
+    return markup.table(ordered.select(columns), "all", note if defined else "", filtered=True)
+
+
+def _trouble(results: Results) -> str:
+    """Lanes that did not finish as planned."""
+    lanes = results.lanes.filter(pl.col("status").is_in(["diverged", "failed", "pruned"]))
+    if lanes.is_empty():
+        return '<p class="note">No lane diverged or failed.</p>' if len(results.lanes) else ""
+    shown = lanes.select("lane", "sample", "seed", "status", "env_steps", "diverged_at").sort("lane")
+    return markup.table(shown, "trouble", "Lanes that stopped early keep the evaluations they had.")
+
+
+def _plan(results: Results) -> str:
+    plan = results.manifest.get("plan") or []
+    if not plan:
+        return ""
+    rows = [
+        {
+            "program": entry.get("program", place),
+            "lanes": entry.get("lanes"),
+            "capacities": ", ".join(f"{name} {size}" for name, size in (entry.get("caps") or {}).items())
+            or "–",
+            "useful share": None if entry.get("useful_share") is None else f"{entry['useful_share']:.0%}",
+            "MB per lane": entry.get("memory_mb_per_lane"),
+        }
+        for place, entry in enumerate(plan)
+    ]
+    frame = pl.DataFrame(rows, infer_schema_length=None)
+    note = "Compiled programs: the lanes that share one, what is allocated for each lane, and how much of the work is useful."
+    return markup.table(frame, "plan", note)
+
+
+def _repeat(results: Results) -> str:
+    manifest = results.manifest
+    command = [str(part) for part in manifest.get("command") or []]
+    if command:
+        command[0] = Path(command[0]).name
+    parts = [f"<pre>{markup.public(shlex.join(command)).replace('&#x27;', chr(39))}</pre>" if command else ""]
+    commit = manifest.get("git_commit")
+    parts.append(markup.facts({"seed": manifest.get("seed"), "git commit": commit}))
+    for heading, key in (
+        ("Versions", "versions"),
+        ("Machine", "machine"),
+        ("Settings", "settings"),
+        ("Defaults of hyperparameters", "defaults"),
+        ("Search space", "space"),
+    ):
+        entries = {name: _words(value) for name, value in (manifest.get(key) or {}).items()}
+        if entries:
+            inner = markup.pairs(entries, ("name", "value"), key)
+            parts.append(f"<details><summary>{heading}</summary>{inner}</details>")
+    return "".join(parts)
+
+
+def _tabs(contents: dict[str, str]) -> str:
+    buttons, panels = [], []
+    for place, (label, content) in enumerate(contents.items()):
+        first = place == 0
+        buttons.append(
+            f'<button type="button" role="tab" aria-controls="curves-{place}" '
+            f'aria-selected="{str(first).lower()}">{label}</button>'
+        )
+        panels.append(f'<div id="curves-{place}" role="tabpanel"{"" if first else " hidden"}>{content}</div>')
+    return f'<div class="tabs" role="tablist">{"".join(buttons)}</div>{"".join(panels)}'
+
+
+def _title(results: Results) -> str:
+    return f"{results.name} on {results.manifest.get('env', 'an unnamed environment')}"
+
+
+def _page_theme(dark: bool) -> dict[str, Any]:
+    return {**theme(dark), "background": "transparent"}
+
+
+def _words(value: Any) -> Any:
+    return json.dumps(value, ensure_ascii=False).replace('"', "") if isinstance(value, dict) else value
+
+
+def _steps(value: Any) -> str | None:
+    return None if value is None else f"{int(value):,} env steps"
+
+
+def _evaluations(settings: dict[str, Any]) -> str | None:
+    count, episodes = settings.get("evaluations"), settings.get("eval_episodes")
+    if count is None:
+        return None
+    return f"{count}" + (f" × {episodes} episodes" if episodes is not None else "")
+
+
+def _duration(seconds: float) -> str:
+    minutes, rest = divmod(round(seconds), 60)
+    hours, minutes = divmod(minutes, 60)
+    if hours:
+        return f"{hours} h {minutes} min"
+    return f"{minutes} min {rest} s" if minutes else f"{seconds:.1f} s"
+
+
+def _asset(name: str) -> str:
+    return files("hyperlax.report").joinpath("page", name).read_text(encoding="utf-8")

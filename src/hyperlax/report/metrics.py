@@ -1,0 +1,226 @@
+"""Numbers that summarise one learning curve, and their interquartile means over the seeds of a sample.
+
+Pure functions take curves as rows: `steps` increase, `returns` are NaN after the last point of a short curve.
+The definitions are those of hyperlax v0.1. Two of them, area and time to target, normalise every curve by
+itself, so they compare nothing between curves and never reach a target when returns are negative; they are kept
+with the suffix `_published` beside versions that use fixed scores of the environment.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+import polars as pl
+from jaxtyping import Bool, Float, Int
+
+from hyperlax.report.evaluations import evaluations
+from hyperlax.report.statistics import iqm_over_runs, quantiles
+from hyperlax.results import Results
+
+Curves = Float[np.ndarray, "lanes points"]
+PerLane = Float[np.ndarray, " lanes"]
+
+METRICS = (
+    "peak_return",
+    "peak_timestep",
+    "final_return",
+    "auc_at_budget",
+    "auc_at_budget_published",
+    "stability_score",
+    "time_to_target",
+    "time_to_target_published",
+    "early_learning_rate",
+    "forgetting_score",
+)
+"""Columns of `lane_metrics`; `sample_metrics` adds `<metric>_low` and `<metric>_high`."""
+
+
+def peak_return(returns: Curves) -> PerLane:
+    """Largest evaluation."""
+    return quantiles(returns, (1.0,))[0]
+
+
+def peak_timestep(steps: Curves, returns: Curves) -> PerLane:
+    """Env steps at the first largest evaluation."""
+    known = np.where(np.isnan(returns), -np.inf, returns)
+    return _at(steps, np.argmax(known, axis=1)) if returns.shape[1] else peak_return(returns)
+
+
+def final_return(returns: Curves) -> PerLane:
+    """Mean of the last ⌊n/10⌋ evaluations, at least one."""
+    count = _count(returns)
+    return _mean(returns, _last(returns, np.maximum(1, count // 10)))
+
+
+def auc_at_budget(steps: Curves, returns: Curves, random: float, solved: float) -> PerLane:
+    """Average over env steps of the return, where `random` scores 0 and `solved` scores 1.
+
+    Not clipped: below random is negative, beyond solved exceeds 1. Over the lane's own points, so that a lane
+    that stopped keeps what it had. NaN with fewer than two points.
+    """
+    return _average_height(steps, (returns - random) / (solved - random))
+
+
+def auc_at_budget_published(steps: Curves, returns: Curves) -> PerLane:
+    """Average of clip((y - b)/(g - b), 0, 1), b the curve's minimum and g its own 90th percentile.
+
+    NaN for a flat curve and with fewer than two points.
+    """
+    low, goal = quantiles(returns, (0.0, 0.9))
+    span = np.where(goal > low, goal - low, np.nan)[:, None]
+    return _average_height(steps, np.clip((returns - low[:, None]) / span, 0.0, 1.0))
+
+
+def stability_score(returns: Curves) -> PerLane:
+    """clip(1 - IQR/|median|, 0, 1) of the last ⌊n/10⌋ evaluations, at least three; NaN with fewer."""
+    count = _count(returns)
+    tail = np.where(_last(returns, np.maximum(3, count // 10)), returns, np.nan)
+    lower, median, upper = quantiles(tail, (0.25, 0.5, 0.75))
+    score = np.clip(1.0 - (upper - lower) / (np.abs(median) + 1e-8), 0.0, 1.0)
+    return np.where(count >= 3, score, np.nan)
+
+
+def time_to_target(steps: Curves, returns: Curves, target: float | PerLane) -> PerLane:
+    """Env steps at the first upward crossing of `target`, interpolated; infinity if never, NaN without points."""
+    if returns.shape[1] == 0:
+        return np.full(len(returns), np.nan)
+    goal = np.broadcast_to(np.asarray(target, float), (len(returns),))
+    above = returns >= goal[:, None]
+    after = np.argmax(above, axis=1)
+    before = np.maximum(after - 1, 0)
+    gained, wanted = _at(returns, after) - _at(returns, before), goal - _at(returns, before)
+    share = np.divide(wanted, gained, out=np.zeros(len(returns)), where=gained > 0)
+    crossing = _at(steps, before) + share * (_at(steps, after) - _at(steps, before))
+    return np.where(above.any(axis=1), crossing, np.where(_count(returns) > 0, np.inf, np.nan))
+
+
+def time_to_target_published(steps: Curves, returns: Curves, budget: float) -> PerLane:
+    """Env steps until 0.9 × the curve's own peak; `budget` if never, as always where the peak is negative."""
+    crossing = time_to_target(steps, returns, 0.9 * peak_return(returns))
+    return np.where(np.isposinf(crossing), budget, crossing)
+
+
+def early_learning_rate(steps: Curves, returns: Curves) -> PerLane:
+    """Return gained per env step over the first half (⌊n/2⌋ evaluations); NaN with fewer than four points."""
+    half = _count(returns) // 2
+    if returns.shape[1] == 0:
+        return np.full(len(returns), np.nan)
+    end = np.maximum(half - 1, 0)
+    gained, elapsed = _at(returns, end) - returns[:, 0], _at(steps, end) - steps[:, 0]
+    return np.divide(gained, elapsed, out=np.full(len(returns), np.nan), where=(half >= 2) & (elapsed > 0))
+
+
+def forgetting_score(returns: Curves) -> PerLane:
+    """clip((peak - final)/|peak|, 0, 1): 0 when the end is as good as the peak."""
+    peak, final = peak_return(returns), final_return(returns)
+    lost = peak - final
+    share = np.divide(lost, np.abs(peak), out=np.where(lost > 0, 1.0, lost), where=peak != 0)
+    return np.clip(share, 0.0, 1.0)
+
+
+def lane_metrics(results: Results) -> pl.DataFrame:
+    """One row per lane: lane, sample, seed, status, diverged, points (evaluations) and `METRICS`.
+
+    A diverged lane keeps the metrics of the points it had. Null where a metric is not defined: no points, no
+    reference scores of the environment, or the solved score not reached.
+    """
+    found = evaluations(results)
+    steps, returns = found.by_lane()
+    columns = _metrics(steps, returns, results.manifest)
+    return (
+        found.lanes.select("lane", "sample", "seed", "status")
+        .with_columns(
+            diverged=pl.col("status") == "diverged",
+            points=pl.Series(_count(returns), dtype=pl.Int64),
+            **{name: pl.Series(column, dtype=pl.Float64) for name, column in columns.items()},
+        )
+        .with_columns(_finite_or_null(METRICS))
+        .sort("lane")
+    )
+
+
+def sample_metrics(results: Results) -> pl.DataFrame:
+    """One row per sample: interquartile mean over seeds of every metric, `<metric>_low` and `<metric>_high`.
+
+    Beside them `seeds` (lanes with at least one point), `seeds_done` and `seeds_diverged`. The ends of the 95 %
+    bootstrap interval are null with fewer than two seeds. A seed that never reached the solved score counts as
+    later than any that did; the mean is null where it hangs on such seeds.
+    """
+    found = evaluations(results)
+    steps, returns = found.by_lane()
+    row, column = found.lanes["row"].to_numpy(), found.lanes["column"].to_numpy()
+    stacked = np.full((*found.values.shape[:2], len(METRICS)), np.nan)
+    for place, values in enumerate(_metrics(steps, returns, results.manifest).values()):
+        stacked[row, column, place] = values
+    estimate = iqm_over_runs(stacked)
+    table = {"sample": pl.Series(found.samples, dtype=pl.Int64)}
+    for place, name in enumerate(METRICS):
+        for suffix, array in (("", estimate.value), ("_low", estimate.low), ("_high", estimate.high)):
+            table[name + suffix] = pl.Series(array[:, place], dtype=pl.Float64)
+    seeds = (
+        found.lanes.with_columns(points=pl.Series(_count(returns), dtype=pl.Int64))
+        .group_by("sample")
+        .agg(
+            seeds=(pl.col("points") > 0).sum().cast(pl.Int64),
+            seeds_done=(pl.col("status") == "done").sum().cast(pl.Int64),
+            seeds_diverged=(pl.col("status") == "diverged").sum().cast(pl.Int64),
+        )
+    )
+    measured = pl.DataFrame(table)
+    return (
+        seeds.join(measured, on="sample", how="left", coalesce=True)
+        .with_columns(_finite_or_null(measured.columns[1:]))
+        .sort("sample")
+    )
+
+
+def _metrics(steps: Curves, returns: Curves, manifest: dict) -> dict[str, PerLane]:
+    """Every metric of `METRICS` by name, in that order."""
+    scores = manifest.get("reference") or {}
+    random, solved = scores.get("random"), scores.get("solved")
+    unknown = np.full(len(returns), np.nan)
+    last = steps[~np.isnan(steps)].max(initial=0.0)
+    budget = float(manifest.get("settings", {}).get("total_timesteps") or last)
+    known = random is not None and solved is not None
+    return {
+        "peak_return": peak_return(returns),
+        "peak_timestep": peak_timestep(steps, returns),
+        "final_return": final_return(returns),
+        "auc_at_budget": auc_at_budget(steps, returns, random, solved) if known else unknown,
+        "auc_at_budget_published": auc_at_budget_published(steps, returns),
+        "stability_score": stability_score(returns),
+        "time_to_target": unknown if solved is None else time_to_target(steps, returns, solved),
+        "time_to_target_published": time_to_target_published(steps, returns, budget),
+        "early_learning_rate": early_learning_rate(steps, returns),
+        "forgetting_score": forgetting_score(returns),
+    }
+
+
+def _finite_or_null(columns) -> list[pl.Expr]:
+    return [pl.when(pl.col(c).is_finite()).then(pl.col(c)).alias(c) for c in columns]
+
+
+def _count(returns: Curves) -> Int[np.ndarray, " lanes"]:
+    return np.sum(~np.isnan(returns), axis=1)
+
+
+def _last(returns: Curves, size: Int[np.ndarray, " lanes"]) -> Bool[np.ndarray, "lanes points"]:
+    place, count = np.arange(returns.shape[1]), _count(returns)[:, None]
+    return (place < count) & (place >= count - size[:, None])
+
+
+def _mean(returns: Curves, chosen: Bool[np.ndarray, "lanes points"]) -> PerLane:
+    total, size = np.where(chosen, returns, 0.0).sum(axis=1), chosen.sum(axis=1)
+    return np.divide(total, size, out=np.full(len(returns), np.nan), where=size > 0)
+
+
+def _at(rows: Curves, place: Int[np.ndarray, " lanes"]) -> PerLane:
+    return np.take_along_axis(rows, place[:, None], axis=1)[:, 0]
+
+
+def _average_height(steps: Curves, heights: Curves) -> PerLane:
+    """Area by the trapezoid rule over the span of the present points."""
+    width = np.diff(steps, axis=1)
+    present = ~np.isnan(width) & ~np.isnan(heights[:, 1:]) & ~np.isnan(heights[:, :-1])
+    area = np.where(present, width * (heights[:, 1:] + heights[:, :-1]) / 2, 0.0).sum(axis=1)
+    span = np.where(present, width, 0.0).sum(axis=1)
+    return np.divide(area, span, out=np.full(len(area), np.nan), where=span > 0)

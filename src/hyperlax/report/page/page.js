@@ -1,0 +1,131 @@
+"use strict";
+(() => {
+  const { specs, themes } = JSON.parse(document.getElementById("charts").textContent);
+  const dark = matchMedia("(prefers-color-scheme: dark)");
+  const views = new Map();
+  const picked = new Set();
+
+  async function draw(holder) {
+    const name = holder.dataset.chart;
+    const mode = dark.matches ? "dark" : "light";
+    const spec = { ...structuredClone(specs[name]), config: themes[mode] };
+    views.get(name)?.finalize();
+    const { view } = await vegaEmbed(holder, spec, {
+      mode: "vega-lite", renderer: "canvas", tooltip: { theme: mode },
+      actions: { export: { png: true, svg: true }, source: false, compiled: false, editor: false },
+      downloadFileName: name, scaleFactor: 2,
+    });
+    views.set(name, view);
+    view.addEventListener("click", (_, item) => {
+      const sample = item?.datum?.sample;
+      if (Number.isInteger(sample) && sample >= 0) toggle(sample);
+    });
+    highlight(view);
+  }
+
+  const visible = (holder) => !holder.closest("[hidden]");
+  const holders = () => [...document.querySelectorAll("[data-chart]")];
+  const drawAll = () => Promise.all(holders().filter(visible).map(draw));
+
+  function highlight(view) {
+    view.signal("picked", [...picked]).runAsync();
+  }
+
+  function toggle(sample) {
+    if (!picked.delete(sample)) picked.add(sample);
+    showSelection();
+  }
+
+  function showSelection() {
+    for (const row of document.querySelectorAll("tr[data-sample]")) {
+      const on = picked.has(Number(row.dataset.sample));
+      row.classList.toggle("picked", on);
+      row.setAttribute("aria-selected", on);
+    }
+    views.forEach(highlight);
+    const bar = document.getElementById("selection");
+    bar.hidden = picked.size === 0;
+    bar.querySelector("b").textContent = [...picked].sort((a, b) => a - b).join(", ");
+  }
+
+  function sortBy(table, column, button) {
+    const header = button.closest("th");
+    const descending = header.getAttribute("aria-sort") === "ascending";
+    for (const other of table.tHead.rows[0].cells) other.removeAttribute("aria-sort");
+    header.setAttribute("aria-sort", descending ? "descending" : "ascending");
+    const key = (row) => row.cells[column].dataset.value ?? row.cells[column].textContent;
+    const empty = (value) => value === "" || value === "–";
+    const compare = (a, b) => {
+      const [x, y] = [key(a), key(b)];
+      if (empty(x) || empty(y)) return empty(x) - empty(y);
+      const numbers = [Number(x), Number(y)];
+      const order = numbers.some(Number.isNaN) ? x.localeCompare(y) : numbers[0] - numbers[1];
+      return descending ? -order : order;
+    };
+    table.tBodies[0].append(...[...table.tBodies[0].rows].sort(compare));
+  }
+
+  // "relu gamma>0.95": every word must match; a comparison looks at the columns whose name contains its left side.
+  function matcher(table, query) {
+    const names = [...table.tHead.rows[0].cells].map((cell) => cell.textContent.trim().toLowerCase());
+    const tests = query.toLowerCase().split(/\s+/).filter(Boolean).map((word) => {
+      const parts = word.match(/^([^<>=]+)(<=|>=|<|>|=)(.+)$/);
+      if (!parts) return (row) => row.textContent.toLowerCase().includes(word);
+      const [, name, sign, wanted] = parts;
+      const columns = names.flatMap((other, i) => (other.includes(name) ? [i] : []));
+      const holds = (value) => {
+        const [a, b] = [Number(value), Number(wanted)];
+        if (sign === "=") return value.toLowerCase() === wanted || (value !== "" && a === b);
+        if (value === "") return false;
+        return sign === "<" ? a < b : sign === ">" ? a > b : sign === "<=" ? a <= b : a >= b;
+      };
+      return (row) => columns.some((i) => holds(row.cells[i].dataset.value ?? row.cells[i].textContent));
+    });
+    return (row) => tests.every((test) => test(row));
+  }
+
+  function filterRows(table, query, output) {
+    const matches = matcher(table, query);
+    const rows = [...table.tBodies[0].rows];
+    for (const row of rows) row.hidden = !matches(row);
+    output.textContent = `${rows.filter((row) => !row.hidden).length} of ${rows.length}`;
+  }
+
+  for (const table of document.querySelectorAll("table.sortable")) {
+    [...table.tHead.rows[0].cells].forEach((cell, column) => {
+      cell.querySelector("button").addEventListener("click", (event) => sortBy(table, column, event.currentTarget));
+    });
+  }
+  for (const input of document.querySelectorAll("input[data-filters]")) {
+    const table = document.getElementById(input.dataset.filters);
+    input.addEventListener("input", () => filterRows(table, input.value, input.parentElement.querySelector("output")));
+  }
+  for (const row of document.querySelectorAll("tr[data-sample]")) {
+    row.tabIndex = 0;
+    row.addEventListener("click", () => toggle(Number(row.dataset.sample)));
+    row.addEventListener("keydown", (event) => {
+      if (event.key === "Enter") toggle(Number(row.dataset.sample));
+    });
+  }
+  for (const tab of document.querySelectorAll("[role=tab]")) {
+    tab.addEventListener("click", () => {
+      for (const other of tab.parentElement.querySelectorAll("[role=tab]")) {
+        other.setAttribute("aria-selected", other === tab);
+        document.getElementById(other.getAttribute("aria-controls")).hidden = other !== tab;
+      }
+      document.querySelectorAll(`#${tab.getAttribute("aria-controls")} [data-chart]`).forEach((holder) => {
+        if (!views.has(holder.dataset.chart)) draw(holder);
+      });
+    });
+  }
+  document.getElementById("clear").addEventListener("click", () => {
+    picked.clear();
+    showSelection();
+  });
+  dark.addEventListener("change", () => {
+    views.forEach((view) => view.finalize());
+    views.clear();
+    drawAll();
+  });
+  drawAll();
+})();

@@ -1,0 +1,126 @@
+"""One lane in training: collect, learn, repeat. Pure functions, usable inside any `jit` or `vmap`."""
+
+from __future__ import annotations
+
+from typing import Any, final
+
+import equinox as eqx
+import jax
+import jax.numpy as jnp
+import jax.random as jr
+from jaxtyping import Array, Float, Int, UInt32
+
+from hyperlax.agents.base import AbstractAgent, AbstractAgentHyperparams
+from hyperlax.envs.base import AbstractEnv
+from hyperlax.hyperparams import trainable
+from hyperlax.masking import lane_while
+from hyperlax.networks.base import Sizes
+from hyperlax.rollout import Envs, Finished, collect
+
+NEVER = -1
+
+
+@final
+class TrainState(eqx.Module):
+    """Everything a lane is: continuing from it is continuing the lane.
+
+    `metrics` are sums over the cycles since they were last read, `metric_cycles` how many. `diverged_at` is
+    the env step after which a weight was not finite, `NEVER` while all are.
+    """
+
+    agent: AbstractAgent
+    envs: Envs
+    key: UInt32[Array, " 2"]
+    total_steps: Int[Array, ""]
+    env_steps: Int[Array, ""]
+    gradient_steps: Int[Array, ""]
+    cycles: Int[Array, ""]
+    metrics: dict[str, Float[Array, ""]]
+    metric_cycles: Int[Array, ""]
+    finished: Finished
+    diverged_at: Int[Array, ""]
+
+
+def start(
+    hp: AbstractAgentHyperparams,
+    env: AbstractEnv,
+    caps: Sizes,
+    total_steps: Int[Array, ""],
+    *,
+    key: UInt32[Array, " 2"],
+    init_key: UInt32[Array, " 2"],
+) -> TrainState:
+    """A lane before its first step. `init_key` draws the initial weights, `key` everything else."""
+    agent = hp.agent(env, caps, key=jr.wrap_key_data(init_key))
+    envs = Envs(env, caps["env_blocks"], caps["env_block"], key=jr.fold_in(jr.wrap_key_data(key), 0))
+    zero = jnp.zeros((), jnp.int32)
+    state = TrainState(
+        agent, envs, key, total_steps, zero, zero, zero, {}, zero, Finished(), jnp.full((), NEVER, jnp.int32)
+    )
+    names = jax.eval_shape(lambda s: _cycle(s, env, caps)[1], state)
+    return eqx.tree_at(lambda s: s.metrics, state, dict.fromkeys(names, jnp.zeros(())))
+
+
+def segment(state: TrainState, env: AbstractEnv, caps: Sizes, cycles: Int[Array, ""]) -> TrainState:
+    """The lane after `cycles` more cycles, or after the one in which it diverged."""
+    last = state.cycles + cycles
+
+    def cycle(state: TrainState) -> TrainState:
+        after, metrics = _cycle(state, env, caps)
+        sums = {name: state.metrics[name] + value for name, value in metrics.items()}
+        return eqx.tree_at(lambda s: s.metrics, after, sums)
+
+    return lane_while(lambda s: (s.cycles < last) & (s.diverged_at == NEVER), cycle, state)
+
+
+def _cycle(state: TrainState, env: AbstractEnv, caps: Sizes) -> tuple[TrainState, dict[str, Array]]:
+    hp = state.agent.hp
+    keys = jr.split(jr.fold_in(jr.wrap_key_data(state.key), state.cycles + 1))
+    agent, envs, trajectory, finished = collect(
+        state.agent,
+        env,
+        state.envs,
+        hp.num_envs,
+        hp.rollout_length,
+        caps["rollout_length"],
+        hp.time_limit == 1,
+        key=keys[0],
+    )
+    progress = state.env_steps / state.total_steps
+    agent, metrics = agent.learn(trajectory, progress.astype(jnp.float32), key=keys[1])
+    env_steps = state.env_steps + hp.num_envs * hp.rollout_length
+    healthy = _all_finite(agent)
+    after = TrainState(
+        agent=agent,
+        envs=envs,
+        key=state.key,
+        total_steps=state.total_steps,
+        env_steps=env_steps,
+        gradient_steps=state.gradient_steps + agent.gradient_steps(),
+        cycles=state.cycles + 1,
+        metrics=state.metrics,
+        metric_cycles=state.metric_cycles + 1,
+        finished=jax.tree.map(jnp.add, state.finished, finished),
+        diverged_at=jnp.where(healthy, jnp.int32(NEVER), env_steps),
+    )
+    return after, dict(metrics)
+
+
+def _all_finite(agent: AbstractAgent) -> Array:
+    weights = jax.tree.leaves(eqx.filter(agent, trainable(agent)))
+    return jnp.all(jnp.stack([jnp.all(jnp.isfinite(w)) for w in weights]))
+
+
+def read_metrics(state: TrainState) -> tuple[TrainState, dict[str, Float[Array, ""]]]:
+    """Mean training metrics since they were last read, and the lane with the sums set back to zero."""
+    cycles = jnp.maximum(state.metric_cycles, 1)
+    means = {name: total / cycles for name, total in state.metrics.items()}
+    ended = state.finished.episodes
+    means["return"] = jnp.where(ended > 0, state.finished.returns / jnp.maximum(ended, 1), jnp.nan)
+    means["length"] = jnp.where(ended > 0, state.finished.lengths / jnp.maximum(ended, 1), jnp.nan)
+    cleared = eqx.tree_at(
+        lambda s: (s.metrics, s.metric_cycles, s.finished),
+        state,
+        (jax.tree.map(jnp.zeros_like, state.metrics), jnp.zeros((), jnp.int32), Finished()),
+    )
+    return cleared, means
