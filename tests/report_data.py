@@ -1,4 +1,4 @@
-"""A made-up experiment with the awkward parts of a real one: negative returns, a diverged lane, uneven grids."""
+"""A made-up experiment with awkward parts: negative returns, a diverged lane, uneven evaluations."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ def synthetic(
     diverged: tuple[int, ...] = (6,),
     budget: int = 500_000,
 ) -> Results:
-    """Pendulum-like returns of `samples` × `seeds` lanes; lanes in `diverged` stop after half of the points."""
+    """Pendulum-like returns of `samples` × `seeds` lanes; lanes in `diverged` stop half-way."""
     rng = np.random.default_rng(0)
     table = _samples(samples, rng)
     lanes, curves, episodes = [], [], []

@@ -1,1 +1,44 @@
-"""hyperlax."""
+"""hyperlax: many reinforcement learning experiments in one compiled program."""
+
+from __future__ import annotations
+
+import importlib
+from typing import TYPE_CHECKING, Any
+
+__version__ = "0.1.0"
+
+_HOMES = {
+    "sweep": "sweep",
+    "prepare": "sweep",
+    "Recipe": "recipes",
+    "Results": "results",
+    "Settings": "settings",
+    "Interrupted": "runner",
+    "load": "policies",
+    "Policy": "policies",
+    "read": "store",
+    "Uniform": "spaces",
+    "LogUniform": "spaces",
+    "Integers": "spaces",
+    "Choice": "spaces",
+    "Joint": "spaces",
+}
+"""Public name → the module it lives in, imported when first used: `import hyperlax` starts no jax."""
+
+__all__ = [*_HOMES, "__version__"]
+
+if TYPE_CHECKING:
+    from hyperlax.policies import Policy, load
+    from hyperlax.recipes import Recipe
+    from hyperlax.results import Results
+    from hyperlax.runner import Interrupted
+    from hyperlax.settings import Settings
+    from hyperlax.spaces import Choice, Integers, Joint, LogUniform, Uniform
+    from hyperlax.store import read
+    from hyperlax.sweep import prepare, sweep
+
+
+def __getattr__(name: str) -> Any:
+    if name in _HOMES:
+        return getattr(importlib.import_module(f"hyperlax.{_HOMES[name]}"), name)
+    raise AttributeError(f"module 'hyperlax' has no attribute {name!r}")

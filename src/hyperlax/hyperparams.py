@@ -83,7 +83,8 @@ def hp(default: Any, space: Space | None = None, *, labels: tuple[str, ...] | No
 
 def fields(tree: AbstractHyperparams, prefix: str = "") -> Iterator[Field]:
     """Every hyperparameter of `tree`: nested ones (networks) first, then its own, in order of declaration."""
-    own = dataclasses.fields(tree)
+    order = list(type(tree).__annotations__)
+    own = sorted(dataclasses.fields(tree), key=lambda f: order.index(f.name))
     for f in own:
         child = getattr(tree, f.name)
         if isinstance(child, AbstractHyperparams):

@@ -60,7 +60,7 @@ class Evaluations:
 
 
 def evaluations(results: Results, metric: str = "return") -> Evaluations:
-    """The curves of `metric`. Values that are not finite are dropped; of points written twice the last counts."""
+    """The curves of `metric`. Values that are not finite are dropped; a point written twice counts once."""
     lanes = _lanes(results)
     points = (
         results.curves.lazy()

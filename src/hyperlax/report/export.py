@@ -18,8 +18,8 @@ _SCALE = 2.0
 def export_charts(results: Results, folder: Path, formats: Sequence[str] = FORMATS) -> list[Path]:
     """Writes every chart that has data to `folder` as `<chart>.<format>`; returns the paths written.
 
-    PNG is drawn at twice the size of the page. Raises ValueError for an unknown format and ImportError, naming
-    the extra, without vl-convert.
+    PNG is drawn at twice the size of the page. Raises ValueError for an unknown format and, without
+    vl-convert, ImportError.
     """
     unknown = sorted(set(formats) - set(FORMATS))
     if unknown:

@@ -34,8 +34,8 @@ _PROTOCOLS = {
 def write_report(results: Results, path: Path) -> Path:
     """Writes the report of `results` to `path` and returns it.
 
-    Vega is inside the file, which loads nothing else. A chart without data yet is replaced by the reason, so an
-    experiment that is still running can be reported. The file appears complete or not at all.
+    Vega is inside the file, which loads nothing else. A chart without data is replaced by the reason, so that
+    an experiment still running can be reported. The file appears complete or not at all.
     """
     specs, pictures = _charts(results)
     charts = {"specs": specs, "themes": {"light": _page_theme(dark=False), "dark": _page_theme(dark=True)}}
@@ -93,7 +93,7 @@ def _body(results: Results, pictures: dict[str, str]) -> str:
 def _header(results: Results) -> str:
     manifest, settings = results.manifest, results.manifest.get("settings", {})
     counts = dict(results.lanes.group_by("status").len().iter_rows())
-    lanes = ", ".join(f"{counts[status]} {status}" for status in LANE_STATUSES if status in counts)
+    lanes = ", ".join(f"{counts[status]}\u00a0{status}" for status in LANE_STATUSES if status in counts)
     protocol = str(manifest.get("protocol", "unknown"))
     meaning = _PROTOCOLS.get(protocol)
     wall = manifest.get("timings", {}).get("wall_seconds")
@@ -120,8 +120,9 @@ def _header(results: Results) -> str:
 
 def _leaderboard(results: Results) -> str:
     note = (
-        "Peak return: interquartile mean over seeds, with the ends of its 95 % bootstrap interval. Rank: the places "
-        "a sample may have, since no order is claimed where intervals overlap; one seed alone gives no interval."
+        "Peak return: interquartile mean over seeds, with the ends of its 95 % bootstrap interval. "
+        "Rank: the places a sample may have, since no order is claimed where intervals overlap; "
+        "one seed alone gives no interval."
     )
     best = leaderboard(results)
     return "" if best.is_empty() else markup.table(best, "best", note)
@@ -137,8 +138,9 @@ def _samples(results: Results) -> str:
     varied = varied_hyperparameters(results.samples)
     constant = [c for c in results.samples.columns if c not in ("sample", *varied)]
     note = (
-        "Metrics are interquartile means over seeds. Columns that end in “published” normalise each curve by itself, as "
-        "v0.1 did, and do not compare between samples; the others use fixed scores of the environment."
+        "Metrics are interquartile means over seeds. Columns that end in “published” normalise each curve "
+        "by itself, as v0.1 did, and do not compare between samples; "
+        "those of the same name without it use fixed scores of the environment."
     )
     joined = results.samples.join(measured, on="sample", how="left")
     ordered = joined.sort("peak_return", "sample", descending=[True, False], nulls_last=True)
@@ -171,7 +173,10 @@ def _plan(results: Results) -> str:
         for place, entry in enumerate(plan)
     ]
     frame = pl.DataFrame(rows, infer_schema_length=None)
-    note = "Compiled programs: the lanes that share one, what is allocated for each lane, and how much of the work is useful."
+    note = (
+        "Compiled programs: the lanes that share one, what is allocated for each lane, "
+        "and how much of the work is useful."
+    )
     return markup.table(frame, "plan", note)
 
 

@@ -14,9 +14,9 @@ def leaderboard(results: Results, top: int | None = 5) -> pl.DataFrame:
     """The `top` samples (all if None) by peak return, best first.
 
     Columns: `rank`, `sample`, `peak_return` (interquartile mean over seeds), `peak_low`, `peak_high` (95 %
-    interval), `final_return`, `seeds_done`, `seeds_diverged` and every hyperparameter that varies. `rank` is text:
-    the places the sample may have ("1", "2–5"), since no order is claimed between samples whose intervals
-    overlap. Samples without an evaluation come last, with rank "–".
+    interval), `final_return`, `seeds_done`, `seeds_diverged` and every hyperparameter that varies. `rank` is
+    text: the places the sample may have ("1", "2–5"), since no order is claimed between samples whose
+    intervals overlap. Samples without an evaluation come last, with rank "–".
     """
     measured = sample_metrics(results).sort(
         "peak_return", descending=True, nulls_last=True, maintain_order=True

@@ -44,7 +44,8 @@ def table(frame: pl.DataFrame, name: str, note: str = "", filtered: bool = False
     if filtered:
         hint = html.escape("filter, e.g.  relu gamma>0.95")
         tool = (
-            f'<div class="tool"><input type="search" data-filters="{name}" placeholder="{hint}" aria-label="filter">'
+            f'<div class="tool"><input type="search" data-filters="{name}" '
+            f'placeholder="{hint}" aria-label="filter">'
             f"<output>{len(frame)} of {len(frame)}</output></div>"
         )
     said = f'<p class="note">{note}</p>' if note else ""

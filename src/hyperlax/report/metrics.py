@@ -2,11 +2,13 @@
 
 Pure functions take curves as rows: `steps` increase, `returns` are NaN after the last point of a short curve.
 The definitions are those of hyperlax v0.1. Two of them, area and time to target, normalise every curve by
-itself, so they compare nothing between curves and never reach a target when returns are negative; they are kept
-with the suffix `_published` beside versions that use fixed scores of the environment.
+itself, so they compare nothing between curves and never reach a target when returns are negative; they are
+kept with the suffix `_published` beside versions that use fixed scores of the environment.
 """
 
 from __future__ import annotations
+
+from typing import Any
 
 import numpy as np
 import polars as pl
@@ -80,7 +82,7 @@ def stability_score(returns: Curves) -> PerLane:
 
 
 def time_to_target(steps: Curves, returns: Curves, target: float | PerLane) -> PerLane:
-    """Env steps at the first upward crossing of `target`, interpolated; infinity if never, NaN without points."""
+    """Env steps where `target` is first crossed, interpolated; infinity if never, NaN without points."""
     if returns.shape[1] == 0:
         return np.full(len(returns), np.nan)
     goal = np.broadcast_to(np.asarray(target, float), (len(returns),))
@@ -141,9 +143,9 @@ def lane_metrics(results: Results) -> pl.DataFrame:
 def sample_metrics(results: Results) -> pl.DataFrame:
     """One row per sample: interquartile mean over seeds of every metric, `<metric>_low` and `<metric>_high`.
 
-    Beside them `seeds` (lanes with at least one point), `seeds_done` and `seeds_diverged`. The ends of the 95 %
-    bootstrap interval are null with fewer than two seeds. A seed that never reached the solved score counts as
-    later than any that did; the mean is null where it hangs on such seeds.
+    Beside them `seeds` (lanes with at least one point), `seeds_done` and `seeds_diverged`. The ends of the
+    95 % bootstrap interval are null with fewer than two seeds. A seed that never reached the solved score
+    counts as later than any that did; the mean is null where it hangs on such seeds.
     """
     found = evaluations(results)
     steps, returns = found.by_lane()
@@ -173,22 +175,27 @@ def sample_metrics(results: Results) -> pl.DataFrame:
     )
 
 
-def _metrics(steps: Curves, returns: Curves, manifest: dict) -> dict[str, PerLane]:
-    """Every metric of `METRICS` by name, in that order."""
+def reference_scores(manifest: dict[str, Any]) -> dict[str, float]:
+    """Fixed returns of the environment: those of `random` (its random policy) and `solved` that are known."""
     scores = manifest.get("reference") or {}
-    random, solved = scores.get("random"), scores.get("solved")
+    return {name: float(scores[name]) for name in ("random", "solved") if scores.get(name) is not None}
+
+
+def _metrics(steps: Curves, returns: Curves, manifest: dict[str, Any]) -> dict[str, PerLane]:
+    """Every metric of `METRICS` by name, in that order."""
+    scores = reference_scores(manifest)
+    random, solved = scores.get("random", np.nan), scores.get("solved", np.nan)
     unknown = np.full(len(returns), np.nan)
     last = steps[~np.isnan(steps)].max(initial=0.0)
     budget = float(manifest.get("settings", {}).get("total_timesteps") or last)
-    known = random is not None and solved is not None
     return {
         "peak_return": peak_return(returns),
         "peak_timestep": peak_timestep(steps, returns),
         "final_return": final_return(returns),
-        "auc_at_budget": auc_at_budget(steps, returns, random, solved) if known else unknown,
+        "auc_at_budget": auc_at_budget(steps, returns, random, solved),
         "auc_at_budget_published": auc_at_budget_published(steps, returns),
         "stability_score": stability_score(returns),
-        "time_to_target": unknown if solved is None else time_to_target(steps, returns, solved),
+        "time_to_target": unknown if np.isnan(solved) else time_to_target(steps, returns, solved),
         "time_to_target_published": time_to_target_published(steps, returns, budget),
         "early_learning_rate": early_learning_rate(steps, returns),
         "forgetting_score": forgetting_score(returns),

@@ -21,7 +21,7 @@ _DRAWS_AT_ONCE = 2**23
 
 @dataclass(frozen=True)
 class Estimate:
-    """A statistic with the ends of its bootstrap interval; the ends are NaN where no interval can be given."""
+    """A statistic with the ends of its bootstrap interval, which are NaN where none can be given."""
 
     value: Float[np.ndarray, "..."]
     low: Float[np.ndarray, "..."]

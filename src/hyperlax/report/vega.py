@@ -13,7 +13,7 @@ def vl_convert() -> ModuleType:
         import vl_convert
     except ImportError as error:
         raise ImportError(
-            "drawing charts needs vl-convert-python: pip install 'hyperlax[images]' (or pip install vl-convert-python)"
+            "drawing charts needs vl-convert-python, in the extra `images`: pip install 'hyperlax[images]'"
         ) from error
     return vl_convert
 

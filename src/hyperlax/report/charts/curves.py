@@ -42,23 +42,33 @@ def learning_curves(results: Results, x: str = "env_steps", top: int = 5) -> Cha
     order = _by_rank(results, found)
     best = order[:top]
     names = [f"sample {found.samples[row]}" for row in best]
-    best_rows = _best(found, x, best, names)
     thin_rows, thinned = _thin_lines(found, x, order)
-    overall = f"IQM of {len(order)} samples"
     colour = colour_of(results.manifest)
-    shades = [lighten(colour, 0.75 * place / max(1, len(best) - 1)) for place in range(len(best))]
-    layers = [_others(thin_rows), *_bands(best_rows, names, shades, overall, 2.2, [])]
+    shades = {name: lighten(colour, 0.75 * i / max(1, len(best) - 1)) for i, name in enumerate(names)}
+    overall = f"IQM of {len(order)} samples"
     if len(order) > 2:
-        rows = _overall(found, x, overall)
-        layers += _bands(rows, names, shades, overall, 2.4, [6, 4])
+        shades[overall] = NEUTRAL
+    legend = alt.Color(
+        "name:N",
+        scale=alt.Scale(domain=list(shades), range=list(shades.values())),
+        legend=alt.Legend(title=None, symbolOpacity=1),
+    )
+    layers = [_others(thin_rows), *_bands(_best(found, x, best, names), legend, dash=[])]
+    if len(order) > 2:
+        layers += _bands(_overall(found, x, overall), legend, dash=[6, 4])
     layers.append(_picked(thin_rows))
+    spread = (
+        "Interquartile mean over seeds; bands: 95 % bootstrap intervals."
+        if found.values.shape[1] > 1
+        else "One seed per sample, hence no intervals."
+    )
     chart = alt.layer(*layers).properties(width=WIDTH - 190, height=360)
     return finished(
         chart.encode(x=_x(x)),
         f"Learning curves against {X_TITLES[x]}",
         [
-            f"Interquartile mean over seeds; bands: 95 % bootstrap intervals. Thin lines: {thinned}.",
-            "The best samples were chosen on the same evaluations that are drawn, so their peaks are optimistic.",
+            f"{spread} Thin lines: {thinned}.",
+            "The best were chosen on the very evaluations that are drawn, so their peaks are optimistic.",
         ],
     )
 
@@ -116,17 +126,7 @@ def _thin_lines(found: Evaluations, x: str, order: list[int]) -> tuple[pl.DataFr
     return _present(frame), said
 
 
-def _bands(
-    rows: pl.DataFrame, names: list[str], shades: list[str], overall: str, width: float, dash: list[int]
-) -> list[alt.Chart]:
-    domain, colours = [*names, overall], [*shades, NEUTRAL]
-    if not rows["name"].is_in([overall]).any() and not dash and len(names) < 3:
-        domain, colours = names, shades
-    colour = alt.Color(
-        "name:N",
-        scale=alt.Scale(domain=domain, range=colours),
-        legend=alt.Legend(title=None, symbolOpacity=1),
-    )
+def _bands(rows: pl.DataFrame, colour: alt.Color, dash: list[int]) -> list[alt.Chart]:
     tooltip = [
         alt.Tooltip("name:N", title="curve"),
         alt.Tooltip("x:Q", format=",.0f"),
@@ -134,19 +134,27 @@ def _bands(
         alt.Tooltip("low:Q", format=",.4~g"),
         alt.Tooltip("high:Q", format=",.4~g"),
     ]
-    base = alt.Chart(rows).encode(color=colour, tooltip=tooltip)
-    few = rows["x"].n_unique() <= 15 * rows["name"].n_unique() and not dash
-    band = base.mark_area(opacity=0.16).encode(y=_y("low"), y2="high:Q")
-    line = base.mark_line(strokeWidth=width, strokeDash=dash, point={"size": 26} if few else False)
-    layers = [band, line.encode(y=_y("value"))]
-    if (rows.group_by("name").len()["len"] == 1).any():
-        layers.append(base.mark_rule(strokeWidth=2).encode(y=_y("low"), y2="high:Q"))
+    points = rows.group_by("name").len()["len"]
+    few = bool((points <= (1 if dash else 15)).all())
+    line = alt.Chart(rows).mark_line(strokeWidth=2.3, strokeDash=dash, point={"size": 26} if few else False)
+    layers = [line.encode(y=_y("value"), color=colour, tooltip=tooltip)]
+    bounded = rows.drop_nulls(["low", "high"])
+    if not bounded.is_empty():
+        band = alt.Chart(bounded).encode(y=_y("low"), y2="high:Q", color=colour, tooltip=tooltip)
+        layers.insert(0, band.mark_area(opacity=0.16))
+        if bool((points == 1).any()):
+            layers.append(band.mark_rule(strokeWidth=2))
     return layers
 
 
 def _others(rows: pl.DataFrame) -> alt.Chart:
+    """Thin lines that fade as they become many; a dot where a sample has a single evaluation."""
+    samples = rows["sample"].n_unique()
     line = alt.Chart(rows).mark_line(
-        strokeWidth=1, opacity=0.45, color=NEUTRAL, point={"size": 6, "color": NEUTRAL}
+        strokeWidth=1,
+        opacity=0.5 if samples <= 32 else 0.2,
+        color=NEUTRAL,
+        point={"size": 12, "color": NEUTRAL} if len(rows) <= 15 * samples else False,
     )
     return line.encode(
         y=_y("value"), detail="sample:N", tooltip=["sample:N", alt.Tooltip("value:Q", title="return")]

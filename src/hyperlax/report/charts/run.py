@@ -11,6 +11,7 @@ from hyperlax.report.charts.style import (
     NEUTRAL,
     WIDTH,
     Chart,
+    Layered,
     NothingToDraw,
     colour_of,
     finished,
@@ -92,7 +93,7 @@ def training_health(results: Results) -> Chart:
     )
 
 
-def _panel(results: Results, metric: str, best: int | None, points: int) -> alt.LayerChart | None:
+def _panel(results: Results, metric: str, best: int | None, points: int) -> Layered | None:
     found = evaluations(results, metric)
     if found.values.size == 0:
         return None
@@ -180,4 +181,5 @@ def _speed(results: Results, spans: pl.DataFrame) -> str:
     if not steps or seconds <= 0:
         return ""
     whole = float(spans["end"].to_numpy().max() - spans["start"].to_numpy().min())
-    return f"{steps / seconds:,.0f} env steps/s while training, {steps / max(whole, seconds):,.0f} over the whole run."
+    overall = steps / max(whole, seconds)
+    return f"{steps / seconds:,.0f} env steps/s while training, {overall:,.0f} over the whole run."

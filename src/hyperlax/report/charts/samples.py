@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import altair as alt
 import polars as pl
 
@@ -12,6 +14,7 @@ from hyperlax.report.charts.style import (
     NEUTRAL,
     WIDTH,
     Chart,
+    Layered,
     NothingToDraw,
     colour_of,
     finished,
@@ -20,7 +23,7 @@ from hyperlax.report.charts.style import (
     none_or_picked,
 )
 from hyperlax.report.leaderboard import leaderboard
-from hyperlax.report.metrics import lane_metrics, sample_metrics
+from hyperlax.report.metrics import lane_metrics, reference_scores, sample_metrics
 from hyperlax.results import Results
 
 _LISTED = 20
@@ -44,21 +47,14 @@ def leaderboard_chart(results: Results, top: int = _LISTED) -> Chart:
     accent = (
         alt.when(is_picked()).then(alt.value(HIGHLIGHT)).otherwise(alt.value(colour_of(results.manifest)))
     )
-    base = alt.Chart(rows).encode(y=y, opacity=faded, color=accent, tooltip=_tooltip(rows))
-    ticks = alt.Chart(seeds).encode(
-        y=y,
-        x="peak_return:Q",
-        opacity=faded,
-        tooltip=["sample:N", "seed:N", "status:N", _number("peak_return")],
-    )
-    chart = alt.layer(
-        base.mark_rule(strokeWidth=6).encode(x=_x("peak_low"), x2="peak_high:Q", opacity=alt.value(0.3)),
-        ticks.transform_filter("!datum.diverged").mark_tick(color=NEUTRAL, thickness=2, size=13),
-        ticks.transform_filter("datum.diverged").mark_point(
-            shape="cross", color=DIVERGED, filled=True, size=60
-        ),
-        base.mark_point(filled=True, size=75).encode(x=_x("peak_return")),
-    ).properties(width=WIDTH - 120, height=alt.Step(22))
+    encoding = {"y": y, "color": accent, "tooltip": _tooltip(rows)}
+    point = alt.Chart(rows).mark_point(filled=True, size=75)
+    layers = [point.encode(x=_x("peak_return"), opacity=faded, **encoding), *_ticks(seeds, y, faded)]
+    bounded = rows.drop_nulls(["peak_low", "peak_high"])
+    if not bounded.is_empty():
+        bar = alt.Chart(bounded).mark_rule(strokeWidth=6, opacity=0.3)
+        layers.insert(0, bar.encode(x=_x("peak_low"), x2="peak_high:Q", **encoding))
+    chart = alt.layer(*layers).properties(width=WIDTH - 120, height=alt.Step(22))
     said = f"The best {len(shown)} of {len(table)} samples. " if len(table) > len(shown) else ""
     return finished(
         chart,
@@ -71,8 +67,23 @@ def leaderboard_chart(results: Results, top: int = _LISTED) -> Chart:
     )
 
 
+def _ticks(seeds: pl.DataFrame, y: alt.Y, faded: Any) -> list[alt.Chart]:
+    """One mark per seed; those that diverged look different, and a kind that does not occur gets no layer."""
+    layers = []
+    for diverged, rows in seeds.partition_by("diverged", as_dict=True).items():
+        base = alt.Chart(rows)
+        marked = (
+            base.mark_point(shape="cross", color=DIVERGED, filled=True, size=60)
+            if diverged[0]
+            else base.mark_tick(color=NEUTRAL, thickness=2, size=13)
+        )
+        tooltip = ["sample:N", "seed:N", "status:N", _number("peak_return")]
+        layers.append(marked.encode(y=y, x=_x("peak_return"), opacity=faded, tooltip=tooltip))
+    return layers
+
+
 def return_distribution(*experiments: Results) -> Chart:
-    """Peak return of every sample: box (quartiles, whiskers to the extremes) and points, one row per family."""
+    """Peak return of every sample: box (quartiles, whiskers to the extremes) and points by family."""
     frames = [
         sample_metrics(results)
         .select("sample", "peak_return")
@@ -113,7 +124,7 @@ def return_distribution(*experiments: Results) -> Chart:
             "Peak return of each sample (interquartile mean over seeds). "
             "Box: quartiles and median; whiskers: extremes." + thinned,
             "Dashed: return of the random policy and of a solved environment."
-            if _scores(experiments[0])
+            if reference_scores(experiments[0].manifest)
             else "",
         ],
     )
@@ -138,8 +149,8 @@ def _boxes(rows: pl.DataFrame, y: alt.Y, colours: alt.Scale) -> list[alt.Chart]:
     ]
 
 
-def _references(results: Results) -> list[alt.LayerChart]:
-    scores = _scores(results)
+def _references(results: Results) -> list[Layered]:
+    scores = reference_scores(results.manifest)
     if not scores:
         return []
     rows = pl.DataFrame({"label": list(scores), "score": list(scores.values())})
@@ -148,11 +159,6 @@ def _references(results: Results) -> list[alt.LayerChart]:
         text="label:N", y=alt.value(0)
     )
     return [base.mark_rule(strokeDash=[4, 4], color=NEUTRAL) + label]
-
-
-def _scores(results: Results) -> dict[str, float]:
-    reference = results.manifest.get("reference") or {}
-    return {name: float(reference[name]) for name in ("random", "solved") if reference.get(name) is not None}
 
 
 def _scored(results: Results) -> int:

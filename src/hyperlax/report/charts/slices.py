@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Mapping
 from typing import Any
 
@@ -13,6 +14,7 @@ from hyperlax.report.charts.style import (
     MAX_ROWS,
     NEUTRAL,
     Chart,
+    Layered,
     NothingToDraw,
     axis_format,
     colour_of,
@@ -64,13 +66,14 @@ def slices(results: Results, metric: str = "peak_return") -> Chart:
         alt.concat(*panels, columns=_COLUMNS, spacing=18),
         "Slices through the search space",
         [
-            f"{title.capitalize()} (interquartile mean over seeds) of each sample.{thinned}{said} Tick: median of a category."
+            f"{title.capitalize()} (interquartile mean over seeds) of each sample. "
+            f"Tick: median of a category.{thinned}{said}"
         ],
     )
 
 
 def space_by_column(space: Mapping[str, Any], columns: list[str]) -> dict[str, dict[str, Any]]:
-    """The description of the space each column was drawn from; a joint space gives each path its own choices."""
+    """The description of each column's space; a joint space gives each of its paths its own choices."""
     found: dict[str, dict[str, Any]] = {}
     for path, description in space.items():
         if description.get("type") != "joint":
@@ -85,7 +88,7 @@ def space_by_column(space: Mapping[str, Any], columns: list[str]) -> dict[str, d
 
 def _panel(
     rows: pl.DataFrame, column: str, space: dict[str, Any] | None, colour: str, title: str | None
-) -> alt.LayerChart:
+) -> Layered:
     values = rows[column]
     numeric = values.dtype.is_numeric()
     if not numeric or (space or {}).get("type") == "choice":
@@ -109,24 +112,31 @@ def _panel(
 
 def _categories(
     rows: pl.DataFrame, column: str, space: dict[str, Any] | None, colour: str, title: str | None
-) -> alt.LayerChart:
+) -> Layered:
+    """Categories at 0, 1, … of a linear axis, so that jitter is a shift and medians sit above the labels."""
     labels = [text(value) for value in rows[column].to_list()]
-    data = rows.select("sample", "score").with_columns(value=pl.Series(labels))
-    turn = pl.int_range(pl.len()).over("value")
-    data = data.with_columns(offset=turn.replace_strict(dict(enumerate(jitter(len(rows))))))
     declared = [text(value) for value in (space or {}).get("values", [])]
-    order = [label for label in declared if label in labels] or _in_order(rows[column])
-    narrow = sum(len(label) for label in order) > 24
-    x = alt.X(
-        "value:N", title=column, sort=order, axis=alt.Axis(labelAngle=-35 if narrow else 0, labelLimit=90)
-    )
-    points = _points(alt.Chart(data), colour, title).encode(
-        x=x, xOffset=alt.XOffset("offset:Q", scale=alt.Scale(domain=[-2, 2]))
-    )
+    order = [label for label in declared if label in labels]
+    order += [label for label in _in_order(rows[column]) if label not in order]
+    data = rows.select("sample", "score").with_columns(value=pl.Series(labels))
+    place = pl.col("value").replace_strict({label: float(i) for i, label in enumerate(order)})
+    turn = pl.int_range(pl.len()).over("value")
+    data = data.with_columns(x=place + 0.3 * turn.replace_strict(dict(enumerate(jitter(len(rows))))))
     medians = data.group_by("value").agg(score=pl.col("score").median(), samples=pl.len())
-    tick = alt.Chart(medians).mark_tick(color=NEUTRAL, thickness=3, size=24)
+    axis = alt.Axis(
+        values=list(range(len(order))),
+        labelExpr=f"{json.dumps(order)}[datum.value]",
+        labelAngle=-35 if sum(len(label) for label in order) > 24 else 0,
+        labelLimit=90,
+        grid=False,
+    )
+    x = alt.X("x:Q", title=column, axis=axis, scale=alt.Scale(domain=[-0.6, len(order) - 0.4], nice=False))
+    tick = alt.Chart(medians.with_columns(x=place)).mark_tick(orient="horizontal", color=NEUTRAL, thickness=3, size=24)
     tooltip = ["value:N", "samples:Q", alt.Tooltip("score:Q", title="median", format=",.4~g")]
-    return points + tick.encode(x=x, y=_y(title), tooltip=tooltip)
+    return alt.layer(
+        _points(alt.Chart(data), colour, title).encode(x=x),
+        tick.encode(x=x, y=_y(title), tooltip=tooltip),
+    )
 
 
 def _points(chart: alt.Chart, colour: str, title: str | None) -> alt.Chart:

@@ -1,4 +1,4 @@
-"""What all charts share: colours, light and dark themes, linked selection, and how to say there is nothing."""
+"""What all charts share: colours, light and dark themes, linked selection, saying there is nothing."""
 
 from __future__ import annotations
 
@@ -23,7 +23,8 @@ _OTHER_HUES = ("#cc79a7", "#b8860b", "#56b4e9", "#7f5fc0")
 _TINTS = {"mlp": 0.0, "tmlp": 0.35, "drpqc": 0.6}
 _OTHER_TINTS = (0.2, 0.45, 0.7)
 
-Chart = alt.Chart | alt.LayerChart | alt.ConcatChart | alt.HConcatChart | alt.VConcatChart
+Layered = alt.LayerChart | alt.FacetChart
+Chart = alt.Chart | Layered | alt.ConcatChart
 
 
 class NothingToDraw(Exception):
@@ -54,7 +55,7 @@ def colour_of(manifest: dict[str, Any]) -> str:
 
 
 def theme(dark: bool) -> dict[str, Any]:
-    """Vega-Lite configuration for a light or dark page; marks have fixed colours that are readable on both."""
+    """Vega-Lite configuration for a light or dark page; marks have fixed colours, readable on both."""
     ink, faint, grid = ("#e4e4e4", "#a8a8a8", "#3a3d42") if dark else ("#1f2328", "#57606a", "#e3e5e8")
     font = "system-ui, -apple-system, 'Segoe UI', 'Helvetica Neue', 'DejaVu Sans', sans-serif"
     return {

@@ -1,0 +1,273 @@
+"""Measure a peer's PPO at the shapes of this project's throughput benchmark, in its own Python.
+
+The peers are not dependencies and none of their code is here: give the path of a checkout and the Python
+of a virtual environment that can import its requirements. A peer that is not there is reported as
+"not installed".
+
+    python benchmarks/peers.py --purejaxrl PATH --rejax PATH --peer-python PYTHON --env gymnax.cartpole
+
+Shapes: 64 environments × 128 steps per cycle, 4 epochs of 4 minibatches, actor and critic of 2 × 64 tanh
+units, one core. Every difference between a peer's defaults and these shapes is set from here, always in
+the peer's favour: no observation or reward normalisation, no evaluation inside the timed region, and an
+environment that returns an empty info dictionary.
+"""
+
+from __future__ import annotations
+
+import argparse
+import importlib
+import importlib.metadata
+import json
+import os
+import statistics
+import subprocess
+import sys
+import time
+import types
+from pathlib import Path
+from typing import Any
+
+PEERS = ("purejaxrl", "rejax")
+ENVIRONMENTS = {"gymnax.cartpole": "CartPole-v1", "gymnax.pendulum": "Pendulum-v1"}
+NUM_ENVS, NUM_STEPS, EPOCHS, MINIBATCHES, WIDTH = 64, 128, 4, 4, 64
+CYCLE = NUM_ENVS * NUM_STEPS
+LEARNING_RATE = {"gymnax.cartpole": 2.5e-4, "gymnax.pendulum": 1e-3}
+TIME_LIMIT = 3600
+
+
+def run_pinned(command: list[str], core: int | None, label: dict[str, Any]) -> dict[str, Any]:
+    """The JSON object on the last line that `command` prints, run on one core; an "error" entry otherwise."""
+
+    def pin() -> None:
+        if core is not None and hasattr(os, "sched_setaffinity"):
+            os.sched_setaffinity(0, {core})
+
+    environ = {**os.environ, "JAX_PLATFORMS": "cpu"}
+    try:
+        done = subprocess.run(
+            command, capture_output=True, text=True, timeout=TIME_LIMIT, preexec_fn=pin, env=environ
+        )
+    except (OSError, subprocess.TimeoutExpired) as error:
+        return {**label, "error": f"{type(error).__name__}: {error}"}
+    lines = [line for line in done.stdout.splitlines() if line.startswith("{")]
+    if done.returncode or not lines:
+        said = done.stderr.strip().splitlines() or ["no output"]
+        return {**label, "error": next((line for line in reversed(said) if "Error: " in line), said[-1])}
+    return json.loads(lines[-1])
+
+
+def measure_peer(
+    peer: str,
+    path: str | None,
+    python: str | None,
+    env: str = "gymnax.cartpole",
+    lanes: int = 1,
+    steps: int = 1_000_000,
+    runs: int = 3,
+    core: int | None = None,
+) -> dict[str, Any]:
+    """Train `peer` in a subprocess and return its measurement, or why there is none under "error"."""
+    label = {"peer": peer, "env": env, "lanes": lanes}
+    if not path or not Path(path).is_dir() or not python:
+        return {**label, "error": "not installed"}
+    command = [python, str(Path(__file__).resolve()), "--child", peer, f"--{peer}", path, "--env", env]
+    command += ["--lanes", str(lanes), "--steps", str(steps), "--runs", str(runs)]
+    return run_pinned(command, core, label)
+
+
+# --- what follows runs in the peer's Python --------------------------------------------------------------
+
+
+def plain_env(name: str, action_scale: float = 1.0) -> tuple[Any, Any]:
+    """A gymnax environment with the five-value `step` the peers expect, whichever gymnax is installed."""
+    import gymnax
+    import jax.numpy as jnp
+
+    inner: Any
+    inner, params = gymnax.make(name)
+
+    class PlainEnv:
+        """Delegates to gymnax; actions are multiplied by `action_scale`, the info dictionary is empty."""
+
+        default_params = params
+
+        def __getattr__(self, attribute: str) -> Any:
+            return getattr(inner, attribute)
+
+        def __deepcopy__(self, memo: dict[int, Any]) -> PlainEnv:
+            return self
+
+        def reset(self, key: Any, params: Any = None) -> Any:
+            return inner.reset(key, params or self.default_params)
+
+        def step(self, key: Any, state: Any, action: Any, params: Any = None) -> Any:
+            if action_scale != 1.0:
+                action = action * action_scale
+            out = inner.step(key, state, action, params or self.default_params)
+            obs, state, reward, done = out[:4]
+            if len(out) == 6:  # gymnax 1: terminated and truncated apart
+                done = jnp.logical_or(done, out[4])
+            return obs, state, reward, done, {}
+
+        def observation_space(self, params: Any = None) -> Any:
+            return inner.observation_space(params or self.default_params)
+
+        def action_space(self, params: Any = None) -> Any:
+            return inner.action_space(params or self.default_params)
+
+    return PlainEnv(), params
+
+
+def stand_in(name: str, **attributes: Any) -> None:
+    """Register an empty module for an import the peer makes but the benchmark does not use."""
+    if name in sys.modules:
+        return
+    module = types.ModuleType(name)
+    vars(module).update(attributes)
+    sys.modules[name] = module
+
+
+def with_width(nn: Any, width: int) -> Any:
+    """`flax.linen` as a namespace whose hidden `Dense` layers have `width` units (256 is the peer's own)."""
+
+    def dense(features: Any, *args: Any, **kwargs: Any) -> Any:
+        return nn.Dense(width if features == 256 else features, *args, **kwargs)
+
+    return types.SimpleNamespace(**{**vars(nn), "Dense": dense})
+
+
+def build_purejaxrl(path: str, env: str, steps: int) -> tuple[Any, Any]:
+    """The functions key → output and output → return reached, of purejaxrl."""
+    stand_in("navix")
+    stand_in("brax", envs=None)
+    for name in ("brax.envs", "brax.envs.wrappers"):
+        stand_in(name)
+    stand_in("brax.envs.wrappers.training", EpisodeWrapper=None, AutoResetWrapper=None)
+    sys.path.insert(0, str(Path(path) / "purejaxrl"))
+    if env == "gymnax.pendulum":
+        peer = importlib.import_module("ppo_continuous_action")
+        # The peer clips actions to [-1, 1].
+        made, _ = plain_env(ENVIRONMENTS[env], action_scale=2.0)
+        vars(peer).update(BraxGymnaxWrapper=lambda name: made, nn=with_width(vars(peer)["nn"], WIDTH))
+    else:
+        peer = importlib.import_module("ppo")
+        vars(peer)["gymnax"] = types.SimpleNamespace(make=plain_env)
+    config = {
+        "LR": LEARNING_RATE[env],
+        "NUM_ENVS": NUM_ENVS,
+        "NUM_STEPS": NUM_STEPS,
+        "TOTAL_TIMESTEPS": steps,
+        "UPDATE_EPOCHS": EPOCHS,
+        "NUM_MINIBATCHES": MINIBATCHES,
+        "GAMMA": 0.99,
+        "GAE_LAMBDA": 0.95,
+        "CLIP_EPS": 0.2,
+        "ENT_COEF": 0.01 if env == "gymnax.cartpole" else 0.0,
+        "VF_COEF": 0.5,
+        "MAX_GRAD_NORM": 0.5,
+        "ACTIVATION": "tanh",
+        "ENV_NAME": ENVIRONMENTS[env],
+        "ANNEAL_LR": False,
+        "NORMALIZE_ENV": False,
+        "DEBUG": False,
+    }
+    train: Any = vars(peer)["make_train"](config)
+    return train, lambda out, keys: out["metrics"]["returned_episode_returns"][:, -5:].mean()
+
+
+def build_rejax(path: str, env: str, steps: int) -> tuple[Any, Any]:
+    """The functions key → output and output → return reached, of rejax."""
+    import jax
+
+    sys.path.insert(0, str(Path(path) / "src"))
+    made, params = plain_env(ENVIRONMENTS[env])
+    algorithm = vars(importlib.import_module("rejax"))["PPO"].create(
+        env=made,
+        env_params=params,
+        total_timesteps=steps,
+        eval_freq=steps,
+        skip_initial_evaluation=True,
+        num_envs=NUM_ENVS,
+        num_steps=NUM_STEPS,
+        num_epochs=EPOCHS,
+        num_minibatches=MINIBATCHES,
+        learning_rate=LEARNING_RATE[env],
+        max_grad_norm=0.5,
+        gamma=0.99,
+        gae_lambda=0.95,
+        ent_coef=0.01 if env == "gymnax.cartpole" else 0.0,
+        agent_kwargs={"activation": "tanh", "hidden_layer_sizes": (WIDTH, WIDTH)},
+    )
+    evaluate = algorithm.eval_callback
+    quiet = algorithm.replace(eval_callback=lambda algorithm, state, key: ())
+
+    def reached(out: Any, keys: Any) -> Any:
+        return jax.vmap(lambda state, key: evaluate(quiet, state, key)[1])(out[0], keys).mean()
+
+    return lambda key: quiet.train(key), reached
+
+
+def timed(train: Any, reached: Any, lanes: int, steps: int, runs: int) -> dict[str, Any]:
+    """Compile `train` over `lanes` keys, then time whole trainings, each from other keys."""
+    import jax
+    import jax.numpy as jnp
+
+    def lead(x: Any) -> Any:
+        return jnp.asarray(x)[None]
+
+    function = jax.vmap(train) if lanes > 1 else lambda keys: jax.tree.map(lead, train(keys[0]))
+    keys = jax.random.split(jax.random.PRNGKey(0), (runs, lanes))
+    start = time.perf_counter()
+    compiled = jax.jit(function).lower(keys[0]).compile()
+    trace_compile = time.perf_counter() - start
+    rates, returns = [], []
+    for run_keys in keys:
+        start = time.perf_counter()
+        out = jax.block_until_ready(compiled(run_keys))
+        rates.append(lanes * steps / (time.perf_counter() - start))
+        returns.append(float(jax.jit(reached)(out, run_keys)))
+    return {
+        "trace_compile_seconds": round(trace_compile, 3),
+        "env_steps_per_second": {
+            "best": round(max(rates)),
+            "median": round(statistics.median(rates)),
+            "runs": [round(rate) for rate in rates],
+        },
+        "return_reached": round(statistics.mean(returns), 2),
+    }
+
+
+def child(arguments: argparse.Namespace) -> dict[str, Any]:
+    """Measure one peer in this process."""
+    steps = max(arguments.steps // CYCLE, 1) * CYCLE
+    build = {"purejaxrl": build_purejaxrl, "rejax": build_rejax}[arguments.child]
+    train, reached = build(getattr(arguments, arguments.child), arguments.env, steps)
+    result = timed(train, reached, arguments.lanes, steps, arguments.runs)
+    head = {"peer": arguments.child, "env": arguments.env, "lanes": arguments.lanes, "steps": steps}
+    return {**head, **result, **{name: importlib.metadata.version(name) for name in ("jax", "gymnax")}}
+
+
+def main() -> None:
+    """Print one JSON object per measurement."""
+    parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
+    for peer in PEERS:
+        parser.add_argument(f"--{peer}", default=os.environ.get(peer.upper()), help=f"checkout of {peer}")
+    parser.add_argument("--peer-python", default=os.environ.get("PEER_PYTHON"), help="Python of the peers")
+    parser.add_argument("--env", default="gymnax.cartpole", choices=tuple(ENVIRONMENTS))
+    parser.add_argument("--lanes", type=int, default=1)
+    parser.add_argument("--steps", type=int, default=1_000_000, help="environment steps per lane")
+    parser.add_argument("--runs", type=int, default=3, help="timed runs after compilation")
+    parser.add_argument("--core", type=int, default=0, help="the core to run on")
+    parser.add_argument("--child", choices=PEERS, help=argparse.SUPPRESS)
+    arguments = parser.parse_args()
+    if arguments.child:
+        print(json.dumps(child(arguments)))
+        return
+    for peer in PEERS:
+        path = getattr(arguments, peer)
+        shape = (arguments.env, arguments.lanes, arguments.steps, arguments.runs, arguments.core)
+        print(json.dumps(measure_peer(peer, path, arguments.peer_python, *shape)))
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,164 @@
+"""Side-by-side PPO throughput: this package against purejaxrl and rejax, alternating, on one core.
+
+    python benchmarks/ppo_throughput.py --purejaxrl PATH --rejax PATH --peer-python PYTHON \\
+        --out benchmarks/out/ppo_throughput.json
+
+Every measurement is a fresh process pinned to one core: compile, then timed whole trainings. The contenders
+take turns (ours, peer, peer, ours, peer, peer, …) so that a busy machine slows all of them alike. Shapes and
+fairness rules are in `peers.py`; ours is `ours_ppo.py`, which prints the same JSON object.
+"""
+
+from __future__ import annotations
+
+import argparse
+import datetime
+import importlib.metadata
+import json
+import os
+import platform
+import statistics
+import sys
+from pathlib import Path
+from typing import Any
+
+from peers import ENVIRONMENTS, PEERS, measure_peer, run_pinned
+
+OURS = "hyperlax"
+
+
+def measure_ours(env: str, lanes: int, steps: int, runs: int, core: int | None) -> dict[str, Any]:
+    """This package's measurement in a pinned subprocess."""
+    label = {"peer": OURS, "env": env, "lanes": lanes}
+    script = Path(__file__).resolve().with_name("ours_ppo.py")
+    if not script.exists():
+        return {**label, "error": "not available"}
+    command = [sys.executable, str(script), "--env", env, "--lanes", str(lanes)]
+    return run_pinned([*command, "--steps", str(steps), "--runs", str(runs)], core, label)
+
+
+def merge(rounds: list[dict[str, Any]]) -> dict[str, Any]:
+    """One contender's rounds as one result; the first error if no round succeeded."""
+    good = [result for result in rounds if "error" not in result]
+    if not good:
+        return rounds[0]
+    rates = [rate for result in good for rate in result["env_steps_per_second"]["runs"]]
+    per_round = [result["env_steps_per_second"]["median"] for result in good]
+    return {
+        **good[0],
+        "trace_compile_seconds": min(result["trace_compile_seconds"] for result in good),
+        "env_steps_per_second": {"best": max(rates), "median": statistics.median(rates), "runs": rates},
+        "median_of_each_round": per_round,
+        "return_reached": round(statistics.mean(result["return_reached"] for result in good), 2),
+        "rounds": len(good),
+        "errors": [result["error"] for result in rounds if "error" in result],
+    }
+
+
+def ratio(results: dict[str, dict[str, Any]]) -> dict[str, Any] | None:
+    """Ours over the faster peer, by best and by median; `None` unless both were measured."""
+    ours = results[OURS].get("env_steps_per_second")
+    peers = {name: found["env_steps_per_second"] for name, found in results.items() if name != OURS
+             and "env_steps_per_second" in found}  # fmt: skip
+    if not ours or not peers:
+        return None
+    faster = max(peers, key=lambda name: peers[name]["median"])
+    return {
+        "faster_peer": faster,
+        "best": round(ours["best"] / peers[faster]["best"], 3),
+        "median": round(ours["median"] / peers[faster]["median"], 3),
+    }
+
+
+def machine() -> dict[str, Any]:
+    """What the numbers were measured on."""
+    model = platform.processor() or platform.machine()
+    info = Path("/proc/cpuinfo")
+    if info.exists():
+        lines = [line for line in info.read_text().splitlines() if line.startswith("model name")]
+        model = lines[0].partition(":")[2].strip() if lines else model
+    return {"cpu": model, "cores": os.cpu_count(), "system": f"{platform.system()} {platform.machine()}"}
+
+
+def versions() -> dict[str, str]:
+    """Versions in the Python that runs this script (each peer result names its own)."""
+    found = {"python": platform.python_version()}
+    for name in (OURS, "jax", "jaxlib", "gymnax"):
+        try:
+            found[name] = importlib.metadata.version(name)
+        except importlib.metadata.PackageNotFoundError:
+            found[name] = "not installed"
+    return found
+
+
+def table(comparisons: list[dict[str, Any]]) -> str:
+    """The results as a Markdown table."""
+    lines = [
+        "| environment | lanes | who | trace + compile | env steps/s, best | median | return | ratio |",
+        "|---|---|---|---|---|---|---|---|",
+    ]
+    for comparison in comparisons:
+        for name, found in comparison["results"].items():
+            start = f"| {comparison['env']} | {comparison['lanes']} | {name} |"
+            if "env_steps_per_second" not in found:
+                lines.append(f"{start} {found['error']} | | | | |")
+                continue
+            speed, over = found["env_steps_per_second"], comparison["ratio"]
+            last = f"{over['median']:.2f} × {over['faster_peer']}" if over and name == OURS else ""
+            lines.append(
+                f"{start} {found['trace_compile_seconds']:.1f} s | {speed['best'] / 1e3:.0f}k "
+                f"| {speed['median'] / 1e3:.0f}k | {found['return_reached']:.0f} | {last} |"
+            )
+    return "\n".join(lines)
+
+
+def compare(arguments: argparse.Namespace, env: str, lanes: int) -> dict[str, Any]:
+    """All contenders on one environment and lane count, taking turns."""
+    steps = arguments.steps if lanes == 1 else arguments.wide_steps
+    rounds: dict[str, list[dict[str, Any]]] = {name: [] for name in (OURS, *PEERS)}
+    for turn in range(arguments.rounds):
+        for name, found in rounds.items():
+            if found and found[0].get("error") in ("not installed", "not available"):
+                continue
+            shape = (env, lanes, steps, arguments.runs, arguments.core)
+            if name == OURS:
+                result = measure_ours(*shape)
+            else:
+                result = measure_peer(name, getattr(arguments, name), arguments.peer_python, *shape)
+            found.append(result)
+            speed = result.get("env_steps_per_second", {}).get("best", result.get("error"))
+            print(f"round {turn + 1}: {env}, {lanes} lanes, {name}: {speed}", file=sys.stderr, flush=True)
+    results = {name: merge(found) for name, found in rounds.items()}
+    return {"env": env, "lanes": lanes, "steps": steps, "results": results, "ratio": ratio(results)}
+
+
+def main() -> None:
+    """Measure, print the table, write the JSON file."""
+    parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
+    for peer in PEERS:
+        parser.add_argument(f"--{peer}", default=os.environ.get(peer.upper()), help=f"checkout of {peer}")
+    parser.add_argument("--peer-python", default=os.environ.get("PEER_PYTHON"), help="Python of the peers")
+    parser.add_argument("--envs", nargs="+", default=list(ENVIRONMENTS), choices=tuple(ENVIRONMENTS))
+    parser.add_argument("--lanes", nargs="+", type=int, default=[1, 8])
+    parser.add_argument("--steps", type=int, default=1_000_000, help="environment steps of a lone lane")
+    parser.add_argument("--wide-steps", type=int, default=1_000_000, help="steps per lane where lanes > 1")
+    parser.add_argument("--runs", type=int, default=1, help="timed runs per process, after compilation")
+    parser.add_argument("--rounds", type=int, default=3, help="how often the contenders take turns")
+    parser.add_argument("--core", type=int, default=0, help="the core to run on")
+    parser.add_argument("--out", type=Path, help="JSON file to write")
+    arguments = parser.parse_args()
+    comparisons = [compare(arguments, env, lanes) for env in arguments.envs for lanes in arguments.lanes]
+    report = {
+        "date": datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
+        "machine": machine(),
+        "versions": versions(),
+        "settings": {key: getattr(arguments, key) for key in ("runs", "rounds", "core")},
+        "comparisons": comparisons,
+    }
+    print(table(comparisons))
+    if arguments.out:
+        arguments.out.parent.mkdir(parents=True, exist_ok=True)
+        arguments.out.write_text(json.dumps(report, indent=1) + "\n")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,88 @@
+"""PyTrees on disk: raw array bytes and a JSON header with a fingerprint of the structure; never pickle."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+from pathlib import Path
+from typing import Any, TypeVar
+
+import jax
+import numpy as np
+
+T = TypeVar("T")
+
+FORMAT = 1
+
+
+def write_atomically(path: Path, data: bytes | str) -> None:
+    """Writes `path` so that a crash leaves either the old file or the new one, complete."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    with open(temporary, "wb") as file:
+        file.write(data.encode() if isinstance(data, str) else data)
+        file.flush()
+        os.fsync(file.fileno())
+    os.replace(temporary, path)
+    sync_folder(path.parent)
+
+
+def sync_folder(folder: Path) -> None:
+    """Makes renames inside `folder` durable."""
+    handle = os.open(folder, os.O_RDONLY)
+    try:
+        os.fsync(handle)
+    finally:
+        os.close(handle)
+
+
+def structure(tree: Any) -> str:
+    """A fingerprint of the tree's leaf paths, shapes and dtypes."""
+    leaves, _ = jax.tree_util.tree_flatten_with_path(tree)
+    text = "\n".join(f"{jax.tree_util.keystr(p)} {np.shape(x)} {np.dtype(x.dtype)}" for p, x in leaves)
+    return hashlib.sha256(text.encode()).hexdigest()[:16]
+
+
+def pack(tree: Any, **header: Any) -> bytes:
+    """`tree` (arrays only) and a JSON-ready `header` as one block of bytes."""
+    arrays = [np.asarray(x) for x in jax.tree.leaves(tree)]
+    body = b"".join(np.ascontiguousarray(a).tobytes() for a in arrays)
+    head = {
+        **header,
+        "format": FORMAT,
+        "structure": structure(tree),
+        "sha256": hashlib.sha256(body).hexdigest(),
+        "bytes": len(body),
+    }
+    text = json.dumps(head).encode()
+    return len(text).to_bytes(8, "little") + text + body
+
+
+def read_header(data: bytes) -> dict[str, Any]:
+    """The header of packed bytes."""
+    size = int.from_bytes(data[:8], "little")
+    return json.loads(data[8 : 8 + size])
+
+
+def unpack(data: bytes, like: T, source: str = "checkpoint") -> T:
+    """The tree of packed bytes, with the structure, shapes and dtypes of `like`, as NumPy arrays.
+
+    Raises `ValueError` when the data is incomplete, damaged, or of another structure.
+    """
+    size = int.from_bytes(data[:8], "little")
+    header, body = read_header(data), data[8 + size :]
+    if header["format"] != FORMAT:
+        raise ValueError(f"{source} has format {header['format']}, this version reads {FORMAT}")
+    if len(body) != header["bytes"] or hashlib.sha256(body).hexdigest() != header["sha256"]:
+        raise ValueError(f"{source} is damaged: its contents do not match their checksum")
+    if header["structure"] != structure(like):
+        raise ValueError(f"{source} was written by a version whose agents are built differently; it cannot be read")
+    leaves, treedef = jax.tree.flatten(like)
+    out, offset = [], 0
+    for leaf in leaves:
+        dtype, shape = np.dtype(leaf.dtype), np.shape(leaf)
+        count = int(np.prod(shape, dtype=np.int64))
+        out.append(np.frombuffer(body, dtype, count, offset).reshape(shape).copy())
+        offset += count * dtype.itemsize
+    return jax.tree.unflatten(treedef, out)

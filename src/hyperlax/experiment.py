@@ -1,0 +1,228 @@
+"""An experiment before it runs: samples, lanes and settings, checked, with everything needed to repeat it."""
+
+from __future__ import annotations
+
+import dataclasses
+import datetime
+import hashlib
+import json
+import os
+import platform
+import subprocess
+import sys
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import jax.random as jr
+import numpy as np
+import polars as pl
+
+from hyperlax import envs
+from hyperlax.agents.base import AbstractAgentHyperparams
+from hyperlax.envs.base import AbstractEnv, describe
+from hyperlax.hyperparams import assign, fields, values
+from hyperlax.recipes import Recipe
+from hyperlax.settings import Settings
+
+PACKAGES = ("hyperlax", "jax", "jaxlib", "equinox", "optax", "gymnax", "brax", "pennylane", "numpy", "scipy")
+
+
+@dataclass
+class Lane:
+    """One agent in training: a sample × a seed, and how far it has come."""
+
+    lane: int
+    sample: int
+    seed: int
+    program: int = -1
+    status: str = "queued"
+    env_steps: int = 0
+    gradient_steps: int = 0
+    seconds: float = 0.0
+    parameters: int = 0
+    diverged_at: int | None = None
+
+    @property
+    def over(self) -> bool:
+        return self.status in ("done", "diverged", "pruned", "failed")
+
+
+@dataclass
+class Experiment:
+    """Everything that decides what an experiment's lanes learn, and nothing that does not."""
+
+    recipe_name: str
+    recipe: Recipe
+    env_name: str
+    env: AbstractEnv
+    settings: Settings
+    rows: list[dict[str, Any]]
+    trees: list[AbstractAgentHyperparams]
+    sample_ids: list[int]
+    notes: list[str] = field(default_factory=list)
+
+    @property
+    def samples(self) -> pl.DataFrame:
+        """One row per sample: id, design matrix if any, every hyperparameter."""
+        extra = [{"matrix": r["matrix"]} if "matrix" in r else {} for r in self.rows]
+        table = [
+            {"sample": i, **more, **values(tree)}
+            for i, more, tree in zip(self.sample_ids, extra, self.trees, strict=True)
+        ]
+        return pl.DataFrame(table, infer_schema_length=None)
+
+    def lanes(self) -> list[Lane]:
+        """Every sample × seed, not yet started."""
+        counts = [tree.parameter_count(self.env) for tree in self.trees]
+        return [
+            Lane(i * self.settings.seeds + s, sample, s, parameters=counts[i])
+            for i, sample in enumerate(self.sample_ids)
+            for s in range(self.settings.seeds)
+        ]
+
+    def lane_keys(self) -> tuple[np.ndarray, np.ndarray]:
+        """Raw keys (training, initial weights) of every lane; they belong to (sample, seed), not to a place."""
+        base = jr.key(self.settings.seed)
+        ids = jnp.asarray([s for s in self.sample_ids for _ in range(self.settings.seeds)], jnp.uint32)
+        seeds = jnp.asarray([k for _ in self.sample_ids for k in range(self.settings.seeds)], jnp.uint32)
+        own = jax.vmap(lambda i, s: jr.fold_in(jr.fold_in(base, i), s))(ids, seeds)
+        key = jax.vmap(lambda k: jr.key_data(jr.fold_in(k, 0)))(own)
+        init = jax.vmap(lambda k: jr.key_data(jr.fold_in(k, 1)))(own)
+        if self.settings.initial_weights == "shared":
+            init = jnp.broadcast_to(jr.key_data(base), init.shape)
+        return np.asarray(key), np.asarray(init)
+
+    def identity(self) -> dict[str, Any]:
+        """What must be equal for two experiments to be the same one."""
+        digest = hashlib.sha256(self.samples.write_csv().encode()).hexdigest()[:16]
+        return {
+            "recipe": self.recipe_name,
+            "env": self.env_name,
+            "samples": f"{len(self.trees)} ({digest})",
+            **dataclasses.asdict(self.settings),
+        }
+
+    def manifest(self, command: Sequence[str] | None = None) -> dict[str, Any]:
+        """The experiment, the software and the machine, JSON-ready."""
+        reference = envs.REFERENCE_SCORES.get(self.env_name)
+        return {
+            "schema": 1,
+            "name": self.recipe.name,
+            "recipe": self.recipe_name,
+            "algorithm": self.recipe.algorithm,
+            "network": self.recipe.network,
+            "env": self.env_name,
+            "protocol": self.settings.protocol,
+            "seed": self.settings.seed,
+            "settings": dataclasses.asdict(self.settings),
+            "space": {path: s.describe() for path, s in self.recipe.search_space().items()},
+            "defaults": values(self.recipe.hyperparams()),
+            "identity": self.identity(),
+            "reference": {"random": reference[0], "solved": reference[1]} if reference else None,
+            "notes": self.notes,
+            "created": datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
+            "command": list(command if command is not None else sys.argv),
+            "versions": versions(),
+            "machine": machine(),
+            "git_commit": git_commit(),
+        }
+
+
+def build(
+    recipe_name: str,
+    recipe: Recipe,
+    env_name: str,
+    settings: Settings,
+    rows: Sequence[Mapping[str, Any]],
+    fixed: Mapping[str, Any],
+) -> Experiment:
+    """The experiment, with every sample turned into a hyperparameter tree.
+
+    Fixed values win over the samples'. Raises `ValueError` for an unknown environment, hyperparameter or
+    value, and for an algorithm that cannot act in the environment.
+    """
+    env = envs.load(env_name)
+    base = recipe.hyperparams()
+    if problem := base.supports(env.action_space):
+        raise ValueError(f"{recipe.name} cannot act in {env_name}, which has {describe(env.action_space)}: {problem}")
+    if settings.protocol == "published":
+        base = assign(base, base.published(env_name))
+    base = assign(base, fixed)
+    known = {f.path for f in fields(base)}
+    trees = []
+    for row in rows:
+        chosen = {k: v for k, v in row.items() if k not in ("sample", "matrix") and k not in fixed}
+        unknown = [k for k in chosen if k not in known]
+        if unknown:
+            assign(base, dict.fromkeys(unknown))
+        trees.append(assign(base, chosen))
+    ids = [int(row.get("sample", i)) for i, row in enumerate(rows)]
+    notes = [f"sample {i}: {p}" for i, tree in zip(ids, trees, strict=True) for p in tree.problems()]
+    return Experiment(recipe_name, recipe, env_name, env, settings, [dict(r) for r in rows], trees, ids, notes)
+
+
+def difference(stored: Mapping[str, Any], wanted: Mapping[str, Any]) -> list[str]:
+    """What differs between two `identity`s, in words."""
+    return [
+        f"{k}: {stored.get(k)!r} in the folder, {wanted.get(k)!r} asked for"
+        for k in sorted({*stored, *wanted})
+        if json.dumps(stored.get(k), default=str) != json.dumps(wanted.get(k), default=str)
+    ]
+
+
+def versions() -> dict[str, str]:
+    found = {"python": platform.python_version()}
+    for package in PACKAGES:
+        try:
+            found[package] = version(package)
+        except PackageNotFoundError:
+            continue
+    return found
+
+
+def machine() -> dict[str, Any]:
+    """Processor, memory and devices of this machine; nothing that identifies whose it is."""
+    import psutil
+
+    devices = jax.devices()
+    return {
+        "system": platform.system(),
+        "architecture": platform.machine(),
+        "processor": _processor(),
+        "cores": usable_cores(),
+        "memory_gb": round(psutil.virtual_memory().total / 2**30, 1),
+        "platform": devices[0].platform,
+        "device": devices[0].device_kind,
+        "devices": len(devices),
+    }
+
+
+def usable_cores() -> int:
+    """Cores this process may run on."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else (os.cpu_count() or 1)
+
+
+def git_commit() -> str | None:
+    """The commit of the hyperlax checkout this runs from, None when installed without one."""
+    try:
+        answer = subprocess.run(
+            ["git", "rev-parse", "HEAD"], cwd=Path(__file__).parent, capture_output=True, text=True, timeout=5
+        )
+    except (OSError, subprocess.TimeoutExpired):
+        return None
+    return answer.stdout.strip() or None if answer.returncode == 0 else None
+
+
+def _processor() -> str:
+    try:
+        for line in Path("/proc/cpuinfo").read_text().splitlines():
+            if line.startswith("model name"):
+                return line.split(":", 1)[1].strip()
+    except OSError:
+        pass
+    return platform.processor()

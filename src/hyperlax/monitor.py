@@ -1,0 +1,47 @@
+"""CPU, memory and GPU use over time."""
+
+from __future__ import annotations
+
+import shutil
+import subprocess
+from typing import Any
+
+import psutil
+
+EVERY_SECONDS = 2.0
+
+
+class Monitor:
+    """Samples this process at most every two seconds, when asked to."""
+
+    def __init__(self):
+        self.process = psutil.Process()
+        self.process.cpu_percent()
+        self.last = float("-inf")
+        self.nvidia = shutil.which("nvidia-smi")
+
+    def sample(self, seconds: float, recorder: Any) -> None:
+        """Appends a row to the `system` table of `recorder` if one is due."""
+        if seconds - self.last < EVERY_SECONDS:
+            return
+        self.last = seconds
+        gpu, gpu_memory = self._gpu()
+        row = {
+            "seconds": seconds,
+            "cpu_percent": self.process.cpu_percent(),
+            "memory_mb": self.process.memory_info().rss / 2**20,
+            "gpu_percent": gpu,
+            "gpu_memory_mb": gpu_memory,
+        }
+        recorder.add("system", [row])
+
+    def _gpu(self) -> tuple[float | None, float | None]:
+        if self.nvidia is None:
+            return None, None
+        query = [self.nvidia, "--query-gpu=utilization.gpu,memory.used", "--format=csv,noheader,nounits"]
+        try:
+            answer = subprocess.run(query, capture_output=True, text=True, timeout=5)
+            used, memory = answer.stdout.splitlines()[0].split(",")
+            return float(used), float(memory)
+        except (OSError, subprocess.TimeoutExpired, IndexError, ValueError):
+            return None, None

@@ -1,0 +1,130 @@
+"""Which lanes share a program: as few programs as keep padding cheap."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from hyperlax.agents.base import AbstractAgentHyperparams, merge
+from hyperlax.envs.base import AbstractEnv
+from hyperlax.networks.base import Sizes
+
+MAX_PROGRAMS = 8
+LEAST_USEFUL = 0.7
+
+
+@dataclass(frozen=True)
+class Machine:
+    """What running costs here: predicted operations per second and device, and seconds per compilation."""
+
+    devices: int
+    rate: float
+    compile_seconds: float
+
+    @staticmethod
+    def of(platform: str, devices: int) -> Machine:
+        """Rough figures: they decide how to group, so being wrong by two costs little.
+
+        On a CPU the cost of a lane follows its work. On an accelerator small lanes are bound by latency, so
+        padding them is cheap and sharing a program worth more.
+        """
+        if platform == "cpu":
+            return Machine(devices, 5e10, 8.0)
+        return Machine(devices, 2e12, 20.0)
+
+
+@dataclass(frozen=True)
+class Program:
+    """Lanes that train together, what is allocated for them, and the predicted share of useful work."""
+
+    samples: tuple[int, ...]
+    caps: dict[str, Any]
+    useful_share: float
+    cycle_work: dict[int, float]
+
+    def describe(self) -> dict[str, Any]:
+        """JSON-ready: caps with branches as sorted lists."""
+        return {
+            "samples": list(self.samples),
+            "caps": {k: sorted(v) if isinstance(v, frozenset) else v for k, v in self.caps.items()},
+            "useful_share": round(self.useful_share, 4),
+        }
+
+    @property
+    def key(self) -> str:
+        """Equal for programs that compile to the same thing."""
+        return json.dumps(self.describe()["caps"], sort_keys=True, default=str)
+
+
+def plan(
+    samples: Sequence[AbstractAgentHyperparams],
+    env: AbstractEnv,
+    total_steps: int,
+    seeds: int,
+    machine: Machine,
+    max_programs: int = MAX_PROGRAMS,
+) -> list[Program]:
+    """Groups `samples` (one hyperparameter tree each) into programs of least predicted total time.
+
+    Starts with a program for every distinct architecture and merges the pair that costs least, as long as a
+    merge saves more compilation than it adds padding, or there are more than `max_programs`.
+    """
+    sizes = [hp.sizes() for hp in samples]
+    cycles = [-(-total_steps // (s["num_envs"] * s["rollout_length"])) for s in sizes]
+    prototype = samples[0]
+
+    def seconds(members: tuple[int, ...]) -> float:
+        """Padded training time of a group; chunk and block sizes taken as each lane's own."""
+        caps = merge([sizes[i] for i in members])
+        work = 0.0
+        for i in members:
+            own = {**caps, "minibatch_chunks": (sizes[i]["minibatch"],), "env_block": sizes[i]["num_envs"]}
+            work += cycles[i] * prototype.work(sizes[i], own, env)[0]
+        return machine.compile_seconds + seeds * work / machine.rate / machine.devices
+
+    groups = _merge_groups(_by_architecture(sizes), seconds, max_programs)
+    programs = [_program(members, sizes, cycles, prototype, env) for members in groups]
+    return sorted(programs, key=lambda p: -sum(p.cycle_work[i] * cycles[i] for i in p.samples))
+
+
+def _by_architecture(sizes: Sequence[Sizes]) -> list[tuple[int, ...]]:
+    """Samples whose networks have the same integer sizes, together."""
+    groups: dict[tuple, list[int]] = {}
+    for i, s in enumerate(sizes):
+        key = tuple((k, v) for k, v in sorted(s.items()) if "." in k and isinstance(v, int))
+        groups.setdefault(key, []).append(i)
+    return [tuple(g) for g in groups.values()]
+
+
+def _merge_groups(groups: list[tuple[int, ...]], seconds: Any, max_programs: int) -> list[tuple[int, ...]]:
+    cost = {g: seconds(g) for g in groups}
+    joined: dict[tuple, float] = {}
+    while len(groups) > 1:
+        best, pair = float("inf"), (0, 0)
+        for a in range(len(groups)):
+            for b in range(a + 1, len(groups)):
+                key = (groups[a], groups[b])
+                if key not in joined:
+                    joined[key] = seconds(groups[a] + groups[b])
+                added = joined[key] - cost[groups[a]] - cost[groups[b]]
+                if added < best:
+                    best, pair = added, (a, b)
+        if best >= 0 and len(groups) <= max_programs:
+            break
+        both = groups[pair[0]] + groups[pair[1]]
+        cost[both] = joined[groups[pair[0]], groups[pair[1]]]
+        groups = [g for i, g in enumerate(groups) if i not in pair] + [both]
+    return groups
+
+
+def _program(
+    members: tuple[int, ...], sizes: Sequence[Sizes], cycles: Sequence[int], prototype: Any, env: AbstractEnv
+) -> Program:
+    members = tuple(sorted(members))
+    caps = prototype.capacities([sizes[i] for i in members], env)
+    performed = {i: prototype.work(sizes[i], caps, env)[0] for i in members}
+    useful = {i: prototype.work(sizes[i], prototype.capacities([sizes[i]], env), env)[0] for i in members}
+    share = sum(useful[i] * cycles[i] for i in members) / sum(performed[i] * cycles[i] for i in members)
+    return Program(members, caps, min(share, 1.0), performed)

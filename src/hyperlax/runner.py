@@ -1,0 +1,441 @@
+"""The host's side of a sweep: fills slots, runs segments, evaluates, records, saves."""
+
+from __future__ import annotations
+
+import dataclasses
+import heapq
+import logging
+import signal
+import threading
+import time
+from collections import deque
+from collections.abc import Callable
+from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import jax
+import numpy as np
+import polars as pl
+
+from hyperlax import policies
+from hyperlax.checkpoint import pack, read_header, unpack, write_atomically
+from hyperlax.experiment import Experiment, Lane
+from hyperlax.monitor import Monitor
+from hyperlax.plan import Program
+from hyperlax.programs import Compiled, Orders, blank_orders, state_like
+from hyperlax.results import SCHEMAS
+from hyperlax.store import CHECKPOINT, Store
+from hyperlax.train import NEVER, TrainState
+
+log = logging.getLogger("hyperlax")
+
+CHECKPOINT_SECONDS = 30.0
+SEGMENT_SECONDS = 1.0
+BEST_POLICIES = 5
+EVALUATION_MODES = ("deterministic", "stochastic")
+
+
+class Interrupted(Exception):  # noqa: N818
+    """The run was asked to stop; its state is saved when it has a folder."""
+
+    def __init__(self, signum: int, folder: Path | None):
+        super().__init__(f"stopped by {signal.Signals(signum).name}")
+        self.signum, self.folder = signum, folder
+
+
+@dataclass
+class Recorder:
+    """Everything measured, in memory and (with a store) on disk."""
+
+    store: Store | None
+    rows: dict[str, list[dict[str, Any]]] = field(
+        default_factory=lambda: {k: [] for k in SCHEMAS if k != "lanes"}
+    )
+
+    def add(self, table: str, rows: list[dict[str, Any]]) -> None:
+        if self.store is None:
+            self.rows[table].extend(rows)
+        else:
+            self.store.append(table, rows)
+
+
+class Runner:
+    """Runs the programs of one experiment one after the other, compiling the next while one runs."""
+
+    def __init__(
+        self,
+        experiment: Experiment,
+        programs: list[Program],
+        compile_: Callable[[Program], Compiled],
+        recorder: Recorder,
+        progress: Any,
+        save_policies: str,
+    ):
+        self.experiment, self.programs, self.compile, self.recorder = experiment, programs, compile_, recorder
+        self.progress, self.save_policies = progress, save_policies
+        self.settings = experiment.settings
+        self.lanes = experiment.lanes()
+        self.keys, self.init_keys = experiment.lane_keys()
+        self.best: list[tuple[float, int]] = []
+        self.elapsed_before = 0.0
+        self.began = time.perf_counter()
+        self.saved_at = time.perf_counter()
+        self.stop: int | None = None
+        self.parked: dict[int, TrainState] = {}
+        self.errors: dict[int, str] = {}
+        self.monitor = Monitor()
+        self.index = {sample: i for i, sample in enumerate(experiment.sample_ids)}
+        for number, program in enumerate(programs):
+            for i in program.samples:
+                for lane in self.lanes[i * self.settings.seeds : (i + 1) * self.settings.seeds]:
+                    lane.program = number
+
+    # What time it is, and what that means
+
+    def now(self) -> float:
+        """Seconds since the experiment began, interruptions not counted."""
+        return self.elapsed_before + time.perf_counter() - self.began
+
+    def phase(self, name: str, program: int, start: float, end: float | None = None) -> None:
+        end = self.now() if end is None else end
+        self.recorder.add("timeline", [{"phase": name, "program": program, "start": start, "end": end}])
+
+    # Running
+
+    def run(self) -> None:
+        """Trains every lane that is not over. Raises `Interrupted` after saving when a signal asked for it."""
+        with _signals(self), ThreadPoolExecutor(1) as pool:
+            waiting = deque(n for n in range(len(self.programs)) if self._unfinished(n))
+            ahead: dict[int, Future[Compiled]] = {}
+            while waiting:
+                number = waiting.popleft()
+                self.progress.compiling(number, len(self.programs))
+                start = self.now()
+                try:
+                    future = ahead.pop(number, None) or pool.submit(self.compile, self.programs[number])
+                    compiled = _wait(future, self)
+                    self._compiled(number, compiled, start)
+                    if waiting:
+                        ahead[waiting[0]] = pool.submit(self.compile, self.programs[waiting[0]])
+                    self._run_program(number, compiled)
+                except Interrupted:
+                    for future in ahead.values():
+                        future.cancel()
+                    raise
+                except (MemoryError, RuntimeError, jax.errors.JaxRuntimeError) as error:
+                    self._fail(number, error)
+            self.save({})
+
+    def _unfinished(self, number: int) -> list[Lane]:
+        return [lane for lane in self.lanes if lane.program == number and not lane.over]
+
+    def _compiled(self, number: int, compiled: Compiled, start: float) -> None:
+        self.phase("trace", number, start, start + compiled.trace_seconds)
+        self.phase("compile", number, start + compiled.trace_seconds)
+        self.progress.compiled(number, compiled)
+
+    def _fail(self, number: int, error: Exception) -> None:
+        log.error("program %d failed: %s", number, error)
+        for lane in self._unfinished(number):
+            lane.status = "failed"
+            self.errors[lane.lane] = str(error)
+        self.progress.failed(number, error)
+
+    def _run_program(self, number: int, compiled: Compiled) -> None:
+        program = self.programs[number]
+        work = {s: program.cycle_work[i] for i, s in enumerate(self.experiment.sample_ids) if i in program.cycle_work}
+        slots = Slots(self, compiled, work)
+        lanes = sorted(self._unfinished(number), key=lambda lane: -work[lane.sample] * self._cycles_left(lane))
+        queue = deque(sorted(lanes, key=lambda lane: lane.lane not in self.parked))
+        while queue or slots.busy():
+            slots.fill(queue)
+            start = self.now()
+            slots.advance()
+            self.phase("train", number, start)
+            self._evaluate(number, program, slots)
+            self.monitor.sample(self.now(), self.recorder)
+            self.progress.update(self.lanes, self.now())
+            if self.stop is not None or time.perf_counter() - self.saved_at > CHECKPOINT_SECONDS:
+                start = self.now()
+                self.save(slots.states())
+                self.phase("save", number, start)
+            if self.stop is not None:
+                folder = self.recorder.store.folder if self.recorder.store else None
+                raise Interrupted(self.stop, folder)
+
+    def _cycles_left(self, lane: Lane) -> int:
+        return -(-(self.settings.total_timesteps - lane.env_steps) // self.cycle_steps(lane))
+
+    def cycle_steps(self, lane: Lane) -> int:
+        """Environment steps of one cycle."""
+        sizes = self.experiment.trees[self.index[lane.sample]].sizes()
+        return sizes["num_envs"] * sizes["rollout_length"]
+
+    # Recording
+
+    def _evaluate(self, number: int, program: Program, slots: Slots) -> None:
+        """Evaluates the lanes at a milestone, ends the lanes that are over."""
+        diverged = [lane for _, lane in slots.busy() if lane.diverged_at is not None]
+        due = [(s, lane) for s, lane in slots.busy() if lane.diverged_at is None and slots.due(lane)]
+        if due:
+            start = self.now()
+            returns, lengths, metrics = slots.evaluate([s for s, _ in due])
+            for slot, lane in due:
+                self._record(lane, returns[slot], lengths[slot], {k: v[slot] for k, v in metrics.items()})
+                if not np.isfinite(returns[slot]).all():
+                    lane.diverged_at = lane.env_steps
+                    diverged.append(lane)
+            self.phase("evaluate", number, start)
+        for slot, lane in slots.busy():
+            lane.seconds = self.now() - slots.started[lane.lane]
+            if lane in diverged:
+                lane.status = "diverged"
+                self.progress.diverged(lane, self.experiment.trees[self.index[lane.sample]])
+            elif lane.env_steps >= self.settings.total_timesteps:
+                lane.status = "done"
+            if lane.over:
+                self._keep_policy(lane, program, slots, slot)
+                slots.free(slot)
+
+    def _record(self, lane: Lane, returns: np.ndarray, lengths: np.ndarray, metrics: dict[str, Any]) -> None:
+        point = {
+            "lane": lane.lane,
+            "sample": lane.sample,
+            "seed": lane.seed,
+            "env_steps": lane.env_steps,
+            "gradient_steps": lane.gradient_steps,
+            "seconds": self.now(),
+        }
+        measured = {f"train/{k}": float(v) for k, v in metrics.items() if np.isfinite(v)}
+        if self.settings.evaluations or self.settings.eval_at_start:
+            headline = 0 if self.settings.evaluation == "deterministic" else 1
+            measured |= _summary(returns[headline], lengths[headline])
+            measured |= {f"{EVALUATION_MODES[1 - headline]}_return": float(returns[1 - headline].mean())}
+            self.recorder.add(
+                "episodes",
+                [
+                    {"lane": lane.lane, "env_steps": lane.env_steps, "mode": mode, "episode": e, "return": r, "length": n}
+                    for mode, rs, ns in zip(EVALUATION_MODES, returns, lengths, strict=True)
+                    for e, (r, n) in enumerate(zip(rs.tolist(), ns.tolist(), strict=True))
+                ],
+            )
+            self.progress.evaluated(lane, measured["return"])
+            self.last_return = getattr(self, "last_return", {})
+            self.last_return[lane.lane] = measured["return"]
+        self.recorder.add("curves", [{**point, "metric": k, "value": v} for k, v in measured.items()])
+
+    def _keep_policy(self, lane: Lane, program: Program, slots: Slots, slot: int) -> None:
+        """Saves the lane's agent if it is among the best so far (or all are wanted)."""
+        store = self.recorder.store
+        if store is None or self.save_policies == "none" or lane.status != "done":
+            return
+        score = getattr(self, "last_return", {}).get(lane.lane, -np.inf)
+        heapq.heappush(self.best, (float(score), lane.lane))
+        dropped = None
+        if self.save_policies == "best" and len(self.best) > BEST_POLICIES:
+            dropped = heapq.heappop(self.best)[1]
+        if dropped != lane.lane:
+            agent = slots.state(slot).agent
+            about = {"lane": lane.lane, "sample": lane.sample, "seed": lane.seed, "env_steps": lane.env_steps}
+            policies.save(
+                _policy_path(store, lane.lane), agent, self.experiment.recipe, self.experiment.env_name, program.caps, **about
+            )
+        if dropped is not None and dropped != lane.lane:
+            _policy_path(store, dropped).unlink(missing_ok=True)
+
+    # Saving and resuming
+
+    def lanes_frame(self) -> pl.DataFrame:
+        return pl.DataFrame([dataclasses.asdict(lane) for lane in self.lanes], schema=SCHEMAS["lanes"])
+
+    def save(self, states: dict[int, TrainState]) -> None:
+        """Flushes the tables and replaces the checkpoint; the two always belong together."""
+        self.saved_at = time.perf_counter()
+        store = self.recorder.store
+        if store is None:
+            return
+        states = {**self.parked, **states}
+        store.flush(self.lanes_frame())
+        header = {
+            "parts": store.parts,
+            "elapsed": self.now(),
+            "lanes": [dataclasses.asdict(lane) for lane in self.lanes],
+            "states": list(states),
+            "best": self.best,
+            "programs": [p.key for p in self.programs],
+            "last_return": getattr(self, "last_return", {}),
+        }
+        write_atomically(store.folder / CHECKPOINT, pack(list(states.values()), **header))
+
+    def restore(self) -> bool:
+        """Continues from the checkpoint in the store's folder; False when there is none yet."""
+        store = self.recorder.store
+        if store is None or not (store.folder / CHECKPOINT).exists():
+            if store is not None:
+                store.discard_after(0)
+            return False
+        data = (store.folder / CHECKPOINT).read_bytes()
+        header = read_header(data)
+        if header["programs"] != [p.key for p in self.programs]:
+            raise ValueError("the checkpoint was written under another plan of programs; it cannot be continued")
+        self.lanes = [Lane(**lane) for lane in header["lanes"]]
+        likes = []
+        for number in header["states"]:
+            lane = self.lanes[number]
+            tree = self.experiment.trees[self.index[lane.sample]]
+            likes.append(state_like(tree, self.experiment.env, self.programs[lane.program].caps))
+        self.parked = dict(zip(header["states"], unpack(data, likes, str(CHECKPOINT)), strict=True))
+        self.elapsed_before = header["elapsed"]
+        self.best = [(float(s), int(i)) for s, i in header["best"]]
+        self.last_return = {int(k): v for k, v in header["last_return"].items()}
+        store.discard_after(header["parts"])
+        return True
+
+
+class Slots:
+    """The slots of one running program, and which lane is in each."""
+
+    def __init__(self, runner: Runner, compiled: Compiled, work: dict[int, float]):
+        self.runner, self.compiled, self.work = runner, compiled, work
+        self.state = self._slot_state
+        self.device_state = compiled.empty_state()
+        self.orders: Orders = blank_orders(runner.experiment.trees[0], compiled.slots)
+        self.lanes: list[Lane | None] = [None] * compiled.slots
+        self.started: dict[int, float] = {}
+        self.rate = 5e9
+        self.segment = 0.1
+
+    def busy(self) -> list[tuple[int, Lane]]:
+        return [(s, lane) for s, lane in enumerate(self.lanes) if lane is not None]
+
+    def fill(self, queue: deque[Lane]) -> None:
+        """Puts the next lanes of the queue into empty slots, fresh or as they were saved."""
+        for slot in [s for s, lane in enumerate(self.lanes) if lane is None]:
+            if not queue:
+                return
+            lane = queue.popleft()
+            self.lanes[slot] = lane
+            self.started[lane.lane] = self.runner.now() - lane.seconds
+            lane.status = "running"
+            if (saved := self.runner.parked.pop(lane.lane, None)) is not None:
+                self.device_state = self.compiled.place(self.device_state, slot, saved)
+                continue
+            tree = self.runner.experiment.trees[self.runner.index[lane.sample]]
+            for target, value in zip(jax.tree.leaves(self.orders.hp), jax.tree.leaves(tree), strict=True):
+                target[slot] = np.asarray(value)
+            self.orders.key[slot] = self.runner.keys[lane.lane]
+            self.orders.init_key[slot] = self.runner.init_keys[lane.lane]
+            self.orders.total_steps[slot] = self.runner.settings.total_timesteps
+            self.orders.fresh[slot] = True
+
+    def target(self, lane: Lane) -> int:
+        """Env steps at which the lane is next looked at."""
+        total = self.runner.settings.total_timesteps
+        marks = [m for m in self.runner.settings.milestones() if m > lane.env_steps or (m == 0 and self._new(lane))]
+        return marks[0] if marks else total
+
+    def _new(self, lane: Lane) -> bool:
+        return lane.env_steps == 0 and any(self.orders.fresh[s] for s, other in self.busy() if other is lane)
+
+    def due(self, lane: Lane) -> bool:
+        return lane.env_steps >= self.targets[lane.lane]
+
+    def advance(self) -> None:
+        """Runs one segment: every lane for about the same time, none past its next milestone."""
+        busy = self.busy()
+        self.targets = {lane.lane: self.target(lane) for _, lane in busy}
+        left, cost = {}, {}
+        for slot, lane in busy:
+            steps = max(self.targets[lane.lane] - lane.env_steps, 0)
+            left[slot] = -(-steps // self.runner.cycle_steps(lane))
+            cost[slot] = self.work[lane.sample]
+        share = min([left[s] * cost[s] for s in left if left[s]] + [self.segment * self.rate])
+        self.orders.cycles[:] = 0
+        for slot in left:
+            self.orders.cycles[slot] = min(left[slot], max(1, round(share / cost[slot])))
+        began = time.perf_counter()
+        self.device_state = self.compiled.train(self.device_state, *self.orders.arrays())
+        steps, gradients, diverged = (
+            np.asarray(x)
+            for x in (self.device_state.env_steps, self.device_state.gradient_steps, self.device_state.diverged_at)
+        )
+        seconds = time.perf_counter() - began
+        planned = max((self.orders.cycles[s] * cost[s] for s in left), default=0)
+        if planned and not self.orders.fresh.any():
+            self.rate = 0.5 * self.rate + 0.5 * planned / seconds
+            self.segment = min(SEGMENT_SECONDS, 2 * self.segment)
+        self.orders.fresh[:] = False
+        for slot, lane in busy:
+            lane.env_steps, lane.gradient_steps = int(steps[slot]), int(gradients[slot])
+            if diverged[slot] != NEVER:
+                lane.diverged_at = int(diverged[slot])
+
+    def evaluate(self, slots: list[int]) -> tuple[np.ndarray, np.ndarray, dict[str, np.ndarray]]:
+        """Returns and lengths (slot × mode × episode), and mean training metrics since the last time."""
+        due = np.zeros(self.compiled.slots, bool)
+        due[slots] = bool(self.runner.settings.milestones())
+        self.device_state, returns, lengths, metrics = self.compiled.evaluate(self.device_state, due)
+        return np.asarray(returns), np.asarray(lengths), {k: np.asarray(v) for k, v in metrics.items()}
+
+    def _slot_state(self, slot: int) -> TrainState:
+        return jax.tree.map(lambda x: np.asarray(x[slot]), self.device_state)
+
+    def states(self) -> dict[int, TrainState]:
+        """Lane → its state as host arrays, for every busy slot."""
+        host = jax.tree.map(np.asarray, self.device_state)
+        return {lane.lane: jax.tree.map(lambda x, s=s: x[s], host) for s, lane in self.busy()}
+
+    def free(self, slot: int) -> None:
+        self.lanes[slot] = None
+
+
+def _summary(returns: np.ndarray, lengths: np.ndarray) -> dict[str, float]:
+    q25, median, q75 = np.quantile(returns, (0.25, 0.5, 0.75))
+    return {
+        "return": float(returns.mean()),
+        "return_std": float(returns.std()),
+        "return_q25": float(q25),
+        "return_median": float(median),
+        "return_q75": float(q75),
+        "length": float(lengths.mean()),
+        "episodes": float(returns.size),
+    }
+
+
+def _policy_path(store: Store, lane: int) -> Path:
+    return store.folder / "policies" / f"lane-{lane:05d}.policy"
+
+
+def _wait(future: Future[Compiled], runner: Runner) -> Compiled:
+    """The compiled program; a signal meanwhile stops the run, with what was done before saved."""
+    while True:
+        try:
+            return future.result(timeout=0.2)
+        except TimeoutError:
+            if runner.stop is not None:
+                runner.save({})
+                folder = runner.recorder.store.folder if runner.recorder.store else None
+                raise Interrupted(runner.stop, folder) from None
+
+
+class _signals:  # noqa: N801
+    """While active, SIGINT and SIGTERM ask the runner to save and stop; a second one stops at once."""
+
+    def __init__(self, runner: Runner):
+        self.runner, self.previous = runner, {}
+
+    def __enter__(self) -> None:
+        if threading.current_thread() is threading.main_thread():
+            for number in (signal.SIGINT, signal.SIGTERM):
+                self.previous[number] = signal.signal(number, self._asked)
+
+    def _asked(self, number: int, frame: Any) -> None:
+        if self.runner.stop is not None:
+            raise KeyboardInterrupt
+        self.runner.stop = number
+
+    def __exit__(self, *_: Any) -> None:
+        for number, handler in self.previous.items():
+            signal.signal(number, handler)

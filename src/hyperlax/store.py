@@ -1,0 +1,109 @@
+"""One experiment's folder: written so that killing the process at any instant leaves it readable."""
+
+from __future__ import annotations
+
+import io
+import json
+import re
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import polars as pl
+
+from hyperlax.checkpoint import write_atomically
+from hyperlax.results import SCHEMAS, Results, empty
+
+MANIFEST = "manifest.json"
+CHECKPOINT = Path("checkpoint") / "state.bin"
+GROWING = ("curves", "episodes", "timeline", "system")
+"""Tables appended part by part while the sweep runs; `lanes` is small and rewritten whole."""
+
+
+class Store:
+    """Writes one experiment: `manifest.json`, samples, lanes, and parts of the growing tables.
+
+    Rows wait in memory until `flush`, which is called together with a checkpoint: what is on disk and the
+    state to continue from always belong together, so work that is redone after a crash is recorded once.
+    """
+
+    def __init__(self, folder: Path):
+        self.folder = folder
+        self.parts = 0
+        self._waiting: dict[str, list[dict[str, Any]]] = {name: [] for name in GROWING}
+
+    def write_manifest(self, manifest: Mapping[str, Any]) -> None:
+        write_atomically(self.folder / MANIFEST, json.dumps(manifest, indent=1, default=str) + "\n")
+
+    def write_frame(self, frame: pl.DataFrame, name: str) -> None:
+        """`frame` as `<name>.parquet`."""
+        buffer = io.BytesIO()
+        frame.write_parquet(buffer)
+        write_atomically(self.folder / f"{name}.parquet", buffer.getvalue())
+
+    def write_samples(self, samples: pl.DataFrame) -> None:
+        self.write_frame(samples, "samples")
+        write_atomically(self.folder / "samples.csv", samples.write_csv())
+
+    def append(self, table: str, rows: Sequence[Mapping[str, Any]]) -> None:
+        self._waiting[table].extend(dict(row) for row in rows)
+
+    def flush(self, lanes: pl.DataFrame) -> None:
+        """Makes everything appended so far durable, as the next part of each table."""
+        self.parts += 1
+        for table, rows in self._waiting.items():
+            if rows:
+                self.write_frame(pl.DataFrame(rows, schema=SCHEMAS[table]), f"parts/{table}-{self.parts:06d}")
+                rows.clear()
+        self.write_frame(lanes, "lanes")
+
+    def discard_after(self, parts: int) -> None:
+        """Removes parts written after the checkpoint that counts `parts`: their work is done again."""
+        for path in (self.folder / "parts").glob("*.parquet"):
+            if _part(path) > parts:
+                path.unlink()
+        self.parts = parts
+
+    def merge(self) -> None:
+        """Joins the parts of each growing table into one file; interrupted at any point, nothing is lost."""
+        for table in GROWING:
+            parts = sorted((self.folder / "parts").glob(f"{table}-*.parquet"))
+            if parts:
+                self.write_frame(pl.concat([pl.read_parquet(p) for p in parts]), table)
+                for part in parts:
+                    part.unlink()
+        parts_folder = self.folder / "parts"
+        if parts_folder.exists() and not any(parts_folder.iterdir()):
+            parts_folder.rmdir()
+
+
+def read_manifest(folder: Path) -> dict[str, Any] | None:
+    """The manifest of the experiment in `folder`, None when there is none."""
+    path = folder / MANIFEST
+    return json.loads(path.read_text()) if path.exists() else None
+
+
+def read(folder: str | Path) -> Results:
+    """The results in `folder`, also of an experiment that is still running or was killed.
+
+    Raises `FileNotFoundError` when the folder holds no experiment.
+    """
+    folder = Path(folder)
+    manifest = read_manifest(folder)
+    if manifest is None:
+        raise FileNotFoundError(f"{folder} holds no experiment: it has no {MANIFEST}")
+    tables = {name: _table(folder, name) for name in SCHEMAS}
+    return Results(manifest, pl.read_parquet(folder / "samples.parquet"), folder=folder, **tables)
+
+
+def _table(folder: Path, name: str) -> pl.DataFrame:
+    whole = folder / f"{name}.parquet"
+    if whole.exists():
+        return pl.read_parquet(whole)
+    parts = sorted((folder / "parts").glob(f"{name}-*.parquet"))
+    return pl.concat([pl.read_parquet(p) for p in parts]) if parts else empty(name)
+
+
+def _part(path: Path) -> int:
+    match = re.search(r"-(\d+)$", path.stem)
+    return int(match.group(1)) if match else -1

@@ -1,0 +1,314 @@
+"""The Python entry point: draws samples, plans programs, trains every lane, returns what was measured."""
+
+from __future__ import annotations
+
+import logging
+import time
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import jax
+import polars as pl
+
+from hyperlax import experiment as experiments
+from hyperlax import samplers, store
+from hyperlax.experiment import Experiment
+from hyperlax.hyperparams import assign, fields, nearest
+from hyperlax.plan import Machine, Program, plan
+from hyperlax.programs import Compiled, compile_program
+from hyperlax.recipes import Recipe, resolve
+from hyperlax.results import SCHEMAS, Results
+from hyperlax.runner import Recorder, Runner
+from hyperlax.settings import PUBLISHED, Settings, run_length
+from hyperlax.store import Store
+from hyperlax.terminal import Silent
+
+log = logging.getLogger("hyperlax")
+
+MEMORY_SHARE = 0.8
+"""Share of the free memory a program may plan to use."""
+
+_compiled: dict[Any, Compiled] = {}
+"""Programs compiled in this process; equal programs are compiled once."""
+
+
+def prepare(
+    recipe: str | Recipe,
+    env: str,
+    *,
+    num_samples: int | None = None,
+    sampling_method: str = "qmc_sobol",
+    experiment_type: str = "independent_samples",
+    omit_ab: bool = False,
+    samples: Sequence[Mapping[str, Any]] | pl.DataFrame | str | Path | None = None,
+    set: Mapping[str, Any] | None = None,
+    run_length_modifier: str | int = "default",
+    **settings: Any,
+) -> Experiment:
+    """The experiment described by the arguments of `sweep`, checked, before anything is created or run.
+
+    Raises `ValueError` with the fix for everything that cannot be.
+    """
+    name = recipe if isinstance(recipe, str) else recipe.name
+    found = resolve(recipe) if isinstance(recipe, str) else recipe
+    known = [f.path for f in fields(found.hyperparams())]
+    fixed, changes = _split(set or {}, known)
+    length = run_length(run_length_modifier)
+    if run_length_modifier == "quick" and samples is None:
+        found = found.with_space(found.quick)
+    given = {k: v for k, v in settings.items() if v is not None}
+    protocol = PUBLISHED if given.get("protocol") == "published" else {}
+    chosen = Settings().updated({**found.settings, **length, **protocol, **changes, **given})
+    assign(found.hyperparams(), fixed)
+    rows = _rows(found, known, fixed, chosen, num_samples, sampling_method, experiment_type, omit_ab, samples)
+    return experiments.build(name, found, env, chosen, rows, fixed)
+
+
+def sweep(
+    recipe: str | Recipe = "ppo_mlp",
+    env: str = "gymnax.pendulum",
+    *,
+    folder: str | Path | None = None,
+    resume: bool = False,
+    lanes_per_program: int | None = None,
+    sequential: bool = False,
+    max_programs: int | None = None,
+    save_policies: str = "best",
+    memory_limit: int | None = None,
+    progress: Any = None,
+    command: Sequence[str] | None = None,
+    **arguments: Any,
+) -> Results:
+    """Trains every sample × seed as a lane of as few programs as pay, and returns the results.
+
+    - `recipe`: a name (`ppo_mlp`, a dotted name, `file.py:name`) or a `Recipe`.
+    - `num_samples`, `sampling_method`, `experiment_type`, `samples`, `set`, `run_length_modifier` and any
+      field of `Settings` (`seeds`, `total_timesteps`, `seed`, `protocol`, …): see `prepare`. Without
+      `num_samples` or `samples` the recipe's defaults are trained as a single sample.
+    - `folder`: where to store the experiment; nothing is written without one. A folder that holds another
+      experiment is refused; one that holds this experiment is continued with `resume`.
+    - `lanes_per_program`: the most lanes in training at once; results do not depend on it.
+    - `sequential`: one lane at a time, in the same programs: the same numbers, for comparison.
+    - `save_policies`: `best` (five), `all` or `none`; needs a folder.
+    - `memory_limit`: bytes per device that a program may use (default: 80 % of what is free).
+
+    Raises `ValueError` for bad input before anything is created, `Interrupted` after SIGINT or SIGTERM with
+    the state saved.
+    """
+    if save_policies not in ("best", "all", "none"):
+        raise ValueError(f"save_policies is best, all or none; got {save_policies!r}")
+    spec = prepare(recipe, env, **arguments)
+    return run(
+        spec,
+        folder=folder,
+        resume=resume,
+        lanes_per_program=lanes_per_program,
+        sequential=sequential,
+        max_programs=max_programs,
+        save_policies=save_policies,
+        memory_limit=memory_limit,
+        progress=progress,
+        command=command,
+    )
+
+
+def run(
+    spec: Experiment,
+    *,
+    folder: str | Path | None = None,
+    resume: bool = False,
+    lanes_per_program: int | None = None,
+    sequential: bool = False,
+    max_programs: int | None = None,
+    save_policies: str = "best",
+    memory_limit: int | None = None,
+    progress: Any = None,
+    command: Sequence[str] | None = None,
+) -> Results:
+    """Runs a prepared experiment; arguments as for `sweep`."""
+    progress = progress or Silent()
+    target = check_folder(spec, folder, resume)
+    devices = jax.local_devices()
+    machine = Machine.of(devices[0].platform, len(devices))
+    programs = plan(
+        spec.trees,
+        spec.env,
+        spec.settings.total_timesteps,
+        spec.settings.seeds,
+        machine,
+        **({"max_programs": max_programs} if max_programs else {}),
+    )
+    manifest = spec.manifest(command)
+    manifest["plan"] = [{"program": i, **p.describe()} for i, p in enumerate(programs)]
+    manifest["lanes_per_program"] = lanes_per_program
+    keeper = None
+    if target is not None:
+        keeper = Store(target)
+        stored = store.read_manifest(target)
+        if stored is None:
+            keeper.write_samples(spec.samples)
+            keeper.write_manifest(manifest)
+        else:
+            manifest = {**stored, "resumed": [*stored.get("resumed", []), manifest["created"]]}
+    compiler = Compiler(spec, devices, programs, lanes_per_program, sequential, memory_limit, progress)
+    runner = Runner(spec, programs, compiler, Recorder(keeper), progress, save_policies)
+    resumed = runner.restore()
+    progress.planned(spec, programs, machine, resumed)
+    began = time.perf_counter()
+    try:
+        runner.run()
+    finally:
+        manifest["timings"] = {
+            "wall_seconds": round(runner.now(), 3),
+            "compile_seconds": round(compiler.seconds + manifest.get("timings", {}).get("compile_seconds", 0), 3),
+            "programs": compiler.report,
+            "errors": {str(k): v for k, v in runner.errors.items()},
+            "last_run_seconds": round(time.perf_counter() - began, 3),
+        }
+        for entry, measured in zip(manifest["plan"], compiler.memory, strict=True):
+            if measured is not None:
+                entry["memory_mb_per_lane"] = round(measured / 2**20, 3)
+        if keeper is not None:
+            keeper.write_manifest(manifest)
+    if keeper is None:
+        frames = {k: pl.DataFrame(v, schema=SCHEMAS[k]) for k, v in runner.recorder.rows.items() if k != "samples"}
+        return Results(manifest, spec.samples, lanes=runner.lanes_frame(), **frames)
+    keeper.merge()
+    return store.read(keeper.folder)
+
+
+def check_folder(spec: Experiment, folder: str | Path | None, resume: bool) -> Path | None:
+    """The folder to write to; raises `ValueError` when what it holds is not to be touched."""
+    if folder is None:
+        return None
+    target = Path(folder)
+    stored = store.read_manifest(target)
+    if stored is None:
+        if target.exists() and any(p.name != "hyperlax.log" for p in target.iterdir()):
+            raise ValueError(f"{target} is not empty and holds no experiment; choose another --output-root")
+        if resume:
+            raise ValueError(f"nothing to resume: {target} holds no experiment")
+        return target
+    differing = experiments.difference(stored["identity"], spec.identity())
+    if differing:
+        action = "cannot be resumed with other settings" if resume else "already holds another experiment"
+        raise ValueError(f"{target} {action}:\n  " + "\n  ".join(differing))
+    if not resume:
+        raise ValueError(f"{target} already holds this experiment; continue it with --resume, or choose another folder")
+    return target
+
+
+class Compiler:
+    """Compiles programs with as many slots as the machine has use and memory for."""
+
+    def __init__(
+        self,
+        spec: Experiment,
+        devices: list[Any],
+        programs: list[Program],
+        lanes_per_program: int | None,
+        sequential: bool,
+        memory_limit: int | None,
+        progress: Any,
+    ):
+        self.spec, self.programs, self.progress = spec, programs, progress
+        self.most = 1 if sequential else lanes_per_program
+        self.devices = devices[: max(1, min(len(devices), self.most or len(devices)))]
+        self.limit = memory_limit or _memory_limit(devices[0], len(self.devices))
+        self.seconds = 0.0
+        self.memory: list[int | None] = [None] * len(programs)
+        self.report: list[dict[str, Any]] = []
+
+    def __call__(self, program: Program) -> Compiled:
+        lanes = len(program.samples) * self.spec.settings.seeds
+        devices = self.devices[: max(1, min(len(self.devices), lanes))]
+        per_device = 1 if devices[0].platform == "cpu" else -(-min(lanes, self.most or lanes) // len(devices))
+        while True:
+            compiled = self._compile(program, devices, per_device)
+            if compiled.bytes_per_lane * per_device <= self.limit:
+                break
+            needed = compiled.bytes_per_lane * per_device / 2**20
+            if per_device > 1:
+                per_device //= 2
+            elif len(devices) > 1:
+                devices = devices[: len(devices) // 2]
+                self.limit *= 2
+            else:
+                raise MemoryError(
+                    f"one lane needs {needed:.0f} MB, {self.limit / 2**20:.0f} MB may be used: "
+                    "lower num_envs, rollout_length or the network's size"
+                )
+            self.progress.halved(needed, self.limit / 2**20, per_device * len(devices))
+        number = self.programs.index(program)
+        self.memory[number] = compiled.bytes_per_lane
+        self.report.append(
+            {
+                "program": number,
+                "slots": compiled.slots,
+                "trace_seconds": round(compiled.trace_seconds, 3),
+                "compile_seconds": round(compiled.compile_seconds, 3),
+            }
+        )
+        return compiled
+
+    def _compile(self, program: Program, devices: list[Any], per_device: int) -> Compiled:
+        spec, slots = self.spec, per_device * len(devices)
+        hp = spec.trees[program.samples[0]]
+        key = (program.key, type(hp), spec.env_name, spec.settings.eval_episodes, slots, tuple(devices))
+        if key not in _compiled:
+            _compiled[key] = compile_program(program, hp, spec.env, spec.settings.eval_episodes, slots, devices)
+            self.seconds += _compiled[key].trace_seconds + _compiled[key].compile_seconds
+        return _compiled[key]
+
+
+def _memory_limit(device: Any, sharing: int) -> int:
+    """Bytes one device's share of a program may use."""
+    if device.platform == "cpu":
+        import psutil
+
+        return int(MEMORY_SHARE * psutil.virtual_memory().available / sharing)
+    stats = device.memory_stats() or {}
+    return int(MEMORY_SHARE * (stats.get("bytes_limit", 2**34) - stats.get("bytes_in_use", 0)))
+
+
+def _split(set_: Mapping[str, Any], known: Sequence[str]) -> tuple[dict[str, Any], dict[str, Any]]:
+    """`--set` entries as (hyperparameters, settings)."""
+    settings = {f: None for f in Settings.__dataclass_fields__}
+    fixed, changes = {}, {}
+    for name, value in set_.items():
+        if name in known:
+            fixed[name] = value
+        elif name in settings:
+            changes[name] = value
+        else:
+            raise ValueError(f'unknown hyperparameter or setting "{name}"{nearest(name, [*known, *settings])}')
+    return fixed, changes
+
+
+def _rows(
+    recipe: Recipe,
+    known: Sequence[str],
+    fixed: Mapping[str, Any],
+    settings: Settings,
+    num_samples: int | None,
+    method: str,
+    experiment_type: str,
+    omit_ab: bool,
+    samples: Any,
+) -> list[dict[str, Any]]:
+    if experiment_type not in samplers.EXPERIMENT_TYPES:
+        allowed = ", ".join(samplers.EXPERIMENT_TYPES)
+        raise ValueError(f'unknown experiment type "{experiment_type}"; known: {allowed}')
+    if isinstance(samples, (str, Path)):
+        return samplers.load(Path(samples), known)
+    if isinstance(samples, pl.DataFrame):
+        return samples.to_dicts()
+    if samples is not None:
+        return [dict(row) for row in samples]
+    if num_samples is None:
+        return [{}]
+    space = recipe.search_space()
+    if experiment_type == "sobol_matrices_A_B_AB":
+        return samplers.saltelli(space, num_samples, settings.seed, omit_ab)
+    return samplers.design(space, num_samples, method, settings.seed)

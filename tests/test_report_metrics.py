@@ -1,0 +1,199 @@
+"""Metrics of learning curves against hand-made curves and a loop that follows the published definitions."""
+
+import numpy as np
+import polars as pl
+import pytest
+from hyperlax.report import lane_metrics, leaderboard, metrics, sample_metrics
+from hyperlax.results import Results
+from report_data import frame, manifest, nothing_yet, synthetic
+from scipy import stats
+
+NAN = np.nan
+STEPS = np.array([[100.0, 200.0, 300.0, 400.0], [100.0, 200.0, 300.0, NAN]])
+RETURNS = np.array([[0.0, 10.0, 20.0, 10.0], [-300.0, -200.0, -100.0, NAN]])
+
+
+def test_metrics_of_hand_made_curves():
+    np.testing.assert_allclose(metrics.peak_return(RETURNS), [20, -100])
+    np.testing.assert_allclose(metrics.peak_timestep(STEPS, RETURNS), [300, 300])
+    np.testing.assert_allclose(metrics.final_return(RETURNS), [10, -100])
+    np.testing.assert_allclose(metrics.forgetting_score(RETURNS), [0.5, 0])
+    np.testing.assert_allclose(metrics.stability_score(RETURNS), [0.5, 0.5])
+    np.testing.assert_allclose(metrics.early_learning_rate(STEPS, RETURNS), [0.1, NAN])
+    np.testing.assert_allclose(metrics.auc_at_budget(STEPS, RETURNS, 0.0, 20.0), [35 / 60, -10])
+
+
+def test_time_to_target_interpolates_and_says_never():
+    np.testing.assert_allclose(metrics.time_to_target(STEPS, RETURNS, 15.0), [250, np.inf])
+    np.testing.assert_allclose(metrics.time_to_target(STEPS, RETURNS, -150.0), [100, 250])
+
+
+def test_published_time_to_target_is_the_budget_for_negative_returns():
+    np.testing.assert_allclose(metrics.time_to_target_published(STEPS, RETURNS, 400.0), [280, 400])
+
+
+def test_fixed_scores_order_curves_that_the_published_area_cannot():
+    steps = np.tile(np.arange(1.0, 11.0), (2, 1))
+    shape = np.linspace(0, 1, 10)
+    returns = np.stack([shape, 100 * shape])
+    published = metrics.auc_at_budget_published(steps, returns)
+    np.testing.assert_allclose(published[0], published[1])
+    fixed = metrics.auc_at_budget(steps, returns, 0.0, 100.0)
+    np.testing.assert_allclose(fixed, [0.005, 0.5])
+
+
+def test_the_published_definitions_on_random_curves():
+    rng = np.random.default_rng(0)
+    for count in (3, 9, 40):
+        steps, returns = np.cumsum(rng.uniform(1, 5, (20, count)), axis=1), rng.normal(-50, 40, (20, count))
+        ours = _published(steps, returns)
+        for lane in range(20):
+            for name, value in _reference(steps[lane], returns[lane]).items():
+                np.testing.assert_allclose(ours[name][lane], value, err_msg=f"{name}, {count} points")
+
+
+def test_padding_a_short_curve_changes_no_metric():
+    rng = np.random.default_rng(1)
+    steps, returns = np.cumsum(rng.uniform(1, 5, (6, 12)), axis=1), rng.normal(size=(6, 12))
+    padding = np.full((6, 7), NAN)
+    padded = _published(np.hstack([steps, padding]), np.hstack([returns, padding]))
+    for name, values in _published(steps, returns).items():
+        np.testing.assert_allclose(padded[name], values, err_msg=name)
+
+
+def test_lane_metrics_mark_a_diverged_lane_and_keep_what_it_had():
+    table = lane_metrics(synthetic())
+    assert table["lane"].to_list() == list(range(64))
+    broken = table.filter("diverged")
+    assert broken["lane"].to_list() == [6]
+    assert broken["points"].item() == 2
+    assert broken["peak_return"].is_not_null().all()
+    assert set(metrics.METRICS) <= set(table.columns)
+
+
+def test_a_value_that_is_not_finite_is_no_evaluation():
+    results = _results({(0, 0): [1.0, 3.0, float("nan")], (0, 1): [float("inf"), 2.0, 4.0]})
+    table = lane_metrics(results)
+    assert table["points"].to_list() == [2, 2]
+    assert table["final_return"].to_list() == [3.0, 4.0]
+    assert table["peak_timestep"].to_list() == [200.0, 300.0]
+
+
+def test_a_point_written_twice_counts_once():
+    results = _results({(0, 0): [1.0, 2.0]})
+    again = results.curves.with_columns(value=pl.lit(9.0)).head(1)
+    doubled = Results(results.manifest, results.samples, results.lanes, pl.concat([results.curves, again]))
+    assert lane_metrics(doubled)["points"].to_list() == [2]
+    assert lane_metrics(doubled)["peak_return"].to_list() == [9.0]
+
+
+def test_a_lane_that_is_not_listed_yet_is_running():
+    results = _results({(0, 0): [1.0, 2.0], (1, 0): [3.0]})
+    unlisted = Results(results.manifest, results.samples, results.lanes.head(1), results.curves)
+    assert lane_metrics(unlisted)["status"].to_list() == ["done", "running"]
+
+
+def test_sample_metrics_aggregate_over_seeds():
+    lanes, samples = lane_metrics(synthetic()), sample_metrics(synthetic())
+    for sample, group in lanes.group_by("sample"):
+        row = samples.filter(pl.col("sample") == sample[0])
+        peaks = group["peak_return"].to_numpy()
+        np.testing.assert_allclose(row["peak_return"].item(), stats.trim_mean(peaks, 0.25))
+        assert peaks.min() <= row["peak_return_low"].item() <= row["peak_return"].item()
+        assert row["peak_return"].item() <= row["peak_return_high"].item() <= peaks.max()
+    assert samples["seeds_diverged"].sum() == 1
+
+
+def test_a_seed_that_never_reached_the_solved_score_is_later_than_any_that_did():
+    curves = {(0, seed): [-1000.0, last] for seed, last in enumerate((0.0, 600.0, 600.0, -900.0))}
+    results = _results(curves)
+    assert lane_metrics(results)["time_to_target"].to_list() == [180.0, 150.0, 150.0, None]
+    row = sample_metrics(results)
+    np.testing.assert_allclose(row["time_to_target"].item(), 165.0)
+    assert row["time_to_target_high"].item() is None
+
+
+def test_without_reference_scores_the_fixed_metrics_are_null():
+    results = synthetic(samples=2, seeds=2)
+    results.manifest["reference"] = None
+    table = sample_metrics(results)
+    assert table["auc_at_budget"].null_count() == table["time_to_target"].null_count() == 2
+    assert table["auc_at_budget_published"].null_count() == 0
+
+
+def test_ranks_are_ranges_where_intervals_overlap():
+    curves = {(0, 0): [10.0], (0, 1): [11.0], (1, 0): [5.0], (1, 1): [6.0], (2, 0): [5.5], (2, 1): [10.5]}
+    table = leaderboard(_results(curves | {(3, 0): [], (4, 0): [1.0], (4, 1): [1.1]}), top=None)
+    assert table["sample"].to_list() == [0, 2, 1, 4, 3]
+    assert table["rank"].to_list() == ["1–2", "1–3", "2–3", "4", "–"]
+
+
+def test_one_seed_allows_no_rank():
+    table = leaderboard(_results({(0, 0): [1.0], (1, 0): [2.0]}))
+    assert table["sample"].to_list() == [1, 0]
+    assert table["rank"].to_list() == ["1–2", "1–2"]
+    assert table["peak_low"].null_count() == 2
+
+
+def test_the_leaderboard_shows_what_varies():
+    table = leaderboard(synthetic(), top=3)
+    assert len(table) == 3
+    assert {"lr", "actor.width"} <= set(table.columns)
+    assert "max_grad_norm" not in table.columns
+
+
+@pytest.mark.parametrize("table", [lane_metrics, sample_metrics, leaderboard])
+def test_an_experiment_without_lanes_gives_an_empty_table_with_all_columns(table):
+    assert len(table(nothing_yet())) == 0
+    assert table(nothing_yet()).columns == table(synthetic(samples=4, seeds=2)).columns
+
+
+def _published(steps, returns):
+    return {
+        "peak": metrics.peak_return(returns),
+        "when": metrics.peak_timestep(steps, returns),
+        "final": metrics.final_return(returns),
+        "auc": metrics.auc_at_budget_published(steps, returns),
+        "stability": metrics.stability_score(returns),
+        "target": metrics.time_to_target_published(steps, returns, 1e6),
+        "early": metrics.early_learning_rate(steps, returns),
+        "forgetting": metrics.forgetting_score(returns),
+    }
+
+
+def _reference(t, y):
+    """The definitions in the words of v0.1, for one curve."""
+    tail = y[-max(1, len(y) // 10) :]
+    goal = np.percentile(y, 90)
+    scaled = np.clip((y - y.min()) / (goal - y.min()), 0, 1)
+    end = y[-max(3, len(y) // 10) :]
+    spread = np.percentile(end, 75) - np.percentile(end, 25)
+    crossing = 1e6
+    for i in range(len(y)):
+        if y[i] >= 0.9 * y.max():
+            before = max(i - 1, 0)
+            share = (0.9 * y.max() - y[before]) / (y[i] - y[before]) if i else 0.0
+            crossing = t[before] + share * (t[i] - t[before])
+            break
+    half = len(y) // 2
+    return {
+        "peak": y.max(),
+        "when": t[np.argmax(y)],
+        "final": tail.mean(),
+        "auc": np.trapezoid(scaled, t) / (t[-1] - t[0]),
+        "stability": np.clip(1 - spread / (abs(np.median(end)) + 1e-8), 0, 1),
+        "target": crossing,
+        "early": (y[half - 1] - y[0]) / (t[half - 1] - t[0]) if half >= 2 else NAN,
+        "forgetting": np.clip((y.max() - tail.mean()) / abs(y.max()), 0, 1),
+    }
+
+
+def _results(curves: dict[tuple[int, int], list[float]]) -> Results:
+    """An experiment with these returns by (sample, seed), evaluated every 100 steps."""
+    lanes, rows = [], []
+    for lane, ((sample, seed), returns) in enumerate(curves.items()):
+        lanes.append((lane, sample, seed, "done", 100 * len(returns), 0, 1.0, 1, 0, None))
+        rows += [(lane, sample, seed, 100 * (i + 1), i, 1.0, "return", y) for i, y in enumerate(returns)]
+    samples = pl.DataFrame({"sample": sorted({sample for sample, _ in curves})})
+    described = manifest(len(samples), 2, 2, 200) | {"reference": {"random": -1000.0, "solved": -200.0}}
+    return Results(described, samples, frame("lanes", lanes), frame("curves", rows))

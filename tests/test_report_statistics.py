@@ -1,0 +1,128 @@
+"""The interquartile mean and its intervals, against scipy, direct redrawing and cases worked out by hand."""
+
+import time
+
+import numpy as np
+import pytest
+from hyperlax.report.statistics import (
+    bootstrap_iqm,
+    interval,
+    iqm,
+    iqm_over_runs,
+    iqm_over_strata,
+    quantiles,
+)
+from scipy import stats
+
+
+@pytest.mark.parametrize("count", range(1, 14))
+def test_iqm_is_the_trimmed_mean_of_scipy(count):
+    values = np.random.default_rng(count).normal(size=(5, count))
+    np.testing.assert_allclose(iqm(values), stats.trim_mean(values, 0.25, axis=1))
+
+
+def test_iqm_leaves_out_what_is_missing():
+    nan = np.nan
+    values = np.array([[nan, 4.0, 1.0, 100.0, 2.0], [7.0, nan, nan, nan, nan], [nan] * 5])
+    np.testing.assert_array_equal(iqm(values), [3.0, 7.0, nan])
+
+
+def test_iqm_along_another_axis():
+    values = np.random.default_rng(0).normal(size=(6, 3, 4))
+    np.testing.assert_allclose(iqm(values, axis=0), stats.trim_mean(values, 0.25, axis=0))
+
+
+def test_iqm_of_censored_times_is_finite_while_the_middle_half_is():
+    values = np.array([[3.0, np.inf, 1.0, 2.0], [np.inf, np.inf, 1.0, 2.0]])
+    np.testing.assert_array_equal(iqm(values), [2.5, np.inf])
+
+
+def test_quantiles_are_those_of_numpy_without_the_missing():
+    rng = np.random.default_rng(1)
+    values = rng.normal(size=(20, 9))
+    values[rng.uniform(size=values.shape) < 0.3] = np.nan
+    values[:, 0] = 1.0
+    levels = (0.0, 0.25, 0.5, 0.9, 1.0)
+    np.testing.assert_allclose(quantiles(values, levels), np.nanquantile(values, levels, axis=1))
+
+
+def test_quantiles_of_nothing_are_missing():
+    assert np.isnan(quantiles(np.full((2, 3), np.nan), (0.5,))).all()
+    assert np.isnan(quantiles(np.empty((2, 0)), (0.5,))).all()
+
+
+def test_the_interval_agrees_with_the_percentile_bootstrap_of_scipy():
+    runs = np.random.default_rng(2).gamma(2.0, size=15)
+    ours = iqm_over_runs(runs[None, :, None], repetitions=20_000)
+    theirs = stats.bootstrap(
+        (runs,),
+        lambda sample, axis: stats.trim_mean(sample, 0.25, axis=axis),
+        n_resamples=20_000,
+        method="percentile",
+        rng=np.random.default_rng(3),
+    ).confidence_interval
+    spread = theirs.high - theirs.low
+    np.testing.assert_allclose(ours.low[0, 0], theirs.low, atol=0.03 * spread)
+    np.testing.assert_allclose(ours.high[0, 0], theirs.high, atol=0.03 * spread)
+
+
+def test_the_interval_of_two_runs_spans_them():
+    estimate = iqm_over_runs(np.array([[[1.0], [5.0]]]))
+    assert (estimate.value.item(), estimate.low.item(), estimate.high.item()) == (3.0, 1.0, 5.0)
+
+
+def test_one_run_has_no_interval():
+    estimate = iqm_over_runs(np.array([[[2.0, 1.0], [np.nan, 3.0]]]))
+    np.testing.assert_array_equal(np.isnan(estimate.low), [[True, False]])
+    np.testing.assert_array_equal(estimate.value, [[2.0, 2.0]])
+
+
+def test_missing_runs_change_nothing_but_their_own_points():
+    values = np.random.default_rng(4).normal(size=(3, 6, 4))
+    holed = values.copy()
+    holed[1, 2:, 3] = np.nan
+    full, partial = iqm_over_runs(values), iqm_over_runs(holed)
+    others = np.ones((3, 4), bool)
+    others[1, 3] = False
+    np.testing.assert_allclose(full.low[others], partial.low[others])
+    np.testing.assert_allclose(partial.low[1, 3], values[1, :2, 3].min())
+
+
+def test_an_interval_may_reach_to_never():
+    estimate = iqm_over_runs(np.array([[[1.0], [2.0], [3.0], [np.inf]]]))
+    assert estimate.value.item() == 2.5
+    assert (estimate.low.item(), estimate.high.item()) == (1.0, np.inf)
+
+
+def test_strata_are_redrawn_on_their_own():
+    levels = np.arange(8.0)[:, None, None]
+    estimate = iqm_over_strata(np.broadcast_to(levels, (8, 5, 1)))
+    assert (estimate.low.item(), estimate.value.item(), estimate.high.item()) == (3.5, 3.5, 3.5)
+
+
+def test_the_mean_over_strata_is_the_iqm_of_iqms():
+    values = np.random.default_rng(5).normal(size=(9, 6, 2))
+    expected = stats.trim_mean(stats.trim_mean(values, 0.25, axis=1), 0.25, axis=0)
+    estimate = iqm_over_strata(values)
+    np.testing.assert_allclose(estimate.value, expected)
+    assert (estimate.low < expected).all()
+    assert (expected < estimate.high).all()
+
+
+def test_draws_are_repeatable_and_depend_on_the_seed():
+    values = np.random.default_rng(6).normal(size=(2, 5, 3))
+    np.testing.assert_array_equal(bootstrap_iqm(values, 50), bootstrap_iqm(values, 50))
+    assert not np.array_equal(bootstrap_iqm(values, 50), bootstrap_iqm(values, 50, seed=1))
+
+
+def test_interval_covers_the_truth_about_as_often_as_it_says():
+    values = np.random.default_rng(7).normal(size=(400, 12, 1))
+    low, high = interval(bootstrap_iqm(values, 1_000))
+    assert 0.88 <= np.mean((low <= 0) & (high >= 0)) <= 0.98
+
+
+def test_two_thousand_repetitions_of_a_whole_sweep_take_less_than_a_second():
+    values = np.random.default_rng(8).normal(size=(64, 10, 40))
+    began = time.process_time()
+    iqm_over_runs(values, repetitions=2_000)
+    assert time.process_time() - began < 1.0
