@@ -3,10 +3,11 @@
 import numpy as np
 import polars as pl
 import pytest
-from hyperlax.report import lane_metrics, leaderboard, metrics, sample_metrics
-from hyperlax.results import Results
 from report_data import frame, manifest, nothing_yet, synthetic
 from scipy import stats
+
+from hyperlax.report import lane_metrics, leaderboard, metrics, sample_metrics
+from hyperlax.results import Results
 
 NAN = np.nan
 STEPS = np.array([[100.0, 200.0, 300.0, 400.0], [100.0, 200.0, 300.0, NAN]])

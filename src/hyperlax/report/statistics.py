@@ -110,6 +110,8 @@ def iqm_over_strata(
     value = iqm(over_runs, axis=0)
     low, high = np.full(value.shape, np.nan), np.full(value.shape, np.nan)
     for points in _chunks(values.shape, repetitions):
+        if np.sum(~np.isnan(values[:, :, points]), axis=1).max(initial=0) < 2:
+            continue
         draws = bootstrap_iqm(values[:, :, points], repetitions, seed)
         redrawn = ~np.isnan(draws).all(axis=(0, 2))
         draws = np.where(np.isnan(draws), over_runs[:, points, None], draws)

@@ -84,13 +84,11 @@ def _ticks(seeds: pl.DataFrame, y: alt.Y, faded: Any) -> list[alt.Chart]:
 
 def return_distribution(*experiments: Results) -> Chart:
     """Peak return of every sample: box (quartiles, whiskers to the extremes) and points by family."""
-    frames = [
-        sample_metrics(results)
-        .select("sample", "peak_return")
-        .drop_nulls()
-        .with_columns(family=pl.lit(results.name), offset=pl.Series(jitter(_scored(results))))
-        for results in experiments
-    ]
+    frames = []
+    for results in experiments:
+        scored = sample_metrics(results).select("sample", "peak_return").drop_nulls()
+        offset = pl.Series(jitter(len(scored)), dtype=pl.Float64)
+        frames.append(scored.with_columns(family=pl.lit(results.name), offset=offset))
     rows = pl.concat(frames)
     if rows.is_empty():
         raise NothingToDraw("No sample has an evaluation yet.")
@@ -159,10 +157,6 @@ def _references(results: Results) -> list[Layered]:
         text="label:N", y=alt.value(0)
     )
     return [base.mark_rule(strokeDash=[4, 4], color=NEUTRAL) + label]
-
-
-def _scored(results: Results) -> int:
-    return len(sample_metrics(results)["peak_return"].drop_nulls())
 
 
 def _tooltip(rows: pl.DataFrame) -> list:

@@ -131,7 +131,9 @@ def _categories(
         grid=False,
     )
     x = alt.X("x:Q", title=column, axis=axis, scale=alt.Scale(domain=[-0.6, len(order) - 0.4], nice=False))
-    tick = alt.Chart(medians.with_columns(x=place)).mark_tick(orient="horizontal", color=NEUTRAL, thickness=3, size=24)
+    tick = alt.Chart(medians.with_columns(x=place)).mark_tick(
+        orient="horizontal", color=NEUTRAL, thickness=3, size=24
+    )
     tooltip = ["value:N", "samples:Q", alt.Tooltip("score:Q", title="median", format=",.4~g")]
     return alt.layer(
         _points(alt.Chart(data), colour, title).encode(x=x),

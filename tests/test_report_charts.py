@@ -1,0 +1,160 @@
+"""Charts are drawn or say why not; they stay small, keep their colours, and follow the search space."""
+
+import altair as alt
+import polars as pl
+import pytest
+from report_data import SPACE, frame, manifest, nothing_yet, synthetic
+
+from hyperlax.report.charts import CHARTS, NothingToDraw, learning_curves, return_distribution, slices
+from hyperlax.report.charts.run import timeline
+from hyperlax.report.charts.slices import space_by_column
+from hyperlax.report.charts.style import family_colour, text
+from hyperlax.report.vega import vegalite_version
+from hyperlax.results import Results
+
+AWKWARD = {
+    "ordinary": lambda: synthetic(samples=6, seeds=2),
+    "one evaluation": lambda: synthetic(samples=3, seeds=2, evaluations=1, diverged=()),
+    "one lane": lambda: synthetic(samples=1, seeds=1, diverged=()),
+    "all diverged": lambda: synthetic(samples=3, seeds=1, diverged=(0, 1, 2)),
+    "lanes without points": lambda: _without_points(synthetic(samples=4, seeds=2), [0, 1, 2]),
+    "only lanes": lambda: _without_points(synthetic(samples=2, seeds=2), [0, 1, 2, 3]),
+    "nothing": nothing_yet,
+}
+
+
+@pytest.mark.parametrize("case", AWKWARD)
+def test_a_chart_is_drawn_or_says_why_not(case):
+    results = _with_few_columns(AWKWARD[case]())
+    for name, chart in CHARTS.items():
+        reason, spec = "", {}
+        try:
+            spec = chart(results).to_dict()
+        except NothingToDraw as nothing:
+            reason = str(nothing)
+        assert reason.endswith(".") or spec["title"]["text"], name
+
+
+def test_every_chart_of_an_ordinary_experiment_is_valid_vega():
+    vlc = pytest.importorskip("vl_convert")
+    results = synthetic(samples=6, seeds=2)
+    for name, chart in CHARTS.items():
+        vega = vlc.vegalite_to_vega(chart(results).to_dict(), vl_version=vegalite_version())
+        assert vega["marks"], name
+
+
+@pytest.mark.parametrize(
+    ("name", "samples", "evaluations"),
+    [
+        ("learning_curves", 300, 40),
+        ("leaderboard", 300, 2),
+        ("return_distribution", 4_500, 2),
+        ("slices", 4_500, 2),
+    ],
+)
+def test_charts_of_a_large_sweep_are_thinned_and_say_so(name, samples, evaluations):
+    spec = CHARTS[name](_large(samples, evaluations)).to_dict()
+    assert max(len(rows) for rows in spec["datasets"].values()) <= 5_000
+    assert f"of {samples} " in " ".join(spec["title"]["subtitle"]) or "of 40 eval" in str(spec["title"])
+
+
+def test_a_long_timeline_is_joined_without_losing_time():
+    spans = [("train" if i % 2 else "evaluate", 0, float(i), i + 0.999) for i in range(6_000)]
+    results = Results(manifest(1, 1, 1, 1), pl.DataFrame({"sample": [0]}), timeline=frame("timeline", spans))
+    spec = timeline(results).to_dict()
+    rows = next(iter(spec["datasets"].values()))
+    assert len(rows) <= 1_500
+    assert (min(row["start"] for row in rows), max(row["end"] for row in rows)) == (0.0, 5_999.999)
+    assert any("6000 spans" in line for line in spec["title"]["subtitle"])
+
+
+def test_each_family_has_its_own_colour_everywhere():
+    families = [(a, n) for a in ("ppo", "dqn", "sac") for n in ("mlp", "tmlp", "drpqc")]
+    assert len({family_colour(*family) for family in families}) == len(families)
+    assert family_colour("mine", "mlp") == family_colour("mine", "mlp")
+    spec = return_distribution(synthetic(samples=3, seeds=1)).to_dict()
+    assert family_colour("ppo", "mlp") in str(spec)
+
+
+def test_families_are_compared_in_one_chart():
+    other = synthetic(samples=3, seeds=2)
+    other.manifest.update(name="sac_mlp", algorithm="sac")
+    spec = return_distribution(synthetic(samples=3, seeds=2), other).to_dict()
+    assert family_colour("ppo", "mlp") in str(spec)
+    assert family_colour("sac", "mlp") in str(spec)
+
+
+def test_slices_follow_the_space():
+    spec = slices(synthetic(samples=6, seeds=2)).to_dict()
+    panels = {panel["layer"][0]["encoding"]["x"]["title"]: panel for panel in spec["concat"]}
+    assert "max_grad_norm" not in panels
+    scales = {name: panel["layer"][0]["encoding"]["x"]["scale"] for name, panel in panels.items()}
+    assert scales["lr"]["type"] == "log"
+    assert "type" not in scales["gamma"]
+    assert len(panels["rollout"]["layer"]) == 2
+    assert '["tanh", "relu", "silu"]' in str(panels["actor.activation"])
+
+
+def test_a_joint_space_describes_each_of_its_columns():
+    found = space_by_column(SPACE, ["lr", "actor.width", "actor.depth"])
+    assert found["actor.width"] == {"type": "choice", "values": [32, 64, 128]}
+    assert found["actor.depth"] == {"type": "choice", "values": [1, 2]}
+    assert found["lr"]["type"] == "log_uniform"
+
+
+@pytest.mark.parametrize("x", ["env_steps", "seconds", "gradient_steps"])
+def test_learning_curves_against_every_axis(x):
+    spec = learning_curves(synthetic(samples=4, seeds=2), x, top=2).to_dict()
+    names = {row.get("name") for rows in spec["datasets"].values() for row in rows} - {None}
+    assert len(names) == 3
+    assert "IQM of 4 samples" in names
+
+
+def test_an_axis_that_was_not_recorded_is_said():
+    results = synthetic(samples=2, seeds=1)
+    blank = results.curves.with_columns(gradient_steps=pl.lit(None, pl.Int64))
+    with pytest.raises(NothingToDraw, match="gradient steps"):
+        learning_curves(Results(results.manifest, results.samples, results.lanes, blank), "gradient_steps")
+
+
+def test_one_seed_is_drawn_without_intervals_and_says_so():
+    spec = learning_curves(synthetic(samples=4, seeds=1)).to_dict()
+    assert "area" not in {layer["mark"]["type"] for layer in spec["layer"]}
+    assert "no intervals" in spec["title"]["subtitle"][0]
+
+
+def test_values_are_written_as_a_reader_wants_them():
+    written = [text(v) for v in (0.00012346, 123456.7, 64, True, [64, 64], None, "tanh", pl.Series([1, 2]))]
+    assert written == ["0.0001235", "123457", "64", "True", "[64, 64]", "–", "tanh", "[1, 2]"]
+
+
+def test_altair_still_refuses_what_we_thin_for():
+    with pytest.raises(alt.MaxRowsError):
+        alt.Chart(pl.DataFrame({"x": range(5_001)})).mark_point().to_dict()
+
+
+def _with_few_columns(results: Results) -> Results:
+    """Two hyperparameters and two training metrics: fewer panels, so less to draw."""
+    curves = results.curves.filter(pl.col("metric").is_in(["return", "train/entropy", "train/value_loss"]))
+    samples = results.samples.select("sample", "lr", "actor.activation")
+    return Results(results.manifest, samples, results.lanes, curves, timeline=results.timeline)
+
+
+def _without_points(results: Results, lanes: list[int]) -> Results:
+    curves = results.curves.filter(~pl.col("lane").is_in(lanes))
+    return Results(results.manifest, results.samples, results.lanes, curves, timeline=results.timeline)
+
+
+def _large(samples: int, evaluations: int) -> Results:
+    """One seed of very many samples."""
+    ids = pl.DataFrame({"lane": range(samples)}).with_columns(sample="lane", seed=pl.lit(0, pl.Int64))
+    steps = pl.DataFrame({"env_steps": [100 * (i + 1) for i in range(evaluations)]})
+    curves = ids.join(steps, how="cross").with_columns(
+        gradient_steps=pl.col("env_steps"),
+        seconds=pl.col("env_steps").cast(pl.Float64),
+        metric=pl.lit("return"),
+        value=(pl.col("sample") % 97).cast(pl.Float64) + pl.col("env_steps") / 100,
+    )
+    lanes = [(i, i, 0, "done", 100 * evaluations, 1, 1.0, 1, 0, None) for i in range(samples)]
+    table = pl.DataFrame({"sample": range(samples)}).with_columns(gamma=pl.col("sample") / samples)
+    return Results(manifest(samples, 1, evaluations, 4_000), table, frame("lanes", lanes), curves)
