@@ -7,9 +7,10 @@ of a virtual environment that can import its requirements. A peer that is not th
     python benchmarks/peers.py --purejaxrl PATH --rejax PATH --peer-python PYTHON --env gymnax.cartpole
 
 Shapes: 64 environments × 128 steps per cycle, 4 epochs of 4 minibatches, actor and critic of 2 × 64 tanh
-units, one core. Every difference between a peer's defaults and these shapes is set from here, always in
-the peer's favour: no observation or reward normalisation, no evaluation inside the timed region, and an
-environment that returns an empty info dictionary.
+units, one core. Every difference between a peer's defaults and these shapes is set from here, in the peer's
+favour where there is a choice: no evaluation inside the timed region, and an environment that returns an
+empty info dictionary. Observations and rewards are normalised only where that is the peer's own default
+(purejaxrl on continuous actions).
 """
 
 from __future__ import annotations
@@ -31,7 +32,8 @@ PEERS = ("purejaxrl", "rejax")
 ENVIRONMENTS = {"gymnax.cartpole": "CartPole-v1", "gymnax.pendulum": "Pendulum-v1"}
 NUM_ENVS, NUM_STEPS, EPOCHS, MINIBATCHES, WIDTH = 64, 128, 4, 4, 64
 CYCLE = NUM_ENVS * NUM_STEPS
-LEARNING_RATE = {"gymnax.cartpole": 2.5e-4, "gymnax.pendulum": 1e-3}
+LEARNING_RATE = 1e-3
+LAST_CORE = max(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else 0
 TIME_LIMIT = 3600
 
 
@@ -153,7 +155,7 @@ def build_purejaxrl(path: str, env: str, steps: int) -> tuple[Any, Any]:
         peer = importlib.import_module("ppo")
         vars(peer)["gymnax"] = types.SimpleNamespace(make=plain_env)
     config = {
-        "LR": LEARNING_RATE[env],
+        "LR": LEARNING_RATE,
         "NUM_ENVS": NUM_ENVS,
         "NUM_STEPS": NUM_STEPS,
         "TOTAL_TIMESTEPS": steps,
@@ -168,7 +170,7 @@ def build_purejaxrl(path: str, env: str, steps: int) -> tuple[Any, Any]:
         "ACTIVATION": "tanh",
         "ENV_NAME": ENVIRONMENTS[env],
         "ANNEAL_LR": False,
-        "NORMALIZE_ENV": False,
+        "NORMALIZE_ENV": env == "gymnax.pendulum",
         "DEBUG": False,
     }
     train: Any = vars(peer)["make_train"](config)
@@ -191,7 +193,7 @@ def build_rejax(path: str, env: str, steps: int) -> tuple[Any, Any]:
         num_steps=NUM_STEPS,
         num_epochs=EPOCHS,
         num_minibatches=MINIBATCHES,
-        learning_rate=LEARNING_RATE[env],
+        learning_rate=LEARNING_RATE,
         max_grad_norm=0.5,
         gamma=0.99,
         gae_lambda=0.95,
@@ -257,7 +259,7 @@ def main() -> None:
     parser.add_argument("--lanes", type=int, default=1)
     parser.add_argument("--steps", type=int, default=1_000_000, help="environment steps per lane")
     parser.add_argument("--runs", type=int, default=3, help="timed runs after compilation")
-    parser.add_argument("--core", type=int, default=0, help="the core to run on")
+    parser.add_argument("--core", type=int, default=LAST_CORE, help="the core to run on")
     parser.add_argument("--child", choices=PEERS, help=argparse.SUPPRESS)
     arguments = parser.parse_args()
     if arguments.child:

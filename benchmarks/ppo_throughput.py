@@ -21,7 +21,7 @@ import sys
 from pathlib import Path
 from typing import Any
 
-from peers import ENVIRONMENTS, PEERS, measure_peer, run_pinned
+from peers import ENVIRONMENTS, LAST_CORE, PEERS, measure_peer, run_pinned
 
 OURS = "hyperlax"
 
@@ -143,7 +143,7 @@ def main() -> None:
     parser.add_argument("--wide-steps", type=int, default=1_000_000, help="steps per lane where lanes > 1")
     parser.add_argument("--runs", type=int, default=1, help="timed runs per process, after compilation")
     parser.add_argument("--rounds", type=int, default=3, help="how often the contenders take turns")
-    parser.add_argument("--core", type=int, default=0, help="the core to run on")
+    parser.add_argument("--core", type=int, default=LAST_CORE, help="the core to run on")
     parser.add_argument("--out", type=Path, help="JSON file to write")
     arguments = parser.parse_args()
     comparisons = [compare(arguments, env, lanes) for env in arguments.envs for lanes in arguments.lanes]

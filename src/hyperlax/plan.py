@@ -85,7 +85,8 @@ def plan(
         return machine.compile_seconds + seeds * work / machine.rate / machine.devices
 
     groups = _merge_groups(_by_architecture(sizes), seconds, max_programs)
-    programs = [_program(members, sizes, cycles, prototype, env) for members in groups]
+    runs = [seeds * c for c in cycles]
+    programs = [_program(members, sizes, runs, prototype, env) for members in groups]
     return sorted(programs, key=lambda p: -sum(p.cycle_work[i] * cycles[i] for i in p.samples))
 
 
@@ -123,8 +124,8 @@ def _program(
     members: tuple[int, ...], sizes: Sequence[Sizes], cycles: Sequence[int], prototype: Any, env: AbstractEnv
 ) -> Program:
     members = tuple(sorted(members))
-    caps = prototype.capacities([sizes[i] for i in members], env)
+    caps = prototype.capacities([sizes[i] for i in members], [cycles[i] for i in members], env)
     performed = {i: prototype.work(sizes[i], caps, env)[0] for i in members}
-    useful = {i: prototype.work(sizes[i], prototype.capacities([sizes[i]], env), env)[0] for i in members}
+    useful = {i: prototype.work(sizes[i], prototype.capacities([sizes[i]], [cycles[i]], env), env)[0] for i in members}
     share = sum(useful[i] * cycles[i] for i in members) / sum(performed[i] * cycles[i] for i in members)
     return Program(members, caps, min(share, 1.0), performed)

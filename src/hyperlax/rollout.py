@@ -81,10 +81,12 @@ def collect(
     blocks, size = envs.obs.shape[:2]
     block_count = jnp.minimum((num_envs + size - 1) // size, blocks)
     valid = (jnp.arange(blocks * size) < num_envs).reshape(blocks, size)
+    env_keys = row_keys(key, blocks * size).reshape(blocks, size)
 
     def one_block(t: Any, b: Any, agent: AbstractAgent, envs: Envs, out: Any, done: Finished) -> tuple:
         here = jax.tree.map(lambda x: jax.lax.dynamic_index_in_dim(x, b, 0, keepdims=False), envs)
-        after, row, ended = _step_block(agent, env, here, jr.fold_in(key, t), b * size, time_limit_terminates)
+        here_keys = jax.lax.dynamic_index_in_dim(env_keys, b, 0, keepdims=False)
+        after, row, ended = _step_block(agent, env, here, here_keys, t, time_limit_terminates)
         envs = jax.tree.map(lambda x, y: jax.lax.dynamic_update_index_in_dim(x, y, b, 0), envs, after)
         out = jax.tree.map(lambda x, y: x.at[t, b].set(y), out, row)
         use = valid[b] & ended
@@ -107,7 +109,7 @@ def collect(
             )
         return (agent, envs, done), out
 
-    row = jax.eval_shape(lambda: _step_block(agent, env, _block(envs), key, 0, time_limit_terminates)[1])
+    row = jax.eval_shape(lambda: _step_block(agent, env, _block(envs), env_keys[0], 0, time_limit_terminates)[1])
     out = jax.tree.map(lambda x: jnp.zeros((rollout_cap, blocks, *x.shape), x.dtype), row)
     (agent, envs, done), out = lane_loop_with_scratch(rollout_length, one_step, (agent, envs, Finished()), out)
     flat = jax.tree.map(lambda x: x.reshape(rollout_cap, blocks * size, *x.shape[3:]), out)
@@ -119,11 +121,10 @@ def _block(envs: Envs) -> Envs:
 
 
 def _step_block(
-    agent: AbstractAgent, env: AbstractEnv, here: Any, key: Any, first: Any, time_limit_terminates: Any
+    agent: AbstractAgent, env: AbstractEnv, here: Any, env_keys: Any, t: Any, time_limit_terminates: Any
 ) -> tuple[Any, dict[str, Any], Bool[Array, " size"]]:
     """One step of one block of environments: the block afterwards, the row to store, which episodes ended."""
-    size = here.obs.shape[0]
-    keys = jax.vmap(lambda e: jr.split(jr.fold_in(key, e), 3))(first + jnp.arange(size))
+    keys = jax.vmap(lambda k: jr.split(jr.fold_in(k, t), 3))(env_keys)
     act = jax.vmap(lambda obs, k: agent.act(obs, key=k, explore=jnp.bool_(True)))
     action, aux = act(here.obs, keys[:, 0])
     state, seen = jax.vmap(lambda s, a, k: env.step(s, a, key=k))(here.state, action, keys[:, 1])

@@ -8,6 +8,7 @@ import equinox as eqx
 import jax
 import jax.numpy as jnp
 import jax.random as jr
+from jax.flatten_util import ravel_pytree
 from jaxtyping import Array, Float, Int, UInt32
 
 from hyperlax.agents.base import AbstractAgent, AbstractAgentHyperparams
@@ -107,8 +108,7 @@ def _cycle(state: TrainState, env: AbstractEnv, caps: Sizes) -> tuple[TrainState
 
 
 def _all_finite(agent: AbstractAgent) -> Array:
-    weights = jax.tree.leaves(eqx.filter(agent, trainable(agent)))
-    return jnp.all(jnp.stack([jnp.all(jnp.isfinite(w)) for w in weights]))
+    return jnp.all(jnp.isfinite(ravel_pytree(eqx.filter(agent, trainable(agent)))[0]))
 
 
 def read_metrics(state: TrainState) -> tuple[TrainState, dict[str, Float[Array, ""]]]:

@@ -64,8 +64,8 @@ class AbstractAgentHyperparams(AbstractHyperparams):
         """The sizes this sample uses; called on the host, on a single sample."""
 
     @abstractmethod
-    def capacities(self, sizes: Sequence[Sizes], env: AbstractEnv) -> dict[str, Any]:
-        """What a program must allocate to hold lanes of these sizes."""
+    def capacities(self, sizes: Sequence[Sizes], cycles: Sequence[int], env: AbstractEnv) -> dict[str, Any]:
+        """What a program must allocate to hold lanes of these sizes, of which each runs so many cycles."""
 
     @abstractmethod
     def work(self, sizes: Sizes, caps: Sizes, env: AbstractEnv) -> tuple[float, float]:

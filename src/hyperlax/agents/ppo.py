@@ -10,27 +10,21 @@ import jax
 import jax.numpy as jnp
 import jax.random as jr
 import optax
-from jaxtyping import Array, Bool, Float, Int, UInt32
+from jaxtyping import Array, Bool, Float, Int
 
 from hyperlax.agents import ppo_sizes
+from hyperlax.agents.ppo_update import METRICS, Rollout, Step, gradient_of_minibatch, minibatch_bounds
 from hyperlax.agents.base import AbstractAgent, AbstractAgentHyperparams, Metrics, nested, prefixed
 from hyperlax.envs.base import AbstractEnv, ActionSpace, Discrete
-from hyperlax.hyperparams import Count, Flag, Real, choice, hp, trainable
-from hyperlax.masking import lane_cond, lane_loop, lane_max, masked_moments, permuted
+from hyperlax.hyperparams import Count, Flag, Real, hp
+from hyperlax.masking import lane_cond, lane_loop
 from hyperlax.networks import Actor, Critic
 from hyperlax.networks.base import AbstractNetworkHyperparams, Sizes
 from hyperlax.networks.mlp import MLPHyperparams
 from hyperlax.normalise import Normaliser
-from hyperlax.optimise import adam_state, adam_update, decayed
-from hyperlax.returns import generalised_advantage
+from hyperlax.optimise import adam_state, adam_step, decayed, flatten
 from hyperlax.rollout import Trajectory
 from hyperlax.spaces import Choice, LogUniform, Uniform
-
-VALUE_BLOCK = 1024
-"""Observations valued at once after a rollout."""
-
-METRICS = ("policy_loss", "value_loss", "entropy", "approx_kl", "clip_fraction")
-
 
 @final
 class PPOHyperparams(AbstractAgentHyperparams):
@@ -91,8 +85,8 @@ class PPOHyperparams(AbstractAgentHyperparams):
             **prefixed(self.critic.sizes(), "critic"),
         }
 
-    def capacities(self, sizes: Sequence[Sizes], env: AbstractEnv) -> dict[str, Any]:
-        return ppo_sizes.capacities(sizes, self._networks(), env.obs_size)
+    def capacities(self, sizes: Sequence[Sizes], cycles: Sequence[int], env: AbstractEnv) -> dict[str, Any]:
+        return ppo_sizes.capacities(sizes, cycles, self._networks(), env.obs_size)
 
     def work(self, sizes: Sizes, caps: Sizes, env: AbstractEnv) -> tuple[float, float]:
         per_sample = ppo_sizes.forward(caps, self._networks(), env.obs_size)
@@ -137,31 +131,8 @@ class PPOHyperparams(AbstractAgentHyperparams):
 
 
 @final
-class Step(eqx.Module):
-    """What PPO notes when it acts."""
-
-    features: Float[Array, " obs"]
-    raw: Array
-    log_prob: Float[Array, ""]
-    noise: Float[Array, " act"]
-
-
-@final
-class Samples(eqx.Module):
-    """The rollout as PPO learns from it, one row per (step, environment)."""
-
-    features: Float[Array, "n obs"]
-    raw: Array
-    log_prob: Float[Array, " n"]
-    noise: Float[Array, "n act"]
-    value: Float[Array, " n"]
-    advantage: Float[Array, " n"]
-    target: Float[Array, " n"]
-
-
-@final
 class PPO(AbstractAgent):
-    """A PPO agent: actor, critic, their optimisers, and the observation normaliser.
+    """A PPO agent: actor, critic, their optimiser, and the observation normaliser.
 
     During a cycle observations are normalised by the statistics of the cycles before (`normaliser`), so
     that old and new log-probabilities see the same inputs; what is observed meanwhile collects in `seen`.
@@ -170,12 +141,12 @@ class PPO(AbstractAgent):
     hp: PPOHyperparams
     actor: Actor
     critic: Critic
-    actor_state: optax.OptState
-    critic_state: optax.OptState
+    optimiser: optax.OptState
     normaliser: Normaliser
     seen: Normaliser
     chunks: tuple[int, ...] = eqx.field(static=True)
     minibatch_cap: int = eqx.field(static=True)
+    epochs_cap: int = eqx.field(static=True)
 
     def __init__(self, hp: PPOHyperparams, env: AbstractEnv, caps: Sizes, *, key: Any):
         keys = jr.split(key, 4)
@@ -184,20 +155,22 @@ class PPO(AbstractAgent):
         critic = hp.critic.network(env.obs_size, nested(caps, "critic"), key=keys[1])
         self.actor = Actor(actor, env.action_space, key=keys[2])
         self.critic = Critic(critic, key=keys[3])
-        self.actor_state = adam_state(self.actor)
-        self.critic_state = adam_state(self.critic)
+        self.optimiser = adam_state((self.actor, self.critic))
         self.normaliser = self.seen = Normaliser(env.obs_size)
         self.chunks = caps["minibatch_chunks"]
         self.minibatch_cap = caps["minibatch"]
+        self.epochs_cap = caps["epochs"]
 
     def act(self, obs: Float[Array, " obs"], *, key: Any, explore: Bool[Array, ""]) -> tuple[Array, Step]:
-        features = self._features(obs)
+        features = self.features(obs)
         policy = self.actor(features)
-        act_key, noise_key = jr.split(key)
-        raw = jnp.where(explore, policy.sample(key=act_key), policy.mode())
-        size = max(1, *self.actor.head.action_space.shape, 1)
-        noise = jr.normal(noise_key, (size,)) if self.actor.head.action_space.shape else jnp.zeros(size)
+        sampled, noise = policy.sample(key=key)
+        raw = jnp.where(explore, sampled, policy.mode())
         return policy.action(raw), Step(features, raw, policy.log_prob(raw), noise)
+
+    def features(self, obs: Float[Array, " *batch obs"]) -> Float[Array, " *batch obs"]:
+        """What the networks see of `obs`."""
+        return jnp.where(self.hp.normalize_observations, self.normaliser(obs), obs)
 
     def observe(self, obs: Float[Array, "envs obs"], valid: Bool[Array, " envs"]) -> Self:
         used = self.hp.normalize_observations | (self.hp.evaluation_normalisation == 1)
@@ -210,185 +183,41 @@ class PPO(AbstractAgent):
         always = self.hp.normalize_observations | (self.hp.evaluation_normalisation == 1)
         return eqx.tree_at(lambda a: a.hp.normalize_observations, self, always)
 
+    def gradient_steps(self) -> Int[Array, ""]:
+        return self.hp.epochs * self._minibatches()
+
     def learn(self, trajectory: Trajectory, progress: Float[Array, ""], *, key: Any) -> tuple[Self, Metrics]:
-        samples, explained = self._samples(trajectory)
-        lrs = (
-            decayed(self.hp.actor_lr, progress, self.hp.decay_learning_rates),
-            decayed(self.hp.critic_lr, progress, self.hp.decay_learning_rates),
-        )
-        envs_cap = trajectory.reward.shape[1]
-        batch = self.hp.num_envs * self.hp.rollout_length
-        minibatches = jnp.minimum(self.hp.num_minibatches, batch)
+        hp = self.hp
+        rollout = Rollout.of(self, trajectory)
+        samples = rollout.samples()
+        batch, minibatches = hp.num_envs * hp.rollout_length, self._minibatches()
+        lrs = [decayed(lr, progress, hp.decay_learning_rates) for lr in (hp.actor_lr, hp.critic_lr)]
+        words = jr.bits(key, (self.epochs_cap, 8), jnp.uint32)
+        weights, parts, restore = flatten((self.actor, self.critic))
 
         def epoch(k: Any, carry: tuple) -> tuple:
-            words = jr.bits(jr.fold_in(key, k), (8,), jnp.uint32)
-
             def minibatch(j: Any, carry: tuple) -> tuple:
-                start, size = _minibatch(j, batch, minibatches, self.hp.minibatch_remainder == 1)
-                return _gradient_step(*carry, samples, words, start, size, batch, envs_cap, lrs)
+                weights, state, sums = carry
+                start, size = minibatch_bounds(j, batch, minibatches, hp.minibatch_remainder == 1)
+                gradient, measured = gradient_of_minibatch(
+                    self, weights, restore, samples, words[k], start, size, batch
+                )
+                gradient = gradient * jnp.where(hp.loss_reduction == 1, 1.0, 1.0 / size)
+                weights, state, norms = adam_step(weights, gradient, state, parts, lrs, hp.max_grad_norm)
+                return weights, state, sums + jnp.concatenate([measured / size, norms])
 
             return lane_loop(minibatches, minibatch, carry)
 
-        agent, sums = lane_loop(self.hp.epochs, epoch, (self, jnp.zeros(len(METRICS) + 2)))
-        agent = eqx.tree_at(lambda a: a.normaliser, agent, agent.seen)
-        means = sums / (self.hp.epochs * minibatches).astype(jnp.float32)
+        first = (weights, self.optimiser, jnp.zeros(len(METRICS) + 2))
+        weights, state, sums = lane_loop(hp.epochs, epoch, first)
+        actor, critic = restore(weights)
+        agent = eqx.tree_at(
+            lambda a: (a.actor, a.critic, a.optimiser, a.normaliser), self, (actor, critic, state, self.seen)
+        )
+        means = sums / self.gradient_steps().astype(jnp.float32)
         names = (*METRICS, "actor_grad_norm", "critic_grad_norm")
         metrics = dict(zip(names, means, strict=True))
-        return agent, {**metrics, "explained_variance": explained, "learning_rate": lrs[0]}
+        return agent, {**metrics, "explained_variance": rollout.explained_variance(), "actor_lr": lrs[0]}
 
-    def gradient_steps(self) -> Int[Array, ""]:
-        """Gradient steps of one `learn`."""
-        batch = self.hp.num_envs * self.hp.rollout_length
-        return self.hp.epochs * jnp.minimum(self.hp.num_minibatches, batch)
-
-    def _features(self, obs: Float[Array, " *batch obs"]) -> Float[Array, " *batch obs"]:
-        return jnp.where(self.hp.normalize_observations, self.normaliser(obs), obs)
-
-    def _samples(self, trajectory: Trajectory) -> tuple[Samples, Float[Array, ""]]:
-        """The samples of a rollout with advantages and targets, and the explained variance of the values."""
-        rollout, envs = trajectory.reward.shape
-        value_of = jax.vmap(self.critic)
-        step: Step = trajectory.aux
-        flat = jax.tree.map(lambda x: x.reshape(rollout * envs, *x.shape[2:]), step)
-        value = _in_blocks(value_of, flat.features, self.hp.rollout_length * envs).reshape(rollout, envs)
-        env_used = jnp.arange(envs) < self.hp.num_envs
-        next_episode = self.hp.truncation_bootstrap == 1
-
-        def value_if_truncated(t: Any, following: Float[Array, " envs"]) -> Float[Array, " envs"]:
-            cut = jnp.any(trajectory.truncated[t] & env_used) & ~next_episode & (t < self.hp.rollout_length)
-            final = lambda: value_of(self._features(trajectory.next_obs[t]))  # noqa: E731
-            return lane_cond(cut, final, lambda: following)
-
-        advantage = generalised_advantage(
-            trajectory.reward,
-            value,
-            value_of(self._features(trajectory.last_obs)),
-            trajectory.terminated,
-            trajectory.truncated,
-            value_if_truncated,
-            self.hp.gamma,
-            self.hp.gae_lambda,
-            self.hp.rollout_length,
-        )
-        target = advantage + value
-        used = (jnp.arange(rollout) < self.hp.rollout_length)[:, None] & env_used
-        _, residual = masked_moments((target - value).reshape(-1), used.reshape(-1))
-        _, spread = masked_moments(target.reshape(-1), used.reshape(-1))
-        scaled = jnp.where(self.hp.standardize_advantages, self._standardised(advantage, used), advantage)
-        samples = Samples(
-            flat.features, flat.raw, flat.log_prob, flat.noise, value.reshape(-1), scaled.reshape(-1), target.reshape(-1)
-        )
-        return samples, 1 - residual / jnp.maximum(spread, 1e-8)
-
-    def _standardised(
-        self, advantage: Float[Array, "rollout envs"], used: Bool[Array, "rollout envs"]
-    ) -> Float[Array, "rollout envs"]:
-        mean, variance = masked_moments(advantage.reshape(-1), used.reshape(-1))
-        row_mean, row_variance = jax.vmap(masked_moments)(advantage, used)
-        by_row = self.hp.advantage_statistics == 1
-        mean = jnp.where(by_row, row_mean, mean)[:, None]
-        variance = jnp.where(by_row, row_variance, variance)[:, None]
-        return (advantage - mean) / jnp.sqrt(variance + 1e-5)
-
-
-def _in_blocks(f: Any, x: Float[Array, "n features"], n: Int[Array, ""]) -> Float[Array, " n"]:
-    """`f(x)` for the first `n` rows, computed block by block; later rows are garbage or zero."""
-    block = min(VALUE_BLOCK, x.shape[0])
-
-    def one(i: Any, out: Any) -> Any:
-        first = jnp.minimum(i * block, x.shape[0] - block)
-        y = f(jax.lax.dynamic_slice_in_dim(x, first, block))
-        return jax.lax.dynamic_update_slice_in_dim(out, y, first, 0)
-
-    return jax.lax.fori_loop(0, lane_max((n + block - 1) // block), one, jnp.zeros(x.shape[0]))
-
-
-def _minibatch(j: Any, batch: Any, minibatches: Any, drop: Any) -> tuple[Int[Array, ""], Int[Array, ""]]:
-    """First position and size of minibatch `j` in the shuffled batch; without `drop`, sizes differ by at most one."""
-    even = batch // minibatches
-    more = batch % minibatches
-    spread = j * even + jnp.minimum(j, more)
-    return jnp.where(drop, j * even, spread), jnp.where(drop, even, even + (j < more))
-
-
-def _gradient_step(
-    agent: PPO,
-    sums: Float[Array, " metrics"],
-    samples: Samples,
-    words: UInt32[Array, " 8"],
-    start: Int[Array, ""],
-    size: Int[Array, ""],
-    batch: Int[Array, ""],
-    envs_cap: int,
-    lrs: tuple[Float[Array, ""], Float[Array, ""]],
-) -> tuple[PPO, Float[Array, " metrics"]]:
-    """One Adam step of actor and critic on the minibatch at `start` … `start + size` of the shuffled batch."""
-    gradient, measured = _minibatch_gradient(agent, samples, words, start, size, batch, envs_cap)
-    scale = jnp.where(agent.hp.loss_reduction == 1, 1.0, 1.0 / size)
-    actor_gradient, critic_gradient = jax.tree.map(lambda g: g * scale, gradient)
-    norms = jnp.stack([optax.global_norm(actor_gradient), optax.global_norm(critic_gradient)])
-    limit = agent.hp.max_grad_norm
-    actor, actor_state = adam_update(agent.actor, actor_gradient, agent.actor_state, lrs[0], limit)
-    critic, critic_state = adam_update(agent.critic, critic_gradient, agent.critic_state, lrs[1], limit)
-    agent = eqx.tree_at(
-        lambda a: (a.actor, a.critic, a.actor_state, a.critic_state),
-        agent,
-        (actor, critic, actor_state, critic_state),
-    )
-    return agent, sums + jnp.concatenate([measured / size, norms])
-
-
-def _minibatch_gradient(
-    agent: PPO, samples: Samples, words: Any, start: Any, size: Any, batch: Any, envs_cap: int
-) -> tuple[tuple[Actor, Critic], Float[Array, " metrics"]]:
-    """Summed gradient and metrics over a minibatch, accumulated over chunks of the smallest size that fits."""
-
-    def chunk(c: Any, length: int) -> tuple:
-        offset = c * length + jnp.arange(length)
-        index = permuted(start + offset, batch, words)
-        row = (index // agent.hp.num_envs) * envs_cap + index % agent.hp.num_envs
-        picked = jax.tree.map(lambda x: x[row], samples)
-        return _gradient(agent, picked, offset < size)
-
-    if agent.chunks == (agent.minibatch_cap,):
-        return chunk(0, agent.minibatch_cap)
-
-    def in_chunks(length: int) -> tuple:
-        zero = jax.tree.map(lambda x: jnp.zeros(x.shape, x.dtype), jax.eval_shape(lambda: chunk(0, length)))
-        add = lambda c, total: jax.tree.map(jnp.add, total, chunk(c, length))  # noqa: E731
-        return lane_loop((size + length - 1) // length, add, zero)
-
-    fits = jnp.asarray(agent.chunks[:-1], jnp.int32) < size
-    which = lane_max(jnp.sum(fits, dtype=jnp.int32))
-    return jax.lax.switch(which, [lambda n=n: in_chunks(n) for n in agent.chunks])
-
-
-def _gradient(agent: PPO, batch: Samples, valid: Bool[Array, " n"]) -> tuple:
-    """Gradient of the summed losses with respect to actor and critic, and the summed `METRICS`."""
-    hp = agent.hp
-    models = (agent.actor, agent.critic)
-    weights, rest = eqx.partition(models, trainable(models))
-
-    def loss(weights: Any) -> tuple[Float[Array, ""], Float[Array, " metrics"]]:
-        actor, critic = eqx.combine(weights, rest)
-
-        def one(s: Samples) -> tuple[Float[Array, ""], Float[Array, " metrics"]]:
-            policy = actor(s.features)
-            log_ratio = policy.log_prob(s.raw) - s.log_prob
-            ratio = jnp.exp(log_ratio)
-            clipped = jnp.clip(ratio, 1 - hp.clip_eps, 1 + hp.clip_eps)
-            policy_loss = -jnp.minimum(ratio * s.advantage, clipped * s.advantage)
-            entropy = policy.entropy(s.noise)
-            value = critic(s.features)
-            near = s.value + jnp.clip(value - s.value, -hp.clip_eps, hp.clip_eps)
-            value_loss = 0.5 * jnp.maximum((value - s.target) ** 2, (near - s.target) ** 2)
-            total = policy_loss - hp.ent_coef * entropy + hp.vf_coef * value_loss
-            outside = (jnp.abs(ratio - 1) > hp.clip_eps).astype(total.dtype)
-            return total, jnp.stack([policy_loss, value_loss, entropy, ratio - 1 - log_ratio, outside])
-
-        total, measured = jax.vmap(one)(batch)
-        measured = jax.lax.stop_gradient(measured)
-        return jnp.sum(jnp.where(valid, total, 0)), jnp.sum(jnp.where(valid[:, None], measured, 0), axis=0)
-
-    gradient, measured = jax.grad(loss, has_aux=True)(weights)
-    return gradient, measured
+    def _minibatches(self) -> Int[Array, ""]:
+        return jnp.minimum(self.hp.num_minibatches, self.hp.num_envs * self.hp.rollout_length)

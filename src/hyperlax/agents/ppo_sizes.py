@@ -22,8 +22,10 @@ ENV_STEP = 2e3
 """Environment, random numbers and bookkeeping, per environment step."""
 LARGEST_CHUNK = 2048
 MOST_CHUNKS = 3
-WORTH_A_CHUNK = 0.04
-"""Share of the gradient work that another chunk size must save to be worth compiling."""
+CHUNK_COMPILATION = 1e11
+"""What compiling the gradient once more, for another chunk size, is worth."""
+SMALL_BATCH = 64
+"""Up to this many samples, products are faster with the batch first."""
 
 
 def chunk_for(minibatch: int, chunks: Sequence[int]) -> int:
@@ -46,7 +48,9 @@ def rollout_work(sizes: Sizes, caps: Sizes, per_sample: float) -> float:
     return sizes["rollout_length"] * (blocks * ROW_OVERHEAD + samples * (ENV_STEP + per_sample))
 
 
-def capacities(sizes: Sequence[Sizes], networks: Sequence[tuple[str, Any]], in_size: int) -> dict[str, Any]:
+def capacities(
+    sizes: Sequence[Sizes], cycles: Sequence[int], networks: Sequence[tuple[str, Any]], in_size: int
+) -> dict[str, Any]:
     """Capacities of a program for lanes of `sizes`, block and chunk sizes chosen for the least total cost."""
     caps = merge(sizes)
     per_sample = forward(caps, networks, in_size)
@@ -55,7 +59,9 @@ def capacities(sizes: Sequence[Sizes], networks: Sequence[tuple[str, Any]], in_s
         env_blocks, key=lambda b: sum(rollout_work(s, {"env_block": b}, per_sample) for s in sizes)
     )
     caps["env_blocks"] = -(-caps["num_envs"] // caps["env_block"])
-    caps["minibatch_chunks"] = _chunks(sizes, per_sample)
+    caps["minibatch_chunks"] = _chunks(sizes, cycles, per_sample)
+    for prefix, _ in networks:
+        caps[f"{prefix}.batch_last"] = caps["minibatch_chunks"][0] > SMALL_BATCH
     return caps
 
 
@@ -64,16 +70,13 @@ def forward(sizes: Sizes, networks: Sequence[tuple[str, Any]], in_size: int) -> 
     return sum(cls.flops(in_size, nested(sizes, prefix)) for prefix, cls in networks)
 
 
-def _chunks(sizes: Sequence[Sizes], per_sample: float) -> tuple[int, ...]:
+def _chunks(sizes: Sequence[Sizes], cycles: Sequence[int], per_sample: float) -> tuple[int, ...]:
     wanted = sorted({min(s["minibatch"], LARGEST_CHUNK) for s in sizes})
     thinned = wanted if len(wanted) <= 10 else [wanted[round(i * (len(wanted) - 1) / 9)] for i in range(10)]
 
     def cost(chunks: tuple[int, ...]) -> float:
-        return sum(gradient_work(s, {"minibatch_chunks": chunks}, per_sample) for s in sizes)
+        work = (n * gradient_work(s, {"minibatch_chunks": chunks}, per_sample) for n, s in zip(cycles, sizes, strict=True))
+        return sum(work) + len(chunks) * CHUNK_COMPILATION
 
-    best: tuple[int, ...] = min(((c,) for c in thinned), key=cost)
-    for count in range(2, min(MOST_CHUNKS, len(thinned)) + 1):
-        better = min(combinations(thinned, count), key=cost)
-        if cost(better) < (1 - WORTH_A_CHUNK) * cost(best):
-            best = better
-    return best
+    counts = range(1, min(MOST_CHUNKS, len(thinned)) + 1)
+    return min((chunks for n in counts for chunks in combinations(thinned, n)), key=cost)

@@ -31,6 +31,7 @@ class AbstractNetwork(eqx.Module):
     """
 
     hp: eqx.AbstractVar[AbstractHyperparams]
+    batch_last: eqx.AbstractVar[bool]
 
     @property
     @abstractmethod
@@ -95,15 +96,16 @@ def orthogonal(
 class Linear(eqx.Module):
     """`weight @ x + bias`, orthogonal weight and zero bias; zero rows and columns stay zero under training.
 
-    Map it over observations on the *last* axis: products of [out, in] by [in, batch] need no transposition
-    in either direction, which is 10-15 % faster on a CPU than the batch-first layout.
-
     A padded unit has zero weights on both sides, so its output, its gradients and every update of them are
     exactly zero: no mask is needed in the forward pass.
+
+    `batch_last` decides where a mapped batch axis ends up: [out, batch] is 10-15 % faster on a CPU for large
+    batches, [batch, out] up to 40 % for a few samples.
     """
 
     weight: Float[Array, "out in"]
     bias: Float[Array, " out"]
+    batch_last: bool = eqx.field(static=True)
 
     def __init__(
         self,
@@ -112,11 +114,14 @@ class Linear(eqx.Module):
         in_cap: int,
         out_cap: int,
         scale: float,
+        batch_last: bool = True,
         *,
         key: Any,
     ):
         self.weight = orthogonal(key, out_size, in_size, out_cap, in_cap, scale)
         self.bias = jnp.zeros(out_cap)
+        self.batch_last = batch_last
 
     def __call__(self, x: Float[Array, " in"]) -> Float[Array, " out"]:
-        return self.weight @ x + self.bias
+        product = self.weight @ x if self.batch_last else x @ self.weight.T
+        return product + self.bias

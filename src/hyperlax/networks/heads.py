@@ -30,8 +30,8 @@ class AbstractPolicy(eqx.Module):
         """What the environment is given for `raw`."""
 
     @abstractmethod
-    def sample(self, *, key: Any) -> Array:
-        """A raw action."""
+    def sample(self, *, key: Any) -> tuple[Array, Float[Array, " act"]]:
+        """A raw action, and standard normal noise independent of it for `entropy` (empty where exact)."""
 
     @abstractmethod
     def mode(self) -> Array:
@@ -58,9 +58,9 @@ class Categorical(AbstractPolicy):
     def action(self, raw: Int[Array, ""]) -> Int[Array, ""]:
         return raw
 
-    def sample(self, *, key: Any) -> Int[Array, ""]:
+    def sample(self, *, key: Any) -> tuple[Int[Array, ""], Float[Array, " act"]]:
         cumulative = jnp.cumsum(jnp.exp(self.log_probs))[:-1]
-        return jnp.sum(jr.uniform(key) >= cumulative, dtype=jnp.int32)
+        return jnp.sum(jr.uniform(key) >= cumulative, dtype=jnp.int32), jnp.zeros(0)
 
     def mode(self) -> Int[Array, ""]:
         return jnp.argmax(self.log_probs).astype(jnp.int32)
@@ -94,8 +94,9 @@ class TanhNormal(AbstractPolicy):
     def action(self, raw: Float[Array, " act"]) -> Float[Array, " act"]:
         return self.low + self._half * (1 + jnp.tanh(raw))
 
-    def sample(self, *, key: Any) -> Float[Array, " act"]:
-        return self.loc + self.std * jr.normal(key, self.loc.shape)
+    def sample(self, *, key: Any) -> tuple[Float[Array, " act"], Float[Array, " act"]]:
+        noise = jr.normal(key, (2, *self.loc.shape))
+        return self.loc + self.std * noise[0], noise[1]
 
     def mode(self) -> Float[Array, " act"]:
         return self.loc
@@ -125,11 +126,12 @@ class PolicyHead(eqx.Module):
     action_space: ActionSpace
     layers: tuple[Linear, ...]
 
-    def __init__(self, space: ActionSpace, in_size: Int[Array, ""], in_cap: int, *, key: Any):
+    def __init__(self, space: ActionSpace, body: AbstractNetwork, *, key: Any):
         self.action_space = space
         outputs = (space.n,) if isinstance(space, Discrete) else space.shape * 2
         self.layers = tuple(
-            Linear(in_size, n, in_cap, n, 0.01, key=jr.fold_in(key, i)) for i, n in enumerate(outputs)
+            Linear(body.out_size, n, body.out_cap, n, 0.01, body.batch_last, key=k)
+            for n, k in zip(outputs, jr.split(key, len(outputs)), strict=True)
         )
 
     def __call__(self, features: Float[Array, " in"]) -> Categorical | TanhNormal:
@@ -149,7 +151,7 @@ class Actor(eqx.Module):
 
     def __init__(self, body: AbstractNetwork, space: ActionSpace, *, key: Any):
         self.body = body
-        self.head = PolicyHead(space, body.out_size, body.out_cap, key=key)
+        self.head = PolicyHead(space, body, key=key)
 
     def __call__(self, obs: Float[Array, " obs"]) -> Categorical | TanhNormal:
         return self.head(self.body(obs))
@@ -164,7 +166,7 @@ class Critic(eqx.Module):
 
     def __init__(self, body: AbstractNetwork, *, key: Any):
         self.body = body
-        self.head = Linear(body.out_size, 1, body.out_cap, 1, 1.0, key=key)
+        self.head = Linear(body.out_size, 1, body.out_cap, 1, 1.0, body.batch_last, key=key)
 
     def __call__(self, obs: Float[Array, " obs"]) -> Float[Array, ""]:
         return self.head(self.body(obs))[0]

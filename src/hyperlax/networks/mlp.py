@@ -101,14 +101,16 @@ class MLP(AbstractNetwork):
     norms: tuple[LayerNorm, ...]
     activations: tuple[str, ...] = eqx.field(static=True)
     normalisations: frozenset[bool] = eqx.field(static=True)
+    batch_last: bool = eqx.field(static=True)
 
     def __init__(self, hp: MLPHyperparams, in_size: int, caps: Sizes, *, key: Any):
         self.hp = hp
+        self.batch_last = caps.get("batch_last", True)
         cap, depth = caps["width"], caps["depth"]
         sizes = [(in_size, in_size)] + [(hp.width, cap)] * (depth - 1)
         self.layers = tuple(
-            _dormant(Linear(n, hp.width, n_cap, cap, math.sqrt(2), key=jr.fold_in(key, i)), i < hp.depth)
-            for i, (n, n_cap) in enumerate(sizes)
+            _dormant(Linear(n, hp.width, n_cap, cap, math.sqrt(2), self.batch_last, key=k), i < hp.depth)
+            for i, ((n, n_cap), k) in enumerate(zip(sizes, jr.split(key, depth), strict=True))
         )
         self.activations = tuple(name for name in ACTIVATIONS if name in caps["activation"])
         self.normalisations = caps["layer_norm"]

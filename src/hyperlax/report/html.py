@@ -13,7 +13,7 @@ import polars as pl
 
 from hyperlax.report import markup
 from hyperlax.report.charts import CHARTS, NothingToDraw
-from hyperlax.report.charts.style import theme
+from hyperlax.report.charts.style import text, theme
 from hyperlax.report.files import write_atomically
 from hyperlax.report.leaderboard import leaderboard, varied_hyperparameters
 from hyperlax.report.metrics import sample_metrics
@@ -110,11 +110,12 @@ def _header(results: Results) -> str:
         "wall time": None if wall is None else _duration(float(wall)),
         "started": str(manifest["created"]).replace("T", " ")[:16] if "created" in manifest else None,
     }
+    notes = "".join(f'<p class="note">{markup.public(note)}</p>' for note in manifest.get("notes") or [])
     stated = f"Protocol <b>{markup.public(protocol)}</b>" + (f": {meaning}." if meaning else ".")
     return (
         f"<header><h1>{markup.public(_title(results))}</h1><p>{stated} "
         "Click a sample in a table or chart to highlight it everywhere.</p>"
-        f"{markup.facts(entries)}</header>"
+        f"{markup.facts(entries)}{notes}</header>"
     )
 
 
@@ -154,6 +155,11 @@ def _trouble(results: Results) -> str:
     if lanes.is_empty():
         return '<p class="note">No lane diverged or failed.</p>' if len(results.lanes) else ""
     shown = lanes.select("lane", "sample", "seed", "status", "env_steps", "diverged_at").sort("lane")
+    errors = results.manifest.get("timings", {}).get("errors") or {}
+    if errors:
+        shown = shown.with_columns(
+            error=pl.Series([errors.get(str(lane)) for lane in shown["lane"]], dtype=pl.String)
+        )
     return markup.table(shown, "trouble", "Lanes that stopped early keep the evaluations they had.")
 
 
@@ -161,11 +167,12 @@ def _plan(results: Results) -> str:
     plan = results.manifest.get("plan") or []
     if not plan:
         return ""
+    seeds = int(results.manifest.get("settings", {}).get("seeds") or 1)
     rows = [
         {
             "program": entry.get("program", place),
-            "lanes": entry.get("lanes"),
-            "capacities": ", ".join(f"{name} {size}" for name, size in (entry.get("caps") or {}).items())
+            "lanes": entry.get("lanes") or len(entry.get("samples") or []) * seeds or None,
+            "capacities": ", ".join(f"{name} {text(v)}" for name, v in (entry.get("caps") or {}).items())
             or "–",
             "useful share": None if entry.get("useful_share") is None else f"{entry['useful_share']:.0%}",
             "MB per lane": entry.get("memory_mb_per_lane"),

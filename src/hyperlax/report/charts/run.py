@@ -13,9 +13,9 @@ from hyperlax.report.charts.style import (
     Chart,
     Layered,
     NothingToDraw,
+    axis_format,
     colour_of,
     finished,
-    text,
 )
 from hyperlax.report.evaluations import evaluations
 from hyperlax.report.leaderboard import leaderboard
@@ -113,7 +113,12 @@ def _panel(results: Results, metric: str, best: int | None, points: int) -> Laye
             y=alt.Y("low:Q", title=name, scale=scale), y2="high:Q"
         ),
         base.mark_line(color=NEUTRAL, point={"size": 16, "color": NEUTRAL} if point else False).encode(
-            y=alt.Y("value:Q", title=name, scale=scale, axis=alt.Axis(format="~g", tickCount=4))
+            y=alt.Y(
+                "value:Q",
+                title=name,
+                scale=scale,
+                axis=alt.Axis(format=axis_format(rows["high"]), tickCount=4),
+            )
         ),
     ]
     place = np.flatnonzero(found.samples == best)
@@ -171,7 +176,7 @@ def _shares(spans: pl.DataFrame) -> str:
         .sort("seconds", "phase", descending=[True, False])
     )
     whole = max(sum(totals["seconds"].to_list()), 1e-9)
-    return ", ".join(f"{phase} {text(float(s))} s ({s / whole:.0%})" for phase, s in totals.iter_rows()) + "."
+    return ", ".join(f"{phase} {s:.1f} s ({s / whole:.0%})" for phase, s in totals.iter_rows()) + "."
 
 
 def _speed(results: Results, spans: pl.DataFrame) -> str:
