@@ -13,7 +13,6 @@ from hyperlax.report.vega import vegalite_version
 from hyperlax.results import Results
 
 AWKWARD = {
-    "ordinary": lambda: synthetic(samples=6, seeds=2),
     "one evaluation": lambda: synthetic(samples=3, seeds=2, evaluations=1, diverged=()),
     "one lane": lambda: synthetic(samples=1, seeds=1, diverged=()),
     "all diverged": lambda: synthetic(samples=3, seeds=1, diverged=(0, 1, 2)),
@@ -90,7 +89,7 @@ def test_slices_follow_the_space():
     assert "max_grad_norm" not in panels
     scales = {name: panel["layer"][0]["encoding"]["x"]["scale"] for name, panel in panels.items()}
     assert scales["lr"]["type"] == "log"
-    assert "type" not in scales["gamma"]
+    assert scales["gamma"]["type"] == "linear"
     assert len(panels["rollout"]["layer"]) == 2
     assert '["tanh", "relu", "silu"]' in str(panels["actor.activation"])
 

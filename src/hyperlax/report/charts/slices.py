@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 from collections.abc import Mapping
 from typing import Any
 
@@ -89,25 +90,27 @@ def space_by_column(space: Mapping[str, Any], columns: list[str]) -> dict[str, d
 def _panel(
     rows: pl.DataFrame, column: str, space: dict[str, Any] | None, colour: str, title: str | None
 ) -> Layered:
-    values = rows[column]
-    numeric = values.dtype.is_numeric()
-    if not numeric or (space or {}).get("type") == "choice":
+    data = rows.select("sample", "score", value=column).drop_nulls()
+    values = data["value"]
+    if data.is_empty() or not values.dtype.is_numeric() or (space or {}).get("type") == "choice":
         return _categories(rows, column, space, colour, title)
-    data = rows.select("sample", "score", value=column)
-    low, high = float(data["value"].to_numpy().min()), float(data["value"].to_numpy().max())
-    log = space["type"] == "log_uniform" if space else low > 0 and high / low >= _LOG_RATIO
-    scale = (
-        alt.Scale(type="log", nice=False, padding=6) if log else alt.Scale(zero=False, nice=False, padding=6)
-    )
-    x = alt.X(
-        "value:Q",
-        title=column,
-        scale=scale,
-        axis=alt.Axis(
-            format=".0e" if log else axis_format(data["value"]), tickCount=4, labelOverlap=True, grid=not log
-        ),
-    )
+    low, high = float(values.to_numpy().min()), float(values.to_numpy().max())
+    log = low > 0 and (space["type"] == "log_uniform" if space else high / low >= _LOG_RATIO)
+    axis = _decades(low, high) if log else alt.Axis(format=axis_format(values), tickCount=4)
+    if values.dtype.is_integer() and not log:
+        axis.tickMinStep = 1
+    scale = alt.Scale(type="log") if log else alt.Scale(type="linear", zero=False)
+    scale.nice, scale.padding = False, 6
+    x = alt.X("value:Q", title=column, scale=scale, axis=axis)
     return alt.layer(_points(alt.Chart(data), colour, title).encode(x=x))
+
+
+def _decades(low: float, high: float) -> alt.Axis:
+    """Ticks at powers of ten, where the range holds at least two of them."""
+    powers = [10.0**p for p in range(math.ceil(math.log10(low)), math.floor(math.log10(high)) + 1)]
+    if len(powers) < 2:
+        return alt.Axis(format=".0e", tickCount=2, grid=False, labelOverlap=True)
+    return alt.Axis(format=".0e", values=powers, labelOverlap=True)
 
 
 def _categories(
