@@ -3,9 +3,15 @@
 from __future__ import annotations
 
 import importlib
+import os
 from typing import TYPE_CHECKING, Any
 
 __version__ = "0.1.0"
+
+if os.environ.get("HYPERLAX_TYPECHECK") == "1":
+    from jaxtyping import install_import_hook
+
+    install_import_hook("hyperlax", "beartype.beartype")
 
 _HOMES = {
     "sweep": "sweep",

@@ -103,7 +103,7 @@ def masked_moments(
 ) -> tuple[Float[Array, "*rest"], Float[Array, "*rest"]]:
     """Mean and (population) variance over the valid rows, computed in two passes."""
     mean = masked_mean(x, valid)
-    return mean, masked_mean((x - mean) ** 2, valid)
+    return mean, masked_mean((x - mean[None]) ** 2, valid)
 
 
 def row_keys(key: Any, n: int) -> Any:

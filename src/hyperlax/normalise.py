@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Self, final
+from typing import final
 
 import equinox as eqx
 import jax.numpy as jnp
@@ -30,12 +30,12 @@ class Normaliser(eqx.Module):
         self.mean = jnp.zeros(obs_size)
         self.variance = jnp.ones(obs_size)
 
-    def update(self, obs: Float[Array, "batch obs"], valid: Bool[Array, " batch"]) -> Self:
+    def update(self, obs: Float[Array, "batch obs"], valid: Bool[Array, " batch"]) -> Normaliser:
         """The statistics after the valid rows of `obs`; unchanged when there are none."""
         new = jnp.sum(valid, dtype=jnp.int32)
         mean, variance = masked_moments(obs, valid)
         total = self.count + new
-        share = (new / jnp.maximum(total, 1)).astype(obs.dtype)
+        share = new.astype(obs.dtype) / jnp.maximum(total, 1).astype(obs.dtype)
         shift = mean - self.mean
         merged = self.variance + share * (variance - self.variance) + share * (1 - share) * shift**2
         return eqx.tree_at(
@@ -48,7 +48,7 @@ class Normaliser(eqx.Module):
             ),
         )
 
-    def __call__(self, obs: Float[Array, " *batch obs"]) -> Float[Array, " *batch obs"]:
+    def __call__(self, obs: Float[Array, " obs"]) -> Float[Array, " obs"]:
         """`obs` with zero mean and unit variance under the statistics so far."""
         std = jnp.clip(jnp.sqrt(jnp.maximum(self.variance, 0)), *STD_RANGE)
         return (obs - self.mean) / std

@@ -55,7 +55,8 @@ def adam_step(
     squares = [jnp.sum(gradient[a : a + n] ** 2) for a, n in zip(starts, parts, strict=True)]
     norms = jnp.sqrt(jnp.stack(squares))
     clipped = gradient * per_part(parts, list(jnp.minimum(1.0, max_norm / jnp.maximum(norms, 1e-20))))
-    update, state = optax.scale_by_adam().update(clipped, state)
+    with jax.numpy_dtype_promotion("standard"):  # optax raises a float to its integer step count
+        update, state = optax.scale_by_adam().update(clipped, state)
     return weights - per_part(parts, lrs) * update, state, norms
 
 

@@ -188,7 +188,7 @@ def evaluate(
         action, _ = jax.vmap(lambda o, k, e: agent.act(o, key=k, explore=e))(obs, both[:, 0], explore)
         state, seen = jax.vmap(lambda s, a, k: env.step(s, a, key=k))(state, action, both[:, 1])
         total = total + jnp.where(over, 0, seen.reward)
-        length = length + ~over
+        length = length + (~over).astype(jnp.int32)
         return t + 1, state, seen.obs, over | seen.terminated | seen.truncated, total, length
 
     def more(carry: tuple) -> Bool[Array, ""]:

@@ -87,8 +87,8 @@ def _cycle(state: TrainState, env: AbstractEnv, caps: Sizes) -> tuple[TrainState
         hp.time_limit == 1,
         key=keys[0],
     )
-    progress = state.env_steps / state.total_steps
-    agent, metrics = agent.learn(trajectory, progress.astype(jnp.float32), key=keys[1])
+    progress = state.env_steps.astype(jnp.float32) / state.total_steps.astype(jnp.float32)
+    agent, metrics = agent.learn(trajectory, progress, key=keys[1])
     env_steps = state.env_steps + hp.num_envs * hp.rollout_length
     healthy = _all_finite(agent)
     after = TrainState(
@@ -113,7 +113,7 @@ def _all_finite(agent: AbstractAgent) -> Array:
 
 def read_metrics(state: TrainState) -> tuple[TrainState, dict[str, Float[Array, ""]]]:
     """Mean training metrics since they were last read, and the lane with the sums set back to zero."""
-    cycles = jnp.maximum(state.metric_cycles, 1)
+    cycles = jnp.maximum(state.metric_cycles, 1).astype(jnp.float32)
     means = {name: total / cycles for name, total in state.metrics.items()}
     ended = state.finished.episodes
     means["return"] = jnp.where(ended > 0, state.finished.returns / jnp.maximum(ended, 1), jnp.nan)

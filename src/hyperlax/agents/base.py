@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from abc import abstractmethod
 from collections.abc import Mapping, Sequence
-from typing import Any, Self
+from typing import Any
 
 import equinox as eqx
 from jaxtyping import Array, Bool, Float, Int, PyTree
@@ -30,11 +30,11 @@ class AbstractAgent(eqx.Module):
         """
 
     @abstractmethod
-    def observe(self, obs: Float[Array, "envs obs"], valid: Bool[Array, " envs"]) -> Self:
+    def observe(self, obs: Float[Array, "envs obs"], valid: Bool[Array, " envs"]) -> AbstractAgent:
         """The agent after seeing a row of observations, before acting on it."""
 
     @abstractmethod
-    def learn(self, trajectory: Trajectory, progress: Float[Array, ""], *, key: Any) -> tuple[Self, Metrics]:
+    def learn(self, trajectory: Trajectory, progress: Float[Array, ""], *, key: Any) -> tuple[AbstractAgent, Metrics]:
         """The agent after learning from a rollout; `progress` is the share of the training budget spent."""
 
     @abstractmethod
@@ -42,7 +42,7 @@ class AbstractAgent(eqx.Module):
         """Gradient steps of one `learn`."""
 
     @abstractmethod
-    def for_evaluation(self) -> Self:
+    def for_evaluation(self) -> AbstractAgent:
         """The agent as evaluation is to see it."""
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any, Self, final
+from typing import Any, final
 
 import equinox as eqx
 import jax
@@ -168,25 +168,25 @@ class PPO(AbstractAgent):
         raw = jnp.where(explore, sampled, policy.mode())
         return policy.action(raw), Step(features, raw, policy.log_prob(raw), noise)
 
-    def features(self, obs: Float[Array, " *batch obs"]) -> Float[Array, " *batch obs"]:
+    def features(self, obs: Float[Array, " obs"]) -> Float[Array, " obs"]:
         """What the networks see of `obs`."""
         return jnp.where(self.hp.normalize_observations, self.normaliser(obs), obs)
 
-    def observe(self, obs: Float[Array, "envs obs"], valid: Bool[Array, " envs"]) -> Self:
+    def observe(self, obs: Float[Array, "envs obs"], valid: Bool[Array, " envs"]) -> PPO:
         used = self.hp.normalize_observations | (self.hp.evaluation_normalisation == 1)
         seen = lane_cond(used, lambda s: s.update(obs, valid), lambda s: s, self.seen)
         at_once = self.hp.normaliser_order == 1
         now = jax.tree.map(lambda s, n: jnp.where(at_once, s, n), seen, self.normaliser)
         return eqx.tree_at(lambda a: (a.seen, a.normaliser), self, (seen, now))
 
-    def for_evaluation(self) -> Self:
+    def for_evaluation(self) -> PPO:
         always = self.hp.normalize_observations | (self.hp.evaluation_normalisation == 1)
         return eqx.tree_at(lambda a: a.hp.normalize_observations, self, always)
 
     def gradient_steps(self) -> Int[Array, ""]:
         return self.hp.epochs * self._minibatches()
 
-    def learn(self, trajectory: Trajectory, progress: Float[Array, ""], *, key: Any) -> tuple[Self, Metrics]:
+    def learn(self, trajectory: Trajectory, progress: Float[Array, ""], *, key: Any) -> tuple[PPO, Metrics]:
         hp = self.hp
         rollout = Rollout.of(self, trajectory)
         samples = rollout.samples()
@@ -202,9 +202,9 @@ class PPO(AbstractAgent):
                 gradient, measured = gradient_of_minibatch(
                     self, weights, restore, samples, words[k], start, size, batch
                 )
-                gradient = gradient * jnp.where(hp.loss_reduction == 1, 1.0, 1.0 / size)
+                gradient = gradient * jnp.where(hp.loss_reduction == 1, 1.0, 1.0 / size.astype(jnp.float32))
                 weights, state, norms = adam_step(weights, gradient, state, parts, lrs, hp.max_grad_norm)
-                return weights, state, sums + jnp.concatenate([measured / size, norms])
+                return weights, state, sums + jnp.concatenate([measured / size.astype(jnp.float32), norms])
 
             return lane_loop(minibatches, minibatch, carry)
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 
 from collections.abc import Callable, Sequence
-from typing import TYPE_CHECKING, Any, Self, final
+from typing import TYPE_CHECKING, Any, final
 
 import equinox as eqx
 import jax
@@ -74,13 +74,13 @@ class Rollout(eqx.Module):
     used: Bool[Array, "rollout envs"]
 
     @classmethod
-    def of(cls, agent: PPO, trajectory: Trajectory) -> Self:
+    def of(cls, agent: PPO, trajectory: Trajectory) -> Rollout:
         """Values every observation once, then estimates advantages backwards."""
         hp = agent.hp
         rollout, envs = trajectory.reward.shape
         value_of = jax.vmap(agent.critic)
         step: Step = trajectory.aux
-        features = jnp.concatenate([step.features, agent.features(trajectory.last_obs)[None]])
+        features = jnp.concatenate([step.features, jax.vmap(agent.features)(trajectory.last_obs)[None]])
         last = jax.lax.dynamic_update_index_in_dim(features, features[-1], hp.rollout_length, 0)
         flat = last.reshape((rollout + 1) * envs, -1)
         value = _in_blocks(value_of, flat, (hp.rollout_length + 1) * envs).reshape(rollout + 1, envs)
@@ -90,7 +90,7 @@ class Rollout(eqx.Module):
         def value_if_truncated(t: Any, following: Float[Array, " envs"]) -> Float[Array, " envs"]:
             cut = jnp.any(trajectory.truncated[t] & env_used) & ~next_episode & (t < hp.rollout_length)
             final_obs = trajectory.next_obs[t]
-            return lane_cond(cut, lambda: value_of(agent.features(final_obs)), lambda: following)
+            return lane_cond(cut, lambda: value_of(jax.vmap(agent.features)(final_obs)), lambda: following)
 
         advantage = generalised_advantage(
             trajectory.reward,
@@ -103,7 +103,7 @@ class Rollout(eqx.Module):
             hp.gae_lambda,
             hp.rollout_length,
         )
-        used = (jnp.arange(rollout) < hp.rollout_length)[:, None] & env_used
+        used = (jnp.arange(rollout) < hp.rollout_length)[:, None] & env_used[None]
         return cls(hp, step, value[:-1], advantage, advantage + value[:-1], used)
 
     def samples(self) -> Samples:
@@ -153,7 +153,7 @@ def minibatch_bounds(j: Any, batch: Any, minibatches: Any, drop: Any) -> tuple[I
     even = batch // minibatches
     more = batch % minibatches
     spread = j * even + jnp.minimum(j, more)
-    return jnp.where(drop, j * even, spread), jnp.where(drop, even, even + (j < more))
+    return jnp.where(drop, j * even, spread), jnp.where(drop, even, even + (j < more).astype(jnp.int32))
 
 
 def gradient_of_minibatch(

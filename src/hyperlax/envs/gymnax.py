@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Any, final
 
 import equinox as eqx
@@ -70,17 +72,26 @@ class GymnaxEnv(AbstractEnv):
         self.max_episode_steps = int(params.max_steps_in_episode)
 
     def reset(self, *, key: Any) -> tuple[Any, Float[Array, " obs"]]:
-        obs, state = self._env.reset_env(key, self._env.default_params)
+        with _gymnax_promotion():
+            obs, state = self._env.reset_env(key, self._env.default_params)
         return _strong(state), jnp.asarray(obs, jnp.float32)
 
     def step(self, state: Any, action: Array, *, key: Any) -> tuple[Any, Timestep]:
         params = self._env.default_params
-        obs, after, reward, terminated, _ = self._env.step_env(key, state, action, params)
+        with _gymnax_promotion():
+            obs, after, reward, terminated, _ = self._env.step_env(key, state, action, params)
         terminated = jnp.asarray(terminated, bool)
         truncated = (after.time >= self.max_episode_steps) & ~terminated
         after = jax.tree.map(lambda new, old: jnp.asarray(new, old.dtype).reshape(old.shape), after, state)
         reward = jnp.asarray(reward, jnp.float32).reshape(())
         return after, Timestep(jnp.asarray(obs, jnp.float32), reward, terminated.reshape(()), truncated)
+
+
+@contextmanager
+def _gymnax_promotion() -> Iterator[None]:
+    """gymnax mixes dtypes and ranks freely; strictness stops at its door."""
+    with jax.numpy_dtype_promotion("standard"), jax.numpy_rank_promotion("allow"):
+        yield
 
 
 def _action_space(space: Any) -> ActionSpace:

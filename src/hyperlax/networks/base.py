@@ -88,7 +88,7 @@ def orthogonal(
     index = jnp.arange(cap)
     used = (index[:, None] < tall) & (index[None, :] < wide)
     q, r = jnp.linalg.qr(jnp.where(used, normal, 0))
-    signed = jnp.where(used, q * jnp.where(jnp.diagonal(r) < 0, -1, 1), 0)
+    signed = jnp.where(used, q * jnp.where(jnp.diagonal(r) < 0, -1.0, 1.0)[None, :], 0)
     return scale * jnp.where(jnp.asarray(rows) >= cols, signed, signed.T)[:row_cap, :col_cap]
 
 

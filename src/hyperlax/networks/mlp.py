@@ -81,11 +81,12 @@ class LayerNorm(eqx.Module):
     ) -> Float[Array, " width"]:
         """`x` must be zero beyond `size`; so is the result, because scale and bias are."""
         used = jnp.arange(x.shape[0]) < size
-        mean = jnp.sum(x) / size
+        n = size.astype(x.dtype)
+        mean = jnp.sum(jnp.where(used, x, 0)) / n  # masked for the gradient: x is zero there
         centred = jnp.where(used, x - mean, 0)
-        variance = jnp.sum(centred**2) / size
+        variance = jnp.sum(centred**2) / n
         scale = jnp.where(train_scale, self.scale, jax.lax.stop_gradient(self.scale))
-        return centred * jax.lax.rsqrt(variance + LAYER_NORM_EPS) * scale + self.bias * used
+        return centred * jax.lax.rsqrt(variance + LAYER_NORM_EPS) * scale + jnp.where(used, self.bias, 0)
 
 
 @final

@@ -1,0 +1,19 @@
+"""Shared set-up: two CPU devices, strict dtypes, runtime type checks, a persistent compilation cache."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+os.environ["HYPERLAX_TYPECHECK"] = "1"
+os.environ.setdefault("JAX_PLATFORMS", "cpu")
+
+import jax
+
+CACHE = Path(__file__).parents[1] / ".jax_cache"
+jax.config.update("jax_num_cpu_devices", 2)
+jax.config.update("jax_numpy_rank_promotion", "raise")
+jax.config.update("jax_numpy_dtype_promotion", "strict")
+jax.config.update("jax_compilation_cache_dir", str(CACHE))
+jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.2)
+jax.config.update("jax_persistent_cache_min_entry_size_bytes", 0)

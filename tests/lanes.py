@@ -1,0 +1,74 @@
+"""Helpers of the tests: lanes of random sizes, trained alone and together."""
+
+from __future__ import annotations
+
+import numpy as np
+import jax
+import jax.numpy as jnp
+
+from hyperlax import envs, train
+from hyperlax.hyperparams import assign, stack
+from hyperlax.masking import LANES
+
+
+def random_sample(hp, rng: np.random.Generator) -> dict:
+    """A sample that differs from its neighbours in everything, small enough to train in a blink."""
+    pick = lambda *xs: xs[rng.integers(len(xs))].item() if hasattr(xs[0], "item") else xs[rng.integers(len(xs))]  # noqa: E731
+    sample = {
+        "num_envs": pick(2, 3, 4, 6),
+        "rollout_length": pick(3, 4, 5, 8),
+        "epochs": pick(1, 2, 3),
+        "num_minibatches": pick(1, 2, 3, 5),
+        "actor_lr": float(10 ** rng.uniform(-4, -2.5)),
+        "critic_lr": float(10 ** rng.uniform(-4, -2.5)),
+        "gamma": float(rng.uniform(0.9, 0.99)),
+        "standardize_advantages": pick(True, False),
+        "decay_learning_rates": pick(True, False),
+        "normalize_observations": pick(True, False),
+    }
+    for net in ("actor", "critic"):
+        sample |= {
+            f"{net}.width": pick(4, 7, 8),
+            f"{net}.depth": pick(1, 2, 3),
+            f"{net}.layer_norm": pick(True, False),
+            f"{net}.activation": pick("relu", "tanh", "silu", "gelu", "elu"),
+        }
+    return sample
+
+
+def alone(hp, env, key, cycles: int, total: int = 10_000):
+    """One lane, trained in a program of its own sizes without a lane axis."""
+    sizes = hp.sizes()
+    caps = hp.capacities([sizes], [1], env)
+    hp = jax.tree.map(jnp.asarray, hp)
+
+    @jax.jit
+    def run(hp, key):
+        state = train.start(hp, env, caps, jnp.int32(total), key=key, init_key=key)
+        return train.segment(state, env, caps, jnp.int32(cycles))
+
+    return run(hp, key)
+
+
+def together(hps, env, keys, cycles, total: int = 10_000):
+    """All lanes in one program; `cycles` may differ."""
+    sizes = [hp.sizes() for hp in hps]
+    caps = hps[0].capacities(sizes, [1] * len(hps), env)
+
+    @jax.jit
+    def run(hp, key, cycles):
+        def lane(hp, key, cycles):
+            state = train.start(hp, env, caps, jnp.int32(total), key=key, init_key=key)
+            return train.segment(state, env, caps, cycles)
+
+        return jax.vmap(lane, axis_name=LANES)(hp, key, cycles)
+
+    return run(jax.tree.map(jnp.asarray, stack(hps)), keys, jnp.asarray(cycles, jnp.int32))
+
+
+def corner(padded, exact):
+    """The part of `padded` that `exact` allocates; the rest must be zero."""
+    inside = tuple(slice(0, n) for n in exact.shape)
+    rest = np.array(padded, copy=True)
+    rest[inside] = 0
+    return np.asarray(padded)[inside], rest
