@@ -65,11 +65,13 @@ def plan(
     seeds: int,
     machine: Machine,
     max_programs: int = MAX_PROGRAMS,
+    group_by_sizes: bool = False,
 ) -> list[Program]:
     """Groups `samples` (one hyperparameter tree each) into programs of least predicted total time.
 
     Starts with a program for every distinct architecture and merges the pair that costs least, as long as a
-    merge saves more compilation than it adds padding, or there are more than `max_programs`.
+    merge saves more compilation than it adds padding, or there are more than `max_programs`. With
+    `group_by_sizes` every distinct set of sizes gets a program of its own.
     """
     sizes = [hp.sizes() for hp in samples]
     cycles = [-(-total_steps // (s["num_envs"] * s["rollout_length"])) for s in sizes]
@@ -84,7 +86,10 @@ def plan(
             work += cycles[i] * prototype.work(sizes[i], own, env)[0]
         return machine.compile_seconds + seeds * work / machine.rate / machine.devices
 
-    groups = _merge_groups(_by_architecture(sizes), seconds, max_programs)
+    if group_by_sizes:
+        groups = _together([tuple(sorted((k, v) for k, v in s.items() if isinstance(v, int))) for s in sizes])
+    else:
+        groups = _merge_groups(_by_architecture(sizes), seconds, max_programs)
     runs = [seeds * c for c in cycles]
     programs = [_program(members, sizes, runs, prototype, env) for members in groups]
     return sorted(programs, key=lambda p: -sum(p.cycle_work[i] * cycles[i] for i in p.samples))
@@ -92,9 +97,13 @@ def plan(
 
 def _by_architecture(sizes: Sequence[Sizes]) -> list[tuple[int, ...]]:
     """Samples whose networks have the same integer sizes, together."""
+    return _together([tuple((k, v) for k, v in sorted(s.items()) if "." in k and isinstance(v, int)) for s in sizes])
+
+
+def _together(keys: Sequence[tuple]) -> list[tuple[int, ...]]:
+    """Indices of equal keys, grouped."""
     groups: dict[tuple, list[int]] = {}
-    for i, s in enumerate(sizes):
-        key = tuple((k, v) for k, v in sorted(s.items()) if "." in k and isinstance(v, int))
+    for i, key in enumerate(keys):
         groups.setdefault(key, []).append(i)
     return [tuple(g) for g in groups.values()]
 

@@ -73,7 +73,7 @@ def sweep(
     resume: bool = False,
     lanes_per_program: int | None = None,
     sequential: bool = False,
-    max_programs: int | None = None,
+    group_by_sizes: bool = False,
     save_policies: str = "best",
     memory_limit: int | None = None,
     progress: Any = None,
@@ -89,6 +89,7 @@ def sweep(
     - `folder`: where to store the experiment; nothing is written without one. A folder that holds another
       experiment is refused; one that holds this experiment is continued with `resume`.
     - `lanes_per_program`: the most lanes in training at once; results do not depend on it.
+    - `group_by_sizes`: a program for every distinct set of sizes, instead of as few as pay.
     - `sequential`: one lane at a time, in the same programs: the same numbers, for comparison.
     - `save_policies`: `best` (five), `all` or `none`; needs a folder.
     - `memory_limit`: bytes per device that a program may use (default: 80 % of what is free).
@@ -105,7 +106,7 @@ def sweep(
         resume=resume,
         lanes_per_program=lanes_per_program,
         sequential=sequential,
-        max_programs=max_programs,
+        group_by_sizes=group_by_sizes,
         save_policies=save_policies,
         memory_limit=memory_limit,
         progress=progress,
@@ -120,7 +121,7 @@ def run(
     resume: bool = False,
     lanes_per_program: int | None = None,
     sequential: bool = False,
-    max_programs: int | None = None,
+    group_by_sizes: bool = False,
     save_policies: str = "best",
     memory_limit: int | None = None,
     progress: Any = None,
@@ -137,7 +138,7 @@ def run(
         spec.settings.total_timesteps,
         spec.settings.seeds,
         machine,
-        **({"max_programs": max_programs} if max_programs else {}),
+        group_by_sizes=group_by_sizes,
     )
     manifest = spec.manifest(command)
     manifest["plan"] = [{"program": i, **p.describe()} for i, p in enumerate(programs)]

@@ -1,14 +1,301 @@
-"""What a run prints."""
+"""What a run shows: bars and tables on a terminal, one line per evaluation elsewhere."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from rich.console import Console, RenderableType
+
+    from hyperlax.agents.base import AbstractAgentHyperparams
+    from hyperlax.experiment import Experiment, Lane
+    from hyperlax.plan import Machine, Program
+    from hyperlax.programs import Compiled
+
+log = logging.getLogger("hyperlax")
+
+TOP = 5
+SHOWN_NOTES = 5
 
 
 class Silent:
-    """Prints nothing; the interface every display follows."""
+    """Shows nothing; the calls every display answers, in the order a run makes them."""
 
-    def planned(self, spec, programs, machine, resumed) -> None: ...
-    def compiling(self, number, count) -> None: ...
-    def compiled(self, number, compiled) -> None: ...
-    def halved(self, needed_mb, limit_mb, lanes) -> None: ...
-    def update(self, lanes, seconds) -> None: ...
-    def evaluated(self, lane, score) -> None: ...
-    def diverged(self, lane, hyperparams) -> None: ...
-    def failed(self, number, error) -> None: ...
+    def planned(
+        self, spec: Experiment, programs: Sequence[Program], machine: Machine, resumed: bool
+    ) -> None:
+        """The plan is made; nothing has been compiled."""
+
+    def compiling(self, number: int, count: int) -> None:
+        """Program `number` of `count` is waited for."""
+
+    def compiled(self, number: int, compiled: Compiled) -> None:
+        """Program `number` starts to run."""
+
+    def halved(self, needed_mb: float, limit_mb: float, lanes: int) -> None:
+        """Fewer lanes run at once, because of memory."""
+
+    def update(self, lanes: Sequence[Lane], seconds: float) -> None:
+        """A segment has run."""
+
+    def evaluated(self, lane: Lane, score: float) -> None:
+        """A lane was evaluated."""
+
+    def diverged(self, lane: Lane, hyperparams: AbstractAgentHyperparams) -> None:
+        """A lane has diverged."""
+
+    def failed(self, number: int, error: Exception) -> None:
+        """A program could not be run; its lanes are lost."""
+
+    def close(self) -> None:
+        """The run is over, in whatever way."""
+
+
+class Lines(Silent):
+    """One plain line per event, through the `hyperlax` logger (and so into the log file)."""
+
+    def __init__(self):
+        self.total = 0
+        self.first_divergence = True
+
+    def planned(
+        self, spec: Experiment, programs: Sequence[Program], machine: Machine, resumed: bool
+    ) -> None:
+        settings = spec.settings
+        self.total = settings.total_timesteps
+        lanes = len(spec.trees) * settings.seeds
+        log.info(
+            "%s on %s: %d samples x %d seeds = %d lanes, %s steps each, %s protocol",
+            spec.recipe_name,
+            spec.env_name,
+            len(spec.trees),
+            settings.seeds,
+            lanes,
+            f"{settings.total_timesteps:,}",
+            settings.protocol,
+        )
+        for number, program in enumerate(programs):
+            log.info("program %d: %s", number + 1, _program_words(program, settings.seeds))
+        for note in spec.notes[:SHOWN_NOTES]:
+            log.info("note: %s", note)
+        if len(spec.notes) > SHOWN_NOTES:
+            log.info("note: %d more like this, all in the manifest", len(spec.notes) - SHOWN_NOTES)
+        if resumed:
+            log.info("resumed from the checkpoint")
+
+    def compiling(self, number: int, count: int) -> None:
+        log.info("compiling program %d of %d", number + 1, count)
+
+    def compiled(self, number: int, compiled: Compiled) -> None:
+        log.info(
+            "program %d ready: traced in %.1f s, compiled in %.1f s, %d lanes at once, %.1f MB each",
+            number + 1,
+            compiled.trace_seconds,
+            compiled.compile_seconds,
+            compiled.slots,
+            compiled.bytes_per_lane / 2**20,
+        )
+
+    def halved(self, needed_mb: float, limit_mb: float, lanes: int) -> None:
+        log.warning(
+            "%.0f MB needed, %.0f MB may be used: %d lanes at once instead; results are the same",
+            needed_mb,
+            limit_mb,
+            lanes,
+        )
+
+    def evaluated(self, lane: Lane, score: float) -> None:
+        log.info(
+            "lane %d (sample %d, seed %d) step %s of %s: return %.2f",
+            lane.lane,
+            lane.sample,
+            lane.seed,
+            f"{lane.env_steps:,}",
+            f"{self.total:,}",
+            score,
+        )
+
+    def diverged(self, lane: Lane, hyperparams: AbstractAgentHyperparams) -> None:
+        from hyperlax.hyperparams import values
+
+        log.warning("lane %d (sample %d, seed %d) diverged at step %s", lane.lane, lane.sample, lane.seed, lane.diverged_at)
+        if self.first_divergence:
+            self.first_divergence = False
+            log.warning("first divergence, hyperparameters: %s", values(hyperparams))
+
+    def failed(self, number: int, error: Exception) -> None:
+        log.error("program %d failed, its lanes are marked: %s", number + 1, error)
+
+
+class Live(Lines):
+    """A bar with speed and time left, and the best lanes so far, redrawn in place; the lines go to the log file."""
+
+    def __init__(self, console: Console):
+        super().__init__()
+        from rich.live import Live as RichLive
+        from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
+
+        self.console = console
+        self.bar = Progress(
+            TextColumn("{task.description}"),
+            BarColumn(bar_width=None),
+            TextColumn("{task.percentage:>3.0f} %"),
+            TextColumn("{task.fields[speed]}"),
+            TimeElapsedColumn(),
+            TextColumn("left"),
+            TimeRemainingColumn(),
+            console=console,
+        )
+        self.task = self.bar.add_task("planning", total=None, speed="")
+        self.scores: dict[int, tuple[float, Lane]] = {}
+        self.counts = ""
+        self.start: tuple[int, float] | None = None
+        self.display = RichLive(console=console, refresh_per_second=4, transient=True)
+
+    def planned(
+        self, spec: Experiment, programs: Sequence[Program], machine: Machine, resumed: bool
+    ) -> None:
+        super().planned(spec, programs, machine, resumed)
+        self.console.print(_plan_table(spec, programs))
+        for note in spec.notes[:SHOWN_NOTES]:
+            self.console.print(f"note: {note}", style="dim", highlight=False)
+        if len(spec.notes) > SHOWN_NOTES:
+            self.console.print(f"note: {len(spec.notes) - SHOWN_NOTES} more, all in the manifest", style="dim")
+        if resumed:
+            self.console.print("resumed from the checkpoint")
+        lanes = len(spec.trees) * spec.settings.seeds
+        self.bar.update(self.task, total=lanes * spec.settings.total_timesteps)
+        self.display.start()
+        self._draw()
+
+    def compiling(self, number: int, count: int) -> None:
+        super().compiling(number, count)
+        self.bar.update(self.task, description=f"compiling {number + 1}/{count}")
+        self._draw()
+
+    def compiled(self, number: int, compiled: Compiled) -> None:
+        super().compiled(number, compiled)
+        seconds = compiled.trace_seconds + compiled.compile_seconds
+        memory = compiled.bytes_per_lane / 2**20
+        self.console.print(
+            f"program {number + 1} compiled in {seconds:.1f} s: {compiled.slots} lanes at once, {memory:.1f} MB each",
+            highlight=False,
+        )
+        self.bar.update(self.task, description=f"training {number + 1}")
+        self._draw()
+
+    def update(self, lanes: Sequence[Lane], seconds: float) -> None:
+        steps = sum(min(lane.env_steps, self.total) if lane.status != "diverged" else self.total for lane in lanes)
+        taken = sum(lane.env_steps for lane in lanes)
+        if self.start is None:
+            self.start = (taken, seconds)
+        elapsed = seconds - self.start[1]
+        speed = f"{(taken - self.start[0]) / elapsed:,.0f} steps/s" if elapsed > 0.5 else ""
+        states = {s: sum(lane.status == s for lane in lanes) for s in ("done", "diverged", "pruned", "failed")}
+        self.counts = "  ".join(f"{n} {s}" for s, n in states.items() if n)
+        self.bar.update(self.task, completed=steps, speed=speed)
+        self._draw()
+
+    def evaluated(self, lane: Lane, score: float) -> None:
+        super().evaluated(lane, score)
+        self.scores[lane.lane] = (score, lane)
+
+    def diverged(self, lane: Lane, hyperparams: AbstractAgentHyperparams) -> None:
+        first = self.first_divergence
+        super().diverged(lane, hyperparams)
+        if first:
+            where = f"lane {lane.lane} (sample {lane.sample}, seed {lane.seed}), step {lane.diverged_at}"
+            self.console.print(f"first divergence: {where}; hyperparameters in the log", style="yellow")
+
+    def halved(self, needed_mb: float, limit_mb: float, lanes: int) -> None:
+        super().halved(needed_mb, limit_mb, lanes)
+        text = f"{needed_mb:.0f} MB needed, {limit_mb:.0f} MB may be used: {lanes} lanes at once instead"
+        self.console.print(text + "; results are the same", style="yellow", highlight=False)
+
+    def close(self) -> None:
+        self.display.stop()
+
+    def _draw(self) -> None:
+        from rich.console import Group
+
+        parts: list[RenderableType] = [self.bar]
+        if self.counts:
+            parts.append(self.counts)
+        if self.scores:
+            parts.append(self._top())
+        self.display.update(Group(*parts))
+
+    def _top(self) -> RenderableType:
+        from rich.table import Table
+
+        table = Table("sample", "seed", "step", "return", title=f"best {TOP} lanes at their latest evaluation")
+        best = sorted(self.scores.values(), key=lambda entry: -entry[0])
+        for score, lane in best[:TOP]:
+            table.add_row(str(lane.sample), str(lane.seed), f"{lane.env_steps:,}", f"{score:.2f}")
+        return table
+
+
+def _program_words(program: Program, seeds: int) -> str:
+    networks = ", ".join(
+        f"{name.removesuffix('.width')} {width}x{program.caps[name.replace('width', 'depth')]}"
+        for name, width in program.caps.items()
+        if name.endswith(".width")
+    )
+    return (
+        f"{len(program.samples) * seeds} lanes, up to {program.caps['num_envs']} envs, rollout "
+        f"{program.caps['rollout_length']}, minibatch {program.caps['minibatch']}, {networks}; "
+        f"predicted useful work {program.useful_share:.0%}"
+    )
+
+
+def _plan_table(spec: Experiment, programs: Sequence[Program]) -> RenderableType:
+    from rich.table import Table
+
+    settings = spec.settings
+    lanes = len(spec.trees) * settings.seeds
+    title = (
+        f"{spec.recipe_name} on {spec.env_name}: {len(spec.trees)} samples × {settings.seeds} seeds = {lanes} lanes, "
+        f"{settings.total_timesteps:,} steps each, {settings.protocol} protocol"
+    )
+    table = Table("program", "lanes", "envs", "rollout", "minibatch", "networks", "useful work", title=title)
+    for number, program in enumerate(programs):
+        caps = program.caps
+        networks = ", ".join(
+            f"{n.removesuffix('.width')} {w}×{caps[n.replace('width', 'depth')]}"
+            for n, w in caps.items()
+            if n.endswith(".width")
+        )
+        sizes = (caps["num_envs"], caps["rollout_length"], caps["minibatch"])
+        table.add_row(
+            str(number + 1),
+            str(len(program.samples) * settings.seeds),
+            *(f"≤ {s}" if len(program.samples) > 1 else str(s) for s in sizes),
+            networks,
+            f"{program.useful_share:.0%}",
+        )
+    return table
+
+
+def leaderboard_table(board: Any) -> RenderableType:
+    """The frame of `report.leaderboard` as a table: as many hyperparameters as fit, shortest names first."""
+    from rich.table import Table
+
+    table = Table(title="leaderboard: peak return, mean over the middle half of seeds, 95 % interval")
+    for name, justify in (("rank", "right"), ("sample", "right"), ("peak return", "right"), ("95 % interval", "right")):
+        table.add_column(name, justify=justify, no_wrap=True)
+    table.add_column("final", justify="right", no_wrap=True)
+    table.add_column("seeds", justify="right", no_wrap=True)
+    for row in board.iter_rows(named=True):
+        low, high = row["peak_low"], row["peak_high"]
+        interval = f"{low:.1f} … {high:.1f}" if low is not None else "one seed"
+        seeds = f"{row['seeds_done']}" + (f" ({row['seeds_diverged']} diverged)" if row["seeds_diverged"] else "")
+        table.add_row(
+            row["rank"], str(row["sample"]), _number(row["peak_return"]), interval, _number(row["final_return"]), seeds
+        )
+    return table
+
+
+def _number(value: float | None) -> str:
+    return "–" if value is None else f"{value:.1f}"

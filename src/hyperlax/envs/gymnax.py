@@ -25,12 +25,10 @@ SHORT_NAMES = {
     "reacher": "Reacher-misc",
     "swimmer": "Swimmer-misc",
     "point_robot": "PointRobot-misc",
-    "pong": "Pong-misc",
     "gaussian_bandit": "GaussianBandit-misc",
     "bernoulli_bandit": "BernoulliBandit-misc",
     "meta_maze": "MetaMaze-misc",
     "four_rooms": "FourRooms-misc",
-    "simple_bandit": "SimpleBandit-bsuite",
     "discounting_chain": "DiscountingChain-bsuite",
     "memory_chain": "MemoryChain-bsuite",
     "umbrella_chain": "UmbrellaChain-bsuite",
@@ -62,8 +60,9 @@ class GymnaxEnv(AbstractEnv):
                 f"known: {', '.join(sorted('gymnax.' + n for n in SHORT_NAMES))}, and every gymnax id"
             )
         self.gymnax_id = known[name]
-        env, params = gymnax.make(self.gymnax_id)
-        shape = env.observation_space(params).shape
+        with _gymnax_promotion():
+            env, params = gymnax.make(self.gymnax_id)
+            shape = env.observation_space(params).shape
         if len(shape) != 1:
             raise ValueError(f"gymnax.{name} observes an array of shape {shape}; only vectors are supported")
         self._env = env

@@ -1,0 +1,379 @@
+"""The command line: parses, calls the Python API, prints. Nothing heavy is imported before it is needed."""
+
+from __future__ import annotations
+
+import hashlib
+import logging
+import os
+import platform
+import re
+import shutil
+import sys
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+from cyclopts import App, Parameter
+
+USAGE, FAILED, INTERRUPTED, OUT_OF_TIME = 2, 1, 130, 75
+
+app = App(
+    name="hyperlax",
+    help="Many reinforcement learning experiments in one compiled program.",
+    help_epilogue="Recipes and environments: `hyperlax list`. Exit codes: 0 done, 1 some lanes failed, 2 usage, "
+    "75 out of time and 130 interrupted, both with the state saved.",
+    version_flags=["--version"],
+)
+
+
+@Parameter(name="*")
+@dataclass
+class Common:
+    """Flags that every training command has."""
+
+    algo_and_network_config: str = "ppo_mlp"
+    "Recipe: <algorithm>_<network>, a dotted name under configs/, or file.py:name."
+    env_config: str = "gymnax.pendulum"
+    "Environment: <framework>.<name>."
+    run_length_modifier: str = "default"
+    "quick, default, long, runtime_benchmark, or a number of environment steps."
+    output_root: Path | None = None
+    "Results go to <output-root>/<recipe>/<environment>. [default: ./results/<command>]"
+    seed: int = 42
+    "Seeds the sampler and training."
+    seeds: int | None = None
+    "Lanes per sample."
+    total_timesteps: int | None = None
+    "Environment steps per lane."
+    set_: Annotated[list[str] | None, Parameter(name="--set", negative="")] = None
+    "path=value: fixes a hyperparameter or training setting; repeatable."
+    protocol: Literal["corrected", "published"] = "corrected"
+    "The right way, or exactly as the published results were made."
+    device: Literal["auto", "cpu", "gpu"] = "auto"
+    "Where to run."
+    eval_at_start: bool = False
+    "Also evaluate before training."
+    save_policies: Literal["best", "all", "none"] = "best"
+    "Which trained policies to keep."
+    hparam_batch_size: int | None = None
+    "Most lanes in training at once. [default: what the machine has use and memory for]"
+    group_by_structural_hparams: bool = False
+    "One program for every distinct set of sizes: no padding, more compilation."
+    resume: bool = False
+    "Continue the experiment in the output folder."
+    resume_from: Path | None = None
+    "Continue the experiment in this folder."
+    log_level: Literal["DEBUG", "INFO", "WARNING", "ERROR"] = "INFO"
+    "What the terminal shows."
+    save_logs: bool = True
+    "Write hyperlax.log into the experiment's folder."
+
+
+SamplingMethod = Literal["qmc_sobol", "random", "latin_hypercube", "halton", "grid"]
+ExperimentType = Literal["independent_samples", "sobol_matrices_A_B_AB"]
+
+
+@app.command
+def run_single_hp(*, common: Common = Common()) -> int:  # noqa: B008
+    """Train one experiment with the recipe's default hyperparameters."""
+    return _train("run-single-hp", common, {})
+
+
+@app.command
+def sweep_hp_samples(
+    *,
+    common: Common = Common(),  # noqa: B008
+    num_samples: int = 8,
+    sampling_method: SamplingMethod = "qmc_sobol",
+    load_hyperparams: Path | None = None,
+    experiment_type: ExperimentType = "independent_samples",
+    omit_ab: bool = False,
+    sequential: bool = False,
+) -> int:
+    """Draw hyperparameter samples and train all of them, with all their seeds, as lanes of few programs.
+
+    Parameters
+    ----------
+    num_samples
+        Samples to draw.
+    sampling_method
+        How to draw them.
+    load_hyperparams
+        Train the samples in this csv, json or parquet file instead of drawing any.
+    experiment_type
+        Independent samples, or the matrices of a variance-based sensitivity analysis.
+    omit_ab
+        Draw the matrices A and B only.
+    sequential
+        One lane at a time, for comparison: the same numbers, slower.
+    """
+    design = {
+        "num_samples": num_samples,
+        "sampling_method": sampling_method,
+        "experiment_type": experiment_type,
+        "omit_ab": omit_ab,
+        "samples": load_hyperparams,
+    }
+    return _train("sweep-hp-samples", common, design, sequential)
+
+
+@app.command
+def generate_hp_samples(
+    *,
+    algo_and_network_config: str = "ppo_mlp",
+    num_samples: int = 256,
+    output_file: Path = Path("hyperparam_samples.csv"),
+    sampling_method: SamplingMethod = "qmc_sobol",
+    experiment_type: ExperimentType = "independent_samples",
+    omit_ab: bool = False,
+    seed: int = 42,
+) -> int:
+    """Write hyperparameter samples to a csv, json or parquet file; trains nothing."""
+    import polars as pl
+
+    from hyperlax import samplers
+    from hyperlax.recipes import resolve
+
+    if output_file.suffix not in (".csv", ".json", ".parquet"):
+        raise ValueError(f"--output-file {output_file} must end in .csv, .json or .parquet")
+    if output_file.exists():
+        raise ValueError(f"{output_file} exists; remove it or choose another --output-file")
+    space = resolve(algo_and_network_config).search_space()
+    if experiment_type == "sobol_matrices_A_B_AB":
+        rows = samplers.saltelli(space, num_samples, seed, omit_ab)
+    else:
+        rows = samplers.design(space, num_samples, sampling_method, seed)
+    frame = pl.DataFrame([{"sample": i, **row} for i, row in enumerate(rows)], infer_schema_length=None)
+    output_file.parent.mkdir(parents=True, exist_ok=True)
+    {".csv": frame.write_csv, ".json": frame.write_json, ".parquet": frame.write_parquet}[output_file.suffix](output_file)
+    print(f"{len(rows)} samples of {len(frame.columns) - 1} columns written to {output_file}")
+    return 0
+
+
+@app.command
+def plot_benchmark(
+    *,
+    results_dir_to_plot: Path,
+    format: Annotated[str, Parameter(name="--format")] = "html",
+) -> int:
+    """Write the report (and images) of every experiment in a folder, finished or still running.
+
+    Parameters
+    ----------
+    results_dir_to_plot
+        An experiment's folder, or any folder above some.
+    format
+        What to write, separated by commas: html, png, svg, pdf.
+    """
+    formats = [f.strip() for f in format.split(",")]
+    if wrong := [f for f in formats if f not in ("html", "png", "svg", "pdf")]:
+        raise ValueError(f"--format knows html, png, svg and pdf; got {', '.join(wrong)}")
+    folders = sorted(p.parent for p in results_dir_to_plot.rglob("manifest.json"))
+    if not folders:
+        raise ValueError(f"no experiment found in {results_dir_to_plot}")
+    from hyperlax import store
+    from hyperlax.report import export_charts, write_report
+
+    for folder in folders:
+        results = store.read(folder)
+        if "html" in formats:
+            print(write_report(results, folder / "report.html"))
+        if images := [f for f in formats if f != "html"]:
+            for path in export_charts(results, folder / "charts", formats=tuple(images)):
+                print(path)
+    return 0
+
+
+@app.command(name="list")
+def list_names() -> int:
+    """Recipes and environments that can be named."""
+    from hyperlax import recipes
+    from hyperlax.envs import FRAMEWORKS
+    from hyperlax.envs.gymnax import SHORT_NAMES
+
+    print("recipes")
+    for name in recipes.names():
+        print(f"  {name}")
+    print(f"environments ({', '.join(FRAMEWORKS)}; every gymnax id works as well)")
+    for name in sorted(SHORT_NAMES):
+        print(f"  gymnax.{name}")
+    return 0
+
+
+def main(argv: list[str] | None = None) -> None:
+    """Entry point of `hyperlax` and `python -m hyperlax`; exits with the codes of the module's help."""
+    tokens = _booleans(sys.argv[1:] if argv is None else argv)
+    try:
+        code = app(tokens, exit_on_error=True, result_action="return_value")
+    except (ValueError, FileNotFoundError) as error:
+        print(f"error: {error}", file=sys.stderr)
+        code = USAGE
+    except SystemExit as error:
+        code = USAGE if error.code == 1 else error.code
+    sys.exit(code or 0)
+
+
+def _booleans(tokens: list[str]) -> list[str]:
+    """`--flag True` as `--flag=True`, which is how it has always been typed."""
+    joined: list[str] = []
+    for token in tokens:
+        if token in ("True", "False") and joined and re.fullmatch(r"--[a-z][a-z-]*", joined[-1]):
+            joined[-1] += f"={token}"
+        else:
+            joined.append(token)
+    return joined
+
+
+def _train(command: str, common: Common, design: dict[str, Any], sequential: bool = False) -> int:
+    """Prepares, runs, reports; returns the exit code."""
+    _start_jax(common.device)
+    from hyperlax import sweep as sweeps
+    from hyperlax.runner import Interrupted
+
+    spec = sweeps.prepare(
+        common.algo_and_network_config,
+        common.env_config,
+        **design,
+        set=_assignments(common.set_ or []),
+        run_length_modifier=common.run_length_modifier,
+        seed=common.seed,
+        seeds=common.seeds,
+        total_timesteps=common.total_timesteps,
+        protocol=common.protocol,
+        eval_at_start=common.eval_at_start or None,
+    )
+    resume = common.resume or common.resume_from is not None
+    folder = _folder(command, common)
+    sweeps.check_folder(spec, folder, resume)
+    display = _display(common, folder)
+    try:
+        results = sweeps.run(
+            spec,
+            folder=folder,
+            resume=resume,
+            lanes_per_program=common.hparam_batch_size,
+            sequential=sequential,
+            group_by_sizes=common.group_by_structural_hparams,
+            save_policies=common.save_policies,
+            progress=display,
+            command=["hyperlax", *sys.argv[1:]],
+        )
+    except Interrupted as stopped:
+        import signal
+
+        display.close()
+        print(f"{stopped}; state saved, continue with --resume", file=sys.stderr)
+        return INTERRUPTED if stopped.signum == signal.SIGINT else OUT_OF_TIME
+    finally:
+        display.close()
+    return _conclude(results, folder)
+
+
+def _conclude(results: Any, folder: Path) -> int:
+    """Writes the report, prints the leaderboard, and says what to do next."""
+    from rich.console import Console
+
+    from hyperlax.report import leaderboard, write_report
+    from hyperlax.terminal import leaderboard_table
+
+    report = write_report(results, folder / "report.html")
+    console = Console(highlight=False)
+    if results.curves.height:
+        console.print(leaderboard_table(leaderboard(results)))
+    lanes = results.lanes["status"]
+    counts = {s: int((lanes == s).sum()) for s in ("done", "diverged", "pruned", "failed")}
+    console.print(", ".join(f"{n} {s}" for s, n in counts.items() if n) + f" in {results.manifest['timings']['wall_seconds']:.1f} s")
+    if counts["diverged"] == len(lanes):
+        console.print("every lane diverged: try smaller learning rates (--set actor_lr=1e-4)", style="yellow")
+    console.print(f"report: {report}", soft_wrap=True)
+    console.print(f"next: hyperlax plot-benchmark --results-dir-to-plot {folder} --format png", soft_wrap=True)
+    if counts["failed"]:
+        for lane, error in results.manifest["timings"]["errors"].items():
+            print(f"lane {lane} failed: {error}", file=sys.stderr)
+        return FAILED
+    return 0
+
+
+def _assignments(pairs: list[str]) -> dict[str, str]:
+    assigned = {}
+    for pair in pairs:
+        path, equals, value = pair.partition("=")
+        if not equals:
+            raise ValueError(f"--set needs path=value, got {pair!r}")
+        assigned[path.strip()] = value.strip()
+    return assigned
+
+
+def _folder(command: str, common: Common) -> Path:
+    root = common.resume_from or common.output_root or Path("results") / command
+    if (root / "manifest.json").exists():
+        return root
+    if common.resume_from is not None and not root.is_dir():
+        raise FileNotFoundError(f"nothing to resume: {root} does not exist")
+    recipe = re.sub(r"[^A-Za-z0-9_.-]+", "_", common.algo_and_network_config)
+    return root / recipe / common.env_config.replace(":", ".")
+
+
+def _display(common: Common, folder: Path) -> Any:
+    """The display that fits the terminal, and the log file."""
+    from rich.console import Console
+
+    from hyperlax.terminal import Lines, Live
+
+    logger = logging.getLogger("hyperlax")
+    logger.setLevel(logging.DEBUG)
+    logger.handlers.clear()
+    logger.propagate = False
+    if common.save_logs:
+        folder.mkdir(parents=True, exist_ok=True)
+        file = logging.FileHandler(folder / "hyperlax.log")
+        file.setFormatter(logging.Formatter("%(asctime)s %(levelname)s %(message)s"))
+        logger.addHandler(file)
+    console = Console(highlight=False)
+    if console.is_terminal and common.log_level in ("DEBUG", "INFO"):
+        return Live(console)
+    plain = logging.StreamHandler(sys.stdout)
+    plain.setLevel(common.log_level)
+    plain.setFormatter(logging.Formatter("[%(asctime)s] %(message)s", "%H:%M:%S"))
+    logger.addHandler(plain)
+    return Lines()
+
+
+def _start_jax(device: str) -> None:
+    """Chooses the platform and the compilation cache, and one CPU device per core."""
+    if device != "auto":
+        os.environ["JAX_PLATFORMS"] = {"cpu": "cpu", "gpu": "cuda"}[device]
+    import jax
+
+    from hyperlax.experiment import usable_cores
+
+    jax.config.update("jax_num_cpu_devices", usable_cores())
+    if (cache := _cache_folder()) is not None:
+        jax.config.update("jax_compilation_cache_dir", str(cache))
+        jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.3)
+    try:
+        platform_name = jax.default_backend()
+    except RuntimeError as error:
+        raise ValueError(f"--device {device}: jax finds no such device ({error}); use --device auto") from None
+    if platform_name == "cpu" and device == "auto" and shutil.which("nvidia-smi"):
+        print(
+            'WARNING: this machine has an NVIDIA GPU but jax sees none; install it with pip install "hyperlax[cuda13]". '
+            "Continuing on the CPU.",
+            file=sys.stderr,
+        )
+
+
+def _cache_folder() -> Path | None:
+    """Where compiled programs are kept between runs; `HYPERLAX_CACHE_DIR` moves it, and turns it off when empty."""
+    if "JAX_COMPILATION_CACHE_DIR" in os.environ:
+        return None
+    chosen = os.environ.get("HYPERLAX_CACHE_DIR")
+    if chosen == "":
+        return None
+    if chosen:
+        return Path(chosen)
+    base = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache")
+    from hyperlax.experiment import processor
+
+    kind = hashlib.sha256(f"{processor()} {platform.machine()}".encode()).hexdigest()[:8]
+    return base / "hyperlax" / f"compiled-{kind}"
