@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import math
 from abc import ABC, abstractmethod
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -43,8 +43,8 @@ class Space(ABC):
 class Uniform(Space):
     """Uniform on [low, high]."""
 
-    low: float
-    high: float
+    low: int | float
+    high: int | float
 
     def __post_init__(self):
         if not self.low < self.high:
@@ -68,8 +68,8 @@ class Uniform(Space):
 class LogUniform(Space):
     """Uniform in the logarithm on [low, high], 0 < low."""
 
-    low: float
-    high: float
+    low: int | float
+    high: int | float
     log: bool = True
 
     def __post_init__(self):
@@ -168,8 +168,8 @@ class Joint(Space):
         return {"type": "joint", "paths": list(self.paths), "choices": [list(c) for c in self.choices]}
 
 
-def decode(space: Mapping[str, Space], point: Sequence[float]) -> dict[str, Any]:
-    """The hyperparameters at `point` of the unit cube, one coordinate per entry of `space`, joints resolved."""
+def decode(space: Mapping[str, Space], point: Iterable[float]) -> dict[str, Any]:
+    """The hyperparameters at `point` of the unit cube, one per entry of `space`, joints resolved."""
     values: dict[str, Any] = {}
     for (path, dimension), u in zip(space.items(), point, strict=True):
         value = dimension.ppf(float(u))
@@ -184,6 +184,6 @@ def _is_number(value: Any) -> bool:
     return isinstance(value, (int, float)) and not isinstance(value, bool)
 
 
-def _within(value: float, low: float, high: float) -> bool:
+def _within(value: int | float, low: int | float, high: int | float) -> bool:
     slack = 1e-6 * max(abs(low), abs(high))
     return low - slack <= value <= high + slack

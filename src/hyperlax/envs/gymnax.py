@@ -103,7 +103,8 @@ def _action_space(space: Any) -> ActionSpace:
 
 def _strong(state: Any) -> Any:
     """Python scalars and weakly typed leaves as arrays of fixed dtype, so that a loop can carry them."""
-    return jax.tree.map(lambda x: jnp.asarray(x, jnp.result_type(x)) + jnp.zeros((), jnp.result_type(x)), state)
+    strong = lambda x, dtype: jnp.asarray(x, dtype) + jnp.zeros((), dtype)  # noqa: E731
+    return jax.tree.map(lambda x: strong(x, jnp.result_type(x)), state)
 
 
 def short_name(gymnax_id: str) -> str:

@@ -22,7 +22,8 @@ Points = Float64[np.ndarray, "samples dimensions"]
 def sobol(space: Mapping[str, Space], n: int, seed: int) -> Points:
     """The first `n` points of a scrambled Sobol sequence (Owen 1998); a prefix of every longer design."""
     power = math.ceil(math.log2(max(n, 1)))
-    return qmc.Sobol(len(space), scramble=True, rng=np.random.default_rng(seed)).random_base2(power)[:n]
+    # `seed=`, not `rng=`: from a Generator scipy spawns another one, which is not the published design
+    return qmc.Sobol(len(space), scramble=True, seed=seed).random_base2(power)[:n]  # pyright: ignore[reportCallIssue]
 
 
 def uniform(space: Mapping[str, Space], n: int, seed: int) -> Points:
@@ -134,7 +135,10 @@ def _grid(space: Mapping[str, Space], n: int) -> list[dict[str, Any]]:
         grown = False
         for name in space:
             more = {**levels, name: levels[name] + 1}
-            if len(_levels(space[name], more[name])) > len(_levels(space[name], levels[name])) and count(more) <= n:
+            if (
+                len(_levels(space[name], more[name])) > len(_levels(space[name], levels[name]))
+                and count(more) <= n
+            ):
                 levels, grown = more, True
     rows: list[dict[str, Any]] = [{}]
     for name, dimension in space.items():
