@@ -1,0 +1,127 @@
+"""Recipes: found by name, and valid search spaces."""
+
+from __future__ import annotations
+
+import pytest
+
+from hyperlax import recipes
+from hyperlax.hyperparams import assign, fields, values
+from hyperlax.recipes import Recipe, names, network_fields, resolve
+from hyperlax.samplers import design
+from hyperlax.settings import Settings
+from hyperlax.spaces import Choice, Integers, Joint, LogUniform, Uniform
+
+BENCHMARKED = "benchmarked.01_static_qmc_sampling_S64.ppo_mlp"
+
+
+@pytest.mark.parametrize("name", names())
+def test_every_recipe_can_be_searched(name):
+    recipe = resolve(name)
+    defaults = recipe.hyperparams()
+    paths = [f.path for f in fields(defaults)]
+    space = recipe.search_space()
+    drawn = design(space, 4, "qmc_sobol", 0)
+    for sample in drawn:
+        assert set(sample) <= set(paths)
+        assert values(assign(defaults, sample)) == pytest.approx({**values(defaults), **sample})
+    Settings().updated(recipe.settings)
+    assert recipe.with_space(recipe.quick).search_space()
+
+
+def test_the_benchmarked_space_has_the_published_dimensions():
+    space = resolve(BENCHMARKED).search_space()
+    assert len(space) == 21
+    assert list(space)[:3] == ["actor.width+actor.depth", "actor.layer_norm", "actor.activation"]
+    assert list(space)[6:8] == ["actor_lr", "critic_lr"]
+
+
+def test_dimensions_follow_the_hyperparameter_tree_not_the_recipe():
+    recipe = Recipe("ppo", "mlp", {"gamma": Uniform(0, 1), "actor_lr": Uniform(0, 1)}, only=True)
+    assert list(recipe.search_space()) == ["actor_lr", "gamma"]
+
+
+def test_a_recipe_overrides_fixes_and_keeps():
+    recipe = Recipe("ppo", "mlp", {"gamma": 0.5, "actor.width": Choice(8, 16)})
+    space = recipe.search_space()
+    assert "gamma" not in space
+    assert space["actor.width"] == Choice(8, 16)
+    assert space["critic.width"] == Choice(32, 64, 128)
+    assert values(recipe.hyperparams())["gamma"] == 0.5
+    assert "loss_reduction" not in space, "a hyperparameter without a space stays fixed"
+
+
+def test_only_searches_nothing_else():
+    recipe = Recipe("ppo", "mlp", {"gamma": Uniform(0.9, 0.99), "actor_lr": 1e-3}, only=True)
+    assert recipe.search_space() == {"gamma": Uniform(0.9, 0.99)}
+
+
+def test_with_space_splits_a_joint_whose_value_is_overridden():
+    joint = Joint(("actor.width", "actor.depth"), (32, 1), (64, 2), (32, 3))
+    changed = Recipe("ppo", "mlp", {"layers": joint}, only=True).with_space({"actor.depth": Integers(1, 4)})
+    assert changed.search_space() == {"actor.width": Choice(32, 64), "actor.depth": Integers(1, 4)}
+
+
+def test_with_space_splits_a_joint_whose_value_is_fixed():
+    joint = Joint(("actor.width", "actor.depth"), (32, 1), (64, 2))
+    changed = Recipe("ppo", "mlp", {"layers": joint}, only=True).with_space({"actor.width": 7})
+    assert changed.search_space() == {"actor.depth": Choice(1, 2)}
+    assert values(changed.hyperparams())["actor.width"] == 7
+
+
+def test_with_space_leaves_the_recipe_alone():
+    recipe = resolve(BENCHMARKED)
+    before = recipe.search_space()
+    recipe.with_space({"actor.width": 8, "gamma": LogUniform(0.1, 0.9)})
+    assert recipe.search_space() == before
+
+
+@pytest.mark.parametrize(
+    "space",
+    [
+        {"actor.widht": Choice(8, 16)},
+        {"layers": Joint(("actor.widht", "actor.depth"), (8, 1), (16, 2))},
+    ],
+)
+def test_an_unknown_hyperparameter_names_the_nearest(space):
+    with pytest.raises(ValueError, match=r'"actor\.widht"; did you mean "actor\.width"'):
+        Recipe("ppo", "mlp", space).search_space()
+
+
+def test_an_unknown_fixed_hyperparameter_names_the_nearest():
+    with pytest.raises(ValueError, match=r'did you mean "actor\.width"'):
+        Recipe("ppo", "mlp", {"actor.widht": 8}).hyperparams()
+
+
+@pytest.mark.parametrize(
+    ("name", "nearest"),
+    [
+        ("ppo_mpl", "ppo_mlp"),
+        ("ppo_vec_mpl", "ppo_vec_mlp"),
+        ("benchmarked.01_static_qmc_sampling_S64.ppo_mpl", "ppo_mlp"),
+    ],
+)
+def test_an_unknown_recipe_names_the_nearest(name, nearest):
+    with pytest.raises(ValueError, match=f'unknown recipe "{name}"; did you mean "{nearest}"'):
+        resolve(name)
+
+
+def test_a_recipe_file_of_ones_own(tmp_path):
+    path = tmp_path / "mine.py"
+    path.write_text(
+        "from hyperlax import Recipe\nRECIPES = {'small': Recipe('ppo', 'mlp', {'gamma': 0.5})}\n"
+    )
+    assert resolve(f"{path}:small") == resolve(str(path)) == Recipe("ppo", "mlp", {"gamma": 0.5})
+    with pytest.raises(ValueError, match='did you mean "small"'):
+        resolve(f"{path}:smal")
+
+
+def test_recipe_files_that_are_missing_or_hold_none_are_refused(tmp_path):
+    with pytest.raises(ValueError, match="does not exist"):
+        resolve(str(tmp_path / "none.py:x"))
+    (tmp_path / "empty.py").write_text("x = 1\n")
+    with pytest.raises(ValueError, match="defines no RECIPES"):
+        resolve(str(tmp_path / "empty.py:x"))
+
+
+def test_networks_of_an_algorithm_are_its_nested_hyperparameters():
+    assert network_fields(recipes.AGENTS["ppo"]) == ["actor", "critic"]
