@@ -12,7 +12,8 @@ from hyperlax.envs.base import AbstractEnv
 from hyperlax.networks.base import Sizes
 
 MAX_PROGRAMS = 8
-LEAST_USEFUL = 0.7
+WORTH_OPTIMISING = 1.0
+"""Predicted seconds of running from which optimised code pays for its compilation."""
 
 
 @dataclass(frozen=True)
@@ -43,6 +44,7 @@ class Program:
     caps: dict[str, Any]
     useful_share: float
     cycle_work: dict[int, float]
+    effort: str = "full"
 
     def describe(self) -> dict[str, Any]:
         """JSON-ready: caps with branches as sorted lists."""
@@ -50,12 +52,14 @@ class Program:
             "samples": list(self.samples),
             "caps": {k: sorted(v) if isinstance(v, frozenset) else v for k, v in self.caps.items()},
             "useful_share": round(self.useful_share, 4),
+            "effort": self.effort,
         }
 
     @property
     def key(self) -> str:
         """Equal for programs that compile to the same thing."""
-        return json.dumps(self.describe()["caps"], sort_keys=True, default=str)
+        about = self.describe()
+        return json.dumps([about["caps"], about["effort"]], sort_keys=True, default=str)
 
 
 def plan(
@@ -91,7 +95,7 @@ def plan(
     else:
         groups = _merge_groups(_by_architecture(sizes), seconds, max_programs)
     runs = [seeds * c for c in cycles]
-    programs = [_program(members, sizes, runs, prototype, env) for members in groups]
+    programs = [_program(members, sizes, runs, prototype, env, machine) for members in groups]
     return sorted(programs, key=lambda p: -sum(p.cycle_work[i] * cycles[i] for i in p.samples))
 
 
@@ -130,11 +134,18 @@ def _merge_groups(groups: list[tuple[int, ...]], seconds: Any, max_programs: int
 
 
 def _program(
-    members: tuple[int, ...], sizes: Sequence[Sizes], cycles: Sequence[int], prototype: Any, env: AbstractEnv
+    members: tuple[int, ...],
+    sizes: Sequence[Sizes],
+    cycles: Sequence[int],
+    prototype: Any,
+    env: AbstractEnv,
+    machine: Machine,
 ) -> Program:
     members = tuple(sorted(members))
     caps = prototype.capacities([sizes[i] for i in members], [cycles[i] for i in members], env)
     performed = {i: prototype.work(sizes[i], caps, env)[0] for i in members}
     useful = {i: prototype.work(sizes[i], prototype.capacities([sizes[i]], [cycles[i]], env), env)[0] for i in members}
-    share = sum(useful[i] * cycles[i] for i in members) / sum(performed[i] * cycles[i] for i in members)
-    return Program(members, caps, min(share, 1.0), performed)
+    total = sum(performed[i] * cycles[i] for i in members)
+    share = sum(useful[i] * cycles[i] for i in members) / total
+    effort = "low" if total / machine.rate / machine.devices < WORTH_OPTIMISING else "full"
+    return Program(members, caps, min(share, 1.0), performed, effort)

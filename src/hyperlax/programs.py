@@ -5,6 +5,7 @@ from __future__ import annotations
 import threading
 import time
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import Any
 
@@ -24,17 +25,24 @@ from hyperlax.plan import Program
 from hyperlax.rollout import evaluate
 from hyperlax.train import TrainState
 
-CPU_OPTIONS = {"xla_cpu_prefer_vector_width": 512}
-"""Wider vectors than LLVM's default: 5-10 % more throughput where the processor has them, harmless elsewhere."""
+CPU_OPTIONS = {
+    "full": {"xla_cpu_prefer_vector_width": 512},
+    "low": {"xla_backend_optimization_level": 0, "xla_cpu_use_fusion_emitters": False},
+}
+"""XLA options by compilation effort.
+
+`full`: wider vectors than LLVM's default give 5-10 % more throughput where the processor has them, and cost
+nothing elsewhere. `low` compiles four times faster into slower code, for programs that hardly run.
+"""
 
 _trace_lock = threading.Lock()
 
 
 @dataclass
 class Orders:
-    """What each slot is to do next; arrays have one entry per slot.
+    """What is to be started; arrays have one entry per slot.
 
-    A `fresh` slot first becomes a new lane of `hp`, `key`, `init_key` and `total_steps`.
+    A `fresh` slot becomes a new lane of `hp`, `key`, `init_key` and `total_steps`.
     """
 
     hp: Any
@@ -42,18 +50,18 @@ class Orders:
     init_key: np.ndarray
     total_steps: np.ndarray
     fresh: np.ndarray
-    cycles: np.ndarray
 
     def arrays(self) -> tuple:
-        return self.hp, self.key, self.init_key, self.total_steps, self.fresh, self.cycles
+        return self.hp, self.key, self.init_key, self.total_steps, self.fresh
 
 
 @dataclass
 class Compiled:
-    """A program ready to run: `train` and `evaluate` take and return the state of all slots."""
+    """A program ready to run: `start`, `train` and `evaluate` take and return the state of all slots."""
 
     slots: int
     train: Callable[..., TrainState]
+    start: Callable[..., TrainState]
     evaluate: Callable[..., tuple]
     state_like: TrainState
     sharding: NamedSharding
@@ -79,7 +87,7 @@ def lane_specs(hp: AbstractAgentHyperparams) -> tuple:
     scalar = jax.ShapeDtypeStruct((), jnp.int32)
     key = jax.ShapeDtypeStruct((2,), jnp.uint32)
     hp_spec = jax.tree.map(lambda x: jax.ShapeDtypeStruct(np.shape(x), np.asarray(x).dtype), hp)
-    return hp_spec, key, key, scalar, jax.ShapeDtypeStruct((), jnp.bool_), scalar
+    return hp_spec, key, key, scalar, jax.ShapeDtypeStruct((), jnp.bool_)
 
 
 def state_like(hp: AbstractAgentHyperparams, env: AbstractEnv, caps: Any) -> TrainState:
@@ -101,10 +109,11 @@ def compile_program(
     mesh = Mesh(np.array(devices), (LANES,))
     like = state_like(hp, env, caps)
 
-    def train_lane(state: TrainState, hp: Any, key: Any, init_key: Any, total: Any, fresh: Any, cycles: Any) -> TrainState:
-        state = lane_cond(
-            fresh, lambda s: train.start(hp, env, caps, total, key=key, init_key=init_key), lambda s: s, state
-        )
+    def start_lane(state: TrainState, hp: Any, key: Any, init_key: Any, total: Any, fresh: Any) -> TrainState:
+        new = lambda s: train.start(hp, env, caps, total, key=key, init_key=init_key)  # noqa: E731
+        return lane_cond(fresh, new, lambda s: s, state)
+
+    def train_lane(state: TrainState, cycles: Any) -> TrainState:
         return train.segment(state, env, caps, cycles)
 
     def evaluate_lane(state: TrainState, due: Any) -> tuple:
@@ -117,31 +126,22 @@ def compile_program(
     sharding = NamedSharding(mesh, PartitionSpec(LANES))
     batch = lambda x: jax.ShapeDtypeStruct((slots, *x.shape), x.dtype, sharding=sharding)  # noqa: E731
     states, orders = jax.tree.map(batch, like), jax.tree.map(batch, lane_specs(hp))
-    due = batch(jax.ShapeDtypeStruct((), jnp.bool_))
+    due, cycles = (batch(jax.ShapeDtypeStruct((), d)) for d in (jnp.bool_, jnp.int32))
     began = time.perf_counter()
     with _trace_lock:
         lowered = [
-            _sharded(train_lane, mesh, per_device).lower(states, *orders),
+            _sharded(train_lane, mesh, per_device).lower(states, cycles),
+            _sharded(start_lane, mesh, per_device).lower(states, *orders),
             _sharded(evaluate_lane, mesh, per_device).lower(states, due),
         ]
     traced = time.perf_counter()
-    options: dict[str, Any] = dict(CPU_OPTIONS) if devices[0].platform == "cpu" else {}
-    results: list[Any] = [None, None]
-
-    def build(i: int) -> None:
-        results[i] = lowered[i].compile(compiler_options=options)
-
-    other = threading.Thread(target=build, args=(1,))
-    other.start()
-    build(0)
-    other.join()
-    if results[1] is None:
-        build(1)
+    options: dict[str, Any] = dict(CPU_OPTIONS[program.effort]) if devices[0].platform == "cpu" else {}
+    with ThreadPoolExecutor(len(lowered)) as pool:
+        results = list(pool.map(lambda low: low.compile(compiler_options=options), lowered))
     compiled = time.perf_counter()
     return Compiled(
         slots,
-        results[0],
-        results[1],
+        *results,
         like,
         sharding,
         traced - began,
@@ -185,5 +185,4 @@ def blank_orders(hp: AbstractAgentHyperparams, slots: int) -> Orders:
         init_key=np.zeros((slots, 2), np.uint32),
         total_steps=np.ones(slots, np.int32),
         fresh=np.zeros(slots, bool),
-        cycles=np.zeros(slots, np.int32),
     )

@@ -352,21 +352,23 @@ class Slots:
             left[slot] = -(-steps // self.runner.cycle_steps(lane))
             cost[slot] = self.work[lane.sample]
         share = min([left[s] * cost[s] for s in left if left[s]] + [self.segment * self.rate])
-        self.orders.cycles[:] = 0
+        cycles = np.zeros(self.compiled.slots, np.int32)
         for slot in left:
-            self.orders.cycles[slot] = min(left[slot], max(1, round(share / cost[slot])))
+            cycles[slot] = min(left[slot], max(1, round(share / cost[slot])))
+        if self.orders.fresh.any():
+            self.device_state = self.compiled.start(self.device_state, *self.orders.arrays())
+            self.orders.fresh[:] = False
         began = time.perf_counter()
-        self.device_state = self.compiled.train(self.device_state, *self.orders.arrays())
+        self.device_state = self.compiled.train(self.device_state, cycles)
         steps, gradients, diverged = (
             np.asarray(x)
             for x in (self.device_state.env_steps, self.device_state.gradient_steps, self.device_state.diverged_at)
         )
         seconds = time.perf_counter() - began
-        planned = max((self.orders.cycles[s] * cost[s] for s in left), default=0)
-        if planned and not self.orders.fresh.any():
+        planned = max((cycles[s] * cost[s] for s in left), default=0)
+        if planned:
             self.rate = 0.5 * self.rate + 0.5 * planned / seconds
             self.segment = min(SEGMENT_SECONDS, 2 * self.segment)
-        self.orders.fresh[:] = False
         for slot, lane in busy:
             lane.env_steps, lane.gradient_steps = int(steps[slot]), int(gradients[slot])
             if diverged[slot] != NEVER:

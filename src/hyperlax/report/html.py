@@ -11,6 +11,8 @@ from typing import Any
 
 import polars as pl
 
+from altair.utils.schemapi import debug_mode
+
 from hyperlax.report import markup
 from hyperlax.report.charts import CHARTS, NothingToDraw
 from hyperlax.report.charts.style import text, theme
@@ -55,7 +57,8 @@ def _charts(results: Results) -> tuple[dict[str, Any], dict[str, str]]:
     specs, pictures = {}, {}
     for name, chart in CHARTS.items():
         try:
-            spec = chart(results).to_dict()
+            with debug_mode(False):  # validating every node against the schema takes longer than drawing
+                spec = chart(results).to_dict(validate=False)
         except NothingToDraw as reason:
             pictures[name] = f'<p class="missing">{markup.public(str(reason))}</p>'
             continue
