@@ -14,6 +14,8 @@ import numpy as np
 T = TypeVar("T")
 
 FORMAT = 1
+_HEADER = 8 + 32
+"""Where the header begins: after its length and its checksum."""
 
 
 def write_atomically(path: Path, data: bytes | str) -> None:
@@ -56,13 +58,15 @@ def pack(tree: Any, **header: Any) -> bytes:
         "bytes": len(body),
     }
     text = json.dumps(head).encode()
-    return len(text).to_bytes(8, "little") + text + body
+    return len(text).to_bytes(8, "little") + hashlib.sha256(text).digest() + text + body
 
 
-def read_header(data: bytes) -> dict[str, Any]:
-    """The header of packed bytes."""
-    size = int.from_bytes(data[:8], "little")
-    return json.loads(data[8 : 8 + size])
+def read_header(data: bytes, source: str = "checkpoint") -> dict[str, Any]:
+    """The header of packed bytes; raises `ValueError` when it is incomplete or damaged."""
+    text = data[_HEADER : _HEADER + _header_size(data)]
+    if hashlib.sha256(text).digest() != data[8:_HEADER]:
+        raise ValueError(f"{source} is damaged: its header does not match its checksum")
+    return json.loads(text)
 
 
 def unpack(data: bytes, like: T, source: str = "checkpoint") -> T:
@@ -70,14 +74,15 @@ def unpack(data: bytes, like: T, source: str = "checkpoint") -> T:
 
     Raises `ValueError` when the data is incomplete, damaged, or of another structure.
     """
-    size = int.from_bytes(data[:8], "little")
-    header, body = read_header(data), data[8 + size :]
+    header, body = read_header(data, source), data[_HEADER + _header_size(data) :]
     if header["format"] != FORMAT:
         raise ValueError(f"{source} has format {header['format']}, this version reads {FORMAT}")
     if len(body) != header["bytes"] or hashlib.sha256(body).hexdigest() != header["sha256"]:
         raise ValueError(f"{source} is damaged: its contents do not match their checksum")
     if header["structure"] != structure(like):
-        raise ValueError(f"{source} was written by a version whose agents are built differently; it cannot be read")
+        raise ValueError(
+            f"{source} was written by a version whose agents are built differently; it cannot be read"
+        )
     leaves, treedef = jax.tree.flatten(like)
     out, offset = [], 0
     for leaf in leaves:
@@ -86,3 +91,7 @@ def unpack(data: bytes, like: T, source: str = "checkpoint") -> T:
         out.append(np.frombuffer(body, dtype, count, offset).reshape(shape).copy())
         offset += count * dtype.itemsize
     return jax.tree.unflatten(treedef, out)
+
+
+def _header_size(data: bytes) -> int:
+    return int.from_bytes(data[:8], "little")

@@ -37,7 +37,9 @@ class Policy:
         """
         obs = jnp.asarray(obs, jnp.float32)
         if obs.shape != (self.env.obs_size,):
-            raise ValueError(f"{self.header['env']} observes {self.env.obs_size} numbers, got shape {obs.shape}")
+            raise ValueError(
+                f"{self.header['env']} observes {self.env.obs_size} numbers, got shape {obs.shape}"
+            )
         explore = jnp.bool_(key is not None)
         return np.asarray(_act(self.agent, obs, jr.key(0) if key is None else key, explore))
 
@@ -68,7 +70,7 @@ def load(path: str | Path) -> Policy:
     Raises `FileNotFoundError` when there is none, `ValueError` when it is damaged or from another version.
     """
     data = Path(path).read_bytes()
-    header = read_header(data)
+    header = read_header(data, str(path))
     env = envs.load(header["env"])
     hp = assign(Recipe(header["algorithm"], header["network"]).hyperparams(), header["hyperparams"])
     caps = {k: _cap(v) for k, v in header["caps"].items()}

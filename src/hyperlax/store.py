@@ -35,10 +35,10 @@ class Store:
     def write_manifest(self, manifest: Mapping[str, Any]) -> None:
         write_atomically(self.folder / MANIFEST, json.dumps(manifest, indent=1, default=str) + "\n")
 
-    def write_frame(self, frame: pl.DataFrame, name: str) -> None:
+    def write_frame(self, frame: pl.DataFrame, name: str, **metadata: str) -> None:
         """`frame` as `<name>.parquet`."""
         buffer = io.BytesIO()
-        frame.write_parquet(buffer)
+        frame.write_parquet(buffer, metadata=metadata or None)
         write_atomically(self.folder / f"{name}.parquet", buffer.getvalue())
 
     def write_samples(self, samples: pl.DataFrame) -> None:
@@ -62,16 +62,22 @@ class Store:
         for path in (self.folder / "parts").glob("*.parquet"):
             if _part(path) > parts:
                 path.unlink()
+        for table in GROWING:
+            if _merged_parts(self.folder, table) > parts:
+                (self.folder / f"{table}.parquet").unlink()
         self.parts = parts
 
     def merge(self) -> None:
-        """Joins the parts of each growing table into one file; interrupted at any point, nothing is lost."""
+        """Joins the parts of each growing table into one file; interrupted at any point, nothing is lost.
+
+        The file notes the last part it holds, so parts that are still there, or come later, count once.
+        """
         for table in GROWING:
-            parts = sorted((self.folder / "parts").glob(f"{table}-*.parquet"))
-            if parts:
-                self.write_frame(pl.concat([pl.read_parquet(p) for p in parts]), table)
-                for part in parts:
-                    part.unlink()
+            parts = _parts(self.folder, table)
+            if parts and _part(parts[-1]) > _merged_parts(self.folder, table):
+                self.write_frame(_table(self.folder, table), table, parts=str(_part(parts[-1])))
+            for part in parts:
+                part.unlink()
         parts_folder = self.folder / "parts"
         if parts_folder.exists() and not any(parts_folder.iterdir()):
             parts_folder.rmdir()
@@ -97,11 +103,22 @@ def read(folder: str | Path) -> Results:
 
 
 def _table(folder: Path, name: str) -> pl.DataFrame:
-    whole = folder / f"{name}.parquet"
-    if whole.exists():
-        return pl.read_parquet(whole)
-    parts = sorted((folder / "parts").glob(f"{name}-*.parquet"))
-    return pl.concat([pl.read_parquet(p) for p in parts]) if parts else empty(name)
+    """What has been merged into one file, and the parts that have not."""
+    whole, merged = folder / f"{name}.parquet", _merged_parts(folder, name)
+    parts = _parts(folder, name)
+    files = [whole] * whole.exists() + [p for p in parts if _part(p) > merged]
+    return pl.concat([pl.read_parquet(f) for f in files]) if files else empty(name)
+
+
+def _parts(folder: Path, table: str) -> list[Path]:
+    """The parts of `table` that have not been deleted, in order."""
+    return sorted((folder / "parts").glob(f"{table}-*.parquet"), key=_part)
+
+
+def _merged_parts(folder: Path, table: str) -> int:
+    """The last part that the file of `table` holds; 0 when there is no such file."""
+    whole = folder / f"{table}.parquet"
+    return int(pl.read_parquet_metadata(whole).get("parts", 0)) if whole.exists() else 0
 
 
 def _part(path: Path) -> int:
