@@ -1,0 +1,194 @@
+"""The experiment's folder: every row once, whenever the process is killed."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import polars as pl
+import pytest
+
+from hyperlax import store
+from hyperlax.results import SCHEMAS, empty
+from hyperlax.store import GROWING, Store, read
+
+LANES = pl.DataFrame([{"lane": 0, "sample": 0, "seed": 0, "status": "running"}]).select(
+    pl.lit(None, dtype=kind).alias(name)
+    if name not in ("lane", "sample", "seed", "status")
+    else pl.col(name).cast(kind)
+    for name, kind in SCHEMAS["lanes"].items()
+)
+
+
+def point(step):
+    return {"lane": 0, "sample": 0, "seed": 0, "env_steps": step, "metric": "return", "value": float(step)}
+
+
+def phase(step):
+    return {"phase": "train", "program": 0, "start": float(step), "end": step + 1.0}
+
+
+def new(folder) -> Store:
+    keeper = Store(folder)
+    keeper.write_manifest({"name": "ppo_mlp"})
+    keeper.write_samples(pl.DataFrame({"sample": [0], "gamma": [0.9]}))
+    keeper.write_frame(LANES, "lanes")
+    return keeper
+
+
+def write(keeper, *steps):
+    """One part that holds a row per step in two of the growing tables."""
+    keeper.append("curves", [point(s) for s in steps])
+    keeper.append("timeline", [phase(s) for s in steps])
+    keeper.flush(LANES)
+
+
+def steps(folder):
+    results = read(folder)
+    assert results.timeline["start"].to_list() == results.curves["env_steps"].to_list()
+    return results.curves["env_steps"].to_list()
+
+
+class Killed(BaseException):
+    """What a kill looks like from inside."""
+
+
+def test_what_is_flushed_can_be_read_while_the_sweep_runs(tmp_path):
+    keeper = new(tmp_path)
+    assert steps(tmp_path) == []
+    write(keeper, 1, 2)
+    keeper.append("curves", [point(3)])
+    assert steps(tmp_path) == [1, 2], "rows that wait belong to no checkpoint yet"
+    keeper.append("timeline", [phase(3)])
+    keeper.flush(LANES)
+    assert steps(tmp_path) == [1, 2, 3]
+
+
+def test_tables_have_their_schemas_with_and_without_rows(tmp_path):
+    keeper = new(tmp_path)
+    write(keeper, 1)
+    results = read(tmp_path)
+    for name, schema in SCHEMAS.items():
+        assert dict(getattr(results, name).schema) == schema, name
+    assert results.episodes.equals(empty("episodes"))
+    assert results.manifest == {"name": "ppo_mlp"}
+    assert results.samples.equals(pl.DataFrame({"sample": [0], "gamma": [0.9]}))
+    assert pl.read_csv(tmp_path / "samples.csv").equals(results.samples)
+
+
+def test_a_flush_without_rows_writes_no_part(tmp_path):
+    keeper = new(tmp_path)
+    keeper.flush(LANES)
+    assert not (tmp_path / "parts").exists()
+
+
+def test_work_after_the_checkpoint_is_recorded_once(tmp_path):
+    keeper = new(tmp_path)
+    write(keeper, 1)
+    write(keeper, 2)
+    again = Store(tmp_path)
+    again.discard_after(1)
+    assert steps(tmp_path) == [1]
+    write(again, 2)
+    assert steps(tmp_path) == [1, 2]
+
+
+def test_starting_over_discards_everything(tmp_path):
+    keeper = new(tmp_path)
+    write(keeper, 1)
+    keeper.merge()
+    write(keeper, 2)
+    Store(tmp_path).discard_after(0)
+    assert steps(tmp_path) == []
+
+
+def test_merging_is_idempotent_and_leaves_one_file_per_table(tmp_path):
+    keeper = new(tmp_path)
+    for i in range(12):
+        write(keeper, 2 * i, 2 * i + 1)
+    for _ in range(3):
+        keeper.merge()
+        assert steps(tmp_path) == list(range(24))
+    names = {p.name for p in tmp_path.iterdir()}
+    assert names == {"manifest.json", "samples.parquet", "samples.csv", "lanes.parquet"} | {
+        "curves.parquet",
+        "timeline.parquet",
+    }
+
+
+def test_rows_of_a_continued_experiment_join_the_merged_ones(tmp_path):
+    """Resuming an experiment that was complete appends to its tables; it must not replace them."""
+    keeper = new(tmp_path)
+    write(keeper, 1)
+    keeper.merge()
+    again = Store(tmp_path)
+    again.discard_after(1)
+    write(again, 2)
+    assert steps(tmp_path) == [1, 2]
+    again.merge()
+    assert steps(tmp_path) == [1, 2]
+
+
+@pytest.mark.parametrize("after", range(6))
+def test_a_merge_killed_anywhere_loses_and_repeats_nothing(tmp_path, monkeypatch, after):
+    """Every file operation of the merge in turn is the last one before the process dies."""
+    keeper = new(tmp_path)
+    for i in range(3):
+        write(keeper, i)
+    left = [after]
+
+    def until_killed(original):
+        def operation(*args, **kwargs):
+            if left[0] == 0:
+                raise Killed
+            left[0] -= 1
+            return original(*args, **kwargs)
+
+        return operation
+
+    with monkeypatch.context() as patched:
+        patched.setattr(store, "write_atomically", until_killed(store.write_atomically))
+        patched.setattr(Path, "unlink", until_killed(Path.unlink))
+        with pytest.raises(Killed):
+            keeper.merge()
+    assert steps(tmp_path) == [0, 1, 2]
+    again = Store(tmp_path)
+    again.discard_after(3)
+    assert steps(tmp_path) == [0, 1, 2]
+    again.merge()
+    assert steps(tmp_path) == [0, 1, 2]
+    write(again, 3)
+    again.merge()
+    assert steps(tmp_path) == [0, 1, 2, 3]
+
+
+def test_files_left_half_written_are_ignored(tmp_path):
+    keeper = new(tmp_path)
+    write(keeper, 1)
+    for name in ("parts/.curves-000002.parquet.123.tmp", ".lanes.parquet.123.tmp"):
+        (tmp_path / name).write_bytes(b"half a fi")
+    assert steps(tmp_path) == [1]
+    again = Store(tmp_path)
+    again.discard_after(1)
+    write(again, 2)
+    again.merge()
+    assert steps(tmp_path) == [1, 2]
+
+
+def test_parts_are_read_in_order_beyond_any_number_of_digits(tmp_path):
+    keeper = new(tmp_path)
+    keeper.parts = 999_998
+    for i in range(3):
+        write(keeper, i)
+    assert steps(tmp_path) == [0, 1, 2]
+    keeper.merge()
+    assert steps(tmp_path) == [0, 1, 2]
+
+
+def test_a_folder_without_an_experiment_says_so(tmp_path):
+    with pytest.raises(FileNotFoundError, match="holds no experiment"):
+        read(tmp_path)
+    assert store.read_manifest(tmp_path) is None
+
+
+def test_every_growing_table_has_a_schema():
+    assert set(GROWING) | {"lanes"} == set(SCHEMAS)
