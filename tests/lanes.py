@@ -2,13 +2,18 @@
 
 from __future__ import annotations
 
-import numpy as np
+from functools import partial
+
 import jax
 import jax.numpy as jnp
+import numpy as np
 
 from hyperlax import envs, train
 from hyperlax.hyperparams import assign, stack
 from hyperlax.masking import LANES
+from hyperlax.programs import CPU_OPTIONS
+
+LOW_EFFORT = CPU_OPTIONS["low"]
 
 
 def random_sample(hp, rng: np.random.Generator) -> dict:
@@ -42,7 +47,7 @@ def alone(hp, env, key, cycles: int, total: int = 10_000):
     caps = hp.capacities([sizes], [1], env)
     hp = jax.tree.map(jnp.asarray, hp)
 
-    @jax.jit
+    @partial(jax.jit, compiler_options=LOW_EFFORT)
     def run(hp, key):
         state = train.start(hp, env, caps, jnp.int32(total), key=key, init_key=key)
         return train.segment(state, env, caps, jnp.int32(cycles))
@@ -55,7 +60,7 @@ def together(hps, env, keys, cycles, total: int = 10_000):
     sizes = [hp.sizes() for hp in hps]
     caps = hps[0].capacities(sizes, [1] * len(hps), env)
 
-    @jax.jit
+    @partial(jax.jit, compiler_options=LOW_EFFORT)
     def run(hp, key, cycles):
         def lane(hp, key, cycles):
             state = train.start(hp, env, caps, jnp.int32(total), key=key, init_key=key)

@@ -53,7 +53,9 @@ class Field:
         """
         if self.labels:
             if value not in self.labels:
-                raise ValueError(f"{self.path} is one of {', '.join(self.labels)}; got {value!r}{nearest(value, self.labels)}")
+                raise ValueError(
+                    f"{self.path} is one of {', '.join(self.labels)}; got {value!r}{nearest(value, self.labels)}"
+                )
             return np.asarray(self.labels.index(value), np.int32)
         number = _cast(self.path, value, self.kind)
         return np.asarray(number, _DTYPES[self.kind])
@@ -74,7 +76,9 @@ def hp(default: Any, space: Space | None = None, *, labels: tuple[str, ...] | No
     field = Field("", default, space, labels, doc)
 
     def convert(value: Any) -> Any:
-        if isinstance(value, (jax.Array, np.ndarray, np.generic)) or not isinstance(value, (bool, int, float, str)):
+        if isinstance(value, (jax.Array, np.ndarray, np.generic)) or not isinstance(
+            value, (bool, int, float, str)
+        ):
             return value
         return jnp.asarray(field.encode(value))
 
@@ -130,7 +134,9 @@ def is_hyperparams(node: Any) -> bool:
 
 def trainable(tree: PyTree) -> PyTree:
     """The filter for `eqx.partition`: inexact arrays of `tree`, none of them under `AbstractHyperparams`."""
-    return jax.tree.map(lambda x: not is_hyperparams(x) and eqx.is_inexact_array(x), tree, is_leaf=is_hyperparams)
+    return jax.tree.map(
+        lambda x: not is_hyperparams(x) and eqx.is_inexact_array(x), tree, is_leaf=is_hyperparams
+    )
 
 
 def choice(*labels: str) -> dict[str, Any]:
@@ -149,26 +155,18 @@ def _rebuild(tree: H, leaves: Mapping[str, np.ndarray], prefix: str) -> H:
     return dataclasses.replace(tree, **changes)
 
 
+_BOOLS = {"true": True, "false": False, "1": True, "0": False, 1: True, 0: False}
+_LARGEST = {int: 2**31 - 1, float: float(np.finfo(np.float32).max)}
+
+
 def _cast(path: str, value: Any, kind: type) -> Any:
-    wrong = ValueError(f"{path} needs a {kind.__name__}, got {value!r}")
-    if isinstance(value, str):
-        text = value.strip().lower()
+    """`value`, or the text of one, as a `kind` that its leaf can hold."""
+    try:
         if kind is bool:
-            if text not in ("true", "false", "0", "1"):
-                raise wrong
-            return text in ("true", "1")
-        try:
-            value = float(text)
-        except ValueError:
-            raise wrong from None
-    if kind is bool:
-        if value not in (0, 1):
-            raise wrong
-        return bool(value)
-    if kind is int:
-        if isinstance(value, bool) or float(value) != int(value):
-            raise wrong
-        return int(value)
-    if isinstance(value, bool) or not np.isfinite(value):
-        raise wrong
-    return float(value)
+            return _BOOLS[value.strip().lower() if isinstance(value, str) else value]
+        number = float("nan") if isinstance(value, (bool, np.bool_)) else float(value)
+        if abs(number) <= _LARGEST[kind] and kind(number) == number:
+            return kind(number)
+    except (KeyError, TypeError, ValueError):
+        pass
+    raise ValueError(f"{path} needs {'an int' if kind is int else f'a {kind.__name__}'}, got {value!r}")
