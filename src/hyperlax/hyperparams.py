@@ -53,9 +53,8 @@ class Field:
         """
         if self.labels:
             if value not in self.labels:
-                raise ValueError(
-                    f"{self.path} is one of {', '.join(self.labels)}; got {value!r}{nearest(value, self.labels)}"
-                )
+                known = ", ".join(self.labels)
+                raise ValueError(f"{self.path} is one of {known}; got {value!r}{nearest(value, self.labels)}")
             return np.asarray(self.labels.index(value), np.int32)
         number = _cast(self.path, value, self.kind)
         return np.asarray(number, _DTYPES[self.kind])
