@@ -112,22 +112,22 @@ def row_keys(key: Any, n: int) -> Any:
 
 
 _ROUNDS = 8
+_LEAST_BITS = 6
+"""So many rounds leave pairs of a smaller domain up to 20 % more or less likely than they should be."""
 
 
-def permuted(
-    index: Int[Array, " k"], n: Int[Array, ""], key: UInt32[Array, " 8"]
-) -> Int[Array, " k"]:
+def permuted(index: Int[Array, " k"], n: Int[Array, ""], key: UInt32[Array, " 8"]) -> Int[Array, " k"]:
     """Where a random permutation of 0 … n-1 sends each `index`, without building the permutation.
 
-    An alternating Feistel network on the smallest power of two that holds `n`, walked along its cycle until
-    it lands below `n` (Black & Rogaway 2002, "Ciphers with arbitrary finite domains"; used for shuffling by
-    Mitchell et al. 2022, "Bandwidth-optimal random shuffling for GPUs"). It costs O(k) whatever `n` is, needs
-    no sort, and depends on `n` and `key` alone, so padding cannot change it. Entries of `index` outside
-    0 … n-1 come back unchanged in number and meaningless in value, but inside the range.
+    An alternating Feistel network on the smallest power of two (from 64) that holds `n`, walked along its
+    cycle until it lands below `n` (Black & Rogaway 2002, "Ciphers with arbitrary finite domains"; used for
+    shuffling by Mitchell et al. 2022, "Bandwidth-optimal random shuffling for GPUs"). It costs O(k) whatever
+    `n` is, needs no sort, and depends on `n` and `key` alone, so padding cannot change it. Entries of `index`
+    outside 0 … n-1 come back unchanged in number and meaningless in value, but inside the range.
 
     `key` holds one random word per round.
     """
-    bits = 32 - jax.lax.clz(jnp.maximum(n - 1, 0).astype(jnp.uint32))
+    bits = jnp.maximum(32 - jax.lax.clz(jnp.maximum(n - 1, 0).astype(jnp.uint32)), _LEAST_BITS)
     low = (bits + 1) // 2
     high = bits - low
     low_mask = (jnp.uint32(1) << low) - jnp.uint32(1)
