@@ -1,0 +1,123 @@
+"""Generalised advantages against the definition, episode by episode."""
+
+from __future__ import annotations
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from hyperlax.masking import LANES
+from hyperlax.returns import generalised_advantage
+
+
+def advantages(reward, value, last, terminated, truncated, final, gamma, lam, length):
+    return generalised_advantage(
+        reward, value, last, terminated, truncated, lambda t, following: final[t], gamma, lam, length
+    )
+
+
+jitted = jax.jit(advantages)
+
+
+def by_definition(reward, value, last, terminated, truncated, final, gamma, lam, length):
+    """Σ_k (γλ)^k δ_{t+k} until the episode or the rollout ends (Schulman et al. 2016, eq. 16), in float64."""
+    rollout, envs = reward.shape
+    out = np.zeros((rollout, envs))
+    for e in range(envs):
+        for t in range(length):
+            weight = 1.0
+            for k in range(t, length):
+                following = last[e] if k == length - 1 else value[k + 1, e]
+                if terminated[k, e]:
+                    following = 0.0
+                elif truncated[k, e]:
+                    following = final[k, e]
+                out[t, e] += weight * (reward[k, e] + gamma * following - value[k, e])
+                weight *= gamma * lam
+                if terminated[k, e] or truncated[k, e]:
+                    break
+    return out
+
+
+def random_rollout(rng, rollout, envs, length):
+    draw = lambda *shape: rng.normal(size=shape).astype(np.float32)  # noqa: E731
+    ends = rng.random((rollout, envs))
+    arrays = {
+        "reward": draw(rollout, envs),
+        "value": draw(rollout, envs),
+        "last": draw(envs),
+        "terminated": ends < 0.2,
+        "truncated": (ends > 0.8) & (rng.random() < 0.8),
+        "final": draw(rollout, envs),
+        "gamma": np.float32(rng.uniform(0.8, 1)),
+        "lam": np.float32(rng.uniform(0, 1)),
+    }
+    for name in ("reward", "value", "final"):
+        arrays[name][length:] = np.nan
+    return {**arrays, "length": np.int32(length)}
+
+
+def test_published_golden_table():
+    reward = jnp.asarray([[1, 0.5], [0, 2], [1, -1]])
+    value = jnp.asarray([[0.5, 1], [0.2, 0.3], [1, -0.5]])
+    last = jnp.asarray([0.7, 0.4])
+    terminated = jnp.zeros((3, 2), bool).at[1, 1].set(True)
+    truncated = jnp.zeros((3, 2), bool).at[1, 0].set(True)
+    result = generalised_advantage(
+        reward,
+        value,
+        last,
+        terminated,
+        truncated,
+        lambda t, following: following,
+        jnp.float32(0.9),
+        jnp.float32(0.8),
+        jnp.int32(3),
+    )
+    expected = [[1.184, 0.994], [0.700, 1.700], [0.630, -0.140]]
+    np.testing.assert_allclose(result, expected, atol=5e-4)
+    np.testing.assert_allclose(result + value, [[1.684, 1.994], [0.900, 2.000], [1.630, -0.640]], atol=5e-4)
+
+
+def test_advantages_follow_their_definition():
+    rng = np.random.default_rng(0)
+    for _ in range(12):
+        rollout, envs = int(rng.integers(1, 5)) * 2, int(rng.integers(1, 3))
+        case = random_rollout(rng, rollout, envs, length=int(rng.integers(1, rollout + 1)))
+        np.testing.assert_allclose(jitted(**case), by_definition(**case), rtol=1e-4, atol=1e-5)
+
+
+def test_lanes_of_different_length_get_what_they_get_alone():
+    rng = np.random.default_rng(1)
+    cases = [random_rollout(rng, 8, 3, length) for length in (1, 5, 8)]
+    together = jax.jit(jax.vmap(lambda case: advantages(**case), axis_name=LANES))(
+        jax.tree.map(lambda *x: np.stack(x), *cases)
+    )
+    for case, result in zip(cases, together, strict=True):
+        np.testing.assert_allclose(result, by_definition(**case), rtol=1e-4, atol=1e-5)
+        np.testing.assert_array_equal(result[int(case["length"]) :], 0)
+
+
+def test_lambda_one_is_the_discounted_return_less_the_value():
+    rng = np.random.default_rng(2)
+    case = random_rollout(rng, 6, 2, 6) | {"lam": np.float32(1)}
+    case["terminated"][:], case["truncated"][:] = False, False
+    returns, following = [], case["last"].astype(np.float64)
+    for t in reversed(range(6)):
+        following = case["reward"][t] + case["gamma"] * following
+        returns.insert(0, following)
+    np.testing.assert_allclose(jitted(**case), np.stack(returns) - case["value"], rtol=1e-4, atol=1e-5)
+
+
+def test_nothing_leaks_across_the_end_of_an_episode():
+    """Whatever happens after step 2, advantages up to it stay the same."""
+    rng = np.random.default_rng(3)
+    for end in ("terminated", "truncated"):
+        case = random_rollout(rng, 6, 2, 6)
+        case["terminated"][:], case["truncated"][:] = False, False
+        case[end][2] = True
+        other = {k: np.array(v, copy=True) for k, v in case.items()}
+        for name in ("reward", "value", "final"):
+            other[name][3:] += 7
+        other["last"] += 7
+        np.testing.assert_array_equal(jitted(**case)[:3], jitted(**other)[:3])
