@@ -14,8 +14,9 @@ if os.environ.get("HYPERLAX_TYPECHECK") == "1":
     install_import_hook("hyperlax", "beartype.beartype")
 
 _HOMES = {
-    "sweep": "sweep",
-    "prepare": "sweep",
+    "sweep": "sweeps",
+    "prepare": "sweeps",
+    "Execution": "execution",
     "Recipe": "recipes",
     "Results": "results",
     "Settings": "settings",
@@ -34,6 +35,7 @@ _HOMES = {
 __all__ = [*_HOMES, "__version__"]
 
 if TYPE_CHECKING:
+    from hyperlax.execution import Execution
     from hyperlax.policies import Policy, load
     from hyperlax.recipes import Recipe
     from hyperlax.results import Results
@@ -41,7 +43,7 @@ if TYPE_CHECKING:
     from hyperlax.settings import Settings
     from hyperlax.spaces import Choice, Integers, Joint, LogUniform, Uniform
     from hyperlax.store import read
-    from hyperlax.sweep import prepare, sweep
+    from hyperlax.sweeps import prepare, sweep
 
 
 def __getattr__(name: str) -> Any:

@@ -63,6 +63,8 @@ class Common:
     "Continue the experiment in the output folder."
     resume_from: Path | None = None
     "Continue the experiment in this folder."
+    checkpoint_seconds: float = 30.0
+    "At most this much work is lost when the process is killed."
     log_level: Literal["DEBUG", "INFO", "WARNING", "ERROR"] = "INFO"
     "What the terminal shows."
     save_logs: bool = True
@@ -227,7 +229,8 @@ def _booleans(tokens: list[str]) -> list[str]:
 def _train(command: str, common: Common, design: dict[str, Any], sequential: bool = False) -> int:
     """Prepares, runs, reports; returns the exit code."""
     _start_jax(common.device)
-    from hyperlax import sweep as sweeps
+    from hyperlax import sweeps
+    from hyperlax.execution import Execution
     from hyperlax.runner import Interrupted
 
     spec = sweeps.prepare(
@@ -244,20 +247,19 @@ def _train(command: str, common: Common, design: dict[str, Any], sequential: boo
     )
     resume = common.resume or common.resume_from is not None
     folder = _folder(command, common)
+    how = Execution(
+        folder=folder,
+        resume=resume,
+        lanes_at_once=common.hparam_batch_size,
+        sequential=sequential,
+        group_by_sizes=common.group_by_structural_hparams,
+        save_policies=common.save_policies,
+        checkpoint_seconds=common.checkpoint_seconds,
+    )
     sweeps.check_folder(spec, folder, resume)
     display = _display(common, folder)
     try:
-        results = sweeps.run(
-            spec,
-            folder=folder,
-            resume=resume,
-            lanes_per_program=common.hparam_batch_size,
-            sequential=sequential,
-            group_by_sizes=common.group_by_structural_hparams,
-            save_policies=common.save_policies,
-            progress=display,
-            command=["hyperlax", *sys.argv[1:]],
-        )
+        results = sweeps.run(spec, how, display, command=["hyperlax", *sys.argv[1:]])
     except Interrupted as stopped:
         import signal
 

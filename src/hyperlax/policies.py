@@ -12,7 +12,7 @@ import jax
 import jax.numpy as jnp
 import jax.random as jr
 import numpy as np
-from jaxtyping import Array, Float
+from jaxtyping import Array, ArrayLike, Float
 
 from hyperlax import envs
 from hyperlax.agents.base import AbstractAgent
@@ -30,12 +30,12 @@ class Policy:
     env: AbstractEnv
     header: dict[str, Any]
 
-    def act(self, obs: Float[Array, " obs"], *, key: Any = None) -> np.ndarray:
+    def act(self, obs: Float[ArrayLike, " obs"], *, key: Any = None) -> np.ndarray:
         """The policy's best action for one observation; with a `key`, a sampled one.
 
         Raises `ValueError` when the observation has another shape than the environment's.
         """
-        obs = jnp.asarray(obs, jnp.float32)
+        obs = jnp.asarray(np.asarray(obs), jnp.float32)
         if obs.shape != (self.env.obs_size,):
             raise ValueError(
                 f"{self.header['env']} observes {self.env.obs_size} numbers, got shape {obs.shape}"

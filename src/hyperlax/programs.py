@@ -35,6 +35,9 @@ CPU_OPTIONS = {
 nothing elsewhere. `low` compiles four times faster into slower code, for programs that hardly run.
 """
 
+DEVICES = "devices"
+"""Mesh axis. Not `LANES`: a reduction over lanes stays on its device, nothing ever communicates."""
+
 _trace_lock = threading.Lock()
 
 
@@ -106,7 +109,7 @@ def compile_program(
     `hp` is any sample of it: only its structure matters.
     """
     caps, per_device = program.caps, slots // len(devices)
-    mesh = Mesh(np.array(devices), (LANES,))
+    mesh = Mesh(np.array(devices), (DEVICES,))
     like = state_like(hp, env, caps)
 
     def start_lane(state: TrainState, hp: Any, key: Any, init_key: Any, total: Any, fresh: Any) -> TrainState:
@@ -123,7 +126,7 @@ def compile_program(
         kept = jax.tree.map(lambda c, s: c if c is s else jnp.where(due, c, s), cleared, state)
         return kept, returns, lengths, metrics
 
-    sharding = NamedSharding(mesh, PartitionSpec(LANES))
+    sharding = NamedSharding(mesh, PartitionSpec(DEVICES))
     batch = lambda x: jax.ShapeDtypeStruct((slots, *x.shape), x.dtype, sharding=sharding)  # noqa: E731
     states, orders = jax.tree.map(batch, like), jax.tree.map(batch, lane_specs(hp))
     due, cycles = (batch(jax.ShapeDtypeStruct((), d)) for d in (jnp.bool_, jnp.int32))
@@ -159,7 +162,7 @@ def _sharded(lane: Callable[..., Any], mesh: Mesh, per_device: int) -> Any:
             return jax.tree.map(lambda x: x[None], out)
         return jax.vmap(lane, axis_name=LANES)(*args)
 
-    spec = PartitionSpec(LANES)
+    spec = PartitionSpec(DEVICES)
     mapped = jax.shard_map(device, mesh=mesh, in_specs=spec, out_specs=spec, check_vma=False)
     return jax.jit(mapped, donate_argnums=0)
 

@@ -21,6 +21,7 @@ import polars as pl
 
 from hyperlax import policies
 from hyperlax.checkpoint import pack, read_header, unpack, write_atomically
+from hyperlax.execution import Execution
 from hyperlax.experiment import Experiment, Lane
 from hyperlax.monitor import Monitor
 from hyperlax.plan import Program
@@ -31,7 +32,6 @@ from hyperlax.train import NEVER, TrainState
 
 log = logging.getLogger("hyperlax")
 
-CHECKPOINT_SECONDS = 30.0
 SEGMENT_SECONDS = 1.0
 BEST_POLICIES = 5
 EVALUATION_MODES = ("deterministic", "stochastic")
@@ -71,10 +71,11 @@ class Runner:
         compile_: Callable[[Program], Compiled],
         recorder: Recorder,
         progress: Any,
-        save_policies: str,
+        how: Execution,
     ):
         self.experiment, self.programs, self.compile, self.recorder = experiment, programs, compile_, recorder
-        self.progress, self.save_policies = progress, save_policies
+        self.progress, self.how = progress, how
+        self.last_return: dict[int, float] = {}
         self.settings = experiment.settings
         self.lanes = experiment.lanes()
         self.keys, self.init_keys = experiment.lane_keys()
@@ -157,7 +158,7 @@ class Runner:
             self._evaluate(number, program, slots)
             self.monitor.sample(self.now(), self.recorder)
             self.progress.update(self.lanes, self.now())
-            if self.stop is not None or time.perf_counter() - self.saved_at > CHECKPOINT_SECONDS:
+            if self.stop is not None or time.perf_counter() - self.saved_at > self.how.checkpoint_seconds:
                 start = self.now()
                 self.save(slots.states())
                 self.phase("save", number, start)
@@ -222,19 +223,18 @@ class Runner:
                 ],
             )
             self.progress.evaluated(lane, measured["return"])
-            self.last_return = getattr(self, "last_return", {})
             self.last_return[lane.lane] = measured["return"]
         self.recorder.add("curves", [{**point, "metric": k, "value": v} for k, v in measured.items()])
 
     def _keep_policy(self, lane: Lane, program: Program, slots: Slots, slot: int) -> None:
         """Saves the lane's agent if it is among the best so far (or all are wanted)."""
         store = self.recorder.store
-        if store is None or self.save_policies == "none" or lane.status != "done":
+        if store is None or self.how.save_policies == "none" or lane.status != "done":
             return
-        score = getattr(self, "last_return", {}).get(lane.lane, -np.inf)
+        score = self.last_return.get(lane.lane, -np.inf)
         heapq.heappush(self.best, (float(score), lane.lane))
         dropped = None
-        if self.save_policies == "best" and len(self.best) > BEST_POLICIES:
+        if self.how.save_policies == "best" and len(self.best) > BEST_POLICIES:
             dropped = heapq.heappop(self.best)[1]
         if dropped != lane.lane:
             agent = slots.state(slot).agent
@@ -265,7 +265,7 @@ class Runner:
             "states": list(states),
             "best": self.best,
             "programs": [p.key for p in self.programs],
-            "last_return": getattr(self, "last_return", {}),
+            "last_return": self.last_return,
         }
         write_atomically(store.folder / CHECKPOINT, pack(list(states.values()), **header))
 
@@ -313,7 +313,7 @@ class Slots:
     def fill(self, queue: deque[Lane]) -> None:
         """Puts the next lanes of the queue into empty slots, fresh or as they were saved."""
         for slot in [s for s, lane in enumerate(self.lanes) if lane is None]:
-            if not queue:
+            if not queue or (self.runner.how.sequential and self.busy()):
                 return
             lane = queue.popleft()
             self.lanes[slot] = lane

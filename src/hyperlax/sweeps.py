@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-import logging
-import time
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -19,12 +18,11 @@ from hyperlax.plan import Machine, Program, plan
 from hyperlax.programs import Compiled, compile_program
 from hyperlax.recipes import Recipe, resolve
 from hyperlax.results import SCHEMAS, Results
+from hyperlax.execution import Execution
 from hyperlax.runner import Recorder, Runner
 from hyperlax.settings import PUBLISHED, Settings, run_length
 from hyperlax.store import Store
 from hyperlax.terminal import Silent
-
-log = logging.getLogger("hyperlax")
 
 MEMORY_SHARE = 0.8
 """Share of the free memory a program may plan to use."""
@@ -69,80 +67,46 @@ def sweep(
     recipe: str | Recipe = "ppo_mlp",
     env: str = "gymnax.pendulum",
     *,
+    execution: Execution | None = None,
     folder: str | Path | None = None,
     resume: bool = False,
-    lanes_per_program: int | None = None,
-    sequential: bool = False,
-    group_by_sizes: bool = False,
-    save_policies: str = "best",
-    memory_limit: int | None = None,
-    progress: Any = None,
-    command: Sequence[str] | None = None,
+    progress: Silent | None = None,
     **arguments: Any,
 ) -> Results:
     """Trains every sample × seed as a lane of as few programs as pay, and returns the results.
 
     - `recipe`: a name (`ppo_mlp`, a dotted name, `file.py:name`) or a `Recipe`.
-    - `num_samples`, `sampling_method`, `experiment_type`, `samples`, `set`, `run_length_modifier` and any
-      field of `Settings` (`seeds`, `total_timesteps`, `seed`, `protocol`, …): see `prepare`. Without
-      `num_samples` or `samples` the recipe's defaults are trained as a single sample.
-    - `folder`: where to store the experiment; nothing is written without one. A folder that holds another
-      experiment is refused; one that holds this experiment is continued with `resume`.
-    - `lanes_per_program`: the most lanes in training at once; results do not depend on it.
-    - `group_by_sizes`: a program for every distinct set of sizes, instead of as few as pay.
-    - `sequential`: one lane at a time, in the same programs: the same numbers, for comparison.
-    - `save_policies`: `best` (five), `all` or `none`; needs a folder.
-    - `memory_limit`: bytes per device that a program may use (default: 80 % of what is free).
+    - `execution`: how to run it; `folder` and `resume` are its most used fields, given directly.
+    - `progress`: what to show, e.g. `hyperlax.terminal.Lines()`; nothing by default.
+    - everything else describes the experiment: see `prepare`. Without `num_samples` or `samples` the
+      recipe's defaults are trained as a single sample.
 
     Raises `ValueError` for bad input before anything is created, `Interrupted` after SIGINT or SIGTERM with
     the state saved.
     """
-    if save_policies not in ("best", "all", "none"):
-        raise ValueError(f"save_policies is best, all or none; got {save_policies!r}")
-    spec = prepare(recipe, env, **arguments)
-    return run(
-        spec,
-        folder=folder,
-        resume=resume,
-        lanes_per_program=lanes_per_program,
-        sequential=sequential,
-        group_by_sizes=group_by_sizes,
-        save_policies=save_policies,
-        memory_limit=memory_limit,
-        progress=progress,
-        command=command,
-    )
+    how = execution or Execution()
+    if folder is not None or resume:
+        how = replace(how, folder=folder, resume=resume)
+    return run(prepare(recipe, env, **arguments), how, progress)
 
 
 def run(
     spec: Experiment,
-    *,
-    folder: str | Path | None = None,
-    resume: bool = False,
-    lanes_per_program: int | None = None,
-    sequential: bool = False,
-    group_by_sizes: bool = False,
-    save_policies: str = "best",
-    memory_limit: int | None = None,
-    progress: Any = None,
+    how: Execution | None = None,
+    progress: Silent | None = None,
     command: Sequence[str] | None = None,
 ) -> Results:
-    """Runs a prepared experiment; arguments as for `sweep`."""
-    progress = progress or Silent()
-    target = check_folder(spec, folder, resume)
+    """Runs a prepared experiment; `command` is what the manifest says it was started with."""
+    how, progress = how or Execution(), progress or Silent()
+    target = check_folder(spec, how.folder, how.resume)
     devices = jax.local_devices()
     machine = Machine.of(devices[0].platform, len(devices))
+    settings = spec.settings
     programs = plan(
-        spec.trees,
-        spec.env,
-        spec.settings.total_timesteps,
-        spec.settings.seeds,
-        machine,
-        group_by_sizes=group_by_sizes,
+        spec.trees, spec.env, settings.total_timesteps, settings.seeds, machine, group_by_sizes=how.group_by_sizes
     )
     manifest = spec.manifest(command)
     manifest["plan"] = [{"program": i, **p.describe()} for i, p in enumerate(programs)]
-    manifest["lanes_per_program"] = lanes_per_program
     keeper = None
     if target is not None:
         keeper = Store(target)
@@ -152,31 +116,34 @@ def run(
             keeper.write_manifest(manifest)
         else:
             manifest = {**stored, "resumed": [*stored.get("resumed", []), manifest["created"]]}
-    compiler = Compiler(spec, devices, programs, lanes_per_program, sequential, memory_limit, progress)
-    runner = Runner(spec, programs, compiler, Recorder(keeper), progress, save_policies)
+    compiler = Compiler(spec, devices, programs, how, progress)
+    runner = Runner(spec, programs, compiler, Recorder(keeper), progress, how)
     resumed = runner.restore()
     progress.planned(spec, programs, machine, resumed)
-    began = time.perf_counter()
     try:
         runner.run()
     finally:
-        manifest["timings"] = {
-            "wall_seconds": round(runner.now(), 3),
-            "compile_seconds": round(compiler.seconds + manifest.get("timings", {}).get("compile_seconds", 0), 3),
-            "programs": compiler.report,
-            "errors": {str(k): v for k, v in runner.errors.items()},
-            "last_run_seconds": round(time.perf_counter() - began, 3),
-        }
-        for entry, measured in zip(manifest["plan"], compiler.memory, strict=True):
-            if measured is not None:
-                entry["memory_mb_per_lane"] = round(measured / 2**20, 3)
+        _note_timings(manifest, runner, compiler)
         if keeper is not None:
             keeper.write_manifest(manifest)
     if keeper is None:
-        frames = {k: pl.DataFrame(v, schema=SCHEMAS[k]) for k, v in runner.recorder.rows.items() if k != "samples"}
+        frames = {k: pl.DataFrame(v, schema=SCHEMAS[k]) for k, v in runner.recorder.rows.items()}
         return Results(manifest, spec.samples, lanes=runner.lanes_frame(), **frames)
     keeper.merge()
     return store.read(keeper.folder)
+
+
+def _note_timings(manifest: dict[str, Any], runner: Runner, compiler: Compiler) -> None:
+    earlier = manifest.get("timings", {}).get("compile_seconds", 0)
+    manifest["timings"] = {
+        "wall_seconds": round(runner.now(), 3),
+        "compile_seconds": round(compiler.seconds + earlier, 3),
+        "programs": compiler.report,
+        "errors": {str(k): v for k, v in runner.errors.items()},
+    }
+    for entry, measured in zip(manifest["plan"], compiler.memory, strict=True):
+        if measured is not None:
+            entry["memory_mb_per_lane"] = round(measured / 2**20, 3)
 
 
 def check_folder(spec: Experiment, folder: str | Path | None, resume: bool) -> Path | None:
@@ -208,15 +175,14 @@ class Compiler:
         spec: Experiment,
         devices: list[Any],
         programs: list[Program],
-        lanes_per_program: int | None,
-        sequential: bool,
-        memory_limit: int | None,
-        progress: Any,
+        how: Execution,
+        progress: Silent,
     ):
         self.spec, self.programs, self.progress = spec, programs, progress
-        self.most = 1 if sequential else lanes_per_program
+        self.most = how.lanes_at_once
+        self.per_device = 1 if how.sequential else how.lanes_per_device
         self.devices = devices[: max(1, min(len(devices), self.most or len(devices)))]
-        self.limit = memory_limit or _memory_limit(devices[0], len(self.devices))
+        self.limit = how.memory_limit or _memory_limit(devices[0], len(self.devices))
         self.seconds = 0.0
         self.memory: list[int | None] = [None] * len(programs)
         self.report: list[dict[str, Any]] = []
@@ -224,7 +190,9 @@ class Compiler:
     def __call__(self, program: Program) -> Compiled:
         lanes = len(program.samples) * self.spec.settings.seeds
         devices = self.devices[: max(1, min(len(self.devices), lanes))]
-        per_device = 1 if devices[0].platform == "cpu" else -(-min(lanes, self.most or lanes) // len(devices))
+        fitting = -(-min(lanes, self.most or lanes) // len(devices))
+        wanted = self.per_device or (1 if devices[0].platform == "cpu" else fitting)
+        per_device = min(wanted, fitting)
         while True:
             compiled = self._compile(program, devices, per_device)
             if compiled.bytes_per_lane * per_device <= self.limit:

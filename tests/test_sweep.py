@@ -1,0 +1,233 @@
+"""Whole sweeps: the same numbers however they are run, interrupted or not."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import numpy as np
+import polars as pl
+import pytest
+
+import hyperlax
+from hyperlax import Execution
+from hyperlax.terminal import Silent
+
+ARGUMENTS = {
+    "recipe": "ppo_mlp_no_network_search",
+    "env": "gymnax.pendulum",
+    "num_samples": 3,
+    "run_length_modifier": "quick",
+    "total_timesteps": 700,
+    "seeds": 2,
+    "eval_episodes": 2,
+    "evaluations": 3,
+}
+KEYS = ["lane", "env_steps", "metric"]
+
+
+@pytest.fixture(scope="module")
+def whole(tmp_path_factory) -> hyperlax.Results:
+    """The sweep, run in one go."""
+    return hyperlax.sweep(**ARGUMENTS, folder=tmp_path_factory.mktemp("whole") / "x")
+
+
+def assert_same(a: hyperlax.Results, b: hyperlax.Results, tolerance: float | None = None) -> None:
+    """All curves and episodes are equal: bitwise, or within a relative tolerance."""
+    for left, right, keys in (
+        (a.curves, b.curves, KEYS),
+        (a.episodes, b.episodes, ["lane", "env_steps", "mode", "episode"]),
+    ):
+        left, right = left.sort(keys), right.sort(keys)
+        assert left.select(keys).equals(right.select(keys))
+        value = "value" if "value" in left.columns else "return"
+        if tolerance is None:
+            assert left[value].equals(right[value])
+        else:
+            np.testing.assert_allclose(left[value], right[value], rtol=tolerance, atol=tolerance)
+    columns = ["lane", "sample", "seed", "status", "env_steps", "gradient_steps", "parameters"]
+    assert a.lanes.select(columns).equals(b.lanes.select(columns))
+
+
+def test_every_lane_is_evaluated_at_its_own_milestones(whole):
+    """At the first cycle boundary at or after each multiple of T / n, the last at T."""
+    steps = {r["sample"]: r["num_envs"] * r["rollout_length"] for r in whole.samples.iter_rows(named=True)}
+    points = whole.curves.filter(pl.col("metric") == "return")
+    for lane in whole.lanes.iter_rows(named=True):
+        cycle = steps[lane["sample"]]
+        expected = [-(-m // cycle) * cycle for m in (233, 466, 700)]
+        assert points.filter(pl.col("lane") == lane["lane"])["env_steps"].to_list() == expected
+        assert lane["status"] == "done"
+        assert lane["env_steps"] == expected[-1]
+
+
+def test_seeds_and_samples_differ(whole):
+    """Every lane has its own weights and its own luck."""
+    last = whole.curves.filter(pl.col("metric") == "return").group_by("lane").last()
+    assert last["value"].n_unique() == len(whole.lanes)
+
+
+def test_sequential_gives_the_same_numbers(whole):
+    """One lane at a time learns bitwise what all at once do."""
+    assert_same(whole, hyperlax.sweep(**ARGUMENTS, execution=Execution(sequential=True)))
+
+
+def test_lanes_mapped_together_give_the_same_numbers(whole):
+    """Slots that hold several lanes each, refilled from the queue, change nothing but rounding."""
+    together = hyperlax.sweep(**ARGUMENTS, execution=Execution(lanes_per_device=2))
+    metrics = pl.col("metric").is_in(["return", "length", "train/entropy", "train/actor_lr"])
+    first = pl.col("env_steps") <= 256
+    left, right = (r.curves.filter(metrics & first).sort(KEYS) for r in (whole, together))
+    assert left.select(KEYS).equals(right.select(KEYS))
+    np.testing.assert_allclose(left["value"], right["value"], rtol=2e-3)
+
+
+class Crash(Silent):
+    """Dies at the n-th evaluation, as if the process were killed: nothing more is saved."""
+
+    def __init__(self, n: int):
+        self.left = n
+
+    def evaluated(self, lane, score) -> None:
+        self.left -= 1
+        if self.left == 0:
+            raise KeyboardInterrupt
+
+
+@pytest.mark.parametrize("evaluations", [1, 5, 9, 16])
+def test_resume_after_a_crash_is_bitwise(whole, tmp_path, evaluations):
+    """Killed anywhere, continued, nothing is lost, doubled or different."""
+    how = Execution(folder=tmp_path / "x", checkpoint_seconds=0)
+    with pytest.raises(KeyboardInterrupt):
+        hyperlax.sweep(**ARGUMENTS, execution=how, progress=Crash(evaluations))
+    partial = hyperlax.read(tmp_path / "x")
+    assert len(partial.samples) == 3
+    resumed = hyperlax.sweep(**ARGUMENTS, folder=tmp_path / "x", resume=True)
+    assert_same(whole, resumed)
+    assert sorted(p.name for p in (tmp_path / "x" / "policies").iterdir()) == sorted(
+        p.name for p in (whole.folder / "policies").iterdir()
+    )
+
+
+def test_a_finished_experiment_resumes_to_itself(whole):
+    """Nothing is trained again, nothing changes."""
+    again = hyperlax.sweep(**ARGUMENTS, folder=whole.folder, resume=True)
+    assert_same(whole, again)
+
+
+def test_a_folder_is_never_overwritten(whole, tmp_path):
+    """Without resume the same experiment is refused; with other settings it is refused always, saying why."""
+    with pytest.raises(ValueError, match="already holds this experiment; continue it with --resume"):
+        hyperlax.sweep(**ARGUMENTS, folder=whole.folder)
+    with pytest.raises(ValueError, match="already holds another experiment:\n  total_timesteps: 700 in the folder, 800"):
+        hyperlax.sweep(**{**ARGUMENTS, "total_timesteps": 800}, folder=whole.folder)
+    with pytest.raises(ValueError, match=r"(?s)cannot be resumed with other settings:.*seed: 42 in the folder, 1 asked"):
+        hyperlax.sweep(**ARGUMENTS, seed=1, folder=whole.folder, resume=True)
+    (tmp_path / "notes.txt").write_text("mine")
+    with pytest.raises(ValueError, match="is not empty and holds no experiment"):
+        hyperlax.sweep(**ARGUMENTS, folder=tmp_path)
+    with pytest.raises(ValueError, match="nothing to resume"):
+        hyperlax.sweep(**ARGUMENTS, folder=tmp_path / "new", resume=True)
+    assert not (tmp_path / "new").exists()
+
+
+def test_diverged_lanes_stop_and_free_their_slot(tmp_path):
+    """A lane with infinite weights is recorded with its step, the others go on."""
+    rows = [{"actor_lr": 3e-4}, {"actor_lr": 1e30, "sample": 7}, {"actor_lr": 1e-3}]
+    samples = [{"sample": i, **r} for i, r in enumerate(rows)]
+    results = hyperlax.sweep(
+        **{**ARGUMENTS, "num_samples": None, "recipe": "ppo_mlp"},
+        samples=samples,
+        set={"actor.width": 8, "critic.width": 8, "num_envs": 4, "rollout_length": 16, "num_minibatches": 2},
+        folder=tmp_path / "x",
+    )
+    lanes = results.lanes.filter(pl.col("sample") == 7)
+    assert lanes["status"].to_list() == ["diverged", "diverged"]
+    assert lanes["diverged_at"].min() >= 64
+    assert set(results.lanes.filter(pl.col("sample") != 7)["status"]) == {"done"}
+
+
+def test_memory_is_respected(whole):
+    """Lanes per device are halved until they fit, said once; a lane that does not fit fails with the numbers."""
+    said = []
+
+    class Listen(Silent):
+        def halved(self, needed_mb, limit_mb, lanes):
+            said.append(lanes)
+
+    per_lane = whole.manifest["plan"][0]["memory_mb_per_lane"] * 2**20
+    how = Execution(lanes_per_device=4, memory_limit=int(2.5 * per_lane))
+    results = hyperlax.sweep(**ARGUMENTS, execution=how, progress=Listen())
+    assert said
+    assert set(results.lanes["status"]) == {"done"}
+    failed = hyperlax.sweep(**ARGUMENTS, execution=Execution(memory_limit=10))
+    assert set(failed.lanes["status"]) == {"failed"}
+    assert "lower num_envs" in next(iter(failed.manifest["timings"]["errors"].values()))
+
+
+def test_saved_policies_act(whole):
+    """The best lanes' policies load and act; deterministic without a key."""
+    files = sorted((whole.folder / "policies").iterdir())
+    assert len(files) == 5
+    policy = hyperlax.load(files[0])
+    obs = np.zeros(3, np.float32)
+    assert policy.act(obs).shape == (1,)
+    assert np.array_equal(policy.act(obs), policy.act(obs))
+    with pytest.raises(ValueError, match="observes 3 numbers"):
+        policy.act(np.zeros(4, np.float32))
+
+
+def test_published_protocol_runs_and_shares_initial_weights():
+    """Its settings are all in the resolved samples; all lanes start from one draw."""
+    results = hyperlax.sweep(**ARGUMENTS, protocol="published", evaluation=None)
+    row = results.samples.row(0, named=True)
+    assert row["loss_reduction"] == "sum"
+    assert row["time_limit"] == "termination"
+    assert results.manifest["settings"]["evaluation"] == "sampled"
+    assert results.manifest["settings"]["initial_weights"] == "shared"
+
+
+def _command(folder: Path) -> list[str]:
+    flags = "--run-length-modifier quick --num-samples 4 --total-timesteps 100000 --checkpoint-seconds 0.3"
+    recipe = "--algo-and-network-config ppo_mlp_no_network_search --env-config gymnax.pendulum"
+    return [sys.executable, "-m", "hyperlax", "sweep-hp-samples", *f"{recipe} {flags}".split(), "--output-root", str(folder)]
+
+
+@pytest.mark.parametrize(("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 75), (signal.SIGKILL, -9)])
+def test_signals_save_and_leave_with_the_right_code(tmp_path, number, code):
+    """SIGINT and SIGTERM save; after kill -9 the folder is readable and continues from its checkpoint."""
+    environment = {**os.environ, "HYPERLAX_CACHE_DIR": str(Path(__file__).parents[1] / ".jax_cache")}
+    process = subprocess.Popen(_command(tmp_path), env=environment, stdout=subprocess.PIPE, stderr=subprocess.PIPE)
+    folder = tmp_path / "ppo_mlp_no_network_search" / "gymnax.pendulum"
+    deadline = time.monotonic() + 120
+    while not (folder / "checkpoint" / "state.bin").exists() and time.monotonic() < deadline:
+        assert process.poll() is None, process.communicate()
+        time.sleep(0.05)
+    process.send_signal(number)
+    _, errors = process.communicate(timeout=60)
+    assert process.returncode == code, errors
+    partial = hyperlax.read(folder)
+    assert set(partial.lanes["status"]) & {"running", "done"}
+    if code > 0:
+        assert b"state saved, continue with --resume" in errors
+        assert partial.lanes["env_steps"].max() > 0
+
+
+def test_devices_never_wait_for_each_other():
+    """A program for two devices holds no collective operation."""
+    import jax
+
+    from hyperlax import sweeps
+    from hyperlax.plan import Machine, plan
+    from hyperlax.programs import compile_program
+
+    spec = sweeps.prepare(**ARGUMENTS)
+    program = plan(spec.trees, spec.env, 700, 2, Machine.of("cpu", 2))[0]
+    compiled = compile_program(program, spec.trees[0], spec.env, 2, 2, jax.local_devices()[:2])
+    for part in (compiled.train, compiled.start, compiled.evaluate):
+        text = part.as_text()
+        assert not [w for w in ("all-reduce", "all-gather", "collective", "all-to-all") if w in text]
