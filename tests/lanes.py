@@ -8,8 +8,8 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from hyperlax import envs, train
-from hyperlax.hyperparams import assign, stack
+from hyperlax import train
+from hyperlax.hyperparams import stack
 from hyperlax.masking import LANES
 from hyperlax.programs import CPU_OPTIONS
 
@@ -18,7 +18,10 @@ LOW_EFFORT = CPU_OPTIONS["low"]
 
 def random_sample(hp, rng: np.random.Generator) -> dict:
     """A sample that differs from its neighbours in everything, small enough to train in a blink."""
-    pick = lambda *xs: xs[rng.integers(len(xs))].item() if hasattr(xs[0], "item") else xs[rng.integers(len(xs))]  # noqa: E731
+
+    def pick(*choices):
+        return choices[rng.integers(len(choices))]
+
     sample = {
         "num_envs": pick(2, 3, 4, 6),
         "rollout_length": pick(3, 4, 5, 8),

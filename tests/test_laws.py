@@ -53,19 +53,26 @@ def test_alone_equals_together(algorithm, network, env_name):
         cycles = [CYCLES, CYCLES + 1, CYCLES, CYCLES + 2][i]
         one = alone(hp, env, keys[i], cycles)
         lane = jax.tree.map(lambda x, i=i: x[i], both)
-        assert (int(one.env_steps), int(one.gradient_steps)) == (int(lane.env_steps), int(lane.gradient_steps))
-        padded = dict((jax.tree_util.keystr(p), x) for p, x in _weights(lane.agent))
+        assert (int(one.env_steps), int(one.gradient_steps)) == (
+            int(lane.env_steps),
+            int(lane.gradient_steps),
+        )
+        padded = {jax.tree_util.keystr(p): x for p, x in _weights(lane.agent)}
         moved = 0.0
         for path, exact in _weights(one.agent):
             inside, rest = corner(padded.pop(jax.tree_util.keystr(path)), exact)
-            np.testing.assert_allclose(inside, exact, atol=2e-6, err_msg=f"lane {i}{jax.tree_util.keystr(path)}")
+            np.testing.assert_allclose(
+                inside, exact, atol=2e-6, err_msg=f"lane {i}{jax.tree_util.keystr(path)}"
+            )
             assert not rest.any(), f"lane {i}: padding of {jax.tree_util.keystr(path)} is not zero"
             moved = max(moved, float(np.abs(exact).max()))
         assert moved > 0
         for path, extra in padded.items():
             assert not np.asarray(extra).any() or "scale" in path, f"lane {i}: {path} is used by nobody"
         for name, value in one.metrics.items():
-            np.testing.assert_allclose(lane.metrics[name], value, rtol=2e-4, atol=1e-5, err_msg=f"lane {i} {name}")
+            np.testing.assert_allclose(
+                lane.metrics[name], value, rtol=2e-4, atol=1e-5, err_msg=f"lane {i} {name}"
+            )
 
 
 @pytest.mark.parametrize(("algorithm", "network", "env_name"), CASES[:1])
@@ -86,7 +93,9 @@ def test_hyperparameter_values_do_not_change_the_program(algorithm, network, env
 
     base = hps[0]
     caps = base.capacities([base.sizes()], [1], env)
-    other = assign(base, {k: 0.5 * float(getattr(base, k)) for k in ("gamma", "actor_lr") if hasattr(base, k)})
+    other = assign(
+        base, {k: 0.5 * float(getattr(base, k)) for k in ("gamma", "actor_lr") if hasattr(base, k)}
+    )
     traces = []
 
     @jax.jit

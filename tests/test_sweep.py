@@ -123,9 +123,13 @@ def test_a_folder_is_never_overwritten(whole, tmp_path):
     """Without resume the same experiment is refused; with other settings it is refused always, saying why."""
     with pytest.raises(ValueError, match="already holds this experiment; continue it with --resume"):
         hyperlax.sweep(**ARGUMENTS, folder=whole.folder)
-    with pytest.raises(ValueError, match="already holds another experiment:\n  total_timesteps: 700 in the folder, 800"):
+    with pytest.raises(
+        ValueError, match="already holds another experiment:\n  total_timesteps: 700 in the folder, 800"
+    ):
         hyperlax.sweep(**{**ARGUMENTS, "total_timesteps": 800}, folder=whole.folder)
-    with pytest.raises(ValueError, match=r"(?s)cannot be resumed with other settings:.*seed: 42 in the folder, 1 asked"):
+    with pytest.raises(
+        ValueError, match=r"(?s)cannot be resumed with other settings:.*seed: 42 in the folder, 1 asked"
+    ):
         hyperlax.sweep(**ARGUMENTS, seed=1, folder=whole.folder, resume=True)
     (tmp_path / "notes.txt").write_text("mine")
     with pytest.raises(ValueError, match="is not empty and holds no experiment"):
@@ -152,7 +156,7 @@ def test_diverged_lanes_stop_and_free_their_slot(tmp_path):
 
 
 def test_memory_is_respected(whole):
-    """Lanes per device are halved until they fit, said once; a lane that does not fit fails with the numbers."""
+    """Lanes per device are halved until they fit, said once; a lane that never fits fails, with numbers."""
     said = []
 
     class Listen(Silent):
@@ -194,14 +198,26 @@ def test_published_protocol_runs_and_shares_initial_weights():
 def _command(folder: Path) -> list[str]:
     flags = "--run-length-modifier quick --num-samples 4 --total-timesteps 100000 --checkpoint-seconds 0.3"
     recipe = "--algo-and-network-config ppo_mlp_no_network_search --env-config gymnax.pendulum"
-    return [sys.executable, "-m", "hyperlax", "sweep-hp-samples", *f"{recipe} {flags}".split(), "--output-root", str(folder)]
+    return [
+        sys.executable,
+        "-m",
+        "hyperlax",
+        "sweep-hp-samples",
+        *f"{recipe} {flags}".split(),
+        "--output-root",
+        str(folder),
+    ]
 
 
-@pytest.mark.parametrize(("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 75), (signal.SIGKILL, -9)])
+@pytest.mark.parametrize(
+    ("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 75), (signal.SIGKILL, -9)]
+)
 def test_signals_save_and_leave_with_the_right_code(tmp_path, number, code):
     """SIGINT and SIGTERM save; after kill -9 the folder is readable and continues from its checkpoint."""
     environment = {**os.environ, "HYPERLAX_CACHE_DIR": str(Path(__file__).parents[1] / ".jax_cache")}
-    process = subprocess.Popen(_command(tmp_path), env=environment, stdout=subprocess.PIPE, stderr=subprocess.PIPE)
+    process = subprocess.Popen(
+        _command(tmp_path), env=environment, stdout=subprocess.PIPE, stderr=subprocess.PIPE
+    )
     folder = tmp_path / "ppo_mlp_no_network_search" / "gymnax.pendulum"
     deadline = time.monotonic() + 120
     while not (folder / "checkpoint" / "state.bin").exists() and time.monotonic() < deadline:

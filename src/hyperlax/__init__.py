@@ -32,7 +32,24 @@ _HOMES = {
 }
 """Public name → the module it lives in, imported when first used: `import hyperlax` starts no jax."""
 
-__all__ = [*_HOMES, "__version__"]
+__all__ = [
+    "Choice",
+    "Execution",
+    "Integers",
+    "Interrupted",
+    "Joint",
+    "LogUniform",
+    "Policy",
+    "Recipe",
+    "Results",
+    "Settings",
+    "Uniform",
+    "load",
+    "prepare",
+    "read",
+    "sweep",
+    "__version__",
+]
 
 if TYPE_CHECKING:
     from hyperlax.execution import Execution

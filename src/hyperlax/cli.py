@@ -2,12 +2,7 @@
 
 from __future__ import annotations
 
-import hashlib
-import logging
-import os
-import platform
 import re
-import shutil
 import sys
 from dataclasses import dataclass
 from pathlib import Path
@@ -15,13 +10,15 @@ from typing import Annotated, Any, Literal
 
 from cyclopts import App, Parameter
 
+from hyperlax.launch import display, start_jax
+
 USAGE, FAILED, INTERRUPTED, OUT_OF_TIME = 2, 1, 130, 75
 
 app = App(
     name="hyperlax",
     help="Many reinforcement learning experiments in one compiled program.",
-    help_epilogue="Recipes and environments: `hyperlax list`. Exit codes: 0 done, 1 some lanes failed, 2 usage, "
-    "75 out of time and 130 interrupted, both with the state saved.",
+    help_epilogue="Recipes and environments: `hyperlax list`. Exit codes: 0 done, 1 some lanes failed, "
+    "2 usage, 75 out of time and 130 interrupted, both with the state saved.",
     version_flags=["--version"],
 )
 
@@ -147,7 +144,9 @@ def generate_hp_samples(
         rows = samplers.design(space, num_samples, sampling_method, seed)
     frame = pl.DataFrame([{"sample": i, **row} for i, row in enumerate(rows)], infer_schema_length=None)
     output_file.parent.mkdir(parents=True, exist_ok=True)
-    {".csv": frame.write_csv, ".json": frame.write_json, ".parquet": frame.write_parquet}[output_file.suffix](output_file)
+    {".csv": frame.write_csv, ".json": frame.write_json, ".parquet": frame.write_parquet}[output_file.suffix](
+        output_file
+    )
     print(f"{len(rows)} samples of {len(frame.columns) - 1} columns written to {output_file}")
     return 0
 
@@ -228,7 +227,7 @@ def _booleans(tokens: list[str]) -> list[str]:
 
 def _train(command: str, common: Common, design: dict[str, Any], sequential: bool = False) -> int:
     """Prepares, runs, reports; returns the exit code."""
-    _start_jax(common.device)
+    start_jax(common.device)
     from hyperlax import sweeps
     from hyperlax.execution import Execution
     from hyperlax.runner import Interrupted
@@ -257,17 +256,17 @@ def _train(command: str, common: Common, design: dict[str, Any], sequential: boo
         checkpoint_seconds=common.checkpoint_seconds,
     )
     sweeps.check_folder(spec, folder, resume)
-    display = _display(common, folder)
+    shown = display(folder, common.log_level, common.save_logs)
     try:
-        results = sweeps.run(spec, how, display, command=["hyperlax", *sys.argv[1:]])
+        results = sweeps.run(spec, how, shown, command=["hyperlax", *sys.argv[1:]])
     except Interrupted as stopped:
         import signal
 
-        display.close()
+        shown.close()
         print(f"{stopped}; state saved, continue with --resume", file=sys.stderr)
         return INTERRUPTED if stopped.signum == signal.SIGINT else OUT_OF_TIME
     finally:
-        display.close()
+        shown.close()
     return _conclude(results, folder)
 
 
@@ -284,11 +283,16 @@ def _conclude(results: Any, folder: Path) -> int:
         console.print(leaderboard_table(leaderboard(results)))
     lanes = results.lanes["status"]
     counts = {s: int((lanes == s).sum()) for s in ("done", "diverged", "pruned", "failed")}
-    console.print(", ".join(f"{n} {s}" for s, n in counts.items() if n) + f" in {results.manifest['timings']['wall_seconds']:.1f} s")
+    console.print(
+        ", ".join(f"{n} {s}" for s, n in counts.items() if n)
+        + f" in {results.manifest['timings']['wall_seconds']:.1f} s"
+    )
     if counts["diverged"] == len(lanes):
         console.print("every lane diverged: try smaller learning rates (--set actor_lr=1e-4)", style="yellow")
     console.print(f"report: {report}", soft_wrap=True)
-    console.print(f"next: hyperlax plot-benchmark --results-dir-to-plot {folder} --format png", soft_wrap=True)
+    console.print(
+        f"next: hyperlax plot-benchmark --results-dir-to-plot {folder} --format png", soft_wrap=True
+    )
     if counts["failed"]:
         for lane, error in results.manifest["timings"]["errors"].items():
             print(f"lane {lane} failed: {error}", file=sys.stderr)
@@ -314,68 +318,3 @@ def _folder(command: str, common: Common) -> Path:
         raise FileNotFoundError(f"nothing to resume: {root} does not exist")
     recipe = re.sub(r"[^A-Za-z0-9_.-]+", "_", common.algo_and_network_config)
     return root / recipe / common.env_config.replace(":", ".")
-
-
-def _display(common: Common, folder: Path) -> Any:
-    """The display that fits the terminal, and the log file."""
-    from rich.console import Console
-
-    from hyperlax.terminal import Lines, Live
-
-    logger = logging.getLogger("hyperlax")
-    logger.setLevel(logging.DEBUG)
-    logger.handlers.clear()
-    logger.propagate = False
-    if common.save_logs:
-        folder.mkdir(parents=True, exist_ok=True)
-        file = logging.FileHandler(folder / "hyperlax.log")
-        file.setFormatter(logging.Formatter("%(asctime)s %(levelname)s %(message)s"))
-        logger.addHandler(file)
-    console = Console(highlight=False)
-    if console.is_terminal and common.log_level in ("DEBUG", "INFO"):
-        return Live(console)
-    plain = logging.StreamHandler(sys.stdout)
-    plain.setLevel(common.log_level)
-    plain.setFormatter(logging.Formatter("[%(asctime)s] %(message)s", "%H:%M:%S"))
-    logger.addHandler(plain)
-    return Lines()
-
-
-def _start_jax(device: str) -> None:
-    """Chooses the platform and the compilation cache, and one CPU device per core."""
-    if device != "auto":
-        os.environ["JAX_PLATFORMS"] = {"cpu": "cpu", "gpu": "cuda"}[device]
-    import jax
-
-    from hyperlax.experiment import usable_cores
-
-    jax.config.update("jax_num_cpu_devices", usable_cores())
-    if (cache := _cache_folder()) is not None:
-        jax.config.update("jax_compilation_cache_dir", str(cache))
-        jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.3)
-    try:
-        platform_name = jax.default_backend()
-    except RuntimeError as error:
-        raise ValueError(f"--device {device}: jax finds no such device ({error}); use --device auto") from None
-    if platform_name == "cpu" and device == "auto" and shutil.which("nvidia-smi"):
-        print(
-            'WARNING: this machine has an NVIDIA GPU but jax sees none; install it with pip install "hyperlax[cuda13]". '
-            "Continuing on the CPU.",
-            file=sys.stderr,
-        )
-
-
-def _cache_folder() -> Path | None:
-    """Where compiled programs are kept between runs; `HYPERLAX_CACHE_DIR` moves it, and turns it off when empty."""
-    if "JAX_COMPILATION_CACHE_DIR" in os.environ:
-        return None
-    chosen = os.environ.get("HYPERLAX_CACHE_DIR")
-    if chosen == "":
-        return None
-    if chosen:
-        return Path(chosen)
-    base = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache")
-    from hyperlax.experiment import processor
-
-    kind = hashlib.sha256(f"{processor()} {platform.machine()}".encode()).hexdigest()[:8]
-    return base / "hyperlax" / f"compiled-{kind}"

@@ -86,7 +86,7 @@ class Experiment:
         ]
 
     def lane_keys(self) -> tuple[np.ndarray, np.ndarray]:
-        """Raw keys (training, initial weights) of every lane; they belong to (sample, seed), not to a place."""
+        """Raw keys (training, initial weights) of every lane; they belong to (sample, seed), not a place."""
         base = jr.key(self.settings.seed)
         ids = jnp.asarray([s for s in self.sample_ids for _ in range(self.settings.seeds)], jnp.uint32)
         seeds = jnp.asarray([k for _ in self.sample_ids for k in range(self.settings.seeds)], jnp.uint32)
@@ -149,7 +149,9 @@ def build(
     env = envs.load(env_name)
     base = recipe.hyperparams()
     if problem := base.supports(env.action_space):
-        raise ValueError(f"{recipe.name} cannot act in {env_name}, which has {describe(env.action_space)}: {problem}")
+        raise ValueError(
+            f"{recipe.name} cannot act in {env_name}, which has {describe(env.action_space)}: {problem}"
+        )
     if settings.protocol == "published":
         base = assign(base, base.published(env_name))
     base = assign(base, fixed)
@@ -163,7 +165,9 @@ def build(
         trees.append(assign(base, chosen))
     ids = [int(row.get("sample", i)) for i, row in enumerate(rows)]
     notes = [f"sample {i}: {p}" for i, tree in zip(ids, trees, strict=True) for p in tree.problems()]
-    return Experiment(recipe_name, recipe, env_name, env, settings, [dict(r) for r in rows], trees, ids, notes)
+    return Experiment(
+        recipe_name, recipe, env_name, env, settings, [dict(r) for r in rows], trees, ids, notes
+    )
 
 
 def difference(stored: Mapping[str, Any], wanted: Mapping[str, Any]) -> list[str]:

@@ -57,7 +57,7 @@ def adam_step(
     clipped = gradient * per_part(parts, list(jnp.minimum(1.0, max_norm / jnp.maximum(norms, 1e-20))))
     with jax.numpy_dtype_promotion("standard"):  # optax raises a float to its integer step count
         update, state = optax.scale_by_adam().update(clipped, state)
-    return weights - per_part(parts, lrs) * update, state, norms
+    return weights - per_part(parts, lrs) * jnp.asarray(update), state, norms
 
 
 def per_part(parts: tuple[int, ...], values: Sequence[Float[Array, ""]]) -> Weights:

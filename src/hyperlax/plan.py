@@ -101,7 +101,9 @@ def plan(
 
 def _by_architecture(sizes: Sequence[Sizes]) -> list[tuple[int, ...]]:
     """Samples whose networks have the same integer sizes, together."""
-    return _together([tuple((k, v) for k, v in sorted(s.items()) if "." in k and isinstance(v, int)) for s in sizes])
+    return _together(
+        [tuple((k, v) for k, v in sorted(s.items()) if "." in k and isinstance(v, int)) for s in sizes]
+    )
 
 
 def _together(keys: Sequence[tuple]) -> list[tuple[int, ...]]:
@@ -144,7 +146,10 @@ def _program(
     members = tuple(sorted(members))
     caps = prototype.capacities([sizes[i] for i in members], [cycles[i] for i in members], env)
     performed = {i: prototype.work(sizes[i], caps, env)[0] for i in members}
-    useful = {i: prototype.work(sizes[i], prototype.capacities([sizes[i]], [cycles[i]], env), env)[0] for i in members}
+    useful = {
+        i: prototype.work(sizes[i], prototype.capacities([sizes[i]], [cycles[i]], env), env)[0]
+        for i in members
+    }
     total = sum(performed[i] * cycles[i] for i in members)
     share = sum(useful[i] * cycles[i] for i in members) / total
     effort = "low" if total / machine.rate / machine.devices < WORTH_OPTIMISING else "full"

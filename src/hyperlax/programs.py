@@ -102,7 +102,12 @@ def state_like(hp: AbstractAgentHyperparams, env: AbstractEnv, caps: Any) -> Tra
 
 
 def compile_program(
-    program: Program, hp: AbstractAgentHyperparams, env: AbstractEnv, episodes: int, slots: int, devices: list[Any]
+    program: Program,
+    hp: AbstractAgentHyperparams,
+    env: AbstractEnv,
+    episodes: int,
+    slots: int,
+    devices: list[Any],
 ) -> Compiled:
     """Traces and compiles `program` for `slots` lanes at once, a multiple of the number of devices.
 
@@ -144,7 +149,9 @@ def compile_program(
     compiled = time.perf_counter()
     return Compiled(
         slots,
-        *results,
+        results[0],
+        results[1],
+        results[2],
         like,
         sharding,
         traced - began,

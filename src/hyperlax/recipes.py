@@ -39,7 +39,8 @@ class Recipe:
 
     def hyperparams(self) -> AbstractAgentHyperparams:
         """The defaults, with the recipe's fixed values."""
-        algorithm, network = AGENTS[self.algorithm], NETWORKS[self.network]
+        algorithm: Any = AGENTS[self.algorithm]
+        network = NETWORKS[self.network]
         tree = algorithm(**{name: network() for name in network_fields(algorithm)})
         return assign(tree, {k: v for k, v in self.space.items() if not isinstance(v, Space)})
 
@@ -67,7 +68,7 @@ class Recipe:
         return ordered
 
     def with_space(self, changes: Mapping[str, Any]) -> Recipe:
-        """This recipe with some spaces overridden or values fixed; a value inside a joint splits the joint."""
+        """This recipe with spaces overridden or values fixed; a value inside a joint splits the joint."""
         space = dict(self.space)
         for path, value in changes.items():
             for name, joint in list(space.items()):
@@ -83,7 +84,8 @@ def network_fields(algorithm: type[AbstractAgentHyperparams]) -> list[str]:
     """Names of the networks an algorithm has (`actor`, `critic`)."""
     from hyperlax.networks.base import AbstractNetworkHyperparams
 
-    defaults = algorithm()
+    build: Any = algorithm
+    defaults = build()
     return [
         f.name
         for f in dataclasses.fields(algorithm)

@@ -109,9 +109,13 @@ def collect(
             )
         return (agent, envs, done), out
 
-    row = jax.eval_shape(lambda: _step_block(agent, env, _block(envs), env_keys[0], 0, time_limit_terminates)[1])
+    row = jax.eval_shape(
+        lambda: _step_block(agent, env, _block(envs), env_keys[0], 0, time_limit_terminates)[1]
+    )
     out = jax.tree.map(lambda x: jnp.zeros((rollout_cap, blocks, *x.shape), x.dtype), row)
-    (agent, envs, done), out = lane_loop_with_scratch(rollout_length, one_step, (agent, envs, Finished()), out)
+    (agent, envs, done), out = lane_loop_with_scratch(
+        rollout_length, one_step, (agent, envs, Finished()), out
+    )
     flat = jax.tree.map(lambda x: x.reshape(rollout_cap, blocks * size, *x.shape[3:]), out)
     return agent, envs, Trajectory(last_obs=envs.obs.reshape(blocks * size, -1), **flat), done
 

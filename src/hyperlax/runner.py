@@ -25,19 +25,19 @@ from hyperlax.execution import Execution
 from hyperlax.experiment import Experiment, Lane
 from hyperlax.monitor import Monitor
 from hyperlax.plan import Program
-from hyperlax.programs import Compiled, Orders, blank_orders, state_like
+from hyperlax.programs import Compiled, state_like
 from hyperlax.results import SCHEMAS
+from hyperlax.slots import Slots
 from hyperlax.store import CHECKPOINT, Store
-from hyperlax.train import NEVER, TrainState
+from hyperlax.train import TrainState
 
 log = logging.getLogger("hyperlax")
 
-SEGMENT_SECONDS = 1.0
 BEST_POLICIES = 5
 EVALUATION_MODES = ("deterministic", "stochastic")
 
 
-class Interrupted(Exception):  # noqa: N818
+class Interrupted(Exception):
     """The run was asked to stop; its state is saved when it has a folder."""
 
     def __init__(self, signum: int, folder: Path | None):
@@ -106,7 +106,7 @@ class Runner:
     # Running
 
     def run(self) -> None:
-        """Trains every lane that is not over. Raises `Interrupted` after saving when a signal asked for it."""
+        """Trains every lane that is not over. Raises `Interrupted` after saving when a signal asks for it."""
         with _signals(self), ThreadPoolExecutor(1) as pool:
             waiting = deque(n for n in range(len(self.programs)) if self._unfinished(n))
             ahead: dict[int, Future[Compiled]] = {}
@@ -146,9 +146,15 @@ class Runner:
 
     def _run_program(self, number: int, compiled: Compiled) -> None:
         program = self.programs[number]
-        work = {s: program.cycle_work[i] for i, s in enumerate(self.experiment.sample_ids) if i in program.cycle_work}
+        work = {
+            s: program.cycle_work[i]
+            for i, s in enumerate(self.experiment.sample_ids)
+            if i in program.cycle_work
+        }
         slots = Slots(self, compiled, work)
-        lanes = sorted(self._unfinished(number), key=lambda lane: -work[lane.sample] * self._cycles_left(lane))
+        lanes = sorted(
+            self._unfinished(number), key=lambda lane: -work[lane.sample] * self._cycles_left(lane)
+        )
         queue = deque(sorted(lanes, key=lambda lane: lane.lane not in self.parked))
         while queue or slots.busy():
             slots.fill(queue)
@@ -217,7 +223,14 @@ class Runner:
             self.recorder.add(
                 "episodes",
                 [
-                    {"lane": lane.lane, "env_steps": lane.env_steps, "mode": mode, "episode": e, "return": r, "length": n}
+                    {
+                        "lane": lane.lane,
+                        "env_steps": lane.env_steps,
+                        "mode": mode,
+                        "episode": e,
+                        "return": r,
+                        "length": n,
+                    }
                     for mode, rs, ns in zip(EVALUATION_MODES, returns, lengths, strict=True)
                     for e, (r, n) in enumerate(zip(rs.tolist(), ns.tolist(), strict=True))
                 ],
@@ -240,7 +253,12 @@ class Runner:
             agent = slots.state(slot).agent
             about = {"lane": lane.lane, "sample": lane.sample, "seed": lane.seed, "env_steps": lane.env_steps}
             policies.save(
-                _policy_path(store, lane.lane), agent, self.experiment.recipe, self.experiment.env_name, program.caps, **about
+                _policy_path(store, lane.lane),
+                agent,
+                self.experiment.recipe,
+                self.experiment.env_name,
+                program.caps,
+                **about,
             )
         if dropped is not None and dropped != lane.lane:
             _policy_path(store, dropped).unlink(missing_ok=True)
@@ -279,7 +297,9 @@ class Runner:
         data = (store.folder / CHECKPOINT).read_bytes()
         header = read_header(data)
         if header["programs"] != [p.key for p in self.programs]:
-            raise ValueError("the checkpoint was written under another plan of programs; it cannot be continued")
+            raise ValueError(
+                "the checkpoint was written under another plan of programs; it cannot be continued"
+            )
         self.lanes = [Lane(**lane) for lane in header["lanes"]]
         likes = []
         for number in header["states"]:
@@ -292,105 +312,6 @@ class Runner:
         self.last_return = {int(k): v for k, v in header["last_return"].items()}
         store.discard_after(header["parts"])
         return True
-
-
-class Slots:
-    """The slots of one running program, and which lane is in each."""
-
-    def __init__(self, runner: Runner, compiled: Compiled, work: dict[int, float]):
-        self.runner, self.compiled, self.work = runner, compiled, work
-        self.state = self._slot_state
-        self.device_state = compiled.empty_state()
-        self.orders: Orders = blank_orders(runner.experiment.trees[0], compiled.slots)
-        self.lanes: list[Lane | None] = [None] * compiled.slots
-        self.started: dict[int, float] = {}
-        self.rate = 5e9
-        self.segment = 0.1
-
-    def busy(self) -> list[tuple[int, Lane]]:
-        return [(s, lane) for s, lane in enumerate(self.lanes) if lane is not None]
-
-    def fill(self, queue: deque[Lane]) -> None:
-        """Puts the next lanes of the queue into empty slots, fresh or as they were saved."""
-        for slot in [s for s, lane in enumerate(self.lanes) if lane is None]:
-            if not queue or (self.runner.how.sequential and self.busy()):
-                return
-            lane = queue.popleft()
-            self.lanes[slot] = lane
-            self.started[lane.lane] = self.runner.now() - lane.seconds
-            lane.status = "running"
-            if (saved := self.runner.parked.pop(lane.lane, None)) is not None:
-                self.device_state = self.compiled.place(self.device_state, slot, saved)
-                continue
-            tree = self.runner.experiment.trees[self.runner.index[lane.sample]]
-            for target, value in zip(jax.tree.leaves(self.orders.hp), jax.tree.leaves(tree), strict=True):
-                target[slot] = np.asarray(value)
-            self.orders.key[slot] = self.runner.keys[lane.lane]
-            self.orders.init_key[slot] = self.runner.init_keys[lane.lane]
-            self.orders.total_steps[slot] = self.runner.settings.total_timesteps
-            self.orders.fresh[slot] = True
-
-    def target(self, lane: Lane) -> int:
-        """Env steps at which the lane is next looked at."""
-        total = self.runner.settings.total_timesteps
-        marks = [m for m in self.runner.settings.milestones() if m > lane.env_steps or (m == 0 and self._new(lane))]
-        return marks[0] if marks else total
-
-    def _new(self, lane: Lane) -> bool:
-        return lane.env_steps == 0 and any(self.orders.fresh[s] for s, other in self.busy() if other is lane)
-
-    def due(self, lane: Lane) -> bool:
-        return lane.env_steps >= self.targets[lane.lane]
-
-    def advance(self) -> None:
-        """Runs one segment: every lane for about the same time, none past its next milestone."""
-        busy = self.busy()
-        self.targets = {lane.lane: self.target(lane) for _, lane in busy}
-        left, cost = {}, {}
-        for slot, lane in busy:
-            steps = max(self.targets[lane.lane] - lane.env_steps, 0)
-            left[slot] = -(-steps // self.runner.cycle_steps(lane))
-            cost[slot] = self.work[lane.sample]
-        share = min([left[s] * cost[s] for s in left if left[s]] + [self.segment * self.rate])
-        cycles = np.zeros(self.compiled.slots, np.int32)
-        for slot in left:
-            cycles[slot] = min(left[slot], max(1, round(share / cost[slot])))
-        if self.orders.fresh.any():
-            self.device_state = self.compiled.start(self.device_state, *self.orders.arrays())
-            self.orders.fresh[:] = False
-        began = time.perf_counter()
-        self.device_state = self.compiled.train(self.device_state, cycles)
-        steps, gradients, diverged = (
-            np.asarray(x)
-            for x in (self.device_state.env_steps, self.device_state.gradient_steps, self.device_state.diverged_at)
-        )
-        seconds = time.perf_counter() - began
-        planned = max((cycles[s] * cost[s] for s in left), default=0)
-        if planned:
-            self.rate = 0.5 * self.rate + 0.5 * planned / seconds
-            self.segment = min(SEGMENT_SECONDS, 2 * self.segment)
-        for slot, lane in busy:
-            lane.env_steps, lane.gradient_steps = int(steps[slot]), int(gradients[slot])
-            if diverged[slot] != NEVER:
-                lane.diverged_at = int(diverged[slot])
-
-    def evaluate(self, slots: list[int]) -> tuple[np.ndarray, np.ndarray, dict[str, np.ndarray]]:
-        """Returns and lengths (slot × mode × episode), and mean training metrics since the last time."""
-        due = np.zeros(self.compiled.slots, bool)
-        due[slots] = bool(self.runner.settings.milestones())
-        self.device_state, returns, lengths, metrics = self.compiled.evaluate(self.device_state, due)
-        return np.asarray(returns), np.asarray(lengths), {k: np.asarray(v) for k, v in metrics.items()}
-
-    def _slot_state(self, slot: int) -> TrainState:
-        return jax.tree.map(lambda x: np.asarray(x[slot]), self.device_state)
-
-    def states(self) -> dict[int, TrainState]:
-        """Lane → its state as host arrays, for every busy slot."""
-        host = jax.tree.map(np.asarray, self.device_state)
-        return {lane.lane: jax.tree.map(lambda x, s=s: x[s], host) for s, lane in self.busy()}
-
-    def free(self, slot: int) -> None:
-        self.lanes[slot] = None
 
 
 def _summary(returns: np.ndarray, lengths: np.ndarray) -> dict[str, float]:
@@ -422,7 +343,7 @@ def _wait(future: Future[Compiled], runner: Runner) -> Compiled:
                 raise Interrupted(runner.stop, folder) from None
 
 
-class _signals:  # noqa: N801
+class _signals:
     """While active, SIGINT and SIGTERM ask the runner to save and stop; a second one stops at once."""
 
     def __init__(self, runner: Runner):

@@ -15,7 +15,7 @@ class Settings:
     """Settings of one experiment.
 
     - `total_timesteps`: environment steps per lane; a lane stops at the first cycle boundary at or after it.
-    - `evaluations`: evaluation points per lane, at the first cycle boundary after multiples of T / n; 0: none.
+    - `evaluations`: evaluation points per lane, at the first cycle boundary after multiples of T / n.
     - `eval_episodes`: episodes per evaluation (and as many again with sampled actions).
     - `seeds`: lanes per sample. `seed` seeds the sampler and training.
     - `evaluation`: which action the headline return is for, `deterministic` or `sampled`.

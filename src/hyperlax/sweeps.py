@@ -12,13 +12,13 @@ import polars as pl
 
 from hyperlax import experiment as experiments
 from hyperlax import samplers, store
+from hyperlax.execution import Execution
 from hyperlax.experiment import Experiment
 from hyperlax.hyperparams import assign, fields, nearest
 from hyperlax.plan import Machine, Program, plan
 from hyperlax.programs import Compiled, compile_program
 from hyperlax.recipes import Recipe, resolve
 from hyperlax.results import SCHEMAS, Results
-from hyperlax.execution import Execution
 from hyperlax.runner import Recorder, Runner
 from hyperlax.settings import PUBLISHED, Settings, run_length
 from hyperlax.store import Store
@@ -103,7 +103,12 @@ def run(
     machine = Machine.of(devices[0].platform, len(devices))
     settings = spec.settings
     programs = plan(
-        spec.trees, spec.env, settings.total_timesteps, settings.seeds, machine, group_by_sizes=how.group_by_sizes
+        spec.trees,
+        spec.env,
+        settings.total_timesteps,
+        settings.seeds,
+        machine,
+        group_by_sizes=how.group_by_sizes,
     )
     manifest = spec.manifest(command)
     manifest["plan"] = [{"program": i, **p.describe()} for i, p in enumerate(programs)]
@@ -127,7 +132,8 @@ def run(
         if keeper is not None:
             keeper.write_manifest(manifest)
     if keeper is None:
-        frames = {k: pl.DataFrame(v, schema=SCHEMAS[k]) for k, v in runner.recorder.rows.items()}
+        rows = runner.recorder.rows
+        frames: dict[str, Any] = {k: pl.DataFrame(v, schema=SCHEMAS[k]) for k, v in rows.items()}
         return Results(manifest, spec.samples, lanes=runner.lanes_frame(), **frames)
     keeper.merge()
     return store.read(keeper.folder)
@@ -163,7 +169,9 @@ def check_folder(spec: Experiment, folder: str | Path | None, resume: bool) -> P
         action = "cannot be resumed with other settings" if resume else "already holds another experiment"
         raise ValueError(f"{target} {action}:\n  " + "\n  ".join(differing))
     if not resume:
-        raise ValueError(f"{target} already holds this experiment; continue it with --resume, or choose another folder")
+        raise ValueError(
+            f"{target} already holds this experiment; continue it with --resume, or choose another folder"
+        )
     return target
 
 
@@ -226,7 +234,9 @@ class Compiler:
         hp = spec.trees[program.samples[0]]
         key = (program.key, type(hp), spec.env_name, spec.settings.eval_episodes, slots, tuple(devices))
         if key not in _compiled:
-            _compiled[key] = compile_program(program, hp, spec.env, spec.settings.eval_episodes, slots, devices)
+            _compiled[key] = compile_program(
+                program, hp, spec.env, spec.settings.eval_episodes, slots, devices
+            )
             self.seconds += _compiled[key].trace_seconds + _compiled[key].compile_seconds
         return _compiled[key]
 
@@ -243,7 +253,7 @@ def _memory_limit(device: Any, sharing: int) -> int:
 
 def _split(set_: Mapping[str, Any], known: Sequence[str]) -> tuple[dict[str, Any], dict[str, Any]]:
     """`--set` entries as (hyperparameters, settings)."""
-    settings = {f: None for f in Settings.__dataclass_fields__}
+    settings = dict.fromkeys(Settings.__dataclass_fields__)
     fixed, changes = {}, {}
     for name, value in set_.items():
         if name in known:
@@ -251,7 +261,9 @@ def _split(set_: Mapping[str, Any], known: Sequence[str]) -> tuple[dict[str, Any
         elif name in settings:
             changes[name] = value
         else:
-            raise ValueError(f'unknown hyperparameter or setting "{name}"{nearest(name, [*known, *settings])}')
+            raise ValueError(
+                f'unknown hyperparameter or setting "{name}"{nearest(name, [*known, *settings])}'
+            )
     return fixed, changes
 
 

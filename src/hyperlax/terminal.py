@@ -23,9 +23,7 @@ SHOWN_NOTES = 5
 class Silent:
     """Shows nothing; the calls every display answers, in the order a run makes them."""
 
-    def planned(
-        self, spec: Experiment, programs: Sequence[Program], machine: Machine, resumed: bool
-    ) -> None:
+    def planned(self, spec: Experiment, programs: Sequence[Program], machine: Machine, resumed: bool) -> None:
         """The plan is made; nothing has been compiled."""
 
     def compiling(self, number: int, count: int) -> None:
@@ -60,9 +58,7 @@ class Lines(Silent):
         self.total = 0
         self.first_divergence = True
 
-    def planned(
-        self, spec: Experiment, programs: Sequence[Program], machine: Machine, resumed: bool
-    ) -> None:
+    def planned(self, spec: Experiment, programs: Sequence[Program], machine: Machine, resumed: bool) -> None:
         settings = spec.settings
         self.total = settings.total_timesteps
         lanes = len(spec.trees) * settings.seeds
@@ -120,7 +116,13 @@ class Lines(Silent):
     def diverged(self, lane: Lane, hyperparams: AbstractAgentHyperparams) -> None:
         from hyperlax.hyperparams import values
 
-        log.warning("lane %d (sample %d, seed %d) diverged at step %s", lane.lane, lane.sample, lane.seed, lane.diverged_at)
+        log.warning(
+            "lane %d (sample %d, seed %d) diverged at step %s",
+            lane.lane,
+            lane.sample,
+            lane.seed,
+            lane.diverged_at,
+        )
         if self.first_divergence:
             self.first_divergence = False
             log.warning("first divergence, hyperparameters: %s", values(hyperparams))
@@ -130,7 +132,7 @@ class Lines(Silent):
 
 
 class Live(Lines):
-    """A bar with speed and time left, and the best lanes so far, redrawn in place; the lines go to the log file."""
+    """A bar with speed and time left and the best lanes so far; the lines go to the log file."""
 
     def __init__(self, console: Console):
         super().__init__()
@@ -154,15 +156,15 @@ class Live(Lines):
         self.start: tuple[int, float] | None = None
         self.display = RichLive(console=console, refresh_per_second=4, transient=True)
 
-    def planned(
-        self, spec: Experiment, programs: Sequence[Program], machine: Machine, resumed: bool
-    ) -> None:
+    def planned(self, spec: Experiment, programs: Sequence[Program], machine: Machine, resumed: bool) -> None:
         super().planned(spec, programs, machine, resumed)
         self.console.print(_plan_table(spec, programs))
         for note in spec.notes[:SHOWN_NOTES]:
             self.console.print(f"note: {note}", style="dim", highlight=False)
         if len(spec.notes) > SHOWN_NOTES:
-            self.console.print(f"note: {len(spec.notes) - SHOWN_NOTES} more, all in the manifest", style="dim")
+            self.console.print(
+                f"note: {len(spec.notes) - SHOWN_NOTES} more, all in the manifest", style="dim"
+            )
         if resumed:
             self.console.print("resumed from the checkpoint")
         lanes = len(spec.trees) * spec.settings.seeds
@@ -180,20 +182,25 @@ class Live(Lines):
         seconds = compiled.trace_seconds + compiled.compile_seconds
         memory = compiled.bytes_per_lane / 2**20
         self.console.print(
-            f"program {number + 1} compiled in {seconds:.1f} s: {compiled.slots} lanes at once, {memory:.1f} MB each",
+            f"program {number + 1} compiled in {seconds:.1f} s: {compiled.slots} lanes at once, "
+            f"{memory:.1f} MB each",
             highlight=False,
         )
         self.bar.update(self.task, description=f"training {number + 1}")
         self._draw()
 
     def update(self, lanes: Sequence[Lane], seconds: float) -> None:
-        steps = sum(min(lane.env_steps, self.total) if lane.status != "diverged" else self.total for lane in lanes)
+        steps = sum(
+            min(lane.env_steps, self.total) if lane.status != "diverged" else self.total for lane in lanes
+        )
         taken = sum(lane.env_steps for lane in lanes)
         if self.start is None:
             self.start = (taken, seconds)
         elapsed = seconds - self.start[1]
         speed = f"{(taken - self.start[0]) / elapsed:,.0f} steps/s" if elapsed > 0.5 else ""
-        states = {s: sum(lane.status == s for lane in lanes) for s in ("done", "diverged", "pruned", "failed")}
+        states = {
+            s: sum(lane.status == s for lane in lanes) for s in ("done", "diverged", "pruned", "failed")
+        }
         self.counts = "  ".join(f"{n} {s}" for s, n in states.items() if n)
         self.bar.update(self.task, completed=steps, speed=speed)
         self._draw()
@@ -230,7 +237,9 @@ class Live(Lines):
     def _top(self) -> RenderableType:
         from rich.table import Table
 
-        table = Table("sample", "seed", "step", "return", title=f"best {TOP} lanes at their latest evaluation")
+        table = Table(
+            "sample", "seed", "step", "return", title=f"best {TOP} lanes at their latest evaluation"
+        )
         best = sorted(self.scores.values(), key=lambda entry: -entry[0])
         for score, lane in best[:TOP]:
             table.add_row(str(lane.sample), str(lane.seed), f"{lane.env_steps:,}", f"{score:.2f}")
@@ -256,8 +265,8 @@ def _plan_table(spec: Experiment, programs: Sequence[Program]) -> RenderableType
     settings = spec.settings
     lanes = len(spec.trees) * settings.seeds
     title = (
-        f"{spec.recipe_name} on {spec.env_name}: {len(spec.trees)} samples × {settings.seeds} seeds = {lanes} lanes, "
-        f"{settings.total_timesteps:,} steps each, {settings.protocol} protocol"
+        f"{spec.recipe_name} on {spec.env_name}: {len(spec.trees)} samples × {settings.seeds} seeds = "
+        f"{lanes} lanes, {settings.total_timesteps:,} steps each, {settings.protocol} protocol"
     )
     table = Table("program", "lanes", "envs", "rollout", "minibatch", "networks", "useful work", title=title)
     for number, program in enumerate(programs):
@@ -279,20 +288,27 @@ def _plan_table(spec: Experiment, programs: Sequence[Program]) -> RenderableType
 
 
 def leaderboard_table(board: Any) -> RenderableType:
-    """The frame of `report.leaderboard` as a table: as many hyperparameters as fit, shortest names first."""
+    """The frame of `report.leaderboard` as a table; hyperparameters are left to the report."""
     from rich.table import Table
 
     table = Table(title="leaderboard: peak return, mean over the middle half of seeds, 95 % interval")
-    for name, justify in (("rank", "right"), ("sample", "right"), ("peak return", "right"), ("95 % interval", "right")):
-        table.add_column(name, justify=justify, no_wrap=True)
+    for name in ("rank", "sample", "peak return", "95 % interval"):
+        table.add_column(name, justify="right", no_wrap=True)
     table.add_column("final", justify="right", no_wrap=True)
     table.add_column("seeds", justify="right", no_wrap=True)
     for row in board.iter_rows(named=True):
         low, high = row["peak_low"], row["peak_high"]
         interval = f"{low:.1f} … {high:.1f}" if low is not None else "one seed"
-        seeds = f"{row['seeds_done']}" + (f" ({row['seeds_diverged']} diverged)" if row["seeds_diverged"] else "")
+        seeds = f"{row['seeds_done']}" + (
+            f" ({row['seeds_diverged']} diverged)" if row["seeds_diverged"] else ""
+        )
         table.add_row(
-            row["rank"], str(row["sample"]), _number(row["peak_return"]), interval, _number(row["final_return"]), seeds
+            row["rank"],
+            str(row["sample"]),
+            _number(row["peak_return"]),
+            interval,
+            _number(row["final_return"]),
+            seeds,
         )
     return table
 

@@ -75,7 +75,7 @@ def segment(state: TrainState, env: AbstractEnv, caps: Sizes, cycles: Int[Array,
 
 
 def _cycle(state: TrainState, env: AbstractEnv, caps: Sizes) -> tuple[TrainState, dict[str, Array]]:
-    hp = state.agent.hp
+    hp: Any = state.agent.hp
     keys = jr.split(jr.fold_in(jr.wrap_key_data(state.key), state.cycles + 1))
     agent, envs, trajectory, finished = collect(
         state.agent,

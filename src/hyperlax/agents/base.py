@@ -34,7 +34,9 @@ class AbstractAgent(eqx.Module):
         """The agent after seeing a row of observations, before acting on it."""
 
     @abstractmethod
-    def learn(self, trajectory: Trajectory, progress: Float[Array, ""], *, key: Any) -> tuple[AbstractAgent, Metrics]:
+    def learn(
+        self, trajectory: Trajectory, progress: Float[Array, ""], *, key: Any
+    ) -> tuple[AbstractAgent, Metrics]:
         """The agent after learning from a rollout; `progress` is the share of the training budget spent."""
 
     @abstractmethod

@@ -13,8 +13,8 @@ import optax
 from jaxtyping import Array, Bool, Float, Int
 
 from hyperlax.agents import ppo_sizes
-from hyperlax.agents.ppo_update import METRICS, Rollout, Step, gradient_of_minibatch, minibatch_bounds
 from hyperlax.agents.base import AbstractAgent, AbstractAgentHyperparams, Metrics, nested, prefixed
+from hyperlax.agents.ppo_update import METRICS, Rollout, Step, gradient_of_minibatch, minibatch_bounds
 from hyperlax.envs.base import AbstractEnv, ActionSpace, Discrete
 from hyperlax.hyperparams import Count, Flag, Real, hp
 from hyperlax.masking import lane_cond, lane_loop
@@ -25,6 +25,7 @@ from hyperlax.normalise import Normaliser
 from hyperlax.optimise import adam_state, adam_step, decayed, flatten
 from hyperlax.rollout import Trajectory
 from hyperlax.spaces import Choice, LogUniform, Uniform
+
 
 @final
 class PPOHyperparams(AbstractAgentHyperparams):
@@ -54,7 +55,9 @@ class PPOHyperparams(AbstractAgentHyperparams):
     minibatch_remainder: Count = hp(
         "spread", labels=("spread", "drop"), doc="samples left when minibatches do not divide the rollout"
     )
-    time_limit: Count = hp("truncation", labels=("truncation", "termination"), doc="what a time limit counts as")
+    time_limit: Count = hp(
+        "truncation", labels=("truncation", "termination"), doc="what a time limit counts as"
+    )
     truncation_bootstrap: Count = hp(
         "final_observation",
         labels=("final_observation", "next_episode"),
@@ -97,7 +100,9 @@ class PPOHyperparams(AbstractAgentHyperparams):
         return [("actor", type(self.actor)), ("critic", type(self.critic))]
 
     def parameter_count(self, env: AbstractEnv) -> int:
-        outputs = env.action_space.n if isinstance(env.action_space, Discrete) else 2 * env.action_space.shape[0]
+        outputs = (
+            env.action_space.n if isinstance(env.action_space, Discrete) else 2 * env.action_space.shape[0]
+        )
         actor, critic = self.actor, self.critic
         heads = (actor.out() + 1) * outputs + critic.out() + 1
         return actor.parameter_count(env.obs_size) + critic.parameter_count(env.obs_size) + heads

@@ -75,7 +75,10 @@ def _chunks(sizes: Sequence[Sizes], cycles: Sequence[int], per_sample: float) ->
     thinned = wanted if len(wanted) <= 10 else [wanted[round(i * (len(wanted) - 1) / 9)] for i in range(10)]
 
     def cost(chunks: tuple[int, ...]) -> float:
-        work = (n * gradient_work(s, {"minibatch_chunks": chunks}, per_sample) for n, s in zip(cycles, sizes, strict=True))
+        work = (
+            n * gradient_work(s, {"minibatch_chunks": chunks}, per_sample)
+            for n, s in zip(cycles, sizes, strict=True)
+        )
         return sum(work) + len(chunks) * CHUNK_COMPILATION
 
     counts = range(1, min(MOST_CHUNKS, len(thinned)) + 1)

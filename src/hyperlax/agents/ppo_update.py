@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 import math
-
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from typing import TYPE_CHECKING, Any, final
 
 import equinox as eqx
@@ -12,7 +11,7 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float, Int, UInt32
 
-from hyperlax.masking import freeze, lane_cond, lane_loop, lane_max, masked_moments, permuted
+from hyperlax.masking import lane_cond, lane_loop, lane_max, masked_moments, permuted
 from hyperlax.networks import Actor, Critic
 from hyperlax.optimise import Weights
 from hyperlax.returns import generalised_advantage
@@ -145,7 +144,9 @@ def _in_blocks(f: Callable[..., Any], x: Float[Array, "n obs"], n: Int[Array, ""
     return jax.lax.fori_loop(0, lane_max((n + block - 1) // block), one, jnp.zeros(x.shape[0]))
 
 
-def minibatch_bounds(j: Any, batch: Any, minibatches: Any, drop: Any) -> tuple[Int[Array, ""], Int[Array, ""]]:
+def minibatch_bounds(
+    j: Any, batch: Any, minibatches: Any, drop: Any
+) -> tuple[Int[Array, ""], Int[Array, ""]]:
     """First position and size of minibatch `j` in the shuffled batch.
 
     With `drop` all have the same size and a remainder is left out, otherwise sizes differ by at most one.

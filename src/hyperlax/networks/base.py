@@ -52,7 +52,7 @@ class AbstractNetworkHyperparams(AbstractHyperparams):
     """Hyperparameters of a network."""
 
     @abstractmethod
-    def sizes(self) -> dict[str, int]:
+    def sizes(self) -> dict[str, Any]:
         """The sizes this sample uses; called on the host, on a single sample."""
 
     @abstractmethod

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from functools import partial
-from typing import Any, final
+from typing import Any, TypeVar, final
 
 import equinox as eqx
 import jax
@@ -27,6 +27,7 @@ ACTIVATIONS = {
 """Every one of them maps zero to zero, so padded units stay silent."""
 
 LAYER_NORM_EPS = 1e-6
+Layer = TypeVar("Layer", bound=eqx.Module)
 
 
 @final
@@ -39,7 +40,7 @@ class MLPHyperparams(AbstractNetworkHyperparams):
     activation: Count = hp("tanh", **choice(*ACTIVATIONS), doc="activation after every layer")
     layer_norm_scale: Flag = hp(True, doc="LayerNorm trains a scale beside its bias")
 
-    def sizes(self) -> dict[str, int]:
+    def sizes(self) -> dict[str, Any]:
         names = tuple(ACTIVATIONS)
         return {
             "width": int(self.width),
@@ -115,7 +116,10 @@ class MLP(AbstractNetwork):
         )
         self.activations = tuple(name for name in ACTIVATIONS if name in caps["activation"])
         self.normalisations = caps["layer_norm"]
-        self.norms = tuple(LayerNorm(hp.width, cap) for _ in range(depth * (True in self.normalisations)))
+        self.norms = tuple(
+            _dormant(LayerNorm(hp.width, cap), hp.layer_norm & (i < hp.depth))
+            for i in range(depth * (True in self.normalisations))
+        )
 
     @property
     def out_cap(self) -> int:
@@ -157,7 +161,9 @@ def _activate_forward(names: tuple[str, ...], index: Any, x: Any) -> tuple[Any, 
 def _activate_backward(names: tuple[str, ...], kept: tuple[Any, Any], cotangent: Any) -> tuple[Any, Any]:
     index, x = kept
     slopes = [lambda x, g, f=ACTIVATIONS[n]: jax.vjp(f, x)[1](g)[0] for n in names]
-    return np.zeros(index.shape, jax.dtypes.float0), jax.lax.switch(_position(names, index), slopes, x, cotangent)
+    return np.zeros(index.shape, jax.dtypes.float0), jax.lax.switch(
+        _position(names, index), slopes, x, cotangent
+    )
 
 
 _activate.defvjp(_activate_forward, _activate_backward)
@@ -168,6 +174,6 @@ def _position(names: tuple[str, ...], index: Int[Array, ""]) -> Int[Array, ""]:
     return jnp.argmax(known == index).astype(jnp.int32)
 
 
-def _dormant(layer: Linear, used: Any) -> Linear:
+def _dormant(layer: Layer, used: Any) -> Layer:
     """`layer`, zero where this lane has no such layer: saved weights do not hold numbers nobody uses."""
     return jax.tree.map(lambda x: jnp.where(used, x, 0), layer)

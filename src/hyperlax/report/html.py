@@ -10,7 +10,6 @@ from string import Template
 from typing import Any
 
 import polars as pl
-
 from altair.utils.schemapi import debug_mode
 
 from hyperlax.report import markup

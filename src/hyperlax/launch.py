@@ -1,0 +1,83 @@
+"""What happens before a command runs: the platform, the compilation cache, the display."""
+
+from __future__ import annotations
+
+import hashlib
+import logging
+import os
+import platform
+import shutil
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from hyperlax.terminal import Lines
+
+
+def display(folder: Path, log_level: str, save_logs: bool) -> Lines:
+    """The display that fits the terminal, and the log file."""
+    from rich.console import Console
+
+    from hyperlax.terminal import Lines, Live
+
+    logger = logging.getLogger("hyperlax")
+    logger.setLevel(logging.DEBUG)
+    logger.handlers.clear()
+    logger.propagate = False
+    if save_logs:
+        folder.mkdir(parents=True, exist_ok=True)
+        file = logging.FileHandler(folder / "hyperlax.log")
+        file.setFormatter(logging.Formatter("%(asctime)s %(levelname)s %(message)s"))
+        logger.addHandler(file)
+    console = Console(highlight=False)
+    if console.is_terminal and log_level in ("DEBUG", "INFO"):
+        return Live(console)
+    plain = logging.StreamHandler(sys.stdout)
+    plain.setLevel(log_level)
+    plain.setFormatter(logging.Formatter("[%(asctime)s] %(message)s", "%H:%M:%S"))
+    logger.addHandler(plain)
+    return Lines()
+
+
+def start_jax(device: str) -> None:
+    """Chooses the platform and the compilation cache, and one CPU device per core."""
+    if device != "auto":
+        os.environ["JAX_PLATFORMS"] = {"cpu": "cpu", "gpu": "cuda"}[device]
+    import jax
+
+    from hyperlax.experiment import usable_cores
+
+    jax.config.update("jax_num_cpu_devices", usable_cores())
+    if (cache := cache_folder()) is not None:
+        jax.config.update("jax_compilation_cache_dir", str(cache))
+        jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.3)
+    try:
+        platform_name = jax.default_backend()
+    except RuntimeError as error:
+        raise ValueError(
+            f"--device {device}: jax finds no such device ({error}); use --device auto"
+        ) from None
+    if platform_name == "cpu" and device == "auto" and shutil.which("nvidia-smi"):
+        print(
+            "WARNING: this machine has an NVIDIA GPU but jax sees none; "
+            'install it with pip install "hyperlax[cuda13]". '
+            "Continuing on the CPU.",
+            file=sys.stderr,
+        )
+
+
+def cache_folder() -> Path | None:
+    """Where compiled programs are kept; `HYPERLAX_CACHE_DIR` moves it, and turns it off when empty."""
+    if "JAX_COMPILATION_CACHE_DIR" in os.environ:
+        return None
+    chosen = os.environ.get("HYPERLAX_CACHE_DIR")
+    if chosen == "":
+        return None
+    if chosen:
+        return Path(chosen)
+    base = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache")
+    from hyperlax.experiment import processor
+
+    kind = hashlib.sha256(f"{processor()} {platform.machine()}".encode()).hexdigest()[:8]
+    return base / "hyperlax" / f"compiled-{kind}"
