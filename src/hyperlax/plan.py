@@ -32,7 +32,7 @@ class Machine:
         padding them is cheap and sharing a program worth more.
         """
         if platform == "cpu":
-            return Machine(devices, 5e10, 8.0)
+            return Machine(devices, 5e10, 15.0)
         return Machine(devices, 2e12, 20.0)
 
 

@@ -22,7 +22,7 @@ ENV_STEP = 2e3
 """Environment, random numbers and bookkeeping, per environment step."""
 LARGEST_CHUNK = 2048
 MOST_CHUNKS = 3
-CHUNK_COMPILATION = 1e11
+CHUNK_COMPILATION = 2.5e11
 """What compiling the gradient once more, for another chunk size, is worth."""
 SMALL_BATCH = 64
 """Up to this many samples, products are faster with the batch first."""

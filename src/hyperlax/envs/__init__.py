@@ -17,8 +17,8 @@ REFERENCE_SCORES: dict[str, tuple[float, float]] = {
     "gymnax.pendulum": (-1230.0, -150.0),
     "gymnax.mountain_car": (-200.0, -110.0),
     "gymnax.mountain_car_continuous": (-33.0, 93.0),
-    "gymnax.reacher": (14.0, 70.0),
-    "gymnax.swimmer": (0.0, 100.0),
+    "gymnax.reacher": (17.0, 70.0),
+    "gymnax.swimmer": (86.0, 350.0),
 }
 """Return of a uniformly random policy and the score at which the task counts as solved, per environment."""
 
@@ -35,7 +35,7 @@ __all__ = [
 ]
 
 
-def load(name: str, **options: Any) -> AbstractEnv:
+def load(name: str, /, **options: Any) -> AbstractEnv:
     """The environment called `name`: `gymnax.pendulum`, or `package.module:Class` for one of your own.
 
     Raises `ValueError` naming the nearest known one.

@@ -37,7 +37,9 @@ class MLPHyperparams(AbstractNetworkHyperparams):
     width: Count = hp(64, Choice(32, 64, 128), doc="units per layer")
     depth: Count = hp(2, Integers(1, 3), doc="hidden layers")
     layer_norm: Flag = hp(False, Choice(True, False), doc="LayerNorm before every activation")
-    activation: Count = hp("tanh", **choice(*ACTIVATIONS), doc="activation after every layer")
+    activation: Count = hp(
+        "tanh", Choice("tanh", "relu", "silu"), labels=tuple(ACTIVATIONS), doc="activation after every layer"
+    )
     layer_norm_scale: Flag = hp(True, doc="LayerNorm trains a scale beside its bias")
 
     def sizes(self) -> dict[str, Any]:

@@ -1,0 +1,83 @@
+"""What the benchmarks share: the machine they ran on, tables, JSON files, and timed whole processes."""
+
+from __future__ import annotations
+
+import datetime
+import json
+import os
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+OUT = Path(__file__).parent / "out"
+
+
+def context() -> dict[str, Any]:
+    """Machine, versions, commit and date: goes into every result."""
+    from hyperlax.experiment import git_commit, machine, versions
+
+    return {
+        "date": datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
+        "machine": {**machine(), "load_average": os.getloadavg()[0]},
+        "versions": versions(),
+        "git_commit": git_commit(),
+    }
+
+
+def save(name: str, results: Any) -> Path:
+    """`results` with their context as `benchmarks/out/<name>.json`."""
+    OUT.mkdir(exist_ok=True)
+    path = OUT / f"{name}.json"
+    path.write_text(json.dumps({**context(), "results": results}, indent=1, default=str) + "\n")
+    return path
+
+
+def table(rows: Sequence[Mapping[str, Any]], title: str) -> None:
+    """Prints `rows` under `title`."""
+    from rich.console import Console
+    from rich.table import Table
+
+    shown = Table(title=title)
+    for name in rows[0]:
+        shown.add_column(name)
+    for row in rows:
+        shown.add_row(*(f"{v:.3g}" if isinstance(v, float) else str(v) for v in row.values()))
+    Console(width=130).print(shown)
+
+
+def whole_process(command: Sequence[str], **environment: str) -> float:
+    """Seconds a command takes from start to exit; raises when it fails."""
+    began = time.perf_counter()
+    done = subprocess.run(command, env={**os.environ, **environment}, capture_output=True, text=True)
+    seconds = time.perf_counter() - began
+    if done.returncode:
+        raise RuntimeError(f"{' '.join(command)} exited with {done.returncode}:\n{done.stdout}{done.stderr}")
+    return seconds
+
+
+def cli(*arguments: str) -> list[str]:
+    """The command line of this package with `arguments`."""
+    return [sys.executable, "-m", "hyperlax", *arguments]
+
+
+def temporary_folder() -> tempfile.TemporaryDirectory[str]:
+    """A folder that goes away."""
+    return tempfile.TemporaryDirectory(prefix="hyperlax-bench-")
+
+
+def child(function: str, *arguments: str, cores: Sequence[int] | None = None) -> Any:
+    """The JSON that `suite.py <function> <arguments>` prints in a fresh process, pinned to `cores`."""
+
+    def pin() -> None:
+        if cores is not None:
+            os.sched_setaffinity(0, cores)
+
+    command = [sys.executable, str(Path(__file__).with_name("suite.py")), function, *arguments]
+    done = subprocess.run(command, capture_output=True, text=True, preexec_fn=pin)
+    if done.returncode:
+        raise RuntimeError(f"{function} failed:\n{done.stdout}{done.stderr}")
+    return json.loads(done.stdout.splitlines()[-1])

@@ -1,0 +1,130 @@
+"""Every affordable measurement in one command: JSON in `benchmarks/out/`, tables on the terminal.
+
+    python benchmarks/run.py [--only NAME ...] [--purejaxrl PATH --rejax PATH --peer-python PYTHON]
+
+Names: help, quickstart, compile, cores, heterogeneous, memory, throughput. Peers are measured side by side
+when their sources are given; learning has a script of its own, `learning.py`.
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+from common import child, cli, save, table, temporary_folder, whole_process
+
+NAMES = ("help", "quickstart", "compile", "cores", "heterogeneous", "memory", "throughput")
+QUICKSTART = [
+    "sweep-hp-samples",
+    "--algo-and-network-config",
+    "ppo_mlp_no_network_search",
+    "--env-config",
+    "gymnax.pendulum",
+    "--run-length-modifier",
+    "quick",
+    "--num-samples",
+    "4",
+    "--hparam-batch-size",
+    "4",
+    "--log-level",
+    "INFO",
+    "--output-root",
+]
+
+
+def help_() -> list[dict[str, Any]]:
+    """`hyperlax --help`, whole process."""
+    times = sorted(whole_process(cli("--help")) for _ in range(5))
+    return [{"what": "hyperlax --help", "seconds": times[2], "reach": "<= 0.5"}]
+
+
+def quickstart() -> list[dict[str, Any]]:
+    """The original's quick start: whole process, without and with the compilation cache."""
+    rows = []
+    with temporary_folder() as folder:
+        cold = [whole_process(cli(*QUICKSTART, f"{folder}/cold{i}"), HYPERLAX_CACHE_DIR="") for i in range(3)]
+        cache = {"HYPERLAX_CACHE_DIR": f"{folder}/cache"}
+        whole_process(cli(*QUICKSTART, f"{folder}/fill"), **cache)
+        warm = [whole_process(cli(*QUICKSTART, f"{folder}/warm{i}"), **cache) for i in range(3)]
+    for what, times, reach in (("cold", cold, "<= 15"), ("with the cache", warm, "<= 8")):
+        rows.append({"what": f"quick start, {what}", "seconds": sorted(times)[1], "reach": reach})
+    return rows
+
+
+def compile_() -> list[dict[str, Any]]:
+    """Compiling for the 64 published samples."""
+    found = child("compile_benchmarked")
+    seconds = found["trace_and_compile_seconds"]
+    return [
+        {"what": "train programs for 64 published samples", "value": found["programs"], "reach": "<= 8"},
+        {"what": "their trace + compile seconds", "value": seconds, "reach": "<= 180"},
+    ]
+
+
+def cores() -> list[dict[str, Any]]:
+    """Eight lanes on one core and on two, in turn."""
+    available = sorted(os.sched_getaffinity(0))
+    one, two = [], []
+    for _ in range(2):
+        one.append(child("cores", "1", cores=available[:1])["env_steps_per_second"])
+        two.append(child("cores", "2", cores=available[:2])["env_steps_per_second"])
+    return [
+        {"what": "env steps/s, one core", "value": max(one), "reach": ""},
+        {"what": "env steps/s, two cores", "value": max(two), "reach": ""},
+        {"what": "ratio", "value": max(two) / max(one), "reach": ">= 1.7"},
+    ]
+
+
+def heterogeneous() -> list[dict[str, Any]]:
+    """16 published samples together against one by one."""
+    found = child("heterogeneous", "200000", cores=sorted(os.sched_getaffinity(0))[:1])
+    reach = {"ratio": "<= 1.3", "useful_gradient_share": ">= 0.7"}
+    return [{"what": f"heterogeneous: {k}", "value": v, "reach": reach.get(k, "")} for k, v in found.items()]
+
+
+def memory() -> list[dict[str, Any]]:
+    """A lane's memory against a count by hand."""
+    reach = {"state_ratio": "<= 1.2"}
+    return [
+        {"what": f"memory: {k}", "value": v, "reach": reach.get(k, "")} for k, v in child("memory").items()
+    ]
+
+
+def throughput(arguments: argparse.Namespace) -> None:
+    """`ppo_throughput.py` with the peers that were given."""
+    command = [sys.executable, str(Path(__file__).with_name("ppo_throughput.py"))]
+    for flag in ("purejaxrl", "rejax", "peer_python"):
+        if value := getattr(arguments, flag):
+            command += [f"--{flag.replace('_', '-')}", value]
+    subprocess.run(command, check=True)
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawTextHelpFormatter)
+    parser.add_argument("--only", nargs="*", choices=NAMES, default=list(NAMES))
+    for flag in ("--purejaxrl", "--rejax", "--peer-python"):
+        parser.add_argument(flag)
+    arguments = parser.parse_args()
+    measures = {
+        "help": help_,
+        "quickstart": quickstart,
+        "compile": compile_,
+        "cores": cores,
+        "heterogeneous": heterogeneous,
+        "memory": memory,
+    }
+    for name in arguments.only:
+        if name == "throughput":
+            throughput(arguments)
+            continue
+        rows = measures[name]()
+        table(rows, name)
+        print(save(name, rows))
+
+
+if __name__ == "__main__":
+    main()
