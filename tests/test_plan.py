@@ -1,0 +1,127 @@
+"""Which samples share a program."""
+
+from __future__ import annotations
+
+import json
+import time
+
+import numpy as np
+import pytest
+
+from hyperlax import envs, recipes
+from hyperlax.agents import PPOHyperparams
+from hyperlax.hyperparams import assign
+from hyperlax.plan import MAX_PROGRAMS, Machine, plan
+from hyperlax.samplers import design
+
+PUBLISHED = "benchmarked.01_static_qmc_sampling_S64.ppo_mlp"
+ENV = envs.load("gymnax.pendulum")
+MACHINES = [Machine.of("cpu", 2), Machine.of("gpu", 1)]
+
+
+def drawn(recipe, n, seed):
+    base = recipes.resolve(recipe)
+    return [assign(base.hyperparams(), s) for s in design(base.search_space(), n, "random", seed)]
+
+
+def check(programs, samples):
+    placed = sorted(i for p in programs for i in p.samples)
+    assert placed == list(range(len(samples))), "every sample in exactly one program"
+    for program in programs:
+        assert 0 < program.useful_share <= 1
+        assert set(program.cycle_work) == set(program.samples)
+        assert program.caps["env_blocks"] * program.caps["env_block"] >= program.caps["num_envs"]
+        for i in program.samples:
+            for name, size in samples[i].sizes().items():
+                cap = program.caps[name]
+                assert size <= cap, f"{name} of sample {i} does not fit"
+
+
+@pytest.mark.parametrize("machine", MACHINES, ids=["cpu", "gpu"])
+def test_every_sample_fits_into_exactly_one_program(machine):
+    rng = np.random.default_rng(0)
+    for recipe in ("ppo_mlp", "ppo_vec_mlp_lower_num_envs", PUBLISHED):
+        samples = drawn(recipe, int(rng.integers(1, 24)), int(rng.integers(100)))
+        check(plan(samples, ENV, int(rng.integers(1, 10**7)), int(rng.integers(1, 9)), machine), samples)
+
+
+def test_capacities_are_no_larger_than_the_largest_sample():
+    samples = drawn("ppo_mlp", 12, 3)
+    for program in plan(samples, ENV, 10**6, 2, MACHINES[0]):
+        for name in samples[0].sizes():
+            sizes = [samples[i].sizes()[name] for i in program.samples]
+            wanted = frozenset().union(*sizes) if isinstance(sizes[0], frozenset) else max(sizes)
+            assert program.caps[name] == wanted, name
+
+
+@pytest.mark.parametrize("most", [1, 2, 5])
+def test_there_are_never_more_programs_than_allowed(most):
+    samples = drawn(PUBLISHED, 20, 1)
+    programs = plan(samples, ENV, 10**9, 4, Machine(1, 1e9, 0.0), max_programs=most)
+    assert len(programs) <= most
+    check(programs, samples)
+
+
+def test_samples_of_one_size_share_one_program_without_padding():
+    samples = [
+        assign(PPOHyperparams(), {"gamma": 0.9 + i / 100, "actor_lr": 1e-4 * (i + 1)}) for i in range(9)
+    ]
+    for machine in MACHINES:
+        (program,) = plan(samples, ENV, 10**6, 3, machine)
+        assert program.useful_share == pytest.approx(1)
+        check([program], samples)
+
+
+def test_a_single_sample_is_all_useful_work():
+    for samples in ([s] for s in drawn(PUBLISHED, 5, 2)):
+        (program,) = plan(samples, ENV, 10**6, 1, MACHINES[0])
+        assert program.useful_share == pytest.approx(1)
+
+
+def test_the_published_design_is_planned_quickly_into_few_programs():
+    recipe = recipes.resolve(PUBLISHED)
+    samples = [assign(recipe.hyperparams(), s) for s in design(recipe.search_space(), 64, "qmc_sobol", 42)]
+    plan(samples[:2], ENV, 5_000_000, 4, MACHINES[0])
+    began = time.perf_counter()
+    programs = plan(samples, ENV, 5_000_000, 4, MACHINES[0])
+    seconds = time.perf_counter() - began
+    assert len(programs) <= MAX_PROGRAMS
+    assert seconds < 6, "3 s without the type checker"
+    check(programs, samples)
+
+
+def test_compilation_that_costs_nothing_is_never_saved_by_padding():
+    """Then every distinct architecture keeps a program of its own, as long as they are few."""
+    small, large = {"actor.width": 8, "critic.width": 8}, {"actor.width": 128, "critic.width": 128}
+    samples = [assign(PPOHyperparams(), s) for s in (small, large, small, large)]
+    programs = plan(samples, ENV, 10**7, 1, Machine(1, 1e9, 0.0))
+    assert sorted(p.samples for p in programs) == [(0, 2), (1, 3)]
+    (together,) = plan(samples, ENV, 10**4, 1, Machine(1, 1e12, 60.0))
+    assert together.samples == (0, 1, 2, 3)
+    assert together.useful_share < 1
+
+
+def test_grouping_by_sizes_pads_nothing():
+    samples = drawn("ppo_vec_mlp_lower_num_envs", 10, 4)
+    sizes = lambda i: {k: v for k, v in samples[i].sizes().items() if isinstance(v, int)}  # noqa: E731
+    programs = plan(samples, ENV, 10**6, 1, MACHINES[0], group_by_sizes=True)
+    check(programs, samples)
+    for program in programs:
+        assert all(sizes(i) == sizes(program.samples[0]) for i in program.samples)
+
+
+def test_the_longest_program_starts_first():
+    samples = drawn(PUBLISHED, 16, 5)
+    programs = plan(samples, ENV, 10**7, 1, MACHINES[0])
+    cycles = [-(-(10**7) // (s.sizes()["num_envs"] * s.sizes()["rollout_length"])) for s in samples]
+    work = [sum(p.cycle_work[i] * cycles[i] for i in p.samples) for p in programs]
+    assert work == sorted(work, reverse=True)
+
+
+def test_programs_are_described_in_json_and_keyed_by_what_they_compile_to():
+    samples = drawn("ppo_mlp", 6, 6)
+    programs = plan(samples, ENV, 10**6, 1, MACHINES[0])
+    for program in programs:
+        assert json.loads(json.dumps(program.describe()))["samples"] == list(program.samples)
+    again = plan(samples, ENV, 10**6, 1, MACHINES[0])
+    assert [p.key for p in programs] == [p.key for p in again]
