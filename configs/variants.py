@@ -66,7 +66,11 @@ PPO_VEC_MLP = BENCHMARKED_PPO.with_space({**_searched("actor"), **_searched("cri
 
 def _named(recipe: Recipe, **changes: object) -> Recipe:
     return Recipe(
-        recipe.algorithm, recipe.network, dict(recipe.space), dict(changes) or dict(recipe.settings), QUICK_PPO
+        recipe.algorithm,
+        recipe.network,
+        dict(recipe.space),
+        dict(changes) or dict(recipe.settings),
+        QUICK_PPO,
     )
 
 
@@ -100,7 +104,9 @@ RECIPES = {
         evaluations=50,
         eval_episodes=128,
     ),
-    "runtime_scaling_1_ppo_mlp_homo_best_case": _named(BENCHMARKED_PPO.with_space({**_fixed(128), **RUNTIME})),
+    "runtime_scaling_1_ppo_mlp_homo_best_case": _named(
+        BENCHMARKED_PPO.with_space({**_fixed(128), **RUNTIME})
+    ),
     "runtime_scaling_2_ppo_mlp_hetero_algo_hps": _named(
         BENCHMARKED_PPO.with_space({**_fixed(128), **RUNTIME_SIZES})
     ),

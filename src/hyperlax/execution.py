@@ -38,3 +38,15 @@ class Execution:
         for name in ("lanes_at_once", "lanes_per_device", "memory_limit"):
             if (value := getattr(self, name)) is not None and value < 1:
                 raise ValueError(f"{name} must be at least 1, got {value}")
+
+
+def use_all_cores() -> None:
+    """Gives jax one CPU device per usable core, unless it has started already: then it keeps what it has."""
+    import jax
+
+    from hyperlax.experiment import usable_cores
+
+    try:
+        jax.config.update("jax_num_cpu_devices", usable_cores())
+    except RuntimeError:
+        return

@@ -12,7 +12,7 @@ import polars as pl
 
 from hyperlax import experiment as experiments
 from hyperlax import samplers, store
-from hyperlax.execution import Execution
+from hyperlax.execution import Execution, use_all_cores
 from hyperlax.experiment import Experiment
 from hyperlax.hyperparams import assign, fields, nearest
 from hyperlax.plan import Machine, Program, plan
@@ -48,6 +48,7 @@ def prepare(
 
     Raises `ValueError` with the fix for everything that cannot be.
     """
+    use_all_cores()
     name = recipe if isinstance(recipe, str) else recipe.name
     found = resolve(recipe) if isinstance(recipe, str) else recipe
     known = [f.path for f in fields(found.hyperparams())]

@@ -1,0 +1,50 @@
+"""The README's tour works as written."""
+
+from __future__ import annotations
+
+import os
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+README = (Path(__file__).parents[1] / "README.md").read_text()
+TOUR = README.split("## Five-minute tour")[1].split("\n## ")[0]
+
+
+def blocks(language: str) -> list[str]:
+    return re.findall(rf"```{language}\n(.*?)```", TOUR, re.DOTALL)
+
+
+@pytest.mark.xdist_group("subprocess")
+def test_the_tour_runs(tmp_path):
+    """Every command and the Python example, in order, in an empty folder."""
+    environment = {**os.environ, "PATH": f"{Path(sys.executable).parent}:{os.environ['PATH']}"}
+    environment["HYPERLAX_CACHE_DIR"] = str(Path(__file__).parents[1] / ".jax_cache")
+    environment.pop("HYPERLAX_TYPECHECK", None)
+    commands = [line for block in blocks("bash") for line in block.splitlines() if line]
+    assert len(commands) >= 6
+    for command in commands:
+        done = subprocess.run(command, shell=True, cwd=tmp_path, env=environment, capture_output=True, text=True)
+        assert done.returncode == 0, f"{command}\n{done.stdout}\n{done.stderr}"
+    for code in blocks("python"):
+        done = subprocess.run(
+            [sys.executable, "-c", code], cwd=tmp_path, env=environment, capture_output=True, text=True
+        )
+        assert done.returncode == 0, done.stderr
+    reports = list(tmp_path.rglob("report.html"))
+    assert len(reports) == 3
+    assert list(tmp_path.rglob("charts/*.png"))
+
+
+def test_everything_the_readme_names_exists():
+    """Public names, commands and folders."""
+    import hyperlax
+    from hyperlax import recipes
+
+    for name in re.findall(r"hyperlax\.([a-z_]+)\(", README):
+        assert hasattr(hyperlax, name), name
+    for name in set(re.findall(r"--algo-and-network-config (\S+)", README)):
+        recipes.resolve(name.strip("`"))
