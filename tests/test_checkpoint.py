@@ -9,7 +9,8 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from hyperlax.checkpoint import pack, read_header, structure, unpack, write_atomically
+from hyperlax.checkpoint import pack, read_header, structure, unpack
+from hyperlax.files import write_atomically
 
 DTYPES = [
     *("bool", "int8", "int16", "int32", "int64", "uint8", "uint16", "uint32", "uint64"),

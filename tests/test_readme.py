@@ -27,7 +27,9 @@ def test_the_tour_runs(tmp_path):
     commands = [line for block in blocks("bash") for line in block.splitlines() if line]
     assert len(commands) >= 6
     for command in commands:
-        done = subprocess.run(command, shell=True, cwd=tmp_path, env=environment, capture_output=True, text=True)
+        done = subprocess.run(
+            command, shell=True, cwd=tmp_path, env=environment, capture_output=True, text=True
+        )
         assert done.returncode == 0, f"{command}\n{done.stdout}\n{done.stderr}"
     for code in blocks("python"):
         done = subprocess.run(

@@ -1,15 +1,13 @@
 """The report is one safe, private, offline file, written whole, whatever state the experiment is in."""
 
 import json
-import sys
-from html.parser import HTMLParser
 
 import pytest
 from report_data import nothing_yet, synthetic
 
-from hyperlax.report import export_charts, vega, write_report
+from hyperlax.files import write_atomically
+from hyperlax.report import export_charts, write_report
 from hyperlax.report.charts import CHARTS
-from hyperlax.report.files import write_atomically
 from hyperlax.report.markup import public, without_folders
 
 VOID = {"meta", "link", "input"}
@@ -159,12 +157,11 @@ def test_an_unknown_format_is_refused(tmp_path):
         export_charts(nothing_yet(), tmp_path, formats=("gif",))
 
 
-def test_export_without_vl_convert_names_the_extra(tmp_path, monkeypatch):
-    vega.vl_convert.cache_clear()
-    monkeypatch.setitem(sys.modules, "vl_convert", None)
-    with pytest.raises(ImportError, match=r"hyperlax\[images\]"):
-        export_charts(nothing_yet(), tmp_path)
-    vega.vl_convert.cache_clear()
+def _read(path) -> _Page:
+    page = _Page()
+    page.feed(path.read_text(encoding="utf-8"))
+    page.close()
+    return page
 
 
 class _Page(HTMLParser):
@@ -194,10 +191,3 @@ class _Page(HTMLParser):
             self.styles += data
         else:
             self.text += data
-
-
-def _read(path) -> _Page:
-    page = _Page()
-    page.feed(path.read_text(encoding="utf-8"))
-    page.close()
-    return page

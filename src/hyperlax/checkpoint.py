@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import hashlib
 import json
-import os
-from pathlib import Path
 from typing import Any, TypeVar
 
 import jax
@@ -16,27 +14,6 @@ T = TypeVar("T")
 FORMAT = 1
 _HEADER = 8 + 32
 """Where the header begins: after its length and its checksum."""
-
-
-def write_atomically(path: Path, data: bytes | str) -> None:
-    """Writes `path` so that a crash leaves either the old file or the new one, complete."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
-    with open(temporary, "wb") as file:
-        file.write(data.encode() if isinstance(data, str) else data)
-        file.flush()
-        os.fsync(file.fileno())
-    os.replace(temporary, path)
-    sync_folder(path.parent)
-
-
-def sync_folder(folder: Path) -> None:
-    """Makes renames inside `folder` durable."""
-    handle = os.open(folder, os.O_RDONLY)
-    try:
-        os.fsync(handle)
-    finally:
-        os.close(handle)
 
 
 def structure(tree: Any) -> str:

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Annotated, Any, Literal
 
 from cyclopts import App, Parameter
+from cyclopts.validators import Number
 
 from hyperlax.launch import display, start_jax
 
@@ -17,10 +18,13 @@ USAGE, FAILED, INTERRUPTED, OUT_OF_TIME = 2, 1, 130, 75
 app = App(
     name="hyperlax",
     help="Many reinforcement learning experiments in one compiled program.",
-    help_epilogue="Recipes and environments: `hyperlax list`. Exit codes: 0 done, 1 some lanes failed, "
+    help_epilogue="Recipes and environments: hyperlax list. Exit codes: 0 done, 1 some lanes failed, "
     "2 usage, 75 out of time and 130 interrupted, both with the state saved.",
     version_flags=["--version"],
+    help_format="plaintext",
 )
+
+Positive = Annotated[int, Parameter(validator=Number(gte=1))]
 
 
 @Parameter(name="*")
@@ -38,9 +42,9 @@ class Common:
     "Results go to <output-root>/<recipe>/<environment>. [default: ./results/<command>]"
     seed: int = 42
     "Seeds the sampler and training."
-    seeds: int | None = None
+    seeds: Positive | None = None
     "Lanes per sample."
-    total_timesteps: int | None = None
+    total_timesteps: Positive | None = None
     "Environment steps per lane."
     set_: Annotated[list[str] | None, Parameter(name="--set", negative="")] = None
     "path=value: fixes a hyperparameter or training setting; repeatable."
@@ -52,7 +56,7 @@ class Common:
     "Also evaluate before training."
     save_policies: Literal["best", "all", "none"] = "best"
     "Which trained policies to keep."
-    hparam_batch_size: int | None = None
+    hparam_batch_size: Positive | None = None
     "Most lanes in training at once. [default: what the machine has use and memory for]"
     group_by_structural_hparams: bool = False
     "One program for every distinct set of sizes: no padding, more compilation."
@@ -60,7 +64,7 @@ class Common:
     "Continue the experiment in the output folder."
     resume_from: Path | None = None
     "Continue the experiment in this folder."
-    checkpoint_seconds: float = 30.0
+    checkpoint_seconds: Annotated[float, Parameter(validator=Number(gte=0))] = 30.0
     "At most this much work is lost when the process is killed."
     log_level: Literal["DEBUG", "INFO", "WARNING", "ERROR"] = "INFO"
     "What the terminal shows."
@@ -82,7 +86,7 @@ def run_single_hp(*, common: Common = Common()) -> int:  # noqa: B008
 def sweep_hp_samples(
     *,
     common: Common = Common(),  # noqa: B008
-    num_samples: int = 8,
+    num_samples: Positive = 8,
     sampling_method: SamplingMethod = "qmc_sobol",
     load_hyperparams: Path | None = None,
     experiment_type: ExperimentType = "independent_samples",
@@ -120,7 +124,7 @@ def sweep_hp_samples(
 def generate_hp_samples(
     *,
     algo_and_network_config: str = "ppo_mlp",
-    num_samples: int = 256,
+    num_samples: Positive = 256,
     output_file: Path = Path("hyperparam_samples.csv"),
     sampling_method: SamplingMethod = "qmc_sobol",
     experiment_type: ExperimentType = "independent_samples",
@@ -218,7 +222,7 @@ def _booleans(tokens: list[str]) -> list[str]:
     """`--flag True` as `--flag=True`, which is how it has always been typed."""
     joined: list[str] = []
     for token in tokens:
-        if token in ("True", "False") and joined and re.fullmatch(r"--[a-z][a-z-]*", joined[-1]):
+        if token.lower() in ("true", "false") and joined and re.fullmatch(r"--[a-z][a-z-]*", joined[-1]):
             joined[-1] += f"={token}"
         else:
             joined.append(token)
@@ -275,12 +279,15 @@ def _conclude(results: Any, folder: Path) -> int:
     from rich.console import Console
 
     from hyperlax.report import leaderboard, write_report
-    from hyperlax.terminal import leaderboard_table
+    from hyperlax.terminal import best_words, leaderboard_table
 
     report = write_report(results, folder / "report.html")
     console = Console(highlight=False)
     if results.curves.height:
-        console.print(leaderboard_table(leaderboard(results)))
+        board = leaderboard(results)
+        console.print(leaderboard_table(board))
+        if best := best_words(board, results.samples):
+            console.print(best)
     lanes = results.lanes["status"]
     counts = {s: int((lanes == s).sum()) for s in ("done", "diverged", "pruned", "failed")}
     console.print(
@@ -291,7 +298,8 @@ def _conclude(results: Any, folder: Path) -> int:
         console.print("every lane diverged: try smaller learning rates (--set actor_lr=1e-4)", style="yellow")
     console.print(f"report: {report}", soft_wrap=True)
     console.print(
-        f"next: hyperlax plot-benchmark --results-dir-to-plot {folder} --format png", soft_wrap=True
+        f"next: hyperlax plot-benchmark --results-dir-to-plot {folder} --format png  (the charts as images)",
+        soft_wrap=True,
     )
     if counts["failed"]:
         for lane, error in results.manifest["timings"]["errors"].items():
@@ -303,10 +311,12 @@ def _conclude(results: Any, folder: Path) -> int:
 def _assignments(pairs: list[str]) -> dict[str, str]:
     assigned = {}
     for pair in pairs:
-        path, equals, value = pair.partition("=")
-        if not equals:
+        path, equals, value = (part.strip() for part in pair.partition("="))
+        if not equals or not path:
             raise ValueError(f"--set needs path=value, got {pair!r}")
-        assigned[path.strip()] = value.strip()
+        if path in assigned:
+            raise ValueError(f"--set {path} is given twice: {assigned[path]!r} and {value!r}")
+        assigned[path] = value
     return assigned
 
 
@@ -316,5 +326,5 @@ def _folder(command: str, common: Common) -> Path:
         return root
     if common.resume_from is not None and not root.is_dir():
         raise FileNotFoundError(f"nothing to resume: {root} does not exist")
-    recipe = re.sub(r"[^A-Za-z0-9_.-]+", "_", common.algo_and_network_config)
+    recipe = re.sub(r"[^A-Za-z0-9_.-]+", "_", Path(common.algo_and_network_config).name)
     return root / recipe / common.env_config.replace(":", ".")

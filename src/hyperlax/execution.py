@@ -38,6 +38,8 @@ class Execution:
         for name in ("lanes_at_once", "lanes_per_device", "memory_limit"):
             if (value := getattr(self, name)) is not None and value < 1:
                 raise ValueError(f"{name} must be at least 1, got {value}")
+        if self.checkpoint_seconds < 0:
+            raise ValueError(f"checkpoint_seconds must be at least 0, got {self.checkpoint_seconds}")
 
 
 def use_all_cores() -> None:

@@ -164,10 +164,22 @@ def build(
             assign(base, dict.fromkeys(unknown))
         trees.append(assign(base, chosen))
     ids = [int(row.get("sample", i)) for i, row in enumerate(rows)]
-    notes = [f"sample {i}: {p}" for i, tree in zip(ids, trees, strict=True) for p in tree.problems()]
+    notes = [
+        f"sample {i}: {p}"
+        for i, tree in zip(ids, trees, strict=True)
+        for p in [*tree.problems(), *_too_long(tree, settings.total_timesteps)]
+    ]
     return Experiment(
         recipe_name, recipe, env_name, env, settings, [dict(r) for r in rows], trees, ids, notes
     )
+
+
+def _too_long(tree: AbstractAgentHyperparams, total: int) -> list[str]:
+    """Says so when one cycle takes more environment steps than the whole run has."""
+    cycle = int(tree.num_envs) * int(tree.rollout_length)
+    if cycle <= total:
+        return []
+    return [f"one rollout is {cycle:,} steps, the run {total:,}: it trains once, on {cycle:,} steps"]
 
 
 def difference(stored: Mapping[str, Any], wanted: Mapping[str, Any]) -> list[str]:
@@ -177,6 +189,18 @@ def difference(stored: Mapping[str, Any], wanted: Mapping[str, Any]) -> list[str
         for k in sorted({*stored, *wanted})
         if json.dumps(stored.get(k), default=str) != json.dumps(wanted.get(k), default=str)
     ]
+
+
+def sample_difference(stored: pl.DataFrame, wanted: pl.DataFrame) -> list[str]:
+    """The first sample whose hyperparameters differ, in words: at most one line."""
+    asked = {row["sample"]: row for row in wanted.iter_rows(named=True)}
+    for row in stored.iter_rows(named=True):
+        other = asked.get(row["sample"], row)
+        if changed := [k for k in row if row[k] != other.get(k)]:
+            words = [f"{k} {row[k]!r} in the folder, {other.get(k)!r} asked for" for k in changed[:3]]
+            more = f" and {len(changed) - 3} more" if len(changed) > 3 else ""
+            return [f"first in sample {row['sample']}: {'; '.join(words)}{more}"]
+    return []
 
 
 def versions() -> dict[str, str]:

@@ -41,6 +41,7 @@ class Field:
     space: Space | None
     labels: tuple[str, ...] | None
     doc: str
+    least: int = 1
 
     @property
     def kind(self) -> type:
@@ -57,6 +58,8 @@ class Field:
                 raise ValueError(f"{self.path} is one of {known}; got {value!r}{nearest(value, self.labels)}")
             return np.asarray(self.labels.index(value), np.int32)
         number = _cast(self.path, value, self.kind)
+        if self.kind is int and number < self.least:
+            raise ValueError(f"{self.path} must be at least {self.least}, got {value!r}")
         return np.asarray(number, _DTYPES[self.kind])
 
     def decode(self, leaf: Any) -> Any:
@@ -64,15 +67,20 @@ class Field:
         return self.labels[int(leaf)] if self.labels else self.kind(np.asarray(leaf).item())
 
 
-def hp(default: Any, space: Space | None = None, *, labels: tuple[str, ...] | None = None, doc: str) -> Any:
+def hp(
+    default: Any,
+    space: Space | None = None,
+    *,
+    labels: tuple[str, ...] | None = None,
+    doc: str,
+    least: int = 1,
+) -> Any:
     """A hyperparameter field holding a scalar array of explicit dtype.
 
     `default` is a Python bool, int, float, or (with `labels`) a string. `space` is what a sweep searches
-    when the recipe says nothing else; None keeps the hyperparameter fixed.
+    when the recipe says nothing else; None keeps the hyperparameter fixed. `least` bounds integers.
     """
-    if labels is not None and space is None:
-        space = None
-    field = Field("", default, space, labels, doc)
+    field = Field("", default, space, labels, doc, least)
 
     def convert(value: Any) -> Any:
         if isinstance(value, (jax.Array, np.ndarray, np.generic)) or not isinstance(

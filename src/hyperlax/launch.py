@@ -46,17 +46,18 @@ def start_jax(device: str) -> None:
         os.environ["JAX_PLATFORMS"] = {"cpu": "cpu", "gpu": "cuda"}[device]
     import jax
 
-    from hyperlax.experiment import usable_cores
+    from hyperlax.execution import use_all_cores
 
-    jax.config.update("jax_num_cpu_devices", usable_cores())
+    use_all_cores()
     if (cache := cache_folder()) is not None:
         jax.config.update("jax_compilation_cache_dir", str(cache))
         jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.3)
     try:
         platform_name = jax.default_backend()
-    except RuntimeError as error:
+    except (RuntimeError, AssertionError) as error:
         raise ValueError(
-            f"--device {device}: jax finds no such device ({error}); use --device auto"
+            f"--device {device}: jax finds no such device{f' ({error})' if str(error) else ''}; for an NVIDIA "
+            'GPU install it with pip install "hyperlax[cuda13]", otherwise use --device cpu'
         ) from None
     if platform_name == "cpu" and device == "auto" and shutil.which("nvidia-smi"):
         print(

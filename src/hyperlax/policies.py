@@ -16,8 +16,9 @@ from jaxtyping import Array, ArrayLike, Float
 
 from hyperlax import envs
 from hyperlax.agents.base import AbstractAgent
-from hyperlax.checkpoint import pack, read_header, unpack, write_atomically
+from hyperlax.checkpoint import pack, read_header, unpack
 from hyperlax.envs.base import AbstractEnv
+from hyperlax.files import write_atomically
 from hyperlax.hyperparams import assign, values
 from hyperlax.recipes import Recipe
 

@@ -20,9 +20,10 @@ import numpy as np
 import polars as pl
 
 from hyperlax import policies
-from hyperlax.checkpoint import pack, read_header, unpack, write_atomically
+from hyperlax.checkpoint import pack, read_header, unpack
 from hyperlax.execution import Execution
 from hyperlax.experiment import Experiment, Lane
+from hyperlax.files import write_atomically
 from hyperlax.monitor import Monitor
 from hyperlax.plan import Program
 from hyperlax.programs import Compiled, state_like

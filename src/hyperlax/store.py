@@ -11,7 +11,7 @@ from typing import Any
 
 import polars as pl
 
-from hyperlax.checkpoint import write_atomically
+from hyperlax.files import write_atomically
 from hyperlax.results import SCHEMAS, Results, empty
 
 MANIFEST = "manifest.json"

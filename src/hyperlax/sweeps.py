@@ -57,6 +57,8 @@ def prepare(
     if run_length_modifier == "quick" and samples is None:
         found = found.with_space(found.quick)
     given = {k: v for k, v in settings.items() if v is not None}
+    if twice := sorted(changes.keys() & given.keys()):
+        raise ValueError(f"{twice[0]} is given twice: {changes[twice[0]]!r} and {given[twice[0]]!r}")
     protocol = PUBLISHED if given.get("protocol") == "published" else {}
     chosen = Settings().updated({**found.settings, **length, **protocol, **changes, **given})
     assign(found.hyperparams(), fixed)
@@ -128,6 +130,8 @@ def run(
     progress.planned(spec, programs, machine, resumed)
     try:
         runner.run()
+    except ValueError as error:
+        raise RuntimeError(f"the run failed: {error}") from error
     finally:
         _note_timings(manifest, runner, compiler)
         if keeper is not None:
@@ -166,6 +170,8 @@ def check_folder(spec: Experiment, folder: str | Path | None, resume: bool) -> P
             raise ValueError(f"nothing to resume: {target} holds no experiment")
         return target
     differing = experiments.difference(stored["identity"], spec.identity())
+    if differing:
+        differing += experiments.sample_difference(store.read(target).samples, spec.samples)
     if differing:
         action = "cannot be resumed with other settings" if resume else "already holds another experiment"
         raise ValueError(f"{target} {action}:\n  " + "\n  ".join(differing))

@@ -260,6 +260,7 @@ def _program_words(program: Program, seeds: int) -> str:
 
 
 def _plan_table(spec: Experiment, programs: Sequence[Program]) -> RenderableType:
+    from rich.console import Group
     from rich.table import Table
 
     settings = spec.settings
@@ -268,7 +269,7 @@ def _plan_table(spec: Experiment, programs: Sequence[Program]) -> RenderableType
         f"{spec.recipe_name} on {spec.env_name}: {len(spec.trees)} samples × {settings.seeds} seeds = "
         f"{lanes} lanes, {settings.total_timesteps:,} steps each, {settings.protocol} protocol"
     )
-    table = Table("program", "lanes", "envs", "rollout", "minibatch", "networks", "useful work", title=title)
+    table = Table("program", "lanes", "envs", "rollout", "minibatch", "networks", "useful work")
     for number, program in enumerate(programs):
         caps = program.caps
         networks = ", ".join(
@@ -284,14 +285,15 @@ def _plan_table(spec: Experiment, programs: Sequence[Program]) -> RenderableType
             networks,
             f"{program.useful_share:.0%}",
         )
-    return table
+    return Group(title, table)
 
 
 def leaderboard_table(board: Any) -> RenderableType:
     """The frame of `report.leaderboard` as a table; hyperparameters are left to the report."""
+    from rich.console import Group
     from rich.table import Table
 
-    table = Table(title="leaderboard: peak return, mean over the middle half of seeds, 95 % interval")
+    table = Table()
     for name in ("rank", "sample", "peak return", "95 % interval"):
         table.add_column(name, justify="right", no_wrap=True)
     table.add_column("final", justify="right", no_wrap=True)
@@ -310,7 +312,22 @@ def leaderboard_table(board: Any) -> RenderableType:
             _number(row["final_return"]),
             seeds,
         )
-    return table
+    return Group("best samples by peak return: interquartile mean over seeds, 95 % interval", table)
+
+
+def best_words(board: Any, samples: Any) -> str:
+    """What was chosen for the first sample of the leaderboard; nothing when there is no choice or score."""
+    from hyperlax.report.leaderboard import varied_hyperparameters
+
+    varied = [name for name in varied_hyperparameters(samples) if name != "matrix"]
+    if not varied or not board.height or board["peak_return"][0] is None:
+        return ""
+    row = board.row(0, named=True)
+    chosen = (
+        f"{name}={row[name]:.4g}" if isinstance(row[name], float) else f"{name}={row[name]}"
+        for name in varied
+    )
+    return f"sample {row['sample']}: {', '.join(chosen)}"
 
 
 def _number(value: float | None) -> str:

@@ -48,6 +48,7 @@ class PPOHyperparams(AbstractAgentHyperparams):
     standardize_advantages: Flag = hp(True, Choice(True, False), doc="standardise advantages")
     decay_learning_rates: Flag = hp(False, Choice(True, False), doc="decay step sizes linearly to zero")
     normalize_observations: Flag = hp(True, Choice(True, False), doc="normalise by running mean and std")
+    clip_value: Flag = hp(True, doc="clip the value loss like the policy's, by clip_eps")
     loss_reduction: Count = hp("mean", labels=("mean", "sum"), doc="over the minibatch")
     advantage_statistics: Count = hp(
         "batch", labels=("batch", "time_step"), doc="what advantages are standardised over"

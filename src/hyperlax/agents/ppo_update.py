@@ -229,7 +229,8 @@ def _losses(
     entropy = policy.entropy(step.noise)
     value = critic(step.features)
     near = old_value + jnp.clip(value - old_value, -hp.clip_eps, hp.clip_eps)
-    value_loss = 0.5 * jnp.maximum((value - target) ** 2, (near - target) ** 2)
+    free, near = (value - target) ** 2, (near - target) ** 2
+    value_loss = 0.5 * jnp.where(hp.clip_value, jnp.maximum(free, near), free)
     total = policy_loss - hp.ent_coef * entropy + hp.vf_coef * value_loss
     outside = (jnp.abs(ratio - 1) > hp.clip_eps).astype(total.dtype)
     return total, jnp.stack([policy_loss, value_loss, entropy, ratio - 1 - log_ratio, outside])

@@ -42,13 +42,18 @@ def load(name: str, /, **options: Any) -> AbstractEnv:
     """
     if ":" in name:
         module, _, attribute = name.partition(":")
-        return getattr(importlib.import_module(module), attribute)(**options)
+        try:
+            found = getattr(importlib.import_module(module), attribute)
+        except (ImportError, AttributeError) as error:
+            raise ValueError(f'environment "{name}" cannot be imported: {error}') from error
+        return found(**options)
     framework, dot, rest = name.partition(".")
     if not dot or framework not in FRAMEWORKS:
-        guess = nearest(framework, FRAMEWORKS)
+        known = [f"{f}.{rest or framework}" for f in FRAMEWORKS] + [*REFERENCE_SCORES]
         raise ValueError(
-            f'unknown environment "{name}"{guess}: environments are named <framework>.<name>, '
-            f"frameworks: {', '.join(FRAMEWORKS)}"
+            f'unknown environment "{name}"{nearest(name, known)}\n'
+            f"environments are named <framework>.<name> (frameworks: {', '.join(FRAMEWORKS)}); "
+            "`hyperlax list` shows them"
         )
     module, _, attribute = FRAMEWORKS[framework].partition(":")
     return getattr(importlib.import_module(module), attribute)(rest, **options)

@@ -55,9 +55,11 @@ class GymnaxEnv(AbstractEnv):
 
         known = {**{v: v for v in gymnax.registered_envs}, **SHORT_NAMES}
         if name not in known:
+            full = [f"gymnax.{n}" for n in known]
             raise ValueError(
-                f'unknown environment "gymnax.{name}"{nearest(name, known)}\n'
-                f"known: {', '.join(sorted('gymnax.' + n for n in SHORT_NAMES))}, and every gymnax id"
+                f'unknown environment "gymnax.{name}"{nearest(f"gymnax.{name}", full)}\n'
+                f"known: {', '.join(sorted('gymnax.' + n for n in SHORT_NAMES))}, and every gymnax id; "
+                "`hyperlax list` shows them"
             )
         self.gymnax_id = known[name]
         with _gymnax_promotion():

@@ -13,7 +13,7 @@ import jax.random as jr
 import numpy as np
 from jaxtyping import Array, Float, Int
 
-from hyperlax.hyperparams import Count, Flag, choice, hp
+from hyperlax.hyperparams import Count, Flag, hp
 from hyperlax.networks.base import AbstractNetwork, AbstractNetworkHyperparams, Linear, Sizes
 from hyperlax.spaces import Choice, Integers
 

@@ -6,8 +6,8 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+from hyperlax.files import write_atomically
 from hyperlax.report.charts import CHARTS, NothingToDraw
-from hyperlax.report.files import write_atomically
 from hyperlax.report.vega import vegalite_version, vl_convert
 from hyperlax.results import Results
 
@@ -18,8 +18,7 @@ _SCALE = 2.0
 def export_charts(results: Results, folder: Path, formats: Sequence[str] = FORMATS) -> list[Path]:
     """Writes every chart that has data to `folder` as `<chart>.<format>`; returns the paths written.
 
-    PNG is drawn at twice the size of the page. Raises ValueError for an unknown format and, without
-    vl-convert, ImportError.
+    PNG is drawn at twice the size of the page. Raises ValueError for an unknown format.
     """
     unknown = sorted(set(formats) - set(FORMATS))
     if unknown:

@@ -12,10 +12,10 @@ from typing import Any
 import polars as pl
 from altair.utils.schemapi import debug_mode
 
+from hyperlax.files import write_atomically
 from hyperlax.report import markup
 from hyperlax.report.charts import CHARTS, NothingToDraw
 from hyperlax.report.charts.style import text, theme
-from hyperlax.report.files import write_atomically
 from hyperlax.report.leaderboard import leaderboard, varied_hyperparameters
 from hyperlax.report.metrics import sample_metrics
 from hyperlax.report.vega import javascript_bundle
@@ -48,7 +48,7 @@ def write_report(results: Results, path: Path) -> Path:
         vega=javascript_bundle() if specs else "",
         script=_asset("page.js"),
     )
-    return write_atomically(path, page.encode())
+    return write_atomically(path, page)
 
 
 def _charts(results: Results) -> tuple[dict[str, Any], dict[str, str]]:

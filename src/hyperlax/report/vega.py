@@ -8,13 +8,9 @@ from types import ModuleType
 
 @cache
 def vl_convert() -> ModuleType:
-    """The module, or an ImportError that names the extra."""
-    try:
-        import vl_convert
-    except ImportError as error:
-        raise ImportError(
-            "drawing charts needs vl-convert-python, in the extra `images`: pip install 'hyperlax[images]'"
-        ) from error
+    """The module, imported when first used: it is large."""
+    import vl_convert
+
     return vl_convert
 
 

@@ -1,0 +1,80 @@
+"""What the tuned recipes reach on real environments, with fresh seeds.
+
+    python benchmarks/learning.py [--only gymnax.cartpole ...] [--seeds 8]
+
+The score of a seed is the mean return of the last evaluation, deterministic actions; reported are the
+interquartile mean over seeds, its bootstrap interval, and every seed.
+"""
+
+from __future__ import annotations
+
+import argparse
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from common import save, table
+
+import hyperlax
+from hyperlax.report.statistics import iqm_over_runs
+
+FRESH_SEED = 2026
+"""Not the seed the recipes were found with."""
+
+
+@dataclass(frozen=True)
+class Target:
+    """What a recipe must reach, and within how many environment steps."""
+
+    env: str
+    recipe: str
+    steps: int
+    reach: float
+
+
+TARGETS = (
+    Target("gymnax.cartpole", "tuned.cartpole_ppo_mlp", 300_000, 495.0),
+    Target("gymnax.acrobot", "tuned.acrobot_ppo_mlp", 500_000, -85.0),
+    Target("gymnax.pendulum", "tuned.pendulum_ppo_mlp", 1_000_000, -170.0),
+)
+
+
+def measure(target: Target, seeds: int) -> dict[str, Any]:
+    """Trains the recipe and summarises the last evaluation of every seed."""
+    results = hyperlax.sweep(
+        target.recipe,
+        target.env,
+        seeds=seeds,
+        seed=FRESH_SEED,
+        total_timesteps=target.steps,
+        evaluations=5,
+        eval_episodes=32,
+    )
+    returns = results.curves.filter(results.curves["metric"] == "return").sort("env_steps")
+    last = returns.group_by("lane", maintain_order=True).last().sort("lane")["value"].to_numpy()
+    estimate = iqm_over_runs(np.asarray(last)[None, :, None])
+    return {
+        "env": target.env,
+        "recipe": target.recipe,
+        "steps": target.steps,
+        "reach": target.reach,
+        "iqm": float(estimate.value.item()),
+        "low": float(estimate.low.item()),
+        "high": float(estimate.high.item()),
+        "reached": bool(estimate.value.item() >= target.reach),
+        "seeds": [round(float(x), 1) for x in last],
+    }
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawTextHelpFormatter)
+    parser.add_argument("--only", nargs="*", default=[t.env for t in TARGETS])
+    parser.add_argument("--seeds", type=int, default=8)
+    arguments = parser.parse_args()
+    rows = [measure(t, arguments.seeds) for t in TARGETS if t.env in arguments.only]
+    table(rows, "learning: interquartile mean of the last evaluation")
+    print(save("learning", rows))
+
+
+if __name__ == "__main__":
+    main()

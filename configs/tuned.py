@@ -1,0 +1,37 @@
+"""Recipes that learn well, and the search that found them.
+
+Each was the best sample at the end of
+
+    hyperlax sweep-hp-samples --algo-and-network-config tuned.search_ppo_mlp --env-config gymnax.<name> \\
+        --num-samples 24 --seeds 2 --total-timesteps <budget>
+
+with 300k steps on cartpole, 500k on acrobot and 1M on pendulum. `benchmarks/learning.py` trains them with
+fresh seeds.
+"""
+
+from hyperlax.recipes import Recipe
+from hyperlax.spaces import Choice, LogUniform
+
+TANH_64 = {
+    f"{network}.{name}": value
+    for network in ("actor", "critic")
+    for name, value in {"width": 64, "depth": 2, "layer_norm": False, "activation": "tanh"}.items()
+}
+FIXED = {**TANH_64, "standardize_advantages": True, "decay_learning_rates": True, "clip_value": False}
+
+SEARCH = {
+    **FIXED,
+    "actor_lr": LogUniform(3e-4, 3e-3),
+    "critic_lr": LogUniform(5e-4, 5e-3),
+    "gamma": Choice(0.95, 0.97, 0.99),
+    "gae_lambda": Choice(0.9, 0.95, 0.98),
+    "ent_coef": LogUniform(1e-4, 1e-2),
+    "rollout_length": Choice(32, 64, 128),
+    "epochs": Choice(4, 8),
+    "num_minibatches": Choice(4, 8, 16),
+    "num_envs": Choice(8, 16, 32),
+}
+
+RECIPES = {
+    "search_ppo_mlp": Recipe("ppo", "mlp", SEARCH, only=True),
+}
