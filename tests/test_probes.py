@@ -78,7 +78,9 @@ def test_values_are_the_known_ones(algorithm, network):
 def test_truncation_bootstraps_and_termination_does_not(algorithm, network):
     """A time limit is not the end of the task; the end of the task is."""
     gamma = SETTINGS[algorithm]["gamma"]
-    assert value(trained(algorithm, network, probes.Truncated)[0], 0.0) == pytest.approx(1 / (1 - gamma), abs=0.1)
+    assert value(trained(algorithm, network, probes.Truncated)[0], 0.0) == pytest.approx(
+        1 / (1 - gamma), abs=0.1
+    )
     ended = trained(algorithm, network, probes.Terminated)[0]
     expected = [(1 - gamma ** (5 - t)) / (1 - gamma) for t in range(5)]
     assert [value(ended, t / 5) for t in range(5)] == pytest.approx(expected, abs=0.15)

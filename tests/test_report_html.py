@@ -1,6 +1,7 @@
 """The report is one safe, private, offline file, written whole, whatever state the experiment is in."""
 
 import json
+from html.parser import HTMLParser
 
 import pytest
 from report_data import nothing_yet, synthetic
@@ -157,13 +158,6 @@ def test_an_unknown_format_is_refused(tmp_path):
         export_charts(nothing_yet(), tmp_path, formats=("gif",))
 
 
-def _read(path) -> _Page:
-    page = _Page()
-    page.feed(path.read_text(encoding="utf-8"))
-    page.close()
-    return page
-
-
 class _Page(HTMLParser):
     """Tags, attributes, text and scripts of a page, and whether its tags are balanced."""
 
@@ -191,3 +185,10 @@ class _Page(HTMLParser):
             self.styles += data
         else:
             self.text += data
+
+
+def _read(path) -> _Page:
+    page = _Page()
+    page.feed(path.read_text(encoding="utf-8"))
+    page.close()
+    return page
