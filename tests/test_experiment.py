@@ -1,0 +1,114 @@
+"""An experiment before it runs: samples become lanes with keys of their own, and can be told apart."""
+
+from __future__ import annotations
+
+import json
+import platform
+
+import numpy as np
+import pytest
+
+from hyperlax.experiment import Lane, build, difference, git_commit, machine, versions
+from hyperlax.hyperparams import values
+from hyperlax.recipes import Recipe
+from hyperlax.settings import Settings
+
+RECIPE = Recipe("ppo", "mlp")
+ROWS = [{"sample": i, "gamma": 0.9 + i / 100, "actor.width": 8 * (i + 1)} for i in range(3)]
+
+
+def experiment(rows=ROWS, fixed=None, env="gymnax.pendulum", recipe=RECIPE, **settings):
+    return build("ppo_mlp", recipe, env, Settings(seeds=2).updated(settings), rows, fixed or {})
+
+
+def test_every_sample_becomes_a_tree_of_its_values():
+    spec = experiment()
+    for row, tree in zip(ROWS, spec.trees, strict=True):
+        assert values(tree)["gamma"] == pytest.approx(row["gamma"])
+        assert values(tree)["actor.width"] == row["actor.width"]
+        assert values(tree)["critic.width"] == values(RECIPE.hyperparams())["critic.width"]
+    assert spec.samples["sample"].to_list() == [0, 1, 2]
+    assert spec.samples["actor.width"].to_list() == [8, 16, 24]
+
+
+def test_fixed_values_win_over_the_samples():
+    spec = experiment(fixed={"gamma": 0.5})
+    assert {values(t)["gamma"] for t in spec.trees} == {0.5}
+
+
+def test_there_is_a_lane_for_every_sample_and_seed():
+    lanes = experiment().lanes()
+    assert [(a.lane, a.sample, a.seed) for a in lanes] == [
+        (2 * s + k, s, k) for s in range(3) for k in range(2)
+    ]
+    assert all(a.status == "queued" and not a.over for a in lanes)
+    assert len({a.parameters for a in lanes}) == 3
+    for status in ("done", "diverged", "pruned", "failed"):
+        assert Lane(0, 0, 0, status=status).over
+
+
+def test_keys_belong_to_sample_and_seed_not_to_a_place():
+    whole = experiment()
+    keys = {(a.sample, a.seed): k for a, *k in zip(whole.lanes(), *whole.lane_keys(), strict=True)}
+    part = experiment(rows=[ROWS[2], ROWS[0]])
+    for lane, *key in zip(part.lanes(), *part.lane_keys(), strict=True):
+        np.testing.assert_array_equal(key, keys[lane.sample, lane.seed])
+    flat = [tuple(k.tolist()) for pair in keys.values() for k in pair]
+    assert len(set(flat)) == len(flat) == 12
+    other = experiment(seed=43)
+    assert not set(map(tuple, other.lane_keys()[0].tolist())) & set(flat)
+
+
+def test_shared_initial_weights_are_one_draw():
+    key, init = experiment(initial_weights="shared").lane_keys()
+    assert len({tuple(k) for k in init.tolist()}) == 1
+    np.testing.assert_array_equal(key, experiment().lane_keys()[0])
+
+
+def test_the_published_protocol_sets_its_switches_and_a_user_can_overrule_them():
+    published = experiment(protocol="published")
+    assert values(published.trees[0])["loss_reduction"] == "sum"
+    assert values(published.trees[0])["time_limit"] == "termination"
+    mixed = experiment(protocol="published", fixed={"loss_reduction": "mean"})
+    assert values(mixed.trees[0])["loss_reduction"] == "mean"
+    assert values(experiment().trees[0])["loss_reduction"] == "mean"
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"rows": [{"gama": 0.9}]}, 'unknown hyperparameter "gama"; did you mean "gamma"'),
+        ({"rows": [{"gamma": "high"}]}, "gamma needs a float"),
+        ({"fixed": {"actor.widht": 8}}, 'did you mean "actor.width"'),
+        ({"env": "gymnax.pendulm"}, 'did you mean "gymnax.pendulum"'),
+    ],
+)
+def test_bad_input_is_refused_before_anything_runs(changes, message):
+    with pytest.raises(ValueError, match=message):
+        experiment(**changes)
+
+
+def test_what_does_not_fit_together_is_noted():
+    spec = experiment(rows=[{"num_envs": 2, "rollout_length": 3, "num_minibatches": n} for n in (2, 4, 8)])
+    assert [note.split(":")[0] for note in spec.notes] == ["sample 1", "sample 2"]
+
+
+def test_the_manifest_is_json_and_says_nothing_about_whose_machine_it_is():
+    manifest = experiment().manifest(["hyperlax", "sweep"])
+    text = json.dumps(manifest)
+    assert json.loads(text)["space"]["gamma"]["type"] == "uniform"
+    assert platform.node() not in text or len(platform.node()) < 4
+    assert manifest["reference"]["random"] < manifest["reference"]["solved"]
+    assert manifest["versions"]["jax"] == versions()["jax"]
+    assert machine()["cores"] >= 1
+    commit = git_commit()
+    assert commit is None or len(commit) == 40
+
+
+def test_experiments_are_the_same_when_nothing_that_decides_results_differs():
+    one = experiment().identity()
+    assert difference(json.loads(json.dumps(one)), experiment().identity()) == []
+    assert difference(one, experiment(seed=7).identity()) == ["seed: 42 in the folder, 7 asked for"]
+    assert len(difference(one, experiment(rows=ROWS[:2]).identity())) == 1
+    moved = [{**ROWS[0], "gamma": 0.91}, *ROWS[1:]]
+    assert difference(one, experiment(rows=moved).identity())[0].startswith("samples: ")

@@ -1,0 +1,116 @@
+"""One lane in training: counting, continuing, diverging, and reading its metrics."""
+
+from __future__ import annotations
+
+import equinox as eqx
+import jax
+import jax.numpy as jnp
+import jax.random as jr
+import numpy as np
+import pytest
+
+from hyperlax import envs, train
+from hyperlax.agents import PPOHyperparams
+from hyperlax.hyperparams import assign, trainable
+
+ENV = envs.load("gymnax.cartpole")
+HP = assign(
+    PPOHyperparams(),
+    {
+        "num_envs": 3,
+        "rollout_length": 4,
+        "epochs": 2,
+        "num_minibatches": 2,
+        "actor_lr": 1e-3,
+        "actor.width": 4,
+        "actor.depth": 1,
+        "critic.width": 4,
+        "critic.depth": 1,
+    },
+)
+CAPS = HP.capacities([HP.sizes()], [1], ENV)
+
+
+@jax.jit
+def begun(hp, key, init_key):
+    return train.start(hp, ENV, CAPS, jnp.int32(600), key=key, init_key=init_key)
+
+
+@jax.jit
+def trained(state, cycles):
+    return train.segment(state, ENV, CAPS, cycles)
+
+
+def start(key=0, init_key=1):
+    return begun(jax.tree.map(jnp.asarray, HP), *(jr.key_data(jr.key(k)) for k in (key, init_key)))
+
+
+@pytest.fixture(scope="module")
+def after_ten():
+    return trained(start(), jnp.int32(10))
+
+
+def test_steps_are_counted(after_ten):
+    assert (after_ten.cycles, after_ten.metric_cycles) == (10, 10)
+    assert after_ten.env_steps == 10 * 3 * 4
+    assert after_ten.gradient_steps == 10 * 2 * 2
+    assert after_ten.diverged_at == train.NEVER
+
+
+def test_training_in_pieces_is_training_at_once(after_ten):
+    state = start()
+    for cycles in (1, 0, 5, 4):
+        state = trained(state, jnp.int32(cycles))
+    assert eqx.tree_equal(state, after_ten)
+
+
+def test_weights_move_and_hyperparameters_do_not(after_ten):
+    first = start()
+    assert eqx.tree_equal(first.agent.hp, after_ten.agent.hp)
+    weights = [eqx.filter(s.agent.actor, trainable(s.agent.actor)) for s in (first, after_ten)]
+    moved = [bool((a != b).any()) for a, b in zip(*map(jax.tree.leaves, weights), strict=True)]
+    assert all(moved)
+
+
+def test_initial_weights_come_from_their_own_key():
+    a, b, c = start(0, 1), start(5, 1), start(0, 2)
+    assert eqx.tree_equal(a.agent, b.agent)
+    assert not eqx.tree_equal(a.envs, b.envs)
+    assert eqx.tree_equal(a.envs, c.envs)
+    assert not eqx.tree_equal(a.agent, c.agent)
+
+
+def test_a_lane_stops_in_the_cycle_in_which_it_diverges():
+    state = trained(start(), jnp.int32(3))
+    broken = eqx.tree_at(lambda s: s.agent.critic.head.bias, state, jnp.full(1, jnp.nan))
+    after = trained(broken, jnp.int32(10))
+    assert after.diverged_at == after.env_steps == 4 * 12
+    assert after.cycles == 4
+    assert (
+        eqx.tree_equal(trained(after, jnp.int32(5)), after) or jnp.isnan(after.agent.critic.head.bias).all()
+    )
+
+
+def test_metrics_are_means_over_the_cycles_since_they_were_last_read(after_ten):
+    separate = []
+    state = start()
+    for _ in range(3):
+        state, means = train.read_metrics(trained(state, jnp.int32(1)))
+        separate.append(means)
+    _, together = train.read_metrics(trained(start(), jnp.int32(3)))
+    for name in set(together) - {"return", "length"}:
+        expected = np.mean([m[name] for m in separate])
+        np.testing.assert_allclose(together[name], expected, rtol=1e-4, atol=1e-6, err_msg=name)
+
+
+def test_training_episodes_are_averaged_and_absent_ones_are_not_a_number(after_ten):
+    cleared, means = train.read_metrics(after_ten)
+    ended = after_ten.finished
+    assert ended.episodes > 0
+    np.testing.assert_allclose(means["return"], ended.returns / ended.episodes, rtol=1e-6)
+    assert means["length"] == means["return"], "cartpole rewards every step with one"
+    assert 8 <= means["length"] <= 40
+    _, nothing = train.read_metrics(cleared)
+    assert jnp.isnan(nothing["return"])
+    assert all(value == 0 for name, value in nothing.items() if name not in ("return", "length"))
+    assert eqx.tree_equal(cleared.agent, after_ten.agent)
