@@ -40,16 +40,16 @@ class Common:
     "quick, default, long, runtime_benchmark, or a number of environment steps."
     output_root: Path | None = None
     "Results go to <output-root>/<recipe>/<environment>. [default: ./results/<command>]"
-    seed: int = 42
-    "Seeds the sampler and training."
+    seed: int | None = None
+    "Seeds the sampler and training. [default: 42]"
     seeds: Positive | None = None
-    "Lanes per sample."
+    "Lanes per sample. [default: what the run length says]"
     total_timesteps: Positive | None = None
-    "Environment steps per lane."
+    "Environment steps per lane. [default: what the run length says]"
     set_: Annotated[list[str] | None, Parameter(name="--set", negative="")] = None
     "path=value: fixes a hyperparameter or training setting; repeatable."
-    protocol: Literal["corrected", "published"] = "corrected"
-    "The right way, or exactly as the published results were made."
+    protocol: Literal["corrected", "published"] | None = None
+    "The right way, or exactly as the published results were made. [default: corrected]"
     device: Literal["auto", "cpu", "gpu"] = "auto"
     "Where to run."
     eval_at_start: bool = False

@@ -56,8 +56,8 @@ def start_jax(device: str) -> None:
         platform_name = jax.default_backend()
     except (RuntimeError, AssertionError) as error:
         raise ValueError(
-            f"--device {device}: jax finds no such device{f' ({error})' if str(error) else ''}; for an NVIDIA "
-            'GPU install it with pip install "hyperlax[cuda13]", otherwise use --device cpu'
+            f"--device {device}: jax finds no such device{f' ({error})' if str(error) else ''}; "
+            'for an NVIDIA GPU pip install "hyperlax[cuda13]", otherwise use --device cpu'
         ) from None
     if platform_name == "cpu" and device == "auto" and shutil.which("nvidia-smi"):
         print(

@@ -58,8 +58,10 @@ def prepare(
         found = found.with_space(found.quick)
     given = {k: v for k, v in settings.items() if v is not None}
     if twice := sorted(changes.keys() & given.keys()):
-        raise ValueError(f"{twice[0]} is given twice: {changes[twice[0]]!r} and {given[twice[0]]!r}")
-    protocol = PUBLISHED if given.get("protocol") == "published" else {}
+        raise ValueError(
+            f"{twice[0]} is given twice: --set {twice[0]}={changes[twice[0]]} and {given[twice[0]]}"
+        )
+    protocol = PUBLISHED if "published" in (given.get("protocol"), changes.get("protocol")) else {}
     chosen = Settings().updated({**found.settings, **length, **protocol, **changes, **given})
     assign(found.hyperparams(), fixed)
     rows = _rows(found, known, fixed, chosen, num_samples, sampling_method, experiment_type, omit_ab, samples)
