@@ -45,6 +45,10 @@ def start(key=0, init_key=1):
     return begun(jax.tree.map(jnp.asarray, HP), *(jr.key_data(jr.key(k)) for k in (key, init_key)))
 
 
+def bits(tree):
+    return [np.asarray(x).tobytes() for x in jax.tree.leaves(tree)]
+
+
 @pytest.fixture(scope="module")
 def after_ten():
     return trained(start(), jnp.int32(10))
@@ -86,9 +90,7 @@ def test_a_lane_stops_in_the_cycle_in_which_it_diverges():
     after = trained(broken, jnp.int32(10))
     assert after.diverged_at == after.env_steps == 4 * 12
     assert after.cycles == 4
-    assert (
-        eqx.tree_equal(trained(after, jnp.int32(5)), after) or jnp.isnan(after.agent.critic.head.bias).all()
-    )
+    assert bits(trained(after, jnp.int32(5))) == bits(after), "and never moves again"
 
 
 def test_metrics_are_means_over_the_cycles_since_they_were_last_read(after_ten):
