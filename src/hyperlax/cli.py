@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import logging
+import os
 import re
 import sys
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, NoReturn
 
 from cyclopts import App, Parameter
 from cyclopts.validators import Number
@@ -215,7 +217,17 @@ def main(argv: list[str] | None = None) -> None:
         code = USAGE
     except SystemExit as error:
         code = USAGE if error.code == 1 else error.code
+    if code in (INTERRUPTED, OUT_OF_TIME):
+        _leave(code)
     sys.exit(code or 0)
+
+
+def _leave(code: int) -> NoReturn:
+    """Exits without waiting for a compilation that may still run in another thread; everything is saved."""
+    logging.shutdown()
+    sys.stdout.flush()
+    sys.stderr.flush()
+    os._exit(code)
 
 
 def _booleans(tokens: list[str]) -> list[str]:

@@ -108,27 +108,30 @@ class Runner:
 
     def run(self) -> None:
         """Trains every lane that is not over. Raises `Interrupted` after saving when a signal asks for it."""
-        with _signals(self), ThreadPoolExecutor(1) as pool:
-            waiting = deque(n for n in range(len(self.programs)) if self._unfinished(n))
-            ahead: dict[int, Future[Compiled]] = {}
-            while waiting:
-                number = waiting.popleft()
-                self.progress.compiling(number, len(self.programs))
-                start = self.now()
-                try:
-                    future = ahead.pop(number, None) or pool.submit(self.compile, self.programs[number])
-                    compiled = _wait(future, self)
-                    self._compiled(number, compiled, start)
-                    if waiting:
-                        ahead[waiting[0]] = pool.submit(self.compile, self.programs[waiting[0]])
-                    self._run_program(number, compiled)
-                except Interrupted:
-                    for future in ahead.values():
-                        future.cancel()
-                    raise
-                except (MemoryError, RuntimeError, jax.errors.JaxRuntimeError) as error:
-                    self._fail(number, error)
-            self.save({})
+        pool = ThreadPoolExecutor(1)
+        try:
+            with _signals(self):
+                self._run_programs(pool)
+        finally:
+            pool.shutdown(wait=False, cancel_futures=True)
+
+    def _run_programs(self, pool: ThreadPoolExecutor) -> None:
+        waiting = deque(n for n in range(len(self.programs)) if self._unfinished(n))
+        ahead: dict[int, Future[Compiled]] = {}
+        while waiting:
+            number = waiting.popleft()
+            self.progress.compiling(number, len(self.programs))
+            start = self.now()
+            try:
+                future = ahead.pop(number, None) or pool.submit(self.compile, self.programs[number])
+                compiled = _wait(future, self)
+                self._compiled(number, compiled, start)
+                if waiting:
+                    ahead[waiting[0]] = pool.submit(self.compile, self.programs[waiting[0]])
+                self._run_program(number, compiled)
+            except (MemoryError, RuntimeError, jax.errors.JaxRuntimeError) as error:
+                self._fail(number, error)
+        self.save({})
 
     def _unfinished(self, number: int) -> list[Lane]:
         return [lane for lane in self.lanes if lane.program == number and not lane.over]
@@ -139,7 +142,7 @@ class Runner:
         self.progress.compiled(number, compiled)
 
     def _fail(self, number: int, error: Exception) -> None:
-        log.error("program %d failed: %s", number, error)
+        log.error("program %d failed, its lanes are marked: %s", number + 1, error)
         for lane in self._unfinished(number):
             lane.status = "failed"
             self.errors[lane.lane] = str(error)
@@ -359,6 +362,7 @@ class _signals:
         if self.runner.stop is not None:
             raise KeyboardInterrupt
         self.runner.stop = number
+        self.runner.progress.stopping()
 
     def __exit__(self, *_: Any) -> None:
         for number, handler in self.previous.items():

@@ -18,6 +18,7 @@ log = logging.getLogger("hyperlax")
 
 TOP = 5
 SHOWN_NOTES = 5
+STOPPING = "stopping as soon as the state can be saved; once more stops at once, without saving"
 
 
 class Silent:
@@ -46,6 +47,9 @@ class Silent:
 
     def failed(self, number: int, error: Exception) -> None:
         """A program could not be run; its lanes are lost."""
+
+    def stopping(self) -> None:
+        """A signal has asked the run to stop; it goes on until the segment that is running ends."""
 
     def close(self) -> None:
         """The run is over, in whatever way."""
@@ -127,8 +131,8 @@ class Lines(Silent):
             self.first_divergence = False
             log.warning("first divergence, hyperparameters: %s", values(hyperparams))
 
-    def failed(self, number: int, error: Exception) -> None:
-        log.error("program %d failed, its lanes are marked: %s", number + 1, error)
+    def stopping(self) -> None:
+        log.warning(STOPPING)
 
 
 class Live(Lines):
@@ -160,7 +164,7 @@ class Live(Lines):
         super().planned(spec, programs, machine, resumed)
         self.console.print(_plan_table(spec, programs))
         for note in spec.notes[:SHOWN_NOTES]:
-            self.console.print(f"note: {note}", style="dim", highlight=False)
+            self.console.print(f"note: {note}", style="dim", highlight=False, markup=False)
         if len(spec.notes) > SHOWN_NOTES:
             self.console.print(
                 f"note: {len(spec.notes) - SHOWN_NOTES} more, all in the manifest", style="dim"
@@ -220,6 +224,14 @@ class Live(Lines):
         super().halved(needed_mb, limit_mb, lanes)
         text = f"{needed_mb:.0f} MB needed, {limit_mb:.0f} MB may be used: {lanes} lanes at once instead"
         self.console.print(text + "; results are the same", style="yellow", highlight=False)
+
+    def failed(self, number: int, error: Exception) -> None:
+        self.console.print(f"program {number + 1} failed: {error}", style="red", markup=False)
+
+    def stopping(self) -> None:
+        super().stopping()
+        self.bar.update(self.task, description="stopping")
+        self.console.print(STOPPING, style="yellow")
 
     def close(self) -> None:
         self.display.stop()
