@@ -13,7 +13,7 @@ from typing import Annotated, Any, Literal, NoReturn
 from cyclopts import App, Parameter
 from cyclopts.validators import Number
 
-from hyperlax.launch import display, start_jax
+from hyperlax.launch import display, end_logging, start_jax
 
 USAGE, FAILED, INTERRUPTED, OUT_OF_TIME = 2, 1, 130, 75
 
@@ -283,6 +283,7 @@ def _train(command: str, common: Common, design: dict[str, Any], sequential: boo
         return INTERRUPTED if stopped.signum == signal.SIGINT else OUT_OF_TIME
     finally:
         shown.close()
+        end_logging()
     return _conclude(results, folder)
 
 
@@ -299,7 +300,7 @@ def _conclude(results: Any, folder: Path) -> int:
         board = leaderboard(results)
         console.print(leaderboard_table(board))
         if best := best_words(board, results.samples):
-            console.print(best)
+            console.print(best, soft_wrap=True)
     lanes = results.lanes["status"]
     counts = {s: int((lanes == s).sum()) for s in ("done", "diverged", "pruned", "failed")}
     console.print(

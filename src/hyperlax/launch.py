@@ -22,8 +22,8 @@ def display(folder: Path, log_level: str, save_logs: bool) -> Lines:
     from hyperlax.terminal import Lines, Live
 
     logger = logging.getLogger("hyperlax")
+    end_logging()
     logger.setLevel(logging.DEBUG)
-    logger.handlers.clear()
     logger.propagate = False
     if save_logs:
         folder.mkdir(parents=True, exist_ok=True)
@@ -40,6 +40,15 @@ def display(folder: Path, log_level: str, save_logs: bool) -> Lines:
     return Lines()
 
 
+def end_logging() -> None:
+    """Undoes what `display` has set up for the log."""
+    logger = logging.getLogger("hyperlax")
+    for handler in list(logger.handlers):
+        logger.removeHandler(handler)
+        handler.close()
+    logger.propagate = True
+
+
 def start_jax(device: str) -> None:
     """Chooses the platform and the compilation cache, and one CPU device per core."""
     if device != "auto":
@@ -53,12 +62,14 @@ def start_jax(device: str) -> None:
         jax.config.update("jax_compilation_cache_dir", str(cache))
         jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.3)
     try:
-        platform_name = jax.default_backend()
+        platform_name, problem = jax.default_backend(), ""
     except (RuntimeError, AssertionError) as error:
+        platform_name, problem = "none", f" ({error})" if str(error) else ""
+    if platform_name not in {"auto": (platform_name,), "cpu": ("cpu",), "gpu": ("gpu", "cuda")}[device]:
         raise ValueError(
-            f"--device {device}: jax finds no such device{f' ({error})' if str(error) else ''}; "
+            f"--device {device}: jax finds no such device{problem}; "
             'for an NVIDIA GPU pip install "hyperlax[cuda13]", otherwise use --device cpu'
-        ) from None
+        )
     if platform_name == "cpu" and device == "auto" and shutil.which("nvidia-smi"):
         print(
             "WARNING: this machine has an NVIDIA GPU but jax sees none; "
