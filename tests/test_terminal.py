@@ -1,0 +1,235 @@
+"""What a run shows: lines, the live display, the leaderboard."""
+
+from __future__ import annotations
+
+import inspect
+import io
+import logging
+import re
+from functools import partialmethod
+from types import SimpleNamespace
+from typing import Any
+
+import polars as pl
+import pytest
+from report_data import synthetic
+from rich.console import Console
+from rich.live import Live as RichLive
+
+from hyperlax import runner, sweeps
+from hyperlax.experiment import Experiment, Lane
+from hyperlax.plan import Machine, Program, plan
+from hyperlax.report import leaderboard
+from hyperlax.terminal import STOPPING, Lines, Live, Silent, best_words, leaderboard_table
+
+COMPILED: Any = SimpleNamespace(
+    trace_seconds=1.25, compile_seconds=2.5, slots=2, bytes_per_lane=3 * 2**20, programs=1
+)
+MACHINE = Machine.of("cpu", 2)
+
+
+@pytest.fixture(scope="module")
+def spec() -> Experiment:
+    """Eight samples whose minibatches do not fit, of two architectures."""
+    rows = [{"sample": i, "num_minibatches": 100 + i, "actor.width": 8 + 56 * (i % 2)} for i in range(8)]
+    sizes = {"num_envs": 4, "rollout_length": 8, "critic.width": 8}
+    return sweeps.prepare(
+        "ppo_mlp", "gymnax.cartpole", samples=rows, set=sizes, total_timesteps=1_000, seeds=2
+    )
+
+
+@pytest.fixture(scope="module")
+def programs(spec) -> list[Program]:
+    return plan(spec.trees, spec.env, spec.settings.total_timesteps, 2, MACHINE, group_by_sizes=True)
+
+
+def tell(display: Silent, spec: Experiment, programs: list[Program], seconds: float = 2.0) -> list[Lane]:
+    """A run, as the runner tells a display of it; the lanes at its end."""
+    lanes = spec.lanes()
+    display.planned(spec, programs, MACHINE, resumed=True)
+    display.compiling(0, len(programs))
+    display.halved(100.0, 50.0, 1)
+    display.compiled(0, COMPILED)
+    display.update(lanes, 0.0)
+    for lane in lanes:
+        lane.env_steps = 512
+        display.evaluated(lane, 100.0 * -lane.lane)
+    for lane in (lanes[3], lanes[5]):
+        lane.status, lane.diverged_at = "diverged", 512
+        display.diverged(lane, spec.trees[1])
+    lanes[0].status, lanes[0].env_steps = "done", 1_024
+    display.update(lanes, seconds)
+    return lanes
+
+
+@pytest.fixture
+def lines(caplog, spec, programs) -> list[str]:
+    caplog.set_level(logging.INFO, logger="hyperlax")
+    tell(Lines(), spec, programs)
+    return caplog.messages
+
+
+def test_displays_answer_every_call_of_a_run():
+    """Whatever the runner and the compiler tell a display is a method of all of them."""
+    source = inspect.getsource(runner) + inspect.getsource(sweeps)
+    called = set(re.findall(r"progress\.([a-z]+)\(", source))
+    assert {"planned", "compiling", "compiled", "update", "evaluated", "diverged", "failed"} <= called
+    for name in called:
+        for display in (Lines, Live):
+            assert list(inspect.signature(getattr(display, name)).parameters) == list(
+                inspect.signature(getattr(Silent, name)).parameters
+            )
+
+
+def test_silence_is_silent(capfd, caplog, spec, programs):
+    caplog.set_level(logging.INFO, logger="hyperlax")
+    shown = Silent()
+    tell(shown, spec, programs)
+    shown.stopping()
+    shown.failed(0, RuntimeError("broken"))
+    shown.close()
+    assert capfd.readouterr() == ("", "")
+    assert caplog.messages == []
+
+
+def test_the_plan_is_said_first(lines, programs):
+    assert lines[0] == (
+        "ppo_mlp on gymnax.cartpole: 8 samples x 2 seeds = 16 lanes, 1,000 steps each, corrected protocol"
+    )
+    told = [line for line in lines if re.match(r"program \d: ", line)]
+    assert len(told) == len(programs) == 2
+    assert any("actor 64x2, critic 8x2; predicted useful work" in line for line in told)
+
+
+def test_only_the_first_notes_are_said(lines, spec):
+    """The others are counted."""
+    notes = [line for line in lines if line.startswith("note: ")]
+    assert notes[:5] == [f"note: {note}" for note in spec.notes[:5]]
+    assert notes[5:] == ["note: 3 more like this, all in the manifest"]
+
+
+def test_there_is_one_line_per_evaluation(lines):
+    evaluations = [line for line in lines if ": return " in line]
+    assert len(evaluations) == 16
+    assert evaluations[3] == "lane 3 (sample 1, seed 1) step 512 of 1,000: return -300.00"
+
+
+def test_compilation_memory_and_resumption_are_named(lines):
+    assert "resumed from the checkpoint" in lines
+    assert "compiling program 1 of 2" in lines
+    assert "program 1 ready: traced in 1.2 s, compiled in 2.5 s, 2 lanes at once, 3.0 MB each" in lines
+    assert "100 MB needed, 50 MB may be used: 1 lanes at once instead; results are the same" in lines
+
+
+def test_the_first_divergence_comes_with_its_hyperparameters(lines):
+    """Later ones only with lane and step."""
+    assert [line for line in lines if " diverged at " in line] == [
+        "lane 3 (sample 1, seed 1) diverged at step 512",
+        "lane 5 (sample 2, seed 1) diverged at step 512",
+    ]
+    first = [line for line in lines if line.startswith("first divergence, hyperparameters:")]
+    assert len(first) == 1
+    assert "'actor.width': 64" in first[0]
+
+
+class Screen:
+    """A terminal in memory."""
+
+    def __init__(self):
+        self.file = io.StringIO()
+        self.console = Console(force_terminal=True, file=self.file, width=100, highlight=False)
+
+    def text(self) -> str:
+        """All that was drawn, without colours and cursor movements."""
+        return re.sub(r"\x1b\[[0-9;?]*[A-Za-z]", "", self.file.getvalue())
+
+
+def test_the_live_display_shows_plan_compilation_bar_and_best_lanes(monkeypatch, spec, programs):
+    """Drawn at every change here; otherwise four times a second."""
+    monkeypatch.setattr(RichLive, "update", partialmethod(RichLive.update, refresh=True))
+    screen = Screen()
+    shown = Live(screen.console)
+    tell(shown, spec, programs)
+    shown.close()
+    text = screen.text()
+    title = "ppo_mlp on gymnax.cartpole: 8 samples × 2 seeds = 16 lanes, 1,000 steps each, corrected protocol"
+    assert title in text
+    assert re.search(r"│ 1 +│ 8 +│ ≤ 4 +│ ≤ 8 +│ ≤ 1 +│ actor 64×2, critic 8×2 +│ \d+% +│", text)
+    assert "note: sample 0: 100 minibatches of 32 samples" in text
+    assert "note: 3 more, all in the manifest" in text
+    assert "resumed from the checkpoint" in text
+    assert "compiling 1/2" in text
+    assert "program 1 compiled in 3.8 s: 2 lanes at once, 3.0 MB each" in text
+    assert "100 MB needed, 50 MB may be used: 1 lanes at once instead; results are the same" in text
+    assert text.count("first divergence: lane 3 (sample 1, seed 1), step 512") == 1
+    last = text.rpartition("training 1")[2]
+    assert re.search(r"60 % +4,352 steps/s", last)
+    assert "1 done  2 diverged" in last
+    rows = re.findall(r"│ (\d) +│ (\d) +│ ([\d,]+) +│ (-?\d+\.\d\d) +│", last)
+    assert rows[:5] == [
+        ("0", "0", "1,024", "0.00"),
+        ("0", "1", "512", "-100.00"),
+        ("1", "0", "512", "-200.00"),
+        ("1", "1", "512", "-300.00"),
+        ("2", "0", "512", "-400.00"),
+    ]
+
+
+def test_the_live_display_writes_the_same_lines_to_the_log(caplog, spec, programs, lines):
+    caplog.clear()
+    tell(Live(Screen().console), spec, programs)
+    assert caplog.messages == lines
+
+
+def test_stopping_and_failing_are_shown(caplog):
+    """Also an error with brackets in it, which rich would take for markup."""
+    caplog.set_level(logging.INFO, logger="hyperlax")
+    screen = Screen()
+    shown = Live(screen.console)
+    shown.failed(1, RuntimeError("shapes [/b] and [8] differ"))
+    shown.stopping()
+    shown.close()
+    assert "program 2 failed: shapes [/b] and [8] differ" in screen.text()
+    assert STOPPING in screen.text()
+    assert STOPPING in caplog.messages
+
+
+def _printed(board: pl.DataFrame, width: int = 100) -> str:
+    file = io.StringIO()
+    Console(file=file, width=width).print(leaderboard_table(board))
+    return file.getvalue()
+
+
+def test_the_leaderboard_has_ranks_intervals_and_seeds():
+    """One row per sample; ranks are ranges where intervals overlap."""
+    results = synthetic()
+    board = leaderboard(results)
+    text = _printed(board)
+    rows = [line for line in text.splitlines() if "…" in line]
+    assert len(rows) == board.height
+    for line, row in zip(rows, board.iter_rows(named=True), strict=True):
+        cells = [cell.strip() for cell in line.split("│")[1:-1]]
+        assert cells[:3] == [row["rank"], str(row["sample"]), f"{row['peak_return']:.1f}"]
+        assert cells[3] == f"{row['peak_low']:.1f} … {row['peak_high']:.1f}"
+        assert cells[5].startswith(str(row["seeds_done"]))
+        assert ("diverged" in cells[5]) == (row["seeds_diverged"] > 0)
+
+
+def test_a_single_seed_has_no_interval_and_an_unfinished_sample_no_number():
+    assert "one seed" in _printed(leaderboard(synthetic(seeds=1)))
+    columns = ("peak_return", "peak_low", "peak_high", "final_return")
+    unscored = leaderboard(synthetic(samples=1)).with_columns(
+        pl.lit(None, pl.Float64).alias(name) for name in columns
+    )
+    assert _printed(unscored).count("–") == 2
+    assert best_words(unscored, synthetic().samples) == ""
+
+
+def test_what_the_best_sample_chose_is_said():
+    results = synthetic()
+    board = leaderboard(results)
+    said = best_words(board, results.samples)
+    assert said.startswith(f"sample {board['sample'][0]}: ")
+    assert re.search(r": lr=0\.\d+, gamma=0\.\d+, rollout=\d+, ", said)
+    assert best_words(board, results.samples.select("sample")) == ""
+    assert best_words(board.head(0), results.samples) == ""
