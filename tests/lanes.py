@@ -11,9 +11,9 @@ import numpy as np
 from hyperlax import train
 from hyperlax.hyperparams import stack
 from hyperlax.masking import LANES
-from hyperlax.programs import CPU_OPTIONS
+from hyperlax.programs import compiler_options
 
-LOW_EFFORT = CPU_OPTIONS["low"]
+LOW_EFFORT = compiler_options("low", "cpu")
 
 
 def random_sample(hp, rng: np.random.Generator) -> dict:

@@ -247,3 +247,14 @@ def test_devices_never_wait_for_each_other():
     for part in (compiled.train, compiled.start, compiled.evaluate):
         text = part.as_text()
         assert not [w for w in ("all-reduce", "all-gather", "collective", "all-to-all") if w in text]
+
+
+def test_a_resumed_run_keeps_its_plan(whole, tmp_path, monkeypatch):
+    """Also where the machine would plan otherwise: the checkpoint fits the programs it was made by."""
+    from hyperlax import sweeps
+
+    how = Execution(folder=tmp_path / "x", checkpoint_seconds=0)
+    with pytest.raises(KeyboardInterrupt):
+        hyperlax.sweep(**ARGUMENTS, execution=how, progress=Crash(4))
+    monkeypatch.setattr(sweeps, "plan", lambda *_, **__: pytest.fail("planned again"))
+    assert_same(whole, hyperlax.sweep(**ARGUMENTS, folder=tmp_path / "x", resume=True))

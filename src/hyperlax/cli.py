@@ -300,7 +300,7 @@ def _conclude(results: Any, folder: Path) -> int:
         board = leaderboard(results)
         console.print(leaderboard_table(board))
         if best := best_words(board, results.samples):
-            console.print(best, soft_wrap=True)
+            console.print(best)
     lanes = results.lanes["status"]
     counts = {s: int((lanes == s).sum()) for s in ("done", "diverged", "pruned", "failed")}
     console.print(

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 from hyperlax.agents.base import AbstractAgentHyperparams, merge
 from hyperlax.envs.base import AbstractEnv
-from hyperlax.networks.base import Sizes
+from hyperlax.networks.base import Sizes, sizes_from_json, sizes_to_json
 
 MAX_PROGRAMS = 8
 WORTH_OPTIMISING = 1.0
@@ -47,13 +47,22 @@ class Program:
     effort: str = "full"
 
     def describe(self) -> dict[str, Any]:
-        """JSON-ready: caps with branches as sorted lists."""
+        """JSON-ready; `Program.restored` reads it."""
         return {
             "samples": list(self.samples),
-            "caps": {k: sorted(v) if isinstance(v, frozenset) else v for k, v in self.caps.items()},
+            "caps": sizes_to_json(self.caps),
             "useful_share": round(self.useful_share, 4),
             "effort": self.effort,
         }
+
+    @staticmethod
+    def restored(
+        about: Mapping[str, Any], samples: Sequence[AbstractAgentHyperparams], env: AbstractEnv
+    ) -> Program:
+        """The program that `describe` described, of the same `samples`: a resumed run keeps its plan."""
+        members, caps = tuple(about["samples"]), sizes_from_json(about["caps"])
+        work = {i: samples[i].work(samples[i].sizes(), caps, env)[0] for i in members}
+        return Program(members, caps, about["useful_share"], work, about["effort"])
 
     @property
     def key(self) -> str:

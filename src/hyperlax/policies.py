@@ -20,6 +20,7 @@ from hyperlax.checkpoint import pack, read_header, unpack
 from hyperlax.envs.base import AbstractEnv
 from hyperlax.files import write_atomically
 from hyperlax.hyperparams import assign, values
+from hyperlax.networks.base import sizes_from_json, sizes_to_json
 from hyperlax.recipes import Recipe
 
 
@@ -59,7 +60,7 @@ def save(
         "network": recipe.network,
         "env": env_name,
         "hyperparams": values(agent.hp),
-        "caps": {k: {"branches": sorted(v)} if isinstance(v, frozenset) else v for k, v in caps.items()},
+        "caps": sizes_to_json(caps),
         **about,
     }
     write_atomically(path, pack(agent, **header))
@@ -74,14 +75,8 @@ def load(path: str | Path) -> Policy:
     header = read_header(data, str(path))
     env = envs.load(header["env"])
     hp = assign(Recipe(header["algorithm"], header["network"]).hyperparams(), header["hyperparams"])
-    caps = {k: _cap(v) for k, v in header["caps"].items()}
+    caps = sizes_from_json(header["caps"])
     hp = jax.tree.map(jnp.asarray, hp)
     like = eqx.filter_eval_shape(lambda h: h.agent(env, caps, key=jr.key(0)), hp)
     agent = unpack(data, like, str(path))
     return Policy(jax.tree.map(jnp.asarray, agent), env, header)
-
-
-def _cap(value: Any) -> Any:
-    if isinstance(value, dict):
-        return frozenset(value["branches"])
-    return tuple(value) if isinstance(value, list) else value

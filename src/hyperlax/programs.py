@@ -7,6 +7,7 @@ import time
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
+from functools import cache
 from typing import Any
 
 import equinox as eqx
@@ -85,6 +86,24 @@ class Compiled:
         return jax.device_put(host, self.sharding)
 
 
+@cache
+def compiler_options(effort: str, platform: str) -> dict[str, Any]:
+    """XLA options for a compilation effort, those that this version of XLA knows."""
+    return {k: v for k, v in CPU_OPTIONS[effort].items() if platform == "cpu" and _known(k, v)}
+
+
+def _known(option: str, value: Any) -> bool:
+    """Whether XLA accepts an option; names come and go between its versions."""
+    probe = jax.jit(lambda x: x).lower(jax.ShapeDtypeStruct((), jnp.float32))
+    try:
+        probe.compile(compiler_options={option: value})
+    except jax.errors.JaxRuntimeError as error:
+        if "No such compile option" in str(error):
+            return False
+        raise
+    return True
+
+
 def lane_specs(hp: AbstractAgentHyperparams) -> tuple:
     """Shapes of one lane's orders."""
     scalar = jax.ShapeDtypeStruct((), jnp.int32)
@@ -143,7 +162,7 @@ def compile_program(
             _sharded(evaluate_lane, mesh, per_device).lower(states, due),
         ]
     traced = time.perf_counter()
-    options: dict[str, Any] = dict(CPU_OPTIONS[program.effort]) if devices[0].platform == "cpu" else {}
+    options = compiler_options(program.effort, devices[0].platform)
     with ThreadPoolExecutor(len(lowered)) as pool:
         results = list(pool.map(lambda low: low.compile(compiler_options=options), lowered))
     compiled = time.perf_counter()

@@ -107,25 +107,25 @@ def run(
     devices = jax.local_devices()
     machine = Machine.of(devices[0].platform, len(devices))
     settings = spec.settings
-    programs = plan(
-        spec.trees,
-        spec.env,
-        settings.total_timesteps,
-        settings.seeds,
-        machine,
-        group_by_sizes=how.group_by_sizes,
-    )
     manifest = spec.manifest(command)
-    manifest["plan"] = [{"program": i, **p.describe()} for i, p in enumerate(programs)]
-    keeper = None
-    if target is not None:
-        keeper = Store(target)
-        stored = store.read_manifest(target)
-        if stored is None:
-            keeper.write_samples(spec.samples)
-            keeper.write_manifest(manifest)
-        else:
-            manifest = {**stored, "resumed": [*stored.get("resumed", []), manifest["created"]]}
+    stored = store.read_manifest(target) if target is not None else None
+    if stored is not None:
+        programs = [Program.restored(entry, spec.trees, spec.env) for entry in stored["plan"]]
+        manifest = {**stored, "resumed": [*stored.get("resumed", []), manifest["created"]]}
+    else:
+        programs = plan(
+            spec.trees,
+            spec.env,
+            settings.total_timesteps,
+            settings.seeds,
+            machine,
+            group_by_sizes=how.group_by_sizes,
+        )
+        manifest["plan"] = [{"program": i, **p.describe()} for i, p in enumerate(programs)]
+    keeper = Store(target) if target is not None else None
+    if keeper is not None and stored is None:
+        keeper.write_samples(spec.samples)
+        keeper.write_manifest(manifest)
     compiler = Compiler(spec, devices, programs, how, progress)
     runner = Runner(spec, programs, compiler, Recorder(keeper), progress, how)
     resumed = runner.restore()

@@ -23,6 +23,22 @@ every branch of its lanes.
 """
 
 
+def sizes_to_json(sizes: Sizes) -> dict[str, Any]:
+    """`sizes` as JSON-ready values."""
+    return {k: {"branches": sorted(v)} if isinstance(v, frozenset) else v for k, v in sizes.items()}
+
+
+def sizes_from_json(sizes: Mapping[str, Any]) -> dict[str, Any]:
+    """What `sizes_to_json` was given."""
+
+    def value(v: Any) -> Any:
+        if isinstance(v, dict):
+            return frozenset(v["branches"])
+        return tuple(v) if isinstance(v, list) else v
+
+    return {k: value(v) for k, v in sizes.items()}
+
+
 class AbstractNetwork(eqx.Module):
     """A function of one vector; its padded outputs are zero.
 

@@ -174,7 +174,7 @@ def _plan(results: Results) -> str:
         {
             "program": entry.get("program", place),
             "lanes": entry.get("lanes") or len(entry.get("samples") or []) * seeds or None,
-            "capacities": ", ".join(f"{name} {text(v)}" for name, v in (entry.get("caps") or {}).items())
+            "capacities": ", ".join(f"{name} {_cap(v)}" for name, v in (entry.get("caps") or {}).items())
             or "–",
             "useful share": None if entry.get("useful_share") is None else f"{entry['useful_share']:.0%}",
             "MB per lane": entry.get("memory_mb_per_lane"),
@@ -256,3 +256,8 @@ def _duration(seconds: float) -> str:
 
 def _asset(name: str) -> str:
     return files("hyperlax.report").joinpath("page", name).read_text(encoding="utf-8")
+
+
+def _cap(value: Any) -> str:
+    """An allocated size, or the branches that were compiled."""
+    return " or ".join(text(v) for v in value["branches"]) if isinstance(value, dict) else text(value)
