@@ -162,9 +162,9 @@ def test_the_live_display_shows_plan_compilation_bar_and_best_lanes(monkeypatch,
     assert "program 1 compiled in 3.8 s: 2 lanes at once, 3.0 MB each" in text
     assert "100 MB needed, 50 MB may be used: 1 lanes at once instead; results are the same" in text
     assert text.count("first divergence: lane 3 (sample 1, seed 1), step 512") == 1
-    last = text.rpartition("training 1")[2]
+    last = text.rpartition("program 1 ")[2]
     assert re.search(r"60 % +4,352 steps/s", last)
-    assert "1 done  2 diverged" in last
+    assert "1 of 16 lanes done, 2 diverged" in last
     rows = re.findall(r"│ (\d) +│ (\d) +│ ([\d,]+) +│ (-?\d+\.\d\d) +│", last)
     assert rows[:5] == [
         ("0", "0", "1,024", "0.00"),
@@ -196,7 +196,7 @@ def test_stopping_and_failing_are_shown(caplog):
 
 def _printed(board: pl.DataFrame, width: int = 100) -> str:
     file = io.StringIO()
-    Console(file=file, width=width).print(leaderboard_table(board))
+    Console(file=file, width=width).print(leaderboard_table(board, 16))
     return file.getvalue()
 
 
@@ -205,6 +205,7 @@ def test_the_leaderboard_has_ranks_intervals_and_seeds():
     results = synthetic()
     board = leaderboard(results)
     text = _printed(board)
+    assert text.startswith(f"best {board.height} of 16 samples by peak return: interquartile mean over seeds")
     rows = [line for line in text.splitlines() if "…" in line]
     assert len(rows) == board.height
     for line, row in zip(rows, board.iter_rows(named=True), strict=True):

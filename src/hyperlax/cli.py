@@ -294,11 +294,12 @@ def _conclude(results: Any, folder: Path) -> int:
     from hyperlax.report import leaderboard, write_report
     from hyperlax.terminal import best_words, leaderboard_table
 
-    report = write_report(results, folder / "report.html")
     console = Console(highlight=False)
-    if results.curves.height:
+    with console.status("writing the report"):
+        report = write_report(results, folder / "report.html")
         board = leaderboard(results)
-        console.print(leaderboard_table(board))
+    if board["peak_return"].count():
+        console.print(leaderboard_table(board, results.samples.height))
         if best := best_words(board, results.samples):
             console.print(best)
     lanes = results.lanes["status"]

@@ -190,7 +190,7 @@ class Live(Lines):
             f"{memory:.1f} MB each",
             highlight=False,
         )
-        self.bar.update(self.task, description=f"training {number + 1}")
+        self.bar.update(self.task, description=f"program {number + 1}")
         self._draw()
 
     def update(self, lanes: Sequence[Lane], seconds: float) -> None:
@@ -205,7 +205,9 @@ class Live(Lines):
         states = {
             s: sum(lane.status == s for lane in lanes) for s in ("done", "diverged", "pruned", "failed")
         }
-        self.counts = "  ".join(f"{n} {s}" for s, n in states.items() if n)
+        done = states.pop("done")
+        others = "".join(f", {n} {s}" for s, n in states.items() if n)
+        self.counts = f"{done} of {len(lanes)} lanes done{others}"
         self.bar.update(self.task, completed=steps, speed=speed)
         self._draw()
 
@@ -249,9 +251,7 @@ class Live(Lines):
     def _top(self) -> RenderableType:
         from rich.table import Table
 
-        table = Table(
-            "sample", "seed", "step", "return", title=f"best {TOP} lanes at their latest evaluation"
-        )
+        table = Table("sample", "seed", "step", "return", title="best latest evaluations")
         best = sorted(self.scores.values(), key=lambda entry: -entry[0])
         for score, lane in best[:TOP]:
             table.add_row(str(lane.sample), str(lane.seed), f"{lane.env_steps:,}", f"{score:.2f}")
@@ -300,8 +300,8 @@ def _plan_table(spec: Experiment, programs: Sequence[Program]) -> RenderableType
     return Group(title, table)
 
 
-def leaderboard_table(board: Any) -> RenderableType:
-    """The frame of `report.leaderboard` as a table; hyperparameters are left to the report."""
+def leaderboard_table(board: Any, samples: int) -> RenderableType:
+    """The frame of `report.leaderboard`, the best of `samples`; hyperparameters are left to the report."""
     from rich.console import Group
     from rich.table import Table
 
@@ -324,7 +324,8 @@ def leaderboard_table(board: Any) -> RenderableType:
             _number(row["final_return"]),
             seeds,
         )
-    return Group("best samples by peak return: interquartile mean over seeds, 95 % interval", table)
+    title = f"best {board.height} of {samples} samples by peak return"
+    return Group(f"{title}: interquartile mean over seeds, 95 % interval", table)
 
 
 def best_words(board: Any, samples: Any) -> str:
