@@ -1,6 +1,6 @@
 """Recipes that learn well, and the search that found them.
 
-Each was the best sample at the end of
+They are the best sample at the end of
 
     hyperlax sweep-hp-samples --algo-and-network-config tuned.search_ppo_mlp --env-config gymnax.<name> \\
         --num-samples 24 --seeds 2 --total-timesteps <budget>
@@ -32,6 +32,23 @@ SEARCH = {
     "num_envs": Choice(8, 16, 32),
 }
 
+BEST = {
+    **FIXED,
+    "actor_lr": 2.5e-3,
+    "critic_lr": 1.2e-3,
+    "gamma": 0.97,
+    "gae_lambda": 0.95,
+    "ent_coef": 5.6e-4,
+    "rollout_length": 32,
+    "epochs": 4,
+    "num_minibatches": 16,
+    "num_envs": 16,
+}
+"""Sample 9 of the search, rounded: first by final return on pendulum and acrobot, at 500 on cartpole."""
+
 RECIPES = {
     "search_ppo_mlp": Recipe("ppo", "mlp", SEARCH, only=True),
+    "cartpole_ppo_mlp": Recipe("ppo", "mlp", BEST, {"total_timesteps": 300_000}, only=True),
+    "acrobot_ppo_mlp": Recipe("ppo", "mlp", BEST, {"total_timesteps": 500_000}, only=True),
+    "pendulum_ppo_mlp": Recipe("ppo", "mlp", BEST, {"total_timesteps": 1_000_000}, only=True),
 }
