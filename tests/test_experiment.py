@@ -8,7 +8,7 @@ import platform
 import numpy as np
 import pytest
 
-from hyperlax.experiment import Lane, build, difference, git_commit, machine, versions
+from hyperlax.experiment import Lane, build, difference, git_commit, machine, sample_difference, versions
 from hyperlax.hyperparams import values
 from hyperlax.recipes import Recipe
 from hyperlax.settings import Settings
@@ -91,6 +91,25 @@ def test_bad_input_is_refused_before_anything_runs(changes, message):
 def test_what_does_not_fit_together_is_noted():
     spec = experiment(rows=[{"num_envs": 2, "rollout_length": 3, "num_minibatches": n} for n in (2, 4, 8)])
     assert [note.split(":")[0] for note in spec.notes] == ["sample 1", "sample 2"]
+
+
+def test_a_rollout_longer_than_the_run_is_noted():
+    """Steps that one cycle takes are never cut short."""
+    row = {"num_envs": 8, "rollout_length": 16, "num_minibatches": 4}
+    assert experiment(rows=[row], total_timesteps=128).notes == []
+    (note,) = experiment(rows=[row], total_timesteps=127).notes
+    assert note == "sample 0: one rollout is 128 steps, the run 127: it trains once, on 128 steps"
+
+
+def test_samples_that_differ_are_named():
+    """The first one that does, with both values; ids that only one side has are left to the counts."""
+    one = experiment().samples
+    assert sample_difference(one, experiment().samples) == []
+    moved = [ROWS[0], {**ROWS[1], "gamma": 0.5, "epochs": 9}, {**ROWS[2], "gamma": 0.6}]
+    (words,) = sample_difference(one, experiment(rows=moved).samples)
+    assert words.startswith("first in sample 1: gamma 0.9")
+    assert words.endswith("0.5 asked for; epochs 4 in the folder, 9 asked for")
+    assert sample_difference(one, experiment(rows=ROWS[:2]).samples) == []
 
 
 def test_the_manifest_is_json_and_says_nothing_about_whose_machine_it_is():

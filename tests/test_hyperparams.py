@@ -110,6 +110,7 @@ def test_labels_are_stored_as_their_index():
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
+        ({"first.size": 0}, "first.size must be at least 1, got 0"),
         ({"first.sze": 3}, r'unknown hyperparameter "first.sze"; did you mean "first.size"'),
         ({"zzz": 3}, r'unknown hyperparameter "zzz"$'),
         ({"first": 3}, "unknown hyperparameter"),
