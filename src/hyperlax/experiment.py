@@ -17,7 +17,6 @@ from pathlib import Path
 from typing import Any
 
 import jax
-import jax.numpy as jnp
 import jax.random as jr
 import numpy as np
 import polars as pl
@@ -87,15 +86,13 @@ class Experiment:
 
     def lane_keys(self) -> tuple[np.ndarray, np.ndarray]:
         """Raw keys (training, initial weights) of every lane; they belong to (sample, seed), not a place."""
-        base = jr.key(self.settings.seed)
-        ids = jnp.asarray([s for s in self.sample_ids for _ in range(self.settings.seeds)], jnp.uint32)
-        seeds = jnp.asarray([k for _ in self.sample_ids for k in range(self.settings.seeds)], jnp.uint32)
-        own = jax.vmap(lambda i, s: jr.fold_in(jr.fold_in(base, i), s))(ids, seeds)
-        key = jax.vmap(lambda k: jr.key_data(jr.fold_in(k, 0)))(own)
-        init = jax.vmap(lambda k: jr.key_data(jr.fold_in(k, 1)))(own)
+        ids = np.repeat(np.asarray(self.sample_ids, np.uint32), self.settings.seeds)
+        seeds = np.tile(np.arange(self.settings.seeds, dtype=np.uint32), len(self.sample_ids))
+        base = jr.key_data(jr.key(self.settings.seed))
+        keys, init = jax.jit(_keys)(base, ids, seeds)
         if self.settings.initial_weights == "shared":
-            init = jnp.broadcast_to(jr.key_data(base), init.shape)
-        return np.asarray(key), np.asarray(init)
+            init = np.broadcast_to(np.asarray(base), init.shape)
+        return np.asarray(keys), np.asarray(init)
 
     def identity(self) -> dict[str, Any]:
         """What must be equal for two experiments to be the same one."""
@@ -131,6 +128,16 @@ class Experiment:
             "machine": machine(),
             "git_commit": git_commit(),
         }
+
+
+def _keys(base: Any, ids: Any, seeds: Any) -> tuple[Any, Any]:
+    """Raw keys for training and for initial weights, of every (sample id, seed)."""
+
+    def one(sample: Any, seed: Any) -> tuple[Any, Any]:
+        own = jr.fold_in(jr.fold_in(jr.wrap_key_data(base), sample), seed)
+        return jr.key_data(jr.fold_in(own, 0)), jr.key_data(jr.fold_in(own, 1))
+
+    return jax.vmap(one)(ids, seeds)
 
 
 def build(

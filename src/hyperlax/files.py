@@ -1,4 +1,4 @@
-"""Writing a file so that a reader, or a crash, sees the old one or the new one, never a part."""
+"""Writing a file so that a reader, or a crash, sees the old one or the new one; and where caches are."""
 
 from __future__ import annotations
 
@@ -27,3 +27,11 @@ def write_atomically(path: Path, content: bytes | str) -> Path:
     finally:
         os.close(folder)
     return path
+
+
+def cache_folder() -> Path | None:
+    """Where what can be made again is kept; `HYPERLAX_CACHE_DIR` moves it, and turns it off when empty."""
+    chosen = os.environ.get("HYPERLAX_CACHE_DIR")
+    if chosen is not None:
+        return Path(chosen) if chosen else None
+    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "hyperlax"

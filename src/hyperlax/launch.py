@@ -11,6 +11,8 @@ import sys
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from hyperlax.files import cache_folder
+
 if TYPE_CHECKING:
     from hyperlax.terminal import Lines
 
@@ -58,7 +60,7 @@ def start_jax(device: str) -> None:
     from hyperlax.execution import use_all_cores
 
     use_all_cores()
-    if (cache := cache_folder()) is not None:
+    if (cache := compilation_cache()) is not None:
         jax.config.update("jax_compilation_cache_dir", str(cache))
         jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.3)
     try:
@@ -79,17 +81,11 @@ def start_jax(device: str) -> None:
         )
 
 
-def cache_folder() -> Path | None:
-    """Where compiled programs are kept; `HYPERLAX_CACHE_DIR` moves it, and turns it off when empty."""
-    if "JAX_COMPILATION_CACHE_DIR" in os.environ:
+def compilation_cache() -> Path | None:
+    """Where compiled programs are kept: one folder per kind of processor; None when jax was told already."""
+    if "JAX_COMPILATION_CACHE_DIR" in os.environ or (base := cache_folder()) is None:
         return None
-    chosen = os.environ.get("HYPERLAX_CACHE_DIR")
-    if chosen == "":
-        return None
-    if chosen:
-        return Path(chosen)
-    base = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache")
     from hyperlax.experiment import processor
 
     kind = hashlib.sha256(f"{processor()} {platform.machine()}".encode()).hexdigest()[:8]
-    return base / "hyperlax" / f"compiled-{kind}"
+    return base / f"compiled-{kind}"

@@ -10,7 +10,6 @@ from dataclasses import dataclass
 from functools import cache
 from typing import Any
 
-import equinox as eqx
 import jax
 import jax.numpy as jnp
 import jax.random as jr
@@ -114,10 +113,12 @@ def lane_specs(hp: AbstractAgentHyperparams) -> tuple:
 
 def state_like(hp: AbstractAgentHyperparams, env: AbstractEnv, caps: Any) -> TrainState:
     """Shapes of one lane's state."""
-    hp_spec, key, init_key, steps, *_ = lane_specs(hp)
-    return eqx.filter_eval_shape(
-        lambda h, k, i, t: train.start(h, env, caps, t, key=k, init_key=i), hp_spec, key, init_key, steps
-    )
+    return jax.eval_shape(_beginning(env, caps), *lane_specs(hp)[:4])
+
+
+def _beginning(env: AbstractEnv, caps: Any) -> Callable[..., TrainState]:
+    """A new lane from its hyperparameters, keys (training, initial weights) and budget."""
+    return jax.jit(lambda hp, key, init, total: train.start(hp, env, caps, total, key=key, init_key=init))
 
 
 def compile_program(
@@ -134,11 +135,11 @@ def compile_program(
     """
     caps, per_device = program.caps, slots // len(devices)
     mesh = Mesh(np.array(devices), (DEVICES,))
-    like = state_like(hp, env, caps)
+    begin = _beginning(env, caps)  # jitted, so that its trace serves the shapes and the program
+    like = jax.eval_shape(begin, *lane_specs(hp)[:4])
 
     def start_lane(state: TrainState, hp: Any, key: Any, init_key: Any, total: Any, fresh: Any) -> TrainState:
-        new = lambda s: train.start(hp, env, caps, total, key=key, init_key=init_key)  # noqa: E731
-        return lane_cond(fresh, new, lambda s: s, state)
+        return lane_cond(fresh, lambda s: begin(hp, key, init_key, total), lambda s: s, state)
 
     def train_lane(state: TrainState, cycles: Any) -> TrainState:
         return train.segment(state, env, caps, cycles)

@@ -117,7 +117,7 @@ class Slots:
 
     def state(self, slot: int) -> TrainState:
         """The lane in `slot` as host arrays."""
-        return jax.tree.map(lambda x: np.asarray(x[slot]), self.device_state)
+        return jax.tree.map(lambda x: np.asarray(x)[slot], self.device_state)
 
     def states(self) -> dict[int, TrainState]:
         """Lane → its state as host arrays, for every busy slot."""

@@ -55,11 +55,9 @@ def start(
     agent = hp.agent(env, caps, key=jr.wrap_key_data(init_key))
     envs = Envs(env, caps["env_blocks"], caps["env_block"], key=jr.fold_in(jr.wrap_key_data(key), 0))
     zero = jnp.zeros((), jnp.int32)
-    state = TrainState(
-        agent, envs, key, total_steps, zero, zero, zero, {}, zero, Finished(), jnp.full((), NEVER, jnp.int32)
-    )
-    names = jax.eval_shape(lambda s: _cycle(s, env, caps)[1], state)
-    return eqx.tree_at(lambda s: s.metrics, state, dict.fromkeys(names, jnp.zeros(())))
+    never = jnp.full((), NEVER, jnp.int32)
+    metrics = dict.fromkeys(agent.metric_names, jnp.zeros(()))
+    return TrainState(agent, envs, key, total_steps, zero, zero, zero, metrics, zero, Finished(), never)
 
 
 def segment(state: TrainState, env: AbstractEnv, caps: Sizes, cycles: Int[Array, ""]) -> TrainState:

@@ -21,6 +21,8 @@ class AbstractAgent(eqx.Module):
     """One agent. Built by its hyperparameters' `agent(env, caps, key=key)`; every method is for one agent."""
 
     hp: eqx.AbstractVar[AbstractHyperparams]
+    metric_names: eqx.AbstractClassVar[tuple[str, ...]]
+    """What `learn` reports, known without tracing it."""
 
     @abstractmethod
     def act(self, obs: Float[Array, " obs"], *, key: Any, explore: Bool[Array, ""]) -> tuple[Array, PyTree]:

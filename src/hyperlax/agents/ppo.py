@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any, final
+from typing import Any, ClassVar, final
 
 import equinox as eqx
 import jax
@@ -144,6 +144,14 @@ class PPO(AbstractAgent):
     that old and new log-probabilities see the same inputs; what is observed meanwhile collects in `seen`.
     """
 
+    metric_names: ClassVar[tuple[str, ...]] = (
+        *METRICS,
+        "actor_grad_norm",
+        "critic_grad_norm",
+        "explained_variance",
+        "actor_lr",
+    )
+
     hp: PPOHyperparams
     actor: Actor
     critic: Critic
@@ -221,9 +229,8 @@ class PPO(AbstractAgent):
             lambda a: (a.actor, a.critic, a.optimiser, a.normaliser), self, (actor, critic, state, self.seen)
         )
         means = sums / self.gradient_steps().astype(jnp.float32)
-        names = (*METRICS, "actor_grad_norm", "critic_grad_norm")
-        metrics = dict(zip(names, means, strict=True))
-        return agent, {**metrics, "explained_variance": rollout.explained_variance(), "actor_lr": lrs[0]}
+        measured = [*means, rollout.explained_variance(), lrs[0]]
+        return agent, dict(zip(self.metric_names, measured, strict=True))
 
     def _minibatches(self) -> Int[Array, ""]:
         return jnp.minimum(self.hp.num_minibatches, self.hp.num_envs * self.hp.rollout_length)

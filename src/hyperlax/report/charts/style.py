@@ -95,11 +95,12 @@ def theme(dark: bool) -> dict[str, Any]:
 
 def finished(chart: Chart, title: str, subtitle: list[str]) -> Chart:
     """The chart with its title, the shared selection and the light theme."""
-    return (
-        chart.properties(title=alt.TitleParams(title, subtitle=[line for line in subtitle if line]))
-        .add_params(alt.param(name="picked", value=[]))
-        .configure(**theme(dark=False))
-    )
+    # Set in place: the chart's own methods copy the whole tree of panels every time.
+    chart["title"] = alt.TitleParams(title, subtitle=[line for line in subtitle if line])
+    picked = alt.param(name="picked", value=[]).param
+    chart["params"] = [picked] if chart["params"] is alt.Undefined else [*chart["params"], picked]
+    chart["config"] = alt.Config(**theme(dark=False))
+    return chart
 
 
 def is_picked() -> str:
