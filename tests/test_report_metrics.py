@@ -123,10 +123,17 @@ def test_without_reference_scores_the_fixed_metrics_are_null():
 
 
 def test_ranks_are_ranges_where_intervals_overlap():
-    curves = {(0, 0): [10.0], (0, 1): [11.0], (1, 0): [5.0], (1, 1): [6.0], (2, 0): [5.5], (2, 1): [10.5]}
-    table = leaderboard(_results(curves | {(3, 0): [], (4, 0): [1.0], (4, 1): [1.1]}), top=None)
+    seeds = {0: (10.0, 10.5, 11.0), 1: (5.0, 5.5, 6.0), 2: (5.5, 8.0, 10.5), 4: (1.0, 1.1, 1.2)}
+    curves = {(sample, seed): [v] for sample, values in seeds.items() for seed, v in enumerate(values)}
+    table = leaderboard(_results(curves | {(3, 0): []}), top=None)
     assert table["sample"].to_list() == [0, 2, 1, 4, 3]
     assert table["rank"].to_list() == ["1–2", "1–3", "2–3", "4", "–"]
+
+
+def test_two_seeds_allow_no_rank():
+    table = leaderboard(_results({(0, 0): [1.0], (0, 1): [1.1], (1, 0): [9.0], (1, 1): [9.1]}))
+    assert table["rank"].to_list() == ["1–2", "1–2"]
+    assert table["peak_low"].null_count() == 0
 
 
 def test_one_seed_allows_no_rank():

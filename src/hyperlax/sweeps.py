@@ -124,8 +124,11 @@ def run(
         manifest["plan"] = [{"program": i, **p.describe()} for i, p in enumerate(programs)]
     keeper = Store(target) if target is not None else None
     if keeper is not None and stored is None:
+        keeper.write_manifest(
+            manifest
+        )  # first: a folder with a manifest can be resumed, whatever else is missing
+    if keeper is not None and not (keeper.folder / "samples.csv").exists():
         keeper.write_samples(spec.samples)
-        keeper.write_manifest(manifest)
     compiler = Compiler(spec, devices, programs, how, progress)
     runner = Runner(spec, programs, compiler, Recorder(keeper), progress, how)
     resumed = runner.restore()

@@ -124,8 +124,8 @@ def _header(results: Results) -> str:
 def _leaderboard(results: Results) -> str:
     note = (
         "Peak return: interquartile mean over seeds, with the ends of its 95 % bootstrap interval. "
-        "Rank: the places a sample may have, since no order is claimed where intervals overlap; "
-        "one seed alone gives no interval."
+        "Rank: the places a sample may have, since no order is claimed where intervals overlap "
+        "or a sample has fewer than three seeds; one seed alone gives no interval."
     )
     best = leaderboard(results)
     return "" if best.is_empty() else markup.table(best, "best", note)

@@ -9,6 +9,9 @@ from jaxtyping import Float
 from hyperlax.report.metrics import sample_metrics
 from hyperlax.results import Results
 
+LEAST_SEEDS = 3
+"""Seeds a sample needs for its interval to rank it."""
+
 
 def leaderboard(results: Results, top: int | None = 5) -> pl.DataFrame:
     """The `top` samples (all if None) by peak return, best first.
@@ -16,7 +19,7 @@ def leaderboard(results: Results, top: int | None = 5) -> pl.DataFrame:
     Columns: `rank`, `sample`, `peak_return` (interquartile mean over seeds), `peak_low`, `peak_high` (95 %
     interval), `final_return`, `seeds_done`, `seeds_diverged` and every hyperparameter that varies. `rank` is
     text: the places the sample may have ("1", "2–5"), since no order is claimed between samples whose
-    intervals overlap. Samples without an evaluation come last, with rank "–".
+    intervals overlap, or with fewer than three seeds. Samples without an evaluation come last, with rank "–".
     """
     measured = sample_metrics(results).sort(
         "peak_return", descending=True, nulls_last=True, maintain_order=True
@@ -50,12 +53,16 @@ def varied_hyperparameters(samples: pl.DataFrame) -> list[str]:
 
 
 def _ranks(measured: pl.DataFrame) -> list[str]:
-    """Place of each row: 1 + samples surely better … samples not surely worse."""
+    """Place of each row: 1 + samples surely better … samples not surely worse.
+
+    Fewer than `LEAST_SEEDS` seeds make nothing sure: resampling two of them says little about a third.
+    """
     value = _column(measured, "peak_return")
     low, high = _column(measured, "peak_return_low"), _column(measured, "peak_return_high")
     scored = ~np.isnan(value)
-    low = np.where(scored & np.isnan(low), -np.inf, low)
-    high = np.where(scored & np.isnan(high), np.inf, high)
+    unsure = np.isnan(low) | (_column(measured, "seeds") < LEAST_SEEDS)
+    low = np.where(scored & unsure, -np.inf, low)
+    high = np.where(scored & unsure, np.inf, high)
     texts = []
     for here, above, below in zip(scored, low, high, strict=True):
         if not here:
