@@ -140,11 +140,55 @@ class MLP(AbstractNetwork):
     def _layer(self, i: int, x: Float[Array, " in"]) -> Float[Array, " out"]:
         x = self.layers[i](x)
         if self.norms:
-            normed = self.norms[i](x, self.hp.width, self.hp.layer_norm_scale)
-            x = normed if self.normalisations == {True} else jnp.where(self.hp.layer_norm, normed, x)
+            operands = (x, self.norms[i], self.hp.width, self.hp.layer_norm_scale)
+            if self.normalisations == {True}:
+                x = _normalise(*operands)
+            else:
+                x = _normalise_if(self.hp.layer_norm, *operands)
         if len(self.activations) == 1:
             return ACTIVATIONS[self.activations[0]](x)
         return _activate(self.activations, self.hp.activation, x)
+
+
+def _normalise(x: Any, norm: LayerNorm, size: Any, train_scale: Any) -> Any:
+    return norm(x, size, train_scale)
+
+
+def _untouched(x: Any, norm: LayerNorm, size: Any, train_scale: Any) -> Any:
+    return x
+
+
+@jax.custom_vjp
+def _normalise_if(used: Flag, x: Any, norm: LayerNorm, size: Any, train_scale: Any) -> Any:
+    """LayerNorm in a lane that uses it, `x` in one that does not; a single lane computes only its own.
+
+    The custom gradient keeps the operands alone: differentiating the branch would keep what either needs.
+    """
+    return jax.lax.cond(used, _normalise, _untouched, x, norm, size, train_scale)
+
+
+def _normalise_if_forward(used: Any, *operands: Any) -> tuple[Any, Any]:
+    return _normalise_if(used, *operands), (used, operands)
+
+
+def _normalise_if_backward(kept: tuple[Any, Any], cotangent: Any) -> tuple[Any, ...]:
+    used, (x, norm, size, train_scale) = kept
+
+    def slope(f: Any) -> Any:
+        return lambda x, norm, g: jax.vjp(lambda x, norm: f(x, norm, size, train_scale), x, norm)[1](g)
+
+    gradient = jax.lax.cond(used, slope(_normalise), slope(_untouched), x, norm, cotangent)
+    nothing = (_no_gradient(leaf) for leaf in (used, size, train_scale))
+    flag, count, scale = nothing
+    return flag, *gradient, count, scale
+
+
+_normalise_if.defvjp(_normalise_if_forward, _normalise_if_backward)
+
+
+def _no_gradient(x: Any) -> np.ndarray:
+    """The cotangent of an integer or a flag."""
+    return np.zeros(jnp.shape(x), jax.dtypes.float0)
 
 
 @partial(jax.custom_vjp, nondiff_argnums=(0,))
@@ -163,9 +207,7 @@ def _activate_forward(names: tuple[str, ...], index: Any, x: Any) -> tuple[Any, 
 def _activate_backward(names: tuple[str, ...], kept: tuple[Any, Any], cotangent: Any) -> tuple[Any, Any]:
     index, x = kept
     slopes = [lambda x, g, f=ACTIVATIONS[n]: jax.vjp(f, x)[1](g)[0] for n in names]
-    return np.zeros(index.shape, jax.dtypes.float0), jax.lax.switch(
-        _position(names, index), slopes, x, cotangent
-    )
+    return _no_gradient(index), jax.lax.switch(_position(names, index), slopes, x, cotangent)
 
 
 _activate.defvjp(_activate_forward, _activate_backward)
