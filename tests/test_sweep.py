@@ -141,7 +141,7 @@ def test_a_folder_is_never_overwritten(whole, tmp_path):
 
 def test_diverged_lanes_stop_and_free_their_slot(tmp_path):
     """A lane with infinite weights is recorded with its step, the others go on."""
-    rows = [{"actor_lr": 3e-4}, {"actor_lr": 1e30, "sample": 7}, {"actor_lr": 1e-3}]
+    rows = [{"actor_lr": 3e-4}, {"actor_lr": 3e38, "sample": 7}, {"actor_lr": 1e-3}]
     samples = [{"sample": i, **r} for i, r in enumerate(rows)]
     results = hyperlax.sweep(
         **{**ARGUMENTS, "num_samples": None, "recipe": "ppo_mlp"},

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, ClassVar
 
 import equinox as eqx
 import jax
@@ -58,6 +58,8 @@ class ScriptedHyperparams(AbstractHyperparams):
 
 class Scripted(AbstractAgent):
     """Acts at random, or always the same; notes what it saw, and counts the observations shown to it."""
+
+    metric_names: ClassVar[tuple[str, ...]] = ()
 
     hp: ScriptedHyperparams
     shown: jax.Array

@@ -12,17 +12,23 @@ from hyperlax.envs.base import AbstractEnv
 from hyperlax.networks.base import Sizes, sizes_from_json, sizes_to_json
 
 MAX_PROGRAMS = 8
+HARDLY_RUNS = 0.2
+"""Share of a compilation's time below which running is not worth another program."""
 WORTH_OPTIMISING = 1.0
 """Predicted seconds of running from which optimised code pays for its compilation."""
 
 
 @dataclass(frozen=True)
 class Machine:
-    """What running costs here: predicted operations per second and device, and seconds per compilation."""
+    """What running costs here: predicted operations per second and device, and seconds per compilation.
+
+    `least_useful`: programs are not merged below this share of useful work, unless they hardly run.
+    """
 
     devices: int
     rate: float
     compile_seconds: float
+    least_useful: float = 0.0
 
     @staticmethod
     def of(platform: str, devices: int) -> Machine:
@@ -32,7 +38,7 @@ class Machine:
         padding them is cheap and sharing a program worth more.
         """
         if platform == "cpu":
-            return Machine(devices, 5e10, 15.0)
+            return Machine(devices, 1.5e11, 15.0, 0.85)
         return Machine(devices, 2e12, 20.0)
 
 
@@ -90,19 +96,26 @@ def plan(
     cycles = [-(-total_steps // (s["num_envs"] * s["rollout_length"])) for s in sizes]
     prototype = samples[0]
 
-    def seconds(members: tuple[int, ...]) -> float:
+    def running(members: tuple[int, ...], caps: Sizes) -> float:
         """Padded training time of a group; chunk and block sizes taken as each lane's own."""
-        caps = merge([sizes[i] for i in members])
         work = 0.0
         for i in members:
             own = {**caps, "minibatch_chunks": (sizes[i]["minibatch"],), "env_block": sizes[i]["num_envs"]}
             work += cycles[i] * prototype.work(sizes[i], own, env)[0]
-        return machine.compile_seconds + seeds * work / machine.rate / machine.devices
+        return seeds * work / machine.rate / machine.devices
+
+    alone = [running((i,), sizes[i]) for i in range(len(sizes))]
+
+    def cost(members: tuple[int, ...]) -> tuple[float, bool]:
+        """Seconds of a group, compilation included, and whether its padding is acceptable."""
+        padded = running(members, merge([sizes[i] for i in members]))
+        useful = sum(alone[i] for i in members) >= machine.least_useful * padded
+        return machine.compile_seconds + padded, useful or padded < HARDLY_RUNS * machine.compile_seconds
 
     if group_by_sizes:
         groups = _together([tuple(sorted((k, v) for k, v in s.items() if isinstance(v, int))) for s in sizes])
     else:
-        groups = _merge_groups(_by_architecture(sizes), seconds, max_programs)
+        groups = _merge_groups(_by_architecture(sizes), cost, max_programs)
     runs = [seeds * c for c in cycles]
     programs = [_program(members, sizes, runs, prototype, env, machine) for members in groups]
     return sorted(programs, key=lambda p: -sum(p.cycle_work[i] * cycles[i] for i in p.samples))
@@ -123,23 +136,25 @@ def _together(keys: Sequence[tuple]) -> list[tuple[int, ...]]:
     return [tuple(g) for g in groups.values()]
 
 
-def _merge_groups(groups: list[tuple[int, ...]], seconds: Any, max_programs: int) -> list[tuple[int, ...]]:
-    cost = {g: seconds(g) for g in groups}
-    joined: dict[tuple, float] = {}
+def _merge_groups(groups: list[tuple[int, ...]], cost: Any, max_programs: int) -> list[tuple[int, ...]]:
+    seconds = {g: cost(g)[0] for g in groups}
+    joined: dict[tuple, tuple[float, bool]] = {}
     while len(groups) > 1:
         best, pair = float("inf"), (0, 0)
+        too_many = len(groups) > max_programs
         for a in range(len(groups)):
             for b in range(a + 1, len(groups)):
                 key = (groups[a], groups[b])
                 if key not in joined:
-                    joined[key] = seconds(groups[a] + groups[b])
-                added = joined[key] - cost[groups[a]] - cost[groups[b]]
-                if added < best:
+                    joined[key] = cost(groups[a] + groups[b])
+                together, acceptable = joined[key]
+                added = together - seconds[groups[a]] - seconds[groups[b]]
+                if added < best and (acceptable or too_many):
                     best, pair = added, (a, b)
-        if best >= 0 and len(groups) <= max_programs:
+        if best >= 0 and not too_many:
             break
         both = groups[pair[0]] + groups[pair[1]]
-        cost[both] = joined[groups[pair[0]], groups[pair[1]]]
+        seconds[both] = joined[groups[pair[0]], groups[pair[1]]][0]
         groups = [g for i, g in enumerate(groups) if i not in pair] + [both]
     return groups
 

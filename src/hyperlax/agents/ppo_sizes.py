@@ -13,16 +13,20 @@ from typing import Any
 from hyperlax.agents.base import merge, nested
 from hyperlax.networks.base import Sizes
 
-STEP_OVERHEAD = 2e6
-"""One gradient step of both networks, beyond its products: optimiser, loops, small kernels."""
+STEP_OVERHEAD = 2.5e6
+"""One gradient step of both networks, beyond what follows: loops, losses, small kernels."""
+PER_WEIGHT = 270
+"""What a step costs per allocated weight whatever the minibatch: the optimiser's passes over memory."""
 CHUNK_OVERHEAD = 1e6
+SWITCH_OVERHEAD = 2e5
+"""Choosing among several chunk sizes."""
 ROW_OVERHEAD = 1e6
 """One step of one block of environments, beyond what each environment costs."""
-ENV_STEP = 2e3
+ENV_STEP = 3e4
 """Environment, random numbers and bookkeeping, per environment step."""
 LARGEST_CHUNK = 2048
 MOST_CHUNKS = 3
-CHUNK_COMPILATION = 2.5e11
+CHUNK_COMPILATION = 1e11
 """What compiling the gradient once more, for another chunk size, is worth."""
 SMALL_BATCH = 64
 """Up to this many samples, products are faster with the batch first."""
@@ -37,7 +41,10 @@ def gradient_work(sizes: Sizes, caps: Sizes, per_sample: float) -> float:
     """Cost of all gradient steps of a cycle; `per_sample` is one forward pass of both networks."""
     chunk = chunk_for(sizes["minibatch"], caps["minibatch_chunks"])
     count = -(-sizes["minibatch"] // chunk)
-    step = STEP_OVERHEAD + count * (CHUNK_OVERHEAD + chunk * 3 * per_sample)
+    fixed = STEP_OVERHEAD + PER_WEIGHT * per_sample / 2  # a dense layer does two operations per weight
+    if len(caps["minibatch_chunks"]) > 1:
+        fixed += SWITCH_OVERHEAD
+    step = fixed + count * (CHUNK_OVERHEAD + chunk * 3 * per_sample)
     return sizes["epochs"] * sizes["minibatches"] * step
 
 
