@@ -17,7 +17,6 @@ from hyperlax.hyperparams import (
     Flag,
     Real,
     assign,
-    choice,
     fields,
     hp,
     nearest,
@@ -34,7 +33,7 @@ DTYPES = {bool: np.bool_, int: np.int32, float: np.float32, str: np.int32}
 
 class Inner(AbstractHyperparams):
     size: Count = hp(3, Choice(1, 2, 3), doc="a size")
-    kind: Count = hp("relu", **choice("tanh", "relu"), doc="a kind")
+    kind: Count = hp("relu", Choice("tanh", "relu"), labels=("tanh", "relu"), doc="a kind")
 
 
 class Outer(AbstractHyperparams):

@@ -18,7 +18,7 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Bool, Float32, Int32, PyTree
 
-from hyperlax.spaces import Choice, Space
+from hyperlax.spaces import Space
 
 Real = Float32[Array, ""]
 Count = Int32[Array, ""]
@@ -144,11 +144,6 @@ def trainable(tree: PyTree) -> PyTree:
     return jax.tree.map(
         lambda x: not is_hyperparams(x) and eqx.is_inexact_array(x), tree, is_leaf=is_hyperparams
     )
-
-
-def choice(*labels: str) -> dict[str, Any]:
-    """Arguments of `hp()` for a hyperparameter that is one of `labels`."""
-    return {"labels": labels, "space": Choice(*labels)}
 
 
 def _rebuild(tree: H, leaves: Mapping[str, np.ndarray], prefix: str) -> H:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any, final
@@ -107,9 +106,3 @@ def _strong(state: Any) -> Any:
     """Python scalars and weakly typed leaves as arrays of fixed dtype, so that a loop can carry them."""
     strong = lambda x, dtype: jnp.asarray(x, dtype) + jnp.zeros((), dtype)  # noqa: E731
     return jax.tree.map(lambda x: strong(x, jnp.result_type(x)), state)
-
-
-def short_name(gymnax_id: str) -> str:
-    """`CartPole-v1` → `cartpole`; an id without a short name in snake case."""
-    inverse = {v: k for k, v in SHORT_NAMES.items()}
-    return inverse.get(gymnax_id, re.sub(r"[^a-z0-9]+", "_", gymnax_id.lower()).strip("_"))
