@@ -54,8 +54,9 @@ def compile_benchmarked() -> dict[str, Any]:
 def heterogeneous(steps: str) -> dict[str, Any]:
     """16 published samples together, and each alone with a program of its own sizes, compilation apart."""
     import hyperlax
-    from hyperlax import sweeps
+    from hyperlax import plan, sweeps
 
+    plan.WORTH_OPTIMISING = 0.0  # what is compiled in a hurry runs slowly alone, and would flatter the ratio
     jax.config.update("jax_num_cpu_devices", 1)
     arguments: dict[str, Any] = {
         "recipe": BENCHMARKED,
@@ -86,23 +87,24 @@ def heterogeneous(steps: str) -> dict[str, Any]:
 
 def _useful_gradient_work(results: Any) -> dict[str, float]:
     """Share of the gradient arithmetic that belongs to real samples and real units (no overheads counted)."""
-    from hyperlax.agents import ppo_sizes
+    from hyperlax import envs
+    from hyperlax.agents import costs
     from hyperlax.hyperparams import assign
     from hyperlax.recipes import resolve
 
     base = resolve(BENCHMARKED).hyperparams()
-    networks = [("actor", type(base.actor)), ("critic", type(base.critic))]  # pyright: ignore[reportAttributeAccessIssue]
+    env = envs.load("gymnax.cartpole")
     useful = performed = 0.0
     for entry in results.manifest["plan"]:
         for i in entry["samples"]:
             row = {k: v for k, v in results.samples.row(i, named=True).items() if k != "sample"}
             sizes = assign(base, row).sizes()  # pyright: ignore[reportAttributeAccessIssue]
             cycles = results.lanes["env_steps"][i] / (sizes["num_envs"] * sizes["rollout_length"])
-            chunk = ppo_sizes.chunk_for(sizes["minibatch"], entry["caps"]["minibatch_chunks"])
-            steps = cycles * sizes["epochs"] * sizes["minibatches"]
+            chunk = costs.chunk_for(sizes["minibatch"], entry["caps"]["minibatch_chunks"])
+            steps = cycles * sizes["gradient_steps"]
             done = -(-sizes["minibatch"] // chunk) * chunk
-            useful += steps * sizes["minibatch"] * ppo_sizes.forward(sizes, networks, 4)
-            performed += steps * done * ppo_sizes.forward(entry["caps"], networks, 4)
+            useful += steps * sizes["minibatch"] * base.arithmetic(sizes, env).gradient
+            performed += steps * done * base.arithmetic(entry["caps"], env).gradient
     return {"useful_gradient_share": useful / performed}
 
 

@@ -9,7 +9,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from hyperlax import train
-from hyperlax.hyperparams import stack
+from hyperlax.hyperparams import fields, stack
 from hyperlax.masking import LANES
 from hyperlax.programs import compiler_options
 
@@ -22,13 +22,23 @@ def random_sample(hp, rng: np.random.Generator) -> dict:
     def pick(*choices):
         return choices[rng.integers(len(choices))]
 
+    labels = {f.path: f.labels for f in fields(hp)}
     sample = {
         "num_envs": pick(2, 3, 4, 6),
         "rollout_length": pick(3, 4, 5, 8),
         "epochs": pick(1, 2, 3),
         "num_minibatches": pick(1, 2, 3, 5),
+        "buffer_size": pick(12, 20, 33),
+        "batch_size": pick(3, 4, 7),
+        "warmup_rollout_length": pick(0, 2, 4),
+        "update_to_data": pick(0.0, 0.1, 0.3),
+        "epsilon_decay": pick(0.0, 0.5),
+        "use_double_q": pick(True, False),
+        "autotune": pick(True, False),
+        "normaliser_order": pick(*labels["normaliser_order"]),
         "actor_lr": float(10 ** rng.uniform(-4, -2.5)),
         "critic_lr": float(10 ** rng.uniform(-4, -2.5)),
+        "q_lr": float(10 ** rng.uniform(-4, -2.5)),
         "gamma": float(rng.uniform(0.9, 0.99)),
         "standardize_advantages": pick(True, False),
         "decay_learning_rates": pick(True, False),
@@ -41,7 +51,7 @@ def random_sample(hp, rng: np.random.Generator) -> dict:
             f"{net}.layer_norm": pick(True, False),
             f"{net}.activation": pick("relu", "tanh", "silu", "gelu", "elu"),
         }
-    return sample
+    return {path: value for path, value in sample.items() if path in labels}
 
 
 def alone(hp, env, key, cycles: int, total: int = 10_000):

@@ -13,6 +13,7 @@ from lanes import alone, corner, random_sample, together
 
 from hyperlax import envs
 from hyperlax.agents import AGENTS
+from hyperlax.agents.off_policy import AbstractOffPolicyAgent
 from hyperlax.envs.base import describe
 from hyperlax.hyperparams import assign, trainable
 from hyperlax.networks import NETWORKS
@@ -39,9 +40,21 @@ def _lanes(algorithm: str, network: str, env_name: str):
 
 
 def _weights(agent):
-    """Weights and statistics by path; the optimiser's flat moments follow from the weights' course."""
+    """Weights and statistics by path; flat vectors (moments, targets) follow from the weights' course."""
     leaves = jax.tree_util.tree_flatten_with_path(eqx.filter(agent, trainable(agent)))[0]
-    return [(path, x) for path, x in leaves if "optimiser" not in jax.tree_util.keystr(path)]
+    flat = (".optimiser", ".target")
+    return [(path, x) for path, x in leaves if not jax.tree_util.keystr(path).startswith(flat)]
+
+
+def _same_replay(one, lane):
+    """The transitions held are the same, where the agent has a replay."""
+    if isinstance(one, AbstractOffPolicyAgent):
+        exact, shared = (a.experience.replay for a in (one, lane))
+        assert int(exact.added) == int(shared.added) > 0
+        held = int(exact.size)
+        table, padded = (np.asarray(r.table.value) for r in (exact, shared))
+        np.testing.assert_allclose(padded[:held], table[:held], atol=2e-6)
+        assert not padded[int(exact.capacity) :].any()
 
 
 @pytest.mark.parametrize(("algorithm", "network", "env_name"), CASES)
@@ -69,6 +82,7 @@ def test_alone_equals_together(algorithm, network, env_name):
         assert moved > 0
         for path, extra in padded.items():
             assert not np.asarray(extra).any() or "scale" in path, f"lane {i}: {path} is used by nobody"
+        _same_replay(one.agent, lane.agent)
         for name, value in one.metrics.items():
             np.testing.assert_allclose(
                 lane.metrics[name], value, rtol=2e-4, atol=1e-5, err_msg=f"lane {i} {name}"

@@ -18,6 +18,7 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Bool, Float32, Int32, PyTree
 
+from hyperlax.masking import Unfrozen
 from hyperlax.spaces import Space
 
 Real = Float32[Array, ""]
@@ -135,15 +136,13 @@ def stack(trees: list[PyTree]) -> PyTree:
     return jax.tree.map(lambda *leaves: np.stack([np.asarray(leaf) for leaf in leaves]), *trees)
 
 
-def is_hyperparams(node: Any) -> bool:
-    return isinstance(node, AbstractHyperparams)
-
-
 def trainable(tree: PyTree) -> PyTree:
-    """The filter for `eqx.partition`: inexact arrays of `tree`, none of them under `AbstractHyperparams`."""
-    return jax.tree.map(
-        lambda x: not is_hyperparams(x) and eqx.is_inexact_array(x), tree, is_leaf=is_hyperparams
-    )
+    """The filter for `eqx.partition`: inexact arrays of `tree`, not hyperparameters and not buffers."""
+
+    def apart(node: Any) -> bool:
+        return isinstance(node, (AbstractHyperparams, Unfrozen))
+
+    return jax.tree.map(lambda x: not apart(x) and eqx.is_inexact_array(x), tree, is_leaf=apart)
 
 
 def _rebuild(tree: H, leaves: Mapping[str, np.ndarray], prefix: str) -> H:

@@ -9,8 +9,9 @@ branch, and a lane past its own count is left unchanged.
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any, TypeVar
+from typing import Any, TypeVar, final
 
+import equinox as eqx
 import jax
 import jax.numpy as jnp
 import jax.random as jr
@@ -39,9 +40,29 @@ def lane_any(x: Bool[Array, ""]) -> Bool[Array, ""]:
     return lane_max(x.astype(jnp.int32)) > 0
 
 
+@final
+class Unfrozen(eqx.Module):
+    """A large buffer that `freeze` passes on as it is.
+
+    Undoing a write by selecting between two copies would read and write the whole buffer. Whoever writes to
+    it must therefore write nothing for a lane that is done.
+    """
+
+    value: PyTree
+
+
+def select(pred: Bool[Array, ""], true: PyTree, false: PyTree) -> PyTree:
+    """`true` where `pred`, else `false`, leaf by leaf."""
+    return jax.tree.map(lambda t, f: t if t is f else jnp.where(pred, t, f), true, false)
+
+
 def freeze(active: Bool[Array, ""], new: PyTree, old: PyTree) -> PyTree:
-    """`new` where the lane is active, else `old`, leaf by leaf."""
-    return jax.tree.map(lambda n, o: n if n is o else jnp.where(active, n, o), new, old)
+    """`new` where the lane is active, else `old`, leaf by leaf; `Unfrozen` buffers are always new."""
+    return jax.tree.map(lambda n, o: n if _unfrozen(n) else select(active, n, o), new, old, is_leaf=_unfrozen)
+
+
+def _unfrozen(node: Any) -> bool:
+    return isinstance(node, Unfrozen)
 
 
 def lane_loop(n: Int[Array, ""], body: Callable[[Int[Array, ""], T], T], carry: T) -> T:
@@ -84,7 +105,7 @@ def lane_cond(pred: Bool[Array, ""], true: Callable[..., T], false: Callable[...
     if not batched():
         return jax.lax.cond(pred, true, false, *operands)
     return jax.lax.cond(
-        lane_any(pred), lambda *xs: freeze(pred, true(*xs), false(*xs)), lambda *xs: false(*xs), *operands
+        lane_any(pred), lambda *xs: select(pred, true(*xs), false(*xs)), lambda *xs: false(*xs), *operands
     )
 
 

@@ -7,12 +7,13 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from hyperlax.agents import costs
 from hyperlax.agents.base import AbstractAgentHyperparams, merge
 from hyperlax.envs.base import AbstractEnv
 from hyperlax.networks.base import Sizes, sizes_from_json, sizes_to_json
 
 MAX_PROGRAMS = 8
-HARDLY_RUNS = 0.2
+HARDLY_RUNS = 0.05
 """Share of a compilation's time below which running is not worth another program."""
 WORTH_OPTIMISING = 1.0
 """Predicted seconds of running from which optimised code pays for its compilation."""
@@ -20,7 +21,7 @@ WORTH_OPTIMISING = 1.0
 
 @dataclass(frozen=True)
 class Machine:
-    """What running costs here: predicted operations per second and device, and seconds per compilation.
+    """What running costs here: predicted operations per second and device, and compilation seconds.
 
     `least_useful`: programs are not merged below this share of useful work, unless they hardly run.
     """
@@ -38,7 +39,7 @@ class Machine:
         padding them is cheap and sharing a program worth more.
         """
         if platform == "cpu":
-            return Machine(devices, 1.5e11, 15.0, 0.85)
+            return Machine(devices, 1.5e11, 8.0, 0.9)
         return Machine(devices, 2e12, 20.0)
 
 
@@ -100,17 +101,20 @@ def plan(
         """Padded training time of a group; chunk and block sizes taken as each lane's own."""
         work = 0.0
         for i in members:
-            own = {**caps, "minibatch_chunks": (sizes[i]["minibatch"],), "env_block": sizes[i]["num_envs"]}
-            work += cycles[i] * prototype.work(sizes[i], own, env)[0]
+            work += cycles[i] * prototype.work(sizes[i], costs.unshared(caps, sizes[i]), env)[0]
         return seeds * work / machine.rate / machine.devices
 
     alone = [running((i,), sizes[i]) for i in range(len(sizes))]
 
     def cost(members: tuple[int, ...]) -> tuple[float, bool]:
         """Seconds of a group, compilation included, and whether its padding is acceptable."""
-        padded = running(members, merge([sizes[i] for i in members]))
+        theirs = [sizes[i] for i in members]
+        caps = merge(theirs)
+        padded = running(members, caps)
+        chunks = tuple(costs.chunks_wanted(theirs)[: costs.MOST_CHUNKS])
+        compiling = machine.compile_seconds * costs.compilation({**caps, "minibatch_chunks": chunks})
         useful = sum(alone[i] for i in members) >= machine.least_useful * padded
-        return machine.compile_seconds + padded, useful or padded < HARDLY_RUNS * machine.compile_seconds
+        return compiling + padded, useful or padded < HARDLY_RUNS * compiling
 
     if group_by_sizes:
         groups = _together([tuple(sorted((k, v) for k, v in s.items() if isinstance(v, int))) for s in sizes])

@@ -21,6 +21,7 @@ if TYPE_CHECKING:
 class Trajectory(eqx.Module):
     """A rollout; rows and environments beyond the lane's own are garbage and must be masked.
 
+    `rows` are this lane's own: its rollout length, or none for a lane that is done while others go on.
     `next_obs` is the observation the step led to, never that of the episode begun afterwards; `last_obs` is
     what the environments show now. `aux` is what the agent noted when it acted.
     """
@@ -32,6 +33,7 @@ class Trajectory(eqx.Module):
     terminated: Bool[Array, "rollout envs"]
     truncated: Bool[Array, "rollout envs"]
     last_obs: Float[Array, "envs obs"]
+    rows: Int[Array, ""]
 
 
 @final
@@ -117,7 +119,8 @@ def collect(
         rollout_length, one_step, (agent, envs, Finished()), out
     )
     flat = jax.tree.map(lambda x: x.reshape(rollout_cap, blocks * size, *x.shape[3:]), out)
-    return agent, envs, Trajectory(last_obs=envs.obs.reshape(blocks * size, -1), **flat), done
+    last_obs = envs.obs.reshape(blocks * size, -1)
+    return agent, envs, Trajectory(last_obs=last_obs, rows=rollout_length, **flat), done
 
 
 def _block(envs: Envs) -> Envs:

@@ -25,8 +25,8 @@ NEVER = -1
 class TrainState(eqx.Module):
     """Everything a lane is: continuing from it is continuing the lane.
 
-    `metrics` are sums over the cycles since they were last read, `metric_cycles` how many. `diverged_at` is
-    the env step after which a weight was not finite, `NEVER` while all are.
+    `metrics` are sums over the gradient steps since they were last read, `metric_steps` how many.
+    `diverged_at` is the env step after which a weight was not finite, `NEVER` while all are.
     """
 
     agent: AbstractAgent
@@ -37,7 +37,7 @@ class TrainState(eqx.Module):
     gradient_steps: Int[Array, ""]
     cycles: Int[Array, ""]
     metrics: dict[str, Float[Array, ""]]
-    metric_cycles: Int[Array, ""]
+    metric_steps: Int[Array, ""]
     finished: Finished
     diverged_at: Int[Array, ""]
 
@@ -64,45 +64,45 @@ def segment(state: TrainState, env: AbstractEnv, caps: Sizes, cycles: Int[Array,
     """The lane after `cycles` more cycles, or after the one in which it diverged."""
     last = state.cycles + cycles
 
-    def cycle(state: TrainState) -> TrainState:
-        after, metrics = _cycle(state, env, caps)
-        sums = {name: state.metrics[name] + value for name, value in metrics.items()}
-        return eqx.tree_at(lambda s: s.metrics, after, sums)
+    def more(state: TrainState) -> Array:
+        return (state.cycles < last) & (state.diverged_at == NEVER)
 
-    return lane_while(lambda s: (s.cycles < last) & (s.diverged_at == NEVER), cycle, state)
+    return lane_while(more, lambda state: _cycle(state, env, caps, more(state)), state)
 
 
-def _cycle(state: TrainState, env: AbstractEnv, caps: Sizes) -> tuple[TrainState, dict[str, Array]]:
+def _cycle(state: TrainState, env: AbstractEnv, caps: Sizes, active: Array) -> TrainState:
+    """One cycle; a lane that is not `active` must not write to its `Unfrozen` buffers, all else is undone."""
     hp: Any = state.agent.hp
     keys = jr.split(jr.fold_in(jr.wrap_key_data(state.key), state.cycles + 1))
+    counted = state.agent.spends_budget()
     agent, envs, trajectory, finished = collect(
         state.agent,
         env,
         state.envs,
         hp.num_envs,
-        hp.rollout_length,
+        jnp.where(active, hp.rollout_length, 0),
         caps["rollout_length"],
         hp.time_limit == 1,
         key=keys[0],
     )
     progress = state.env_steps.astype(jnp.float32) / state.total_steps.astype(jnp.float32)
     agent, metrics = agent.learn(trajectory, progress, key=keys[1])
-    env_steps = state.env_steps + hp.num_envs * hp.rollout_length
-    healthy = _all_finite(agent)
-    after = TrainState(
+    env_steps = state.env_steps + jnp.where(counted, hp.num_envs * hp.rollout_length, 0)
+    steps = agent.gradient_steps()
+    weight = steps.astype(jnp.float32)
+    return TrainState(
         agent=agent,
         envs=envs,
         key=state.key,
         total_steps=state.total_steps,
         env_steps=env_steps,
-        gradient_steps=state.gradient_steps + agent.gradient_steps(),
+        gradient_steps=state.gradient_steps + steps,
         cycles=state.cycles + 1,
-        metrics=state.metrics,
-        metric_cycles=state.metric_cycles + 1,
+        metrics={name: total + weight * metrics[name] for name, total in state.metrics.items()},
+        metric_steps=state.metric_steps + steps,
         finished=jax.tree.map(jnp.add, state.finished, finished),
-        diverged_at=jnp.where(healthy, jnp.int32(NEVER), env_steps),
+        diverged_at=jnp.where(_all_finite(agent), jnp.int32(NEVER), env_steps),
     )
-    return after, dict(metrics)
 
 
 def _all_finite(agent: AbstractAgent) -> Array:
@@ -111,13 +111,16 @@ def _all_finite(agent: AbstractAgent) -> Array:
 
 def read_metrics(state: TrainState) -> tuple[TrainState, dict[str, Float[Array, ""]]]:
     """Mean training metrics since they were last read, and the lane with the sums set back to zero."""
-    cycles = jnp.maximum(state.metric_cycles, 1).astype(jnp.float32)
-    means = {name: total / cycles for name, total in state.metrics.items()}
+    steps = state.metric_steps
+    means = {
+        name: jnp.where(steps > 0, total / jnp.maximum(steps, 1).astype(jnp.float32), jnp.nan)
+        for name, total in state.metrics.items()
+    }
     ended = state.finished.episodes
     means["return"] = jnp.where(ended > 0, state.finished.returns / jnp.maximum(ended, 1), jnp.nan)
     means["length"] = jnp.where(ended > 0, state.finished.lengths / jnp.maximum(ended, 1), jnp.nan)
     cleared = eqx.tree_at(
-        lambda s: (s.metrics, s.metric_cycles, s.finished),
+        lambda s: (s.metrics, s.metric_steps, s.finished),
         state,
         (jax.tree.map(jnp.zeros_like, state.metrics), jnp.zeros((), jnp.int32), Finished()),
     )

@@ -3,9 +3,25 @@
 from __future__ import annotations
 
 from hyperlax.agents.base import AbstractAgent, AbstractAgentHyperparams
+from hyperlax.agents.dqn import DQN, DQNHyperparams
 from hyperlax.agents.ppo import PPO, PPOHyperparams
+from hyperlax.agents.sac import SAC, SACHyperparams
 
-AGENTS: dict[str, type[AbstractAgentHyperparams]] = {"ppo": PPOHyperparams}
+AGENTS: dict[str, type[AbstractAgentHyperparams]] = {
+    "ppo": PPOHyperparams,
+    "dqn": DQNHyperparams,
+    "sac": SACHyperparams,
+}
 """Algorithm name → the hyperparameters that describe and build its agent."""
 
-__all__ = ["AGENTS", "PPO", "AbstractAgent", "AbstractAgentHyperparams", "PPOHyperparams"]
+__all__ = [
+    "AGENTS",
+    "DQN",
+    "PPO",
+    "SAC",
+    "AbstractAgent",
+    "AbstractAgentHyperparams",
+    "DQNHyperparams",
+    "PPOHyperparams",
+    "SACHyperparams",
+]

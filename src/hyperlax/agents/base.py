@@ -7,8 +7,11 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 import equinox as eqx
+import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float, Int, PyTree
 
+from hyperlax.agents import costs
+from hyperlax.agents.costs import Arithmetic
 from hyperlax.envs.base import AbstractEnv, ActionSpace
 from hyperlax.hyperparams import AbstractHyperparams
 from hyperlax.networks.base import Sizes
@@ -43,7 +46,11 @@ class AbstractAgent(eqx.Module):
 
     @abstractmethod
     def gradient_steps(self) -> Int[Array, ""]:
-        """Gradient steps of one `learn`."""
+        """Gradient steps of the latest `learn`."""
+
+    def spends_budget(self) -> Bool[Array, ""]:
+        """Whether the env steps it is about to collect count."""
+        return jnp.bool_(True)
 
     @abstractmethod
     def for_evaluation(self) -> AbstractAgent:
@@ -65,18 +72,29 @@ class AbstractAgentHyperparams(AbstractHyperparams):
 
     @abstractmethod
     def sizes(self) -> dict[str, Any]:
-        """The sizes this sample uses; called on the host, on a single sample."""
+        """The sizes this sample uses; called on the host, on a single sample.
+
+        For every algorithm `num_envs`, `rollout_length`, `minibatch` (samples of a gradient step) and
+        `gradient_steps` (per cycle), and the sizes of its networks under their names.
+        """
 
     @abstractmethod
+    def arithmetic(self, sizes: Sizes, env: AbstractEnv) -> Arithmetic:
+        """What acting and learning cost with networks of `sizes`, for the planner."""
+
     def capacities(self, sizes: Sequence[Sizes], cycles: Sequence[int], env: AbstractEnv) -> dict[str, Any]:
         """What a program must allocate to hold lanes of these sizes, of which each runs so many cycles."""
+        caps = merge(sizes)
+        return costs.with_blocks(caps, sizes, cycles, self.arithmetic(caps, env))
 
-    @abstractmethod
     def work(self, sizes: Sizes, caps: Sizes, env: AbstractEnv) -> tuple[float, float]:
         """Predicted cost of one cycle of a lane of `sizes` in a program with `caps`: (all of it, gradients).
 
         In floating-point operations; what the padded program does, not what the lane needs.
         """
+        arithmetic = self.arithmetic(caps, env)
+        gradient = costs.gradient_work(sizes, caps, arithmetic)
+        return gradient + costs.rollout_work(sizes, caps, arithmetic), gradient
 
     @abstractmethod
     def parameter_count(self, env: AbstractEnv) -> int:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from functools import partial
 from typing import Any, ClassVar, final
 
 import equinox as eqx
@@ -12,9 +12,16 @@ import jax.random as jr
 import optax
 from jaxtyping import Array, Bool, Float, Int
 
-from hyperlax.agents import ppo_sizes
 from hyperlax.agents.base import AbstractAgent, AbstractAgentHyperparams, Metrics, nested, prefixed
-from hyperlax.agents.ppo_update import METRICS, Rollout, Step, gradient_of_minibatch, minibatch_bounds
+from hyperlax.agents.chunks import Chunks
+from hyperlax.agents.costs import Arithmetic
+from hyperlax.agents.ppo_update import (
+    METRICS,
+    Rollout,
+    Step,
+    gradient_of_minibatch,
+    minibatch_bounds,
+)
 from hyperlax.envs.base import AbstractEnv, ActionSpace, Discrete
 from hyperlax.hyperparams import Count, Flag, Real, hp
 from hyperlax.masking import lane_cond, lane_loop
@@ -84,21 +91,17 @@ class PPOHyperparams(AbstractAgentHyperparams):
             "rollout_length": int(self.rollout_length),
             "minibatch": -(-batch // minibatches),
             "epochs": int(self.epochs),
-            "minibatches": minibatches,
+            "gradient_steps": int(self.epochs) * minibatches,
             **prefixed(self.actor.sizes(), "actor"),
             **prefixed(self.critic.sizes(), "critic"),
         }
 
-    def capacities(self, sizes: Sequence[Sizes], cycles: Sequence[int], env: AbstractEnv) -> dict[str, Any]:
-        return ppo_sizes.capacities(sizes, cycles, self._networks(), env.obs_size)
-
-    def work(self, sizes: Sizes, caps: Sizes, env: AbstractEnv) -> tuple[float, float]:
-        per_sample = ppo_sizes.forward(caps, self._networks(), env.obs_size)
-        gradient = ppo_sizes.gradient_work(sizes, caps, per_sample)
-        return gradient + ppo_sizes.rollout_work(sizes, caps, per_sample), gradient
-
-    def _networks(self) -> list[tuple[str, type[AbstractNetworkHyperparams]]]:
-        return [("actor", type(self.actor)), ("critic", type(self.critic))]
+    def arithmetic(self, sizes: Sizes, env: AbstractEnv) -> Arithmetic:
+        forward = sum(
+            type(net).flops(env.obs_size, nested(sizes, name))
+            for name, net in (("actor", self.actor), ("critic", self.critic))
+        )
+        return Arithmetic(act=forward, gradient=3 * forward, weights=forward / 2)
 
     def parameter_count(self, env: AbstractEnv) -> int:
         outputs = (
@@ -158,8 +161,7 @@ class PPO(AbstractAgent):
     optimiser: optax.OptState
     normaliser: Normaliser
     seen: Normaliser
-    chunks: tuple[int, ...] = eqx.field(static=True)
-    minibatch_cap: int = eqx.field(static=True)
+    chunks: Chunks = eqx.field(static=True)
     epochs_cap: int = eqx.field(static=True)
 
     def __init__(self, hp: PPOHyperparams, env: AbstractEnv, caps: Sizes, *, key: Any):
@@ -171,8 +173,7 @@ class PPO(AbstractAgent):
         self.critic = Critic(critic, key=keys[3])
         self.optimiser = adam_state((self.actor, self.critic))
         self.normaliser = self.seen = Normaliser(env.obs_size)
-        self.chunks = caps["minibatch_chunks"]
-        self.minibatch_cap = caps["minibatch"]
+        self.chunks = Chunks.of(caps)
         self.epochs_cap = caps["epochs"]
 
     def act(self, obs: Float[Array, " obs"], *, key: Any, explore: Bool[Array, ""]) -> tuple[Array, Step]:
@@ -209,21 +210,25 @@ class PPO(AbstractAgent):
         words = jr.bits(key, (self.epochs_cap, 8), jnp.uint32)
         weights, parts, restore = flatten((self.actor, self.critic))
 
-        def epoch(k: Any, carry: tuple) -> tuple:
-            def minibatch(j: Any, carry: tuple) -> tuple:
+        def descend(chunk: int) -> tuple:
+            def minibatch(k: Any, j: Any, carry: tuple) -> tuple:
                 weights, state, sums = carry
                 start, size = minibatch_bounds(j, batch, minibatches, hp.minibatch_remainder == 1)
                 gradient, measured = gradient_of_minibatch(
-                    self, weights, restore, samples, words[k], start, size, batch
+                    self, chunk, weights, restore, samples, words[k], start, size, batch
                 )
-                gradient = gradient * jnp.where(hp.loss_reduction == 1, 1.0, 1.0 / size.astype(jnp.float32))
+                n = size.astype(jnp.float32)
+                gradient = gradient * jnp.where(hp.loss_reduction == 1, 1.0, 1.0 / n)
                 weights, state, norms = adam_step(weights, gradient, state, parts, lrs, hp.max_grad_norm)
-                return weights, state, sums + jnp.concatenate([measured / size.astype(jnp.float32), norms])
+                return weights, state, sums + jnp.concatenate([measured / n, norms])
 
-            return lane_loop(minibatches, minibatch, carry)
+            def epoch(k: Any, carry: tuple) -> tuple:
+                return lane_loop(minibatches, partial(minibatch, k), carry)
 
-        first = (weights, self.optimiser, jnp.zeros(len(METRICS) + 2))
-        weights, state, sums = lane_loop(hp.epochs, epoch, first)
+            return lane_loop(hp.epochs, epoch, (weights, self.optimiser, jnp.zeros(len(METRICS) + 2)))
+
+        largest = (batch + minibatches - 1) // minibatches
+        weights, state, sums = self.chunks.choose(largest, descend)
         actor, critic = restore(weights)
         agent = eqx.tree_at(
             lambda a: (a.actor, a.critic, a.optimiser, a.normaliser), self, (actor, critic, state, self.seen)

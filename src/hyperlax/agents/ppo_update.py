@@ -11,7 +11,7 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float, Int, UInt32
 
-from hyperlax.masking import lane_cond, lane_loop, lane_max, masked_moments, permuted
+from hyperlax.masking import lane_cond, lane_max, masked_moments, permuted
 from hyperlax.networks import Actor, Critic
 from hyperlax.optimise import Weights
 from hyperlax.returns import generalised_advantage
@@ -159,6 +159,7 @@ def minibatch_bounds(
 
 def gradient_of_minibatch(
     agent: PPO,
+    chunk: int,
     weights: Weights,
     restore: Callable[[Weights], tuple[Any, ...]],
     samples: Samples,
@@ -167,30 +168,14 @@ def gradient_of_minibatch(
     size: Int[Array, ""],
     batch: Int[Array, ""],
 ) -> tuple[Weights, Float[Array, " metrics"]]:
-    """Summed gradient and `METRICS` over positions `start` … `start + size` of the shuffled batch.
+    """Summed gradient and `METRICS` over positions `start` … `start + size` of the shuffled batch."""
 
-    A minibatch is processed in chunks of one of the allocated lengths, the smallest that holds it (else the
-    largest, several times): work follows the minibatch, not the largest one in the program.
-    """
-
-    def chunk(c: Any, length: int) -> tuple:
-        offset = c * length + jnp.arange(length)
-        index = permuted(jnp.minimum(start + offset, batch - 1), batch, words)
+    def part(position: Int[Array, " k"], valid: Bool[Array, " k"]) -> tuple:
+        index = permuted(jnp.minimum(start + position, batch - 1), batch, words)
         row = (index // agent.hp.num_envs) * samples.envs + index % agent.hp.num_envs
-        return _gradient(agent.hp, weights, restore, samples, samples.rows(row), offset < size)
+        return _gradient(agent.hp, weights, restore, samples, samples.rows(row), valid)
 
-    def in_chunks(length: int) -> tuple:
-        if length >= agent.minibatch_cap:
-            return chunk(0, length)
-        zero = jax.tree.map(lambda x: jnp.zeros(x.shape, x.dtype), jax.eval_shape(lambda: chunk(0, length)))
-        add = lambda c, total: jax.tree.map(jnp.add, total, chunk(c, length))  # noqa: E731
-        return lane_loop((size + length - 1) // length, add, zero)
-
-    if len(agent.chunks) == 1:
-        return in_chunks(agent.chunks[0])
-    fits = jnp.asarray(agent.chunks[:-1], jnp.int32) < size
-    which = lane_max(jnp.sum(fits, dtype=jnp.int32))
-    return jax.lax.switch(which, [lambda n=n: in_chunks(n) for n in agent.chunks])
+    return agent.chunks.summed(chunk, size, part)
 
 
 def _gradient(

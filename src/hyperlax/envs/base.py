@@ -6,7 +6,9 @@ from abc import abstractmethod
 from typing import Any, final
 
 import equinox as eqx
-from jaxtyping import Array, Bool, Float
+import jax.numpy as jnp
+import jax.random as jr
+from jaxtyping import Array, Bool, Float, Int
 
 
 @final
@@ -19,6 +21,10 @@ class Discrete(eqx.Module):
     def shape(self) -> tuple[int, ...]:
         return ()
 
+    def uniform(self, *, key: Any) -> Int[Array, ""]:
+        """An action drawn uniformly."""
+        return jr.randint(key, (), 0, self.n)
+
 
 @final
 class Box(eqx.Module):
@@ -30,6 +36,10 @@ class Box(eqx.Module):
     @property
     def shape(self) -> tuple[int, ...]:
         return (len(self.low),)
+
+    def uniform(self, *, key: Any) -> Float[Array, " act"]:
+        """An action drawn uniformly."""
+        return jr.uniform(key, self.shape, minval=jnp.asarray(self.low), maxval=jnp.asarray(self.high))
 
 
 ActionSpace = Discrete | Box

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from hyperlax.networks.base import AbstractNetwork, AbstractNetworkHyperparams, Linear
-from hyperlax.networks.heads import Actor, Categorical, Critic, PolicyHead, TanhNormal
+from hyperlax.networks.heads import ActionValues, Actor, Categorical, Critic, PolicyHead, TanhNormal
 from hyperlax.networks.mlp import MLP, MLPHyperparams
 
 NETWORKS: dict[str, type[AbstractNetworkHyperparams]] = {"mlp": MLPHyperparams}
@@ -14,6 +14,7 @@ __all__ = [
     "NETWORKS",
     "AbstractNetwork",
     "AbstractNetworkHyperparams",
+    "ActionValues",
     "Actor",
     "Categorical",
     "Critic",

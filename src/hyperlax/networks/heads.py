@@ -170,3 +170,18 @@ class Critic(eqx.Module):
 
     def __call__(self, obs: Float[Array, " obs"]) -> Float[Array, ""]:
         return self.head(self.body(obs))[0]
+
+
+@final
+class ActionValues(eqx.Module):
+    """The value of every discrete action: network and one output per action (orthogonal 1)."""
+
+    body: AbstractNetwork
+    head: Linear
+
+    def __init__(self, body: AbstractNetwork, actions: int, *, key: Any):
+        self.body = body
+        self.head = Linear(body.out_size, actions, body.out_cap, actions, 1.0, body.batch_last, key=key)
+
+    def __call__(self, obs: Float[Array, " obs"]) -> Float[Array, " actions"]:
+        return self.head(self.body(obs))

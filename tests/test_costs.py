@@ -1,4 +1,4 @@
-"""What PPO allocates: enough for every lane, and no chunk size that its price is not worth."""
+"""What a program allocates: enough for every lane, and no chunk size that its price is not worth."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ import pytest
 
 from hyperlax import envs
 from hyperlax.agents import PPOHyperparams
-from hyperlax.agents.ppo_sizes import LARGEST_CHUNK, MOST_CHUNKS, chunk_for
+from hyperlax.agents.costs import LARGEST_CHUNK, MOST_CHUNKS, chunk_for
 from hyperlax.hyperparams import assign
 from hyperlax.networks import MLPHyperparams
 
@@ -34,9 +34,10 @@ def test_sizes_are_what_a_cycle_needs():
     for _ in range(30):
         hp = drawn(rng)
         sizes, batch = hp.sizes(), int(hp.num_envs) * int(hp.rollout_length)
-        assert sizes["minibatches"] == min(int(hp.num_minibatches), batch)
-        assert sizes["minibatch"] * sizes["minibatches"] >= batch
-        assert (sizes["minibatch"] - 1) * sizes["minibatches"] < batch
+        assert sizes["gradient_steps"] == int(hp.epochs) * min(int(hp.num_minibatches), batch)
+        minibatches = sizes["gradient_steps"] // int(hp.epochs)
+        assert sizes["minibatch"] * minibatches >= batch
+        assert (sizes["minibatch"] - 1) * minibatches < batch
 
 
 @pytest.mark.parametrize(("minibatch", "chunk"), [(1, 4), (4, 4), (5, 9), (9, 9), (30, 9)])

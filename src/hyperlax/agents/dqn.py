@@ -1,0 +1,191 @@
+"""Deep Q-learning (Mnih et al. 2015) with double Q (van Hasselt et al. 2016), for discrete actions."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any, ClassVar, final
+
+import equinox as eqx
+import jax
+import jax.numpy as jnp
+import jax.random as jr
+import optax
+from jaxtyping import Array, Bool, Float, Int
+
+from hyperlax.agents.base import nested, prefixed
+from hyperlax.agents.chunks import Chunks
+from hyperlax.agents.costs import Arithmetic
+from hyperlax.agents.off_policy import (
+    PUBLISHED,
+    AbstractOffPolicyAgent,
+    AbstractOffPolicyHyperparams,
+    Experience,
+)
+from hyperlax.envs.base import AbstractEnv, ActionSpace, Discrete, describe
+from hyperlax.hyperparams import Count, Flag, Real, hp
+from hyperlax.networks import ActionValues
+from hyperlax.networks.base import AbstractNetworkHyperparams, Sizes
+from hyperlax.networks.mlp import MLPHyperparams
+from hyperlax.optimise import Weights, adam_state, decayed, flatten
+from hyperlax.replay import Transition
+from hyperlax.spaces import Choice, LogUniform, Uniform
+
+SMALLEST_HUBER = 1e-6
+"""A threshold up to this means the squared error."""
+
+
+@final
+class DQNHyperparams(AbstractOffPolicyHyperparams):
+    """What DQN can be told; every field may differ between the lanes of one program."""
+
+    critic: AbstractNetworkHyperparams = eqx.field(default_factory=MLPHyperparams)
+    use_double_q: Flag = hp(True, Choice(True, False), doc="choose the next action by the online network")
+    critic_lr: Real = hp(5e-4, LogUniform(1e-4, 3e-3), doc="Adam step size")
+    tau: Real = hp(0.01, LogUniform(1e-3, 1e-1), doc="share of the weights that enters the target per step")
+    gamma: Real = hp(0.99, Uniform(0.9, 0.999), doc="discount")
+    max_grad_norm: Real = hp(10.0, LogUniform(0.5, 20.0), doc="global-norm clip of the gradient")
+    training_epsilon: Real = hp(0.05, Uniform(0.01, 0.2), doc="share of random actions in training")
+    evaluation_epsilon: Real = hp(0.0, doc="share of random actions in deterministic evaluation")
+    max_abs_reward: Real = hp(1e9, doc="rewards are clipped to this magnitude")
+    huber_loss_parameter: Real = hp(1.0, Choice(0.0, 0.5, 1.0), doc="Huber threshold; 0: squared error")
+    warmup_rollout_length: Count = hp(32, Choice(16, 32, 64), doc="steps before the first learning", least=0)
+    num_envs: Count = hp(16, Choice(8, 16, 32), doc="environments stepped side by side")
+    rollout_length: Count = hp(4, Choice(1, 2, 4, 8), doc="steps per environment and cycle")
+    epochs: Count = hp(16, doc="gradient steps per cycle, where update_to_data is zero")
+    update_to_data: Real = hp(0.25, Choice(0.125, 0.25, 0.5), doc="gradient steps per env step; 0: epochs")
+    buffer_size: Count = hp(50_000, Choice(10_000, 50_000, 100_000), doc="transitions kept")
+    batch_size: Count = hp(128, Choice(64, 128, 256), doc="transitions per gradient step")
+    decay_learning_rates: Flag = hp(False, Choice(True, False), doc="decay the step size linearly to zero")
+    normalize_observations: Flag = hp(True, Choice(True, False), doc="normalise by running mean and std")
+    epsilon_start: Real = hp(1.0, doc="share of random actions at the start of a linear schedule")
+    epsilon_decay: Real = hp(0.2, Choice(0.1, 0.2, 0.4), doc="its length as share of training; 0: constant")
+    loss_reduction: Count = hp("mean", labels=("mean", "sum"), doc="over the batch")
+    time_limit: Count = hp(
+        "truncation", labels=("truncation", "termination"), doc="what a time limit counts as"
+    )
+    normaliser_order: Count = hp(
+        "after_acting",
+        labels=("after_acting", "before_acting"),
+        doc="whether an observation enters the normaliser before or after it is acted on",
+    )
+    evaluation_normalisation: Count = hp(
+        "as_trained", labels=("as_trained", "always"), doc="whether evaluation normalises observations"
+    )
+    warmup_actions: Count = hp("uniform", labels=("uniform", "policy"), doc="actions before learning")
+    warmup_budget: Count = hp("counted", labels=("counted", "free"), doc="whether warm-up steps count")
+
+    def agent(self, env: AbstractEnv, caps: Sizes, *, key: Any) -> DQN:
+        return DQN(self, env, caps, key=key)
+
+    def sizes(self) -> dict[str, Any]:
+        return {**self.own_sizes(), **prefixed(self.critic.sizes(), "critic")}
+
+    def arithmetic(self, sizes: Sizes, env: AbstractEnv) -> Arithmetic:
+        forward = type(self.critic).flops(env.obs_size, nested(sizes, "critic"))
+        return Arithmetic(act=forward, gradient=5 * forward, weights=forward / 2)
+
+    def parameter_count(self, env: AbstractEnv) -> int:
+        assert isinstance(env.action_space, Discrete)
+        return self.critic.parameter_count(env.obs_size) + (self.critic.out() + 1) * env.action_space.n
+
+    @classmethod
+    def supports(cls, space: ActionSpace) -> str | None:
+        if isinstance(space, Discrete):
+            return None
+        return f"DQN needs discrete actions, this is {describe(space)}; use sac or ppo"
+
+    @staticmethod
+    def published(env_name: str) -> dict[str, Any]:
+        return {
+            **PUBLISHED,
+            "loss_reduction": "sum",
+            "normaliser_order": "before_acting",
+            "epsilon_decay": 0.0,
+            "update_to_data": 0.0,
+        }
+
+
+@final
+class DQN(AbstractOffPolicyAgent):
+    """A DQN agent: the values of all actions, a target for them, their optimiser, and the replay."""
+
+    losses: ClassVar[tuple[str, ...]] = ("td_loss", "td_error", "q_value")
+    metric_names: ClassVar[tuple[str, ...]] = (*losses, "critic_grad_norm", "critic_lr")
+
+    hp: DQNHyperparams
+    critic: ActionValues
+    target: Weights
+    optimiser: optax.OptState
+    experience: Experience
+    epsilon: Float[Array, ""]
+    chunks: Chunks = eqx.field(static=True)
+
+    def __init__(self, hp: DQNHyperparams, env: AbstractEnv, caps: Sizes, *, key: Any):
+        assert isinstance(env.action_space, Discrete)
+        keys = jr.split(key)
+        body = hp.critic.network(env.obs_size, nested(caps, "critic"), key=keys[0])
+        self.hp = hp
+        self.critic = ActionValues(body, env.action_space.n, key=keys[1])
+        self.target = flatten((self.critic,))[0]
+        self.optimiser = adam_state((self.critic,))
+        self.experience = Experience(hp, env, caps)
+        self.epsilon = scheduled_epsilon(hp, jnp.zeros(()))
+        self.chunks = Chunks.of(caps)
+
+    def act(
+        self, obs: Float[Array, " obs"], *, key: Any, explore: Bool[Array, ""]
+    ) -> tuple[Int[Array, ""], Int[Array, ""]]:
+        keys = jr.split(key)
+        values = self.critic(self.experience.features(self.hp, obs))
+        epsilon = jnp.where(explore, self.epsilon, self.hp.evaluation_epsilon)
+        random = (jr.uniform(keys[0]) < epsilon) | (explore & self.acts_randomly())
+        drawn = jr.randint(keys[1], (), 0, values.shape[0])
+        action = jnp.where(random, drawn, jnp.argmax(values).astype(jnp.int32))
+        return action, action
+
+    def models(self) -> tuple[eqx.Module, ...]:
+        return (self.critic,)
+
+    def with_models(self, models: tuple[Any, ...], progress: Float[Array, ""]) -> DQN:
+        epsilon = scheduled_epsilon(self.hp, progress)
+        return eqx.tree_at(lambda a: (a.critic, a.epsilon), self, (models[0], epsilon))
+
+    def step_sizes(self, progress: Float[Array, ""]) -> Sequence[Float[Array, ""]]:
+        return [decayed(self.hp.critic_lr, progress, self.hp.decay_learning_rates)]
+
+    def noise_size(self) -> int:
+        return 0
+
+    def loss(
+        self, models: tuple[Any, ...], target: Any, transition: Transition, noise: Float[Array, " noise"]
+    ) -> tuple[Float[Array, ""], Float[Array, " losses"]]:
+        """Huber of the temporal-difference error, bootstrapping from the target network unless terminated."""
+        hp, critic = self.hp, models[0]
+        values, following = critic(transition.obs), target(transition.next_obs)
+        chooser = jnp.where(hp.use_double_q, critic(transition.next_obs), following)
+        bootstrap = _at(following, jnp.argmax(chooser))
+        reward = jnp.clip(transition.reward, -hp.max_abs_reward, hp.max_abs_reward)
+        goal = reward + hp.gamma * jnp.where(transition.terminated, 0, bootstrap)
+        value = _at(values, transition.action)
+        error = jax.lax.stop_gradient(goal) - value
+        loss = huber(error, hp.huber_loss_parameter)
+        return loss, jnp.stack([loss, jnp.abs(error), value])
+
+
+def huber(error: Float[Array, ""], threshold: Float[Array, ""]) -> Float[Array, ""]:
+    """½ error² up to `threshold`, linear beyond (Huber 1964); ½ error² throughout for a threshold of zero."""
+    size = jnp.abs(error)
+    near = jnp.where(threshold > SMALLEST_HUBER, jnp.minimum(size, threshold), size)
+    return 0.5 * near**2 + threshold * (size - near)
+
+
+def scheduled_epsilon(hp: DQNHyperparams, progress: Float[Array, ""]) -> Float[Array, ""]:
+    """Share of random actions: linear from `epsilon_start` to `training_epsilon`, or constant."""
+    left = jnp.clip(1 - progress / jnp.maximum(hp.epsilon_decay, 1e-6), 0, 1)
+    linear = hp.training_epsilon + left * (hp.epsilon_start - hp.training_epsilon)
+    return jnp.where(hp.epsilon_decay > 0, linear, hp.training_epsilon)
+
+
+def _at(values: Float[Array, " actions"], action: Int[Array, ""]) -> Float[Array, ""]:
+    """`values[action]`, as a masked sum: its gradient is no scatter."""
+    return jnp.sum(jnp.where(jnp.arange(values.shape[0]) == action, values, 0))

@@ -1,0 +1,260 @@
+"""What DQN and SAC share: acting into a replay, warming up, and gradient steps on batches drawn from it."""
+
+from __future__ import annotations
+
+from abc import abstractmethod
+from collections.abc import Sequence
+from functools import partial
+from typing import Any, final
+
+import equinox as eqx
+import jax
+import jax.numpy as jnp
+import jax.random as jr
+import optax
+from jaxtyping import Array, Bool, Float, Int
+
+from hyperlax.agents.base import AbstractAgent, AbstractAgentHyperparams, Metrics
+from hyperlax.agents.chunks import Chunks
+from hyperlax.envs.base import AbstractEnv, Discrete
+from hyperlax.hyperparams import Count, Flag, Real
+from hyperlax.masking import lane_cond, lane_loop, select
+from hyperlax.networks.base import Sizes
+from hyperlax.normalise import Normaliser
+from hyperlax.optimise import Weights, adam_step, flatten
+from hyperlax.replay import Replay, Transition
+from hyperlax.rollout import Trajectory
+
+
+class AbstractOffPolicyHyperparams(AbstractAgentHyperparams):
+    """Hyperparameters of an algorithm that learns from a replay.
+
+    A cycle collects `rollout_length` steps in every environment and then takes `epochs` gradient steps, or
+    with `update_to_data` above zero that many per env step (exactly, over many cycles).
+    """
+
+    warmup_rollout_length: eqx.AbstractVar[Count]
+    epochs: eqx.AbstractVar[Count]
+    update_to_data: eqx.AbstractVar[Real]
+    buffer_size: eqx.AbstractVar[Count]
+    batch_size: eqx.AbstractVar[Count]
+    gamma: eqx.AbstractVar[Real]
+    tau: eqx.AbstractVar[Real]
+    max_grad_norm: eqx.AbstractVar[Real]
+    normalize_observations: eqx.AbstractVar[Flag]
+    loss_reduction: eqx.AbstractVar[Count]
+    normaliser_order: eqx.AbstractVar[Count]
+    evaluation_normalisation: eqx.AbstractVar[Count]
+    warmup_actions: eqx.AbstractVar[Count]
+    warmup_budget: eqx.AbstractVar[Count]
+
+    def own_sizes(self) -> dict[str, Any]:
+        """The sizes that are not those of a network."""
+        collected = int(self.num_envs) * int(self.rollout_length)
+        by_ratio = -(-collected * float(self.update_to_data) // 1)
+        return {
+            "num_envs": int(self.num_envs),
+            "rollout_length": int(self.rollout_length),
+            "minibatch": int(self.batch_size),
+            "gradient_steps": int(by_ratio) if float(self.update_to_data) > 0 else int(self.epochs),
+            "buffer_size": int(self.buffer_size),
+        }
+
+    def normalises(self) -> Bool[Array, ""]:
+        """Whether anybody looks at normalised observations."""
+        return self.normalize_observations | (self.evaluation_normalisation == 1)
+
+    def problems(self) -> list[str]:
+        collected = int(self.num_envs) * int(self.rollout_length)
+        held, batch = int(self.buffer_size), int(self.batch_size)
+        warm = max(int(self.warmup_rollout_length) * int(self.num_envs), collected)
+        found = []
+        if batch > held:
+            found.append(f"a batch of {batch} from a buffer of {held}: transitions repeat within every batch")
+        if collected > held:
+            found.append(f"a rollout of {collected} steps into a buffer of {held}: its first steps are lost")
+        if batch > warm:
+            found.append(f"a batch of {batch} after a warm-up of {warm} steps: the first repeat transitions")
+        return found
+
+
+@final
+class Experience(eqx.Module):
+    """What has been seen: transitions, statistics of the observations, and what that means for learning.
+
+    - `normaliser` is what acting sees, `seen` has every observation so far.
+    - `warming`: the agent still collects before it learns. `steps`: gradient steps of the latest `learn`.
+    """
+
+    replay: Replay
+    normaliser: Normaliser
+    seen: Normaliser
+    warming: Bool[Array, ""]
+    steps: Int[Array, ""]
+
+    def __init__(self, hp: AbstractOffPolicyHyperparams, env: AbstractEnv, caps: Sizes):
+        dtype = jnp.int32 if isinstance(env.action_space, Discrete) else jnp.float32
+        action_like = jax.ShapeDtypeStruct(env.action_space.shape, dtype)
+        self.replay = Replay(hp.buffer_size, caps["buffer_size"], env.obs_size, action_like)
+        self.normaliser = self.seen = Normaliser(env.obs_size)
+        self.warming = hp.warmup_rollout_length > 0
+        self.steps = jnp.zeros((), jnp.int32)
+
+    def observed(
+        self, hp: AbstractOffPolicyHyperparams, obs: Float[Array, "envs obs"], valid: Bool[Array, " envs"]
+    ) -> Experience:
+        """After a row of observations, before acting on it."""
+        before = self.seen
+        seen = lane_cond(hp.normalises(), lambda s: s.update(obs, valid), lambda s: s, before)
+        acting = select(hp.normaliser_order == 1, seen, before)
+        return eqx.tree_at(lambda e: (e.seen, e.normaliser), self, (seen, acting))
+
+    def collected(self, hp: AbstractOffPolicyHyperparams, trajectory: Trajectory) -> Experience:
+        """With a rollout, whose `aux` are the actions, added; says how many gradient steps are due."""
+        replay = self.replay.add(trajectory, trajectory.aux, hp.num_envs)
+        by_ratio = _whole(replay.added, hp.update_to_data) - _whole(self.replay.added, hp.update_to_data)
+        due = jnp.where(hp.update_to_data > 0, by_ratio, hp.epochs)
+        return eqx.tree_at(
+            lambda e: (e.replay, e.normaliser, e.warming, e.steps),
+            self,
+            (
+                replay,
+                self.seen,
+                replay.added < hp.warmup_rollout_length * hp.num_envs,
+                jnp.where(self.warming, 0, due),
+            ),
+        )
+
+    def features(self, hp: AbstractOffPolicyHyperparams, obs: Float[Array, " obs"]) -> Float[Array, " obs"]:
+        """What the networks see of `obs`."""
+        return jnp.where(hp.normalize_observations, self.normaliser(obs), obs)
+
+
+def _whole(count: Int[Array, ""], ratio: Real) -> Int[Array, ""]:
+    return jnp.floor(count.astype(jnp.float32) * ratio).astype(jnp.int32)
+
+
+class AbstractOffPolicyAgent(AbstractAgent):
+    """An agent that learns from a replay. The first of its `models()` has a slowly moving target."""
+
+    hp: eqx.AbstractVar[AbstractOffPolicyHyperparams]
+    optimiser: eqx.AbstractVar[optax.OptState]
+    target: eqx.AbstractVar[Weights]
+    experience: eqx.AbstractVar[Experience]
+    chunks: eqx.AbstractVar[Chunks]
+    losses: eqx.AbstractClassVar[tuple[str, ...]]
+    """What `loss` measures."""
+
+    @abstractmethod
+    def models(self) -> tuple[eqx.Module, ...]:
+        """What is trained, one step size each."""
+
+    @abstractmethod
+    def with_models(self, models: tuple[Any, ...], progress: Float[Array, ""]) -> AbstractOffPolicyAgent:
+        """This agent with its models replaced, `progress` being the share of the training budget spent."""
+
+    @abstractmethod
+    def step_sizes(self, progress: Float[Array, ""]) -> Sequence[Float[Array, ""]]:
+        """Of `models()`."""
+
+    @abstractmethod
+    def noise_size(self) -> int:
+        """Standard normal numbers `loss` wants per transition."""
+
+    @abstractmethod
+    def loss(
+        self, models: tuple[Any, ...], target: Any, transition: Transition, noise: Float[Array, " noise"]
+    ) -> tuple[Float[Array, ""], Float[Array, " losses"]]:
+        """The loss of one transition, observations as the networks see them, and what `losses` names."""
+
+    def observe(self, obs: Float[Array, "envs obs"], valid: Bool[Array, " envs"]) -> AbstractOffPolicyAgent:
+        return eqx.tree_at(lambda a: a.experience, self, self.experience.observed(self.hp, obs, valid))
+
+    def gradient_steps(self) -> Int[Array, ""]:
+        return self.experience.steps
+
+    def spends_budget(self) -> Bool[Array, ""]:
+        return ~self.experience.warming | (self.hp.warmup_budget == 0)
+
+    def for_evaluation(self) -> AbstractOffPolicyAgent:
+        return eqx.tree_at(
+            lambda a: (a.hp.normalize_observations, a.experience.warming),
+            self,
+            (self.hp.normalises(), jnp.bool_(False)),
+        )
+
+    def acts_randomly(self) -> Bool[Array, ""]:
+        """Whether actions are uniformly random, as they are while warming up."""
+        return self.experience.warming & (self.hp.warmup_actions == 0)
+
+    def learn(
+        self, trajectory: Trajectory, progress: Float[Array, ""], *, key: Any
+    ) -> tuple[AbstractOffPolicyAgent, Metrics]:
+        hp, experience = self.hp, self.experience.collected(self.hp, trajectory)
+        agent = eqx.tree_at(lambda a: a.experience, self, experience)
+        weights, parts, restore = flatten(self.models())
+        lrs = self.step_sizes(progress)
+        scale = jnp.where(hp.loss_reduction == 1, 1.0, 1.0 / hp.batch_size.astype(jnp.float32))
+
+        def descend(chunk: int) -> tuple:
+            def step(i: Any, carry: tuple) -> tuple:
+                weights, target, state, sums = carry
+                gradient, measured = agent.gradient(weights, target, restore, chunk, jr.fold_in(key, i))
+                weights, state, norms = adam_step(
+                    weights, gradient * scale, state, parts, lrs, hp.max_grad_norm
+                )
+                target = target + hp.tau * (weights[: parts[0]] - target)
+                measured = measured / hp.batch_size.astype(jnp.float32)
+                return weights, target, state, sums + jnp.concatenate([measured, norms])
+
+            sums = jnp.zeros(len(self.losses) + len(parts))
+            return lane_loop(experience.steps, step, (weights, self.target, self.optimiser, sums))
+
+        weights, target, state, sums = self.chunks.choose(hp.batch_size, descend)
+        agent = eqx.tree_at(lambda a: (a.target, a.optimiser), agent, (target, state))
+        means = sums / jnp.maximum(experience.steps, 1).astype(jnp.float32)
+        return agent.with_models(restore(weights), progress), dict(
+            zip(self.metric_names, [*means, lrs[0]], strict=True)
+        )
+
+    def gradient(
+        self, weights: Weights, target: Float[Array, " target"], restore: Any, chunk: int, key: Any
+    ) -> tuple[Weights, Float[Array, " losses"]]:
+        """Summed gradient and `losses` of one batch drawn from the replay."""
+        keys, cap, noises = jr.split(key), self.chunks.minibatch_cap, self.noise_size()
+        words = jr.bits(keys[0], (cap,), jnp.uint32)
+        noise = jr.normal(keys[1], (cap * noises,)).reshape(cap, noises)
+        target_model = flatten(self.models()[:1])[2](target)[0]
+
+        def part(position: Int[Array, " k"], valid: Bool[Array, " k"]) -> tuple:
+            batch = self.experience.replay.sample(words[position])
+
+            def total(weights: Weights) -> tuple[Float[Array, ""], Float[Array, " losses"]]:
+                models = restore(weights)
+                losses, measured = jax.vmap(partial(self._loss, models, target_model))(batch, noise[position])
+                measured = jax.lax.stop_gradient(measured)
+                return jnp.sum(jnp.where(valid, losses, 0)), jnp.sum(
+                    jnp.where(valid[:, None], measured, 0), axis=0
+                )
+
+            return jax.grad(total, has_aux=True)(weights)
+
+        return self.chunks.summed(chunk, self.hp.batch_size, part)
+
+    def _loss(self, models: Any, target: Any, transition: Transition, noise: Any) -> tuple[Array, Array]:
+        features = partial(self.experience.features, self.hp)
+        seen = eqx.tree_at(
+            lambda t: (t.obs, t.next_obs),
+            transition,
+            (features(transition.obs), features(transition.next_obs)),
+        )
+        return self.loss(models, target, seen, noise)
+
+
+PUBLISHED = {
+    "time_limit": "termination",
+    "warmup_actions": "policy",
+    "warmup_budget": "free",
+    "evaluation_normalisation": "always",
+}
+"""What the published protocol does differently for both algorithms."""

@@ -1,0 +1,268 @@
+"""Soft actor-critic (Haarnoja et al. 2018), and for discrete actions its exact form (Christodoulou 2019)."""
+
+from __future__ import annotations
+
+import math
+from abc import abstractmethod
+from collections.abc import Sequence
+from typing import Any, ClassVar, final
+
+import equinox as eqx
+import jax
+import jax.numpy as jnp
+import jax.random as jr
+import optax
+from jaxtyping import Array, Bool, Float, Int
+
+from hyperlax.agents.base import nested, prefixed
+from hyperlax.agents.chunks import Chunks
+from hyperlax.agents.costs import Arithmetic
+from hyperlax.agents.off_policy import (
+    PUBLISHED,
+    AbstractOffPolicyAgent,
+    AbstractOffPolicyHyperparams,
+    Experience,
+)
+from hyperlax.envs.base import AbstractEnv, ActionSpace, Discrete
+from hyperlax.hyperparams import Count, Flag, Real, hp
+from hyperlax.networks import ActionValues, Actor, Categorical, Critic, TanhNormal
+from hyperlax.networks.base import AbstractNetworkHyperparams, Sizes
+from hyperlax.networks.mlp import MLPHyperparams
+from hyperlax.optimise import Weights, adam_state, flatten
+from hyperlax.replay import Transition
+from hyperlax.spaces import Choice, LogUniform, Uniform
+
+
+@final
+class SACHyperparams(AbstractOffPolicyHyperparams):
+    """What SAC can be told; every field may differ between the lanes of one program."""
+
+    actor: AbstractNetworkHyperparams = eqx.field(default_factory=MLPHyperparams)
+    critic: AbstractNetworkHyperparams = eqx.field(default_factory=MLPHyperparams)
+    autotune: Flag = hp(True, Choice(True), doc="train the temperature towards the target entropy")
+    actor_lr: Real = hp(1e-3, LogUniform(1e-4, 3e-3), doc="Adam step size of the actor")
+    q_lr: Real = hp(1e-3, LogUniform(1e-4, 3e-3), doc="Adam step size of the twin critics")
+    alpha_lr: Real = hp(1e-3, LogUniform(1e-4, 3e-3), doc="Adam step size of the log-temperature")
+    gamma: Real = hp(0.99, Uniform(0.9, 0.999), doc="discount")
+    tau: Real = hp(0.01, LogUniform(1e-3, 1e-1), doc="share of the weights that enters the target per step")
+    max_grad_norm: Real = hp(10.0, LogUniform(0.5, 20.0), doc="global-norm clip of each gradient")
+    target_entropy_scale: Real = hp(
+        0.5, Uniform(0.1, 1.0), doc="target entropy: -scale · dimensions, or scale · log(number of actions)"
+    )
+    init_alpha: Real = hp(0.2, LogUniform(0.05, 1.0), doc="temperature at the start, or throughout")
+    num_envs: Count = hp(8, Choice(4, 8, 16), doc="environments stepped side by side")
+    rollout_length: Count = hp(1, Choice(1, 2, 4), doc="steps per environment and cycle")
+    warmup_rollout_length: Count = hp(64, Choice(32, 64, 128), doc="steps before the first learning", least=0)
+    epochs: Count = hp(8, doc="gradient steps per cycle, where update_to_data is zero")
+    update_to_data: Real = hp(0.5, Choice(0.25, 0.5, 1.0), doc="gradient steps per env step; 0: epochs")
+    buffer_size: Count = hp(50_000, Choice(20_000, 50_000, 100_000), doc="transitions kept")
+    batch_size: Count = hp(128, Choice(64, 128, 256), doc="transitions per gradient step")
+    normalize_observations: Flag = hp(True, Choice(True, False), doc="normalise by running mean and std")
+    loss_reduction: Count = hp("mean", labels=("mean", "sum"), doc="over the batch")
+    time_limit: Count = hp(
+        "truncation", labels=("truncation", "termination"), doc="what a time limit counts as"
+    )
+    normaliser_order: Count = hp(
+        "after_acting",
+        labels=("after_acting", "before_acting"),
+        doc="whether an observation enters the normaliser before or after it is acted on",
+    )
+    evaluation_normalisation: Count = hp(
+        "as_trained", labels=("as_trained", "always"), doc="whether evaluation normalises observations"
+    )
+    warmup_actions: Count = hp("uniform", labels=("uniform", "policy"), doc="actions before learning")
+    warmup_budget: Count = hp("counted", labels=("counted", "free"), doc="whether warm-up steps count")
+
+    def agent(self, env: AbstractEnv, caps: Sizes, *, key: Any) -> SAC:
+        return SAC(self, env, caps, key=key)
+
+    def sizes(self) -> dict[str, Any]:
+        return {
+            **self.own_sizes(),
+            **prefixed(self.actor.sizes(), "actor"),
+            **prefixed(self.critic.sizes(), "critic"),
+        }
+
+    def arithmetic(self, sizes: Sizes, env: AbstractEnv) -> Arithmetic:
+        act = type(self.actor).flops(env.obs_size, nested(sizes, "actor"))
+        value = type(self.critic).flops(_critic_inputs(env), nested(sizes, "critic"))
+        return Arithmetic(act=act, gradient=4 * act + 2 * 6 * value, weights=(act + 2 * value) / 2)
+
+    def parameter_count(self, env: AbstractEnv) -> int:
+        space = env.action_space
+        policy, values = (space.n, space.n) if isinstance(space, Discrete) else (2 * space.shape[0], 1)
+        actor = self.actor.parameter_count(env.obs_size) + (self.actor.out() + 1) * policy
+        critic = self.critic.parameter_count(_critic_inputs(env)) + (self.critic.out() + 1) * values
+        return actor + 2 * critic + 1
+
+    @classmethod
+    def supports(cls, space: ActionSpace) -> str | None:
+        return None
+
+    @staticmethod
+    def published(env_name: str) -> dict[str, Any]:
+        return {**PUBLISHED, "update_to_data": 0.0}
+
+
+def _critic_inputs(env: AbstractEnv) -> int:
+    return env.obs_size + math.prod(env.action_space.shape) * (not isinstance(env.action_space, Discrete))
+
+
+class AbstractTwinCritic(eqx.Module):
+    """Two independent estimates of the value of an action."""
+
+    @abstractmethod
+    def __call__(self, obs: Float[Array, " obs"], action: Array) -> Float[Array, " 2"]:
+        """Both values of `action`."""
+
+    @abstractmethod
+    def expected(
+        self, obs: Float[Array, " obs"], policy: Any, noise: Float[Array, " act"]
+    ) -> tuple[Float[Array, ""], Float[Array, ""]]:
+        """The smaller value and the log-probability, both in expectation over `policy`'s actions.
+
+        Exact for discrete actions; at the one action that standard normal `noise` leads to for others.
+        """
+
+
+@final
+class TwinStateActionCritic(AbstractTwinCritic):
+    """For real action vectors, which the networks see beside the observation."""
+
+    first: Critic
+    second: Critic
+
+    def __call__(self, obs: Float[Array, " obs"], action: Float[Array, " act"]) -> Float[Array, " 2"]:
+        both = jnp.concatenate([obs, action])
+        return jnp.stack([self.first(both), self.second(both)])
+
+    def expected(
+        self, obs: Float[Array, " obs"], policy: TanhNormal, noise: Float[Array, " act"]
+    ) -> tuple[Float[Array, ""], Float[Array, ""]]:
+        raw = policy.loc + policy.std * noise
+        return jnp.min(self(obs, policy.action(raw))), policy.log_prob(raw)
+
+
+@final
+class TwinActionValues(AbstractTwinCritic):
+    """For discrete actions, all valued at once."""
+
+    first: ActionValues
+    second: ActionValues
+
+    def __call__(self, obs: Float[Array, " obs"], action: Int[Array, ""]) -> Float[Array, " 2"]:
+        values = jnp.stack([self.first(obs), self.second(obs)])
+        return jnp.sum(jnp.where(jnp.arange(values.shape[1])[None] == action, values, 0), axis=1)
+
+    def expected(
+        self, obs: Float[Array, " obs"], policy: Categorical, noise: Float[Array, " act"]
+    ) -> tuple[Float[Array, ""], Float[Array, ""]]:
+        probs = jnp.exp(policy.log_probs)
+        smaller = jnp.minimum(self.first(obs), self.second(obs))
+        return jnp.sum(probs * smaller), jnp.sum(probs * policy.log_probs)
+
+
+@final
+class Temperature(eqx.Module):
+    """The weight of the entropy, α, by its logarithm."""
+
+    log_alpha: Float[Array, ""]
+
+
+@final
+class SAC(AbstractOffPolicyAgent):
+    """A SAC agent: actor, twin critics and their target, temperature, their optimiser, and the replay."""
+
+    losses: ClassVar[tuple[str, ...]] = ("q_loss", "policy_loss", "entropy", "alpha", "q_value")
+    metric_names: ClassVar[tuple[str, ...]] = (
+        *losses,
+        "q_grad_norm",
+        "actor_grad_norm",
+        "alpha_grad_norm",
+        "q_lr",
+    )
+
+    hp: SACHyperparams
+    actor: Actor
+    critics: AbstractTwinCritic
+    temperature: Temperature
+    target: Weights
+    optimiser: optax.OptState
+    experience: Experience
+    action_space: ActionSpace
+    chunks: Chunks = eqx.field(static=True)
+
+    def __init__(self, hp: SACHyperparams, env: AbstractEnv, caps: Sizes, *, key: Any):
+        keys = jr.split(key, 6)
+        space = env.action_space
+        body = hp.actor.network(env.obs_size, nested(caps, "actor"), key=keys[0])
+        bodies = [
+            hp.critic.network(_critic_inputs(env), nested(caps, "critic"), key=k) for k in (keys[2], keys[3])
+        ]
+        self.hp = hp
+        self.actor = Actor(body, space, key=keys[1])
+        if isinstance(space, Discrete):
+            values = [ActionValues(b, space.n, key=k) for b, k in zip(bodies, keys[4:], strict=True)]
+            self.critics = TwinActionValues(*values)
+        else:
+            scalars = [Critic(b, key=k) for b, k in zip(bodies, keys[4:], strict=True)]
+            self.critics = TwinStateActionCritic(*scalars)
+        self.temperature = Temperature(jnp.log(hp.init_alpha))
+        self.target = flatten((self.critics,))[0]
+        self.optimiser = adam_state(self.models())
+        self.experience = Experience(hp, env, caps)
+        self.action_space = space
+        self.chunks = Chunks.of(caps)
+
+    def act(self, obs: Float[Array, " obs"], *, key: Any, explore: Bool[Array, ""]) -> tuple[Array, Array]:
+        keys = jr.split(key)
+        policy = self.actor(self.experience.features(self.hp, obs))
+        raw = jnp.where(explore, policy.sample(key=keys[0])[0], policy.mode())
+        drawn = self.action_space.uniform(key=keys[1])
+        action = jnp.where(explore & self.acts_randomly(), drawn, policy.action(raw))
+        return action, action
+
+    def models(self) -> tuple[eqx.Module, ...]:
+        return self.critics, self.actor, self.temperature
+
+    def with_models(self, models: tuple[Any, ...], progress: Float[Array, ""]) -> SAC:
+        return eqx.tree_at(lambda a: (a.critics, a.actor, a.temperature), self, models)
+
+    def step_sizes(self, progress: Float[Array, ""]) -> Sequence[Float[Array, ""]]:
+        return [self.hp.q_lr, self.hp.actor_lr, self.hp.alpha_lr]
+
+    def noise_size(self) -> int:
+        return 0 if isinstance(self.action_space, Discrete) else 2 * self.action_space.shape[0]
+
+    def target_entropy(self) -> Float[Array, ""]:
+        """Minus the dimensions of a box (Haarnoja et al. 2018), or the logarithm of a number of actions."""
+        space = self.action_space
+        most = math.log(space.n) if isinstance(space, Discrete) else -float(space.shape[0])
+        return self.hp.target_entropy_scale * most
+
+    def loss(
+        self, models: tuple[Any, ...], target: Any, transition: Transition, noise: Float[Array, " noise"]
+    ) -> tuple[Float[Array, ""], Float[Array, " losses"]]:
+        """Losses of critics, policy and temperature, all from the weights before the step.
+
+        Haarnoja et al. 2018 ("Algorithms and Applications"), eq. 5, 7 and 18, the latter for log α.
+        """
+        hp, (critics, actor, temperature) = self.hp, models
+        now, after = jnp.split(noise, 2)
+        alpha = jnp.exp(temperature.log_alpha)
+        fixed_alpha = jax.lax.stop_gradient(alpha)
+
+        value, log_prob = target.expected(transition.next_obs, actor(transition.next_obs), after)
+        following = jnp.where(transition.terminated, 0, value - fixed_alpha * log_prob)
+        goal = jax.lax.stop_gradient(transition.reward + hp.gamma * following)
+        values = critics(transition.obs, transition.action)
+        q_loss = 0.5 * jnp.sum((values - goal) ** 2)
+
+        held = jax.lax.stop_gradient(critics)
+        value, log_prob = held.expected(transition.obs, actor(transition.obs), now)
+        policy_loss = fixed_alpha * log_prob - value
+
+        surplus = jax.lax.stop_gradient(-log_prob - self.target_entropy())
+        alpha_loss = jnp.where(hp.autotune, alpha * surplus, 0)
+        measured = jnp.stack([q_loss, policy_loss, -log_prob, fixed_alpha, jnp.mean(values)])
+        return q_loss + policy_loss + alpha_loss, measured

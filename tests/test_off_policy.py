@@ -1,0 +1,149 @@
+"""When agents with a replay collect, warm up, learn, and what counts."""
+
+from __future__ import annotations
+
+from functools import cache
+
+import equinox as eqx
+import jax
+import jax.numpy as jnp
+import jax.random as jr
+import numpy as np
+import pytest
+from lanes import LOW_EFFORT
+
+from hyperlax import envs, train
+from hyperlax.agents import DQNHyperparams, SACHyperparams
+from hyperlax.hyperparams import assign
+
+ENV = envs.load("gymnax.cartpole")
+SIZES = {
+    "num_envs": 3,
+    "rollout_length": 2,
+    "epochs": 2,
+    "update_to_data": 0.0,
+    "warmup_rollout_length": 4,
+    "buffer_size": 60,
+    "batch_size": 5,
+    "critic.width": 4,
+    "critic.depth": 1,
+}
+
+
+@cache
+def _program(algorithm):
+    base = algorithm()
+    hp = assign(base, {**SIZES, **({"actor.width": 4, "actor.depth": 1} if hasattr(base, "actor") else {})})
+    caps = hp.capacities([hp.sizes()], [1], ENV)
+
+    @jax.jit
+    def begun(hp, key):
+        return train.start(hp, ENV, caps, jnp.int32(600), key=key, init_key=key)
+
+    advance = jax.jit(
+        lambda state, n: train.segment(state, ENV, caps, n),
+        compiler_options=LOW_EFFORT,
+    )
+    return hp, begun, advance
+
+
+def lane(algorithm=DQNHyperparams, cycles=0, **changes):
+    hp, begun, advance = _program(algorithm)
+    state = begun(jax.tree.map(jnp.asarray, assign(hp, changes)), jr.key_data(jr.key(0)))
+    return advance(state, jnp.int32(cycles))
+
+
+def weights(state):
+    return np.asarray(state.agent.target)
+
+
+@pytest.mark.parametrize("algorithm", [DQNHyperparams, SACHyperparams])
+def test_nothing_is_learnt_while_warming_up(algorithm):
+    """Four steps of warm-up are two cycles of two; the third cycle learns."""
+    start, warm, ready = (lane(algorithm, cycles) for cycles in (0, 2, 3))
+    np.testing.assert_array_equal(weights(start), weights(warm))
+    assert (warm.gradient_steps, ready.gradient_steps) == (0, 2)
+    assert bool((weights(warm) != weights(ready)).any())
+    assert warm.env_steps == 12
+    assert warm.agent.experience.replay.added == 12
+
+
+def test_warm_up_can_be_free():
+    free = lane(cycles=5, warmup_budget="free")
+    assert free.env_steps == 3 * 6
+    assert free.agent.experience.replay.added == 5 * 6
+
+
+@pytest.mark.parametrize("ratio", [0.1, 0.25, 1.0, 1.5])
+def test_gradient_steps_follow_the_update_to_data_ratio(ratio):
+    state = lane(cycles=22, update_to_data=ratio)
+    learning = 20 * 6
+    assert abs(int(state.gradient_steps) - ratio * learning) <= 1
+
+
+def test_warm_up_actions_are_uniform_or_the_policys():
+    def actions(**changes):
+        state = lane(cycles=2, epsilon_decay=0.0, training_epsilon=0.0, **changes)
+        return np.asarray(state.agent.experience.replay.table.value)[:12, -3]
+
+    first = lane().agent
+    rows = np.asarray(
+        lane(
+            cycles=2, warmup_actions="policy", normalize_observations=False
+        ).agent.experience.replay.table.value
+    )
+    assert 0 < actions().mean() < 1, "both actions occur"
+    values = jax.vmap(first.critic)(jnp.asarray(rows[:12, :4]))
+    chosen = actions(warmup_actions="policy", normalize_observations=False)
+    np.testing.assert_array_equal(chosen, np.argmax(values, axis=1))
+
+
+@pytest.mark.parametrize("tau", [0.0, 0.25, 1.0])
+def test_the_target_follows_by_its_share(tau):
+    """One gradient step: target = (1 − τ) old + τ new."""
+    before = lane(cycles=2, tau=tau)
+    after = lane(cycles=3, tau=tau, epochs=1)
+    new = jax.flatten_util.ravel_pytree(eqx.filter(after.agent.critic, eqx.is_inexact_array))[0]
+    moved = np.asarray(new) - weights(before)
+    assert np.abs(moved).max() > 1e-5
+    np.testing.assert_allclose(weights(after), weights(before) + tau * moved, atol=1e-7)
+
+
+def test_observations_enter_the_normaliser_before_or_after_they_are_acted_on():
+    """Statistics that acting sees: all but the newest row, or all."""
+    env_rows = 3 * 2
+    collected = lane(cycles=1)
+    assert collected.agent.experience.seen.count == env_rows
+    obs = jnp.ones((3, 4))
+    valid = jnp.ones(3, bool)
+    hp = assign(_program(DQNHyperparams)[0], {"normalize_observations": True})
+    after = collected.agent.experience.observed(hp, obs, valid)
+    assert (after.normaliser.count, after.seen.count) == (env_rows, env_rows + 3)
+    before = collected.agent.experience.observed(
+        assign(hp, {"normaliser_order": "before_acting"}), obs, valid
+    )
+    assert (before.normaliser.count, before.seen.count) == (env_rows + 3, env_rows + 3)
+
+
+def test_evaluation_never_acts_as_in_warm_up():
+    begun = lane(epsilon_decay=0.0, training_epsilon=0.0).agent
+    obs = jnp.ones(4)
+    act = jax.vmap(lambda agent, k: agent.act(obs, key=k, explore=jnp.bool_(True))[0], in_axes=(None, 0))
+    keys = jr.split(jr.key(0), 64)
+    assert len(np.unique(act(begun, keys))) == 2
+    assert len(np.unique(act(begun.for_evaluation(), keys))) == 1
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({}, None),
+        ({"batch_size": 100}, "a batch of 100 from a buffer of 60"),
+        ({"rollout_length": 30}, "a rollout of 90 steps into a buffer of 60"),
+        ({"batch_size": 50, "warmup_rollout_length": 1}, "a batch of 50 after a warm-up of 6"),
+    ],
+)
+def test_combinations_that_do_not_fit_are_explained(changes, message):
+    problems = assign(_program(DQNHyperparams)[0], changes).problems()
+    assert (problems == []) == (message is None)
+    assert message is None or any(message in p for p in problems)
