@@ -82,20 +82,17 @@ def test_gradient_steps_follow_the_update_to_data_ratio(ratio):
 
 
 def test_warm_up_actions_are_uniform_or_the_policys():
-    def actions(**changes):
-        state = lane(cycles=2, epsilon_decay=0.0, training_epsilon=0.0, **changes)
-        return np.asarray(state.agent.experience.replay.table.value)[:12, -3]
+    def rows(**changes):
+        state = lane(
+            cycles=2, epsilon_decay=0.0, training_epsilon=0.0, normalize_observations=False, **changes
+        )
+        return np.asarray(state.agent.experience.replay.table.value)[:12]
 
-    first = lane().agent
-    rows = np.asarray(
-        lane(
-            cycles=2, warmup_actions="policy", normalize_observations=False
-        ).agent.experience.replay.table.value
-    )
-    assert 0 < actions().mean() < 1, "both actions occur"
-    values = jax.vmap(first.critic)(jnp.asarray(rows[:12, :4]))
-    chosen = actions(warmup_actions="policy", normalize_observations=False)
-    np.testing.assert_array_equal(chosen, np.argmax(values, axis=1))
+    values = jax.vmap(lane().agent.critic)
+    for actions, greedy in (("uniform", False), ("policy", True)):
+        seen = rows(warmup_actions=actions)
+        best = np.argmax(np.asarray(values(jnp.asarray(seen[:, :4]))), axis=1)
+        assert (seen[:, -3] == best).all() == greedy, actions
 
 
 @pytest.mark.parametrize("tau", [0.0, 0.25, 1.0])
@@ -116,12 +113,11 @@ def test_observations_enter_the_normaliser_before_or_after_they_are_acted_on():
     assert collected.agent.experience.seen.count == env_rows
     obs = jnp.ones((3, 4))
     valid = jnp.ones(3, bool)
-    hp = assign(_program(DQNHyperparams)[0], {"normalize_observations": True})
-    after = collected.agent.experience.observed(hp, obs, valid)
+    hp = _program(DQNHyperparams)[0]
+    after = collected.agent.experience.observed(jax.tree.map(jnp.asarray, hp), obs, valid)
     assert (after.normaliser.count, after.seen.count) == (env_rows, env_rows + 3)
-    before = collected.agent.experience.observed(
-        assign(hp, {"normaliser_order": "before_acting"}), obs, valid
-    )
+    hp = jax.tree.map(jnp.asarray, assign(hp, {"normaliser_order": "before_acting"}))
+    before = collected.agent.experience.observed(hp, obs, valid)
     assert (before.normaliser.count, before.seen.count) == (env_rows + 3, env_rows + 3)
 
 

@@ -41,7 +41,7 @@ def real_parts(one, other, step, noise):
     after = following.loc + following.std * noise[n:]
     both = jnp.concatenate([step.next_obs, following.action(after)])
     soft = jnp.minimum(other.critics.first(both), other.critics.second(both))
-    goal = 0.7 + 0.9 * (soft - 0.3 * following.log_prob(after)) * (not step.terminated)
+    goal = 0.7 + 0.9 * (soft - 0.3 * following.log_prob(after)) * jnp.where(step.terminated, 0.0, 1.0)
     taken = jnp.concatenate([step.obs, step.action])
     q_loss = sum((c(taken) - goal) ** 2 / 2 for c in (one.critics.first, one.critics.second))
     raw = policy.loc + policy.std * noise[:n]
@@ -55,7 +55,7 @@ def discrete_parts(one, other, step, noise):
     following = jnp.exp(one.actor(step.next_obs).log_probs)
     smaller = jnp.minimum(other.critics.first(step.next_obs), other.critics.second(step.next_obs))
     soft = sum(following[a] * (smaller[a] - 0.3 * jnp.log(following[a])) for a in range(3))
-    goal = 0.7 + 0.9 * soft * (not step.terminated)
+    goal = 0.7 + 0.9 * soft * jnp.where(step.terminated, 0.0, 1.0)
     values = [c(step.obs) for c in (one.critics.first, one.critics.second)]
     q_loss = sum((v[step.action] - goal) ** 2 / 2 for v in values)
     now = jnp.exp(one.actor(step.obs).log_probs)
