@@ -1,27 +1,20 @@
 """Named variants: each a small override of the algorithm's own spaces or of the benchmarked ones."""
 
 from hyperlax.recipes import Recipe, resolve
-from hyperlax.spaces import Choice, Integers, LogUniform
+from hyperlax.spaces import Choice, Integers, LogUniform, Uniform
 
-BENCHMARKED_PPO = resolve("benchmarked.01_static_qmc_sampling_S64.ppo_mlp")
-
-
-def _fixed(width: int, activation: str = "relu") -> dict[str, object]:
-    """One architecture for actor and critic."""
-    net = {"width": width, "depth": 2, "layer_norm": False, "activation": activation}
-    return {f"{network}.{k}": v for network in ("actor", "critic") for k, v in net.items()}
+BENCHMARKED_PPO, BENCHMARKED_DQN, BENCHMARKED_SAC = (
+    resolve(f"benchmarked.01_static_qmc_sampling_S64.{name}_mlp") for name in ("ppo", "dqn", "sac")
+)
 
 
-QUICK_PPO = {
-    "actor.width": 16,
-    "actor.depth": 2,
-    "critic.width": 16,
-    "critic.depth": 2,
-    "num_envs": Choice(4, 8),
-    "rollout_length": Choice(8, 16),
-    "epochs": Choice(1, 2),
-    "num_minibatches": Choice(2, 4),
-}
+def _fixed(
+    width: int, activation: str = "relu", networks: tuple[str, ...] = ("actor", "critic"), depth: int = 2
+) -> dict[str, object]:
+    """One architecture for all networks."""
+    net = {"width": width, "depth": depth, "layer_norm": False, "activation": activation}
+    return {f"{network}.{k}": v for network in networks for k, v in net.items()}
+
 
 PPO_NO_NETWORK_SEARCH = BENCHMARKED_PPO.with_space(
     {
@@ -47,8 +40,23 @@ LOWER_NUM_ENVS = {
     "ent_coef": LogUniform(1e-5, 1e-2),
 }
 
+LOWER_NUM_ENVS_REPLAY = {
+    "num_envs": Choice(64, 128, 256),
+    "rollout_length": Choice(4, 8, 16),
+    "batch_size": Choice(32, 64, 128),
+}
+
 HOMO = {"num_envs": 128, "rollout_length": 4, "epochs": 1, "num_minibatches": 8}
 """Every size fixed: lanes differ in continuous values alone."""
+
+HOMO_REPLAY = {
+    "num_envs": 128,
+    "rollout_length": 4,
+    "epochs": 1,
+    "batch_size": 64,
+    "buffer_size": 100_000,
+    "warmup_rollout_length": 16,
+}
 
 
 def _searched(network: str) -> dict[str, object]:
@@ -70,7 +78,6 @@ def _named(recipe: Recipe, **changes: object) -> Recipe:
         recipe.network,
         dict(recipe.space),
         dict(changes) or dict(recipe.settings),
-        QUICK_PPO,
     )
 
 
@@ -103,6 +110,55 @@ RECIPES = {
         ),
         evaluations=50,
         eval_episodes=128,
+    ),
+    "dqn_mlp_no_network_search": _named(BENCHMARKED_DQN.with_space(_fixed(128, networks=("critic",)))),
+    "sac_mlp_no_network_search": _named(BENCHMARKED_SAC.with_space(_fixed(128))),
+    "dqn_mlp_no_network_search_lower_num_envs": _named(
+        BENCHMARKED_DQN.with_space(
+            {
+                **_fixed(64, networks=("critic",)),
+                **LOWER_NUM_ENVS_REPLAY,
+                "huber_loss_parameter": Uniform(0.0, 0.01),
+                "decay_learning_rates": False,
+            }
+        )
+    ),
+    "sac_mlp_no_network_search_lower_num_envs": _named(
+        BENCHMARKED_SAC.with_space({**_fixed(64), **LOWER_NUM_ENVS_REPLAY, "gamma": Uniform(0.9, 0.99)})
+    ),
+    "dqn_mlp_homo_S1024": _named(
+        BENCHMARKED_DQN.with_space({**_fixed(128, networks=("critic",)), **HOMO_REPLAY}),
+        evaluations=50,
+        eval_episodes=128,
+    ),
+    "sac_mlp_homo_S1024": _named(
+        BENCHMARKED_SAC.with_space(
+            {
+                **_fixed(128),
+                **HOMO_REPLAY,
+                **dict.fromkeys(("actor_lr", "q_lr", "alpha_lr"), LogUniform(1e-5, 1e-2)),
+            }
+        ),
+        evaluations=50,
+        eval_episodes=128,
+    ),
+    "sac_mlp_close_to_stoix": _named(
+        BENCHMARKED_SAC.with_space(
+            {
+                **_fixed(256, "silu", depth=4),
+                **dict.fromkeys(("actor_lr", "q_lr", "alpha_lr"), LogUniform(3e-4, 4e-4)),
+                "gamma": Uniform(0.99, 0.999),
+                "tau": Uniform(0.005, 0.006),
+                "max_grad_norm": Uniform(0.5, 0.6),
+                "target_entropy_scale": Uniform(1.0, 1.1),
+                "init_alpha": LogUniform(0.1, 0.2),
+                "num_envs": 1024,
+                "rollout_length": 1,
+                "warmup_rollout_length": 16,
+                "buffer_size": 25_000,
+                "batch_size": 256,
+            }
+        )
     ),
     "runtime_scaling_1_ppo_mlp_homo_best_case": _named(
         BENCHMARKED_PPO.with_space({**_fixed(128), **RUNTIME})

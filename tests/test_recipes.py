@@ -25,7 +25,7 @@ def test_every_recipe_can_be_searched(name):
         assert set(sample) <= set(paths)
         assert values(assign(defaults, sample)) == pytest.approx({**values(defaults), **sample})
     Settings().updated(recipe.settings)
-    assert recipe.with_space(recipe.quick).search_space()
+    assert recipe.quick_recipe().search_space()
 
 
 def test_the_benchmarked_space_has_the_published_dimensions():

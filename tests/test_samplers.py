@@ -33,10 +33,11 @@ def points(rows):
     return np.array([[row[k] for k in CONTINUOUS] for row in rows])
 
 
-def test_the_published_design_is_reproduced():
-    space = recipes.resolve(PUBLISHED).search_space()
+@pytest.mark.parametrize("name", ["ppo_mlp", "dqn_mlp", "sac_mlp"])
+def test_the_published_design_is_reproduced(name):
+    space = recipes.resolve(f"benchmarked.01_static_qmc_sampling_S64.{name}").search_space()
     drawn = design(space, 64, "qmc_sobol", 42)
-    with open(DATA / "published_ppo_mlp_design.csv", newline="") as file:
+    with open(DATA / f"published_{name}_design.csv", newline="") as file:
         published = list(csv.DictReader(file))
     assert [int(row["sample"]) for row in published] == list(range(64))
     for row, sample in zip(published, drawn, strict=True):

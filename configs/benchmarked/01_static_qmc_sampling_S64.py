@@ -7,12 +7,12 @@ from hyperlax.recipes import Recipe
 from hyperlax.spaces import Choice, Joint, LogUniform, Uniform
 
 
-def _mlp(network: str) -> dict[str, object]:
+def _mlp(network: str, *activations: str) -> dict[str, object]:
     layers = Joint((f"{network}.width", f"{network}.depth"), (32, 2), (64, 2), (128, 2))
     return {
         f"{network}.layers": layers,
         f"{network}.layer_norm": Choice(True, False),
-        f"{network}.activation": Choice("tanh", "relu", "silu"),
+        f"{network}.activation": Choice(*activations or ("tanh", "relu", "silu")),
     }
 
 
@@ -34,6 +34,43 @@ PPO = {
     "normalize_observations": Choice(True),
 }
 
+OFF_POLICY = {
+    "tau": Uniform(0.001, 0.1),
+    "max_grad_norm": Uniform(0.1, 1.0),
+    "num_envs": Choice(1024, 2048, 4096),
+    "rollout_length": Choice(1, 2, 4, 8),
+    "warmup_rollout_length": Choice(8, 16, 32),
+    "epochs": Choice(1, 2, 4),
+    "update_to_data": 0.0,
+    "buffer_size": Choice(30_000, 100_000),
+    "batch_size": Choice(128, 256, 512),
+    "normalize_observations": Choice(True),
+}
+
+DQN = {
+    **OFF_POLICY,
+    "use_double_q": Choice(True),
+    "critic_lr": LogUniform(1e-5, 1e-3),
+    "gamma": Uniform(0.9, 0.99),
+    "training_epsilon": Uniform(0.01, 0.2),
+    "epsilon_decay": 0.0,
+    "huber_loss_parameter": Uniform(0.0, 1.0),
+    "decay_learning_rates": Choice(True, False),
+}
+
+SAC = {
+    **OFF_POLICY,
+    "autotune": Choice(True),
+    "actor_lr": LogUniform(1e-5, 1e-3),
+    "q_lr": LogUniform(1e-5, 1e-3),
+    "alpha_lr": LogUniform(1e-5, 1e-3),
+    "gamma": Uniform(0.9, 0.999),
+    "target_entropy_scale": Uniform(0.5, 1.0),
+    "init_alpha": LogUniform(0.1, 10.0),
+}
+
 RECIPES = {
     "ppo_mlp": Recipe("ppo", "mlp", {**_mlp("actor"), **_mlp("critic"), **PPO}),
+    "dqn_mlp": Recipe("dqn", "mlp", {**_mlp("critic", "relu", "tanh", "silu"), **DQN}),
+    "sac_mlp": Recipe("sac", "mlp", {**_mlp("actor"), **_mlp("critic"), **SAC}),
 }

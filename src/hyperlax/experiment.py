@@ -106,7 +106,7 @@ class Experiment:
 
     def manifest(self, command: Sequence[str] | None = None) -> dict[str, Any]:
         """The experiment, the software and the machine, JSON-ready."""
-        reference = envs.REFERENCE_SCORES.get(self.env_name)
+        reference = envs.REFERENCE_SCORES.get(self.env_name.partition("[")[0])
         return {
             "schema": 1,
             "name": self.recipe.name,

@@ -23,7 +23,8 @@ class Recipe:
 
     `space` overrides the spaces declared on the hyperparameters: a `Space` searches, a plain value fixes,
     and a `Joint` (its paths in full; placed under any name) sets several together. `quick` are further
-    overrides for the `quick` run length. `only` searches nothing but what `space` names.
+    overrides for the `quick` run length, beside those of the algorithm and its networks. `only` searches
+    nothing but what `space` names.
     """
 
     algorithm: str
@@ -66,6 +67,12 @@ class Recipe:
             elif f.space is not None and not self.only:
                 ordered[f.path] = f.space
         return ordered
+
+    def quick_recipe(self) -> Recipe:
+        """This recipe with everything small, for the `quick` run length."""
+        algorithm, network = AGENTS[self.algorithm], NETWORKS[self.network]
+        nets = {f"{name}.{k}": v for name in network_fields(algorithm) for k, v in network.quick().items()}
+        return self.with_space({**algorithm.quick(), **nets, **self.quick})
 
     def with_space(self, changes: Mapping[str, Any]) -> Recipe:
         """This recipe with spaces overridden or values fixed; a value inside a joint splits the joint."""

@@ -11,10 +11,14 @@ import jax.random as jr
 from jaxtyping import Array, Bool, Float, Int, PyTree
 
 from hyperlax.envs.base import AbstractEnv
-from hyperlax.masking import lane_cond, lane_loop_with_scratch, lane_max, row_keys
+from hyperlax.masking import lane_cond, lane_loop, lane_loop_with_scratch, lane_max, row_keys
 
 if TYPE_CHECKING:
     from hyperlax.agents.base import AbstractAgent
+
+
+RESETS_AT_ONCE = 4
+"""Environments reset together where resetting is costly."""
 
 
 @final
@@ -137,11 +141,14 @@ def _step_block(
     state, seen = jax.vmap(lambda s, a, k: env.step(s, a, key=k))(here.state, action, keys[:, 1])
     ended = seen.terminated | seen.truncated
 
-    def reset(state: Any, obs: Any) -> tuple[Any, Any]:
-        fresh = jax.vmap(lambda k: env.reset(key=k))(keys[:, 2])
-        return jax.tree.map(lambda f, s: jnp.where(_like(ended, s), f, s), fresh, (state, obs))
-
-    state, obs = lane_cond(jnp.any(ended), reset, lambda s, o: (s, o), state, seen.obs)
+    reset = _reset_ended if env.costly_reset else _reset_all
+    state, obs = lane_cond(
+        jnp.any(ended),
+        lambda s, o: reset(env, ended, keys[:, 2], (s, o)),
+        lambda s, o: (s, o),
+        state,
+        seen.obs,
+    )
     after = eqx.tree_at(
         lambda e: (e.state, e.obs, e.episode_return, e.episode_length),
         here,
@@ -161,6 +168,30 @@ def _step_block(
         "truncated": seen.truncated & ~time_limit_terminates,
     }
     return after, row, ended
+
+
+def _reset_all(env: AbstractEnv, ended: Bool[Array, " size"], keys: Any, old: tuple) -> tuple:
+    """New episodes where `ended`; computed for everybody."""
+    fresh = jax.vmap(lambda k: env.reset(key=k))(keys)
+    return jax.tree.map(lambda f, s: jnp.where(_like(ended, s), f, s), fresh, old)
+
+
+def _reset_ended(env: AbstractEnv, ended: Bool[Array, " size"], keys: Any, old: tuple) -> tuple:
+    """New episodes where `ended`; computed for a few environments at a time, as often as needed."""
+    size = ended.shape[0]
+    few = min(size, RESETS_AT_ONCE)
+    ended_first = jnp.argsort(~ended, stable=True)
+    count = jnp.sum(ended, dtype=jnp.int32)
+
+    def some(i: Any, carry: tuple) -> tuple:
+        position = i * few + jnp.arange(few)
+        where = ended_first[jnp.minimum(position, size - 1)]
+        fresh = jax.vmap(lambda k: env.reset(key=k))(keys[where])
+        target = jnp.where(position < count, where, size + jnp.arange(few))  # beyond the end: dropped
+        put = lambda s, f: s.at[target].set(f, mode="drop", unique_indices=True)  # noqa: E731
+        return jax.tree.map(put, carry, fresh)
+
+    return lane_loop((count + few - 1) // few, some, old)
 
 
 def _finished(here: Envs, reward: Float[Array, " size"]) -> Any:

@@ -10,8 +10,8 @@ from typing import Any
 import jax
 import polars as pl
 
+from hyperlax import envs, samplers, store
 from hyperlax import experiment as experiments
-from hyperlax import samplers, store
 from hyperlax.execution import Execution, use_all_cores
 from hyperlax.experiment import Experiment
 from hyperlax.hyperparams import assign, fields, nearest
@@ -52,10 +52,11 @@ def prepare(
     name = recipe if isinstance(recipe, str) else recipe.name
     found = resolve(recipe) if isinstance(recipe, str) else recipe
     known = [f.path for f in fields(found.hyperparams())]
-    fixed, changes = _split(set or {}, known)
+    fixed, changes, options = _split(set or {}, known)
+    env = envs.with_options(env, options)
     length = run_length(run_length_modifier)
     if run_length_modifier == "quick" and samples is None:
-        found = found.with_space(found.quick)
+        found = found.quick_recipe()
     given = {k: v for k, v in settings.items() if v is not None}
     if twice := sorted(changes.keys() & given.keys()):
         raise ValueError(
@@ -263,20 +264,22 @@ def _memory_limit(device: Any, sharing: int) -> int:
     return int(MEMORY_SHARE * (stats.get("bytes_limit", 2**34) - stats.get("bytes_in_use", 0)))
 
 
-def _split(set_: Mapping[str, Any], known: Sequence[str]) -> tuple[dict[str, Any], dict[str, Any]]:
-    """`--set` entries as (hyperparameters, settings)."""
+def _split(set_: Mapping[str, Any], known: Sequence[str]) -> tuple[dict[str, Any], ...]:
+    """`--set` entries as (hyperparameters, settings, options of the environment)."""
     settings = dict.fromkeys(Settings.__dataclass_fields__)
-    fixed, changes = {}, {}
+    fixed, changes, options = {}, {}, {}
     for name, value in set_.items():
         if name in known:
             fixed[name] = value
         elif name in settings:
             changes[name] = value
+        elif name.startswith("env."):
+            options[name.removeprefix("env.")] = value
         else:
             raise ValueError(
                 f'unknown hyperparameter or setting "{name}"{nearest(name, [*known, *settings])}'
             )
-    return fixed, changes
+    return fixed, changes, options
 
 
 def _rows(

@@ -111,6 +111,11 @@ class AbstractAgentHyperparams(AbstractHyperparams):
 
     @staticmethod
     @abstractmethod
+    def quick() -> dict[str, Any]:
+        """Spaces and values for trying out: sizes so small that a run ends in seconds."""
+
+    @staticmethod
+    @abstractmethod
     def published(env_name: str) -> dict[str, Any]:
         """The settings that reproduce the published protocol on `env_name`."""
 

@@ -39,7 +39,6 @@ class DQNHyperparams(AbstractOffPolicyHyperparams):
     """What DQN can be told; every field may differ between the lanes of one program."""
 
     critic: AbstractNetworkHyperparams = eqx.field(default_factory=MLPHyperparams)
-    use_double_q: Flag = hp(True, Choice(True, False), doc="choose the next action by the online network")
     critic_lr: Real = hp(5e-4, LogUniform(1e-4, 3e-3), doc="Adam step size")
     tau: Real = hp(0.01, LogUniform(1e-3, 1e-1), doc="share of the weights that enters the target per step")
     gamma: Real = hp(0.99, Uniform(0.9, 0.999), doc="discount")
@@ -57,6 +56,7 @@ class DQNHyperparams(AbstractOffPolicyHyperparams):
     batch_size: Count = hp(128, Choice(64, 128, 256), doc="transitions per gradient step")
     decay_learning_rates: Flag = hp(False, Choice(True, False), doc="decay the step size linearly to zero")
     normalize_observations: Flag = hp(True, Choice(True, False), doc="normalise by running mean and std")
+    use_double_q: Flag = hp(True, Choice(True, False), doc="choose the next action by the online network")
     epsilon_start: Real = hp(1.0, doc="share of random actions at the start of a linear schedule")
     epsilon_decay: Real = hp(0.2, Choice(0.1, 0.2, 0.4), doc="its length as share of training; 0: constant")
     loss_reduction: Count = hp("mean", labels=("mean", "sum"), doc="over the batch")

@@ -24,6 +24,7 @@ from hyperlax.normalise import Normaliser
 from hyperlax.optimise import Weights, adam_step, flatten
 from hyperlax.replay import Replay, Transition
 from hyperlax.rollout import Trajectory
+from hyperlax.spaces import Choice
 
 
 class AbstractOffPolicyHyperparams(AbstractAgentHyperparams):
@@ -47,6 +48,17 @@ class AbstractOffPolicyHyperparams(AbstractAgentHyperparams):
     evaluation_normalisation: eqx.AbstractVar[Count]
     warmup_actions: eqx.AbstractVar[Count]
     warmup_budget: eqx.AbstractVar[Count]
+
+    @staticmethod
+    def quick() -> dict[str, Any]:
+        return {
+            "num_envs": Choice(2, 4),
+            "rollout_length": Choice(1, 2),
+            "warmup_rollout_length": 8,
+            "update_to_data": 0.25,
+            "buffer_size": Choice(500, 1000),
+            "batch_size": Choice(16, 32),
+        }
 
     def own_sizes(self) -> dict[str, Any]:
         """The sizes that are not those of a network."""

@@ -125,6 +125,15 @@ class PPOHyperparams(AbstractAgentHyperparams):
         return []
 
     @staticmethod
+    def quick() -> dict[str, Any]:
+        return {
+            "num_envs": Choice(4, 8),
+            "rollout_length": Choice(8, 16),
+            "epochs": Choice(1, 2),
+            "num_minibatches": Choice(2, 4),
+        }
+
+    @staticmethod
     def published(env_name: str) -> dict[str, Any]:
         settings: dict[str, Any] = {
             "loss_reduction": "sum",

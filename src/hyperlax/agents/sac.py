@@ -39,13 +39,13 @@ class SACHyperparams(AbstractOffPolicyHyperparams):
 
     actor: AbstractNetworkHyperparams = eqx.field(default_factory=MLPHyperparams)
     critic: AbstractNetworkHyperparams = eqx.field(default_factory=MLPHyperparams)
-    autotune: Flag = hp(True, Choice(True), doc="train the temperature towards the target entropy")
     actor_lr: Real = hp(1e-3, LogUniform(1e-4, 3e-3), doc="Adam step size of the actor")
     q_lr: Real = hp(1e-3, LogUniform(1e-4, 3e-3), doc="Adam step size of the twin critics")
     alpha_lr: Real = hp(1e-3, LogUniform(1e-4, 3e-3), doc="Adam step size of the log-temperature")
     gamma: Real = hp(0.99, Uniform(0.9, 0.999), doc="discount")
     tau: Real = hp(0.01, LogUniform(1e-3, 1e-1), doc="share of the weights that enters the target per step")
     max_grad_norm: Real = hp(10.0, LogUniform(0.5, 20.0), doc="global-norm clip of each gradient")
+    autotune: Flag = hp(True, Choice(True), doc="train the temperature towards the target entropy")
     target_entropy_scale: Real = hp(
         0.5, Uniform(0.1, 1.0), doc="target entropy: -scale · dimensions, or scale · log(number of actions)"
     )

@@ -3,12 +3,16 @@
 from __future__ import annotations
 
 import importlib
+from collections.abc import Mapping
 from typing import Any
 
 from hyperlax.envs.base import AbstractEnv, ActionSpace, Box, Discrete, Timestep, describe
 from hyperlax.hyperparams import nearest
 
-FRAMEWORKS: dict[str, str] = {"gymnax": "hyperlax.envs.gymnax:GymnaxEnv"}
+FRAMEWORKS: dict[str, str] = {
+    "gymnax": "hyperlax.envs.gymnax:GymnaxEnv",
+    "brax": "hyperlax.envs.brax:BraxEnv",
+}
 """Framework → the class that adapts it, imported when first used."""
 
 REFERENCE_SCORES: dict[str, tuple[float, float]] = {
@@ -19,6 +23,7 @@ REFERENCE_SCORES: dict[str, tuple[float, float]] = {
     "gymnax.mountain_car_continuous": (-33.0, 93.0),
     "gymnax.reacher": (17.0, 70.0),
     "gymnax.swimmer": (86.0, 350.0),
+    "brax.inverted_double_pendulum": (43.0, 9000.0),
 }
 """Return of a uniformly random policy and the score at which the task counts as solved, per environment."""
 
@@ -32,14 +37,31 @@ __all__ = [
     "Timestep",
     "describe",
     "load",
+    "with_options",
 ]
 
 
-def load(name: str, /, **options: Any) -> AbstractEnv:
-    """The environment called `name`: `gymnax.pendulum`, or `package.module:Class` for one of your own.
+def with_options(name: str, options: Mapping[str, Any]) -> str:
+    """The full name of an environment with options: `brax.ant[backend=mjx]`."""
+    return f"{name}[{','.join(f'{k}={v}' for k, v in sorted(options.items()))}]" if options else name
+
+
+def load(full_name: str) -> AbstractEnv:
+    """The environment of that name: `gymnax.pendulum`, `brax.ant[backend=mjx]`, or `package.module:Class`.
 
     Raises `ValueError` naming the nearest known one.
     """
+    name, _, inside = full_name.removesuffix("]").partition("[")
+    options = dict(pair.split("=", 1) for pair in inside.split(",") if pair)
+    try:
+        return _load(name, options)
+    except TypeError as error:
+        if not options:
+            raise
+        raise ValueError(f"{name} does not take {', '.join(options)}: {error}") from error
+
+
+def _load(name: str, options: dict[str, Any]) -> AbstractEnv:
     if ":" in name:
         module, _, attribute = name.partition(":")
         try:

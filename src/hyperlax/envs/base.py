@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 from abc import abstractmethod
-from typing import Any, final
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any, ClassVar, final
 
 import equinox as eqx
+import jax
 import jax.numpy as jnp
 import jax.random as jr
 from jaxtyping import Array, Bool, Float, Int
@@ -56,7 +59,12 @@ class Timestep(eqx.Module):
 
 
 class AbstractEnv(eqx.Module):
-    """One environment. `state` is any PyTree of arrays; every method acts on a single episode."""
+    """One environment. `state` is any PyTree of arrays; every method acts on a single episode.
+
+    `costly_reset`: a reset costs enough to be computed only for the episodes that ended.
+    """
+
+    costly_reset: ClassVar[bool] = False
 
     obs_size: eqx.AbstractVar[int]
     action_space: eqx.AbstractVar[ActionSpace]
@@ -76,3 +84,10 @@ def describe(space: ActionSpace) -> str:
     if isinstance(space, Discrete):
         return f"{space.n} discrete actions"
     return f"a {len(space.low)}-dimensional box of actions"
+
+
+@contextmanager
+def standard_promotion() -> Iterator[None]:
+    """Other libraries mix dtypes and ranks freely; strictness stops at their door."""
+    with jax.numpy_dtype_promotion("standard"), jax.numpy_rank_promotion("allow"):
+        yield

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from contextlib import contextmanager
 from typing import Any, final
 
 import equinox as eqx
@@ -12,7 +10,7 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float
 
-from hyperlax.envs.base import AbstractEnv, ActionSpace, Box, Discrete, Timestep
+from hyperlax.envs.base import AbstractEnv, ActionSpace, Box, Discrete, Timestep, standard_promotion
 from hyperlax.hyperparams import nearest
 
 SHORT_NAMES = {
@@ -61,7 +59,7 @@ class GymnaxEnv(AbstractEnv):
                 "`hyperlax list` shows them"
             )
         self.gymnax_id = known[name]
-        with _gymnax_promotion():
+        with standard_promotion():
             env, params = gymnax.make(self.gymnax_id)
             shape = env.observation_space(params).shape
         if len(shape) != 1:
@@ -72,26 +70,19 @@ class GymnaxEnv(AbstractEnv):
         self.max_episode_steps = int(params.max_steps_in_episode)
 
     def reset(self, *, key: Any) -> tuple[Any, Float[Array, " obs"]]:
-        with _gymnax_promotion():
+        with standard_promotion():
             obs, state = self._env.reset_env(key, self._env.default_params)
         return _strong(state), jnp.asarray(obs, jnp.float32)
 
     def step(self, state: Any, action: Array, *, key: Any) -> tuple[Any, Timestep]:
         params = self._env.default_params
-        with _gymnax_promotion():
+        with standard_promotion():
             obs, after, reward, terminated, _ = self._env.step_env(key, state, action, params)
         terminated = jnp.asarray(terminated, bool)
         truncated = (after.time >= self.max_episode_steps) & ~terminated
         after = jax.tree.map(lambda new, old: jnp.asarray(new, old.dtype).reshape(old.shape), after, state)
         reward = jnp.asarray(reward, jnp.float32).reshape(())
         return after, Timestep(jnp.asarray(obs, jnp.float32), reward, terminated.reshape(()), truncated)
-
-
-@contextmanager
-def _gymnax_promotion() -> Iterator[None]:
-    """gymnax mixes dtypes and ranks freely; strictness stops at its door."""
-    with jax.numpy_dtype_promotion("standard"), jax.numpy_rank_promotion("allow"):
-        yield
 
 
 def _action_space(space: Any) -> ActionSpace:

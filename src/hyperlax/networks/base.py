@@ -84,6 +84,11 @@ class AbstractNetworkHyperparams(AbstractHyperparams):
     def flops(in_size: int, sizes: Sizes) -> float:
         """Floating-point operations of one forward pass at `sizes`, for the planner."""
 
+    @staticmethod
+    @abstractmethod
+    def quick() -> dict[str, Any]:
+        """Spaces and values for trying out, under the names of the fields."""
+
     @abstractmethod
     def out(self) -> int:
         """Length of the output this sample uses; called on the host, on a single sample."""

@@ -64,6 +64,10 @@ class MLPHyperparams(AbstractNetworkHyperparams):
         width = sizes["width"]
         return 2.0 * width * (in_size + (sizes["depth"] - 1) * width) + 20.0 * width * sizes["depth"]
 
+    @staticmethod
+    def quick() -> dict[str, Any]:
+        return {"width": 16, "depth": 2}
+
     def out(self) -> int:
         return int(self.width)
 

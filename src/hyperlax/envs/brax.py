@@ -1,0 +1,89 @@
+"""Adapter for brax's environments."""
+
+from __future__ import annotations
+
+from typing import Any, ClassVar, final
+
+import equinox as eqx
+import jax
+import jax.numpy as jnp
+from jaxtyping import Array, Float, Int
+
+from hyperlax.envs.base import AbstractEnv, ActionSpace, Box, Timestep, standard_promotion
+from hyperlax.hyperparams import nearest
+
+EPISODE_LENGTH = 1000
+BACKENDS = ("positional", "generalized", "spring", "mjx")
+DEFAULT_BACKENDS = {
+    "ant": "positional",
+    "halfcheetah": "positional",
+    "hopper": "positional",
+    "humanoid": "positional",
+    "humanoidstandup": "positional",
+    "inverted_pendulum": "positional",
+    "inverted_double_pendulum": "positional",
+    "pusher": "positional",
+    "reacher": "positional",
+    "swimmer": "generalized",
+    "walker2d": "positional",
+}
+"""Environment → the physics it is simulated with unless another is asked for (the published ones)."""
+
+
+@final
+class BraxState(eqx.Module):
+    """A brax state and the time, in steps, since its episode began."""
+
+    state: Any
+    time: Int[Array, ""]
+
+
+@final
+class BraxEnv(AbstractEnv):
+    """A brax environment, actions in [-1, 1], cut after `EPISODE_LENGTH` steps by a time limit."""
+
+    costly_reset: ClassVar[bool] = True
+
+    obs_size: int = eqx.field(static=True)
+    action_space: ActionSpace
+    max_episode_steps: int = eqx.field(static=True)
+    backend: str = eqx.field(static=True)
+    _env: Any = eqx.field(static=True)
+
+    def __init__(self, name: str, backend: str | None = None):
+        if name not in DEFAULT_BACKENDS:
+            known = [f"brax.{n}" for n in DEFAULT_BACKENDS]
+            raise ValueError(
+                f'unknown environment "brax.{name}"{nearest(f"brax.{name}", known)}\n'
+                f"known: {', '.join(known)}; `hyperlax list` shows them"
+            )
+        self.backend = backend or DEFAULT_BACKENDS[name]
+        if self.backend not in BACKENDS:
+            raise ValueError(
+                f"brax simulates with {', '.join(BACKENDS)}; got {backend!r}{nearest(backend, BACKENDS)}"
+            )
+        import brax.envs
+
+        with standard_promotion():
+            self._env = brax.envs.get_environment(name, backend=self.backend)
+        self.obs_size = int(self._env.observation_size)
+        size = int(self._env.action_size)
+        self.action_space = Box((-1.0,) * size, (1.0,) * size)
+        self.max_episode_steps = EPISODE_LENGTH
+
+    def reset(self, *, key: Any) -> tuple[BraxState, Float[Array, " obs"]]:
+        with standard_promotion():
+            state = self._env.reset(key)
+        state = jax.tree.map(lambda x: jnp.asarray(x, jnp.result_type(x)), state)
+        return BraxState(state, jnp.zeros((), jnp.int32)), jnp.asarray(state.obs, jnp.float32)
+
+    def step(self, state: BraxState, action: Array, *, key: Any) -> tuple[BraxState, Timestep]:
+        before = state.state
+        with standard_promotion():
+            after = self._env.step(before, action)
+        after = jax.tree.map(lambda new, old: jnp.asarray(new, old.dtype).reshape(old.shape), after, before)
+        time = state.time + 1
+        terminated = after.done > 0
+        truncated = (time >= self.max_episode_steps) & ~terminated
+        seen = Timestep(jnp.asarray(after.obs, jnp.float32), after.reward, terminated, truncated)
+        return BraxState(after, time), seen
