@@ -1,4 +1,4 @@
-"""Measure a peer's PPO at the shapes of this project's throughput benchmark, in its own Python.
+"""Measure a peer at the shapes of this project's throughput benchmark, in its own Python.
 
 The peers are not dependencies and none of their code is here: give the path of a checkout and the Python
 of a virtual environment that can import its requirements. A peer that is not there is reported as
@@ -6,11 +6,15 @@ of a virtual environment that can import its requirements. A peer that is not th
 
     python benchmarks/peers.py --purejaxrl PATH --rejax PATH --peer-python PYTHON --env gymnax.cartpole
 
-Shapes: 64 environments × 128 steps per cycle, 4 epochs of 4 minibatches, actor and critic of 2 × 64 tanh
-units, one core. Every difference between a peer's defaults and these shapes is set from here, in the peer's
-favour where there is a choice: no evaluation inside the timed region, and an environment that returns an
-empty info dictionary. Observations and rewards are normalised only where that is the peer's own default
-(purejaxrl on continuous actions).
+Shapes, on one core: PPO with 64 environments × 128 steps per cycle, 4 epochs of 4 minibatches, actor and
+critic of 2 × 64 tanh units; DQN with 10 environments, 5 gradient steps on 100 transitions per step of them,
+50k of which are kept; SAC with 1 environment, 1 gradient step on 256 transitions per step, 10k kept; the
+networks of both 2 × 64, as in rejax (purejaxrl has no DQN or SAC at these shapes).
+
+Every difference between a peer's defaults and these shapes is set from here, in the peer's favour where there
+is a choice: no evaluation inside the timed region, and an environment that returns an empty info dictionary.
+Observations and rewards are normalised only where that is the peer's own default (purejaxrl on continuous
+actions).
 """
 
 from __future__ import annotations
@@ -31,7 +35,7 @@ from typing import Any
 PEERS = ("purejaxrl", "rejax")
 ENVIRONMENTS = {"gymnax.cartpole": "CartPole-v1", "gymnax.pendulum": "Pendulum-v1"}
 NUM_ENVS, NUM_STEPS, EPOCHS, MINIBATCHES, WIDTH = 64, 128, 4, 4, 64
-CYCLE = NUM_ENVS * NUM_STEPS
+CYCLES = {"ppo": NUM_ENVS * NUM_STEPS, "dqn": 10, "sac": 1}
 LEARNING_RATE = 1e-3
 LAST_CORE = max(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else 0
 TIME_LIMIT = 3600
@@ -62,6 +66,7 @@ def measure_peer(
     peer: str,
     path: str | None,
     python: str | None,
+    algorithm: str = "ppo",
     env: str = "gymnax.cartpole",
     lanes: int = 1,
     steps: int = 1_000_000,
@@ -69,11 +74,13 @@ def measure_peer(
     core: int | None = None,
 ) -> dict[str, Any]:
     """Train `peer` in a subprocess and return its measurement, or why there is none under "error"."""
-    label = {"peer": peer, "env": env, "lanes": lanes}
+    label = {"peer": peer, "algorithm": algorithm, "env": env, "lanes": lanes}
+    if peer == "purejaxrl" and algorithm != "ppo":
+        return {**label, "error": "not measured"}
     if not path or not Path(path).is_dir() or not python:
         return {**label, "error": "not installed"}
     command = [python, str(Path(__file__).resolve()), "--child", peer, f"--{peer}", path, "--env", env]
-    command += ["--lanes", str(lanes), "--steps", str(steps), "--runs", str(runs)]
+    command += ["--algorithm", algorithm, "--lanes", str(lanes), "--steps", str(steps), "--runs", str(runs)]
     return run_pinned(command, core, label)
 
 
@@ -177,31 +184,51 @@ def build_purejaxrl(path: str, env: str, steps: int) -> tuple[Any, Any]:
     return train, lambda out, keys: out["metrics"]["returned_episode_returns"][:, -5:].mean()
 
 
-def build_rejax(path: str, env: str, steps: int) -> tuple[Any, Any]:
+def build_rejax(path: str, algorithm: str, env: str, steps: int) -> tuple[Any, Any]:
     """The functions key → output and output → return reached, of rejax."""
     import jax
 
     sys.path.insert(0, str(Path(path) / "src"))
     made, params = plain_env(ENVIRONMENTS[env])
-    algorithm = vars(importlib.import_module("rejax"))["PPO"].create(
+    shapes = {
+        "ppo": {
+            "num_envs": NUM_ENVS,
+            "num_steps": NUM_STEPS,
+            "num_epochs": EPOCHS,
+            "num_minibatches": MINIBATCHES,
+            "max_grad_norm": 0.5,
+            "gae_lambda": 0.95,
+            "ent_coef": 0.01 if env == "gymnax.cartpole" else 0.0,
+            "agent_kwargs": {"activation": "tanh", "hidden_layer_sizes": (WIDTH, WIDTH)},
+        },
+        "dqn": {
+            "num_envs": 10,
+            "num_epochs": 5,
+            "batch_size": 100,
+            "buffer_size": 50_000,
+            "fill_buffer": 1000,
+        },
+        "sac": {
+            "num_envs": 1,
+            "num_epochs": 1,
+            "batch_size": 256,
+            "buffer_size": 10_000,
+            "fill_buffer": 1000,
+        },
+    }
+    algorithm_class = vars(importlib.import_module("rejax"))[algorithm.upper()]
+    peer = algorithm_class.create(
         env=made,
         env_params=params,
         total_timesteps=steps,
         eval_freq=steps,
         skip_initial_evaluation=True,
-        num_envs=NUM_ENVS,
-        num_steps=NUM_STEPS,
-        num_epochs=EPOCHS,
-        num_minibatches=MINIBATCHES,
         learning_rate=LEARNING_RATE,
-        max_grad_norm=0.5,
         gamma=0.99,
-        gae_lambda=0.95,
-        ent_coef=0.01 if env == "gymnax.cartpole" else 0.0,
-        agent_kwargs={"activation": "tanh", "hidden_layer_sizes": (WIDTH, WIDTH)},
+        **shapes[algorithm],
     )
-    evaluate = algorithm.eval_callback
-    quiet = algorithm.replace(eval_callback=lambda algorithm, state, key: ())
+    evaluate = peer.eval_callback
+    quiet = peer.replace(eval_callback=lambda algorithm, state, key: ())
 
     def reached(out: Any, keys: Any) -> Any:
         return jax.vmap(lambda state, key: evaluate(quiet, state, key)[1])(out[0], keys).mean()
@@ -241,11 +268,20 @@ def timed(train: Any, reached: Any, lanes: int, steps: int, runs: int) -> dict[s
 
 def child(arguments: argparse.Namespace) -> dict[str, Any]:
     """Measure one peer in this process."""
-    steps = max(arguments.steps // CYCLE, 1) * CYCLE
-    build = {"purejaxrl": build_purejaxrl, "rejax": build_rejax}[arguments.child]
-    train, reached = build(getattr(arguments, arguments.child), arguments.env, steps)
+    cycle = CYCLES[arguments.algorithm]
+    steps = max(arguments.steps // cycle, 1) * cycle
+    if arguments.child == "purejaxrl":
+        train, reached = build_purejaxrl(arguments.purejaxrl, arguments.env, steps)
+    else:
+        train, reached = build_rejax(arguments.rejax, arguments.algorithm, arguments.env, steps)
     result = timed(train, reached, arguments.lanes, steps, arguments.runs)
-    head = {"peer": arguments.child, "env": arguments.env, "lanes": arguments.lanes, "steps": steps}
+    head = {
+        "peer": arguments.child,
+        "algorithm": arguments.algorithm,
+        "env": arguments.env,
+        "lanes": arguments.lanes,
+        "steps": steps,
+    }
     return {**head, **result, **{name: importlib.metadata.version(name) for name in ("jax", "gymnax")}}
 
 
@@ -255,6 +291,7 @@ def main() -> None:
     for peer in PEERS:
         parser.add_argument(f"--{peer}", default=os.environ.get(peer.upper()), help=f"checkout of {peer}")
     parser.add_argument("--peer-python", default=os.environ.get("PEER_PYTHON"), help="Python of the peers")
+    parser.add_argument("--algorithm", default="ppo", choices=tuple(CYCLES))
     parser.add_argument("--env", default="gymnax.cartpole", choices=tuple(ENVIRONMENTS))
     parser.add_argument("--lanes", type=int, default=1)
     parser.add_argument("--steps", type=int, default=1_000_000, help="environment steps per lane")
@@ -267,7 +304,14 @@ def main() -> None:
         return
     for peer in PEERS:
         path = getattr(arguments, peer)
-        shape = (arguments.env, arguments.lanes, arguments.steps, arguments.runs, arguments.core)
+        shape = (
+            arguments.algorithm,
+            arguments.env,
+            arguments.lanes,
+            arguments.steps,
+            arguments.runs,
+            arguments.core,
+        )
         print(json.dumps(measure_peer(peer, path, arguments.peer_python, *shape)))
 
 

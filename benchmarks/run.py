@@ -95,8 +95,8 @@ def memory() -> list[dict[str, Any]]:
 
 
 def throughput(arguments: argparse.Namespace) -> None:
-    """`ppo_throughput.py` with the peers that were given."""
-    command = [sys.executable, str(Path(__file__).with_name("ppo_throughput.py"))]
+    """`throughput.py` with the peers that were given."""
+    command = [sys.executable, str(Path(__file__).with_name("throughput.py"))]
     for flag in ("purejaxrl", "rejax", "peer_python"):
         if value := getattr(arguments, flag):
             command += [f"--{flag.replace('_', '-')}", value]

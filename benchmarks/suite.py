@@ -19,14 +19,14 @@ BENCHMARKED = "benchmarked.01_static_qmc_sampling_S64.ppo_mlp"
 
 def cores(devices: str) -> dict[str, Any]:
     """Env steps per second of eight equal lanes on so many devices."""
-    from ours_ppo import train
+    from ours import train
 
     jax.config.update("jax_num_cpu_devices", int(devices))
-    train("gymnax.cartpole", 8, 300_000)
+    train("ppo", "gymnax.cartpole", 8, 300_000)
     rates = []
     for _ in range(3):
         began = time.perf_counter()
-        results = train("gymnax.cartpole", 8, 300_000)
+        results = train("ppo", "gymnax.cartpole", 8, 300_000)
         rates.append(int(results.lanes["env_steps"].sum()) / (time.perf_counter() - began))
     return {"devices": int(devices), "env_steps_per_second": float(np.median(rates)), "runs": rates}
 

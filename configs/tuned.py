@@ -46,7 +46,45 @@ BEST = {
 }
 """Sample 9 of the search, rounded: first by final return on pendulum and acrobot, at 500 on cartpole."""
 
+SEARCH_DQN = {
+    "critic.width": 64,
+    "critic.depth": 2,
+    "critic.layer_norm": Choice(False, True),
+    "critic.activation": "relu",
+    "critic_lr": LogUniform(3e-4, 3e-3),
+    "gamma": Choice(0.98, 0.99),
+    "tau": LogUniform(3e-3, 3e-2),
+    "num_envs": Choice(8, 16),
+    "rollout_length": Choice(1, 4),
+    "update_to_data": Choice(0.125, 0.25, 0.5),
+    "batch_size": Choice(64, 128, 256),
+    "buffer_size": Choice(30_000, 100_000),
+    "epsilon_decay": Choice(0.2, 0.4),
+    "decay_learning_rates": Choice(True, False),
+    "huber_loss_parameter": 1.0,
+}
+
+SEARCH_SAC = {
+    **{
+        f"{network}.{name}": value
+        for network in ("actor", "critic")
+        for name, value in {"width": 64, "depth": 2, "layer_norm": False, "activation": "relu"}.items()
+    },
+    "actor_lr": LogUniform(3e-4, 3e-3),
+    "q_lr": LogUniform(5e-4, 5e-3),
+    "alpha_lr": LogUniform(3e-4, 3e-3),
+    "gamma": Choice(0.98, 0.99),
+    "tau": LogUniform(5e-3, 3e-2),
+    "target_entropy_scale": Choice(0.2, 0.4, 0.7, 1.0),
+    "num_envs": Choice(4, 8),
+    "rollout_length": 1,
+    "update_to_data": Choice(0.25, 0.5),
+    "batch_size": Choice(64, 128),
+}
+
 RECIPES = {
+    "search_dqn_mlp": Recipe("dqn", "mlp", SEARCH_DQN, only=True),
+    "search_sac_mlp": Recipe("sac", "mlp", SEARCH_SAC, only=True),
     "search_ppo_mlp": Recipe("ppo", "mlp", SEARCH, only=True),
     "cartpole_ppo_mlp": Recipe("ppo", "mlp", BEST, {"total_timesteps": 300_000}, only=True),
     "acrobot_ppo_mlp": Recipe("ppo", "mlp", BEST, {"total_timesteps": 500_000}, only=True),

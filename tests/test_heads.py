@@ -176,8 +176,7 @@ def test_the_heads_have_a_row_per_output_with_the_published_scale():
     body = network()
     for space, outputs in ((Discrete(4), [4]), (Box((-1.0, 0.0), (1.0, 5.0)), [2, 2])):
         head = PolicyHead(space, body, key=jr.key(2))
-        assert [layer.weight.shape for layer in head.layers] == [(n, 6) for n in outputs]
-        for layer in head.layers:
-            rows = np.asarray(layer.weight)
+        assert head.layer.weight.shape == (sum(outputs), 6)
+        for rows in np.split(np.asarray(head.layer.weight), np.cumsum(outputs)[:-1]):
             np.testing.assert_allclose(rows @ rows.T, 1e-4 * np.eye(len(rows)), atol=1e-7)
     assert np.linalg.norm(Critic(body, key=jr.key(3)).head.weight) == pytest.approx(1, rel=1e-5)

@@ -125,6 +125,11 @@ class AbstractTwinCritic(eqx.Module):
         """
 
 
+def _smaller(a: Array, b: Array) -> Array:
+    """The minimum; its gradient, unlike that of `jnp.minimum`, divides nothing."""
+    return jnp.where(a < b, a, b)
+
+
 @final
 class TwinStateActionCritic(AbstractTwinCritic):
     """For real action vectors, which the networks see beside the observation."""
@@ -140,7 +145,7 @@ class TwinStateActionCritic(AbstractTwinCritic):
         self, obs: Float[Array, " obs"], policy: TanhNormal, noise: Float[Array, " act"]
     ) -> tuple[Float[Array, ""], Float[Array, ""]]:
         raw = policy.loc + policy.std * noise
-        return jnp.min(self(obs, policy.action(raw))), policy.log_prob(raw)
+        return _smaller(*self(obs, policy.action(raw))), policy.log_prob(raw)
 
 
 @final
@@ -158,7 +163,7 @@ class TwinActionValues(AbstractTwinCritic):
         self, obs: Float[Array, " obs"], policy: Categorical, noise: Float[Array, " act"]
     ) -> tuple[Float[Array, ""], Float[Array, ""]]:
         probs = jnp.exp(policy.log_probs)
-        smaller = jnp.minimum(self.first(obs), self.second(obs))
+        smaller = _smaller(self.first(obs), self.second(obs))
         return jnp.sum(probs * smaller), jnp.sum(probs * policy.log_probs)
 
 

@@ -121,23 +121,24 @@ class TanhNormal(AbstractPolicy):
 
 @final
 class PolicyHead(eqx.Module):
-    """Features → distribution over the actions of a space."""
+    """Features → distribution over the actions of a space; location and spread come from one product."""
 
     action_space: ActionSpace
-    layers: tuple[Linear, ...]
+    layer: Linear
 
     def __init__(self, space: ActionSpace, body: AbstractNetwork, *, key: Any):
         self.action_space = space
         outputs = (space.n,) if isinstance(space, Discrete) else space.shape * 2
-        self.layers = tuple(
+        layers = [
             Linear(body.out_size, n, body.out_cap, n, 0.01, body.batch_last, key=k)
             for n, k in zip(outputs, jr.split(key, len(outputs)), strict=True)
-        )
+        ]
+        self.layer = jax.tree.map(lambda *parts: jnp.concatenate(parts), *layers)
 
     def __call__(self, features: Float[Array, " in"]) -> Categorical | TanhNormal:
         if isinstance(self.action_space, Discrete):
-            return Categorical(self.layers[0](features))
-        loc, spread = (layer(features) for layer in self.layers)
+            return Categorical(self.layer(features))
+        loc, spread = jnp.split(self.layer(features), 2)
         low, high = jnp.asarray(self.action_space.low), jnp.asarray(self.action_space.high)
         return TanhNormal(loc, jax.nn.softplus(spread) + MIN_STD, low, high)
 

@@ -14,7 +14,8 @@ import numpy as np
 from jaxtyping import Array, Float, Int
 
 from hyperlax.hyperparams import Count, Flag, hp
-from hyperlax.networks.base import AbstractNetwork, AbstractNetworkHyperparams, Linear, Sizes
+from hyperlax.networks.base import AbstractNetwork, AbstractNetworkHyperparams, Linear, Sizes, column
+from hyperlax.networks.layout import batch_last
 from hyperlax.spaces import Choice, Integers
 
 ACTIVATIONS = {
@@ -84,16 +85,19 @@ class LayerNorm(eqx.Module):
         self.bias = jnp.zeros(cap)
 
     def __call__(
-        self, x: Float[Array, " width"], size: Int[Array, ""], train_scale: Flag
-    ) -> Float[Array, " width"]:
+        self, x: Float[Array, " width *batch"], size: Int[Array, ""], train_scale: Flag
+    ) -> Float[Array, " width *batch"]:
         """`x` must be zero beyond `size`; so is the result, because scale and bias are."""
-        used = jnp.arange(x.shape[0]) < size
+        used = column(jnp.arange(x.shape[0]) < size, x)
         n = size.astype(x.dtype)
-        mean = jnp.sum(jnp.where(used, x, 0)) / n  # masked for the gradient: x is zero there
+        mean = (
+            jnp.sum(jnp.where(used, x, 0), 0, keepdims=True) / n
+        )  # masked for the gradient: x is zero there
         centred = jnp.where(used, x - mean, 0)
-        variance = jnp.sum(centred**2) / n
-        scale = jnp.where(train_scale, self.scale, jax.lax.stop_gradient(self.scale))
-        return centred * jax.lax.rsqrt(variance + LAYER_NORM_EPS) * scale + jnp.where(used, self.bias, 0)
+        variance = jnp.sum(centred**2, 0, keepdims=True) / n
+        scale = column(jnp.where(train_scale, self.scale, jax.lax.stop_gradient(self.scale)), x)
+        bias = jnp.where(used, column(self.bias, x), 0)
+        return centred * jax.lax.rsqrt(variance + LAYER_NORM_EPS) * scale + bias
 
 
 @final
@@ -136,13 +140,17 @@ class MLP(AbstractNetwork):
         return self.hp.width
 
     def __call__(self, x: Float[Array, " in"]) -> Float[Array, " out"]:
+        return _mlp(self, x) if self.batch_last else self.apply(x)
+
+    def apply(self, x: Float[Array, " in *batch"]) -> Float[Array, " out *batch"]:
+        """The same for one vector, or for a batch along the last axis."""
         hidden = self._layer(0, x)
         for i in range(1, len(self.layers)):
             hidden = jnp.where(i < self.hp.depth, self._layer(i, hidden), hidden)
         return hidden
 
-    def _layer(self, i: int, x: Float[Array, " in"]) -> Float[Array, " out"]:
-        x = self.layers[i](x)
+    def _layer(self, i: int, x: Float[Array, " in *batch"]) -> Float[Array, " out *batch"]:
+        x = self.layers[i].apply(x)
         if self.norms:
             operands = (x, self.norms[i], self.hp.width, self.hp.layer_norm_scale)
             if self.normalisations == {True}:
@@ -152,6 +160,9 @@ class MLP(AbstractNetwork):
         if len(self.activations) == 1:
             return ACTIVATIONS[self.activations[0]](x)
         return _activate(self.activations, self.hp.activation, x)
+
+
+_mlp = batch_last(MLP.apply, "hyperlax_mlp")
 
 
 def _normalise(x: Any, norm: LayerNorm, size: Any, train_scale: Any) -> Any:
@@ -196,7 +207,9 @@ def _no_gradient(x: Any) -> np.ndarray:
 
 
 @partial(jax.custom_vjp, nondiff_argnums=(0,))
-def _activate(names: tuple[str, ...], index: Int[Array, ""], x: Float[Array, " n"]) -> Float[Array, " n"]:
+def _activate(
+    names: tuple[str, ...], index: Int[Array, ""], x: Float[Array, " n *batch"]
+) -> Float[Array, " n *batch"]:
     """The activation with `index` in `ACTIVATIONS`, one of `names`; computes only that one for a single lane.
 
     The custom gradient keeps `x` alone: differentiating the switch would keep what every branch needs.

@@ -1,11 +1,11 @@
-"""Side-by-side PPO throughput: this package against purejaxrl and rejax, alternating, on one core.
+"""Side-by-side throughput: this package against purejaxrl and rejax, alternating, on one core.
 
-    python benchmarks/ppo_throughput.py --purejaxrl PATH --rejax PATH --peer-python PYTHON \\
-        --out benchmarks/out/ppo_throughput.json
+    python benchmarks/throughput.py --purejaxrl PATH --rejax PATH --peer-python PYTHON \\
+        --out benchmarks/out/throughput.json
 
 Every measurement is a fresh process pinned to one core: compile, then timed whole trainings. The contenders
 take turns (ours, peer, peer, ours, peer, peer, …) so that a busy machine slows all of them alike. Shapes and
-fairness rules are in `peers.py`; ours is `ours_ppo.py`, which prints the same JSON object.
+fairness rules are in `peers.py`; ours is `ours.py`, which prints the same JSON object.
 """
 
 from __future__ import annotations
@@ -21,18 +21,26 @@ import sys
 from pathlib import Path
 from typing import Any
 
-from peers import ENVIRONMENTS, LAST_CORE, PEERS, measure_peer, run_pinned
+from peers import LAST_CORE, PEERS, measure_peer, run_pinned
 
 OURS = "hyperlax"
+CASES = {
+    "ppo": (("gymnax.cartpole", "gymnax.pendulum"), 1_000_000),
+    "dqn": (("gymnax.cartpole",), 100_000),
+    "sac": (("gymnax.pendulum",), 30_000),
+}
+"""Algorithm → environments, and environment steps per lane."""
 
 
-def measure_ours(env: str, lanes: int, steps: int, runs: int, core: int | None) -> dict[str, Any]:
+def measure_ours(
+    algorithm: str, env: str, lanes: int, steps: int, runs: int, core: int | None
+) -> dict[str, Any]:
     """This package's measurement in a pinned subprocess."""
-    label = {"peer": OURS, "env": env, "lanes": lanes}
-    script = Path(__file__).resolve().with_name("ours_ppo.py")
+    label = {"peer": OURS, "algorithm": algorithm, "env": env, "lanes": lanes}
+    script = Path(__file__).resolve().with_name("ours.py")
     if not script.exists():
         return {**label, "error": "not available"}
-    command = [sys.executable, str(script), "--env", env, "--lanes", str(lanes)]
+    command = [sys.executable, str(script), "--algorithm", algorithm, "--env", env, "--lanes", str(lanes)]
     return run_pinned([*command, "--steps", str(steps), "--runs", str(runs)], core, label)
 
 
@@ -93,12 +101,12 @@ def versions() -> dict[str, str]:
 def table(comparisons: list[dict[str, Any]]) -> str:
     """The results as a Markdown table."""
     lines = [
-        "| environment | lanes | who | trace + compile | env steps/s, best | median | return | ratio |",
-        "|---|---|---|---|---|---|---|---|",
+        "| algorithm | environment | lanes | who | trace + compile | env steps/s | median | return | ratio |",
+        "|---|---|---|---|---|---|---|---|---|",
     ]
     for comparison in comparisons:
         for name, found in comparison["results"].items():
-            start = f"| {comparison['env']} | {comparison['lanes']} | {name} |"
+            start = f"| {comparison['algorithm']} | {comparison['env']} | {comparison['lanes']} | {name} |"
             if "env_steps_per_second" not in found:
                 lines.append(f"{start} {found['error']} | | | | |")
                 continue
@@ -111,24 +119,35 @@ def table(comparisons: list[dict[str, Any]]) -> str:
     return "\n".join(lines)
 
 
-def compare(arguments: argparse.Namespace, env: str, lanes: int) -> dict[str, Any]:
+def compare(arguments: argparse.Namespace, algorithm: str, env: str, lanes: int) -> dict[str, Any]:
     """All contenders on one environment and lane count, taking turns."""
-    steps = arguments.steps if lanes == 1 else arguments.wide_steps
+    steps = arguments.steps or CASES[algorithm][1]
     rounds: dict[str, list[dict[str, Any]]] = {name: [] for name in (OURS, *PEERS)}
     for turn in range(arguments.rounds):
         for name, found in rounds.items():
-            if found and found[0].get("error") in ("not installed", "not available"):
+            if found and found[0].get("error") in ("not installed", "not available", "not measured"):
                 continue
-            shape = (env, lanes, steps, arguments.runs, arguments.core)
+            shape = (algorithm, env, lanes, steps, arguments.runs, arguments.core)
             if name == OURS:
                 result = measure_ours(*shape)
             else:
                 result = measure_peer(name, getattr(arguments, name), arguments.peer_python, *shape)
             found.append(result)
             speed = result.get("env_steps_per_second", {}).get("best", result.get("error"))
-            print(f"round {turn + 1}: {env}, {lanes} lanes, {name}: {speed}", file=sys.stderr, flush=True)
+            print(
+                f"round {turn + 1}: {algorithm}, {env}, {lanes} lanes, {name}: {speed}",
+                file=sys.stderr,
+                flush=True,
+            )
     results = {name: merge(found) for name, found in rounds.items()}
-    return {"env": env, "lanes": lanes, "steps": steps, "results": results, "ratio": ratio(results)}
+    return {
+        "algorithm": algorithm,
+        "env": env,
+        "lanes": lanes,
+        "steps": steps,
+        "results": results,
+        "ratio": ratio(results),
+    }
 
 
 def main() -> None:
@@ -137,16 +156,20 @@ def main() -> None:
     for peer in PEERS:
         parser.add_argument(f"--{peer}", default=os.environ.get(peer.upper()), help=f"checkout of {peer}")
     parser.add_argument("--peer-python", default=os.environ.get("PEER_PYTHON"), help="Python of the peers")
-    parser.add_argument("--envs", nargs="+", default=list(ENVIRONMENTS), choices=tuple(ENVIRONMENTS))
+    parser.add_argument("--algorithms", nargs="+", default=list(CASES), choices=tuple(CASES))
     parser.add_argument("--lanes", nargs="+", type=int, default=[1, 8])
-    parser.add_argument("--steps", type=int, default=1_000_000, help="environment steps of a lone lane")
-    parser.add_argument("--wide-steps", type=int, default=1_000_000, help="steps per lane where lanes > 1")
+    parser.add_argument("--steps", type=int, help="environment steps per lane")
     parser.add_argument("--runs", type=int, default=1, help="timed runs per process, after compilation")
     parser.add_argument("--rounds", type=int, default=3, help="how often the contenders take turns")
     parser.add_argument("--core", type=int, default=LAST_CORE, help="the core to run on")
     parser.add_argument("--out", type=Path, help="JSON file to write")
     arguments = parser.parse_args()
-    comparisons = [compare(arguments, env, lanes) for env in arguments.envs for lanes in arguments.lanes]
+    comparisons = [
+        compare(arguments, algorithm, env, lanes)
+        for algorithm in arguments.algorithms
+        for env in CASES[algorithm][0]
+        for lanes in arguments.lanes
+    ]
     report = {
         "date": datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
         "machine": machine(),

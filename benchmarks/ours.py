@@ -1,0 +1,116 @@
+"""This package's side of `throughput.py`: whole trainings through `hyperlax.sweep`, compiled beforehand.
+
+    python benchmarks/ours.py --algorithm ppo --env gymnax.cartpole --lanes 1 --steps 1000000
+
+What is timed is what a user waits for once programs are compiled: planning, the host loop, every training
+step and the recording of metrics; no evaluation, like the peers.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import statistics
+import time
+
+import jax
+
+import hyperlax
+
+
+def _networks(activation: str, *names: str) -> dict[str, object]:
+    net = {"width": 64, "depth": 2, "layer_norm": False, "activation": activation}
+    return {f"{name}.{k}": v for name in names for k, v in net.items()}
+
+
+SHAPES: dict[str, dict[str, object]] = {
+    "ppo": {
+        "num_envs": 64,
+        "rollout_length": 128,
+        "epochs": 4,
+        "num_minibatches": 4,
+        "actor_lr": 1e-3,
+        "critic_lr": 1e-3,
+        **_networks("tanh", "actor", "critic"),
+    },
+    "dqn": {
+        "num_envs": 10,
+        "rollout_length": 1,
+        "epochs": 5,
+        "batch_size": 100,
+        "buffer_size": 50_000,
+        "warmup_rollout_length": 100,
+        "critic_lr": 1e-3,
+        "epsilon_decay": 0.1,
+        "decay_learning_rates": False,
+        **_networks("silu", "critic"),
+    },
+    "sac": {
+        "num_envs": 1,
+        "rollout_length": 1,
+        "epochs": 1,
+        "batch_size": 256,
+        "buffer_size": 10_000,
+        "warmup_rollout_length": 1000,
+        "tau": 0.005,
+        "target_entropy_scale": 1.0,
+        "init_alpha": 1.0,
+        **_networks("relu", "actor", "critic"),
+    },
+}
+"""The shapes of `peers.py`."""
+
+
+def train(algorithm: str, env: str, lanes: int, steps: int, evaluations: int = 0) -> hyperlax.Results:
+    """`lanes` seeds of one sample, `steps` each."""
+    shapes = {"normalize_observations": False, **SHAPES[algorithm]}
+    if algorithm != "ppo":
+        shapes["update_to_data"] = 0.0
+    return hyperlax.sweep(
+        f"{algorithm}_mlp", env, set=shapes, seeds=lanes, total_timesteps=steps, evaluations=evaluations
+    )
+
+
+def reached(algorithm: str, env: str, lanes: int, steps: int) -> float:
+    """Mean return of the training episodes in the last tenth of a run, outside the timing."""
+    curves = train(algorithm, env, lanes, steps, evaluations=10).curves
+    last = curves.filter((curves["metric"] == "train/return") & (curves["env_steps"] >= steps))
+    return float(last["value"].to_numpy().mean())
+
+
+def measure(algorithm: str, env: str, lanes: int, steps: int, runs: int) -> dict[str, object]:
+    """Compiles, then times `runs` whole trainings."""
+    first = train(algorithm, env, lanes, steps)
+    compile_seconds = first.manifest["timings"]["compile_seconds"]
+    rates = []
+    for _ in range(runs):
+        began = time.perf_counter()
+        results = train(algorithm, env, lanes, steps)
+        taken = int(results.lanes["env_steps"].sum())
+        rates.append(taken / (time.perf_counter() - began))
+    return {
+        "peer": "hyperlax",
+        "algorithm": algorithm,
+        "env": env,
+        "lanes": lanes,
+        "steps": steps,
+        "trace_compile_seconds": compile_seconds,
+        "env_steps_per_second": {"best": max(rates), "median": statistics.median(rates), "runs": rates},
+        "return_reached": reached(algorithm, env, lanes, steps),
+        "jax": jax.__version__,
+    }
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--algorithm", default="ppo", choices=tuple(SHAPES))
+    parser.add_argument("--env", default="gymnax.cartpole")
+    parser.add_argument("--lanes", type=int, default=1)
+    parser.add_argument("--steps", type=int, default=1_000_000)
+    parser.add_argument("--runs", type=int, default=1)
+    arguments = parser.parse_args()
+    print(json.dumps(measure(**vars(arguments))))
+
+
+if __name__ == "__main__":
+    main()
