@@ -255,7 +255,7 @@ def test_environments_that_cannot_be_used_say_why(name, message):
 
 
 def test_an_environment_of_ones_own_is_named_by_its_import_path():
-    env = envs.load("hyperlax.envs.gymnax:GymnaxEnv", name="cartpole")
+    env = envs.load("hyperlax.envs.gymnax:GymnaxEnv[name=cartpole]")
     assert isinstance(env, GymnaxEnv)
     assert env.gymnax_id == "CartPole-v1"
 

@@ -18,7 +18,21 @@ from hyperlax.networks import NETWORKS
 from hyperlax.recipes import Recipe
 from hyperlax.rollout import evaluate
 
-CYCLES = {"ppo": 120}
+CYCLES = {"ppo": 120, "dqn": 400, "sac": 400}
+SMALL = {f"{net}.{k}": v for net in ("actor", "critic") for k, v in {"width": 16, "depth": 1}.items()}
+OFF_POLICY = {
+    "num_envs": 8,
+    "rollout_length": 4,
+    "warmup_rollout_length": 20,
+    "update_to_data": 0.0,
+    "epochs": 4,
+    "batch_size": 64,
+    "buffer_size": 4000,
+    "gamma": 0.5,
+    "tau": 0.1,
+    "max_grad_norm": 10.0,
+    "normalize_observations": False,
+}
 SETTINGS = {
     "ppo": {
         "num_envs": 32,
@@ -33,11 +47,23 @@ SETTINGS = {
         "max_grad_norm": 10.0,
         "clip_eps": 0.3,
         "normalize_observations": False,
-        "actor.width": 16,
-        "actor.depth": 1,
-        "critic.width": 16,
-        "critic.depth": 1,
-    }
+        **SMALL,
+    },
+    "dqn": {
+        **OFF_POLICY,
+        "critic_lr": 5e-3,
+        "epsilon_decay": 0.5,
+        **{k: v for k, v in SMALL.items() if k.startswith("critic")},
+    },
+    "sac": {
+        **OFF_POLICY,
+        "q_lr": 5e-3,
+        "actor_lr": 5e-3,
+        "alpha_lr": 5e-3,
+        "init_alpha": 0.05,
+        "autotune": False,
+        **SMALL,
+    },
 }
 PAIRS = [pytest.param(a, n, id=f"{a}_{n}") for a in AGENTS for n in NETWORKS]
 
@@ -60,7 +86,12 @@ def trained(algorithm: str, network: str, probe: type):
 
 
 def value(agent, obs: float) -> float:
-    return float(agent.critic(agent.features(jnp.asarray([obs]))))
+    """What the agent expects from acting as well as it can."""
+    seen = jnp.asarray([obs])
+    if hasattr(agent, "critics"):
+        policy = agent.actor(seen)
+        return float(agent.critics(seen, policy.action(policy.mode())).min())
+    return float(jnp.max(agent.critic(seen)))
 
 
 @pytest.mark.parametrize(("algorithm", "network"), PAIRS)

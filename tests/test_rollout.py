@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 from functools import partial
+from typing import ClassVar
 
 import jax
 import jax.numpy as jnp
@@ -224,3 +225,24 @@ def test_nothing_is_computed_when_no_lane_wants_it():
     run = jax.jit(jax.vmap(lambda w: evaluate(AGENT, Endless(), EPISODES, w, key=KEY), axis_name=LANES))
     _, lengths = run(jnp.zeros(2, bool))
     assert not lengths.any()
+
+
+class CostlyWalk(Walk):
+    """The same, as if its resets were worth computing one by one."""
+
+    costly_reset: ClassVar[bool] = True
+
+
+@pytest.mark.parametrize("size", [3, 9])
+def test_resetting_only_what_ended_is_resetting_it(size):
+    """Fewer environments than are reset at once, and more."""
+
+    @partial(jax.jit, static_argnums=0)
+    def rolled(env, key):
+        outside = Envs(env, 1, size, key=key)
+        return collect(AGENT, env, outside, jnp.int32(size), jnp.int32(12), 12, jnp.bool_(False), key=key)
+
+    plain, costly = (rolled(env, KEY) for env in (ENV, CostlyWalk()))
+    assert float(plain[3].episodes) > 2 * size
+    for a, b in zip(jax.tree.leaves(plain), jax.tree.leaves(costly), strict=True):
+        np.testing.assert_array_equal(a, b)

@@ -194,16 +194,14 @@ def plot_benchmark(
 @app.command(name="list")
 def list_names() -> int:
     """Recipes and environments that can be named."""
-    from hyperlax import recipes
-    from hyperlax.envs import FRAMEWORKS
-    from hyperlax.envs.gymnax import SHORT_NAMES
+    from hyperlax import envs, recipes
 
     print("recipes")
     for name in recipes.names():
         print(f"  {name}")
-    print(f"environments ({', '.join(FRAMEWORKS)}; every gymnax id works as well)")
-    for name in sorted(SHORT_NAMES):
-        print(f"  gymnax.{name}")
+    print("environments (every gymnax id works as well; brax also with --set env.backend=...)")
+    for name in envs.names():
+        print(f"  {name}")
     return 0
 
 

@@ -23,7 +23,7 @@ REFERENCE_SCORES: dict[str, tuple[float, float]] = {
     "gymnax.mountain_car_continuous": (-33.0, 93.0),
     "gymnax.reacher": (17.0, 70.0),
     "gymnax.swimmer": (86.0, 350.0),
-    "brax.inverted_double_pendulum": (43.0, 9000.0),
+    "brax.inverted_double_pendulum": (492.0, 9000.0),
 }
 """Return of a uniformly random policy and the score at which the task counts as solved, per environment."""
 
@@ -37,6 +37,7 @@ __all__ = [
     "Timestep",
     "describe",
     "load",
+    "names",
     "with_options",
 ]
 
@@ -61,6 +62,14 @@ def load(full_name: str) -> AbstractEnv:
         raise ValueError(f"{name} does not take {', '.join(options)}: {error}") from error
 
 
+def names() -> list[str]:
+    """The short names of all frameworks."""
+    from hyperlax.envs.brax import DEFAULT_BACKENDS
+    from hyperlax.envs.gymnax import SHORT_NAMES
+
+    return [*(f"gymnax.{n}" for n in SHORT_NAMES), *(f"brax.{n}" for n in DEFAULT_BACKENDS)]
+
+
 def _load(name: str, options: dict[str, Any]) -> AbstractEnv:
     if ":" in name:
         module, _, attribute = name.partition(":")
@@ -71,9 +80,10 @@ def _load(name: str, options: dict[str, Any]) -> AbstractEnv:
         return found(**options)
     framework, dot, rest = name.partition(".")
     if not dot or framework not in FRAMEWORKS:
-        known = [f"{f}.{rest or framework}" for f in FRAMEWORKS] + [*REFERENCE_SCORES]
+        known = [*names(), *(f"{f}.{rest}" for f in FRAMEWORKS)]
+        near = next((n for n in known if n.endswith(f".{framework}")), name)
         raise ValueError(
-            f'unknown environment "{name}"{nearest(name, known)}\n'
+            f'unknown environment "{name}"{nearest(near, known)}\n'
             f"environments are named <framework>.<name> (frameworks: {', '.join(FRAMEWORKS)}); "
             "`hyperlax list` shows them"
         )

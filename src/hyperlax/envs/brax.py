@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager, redirect_stdout
+from io import StringIO
 from typing import Any, ClassVar, final
 
 import equinox as eqx
@@ -62,24 +66,24 @@ class BraxEnv(AbstractEnv):
             raise ValueError(
                 f"brax simulates with {', '.join(BACKENDS)}; got {backend!r}{nearest(backend, BACKENDS)}"
             )
-        import brax.envs
+        with quietly():
+            import brax.envs
 
-        with standard_promotion():
             self._env = brax.envs.get_environment(name, backend=self.backend)
-        self.obs_size = int(self._env.observation_size)
-        size = int(self._env.action_size)
+            self.obs_size = int(self._env.observation_size)
+            size = int(self._env.action_size)
         self.action_space = Box((-1.0,) * size, (1.0,) * size)
         self.max_episode_steps = EPISODE_LENGTH
 
     def reset(self, *, key: Any) -> tuple[BraxState, Float[Array, " obs"]]:
-        with standard_promotion():
+        with quietly():
             state = self._env.reset(key)
         state = jax.tree.map(lambda x: jnp.asarray(x, jnp.result_type(x)), state)
         return BraxState(state, jnp.zeros((), jnp.int32)), jnp.asarray(state.obs, jnp.float32)
 
     def step(self, state: BraxState, action: Array, *, key: Any) -> tuple[BraxState, Timestep]:
         before = state.state
-        with standard_promotion():
+        with quietly():
             after = self._env.step(before, action)
         after = jax.tree.map(lambda new, old: jnp.asarray(new, old.dtype).reshape(old.shape), after, before)
         time = state.time + 1
@@ -87,3 +91,11 @@ class BraxEnv(AbstractEnv):
         truncated = (time >= self.max_episode_steps) & ~terminated
         seen = Timestep(jnp.asarray(after.obs, jnp.float32), after.reward, terminated, truncated)
         return BraxState(after, time), seen
+
+
+@contextmanager
+def quietly() -> Iterator[None]:
+    """Without what brax prints and warns about: optional packages it lacks, and that it is not maintained."""
+    with redirect_stdout(StringIO()), warnings.catch_warnings(), standard_promotion():
+        warnings.simplefilter("ignore")
+        yield

@@ -1,0 +1,101 @@
+"""brax through the adapter: sizes, trajectories, time limits, physics by name."""
+
+from __future__ import annotations
+
+import jax
+import jax.numpy as jnp
+import jax.random as jr
+import numpy as np
+import pytest
+from lanes import LOW_EFFORT
+
+from hyperlax import envs
+from hyperlax.envs.brax import DEFAULT_BACKENDS, quietly
+
+SIZES = {
+    "ant": (27, 8),
+    "halfcheetah": (17, 6),
+    "hopper": (11, 3),
+    "humanoid": (244, 17),
+    "humanoidstandup": (244, 17),
+    "inverted_double_pendulum": (8, 1),
+    "inverted_pendulum": (4, 1),
+    "pusher": (23, 7),
+    "reacher": (11, 2),
+    "swimmer": (8, 2),
+    "walker2d": (17, 6),
+}
+"""Lengths of observations and actions, as published."""
+
+
+@pytest.mark.parametrize("name", DEFAULT_BACKENDS)
+def test_every_environment_has_its_published_sizes(name):
+    env = envs.load(f"brax.{name}")
+    obs, actions = SIZES[name]
+    assert (env.obs_size, env.action_space.shape) == (obs, (actions,))
+    assert (set(env.action_space.low), set(env.action_space.high)) == ({-1.0}, {1.0})
+    assert env.max_episode_steps == 1000
+    assert env.backend == ("generalized" if name == "swimmer" else "positional")
+
+
+def stepped(env, actions):
+    """Timesteps of taking `actions` one after the other, from a reset and from just before the time limit."""
+
+    def run(key, actions):
+        def step(state, action):
+            return env.step(state, action, key=key)
+
+        state, obs = env.reset(key=key)
+        late = type(state)(state.state, jnp.int32(998))
+        return obs, jax.lax.scan(step, state, actions)[1], jax.lax.scan(step, late, actions)[1]
+
+    return jax.jit(run, compiler_options=LOW_EFFORT)(jr.key(0), actions)
+
+
+def test_the_adapter_takes_braxs_own_steps_and_adds_the_time_limit():
+    env = envs.load("brax.inverted_pendulum")
+    actions = jr.uniform(jr.key(1), (4, 1), minval=-1, maxval=1)
+    obs, seen, late = stepped(env, actions)
+    inner = env._env
+
+    def theirs(key, actions):
+        def step(state, action):
+            after = inner.step(state, action)
+            return after, (after.obs, after.reward, after.done)
+
+        state = inner.reset(key)
+        return state.obs, jax.lax.scan(step, state, actions)[1]
+
+    with quietly():
+        first, (observed, rewards, done) = jax.jit(theirs, compiler_options=LOW_EFFORT)(jr.key(0), actions)
+    np.testing.assert_allclose(obs, first, atol=1e-6)
+    np.testing.assert_allclose(seen.obs, observed, atol=1e-5)
+    np.testing.assert_allclose(seen.reward, rewards, atol=1e-5)
+    np.testing.assert_array_equal(seen.terminated, np.asarray(done) > 0)
+    assert not seen.truncated.any()
+    np.testing.assert_allclose(late.obs, seen.obs, atol=1e-6)
+    assert late.truncated.tolist() == [False, True, True, True]
+    assert not late.terminated.any(), "a time limit is no failure"
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("backend", ["generalized", "spring", "mjx"])
+def test_other_physics_can_be_asked_for(backend):
+    env = envs.load(f"brax.inverted_pendulum[backend={backend}]")
+    assert env.backend == backend
+    _, seen, _ = stepped(env, jnp.zeros((2, 1)))
+    assert jnp.isfinite(seen.obs).all()
+
+
+@pytest.mark.parametrize(
+    ("name", "message"),
+    [
+        ("brax.antt", r'unknown environment "brax.antt"; did you mean "brax.ant"'),
+        ("brax.ant[backend=mjxx]", r"simulates with positional, .*mjx; got 'mjxx'; did you mean \"mjx\""),
+        ("brax.ant[physics=mjx]", "brax.ant does not take physics"),
+        ("gymnax.cartpole[backend=mjx]", "gymnax.cartpole does not take backend"),
+    ],
+)
+def test_what_cannot_be_loaded_says_why(name, message):
+    with pytest.raises(ValueError, match=message):
+        envs.load(name)
