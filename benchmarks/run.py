@@ -2,8 +2,8 @@
 
     python benchmarks/run.py [--only NAME ...] [--purejaxrl PATH --rejax PATH --peer-python PYTHON]
 
-Names: help, quickstart, compile, cores, heterogeneous, memory, throughput. Peers are measured side by side
-when their sources are given; learning has a script of its own, `learning.py`.
+Names: help, quickstart, compile, cores, heterogeneous, memory, replay, brax, throughput. Peers are measured
+side by side when their sources are given; learning has a script of its own, `learning.py`.
 """
 
 from __future__ import annotations
@@ -17,7 +17,17 @@ from typing import Any
 
 from common import child, cli, save, table, temporary_folder, whole_process
 
-NAMES = ("help", "quickstart", "compile", "cores", "heterogeneous", "memory", "throughput")
+NAMES = (
+    "help",
+    "quickstart",
+    "compile",
+    "cores",
+    "heterogeneous",
+    "memory",
+    "replay",
+    "brax",
+    "throughput",
+)
 QUICKSTART = [
     "sweep-hp-samples",
     "--algo-and-network-config",
@@ -94,6 +104,22 @@ def memory() -> list[dict[str, Any]]:
     ]
 
 
+def replay() -> list[dict[str, Any]]:
+    """A gradient step's time against the replay's capacity, and what SAC takes to compile."""
+    reach = {"dqn_ratio": "<= 1.1", "sac_ratio": "<= 1.1", "sac_train_compile_seconds": "<= 20"}
+    found = child("replay", cores=sorted(os.sched_getaffinity(0))[:1])
+    return [{"what": f"replay: {k}", "value": v, "reach": reach.get(k, "")} for k, v in found.items()]
+
+
+def brax() -> list[dict[str, Any]]:
+    """brax's inverted double pendulum through the adapter, and by itself."""
+    rows = []
+    for n in (16, 128):
+        found = child("brax", str(n), cores=sorted(os.sched_getaffinity(0))[:1])
+        rows.append({**found, "reach": "ratio <= 1.15"})
+    return rows
+
+
 def throughput(arguments: argparse.Namespace) -> None:
     """`throughput.py` with the peers that were given."""
     command = [sys.executable, str(Path(__file__).with_name("throughput.py"))]
@@ -116,6 +142,8 @@ def main() -> None:
         "cores": cores,
         "heterogeneous": heterogeneous,
         "memory": memory,
+        "replay": replay,
+        "brax": brax,
     }
     for name in arguments.only:
         if name == "throughput":

@@ -11,6 +11,7 @@ import sys
 import time
 from typing import Any
 
+import equinox as eqx
 import jax
 import numpy as np
 
@@ -106,6 +107,99 @@ def _useful_gradient_work(results: Any) -> dict[str, float]:
             useful += steps * sizes["minibatch"] * base.arithmetic(sizes, env).gradient
             performed += steps * done * base.arithmetic(entry["caps"], env).gradient
     return {"useful_gradient_share": useful / performed}
+
+
+def replay() -> dict[str, Any]:
+    """Cycles of DQN and SAC with full buffers of 30k and of 1M transitions in turn, and compile times."""
+    import jax.numpy as jnp
+    from ours import SHAPES
+
+    from hyperlax import envs, train
+    from hyperlax.hyperparams import assign
+    from hyperlax.programs import compiler_options
+    from hyperlax.recipes import resolve
+
+    found: dict[str, Any] = {}
+    options = compiler_options("full", "cpu")
+    for algorithm, name in (("dqn", "gymnax.cartpole"), ("sac", "gymnax.pendulum")):
+        env, runs = envs.load(name), {}
+        for capacity in (30_000, 1_000_000):
+            shapes = {**SHAPES[algorithm], "update_to_data": 0.0, "buffer_size": capacity}
+            hp = assign(resolve(f"{algorithm}_mlp").hyperparams(), shapes)
+            caps = hp.capacities([hp.sizes()], [1], env)
+
+            def begin(hp: Any, key: Any, env: Any = env, caps: Any = caps) -> Any:
+                state = train.start(hp, env, caps, jnp.int32(10**9), key=key, init_key=key)
+                return eqx.tree_at(lambda s: s.agent.experience.replay.added, state, jnp.int32(10**6))
+
+            def advance(state: Any, cycles: Any, env: Any = env, caps: Any = caps) -> Any:
+                return train.segment(state, env, caps, cycles)
+
+            state = jax.jit(begin)(jax.tree.map(jnp.asarray, hp), jnp.zeros(2, jnp.uint32))
+            began = time.perf_counter()
+            lowered = jax.jit(advance, donate_argnums=0).lower(state, jnp.int32(1))
+            compiled = lowered.compile(compiler_options=options)
+            found[f"{algorithm}_train_compile_seconds"] = time.perf_counter() - began
+            runs[capacity] = [compiled, compiled(state, jnp.int32(200)), []]
+        for _ in range(7):
+            for run in runs.values():
+                began = time.perf_counter()
+                run[1] = jax.block_until_ready(run[0](run[1], jnp.int32(500)))
+                run[2].append((time.perf_counter() - began) / 500)
+        small, large = (min(run[2]) for run in runs.values())
+        found |= {f"{algorithm}_cycle_us_30k": small * 1e6, f"{algorithm}_cycle_us_1M": large * 1e6}
+        found[f"{algorithm}_ratio"] = large / small
+    return found
+
+
+def brax(environments: str) -> dict[str, Any]:
+    """Our env steps of the brax inverted double pendulum, resets included, against brax's own, in turn."""
+    import jax.numpy as jnp
+    import jax.random as jr
+    from brax import envs as theirs
+    from random_agent import RandomAgent
+
+    from hyperlax import envs
+    from hyperlax.programs import compiler_options
+    from hyperlax.rollout import Envs, collect
+
+    n, steps, name = int(environments), 100, "inverted_double_pendulum"
+    env = envs.load(f"brax.{name}")
+    options = compiler_options("full", "cpu")
+    agent = RandomAgent(env.action_space)
+
+    def ours(outside: Any, key: Any) -> Any:
+        count, length = jnp.int32(n), jnp.int32(steps)
+        _, outside, seen, _ = collect(agent, env, outside, count, length, steps, jnp.bool_(False), key=key)
+        return outside, (seen.obs, seen.reward)
+
+    other = theirs.create(name, backend=env.backend, auto_reset=True, batch_size=n, episode_length=1000)
+
+    def brax_own(state: Any, key: Any) -> Any:
+        def step(state: Any, key: Any) -> Any:
+            state = other.step(state, jr.uniform(key, (n, 1), minval=-1, maxval=1))
+            return state, (state.obs, state.reward, state.done)
+
+        return jax.lax.scan(step, state, jr.split(key, steps))
+
+    states = [jax.jit(lambda k: Envs(env, 1, n, key=k))(jr.key(0)), jax.jit(other.reset)(jr.key(0))]
+    programs = [
+        jax.jit(f, donate_argnums=0).lower(state, jr.key(0)).compile(compiler_options=options)
+        for f, state in zip((ours, brax_own), states, strict=True)
+    ]
+    times: list[list[float]] = [[], []]
+    for turn in range(8):
+        for i, program in enumerate(programs):
+            began = time.perf_counter()
+            states[i], _ = jax.block_until_ready(program(states[i], jr.key(turn)))
+            times[i].append((time.perf_counter() - began) / n / steps)
+    mine, brax_time = (min(t) for t in times)
+    return {
+        "envs": n,
+        "us_per_step": mine * 1e6,
+        "brax_us_per_step": brax_time * 1e6,
+        "ratio": mine / brax_time,
+    }
 
 
 def memory() -> dict[str, Any]:

@@ -113,6 +113,29 @@ def test_resume_after_a_crash_is_bitwise(whole, tmp_path, evaluations):
     )
 
 
+REPLAYING = {
+    **ARGUMENTS,
+    "recipe": "sac_mlp",
+    "env": "gymnax.cartpole",
+    "num_samples": 2,
+    "total_timesteps": 200,
+    "set": {"buffer_size": 20_000, "update_to_data": 0.5},
+}
+
+
+def test_a_replay_is_resumed_with_its_lane_and_not_kept_with_its_policy(tmp_path):
+    """Killed in mid-learning and continued, bitwise; a policy needs no memory of its training."""
+    how = Execution(folder=tmp_path / "x", checkpoint_seconds=0)
+    with pytest.raises(KeyboardInterrupt):
+        hyperlax.sweep(**REPLAYING, execution=how, progress=Crash(2))
+    resumed = hyperlax.sweep(**REPLAYING, folder=tmp_path / "x", resume=True)
+    assert (resumed.lanes["gradient_steps"] > 10).all()
+    assert_same(hyperlax.sweep(**REPLAYING), resumed)
+    policies = sorted((tmp_path / "x" / "policies").iterdir())
+    assert max(p.stat().st_size for p in policies) < 100_000, "the replay alone is 880 kB"
+    assert hyperlax.load(policies[0]).act(np.zeros(4, np.float32)) in (0, 1)
+
+
 def test_a_finished_experiment_resumes_to_itself(whole):
     """Nothing is trained again, nothing changes."""
     again = hyperlax.sweep(**ARGUMENTS, folder=whole.folder, resume=True)

@@ -63,7 +63,7 @@ def save(
         "caps": sizes_to_json(caps),
         **about,
     }
-    write_atomically(path, pack(agent, **header))
+    write_atomically(path, pack(agent.for_acting(), **header))
 
 
 def load(path: str | Path) -> Policy:
@@ -77,6 +77,6 @@ def load(path: str | Path) -> Policy:
     hp = assign(Recipe(header["algorithm"], header["network"]).hyperparams(), header["hyperparams"])
     caps = sizes_from_json(header["caps"])
     hp = jax.tree.map(jnp.asarray, hp)
-    like = eqx.filter_eval_shape(lambda h: h.agent(env, caps, key=jr.key(0)), hp)
+    like = eqx.filter_eval_shape(lambda h: h.agent(env, caps, key=jr.key(0)).for_acting(), hp)
     agent = unpack(data, like, str(path))
     return Policy(jax.tree.map(jnp.asarray, agent), env, header)

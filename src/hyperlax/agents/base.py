@@ -52,6 +52,10 @@ class AbstractAgent(eqx.Module):
         """Whether the env steps it is about to collect count."""
         return jnp.bool_(True)
 
+    def for_acting(self) -> AbstractAgent:
+        """Without what takes much memory and only learning needs; what is saved as a policy."""
+        return self
+
     @abstractmethod
     def for_evaluation(self) -> AbstractAgent:
         """The agent as evaluation is to see it."""

@@ -195,6 +195,9 @@ class AbstractOffPolicyAgent(AbstractAgent):
             (self.hp.normalises(), jnp.bool_(False)),
         )
 
+    def for_acting(self) -> AbstractOffPolicyAgent:
+        return eqx.tree_at(lambda a: a.experience.replay.table.value, self, replace_fn=lambda t: t[:0])
+
     def acts_randomly(self) -> Bool[Array, ""]:
         """Whether actions are uniformly random, as they are while warming up."""
         return self.experience.warming & (self.hp.warmup_actions == 0)

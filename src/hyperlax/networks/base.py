@@ -10,7 +10,7 @@ import equinox as eqx
 import jax
 import jax.numpy as jnp
 import jax.random as jr
-from jaxtyping import Array, Float, Int
+from jaxtyping import Array, Float, Int, Shaped
 
 from hyperlax.hyperparams import AbstractHyperparams
 from hyperlax.masking import row_keys
@@ -157,6 +157,6 @@ class Linear(eqx.Module):
 _linear = batch_last(Linear.apply, "hyperlax_linear")
 
 
-def column(vector: Float[Array, " n"], like: Array) -> Array:
+def column(vector: Shaped[Array, " n"], like: Array) -> Array:
     """`vector` along the first axis of `like`."""
     return vector.reshape(vector.shape + (1,) * (like.ndim - 1))
