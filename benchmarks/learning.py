@@ -1,6 +1,6 @@
 """What the tuned recipes reach on real environments, with fresh seeds.
 
-    python benchmarks/learning.py [--only gymnax.cartpole ...] [--seeds 8]
+    python benchmarks/learning.py [--only cartpole_ppo_mlp ...] [--seeds 8]
 
 The score of a seed is the mean return of the last evaluation, deterministic actions; reported are the
 interquartile mean over seeds, its bootstrap interval, and every seed.
@@ -34,8 +34,15 @@ class Target:
 
 TARGETS = (
     Target("gymnax.cartpole", "tuned.cartpole_ppo_mlp", 300_000, 495.0),
+    Target("gymnax.cartpole", "tuned.cartpole_dqn_mlp", 300_000, 475.0),
+    Target("gymnax.cartpole", "tuned.cartpole_sac_mlp", 300_000, 450.0),
     Target("gymnax.acrobot", "tuned.acrobot_ppo_mlp", 500_000, -85.0),
+    Target("gymnax.acrobot", "tuned.acrobot_dqn_mlp", 500_000, -95.0),
     Target("gymnax.pendulum", "tuned.pendulum_ppo_mlp", 1_000_000, -170.0),
+    Target("gymnax.pendulum", "tuned.pendulum_sac_mlp", 60_000, -155.0),
+    Target("gymnax.reacher", "tuned.reacher_ppo_mlp", 5_000_000, 69.0),
+    Target("brax.inverted_double_pendulum", "tuned.inverted_double_pendulum_ppo_mlp", 5_000_000, 9000.0),
+    Target("brax.inverted_double_pendulum", "tuned.inverted_double_pendulum_sac_mlp", 1_000_000, 9000.0),
 )
 
 
@@ -68,10 +75,11 @@ def measure(target: Target, seeds: int) -> dict[str, Any]:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawTextHelpFormatter)
-    parser.add_argument("--only", nargs="*", default=[t.env for t in TARGETS])
+    names = [t.recipe.removeprefix("tuned.") for t in TARGETS]
+    parser.add_argument("--only", nargs="*", default=names, choices=names)
     parser.add_argument("--seeds", type=int, default=8)
     arguments = parser.parse_args()
-    rows = [measure(t, arguments.seeds) for t in TARGETS if t.env in arguments.only]
+    rows = [measure(t, arguments.seeds) for t in TARGETS if t.recipe[6:] in arguments.only]
     table(rows, "learning: interquartile mean of the last evaluation")
     print(save("learning", rows))
 

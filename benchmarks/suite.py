@@ -160,11 +160,12 @@ def brax(environments: str) -> dict[str, Any]:
     from random_agent import RandomAgent
 
     from hyperlax import envs
+    from hyperlax.envs.brax import DEFAULT_BACKENDS
     from hyperlax.programs import compiler_options
     from hyperlax.rollout import Envs, collect
 
     n, steps, name = int(environments), 100, "inverted_double_pendulum"
-    env = envs.load(f"brax.{name}")
+    env, backend = envs.load(f"brax.{name}"), DEFAULT_BACKENDS[name]
     options = compiler_options("full", "cpu")
     agent = RandomAgent(env.action_space)
 
@@ -173,7 +174,7 @@ def brax(environments: str) -> dict[str, Any]:
         _, outside, seen, _ = collect(agent, env, outside, count, length, steps, jnp.bool_(False), key=key)
         return outside, (seen.obs, seen.reward)
 
-    other = theirs.create(name, backend=env.backend, auto_reset=True, batch_size=n, episode_length=1000)
+    other = theirs.create(name, backend=backend, auto_reset=True, batch_size=n, episode_length=1000)
 
     def brax_own(state: Any, key: Any) -> Any:
         def step(state: Any, key: Any) -> Any:

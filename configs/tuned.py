@@ -2,11 +2,11 @@
 
 They are the best sample at the end of
 
-    hyperlax sweep-hp-samples --algo-and-network-config tuned.search_ppo_mlp --env-config gymnax.<name> \\
-        --num-samples 24 --seeds 2 --total-timesteps <budget>
+    hyperlax sweep-hp-samples --algo-and-network-config tuned.search_<algorithm>_mlp --env-config <name> \\
+        --num-samples <n> --seeds 2 --total-timesteps <budget>
 
-with 300k steps on cartpole, 500k on acrobot and 1M on pendulum. `benchmarks/learning.py` trains them with
-fresh seeds.
+with 300k steps on cartpole, 500k on acrobot, 1M (SAC 60k) on pendulum, and 24 samples for PPO, 20 for DQN, 12
+for SAC. `benchmarks/learning.py` trains them with fresh seeds.
 """
 
 from hyperlax.recipes import Recipe
@@ -82,10 +82,44 @@ SEARCH_SAC = {
     "batch_size": Choice(64, 128),
 }
 
+BEST_DQN = {
+    **SEARCH_DQN,
+    "critic.layer_norm": False,
+    "critic_lr": 1.4e-3,
+    "gamma": 0.98,
+    "tau": 0.0075,
+    "num_envs": 16,
+    "rollout_length": 4,
+    "update_to_data": 0.5,
+    "batch_size": 64,
+    "buffer_size": 30_000,
+    "epsilon_decay": 0.2,
+    "decay_learning_rates": True,
+}
+"""Sample 8 of the search on cartpole, rounded: both seeds at 500, at a quarter of the cost of the other."""
+
+BEST_SAC = {
+    **SEARCH_SAC,
+    "actor_lr": 2e-3,
+    "q_lr": 8e-4,
+    "alpha_lr": 5e-4,
+    "gamma": 0.99,
+    "tau": 0.018,
+    "target_entropy_scale": 0.2,
+    "num_envs": 4,
+    "update_to_data": 0.25,
+    "batch_size": 64,
+}
+"""Sample 1 of the searches on cartpole and pendulum, rounded: second on pendulum, at 500 on cartpole."""
+
 RECIPES = {
     "search_dqn_mlp": Recipe("dqn", "mlp", SEARCH_DQN, only=True),
     "search_sac_mlp": Recipe("sac", "mlp", SEARCH_SAC, only=True),
     "search_ppo_mlp": Recipe("ppo", "mlp", SEARCH, only=True),
+    "cartpole_dqn_mlp": Recipe("dqn", "mlp", BEST_DQN, {"total_timesteps": 300_000}, only=True),
+    "acrobot_dqn_mlp": Recipe("dqn", "mlp", BEST_DQN, {"total_timesteps": 500_000}, only=True),
+    "cartpole_sac_mlp": Recipe("sac", "mlp", BEST_SAC, {"total_timesteps": 300_000}, only=True),
+    "pendulum_sac_mlp": Recipe("sac", "mlp", BEST_SAC, {"total_timesteps": 60_000}, only=True),
     "cartpole_ppo_mlp": Recipe("ppo", "mlp", BEST, {"total_timesteps": 300_000}, only=True),
     "acrobot_ppo_mlp": Recipe("ppo", "mlp", BEST, {"total_timesteps": 500_000}, only=True),
     "pendulum_ppo_mlp": Recipe("ppo", "mlp", BEST, {"total_timesteps": 1_000_000}, only=True),

@@ -10,8 +10,12 @@ from hyperlax.report.statistics import iqm
 
 TARGETS = [
     ("gymnax.cartpole", "tuned.cartpole_ppo_mlp", 300_000, 495.0),
+    ("gymnax.cartpole", "tuned.cartpole_dqn_mlp", 300_000, 475.0),
+    ("gymnax.cartpole", "tuned.cartpole_sac_mlp", 300_000, 450.0),
     ("gymnax.acrobot", "tuned.acrobot_ppo_mlp", 500_000, -85.0),
+    ("gymnax.acrobot", "tuned.acrobot_dqn_mlp", 500_000, -95.0),
     ("gymnax.pendulum", "tuned.pendulum_ppo_mlp", 1_000_000, -170.0),
+    ("gymnax.pendulum", "tuned.pendulum_sac_mlp", 60_000, -155.0),
 ]
 
 

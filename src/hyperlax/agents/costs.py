@@ -26,7 +26,7 @@ ROW_OVERHEAD = 1e6
 ENV_STEP = 3e4
 """Environment, random numbers and bookkeeping, per environment step."""
 LARGEST_CHUNK = 2048
-MOST_CHUNKS = 4
+MOST_CHUNKS = 3
 CHUNK_COMPILATION = 1e11
 """What compiling the gradient once more, for another chunk size, is worth."""
 SMALL_BATCH = 64

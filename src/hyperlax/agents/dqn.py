@@ -21,7 +21,7 @@ from hyperlax.agents.off_policy import (
     AbstractOffPolicyHyperparams,
     Experience,
 )
-from hyperlax.envs.base import AbstractEnv, ActionSpace, Discrete, describe
+from hyperlax.envs.base import AbstractEnv, ActionSpace, Discrete
 from hyperlax.hyperparams import Count, Flag, Real, hp
 from hyperlax.networks import ActionValues
 from hyperlax.networks.base import AbstractNetworkHyperparams, Sizes
@@ -92,7 +92,7 @@ class DQNHyperparams(AbstractOffPolicyHyperparams):
     def supports(cls, space: ActionSpace) -> str | None:
         if isinstance(space, Discrete):
             return None
-        return f"DQN needs discrete actions, this is {describe(space)}; use sac or ppo"
+        return "DQN needs discrete actions; use sac or ppo with the same network"
 
     @staticmethod
     def published(env_name: str) -> dict[str, Any]:

@@ -56,8 +56,8 @@ class AbstractOffPolicyHyperparams(AbstractAgentHyperparams):
             "rollout_length": Choice(1, 2),
             "warmup_rollout_length": 8,
             "update_to_data": 0.25,
-            "buffer_size": Choice(500, 1000),
-            "batch_size": Choice(16, 32),
+            "buffer_size": 1000,
+            "batch_size": 16,
         }
 
     def own_sizes(self) -> dict[str, Any]:
