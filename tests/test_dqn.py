@@ -16,7 +16,14 @@ from hyperlax.hyperparams import assign
 from hyperlax.replay import Transition
 
 ENV = envs.load("gymnax.acrobot")
-SMALL = {"critic.width": 6, "critic.depth": 1, "num_envs": 2, "rollout_length": 2, "buffer_size": 16}
+SMALL = {
+    "gamma": 0.99,
+    "critic.width": 6,
+    "critic.depth": 1,
+    "num_envs": 2,
+    "rollout_length": 2,
+    "buffer_size": 16,
+}
 
 
 def agent(seed=0, **changes):

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import importlib
 import logging
 import os
 import re
 import sys
+import threading
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any, Literal, NoReturn
@@ -271,6 +273,8 @@ def _train(command: str, common: Common, design: dict[str, Any], sequential: boo
     )
     sweeps.check_folder(spec, folder, resume)
     shown = display(folder, common.log_level, common.save_logs)
+    # What draws the report takes a second to import, while XLA compiles without the interpreter.
+    threading.Thread(target=importlib.import_module, args=("hyperlax.report",), daemon=True).start()
     try:
         results = sweeps.run(spec, how, shown, command=["hyperlax", *sys.argv[1:]])
     except Interrupted as stopped:

@@ -43,20 +43,20 @@ class SACHyperparams(AbstractOffPolicyHyperparams):
     q_lr: Real = hp(1e-3, LogUniform(1e-4, 3e-3), doc="Adam step size of the twin critics")
     alpha_lr: Real = hp(1e-3, LogUniform(1e-4, 3e-3), doc="Adam step size of the log-temperature")
     gamma: Real = hp(0.99, Uniform(0.9, 0.999), doc="discount")
-    tau: Real = hp(0.01, LogUniform(1e-3, 1e-1), doc="share of the weights that enters the target per step")
+    tau: Real = hp(0.015, LogUniform(1e-3, 1e-1), doc="share of the weights that enters the target per step")
     max_grad_norm: Real = hp(10.0, LogUniform(0.5, 20.0), doc="global-norm clip of each gradient")
     autotune: Flag = hp(True, Choice(True), doc="train the temperature towards the target entropy")
     target_entropy_scale: Real = hp(
-        0.5, Uniform(0.1, 1.0), doc="target entropy: -scale · dimensions, or scale · log(number of actions)"
+        0.3, Uniform(0.1, 1.0), doc="target entropy: -scale · dimensions, or scale · log(number of actions)"
     )
     init_alpha: Real = hp(0.2, LogUniform(0.05, 1.0), doc="temperature at the start, or throughout")
-    num_envs: Count = hp(8, Choice(4, 8, 16), doc="environments stepped side by side")
+    num_envs: Count = hp(4, Choice(4, 8, 16), doc="environments stepped side by side")
     rollout_length: Count = hp(1, Choice(1, 2, 4), doc="steps per environment and cycle")
     warmup_rollout_length: Count = hp(64, Choice(32, 64, 128), doc="steps before the first learning", least=0)
     epochs: Count = hp(8, doc="gradient steps per cycle, where update_to_data is zero")
-    update_to_data: Real = hp(0.5, Choice(0.25, 0.5, 1.0), doc="gradient steps per env step; 0: epochs")
+    update_to_data: Real = hp(0.25, Choice(0.25, 0.5, 1.0), doc="gradient steps per env step; 0: epochs")
     buffer_size: Count = hp(50_000, Choice(20_000, 50_000, 100_000), doc="transitions kept")
-    batch_size: Count = hp(128, Choice(64, 128, 256), doc="transitions per gradient step")
+    batch_size: Count = hp(64, Choice(64, 128, 256), doc="transitions per gradient step")
     normalize_observations: Flag = hp(True, Choice(True, False), doc="normalise by running mean and std")
     loss_reduction: Count = hp("mean", labels=("mean", "sum"), doc="over the batch")
     time_limit: Count = hp(
