@@ -27,6 +27,10 @@ CASES = [
     for env in ENVS
     if AGENTS[algorithm].supports(envs.load(env).action_space) is None
 ]
+CASES += [
+    pytest.param(a, "mlp", "brax.inverted_pendulum", id=f"{a}_mlp-brax", marks=pytest.mark.slow)
+    for a in ("ppo", "sac")
+]
 LANES, CYCLES = 4, 2
 
 
