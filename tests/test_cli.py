@@ -180,6 +180,13 @@ REFUSED = [
     ("run-single-hp --algo-and-network-config ppo_mpl", 'unknown recipe "ppo_mpl"; did you mean "ppo_mlp"?'),
     ("run-single-hp --algo-and-network-config mine.py:x", "recipe file mine.py does not exist"),
     ("generate-hp-samples --algo-and-network-config ppo_mpl", 'did you mean "ppo_mlp"?'),
+    (
+        "run-single-hp --algo-and-network-config dqn_mlp",
+        "which has a 1-dimensional box of actions: DQN needs discrete actions; use sac or ppo",
+    ),
+    ("run-single-hp --env-config brax.antt", 'unknown environment "brax.antt"; did you mean "brax.ant"?'),
+    ("run-single-hp --env-config brax.ant --set env.backend=mjxx", 'got .*did you mean "mjx"?'),
+    ("run-single-hp --set env.backend=mjx", "gymnax.pendulum does not take backend"),
     ("run-single-hp --set actor.widht=8", '"actor.widht"; did you mean "actor.width"?'),
     ("run-single-hp --set evaluation_s=8", 'did you mean "evaluations"?'),
     ("run-single-hp --set gamma", "--set needs path=value, got 'gamma'"),

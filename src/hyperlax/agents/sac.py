@@ -28,7 +28,7 @@ from hyperlax.hyperparams import Count, Flag, Real, hp
 from hyperlax.networks import ActionValues, Actor, Categorical, Critic, TanhNormal
 from hyperlax.networks.base import AbstractNetworkHyperparams, Sizes
 from hyperlax.networks.mlp import MLPHyperparams
-from hyperlax.optimise import Weights, adam_state, flatten
+from hyperlax.optimise import Weights, adam_state, decayed, flatten
 from hyperlax.replay import Transition
 from hyperlax.spaces import Choice, LogUniform, Uniform
 
@@ -58,6 +58,7 @@ class SACHyperparams(AbstractOffPolicyHyperparams):
     buffer_size: Count = hp(50_000, Choice(20_000, 50_000, 100_000), doc="transitions kept")
     batch_size: Count = hp(64, Choice(64, 128, 256), doc="transitions per gradient step")
     normalize_observations: Flag = hp(True, Choice(True, False), doc="normalise by running mean and std")
+    decay_learning_rates: Flag = hp(False, doc="decay all step sizes linearly to zero")
     loss_reduction: Count = hp("mean", labels=("mean", "sum"), doc="over the batch")
     time_limit: Count = hp(
         "truncation", labels=("truncation", "termination"), doc="what a time limit counts as"
@@ -234,7 +235,8 @@ class SAC(AbstractOffPolicyAgent):
         return eqx.tree_at(lambda a: (a.critics, a.actor, a.temperature), self, models)
 
     def step_sizes(self, progress: Float[Array, ""]) -> Sequence[Float[Array, ""]]:
-        return [self.hp.q_lr, self.hp.actor_lr, self.hp.alpha_lr]
+        hp = self.hp
+        return [decayed(lr, progress, hp.decay_learning_rates) for lr in (hp.q_lr, hp.actor_lr, hp.alpha_lr)]
 
     def noise_size(self) -> int:
         return 0 if isinstance(self.action_space, Discrete) else 2 * self.action_space.shape[0]

@@ -118,7 +118,8 @@ def _categories(
 ) -> Layered:
     """Categories at 0, 1, … of a linear axis, so that jitter is a shift and medians sit above the labels."""
     labels = [text(value) for value in rows[column].to_list()]
-    declared = [text(value) for value in (space or {}).get("values", [])]
+    numbers = rows[column].dtype.is_numeric()
+    declared = [] if numbers else [text(value) for value in (space or {}).get("values", [])]
     order = [label for label in declared if label in labels]
     order += [label for label in _in_order(rows[column]) if label not in order]
     data = rows.select("sample", "score").with_columns(value=pl.Series(labels))
