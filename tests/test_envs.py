@@ -17,12 +17,6 @@ from hyperlax.envs.gymnax import SHORT_NAMES, GymnaxEnv
 NAMES = [f"gymnax.{name}" for name in SHORT_NAMES]
 
 
-def random_action(space, key):
-    if isinstance(space, Discrete):
-        return jr.randint(key, (), 0, space.n)
-    return jr.uniform(key, space.shape, minval=jnp.asarray(space.low), maxval=jnp.asarray(space.high))
-
-
 def rollout(env, state, actions, key):
     """States and timesteps of taking `actions` from `state`, never resetting."""
 
@@ -41,7 +35,7 @@ def test_every_named_environment_steps_inside_a_compiled_loop(name):
     @jax.jit
     def run(key):
         state, obs = env.reset(key=key)
-        actions = jax.vmap(lambda k: random_action(env.action_space, k))(jr.split(key, 7))
+        actions = jax.vmap(lambda k: env.action_space.uniform(key=k))(jr.split(key, 7))
         return state, obs, rollout(env, state, actions, key)
 
     state, obs, (states, seen) = run(jr.key(0))
@@ -76,7 +70,7 @@ def test_reference_scores_name_environments_and_what_a_random_policy_gets(name):
             def step(carry):
                 t, state, total, _ = carry
                 k = jr.fold_in(key, t)
-                state, seen = env.step(state, random_action(env.action_space, k), key=k)
+                state, seen = env.step(state, env.action_space.uniform(key=k), key=k)
                 return t + 1, state, total + seen.reward, seen.terminated | seen.truncated
 
             start = (jnp.int32(0), state, jnp.float32(0), jnp.bool_(False))
@@ -124,7 +118,7 @@ def test_no_step_ends_an_episode_for_two_reasons(name):
     @jax.jit
     def run(key):
         state, _ = env.reset(key=key)
-        actions = jax.vmap(lambda k: random_action(env.action_space, k))(jr.split(key, 600))
+        actions = jax.vmap(lambda k: env.action_space.uniform(key=k))(jr.split(key, 600))
         return rollout(env, state, actions, key)[1]
 
     seen = jax.jit(jax.vmap(run))(jr.split(jr.key(2), 8))

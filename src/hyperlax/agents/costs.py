@@ -8,11 +8,11 @@ weights and sample.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from itertools import combinations
 from typing import Any, NamedTuple
 
-Sizes = Mapping[str, Any]
+from hyperlax.networks.base import Sizes
 
 STEP_OVERHEAD = 2e6
 """One gradient step, beyond what follows: loops, losses, small kernels."""

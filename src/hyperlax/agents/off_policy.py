@@ -31,7 +31,7 @@ class AbstractOffPolicyHyperparams(AbstractAgentHyperparams):
     """Hyperparameters of an algorithm that learns from a replay.
 
     A cycle collects `rollout_length` steps in every environment and then takes `epochs` gradient steps, or
-    with `update_to_data` above zero that many per env step (exactly, over many cycles).
+    with `update_to_data` above zero that many per env step (on average over the cycles).
     """
 
     warmup_rollout_length: eqx.AbstractVar[Count]
