@@ -29,8 +29,10 @@ SIZES = {
 
 
 @pytest.mark.parametrize("name", DEFAULT_BACKENDS)
-def test_every_environment_has_its_published_sizes(name):
+def test_every_environment_has_its_published_sizes_and_leaves_no_file(name, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
     env = envs.load(f"brax.{name}")
+    assert not list(tmp_path.iterdir())
     obs, actions = SIZES[name]
     assert (env.obs_size, env.action_space.shape) == (obs, (actions,))
     assert (set(env.action_space.low), set(env.action_space.high)) == ({-1.0}, {1.0})

@@ -98,4 +98,10 @@ def quietly() -> Iterator[None]:
     """Without what brax prints and warns about: optional packages it lacks, and that it is not maintained."""
     with redirect_stdout(StringIO()), warnings.catch_warnings(), standard_promotion():
         warnings.simplefilter("ignore")
-        yield
+        import mujoco
+
+        mujoco.set_mju_user_warning(lambda message: None)  # otherwise a MUJOCO_LOG.TXT in the user's folder
+        try:
+            yield
+        finally:
+            mujoco.set_mju_user_warning(None)
