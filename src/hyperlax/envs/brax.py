@@ -100,8 +100,9 @@ def quietly() -> Iterator[None]:
         warnings.simplefilter("ignore")
         import mujoco
 
-        mujoco.set_mju_user_warning(lambda message: None)  # otherwise a MUJOCO_LOG.TXT in the user's folder
+        bindings: Any = mujoco
+        bindings.set_mju_user_warning(lambda message: None)  # else MUJOCO_LOG.TXT in the user's folder
         try:
             yield
         finally:
-            mujoco.set_mju_user_warning(None)
+            bindings.set_mju_user_warning(None)
