@@ -50,6 +50,14 @@ def random_sample(hp, rng: np.random.Generator) -> dict:
             f"{net}.depth": pick(1, 2, 3),
             f"{net}.layer_norm": pick(True, False),
             f"{net}.activation": pick("relu", "tanh", "silu", "gelu", "elu"),
+            f"{net}.layers": pick(1, 2, 4),
+            f"{net}.stacks": pick(1, 2),
+            f"{net}.entangler": pick("none", "cz", "cz_ring"),
+            f"{net}.squash": pick("none", "tanh", "arctan"),
+            f"{net}.reupload": pick(True, False),
+            f"{net}.measured": pick(0, 1),
+            f"{net}.output_scale": pick(True, False),
+            f"{net}.angle_lr_factor": pick(1.0, 3.0),
         }
     return {path: value for path, value in sample.items() if path in labels}
 

@@ -15,11 +15,14 @@ from hyperlax import train
 from hyperlax.agents import AGENTS
 from hyperlax.hyperparams import assign
 from hyperlax.networks import NETWORKS
-from hyperlax.recipes import Recipe
+from hyperlax.recipes import Recipe, network_fields
 from hyperlax.rollout import evaluate
 
 CYCLES = {"ppo": 120, "dqn": 400, "sac": 400}
-SMALL = {f"{net}.{k}": v for net in ("actor", "critic") for k, v in {"width": 16, "depth": 1}.items()}
+SMALL = {
+    "mlp": {"width": 16, "depth": 1},
+    "drpqc": {"layers": 2, "stacks": 1},
+}
 OFF_POLICY = {
     "num_envs": 8,
     "rollout_length": 4,
@@ -47,14 +50,8 @@ SETTINGS = {
         "max_grad_norm": 10.0,
         "clip_eps": 0.3,
         "normalize_observations": False,
-        **SMALL,
     },
-    "dqn": {
-        **OFF_POLICY,
-        "critic_lr": 5e-3,
-        "epsilon_decay": 0.5,
-        **{k: v for k, v in SMALL.items() if k.startswith("critic")},
-    },
+    "dqn": {**OFF_POLICY, "critic_lr": 5e-3, "epsilon_decay": 0.5},
     "sac": {
         **OFF_POLICY,
         "q_lr": 5e-3,
@@ -62,7 +59,6 @@ SETTINGS = {
         "alpha_lr": 5e-3,
         "init_alpha": 0.05,
         "autotune": False,
-        **SMALL,
     },
 }
 PAIRS = [pytest.param(a, n, id=f"{a}_{n}") for a in AGENTS for n in NETWORKS]
@@ -72,7 +68,8 @@ PAIRS = [pytest.param(a, n, id=f"{a}_{n}") for a in AGENTS for n in NETWORKS]
 def trained(algorithm: str, network: str, probe: type):
     """The agent after training on the probe, and its greedy return."""
     env = probe()
-    hp = assign(Recipe(algorithm, network).hyperparams(), SETTINGS[algorithm])
+    nets = {f"{n}.{k}": v for n in network_fields(AGENTS[algorithm]) for k, v in SMALL[network].items()}
+    hp = assign(Recipe(algorithm, network).hyperparams(), {**SETTINGS[algorithm], **nets})
     caps = hp.capacities([hp.sizes()], [1], env)
 
     def run(hp, key):

@@ -17,6 +17,7 @@ from jax.flatten_util import ravel_pytree
 from jaxtyping import Array, Float
 
 from hyperlax.hyperparams import trainable
+from hyperlax.networks.base import AbstractNetwork
 
 Weights = Float[Array, " weights"]
 
@@ -39,6 +40,21 @@ def adam_state(models: Sequence[eqx.Module]) -> optax.OptState:
     return optax.scale_by_adam().init(flatten(models)[0])
 
 
+def step_factors(models: Sequence[eqx.Module]) -> Weights | None:
+    """By what the step size of every weight differs from its part's; None where all networks say one."""
+    differing = False
+
+    def of(node: Any) -> Any:
+        nonlocal differing
+        if isinstance(node, AbstractNetwork) and (own := node.step_factors()) is not None:
+            differing = True
+            return own
+        return jax.tree.map(lambda x: jnp.ones_like(x) if eqx.is_inexact_array(x) else x, node)
+
+    factors = jax.tree.map(of, tuple(models), is_leaf=lambda node: isinstance(node, AbstractNetwork))
+    return flatten(factors)[0] if differing else None
+
+
 def adam_step(
     weights: Weights,
     gradient: Weights,
@@ -46,10 +62,11 @@ def adam_step(
     parts: tuple[int, ...],
     lrs: Sequence[Float[Array, ""]],
     max_norm: Float[Array, ""],
+    factors: Weights | None = None,
 ) -> tuple[Weights, optax.OptState, Float[Array, " parts"]]:
     """One Adam step (Kingma & Ba 2015, ε = 1e-8) with a step size per part; also the parts' gradient norms.
 
-    The gradient of each part is clipped to the norm `max_norm` on its own.
+    The gradient of each part is clipped to the norm `max_norm` on its own. `factors` multiply the step sizes.
     """
     starts = [sum(parts[:i]) for i in range(len(parts))]
     squares = [jnp.sum(gradient[a : a + n] ** 2) for a, n in zip(starts, parts, strict=True)]
@@ -57,7 +74,8 @@ def adam_step(
     clipped = gradient * per_part(parts, list(jnp.minimum(1.0, max_norm / jnp.maximum(norms, 1e-20))))
     with jax.numpy_dtype_promotion("standard"):  # optax raises a float to its integer step count
         update, state = optax.scale_by_adam().update(clipped, state)
-    return weights - per_part(parts, lrs) * jnp.asarray(update), state, norms
+    sizes = per_part(parts, lrs) if factors is None else per_part(parts, lrs) * factors
+    return weights - sizes * jnp.asarray(update), state, norms
 
 
 def per_part(parts: tuple[int, ...], values: Sequence[Float[Array, ""]]) -> Weights:

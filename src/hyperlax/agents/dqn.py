@@ -81,12 +81,14 @@ class DQNHyperparams(AbstractOffPolicyHyperparams):
         return {**self.own_sizes(), **prefixed(self.critic.sizes(), "critic")}
 
     def arithmetic(self, sizes: Sizes, env: AbstractEnv) -> Arithmetic:
-        forward = type(self.critic).flops(env.obs_size, nested(sizes, "critic"))
-        return Arithmetic(act=forward, gradient=5 * forward, weights=forward / 2)
+        net, own = type(self.critic), nested(sizes, "critic")
+        forward = net.flops(env.obs_size, own)
+        return Arithmetic(act=forward, gradient=5 * forward, weights=net.weights(env.obs_size, own))
 
     def parameter_count(self, env: AbstractEnv) -> int:
         assert isinstance(env.action_space, Discrete)
-        return self.critic.parameter_count(env.obs_size) + (self.critic.out() + 1) * env.action_space.n
+        seen = env.obs_size
+        return self.critic.parameter_count(seen) + (self.critic.out(seen) + 1) * env.action_space.n
 
     @classmethod
     def supports(cls, space: ActionSpace) -> str | None:

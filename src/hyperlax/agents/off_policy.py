@@ -21,7 +21,7 @@ from hyperlax.hyperparams import Count, Flag, Real
 from hyperlax.masking import lane_cond, lane_loop, select
 from hyperlax.networks.base import Sizes
 from hyperlax.normalise import Normaliser
-from hyperlax.optimise import Weights, adam_step, flatten
+from hyperlax.optimise import Weights, adam_step, flatten, step_factors
 from hyperlax.replay import Replay, Transition
 from hyperlax.rollout import Trajectory
 from hyperlax.spaces import Choice
@@ -208,6 +208,7 @@ class AbstractOffPolicyAgent(AbstractAgent):
         hp, experience = self.hp, self.experience.collected(self.hp, trajectory)
         agent = eqx.tree_at(lambda a: a.experience, self, experience)
         weights, parts, restore = flatten(self.models())
+        factors = step_factors(self.models())
         lrs = self.step_sizes(progress)
         scale = jnp.where(hp.loss_reduction == 1, 1.0, 1.0 / hp.batch_size.astype(jnp.float32))
 
@@ -216,7 +217,7 @@ class AbstractOffPolicyAgent(AbstractAgent):
                 weights, target, state, sums = carry
                 gradient, measured = agent.gradient(weights, target, restore, chunk, jr.fold_in(key, i))
                 weights, state, norms = adam_step(
-                    weights, gradient * scale, state, parts, lrs, hp.max_grad_norm
+                    weights, gradient * scale, state, parts, lrs, hp.max_grad_norm, factors
                 )
                 target = target + hp.tau * (weights[: parts[0]] - target)
                 measured = measured / hp.batch_size.astype(jnp.float32)

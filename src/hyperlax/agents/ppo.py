@@ -29,7 +29,7 @@ from hyperlax.networks import Actor, Critic
 from hyperlax.networks.base import AbstractNetworkHyperparams, Sizes
 from hyperlax.networks.mlp import MLPHyperparams
 from hyperlax.normalise import Normaliser
-from hyperlax.optimise import adam_state, adam_step, decayed, flatten
+from hyperlax.optimise import adam_state, adam_step, decayed, flatten, step_factors
 from hyperlax.rollout import Trajectory
 from hyperlax.spaces import Choice, LogUniform, Uniform
 
@@ -97,18 +97,17 @@ class PPOHyperparams(AbstractAgentHyperparams):
         }
 
     def arithmetic(self, sizes: Sizes, env: AbstractEnv) -> Arithmetic:
-        forward = sum(
-            type(net).flops(env.obs_size, nested(sizes, name))
-            for name, net in (("actor", self.actor), ("critic", self.critic))
-        )
-        return Arithmetic(act=forward, gradient=3 * forward, weights=forward / 2)
+        nets = [(type(n), nested(sizes, k)) for k, n in (("actor", self.actor), ("critic", self.critic))]
+        forward = sum(net.flops(env.obs_size, own) for net, own in nets)
+        weights = sum(net.weights(env.obs_size, own) for net, own in nets)
+        return Arithmetic(act=forward, gradient=3 * forward, weights=weights)
 
     def parameter_count(self, env: AbstractEnv) -> int:
         outputs = (
             env.action_space.n if isinstance(env.action_space, Discrete) else 2 * env.action_space.shape[0]
         )
         actor, critic = self.actor, self.critic
-        heads = (actor.out() + 1) * outputs + critic.out() + 1
+        heads = (actor.out(env.obs_size) + 1) * outputs + critic.out(env.obs_size) + 1
         return actor.parameter_count(env.obs_size) + critic.parameter_count(env.obs_size) + heads
 
     @classmethod
@@ -217,7 +216,9 @@ class PPO(AbstractAgent):
         batch, minibatches = hp.num_envs * hp.rollout_length, self._minibatches()
         lrs = [decayed(lr, progress, hp.decay_learning_rates) for lr in (hp.actor_lr, hp.critic_lr)]
         words = jr.bits(key, (self.epochs_cap, 8), jnp.uint32)
-        weights, parts, restore = flatten((self.actor, self.critic))
+        models = (self.actor, self.critic)
+        weights, parts, restore = flatten(models)
+        factors = step_factors(models)
 
         def descend(chunk: int) -> tuple:
             def minibatch(k: Any, j: Any, carry: tuple) -> tuple:
@@ -228,7 +229,9 @@ class PPO(AbstractAgent):
                 )
                 n = size.astype(jnp.float32)
                 gradient = gradient * jnp.where(hp.loss_reduction == 1, 1.0, 1.0 / n)
-                weights, state, norms = adam_step(weights, gradient, state, parts, lrs, hp.max_grad_norm)
+                weights, state, norms = adam_step(
+                    weights, gradient, state, parts, lrs, hp.max_grad_norm, factors
+                )
                 return weights, state, sums + jnp.concatenate([measured / n, norms])
 
             def epoch(k: Any, carry: tuple) -> tuple:

@@ -85,15 +85,18 @@ class SACHyperparams(AbstractOffPolicyHyperparams):
         }
 
     def arithmetic(self, sizes: Sizes, env: AbstractEnv) -> Arithmetic:
-        act = type(self.actor).flops(env.obs_size, nested(sizes, "actor"))
-        value = type(self.critic).flops(_critic_inputs(env), nested(sizes, "critic"))
-        return Arithmetic(act=act, gradient=4 * act + 2 * 6 * value, weights=(act + 2 * value) / 2)
+        policy, critic = (type(self.actor), nested(sizes, "actor")), (type(self.critic), nested(sizes, "critic"))
+        seen, valued = env.obs_size, _critic_inputs(env)
+        act, value = policy[0].flops(seen, policy[1]), critic[0].flops(valued, critic[1])
+        weights = policy[0].weights(seen, policy[1]) + 2 * critic[0].weights(valued, critic[1])
+        return Arithmetic(act=act, gradient=4 * act + 2 * 6 * value, weights=weights)
 
     def parameter_count(self, env: AbstractEnv) -> int:
         space = env.action_space
         policy, values = (space.n, space.n) if isinstance(space, Discrete) else (2 * space.shape[0], 1)
-        actor = self.actor.parameter_count(env.obs_size) + (self.actor.out() + 1) * policy
-        critic = self.critic.parameter_count(_critic_inputs(env)) + (self.critic.out() + 1) * values
+        seen, valued = env.obs_size, _critic_inputs(env)
+        actor = self.actor.parameter_count(seen) + (self.actor.out(seen) + 1) * policy
+        critic = self.critic.parameter_count(valued) + (self.critic.out(valued) + 1) * values
         return actor + 2 * critic + 1
 
     @classmethod

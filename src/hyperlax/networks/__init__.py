@@ -5,13 +5,18 @@ from __future__ import annotations
 from hyperlax.networks.base import AbstractNetwork, AbstractNetworkHyperparams, Linear
 from hyperlax.networks.heads import ActionValues, Actor, Categorical, Critic, PolicyHead, TanhNormal
 from hyperlax.networks.mlp import MLP, MLPHyperparams
+from hyperlax.networks.pqc import PQC, PQCHyperparams
 
-NETWORKS: dict[str, type[AbstractNetworkHyperparams]] = {"mlp": MLPHyperparams}
+NETWORKS: dict[str, type[AbstractNetworkHyperparams]] = {
+    "mlp": MLPHyperparams,
+    "drpqc": PQCHyperparams,
+}
 """Network name → the hyperparameters that describe and build it."""
 
 __all__ = [
     "MLP",
     "NETWORKS",
+    "PQC",
     "AbstractNetwork",
     "AbstractNetworkHyperparams",
     "ActionValues",
@@ -20,6 +25,7 @@ __all__ = [
     "Critic",
     "Linear",
     "MLPHyperparams",
+    "PQCHyperparams",
     "PolicyHead",
     "TanhNormal",
 ]

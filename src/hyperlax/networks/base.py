@@ -64,6 +64,10 @@ class AbstractNetwork(eqx.Module):
     def __call__(self, x: Float[Array, " in"]) -> Float[Array, " out"]:
         """The features of `x`, zero beyond `out_size`."""
 
+    def step_factors(self) -> AbstractNetwork | None:
+        """This network with every weight replaced by its step size relative to the agent's; None: all one."""
+        return None
+
 
 class AbstractNetworkHyperparams(AbstractHyperparams):
     """Hyperparameters of a network."""
@@ -87,12 +91,25 @@ class AbstractNetworkHyperparams(AbstractHyperparams):
 
     @staticmethod
     @abstractmethod
+    def weights(in_size: int, sizes: Sizes) -> int:
+        """Weights allocated at `sizes`, for the planner."""
+
+    @staticmethod
+    @abstractmethod
     def quick() -> dict[str, Any]:
         """Spaces and values for trying out, under the names of the fields."""
 
     @abstractmethod
-    def out(self) -> int:
+    def out(self, in_size: int) -> int:
         """Length of the output this sample uses; called on the host, on a single sample."""
+
+    def executions(self) -> int:
+        """Circuits executed for one output."""
+        return 0
+
+    def refusal(self, in_size: int, memory: int) -> str | None:
+        """Why this sample cannot run in so many bytes, whatever else is changed; None when it can."""
+        return None
 
 
 def orthogonal(

@@ -10,8 +10,8 @@ What makes it fast, on a CPU above all:
   compiling therefore cost the same for any depth and nearly the same for any width.
 - The gradient is adjoint (Jones & Gacon 2020, "Efficient calculation of gradients in classical simulations of
   variational quantum algorithms"): the state is taken back layer by layer, so that two states are in memory
-  whatever the depth. A layer's gates act on different wires, so their derivatives are matrix elements of σx,
-  σy, σz of every wire between the same two states.
+  whatever the depth. A layer's gates act on different wires, so all its derivatives follow from σx, σy and σz
+  of every wire between the same two states.
 - Large batches are simulated in blocks that fit a core's cache.
 
 Wire 0 is the most significant bit of an amplitude's index.
@@ -36,6 +36,10 @@ BLOCK_AMPLITUDES = 2**17
 """Amplitudes of a block's states: with real and imaginary parts of two of them, two megabytes in float32."""
 LEAST_BLOCK = 32
 """Circuits of a block at the least: shorter loops are not vectorised."""
+NOISE = 16.0
+"""Rounding of a derivative, in units of the precision times the norm of the state it is taken with."""
+SMALL = 12
+"""Up to this many wires, all σz fit a matrix."""
 
 
 class Gates(NamedTuple):
@@ -96,6 +100,25 @@ def _bits(wires: int) -> np.ndarray:
 
 def _sigma_z(wires: int, dtype: Any) -> Float[Array, "wires amplitudes"]:
     return jnp.asarray(1 - 2 * _bits(wires), dtype)
+
+
+def _z_totals(x: Float[Array, "amplitudes batch"]) -> Float[Array, "wires batch"]:
+    """Σ over amplitudes of x times σz of every wire; of each half of the wires after summing over the other."""
+    wires = x.shape[0].bit_length() - 1
+    if wires <= SMALL:
+        return _sigma_z(wires, x.dtype) @ x
+    half = wires // 2
+    halves = x.reshape(2**half, -1, x.shape[1])
+    left, right = _sigma_z(half, x.dtype), _sigma_z(wires - half, x.dtype)
+    return jnp.concatenate([left @ halves.sum(1), right @ halves.sum(0)])
+
+
+def _z_observable(weights: Float[Array, "wires batch"]) -> Float[Array, "amplitudes batch"]:
+    """The diagonal of Σ over wires of `weights` times σz."""
+    wires, batch = weights.shape
+    half = wires // 2
+    left, right = _sigma_z(half, weights.dtype).T, _sigma_z(wires - half, weights.dtype).T
+    return ((left @ weights[:half])[:, None] + (right @ weights[half:])[None]).reshape(-1, batch)
 
 
 def _polar(re: Array, im: Array) -> tuple[Array, Complex]:
@@ -167,6 +190,8 @@ def _prefetching(
     return jax.lax.fori_loop(0, steps, step, (carry, fetch(0)))[0]
 
 
+Angles = Float[Array, "3 layers wires batch"]
+Shared = Float[Array, "3 layers wires 1"]
 States = Float[Array, "parts amplitudes batch"]
 """Real and imaginary part of one or more states."""
 
@@ -189,13 +214,20 @@ def _shift(states: States, layer: Layer, sign: Float[Array, " amplitudes"]) -> S
     return (x[:, :1] * re[None] + x[:, 1:] * im[None]).reshape(states.shape)
 
 
-def final_state(gates: Gates, signs: Float[Array, "2 amplitudes"], depth: Int[Array, ""]) -> States:
-    """The state after gates [layers, wires, batch], up to a global phase; arguments as for `expectations`."""
-    parts = decomposed(gates)
+def final_state(
+    first: Angles, second: Shared, signs: Float[Array, "2 amplitudes"], depth: Int[Array, ""]
+) -> States:
+    """The state a circuit ends in, up to a global phase; arguments as for `expectations`."""
+    parts = decomposed(_gates(first, second))
     last = jnp.broadcast_to(depth, (1,))
     trail = _spread((parts.trail[0][last], parts.trail[1][last]))[:, 0]
     states = _final(parts, signs, depth)
     return jnp.stack(_times((states[0], states[1]), (trail[0], trail[1])))
+
+
+def _gates(first: Angles, second: Shared) -> Gates:
+    gates = after(rotation(first), rotation(second))
+    return Gates(*(jnp.broadcast_to(x, first.shape[1:]) for x in gates))
 
 
 def _final(gates: Decomposed, signs: Float[Array, "2 amplitudes"], depth: Int[Array, ""]) -> States:
@@ -225,27 +257,26 @@ def _turn_all(states: States, turn: Float[Array, "wires 2 2 batch"]) -> States:
 
 
 def _expectations(states: States) -> Float[Array, "wires batch"]:
-    wires = states.shape[1].bit_length() - 1
-    return _sigma_z(wires, states.dtype) @ (states[0] ** 2 + states[1] ** 2)
+    return _z_totals(states[0] ** 2 + states[1] ** 2)
 
 
 @jax.custom_vjp
-def _simulate(gates: Gates, signs: Float[Array, "2 amplitudes"], depth: Int[Array, ""]) -> Array:
-    return _expectations(_final(decomposed(gates), signs, depth))
+def _simulate(first: Angles, second: Shared, signs: Float[Array, "2 amplitudes"], depth: Any) -> Array:
+    return _expectations(_final(decomposed(_gates(first, second)), signs, depth))
 
 
-def _simulate_forward(gates: Gates, signs: Any, depth: Any) -> tuple[Any, Any]:
-    parts = decomposed(gates)
+def _simulate_forward(first: Any, second: Any, signs: Any, depth: Any) -> tuple[Any, Any]:
+    parts = decomposed(_gates(first, second))
     states = _final(parts, signs, depth)
-    return _expectations(states), (gates, parts, signs, depth, states)
+    return _expectations(states), (first, second, parts, signs, depth, states)
 
 
-def _simulate_backward(kept: Any, cotangent: Float[Array, "wires batch"]) -> tuple[Any, Any, Any]:
-    gates, parts, signs, depth, ket = kept
-    layers, wires = _layers(parts, back=True), cotangent.shape[0]
-    bra = ket * (_sigma_z(wires, ket.dtype).T @ cotangent)[None]
+def _simulate_backward(kept: Any, cotangent: Float[Array, "wires batch"]) -> tuple[Any, ...]:
+    first, second, parts, signs, depth, ket = kept
+    layers = _layers(parts, back=True)
+    bra = ket * _z_observable(cotangent)[None]
     last = lane_max(depth)
-    found = jnp.zeros((gates.a_re.shape[0], 3, *cotangent.shape), ket.dtype)
+    found = jnp.zeros((parts.cos.shape[0], 3, *cotangent.shape), ket.dtype)
 
     def layer(k: Any, now: tuple[Layer, Array], carry: tuple) -> tuple:
         states, found = carry
@@ -255,7 +286,12 @@ def _simulate_backward(kept: Any, cotangent: Float[Array, "wires batch"]) -> tup
 
     carry = (jnp.concatenate([ket, bra]), found)
     _, found = _each_layer(last + 1, lambda k: jnp.maximum(last - k, 0), layers, signs, layer, carry)
-    return _slope(gates, parts, found), jnp.zeros_like(signs), np.zeros(jnp.shape(depth), jax.dtypes.float0)
+    noise = NOISE * jnp.finfo(ket.dtype).eps * jnp.sqrt(jnp.sum(bra**2, (0, 1)))
+    by_first, by_second = (
+        jnp.where(jnp.abs(x) > noise[None, None, None], x, 0)
+        for x in _slopes(found, parts.trail, first, second)
+    )
+    return by_first, jnp.sum(by_second, -1, keepdims=True), jnp.zeros_like(signs), np.zeros(jnp.shape(depth), jax.dtypes.float0)
 
 
 _simulate.defvjp(_simulate_forward, _simulate_backward)
@@ -267,18 +303,18 @@ def _measure_and_turn(
     """Undoes a layer's rotations of ket and bra; and what their derivatives are made of.
 
     That is, per wire, Im⟨bra|σz|ket⟩, and real and imaginary part of d = Σ bra₀* ket₁ - bra₁ ket₀*, subscripts
-    being the wire's bit: ⟨bra|σx|ket⟩ has imaginary part Im d, ⟨bra|σy|ket⟩ has imaginary part -Re d.
+    being the wire's bit: Im⟨bra|σx|ket⟩ = Im d and Im⟨bra|σy|ket⟩ = -Re d.
     """
     (amplitudes, batch), wires = states.shape[1:], turn.shape[0]
     ket_re, ket_im, bra_re, bra_im = states
-    z = _sigma_z(wires, states.dtype) @ (bra_re * ket_im - bra_im * ket_re)
+    z = _z_totals(bra_re * ket_im - bra_im * ket_re)
     ones = jnp.ones((1, amplitudes // 2), states.dtype)
 
     def wire(w: Any, now: Array, carry: tuple) -> tuple:
         states, found = carry
         k_re, k_im, l_re, l_im = states.reshape(4, 2, amplitudes // 2, batch)
         re = l_re[0] * k_re[1] + l_im[0] * k_im[1] - l_re[1] * k_re[0] - l_im[1] * k_im[0]
-        im = l_re[0] * k_im[1] - l_im[0] * k_re[1] - l_re[1] * k_im[0] + l_im[1] * k_re[0]
+        im = l_re[0] * k_im[1] - l_im[0] * k_re[1] - l_im[1] * k_re[0] + l_re[1] * k_im[0]
         d = jnp.concatenate([ones @ re, ones @ im])
         return _turn(states, now), jax.lax.dynamic_update_index_in_dim(found, d, w, 1)
 
@@ -287,41 +323,54 @@ def _measure_and_turn(
     return states, jnp.concatenate([z[None], d])
 
 
-def _slope(gates: Gates, parts: Decomposed, found: Float[Array, "layers 3 wires batch"]) -> Gates:
-    """The gradient by the entries of `gates`, of what was measured after their real rotations.
+def _slopes(
+    found: Float[Array, "layers 3 wires batch"], trail: Complex, first: Angles, second: Shared
+) -> tuple[Angles, Angles]:
+    """The gradient by the angles, of what was measured after the layers' real rotations.
 
-    With A = dU U†, a layer's change is 2 Re⟨bra|A|ket⟩; A is anti-Hermitian and traceless, so that three real
-    numbers per wire determine it. The trailing phase turns d.
+    The derivative by the angle of exp(-i φ σ / 2), taken last, is Im⟨bra|σ|ket⟩. The three σ rotate into each
+    other from before to after a rotation, as the Bloch vector does.
     """
-    z = found[:, 0]
-    y, x = _times((found[:, 1], found[:, 2]), parts.trail)
-    a_re, a_im, b_re, b_im = gates
-    return Gates(
-        2 * (z * a_im + y * b_re + x * b_im),
-        2 * (-z * a_re + y * b_im - x * b_re),
-        2 * (-z * b_im - y * a_re + x * a_im),
-        2 * (z * b_re - y * a_im - x * a_re),
-    )
+    d = _times((found[:, 1], found[:, 2]), trail)
+    x, y, z = d[1], -d[0], found[:, 0]
+    slopes = []
+    for angles in (second, first):
+        by_last = z
+        x, y = _bloch(x, y, angles[2])
+        by_middle = y
+        z, x = _bloch(z, x, angles[1])
+        slope = jnp.stack([z, by_middle, by_last])
+        slopes.append(slope)
+        x, y = _bloch(x, y, angles[0])
+    return slopes[1], slopes[0]
+
+
+def _bloch(a: Array, b: Array, angle: Array) -> tuple[Array, Array]:
+    cos, sin = jnp.cos(angle), jnp.sin(angle)
+    return cos * a + sin * b, cos * b - sin * a
 
 
 def expectations(
-    gates: Gates, signs: Float[Array, "2 amplitudes"], depth: Int[Array, ""]
+    first: Angles,
+    second: Shared,
+    signs: Float[Array, "2 amplitudes"],
+    depth: Int[Array, ""],
 ) -> Float[Array, "wires batch"]:
     """⟨σz⟩ of every wire, for a batch of circuits that start with every wire in |0⟩.
 
-    Layer l applies `gates` [layer, wire, batch] and, if another follows, multiplies the amplitudes by
-    `signs[l % 2]`. `depth` is the index of the last layer in use; gates beyond it must be the identity, and
-    differ between lanes of one program.
+    Layer l applies Rot(first[:, l, w]) and then Rot(second[:, l, w]) to every wire w and, if another follows,
+    multiplies the amplitudes by `signs[l % 2]`. The batch shares its second rotations. `depth` is the last
+    layer in use, which may differ between the lanes of a program; all angles beyond it must be zero.
+
+    A derivative too small to be told from rounding is zero, so that an optimiser which divides by it does not
+    follow rounding.
     """
-    wires, batch = gates.a_re.shape[1:]
+    wires, batch = first.shape[2:]
     block = max(LEAST_BLOCK, BLOCK_AMPLITUDES >> wires)
     if batch <= block or jax.default_backend() != "cpu":
-        return _simulate(gates, signs, depth)
+        return _simulate(first, second, signs, depth)
     blocks = -(-batch // block)
-
-    def split(x: Float[Array, "layers wires batch"]) -> Float[Array, "blocks layers wires block"]:
-        padded = jnp.pad(x, ((0, 0), (0, 0), (0, blocks * block - batch)))
-        return jnp.moveaxis(padded.reshape(*x.shape[:2], blocks, block), 2, 0)
-
-    parts = jax.lax.map(lambda g: _simulate(g, signs, depth), jax.tree.map(split, gates))
+    padded = jnp.pad(first, ((0, 0), (0, 0), (0, 0), (0, blocks * block - batch)))
+    split = jnp.moveaxis(padded.reshape(*first.shape[:3], blocks, block), 3, 0)
+    parts = jax.lax.map(lambda x: _simulate(x, second, signs, depth), split)
     return jnp.moveaxis(parts, 0, 1).reshape(wires, -1)[:, :batch]

@@ -69,7 +69,11 @@ class MLPHyperparams(AbstractNetworkHyperparams):
     def quick() -> dict[str, Any]:
         return {"width": 16, "depth": 2}
 
-    def out(self) -> int:
+    @staticmethod
+    def weights(in_size: int, sizes: Sizes) -> int:
+        return sizes["width"] * (in_size + (sizes["depth"] - 1) * sizes["width"])
+
+    def out(self, in_size: int) -> int:
         return int(self.width)
 
 
