@@ -154,7 +154,32 @@ BEST_SAC_BRAX = {
 }
 """LayerNorm in the critics and decaying step sizes make it steady: the best of ten tried by hand."""
 
+CIRCUIT = {"squash": "arctan", "output_scale": True}
+
+SEARCH_PPO_DRPQC = {
+    **{f"{network}.{k}": v for network in ("actor", "critic") for k, v in CIRCUIT.items()},
+    "actor.layers": Choice(3, 5, 8),
+    "critic.layers": Choice(3, 5, 8),
+    "actor.stacks": Choice(1, 2, 3),
+    "critic.stacks": Choice(1, 2, 3),
+    "actor.initial_angles": Choice("unit", "circle"),
+    "critic.initial_angles": Choice("unit", "circle"),
+    "standardize_advantages": True,
+    "decay_learning_rates": True,
+    "clip_value": False,
+    "actor_lr": LogUniform(1e-3, 2e-2),
+    "critic_lr": LogUniform(2e-3, 3e-2),
+    "gamma": Choice(0.95, 0.97, 0.99),
+    "gae_lambda": Choice(0.9, 0.95),
+    "ent_coef": LogUniform(1e-4, 1e-2),
+    "rollout_length": Choice(32, 64),
+    "epochs": Choice(4, 8),
+    "num_minibatches": Choice(4, 8),
+    "num_envs": 16,
+}
+
 RECIPES = {
+    "search_ppo_drpqc": Recipe("ppo", "drpqc", SEARCH_PPO_DRPQC, only=True),
     "search_dqn_mlp": Recipe("dqn", "mlp", SEARCH_DQN, only=True),
     "search_sac_mlp": Recipe("sac", "mlp", SEARCH_SAC, only=True),
     "search_ppo_mlp": Recipe("ppo", "mlp", SEARCH, only=True),

@@ -58,6 +58,9 @@ def random_sample(hp, rng: np.random.Generator) -> dict:
             f"{net}.measured": pick(0, 1),
             f"{net}.output_scale": pick(True, False),
             f"{net}.angle_lr_factor": pick(1.0, 3.0),
+            f"{net}.bond_dim": pick(1, 2, 3),
+            f"{net}.mpo_layers": pick(1, 2),
+            f"{net}.shape": "8=2^3",
         }
     return {path: value for path, value in sample.items() if path in labels}
 

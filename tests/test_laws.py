@@ -20,8 +20,19 @@ from hyperlax.networks import NETWORKS
 from hyperlax.recipes import Recipe
 
 ENVS = ("gymnax.cartpole", "gymnax.pendulum")
+
+EVERY_TIME = {"ppo": "gymnax.cartpole", "dqn": "gymnax.cartpole", "sac": "gymnax.pendulum"}
+"""The environment on which an algorithm is tested with every network; with the others, in the long tests."""
+
+
+def _case(algorithm: str, network: str, env: str):
+    often = network == "mlp" or env == EVERY_TIME[algorithm]
+    marks = () if often else pytest.mark.slow
+    return pytest.param(algorithm, network, env, id=f"{algorithm}_{network}-{env}", marks=marks)
+
+
 CASES = [
-    pytest.param(algorithm, network, env, id=f"{algorithm}_{network}-{env}")
+    _case(algorithm, network, env)
     for algorithm in AGENTS
     for network in NETWORKS
     for env in ENVS

@@ -21,6 +21,7 @@ from hyperlax.rollout import evaluate
 CYCLES = {"ppo": 120, "dqn": 400, "sac": 400}
 SMALL = {
     "mlp": {"width": 16, "depth": 1},
+    "tmlp": {"bond_dim": 2, "mpo_layers": 1, "shape": "8=2^3"},
     "drpqc": {"layers": 2, "stacks": 1},
 }
 OFF_POLICY = {

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from hyperlax.agents import costs
-from hyperlax.agents.base import AbstractAgentHyperparams, merge
+from hyperlax.agents.base import AbstractAgentHyperparams, merge, shapes
 from hyperlax.envs.base import AbstractEnv
 from hyperlax.networks.base import Sizes, sizes_from_json, sizes_to_json
 
@@ -107,7 +107,12 @@ def plan(
     alone = [running((i,), sizes[i]) for i in range(len(sizes))]
 
     def cost(members: tuple[int, ...]) -> tuple[float, bool]:
-        """Seconds of a group, compilation included, and whether its padding is acceptable."""
+        """Seconds of a group, compilation included, and whether its padding is acceptable.
+
+        Infinite for samples that cannot share a program.
+        """
+        if len({shapes(sizes[i]) for i in members}) > 1:
+            return float("inf"), False
         theirs = [sizes[i] for i in members]
         caps = merge(theirs)
         padded = running(members, caps)
@@ -117,7 +122,7 @@ def plan(
         return compiling + padded, useful or padded < HARDLY_RUNS * compiling
 
     if group_by_sizes:
-        groups = _together([tuple(sorted((k, v) for k, v in s.items() if isinstance(v, int))) for s in sizes])
+        groups = _together([_exact(s) for s in sizes])
     else:
         groups = _merge_groups(_by_architecture(sizes), cost, max_programs)
     runs = [seeds * c for c in cycles]
@@ -126,10 +131,12 @@ def plan(
 
 
 def _by_architecture(sizes: Sequence[Sizes]) -> list[tuple[int, ...]]:
-    """Samples whose networks have the same integer sizes, together."""
-    return _together(
-        [tuple((k, v) for k, v in sorted(s.items()) if "." in k and isinstance(v, int)) for s in sizes]
-    )
+    """Samples whose networks have the same sizes and shapes, together."""
+    return _together([tuple(entry for entry in _exact(s) if "." in entry[0]) for s in sizes])
+
+
+def _exact(sizes: Sizes) -> tuple[tuple[str, int | str], ...]:
+    return tuple((k, v) for k, v in sorted(sizes.items()) if isinstance(v, int | str))
 
 
 def _together(keys: Sequence[tuple]) -> list[tuple[int, ...]]:
@@ -156,6 +163,8 @@ def _merge_groups(groups: list[tuple[int, ...]], cost: Any, max_programs: int) -
                 if added < best and (acceptable or too_many):
                     best, pair = added, (a, b)
         if best >= 0 and not too_many:
+            break
+        if best == float("inf"):
             break
         both = groups[pair[0]] + groups[pair[1]]
         seconds[both] = joined[groups[pair[0]], groups[pair[1]]][0]

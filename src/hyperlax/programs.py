@@ -25,10 +25,14 @@ from hyperlax.plan import Program
 from hyperlax.rollout import evaluate
 from hyperlax.train import TrainState
 
+_OWN_CORE = {
+    "xla_cpu_multi_thread_eigen": False,
+    "xla_cpu_enable_concurrency_optimized_scheduler": False,
+}
 CPU_OPTIONS = {
-    "full": {"xla_cpu_multi_thread_eigen": False, "xla_cpu_prefer_vector_width": 512},
+    "full": {**_OWN_CORE, "xla_cpu_prefer_vector_width": 512},
     "low": {
-        "xla_cpu_multi_thread_eigen": False,
+        **_OWN_CORE,
         "xla_backend_optimization_level": 0,
         "xla_cpu_use_fusion_emitters": False,
     },
@@ -36,9 +40,11 @@ CPU_OPTIONS = {
 """XLA options by compilation effort.
 
 Every core has a device of its own: products that spread over the other cores' threads only get in their way
-(with them, two devices were no faster than one). `full`: wider vectors than LLVM's default give 5-10 % more
-throughput where the processor has them, and cost nothing elsewhere. `low` compiles four times faster into
-slower code, for programs that hardly run.
+(with them, two devices were no faster than one). Nor is anything within a program worth running concurrently
+then; scheduled for that, programs with many small products stopped for good now and then (jaxlib 0.10.2,
+matrix product operators, several lanes on one device). `full`: wider vectors than LLVM's default give 5-10 %
+more throughput where the processor has them, and cost nothing elsewhere. `low` compiles four times faster
+into slower code, for programs that hardly run.
 """
 
 DEVICES = "devices"

@@ -259,16 +259,23 @@ class Live(Lines):
 
 
 def _program_words(program: Program, seeds: int) -> str:
-    networks = ", ".join(
-        f"{name.removesuffix('.width')} {width}x{program.caps[name.replace('width', 'depth')]}"
-        for name, width in program.caps.items()
-        if name.endswith(".width")
-    )
     return (
         f"{len(program.samples) * seeds} lanes, up to {program.caps['num_envs']} envs, rollout "
-        f"{program.caps['rollout_length']}, minibatch {program.caps['minibatch']}, {networks}; "
+        f"{program.caps['rollout_length']}, minibatch {program.caps['minibatch']}, {_networks(program.caps)}; "
         f"predicted useful work {program.useful_share:.0%}"
     )
+
+
+def _networks(caps: Mapping[str, Any]) -> str:
+    """What is allocated for the networks, those of equal size together."""
+    found: dict[str, list[str]] = {}
+    for net in dict.fromkeys(name.partition(".")[0] for name in caps if "." in name):
+        own = nested(caps, net)
+        sizes = " ".join(
+            f"{k} {v}" for k, v in own.items() if isinstance(v, int | str) and not isinstance(v, bool)
+        )
+        found.setdefault(sizes, []).append(net)
+    return "; ".join(f"{', '.join(nets)}: {sizes}" for sizes, nets in found.items())
 
 
 def _plan_table(spec: Experiment, programs: Sequence[Program]) -> RenderableType:
@@ -284,17 +291,12 @@ def _plan_table(spec: Experiment, programs: Sequence[Program]) -> RenderableType
     table = Table("program", "lanes", "envs", "rollout", "minibatch", "networks", "useful work")
     for number, program in enumerate(programs):
         caps = program.caps
-        networks = ", ".join(
-            f"{n.removesuffix('.width')} {w}×{caps[n.replace('width', 'depth')]}"
-            for n, w in caps.items()
-            if n.endswith(".width")
-        )
         sizes = (caps["num_envs"], caps["rollout_length"], caps["minibatch"])
         table.add_row(
             str(number + 1),
             str(len(program.samples) * settings.seeds),
             *(f"≤ {s}" if len(program.samples) > 1 else str(s) for s in sizes),
-            networks,
+            _networks(caps),
             f"{program.useful_share:.0%}",
         )
     return Group(title, table)

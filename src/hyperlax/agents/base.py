@@ -125,12 +125,22 @@ class AbstractAgentHyperparams(AbstractHyperparams):
 
 
 def merge(sizes: Sequence[Sizes]) -> dict[str, Any]:
-    """The smallest capacities that hold all of `sizes`: maxima, and unions of branches."""
+    """The smallest capacities that hold all of `sizes`: maxima, and unions of branches.
+
+    Raises `ValueError` where a shape that cannot be padded differs.
+    """
     merged: dict[str, Any] = {}
     for name in sizes[0]:
         column = [s[name] for s in sizes]
+        if isinstance(column[0], str) and len(set(column)) > 1:
+            raise ValueError(f"{name} cannot differ within a program: {', '.join(sorted(set(column)))}")
         merged[name] = frozenset().union(*column) if isinstance(column[0], frozenset) else max(column)
     return merged
+
+
+def shapes(sizes: Sizes) -> tuple[tuple[str, str], ...]:
+    """What must be equal in all lanes of a program."""
+    return tuple((k, v) for k, v in sorted(sizes.items()) if isinstance(v, str))
 
 
 def nested(sizes: Sizes, prefix: str) -> dict[str, Any]:

@@ -6,9 +6,11 @@ from hyperlax.networks.base import AbstractNetwork, AbstractNetworkHyperparams, 
 from hyperlax.networks.heads import ActionValues, Actor, Categorical, Critic, PolicyHead, TanhNormal
 from hyperlax.networks.mlp import MLP, MLPHyperparams
 from hyperlax.networks.pqc import PQC, PQCHyperparams
+from hyperlax.networks.tensor import TensorMLP, TensorMLPHyperparams
 
 NETWORKS: dict[str, type[AbstractNetworkHyperparams]] = {
     "mlp": MLPHyperparams,
+    "tmlp": TensorMLPHyperparams,
     "drpqc": PQCHyperparams,
 }
 """Network name → the hyperparameters that describe and build it."""
@@ -28,4 +30,6 @@ __all__ = [
     "PQCHyperparams",
     "PolicyHead",
     "TanhNormal",
+    "TensorMLP",
+    "TensorMLPHyperparams",
 ]

@@ -161,9 +161,7 @@ class MLP(AbstractNetwork):
                 x = _normalise(*operands)
             else:
                 x = _normalise_if(self.hp.layer_norm, *operands)
-        if len(self.activations) == 1:
-            return ACTIVATIONS[self.activations[0]](x)
-        return _activate(self.activations, self.hp.activation, x)
+        return activate(self.activations, self.hp.activation, x)
 
 
 _mlp = batch_last(MLP.apply, "hyperlax_mlp")
@@ -210,11 +208,18 @@ def _no_gradient(x: Any) -> np.ndarray:
     return np.zeros(jnp.shape(x), jax.dtypes.float0)
 
 
+def activate(
+    names: tuple[str, ...], index: Int[Array, ""], x: Float[Array, " n *batch"]
+) -> Float[Array, " n *batch"]:
+    """The activation with `index` in `ACTIVATIONS`, one of `names`."""
+    return ACTIVATIONS[names[0]](x) if len(names) == 1 else _activate(names, index, x)
+
+
 @partial(jax.custom_vjp, nondiff_argnums=(0,))
 def _activate(
     names: tuple[str, ...], index: Int[Array, ""], x: Float[Array, " n *batch"]
 ) -> Float[Array, " n *batch"]:
-    """The activation with `index` in `ACTIVATIONS`, one of `names`; computes only that one for a single lane.
+    """`activate` for several names; a single lane computes only its own.
 
     The custom gradient keeps `x` alone: differentiating the switch would keep what every branch needs.
     """

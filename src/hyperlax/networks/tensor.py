@@ -1,0 +1,234 @@
+"""Tensorised MLP: hidden layers are matrix product operators whose bond dimension may differ between lanes."""
+
+from __future__ import annotations
+
+import math
+from typing import Any, final
+
+import equinox as eqx
+import jax
+import jax.numpy as jnp
+import jax.random as jr
+from jaxtyping import Array, Float, Int
+
+from hyperlax.hyperparams import Count, hp
+from hyperlax.masking import row_keys
+from hyperlax.networks.base import AbstractNetwork, AbstractNetworkHyperparams, Sizes, column
+from hyperlax.networks.layout import batch_last
+from hyperlax.networks.mlp import ACTIVATIONS, activate
+from hyperlax.spaces import Choice, Integers
+
+SHAPES = ("8=2^3", "32=2^5", "64=2^6", "128=2^7", "256=2^8", "512=2^9", "64=4^3", "256=4^4", "64=8^2", "512=8^3")
+"""Hidden units as local dimension to the power of the number of cores."""
+FEATURES = 256
+"""Length of the output."""
+
+
+def factors(shape: str) -> tuple[int, int, int]:
+    """(hidden units, local dimension, cores) of one of `SHAPES`."""
+    hidden, _, power = shape.partition("=")
+    local, _, cores = power.partition("^")
+    return int(hidden), int(local), int(cores)
+
+
+@final
+class TensorMLPHyperparams(AbstractNetworkHyperparams):
+    """Architecture of a `TensorMLP`."""
+
+    bond_dim: Count = hp(8, Choice(4, 8, 16), doc="bond dimension of the matrix product operators")
+    activation: Count = hp(
+        "silu", Choice("silu", "relu", "tanh"), labels=tuple(ACTIVATIONS), doc="activation of hidden layers"
+    )
+    mpo_layers: Count = hp(2, Integers(1, 3), doc="hidden layers that are matrix product operators")
+    shape: Count = hp(
+        "64=2^6",
+        Choice("32=2^5", "64=2^6", "128=2^7"),
+        labels=SHAPES,
+        doc="hidden units = local dimension ^ cores; one program each",
+    )
+    initial_cores: Count = hp(
+        "variance", labels=("variance", "unit"), doc="cores drawn to keep the variance, or from N(0, 1)"
+    )
+
+    def sizes(self) -> dict[str, Any]:
+        return {
+            "bond_dim": int(self.bond_dim),
+            "mpo_layers": int(self.mpo_layers),
+            "shape": SHAPES[int(self.shape)],
+            "activation": frozenset({tuple(ACTIVATIONS)[int(self.activation)]}),
+        }
+
+    def network(self, in_size: int, caps: Sizes, *, key: Any) -> TensorMLP:
+        return TensorMLP(self, in_size, caps, key=key)
+
+    def parameter_count(self, in_size: int) -> int:
+        return self.weights(in_size, self.sizes())
+
+    @staticmethod
+    def flops(in_size: int, sizes: Sizes) -> float:
+        hidden, layers = factors(sizes["shape"])[0], sizes["mpo_layers"]
+        return 2.0 * hidden * (in_size + layers * hidden + FEATURES) + 20.0 * hidden * (layers + 1)
+
+    @staticmethod
+    def weights(in_size: int, sizes: Sizes) -> int:
+        hidden, local, cores = factors(sizes["shape"])
+        bond = sizes["bond_dim"]
+        ends, middle = 2 * local**2 * bond, (cores - 2) * (local * bond) ** 2
+        dense = (in_size + 1) * hidden + (hidden + 1) * FEATURES
+        return dense + sizes["mpo_layers"] * (ends + middle + hidden)
+
+    @staticmethod
+    def quick() -> dict[str, Any]:
+        return {"bond_dim": Choice(2, 4), "mpo_layers": 1, "shape": "8=2^3"}
+
+    def out(self, in_size: int) -> int:
+        return FEATURES
+
+
+@final
+class MPO(eqx.Module):
+    """y = W x + b, W being a matrix product operator: hidden = local ^ cores units in and out.
+
+    The cores have indices [input, left bond, right bond, output], the first and the last without the bond
+    that leads out. Bond indices beyond `bond` are zero and stay so: whatever passes through them is zero.
+
+    Initial cores are normal with variance 1 / (local · left bond), their fan-in when x is contracted core
+    after core; the entries of W then have variance 1 / hidden, whatever the factorisation, and activations
+    keep their scale. (Unit variance gives entries of variance bond ^ (cores - 1).)
+    """
+
+    cores: tuple[Float[Array, "..."], ...]
+    bias: Float[Array, " hidden"]
+
+    def __init__(self, shape: str, hp: TensorMLPHyperparams, drawn: Float[Array, "cores left right in out"]):
+        hidden, local, count = factors(shape)
+        cap = drawn.shape[1]
+        inside = jnp.arange(cap) < hp.bond_dim
+        fan_in = jnp.where(jnp.arange(count) > 0, hp.bond_dim, 1).astype(drawn.dtype) * local
+        scale = jnp.where(hp.initial_cores == 1, 1.0, 1.0 / jnp.sqrt(fan_in))
+        scaled = drawn * scale[:, None, None, None, None]
+        used = jnp.where((inside[:, None] & inside[None])[None, :, :, None, None], scaled, 0)
+        cores = jnp.transpose(used, (0, 3, 1, 2, 4))
+        self.cores = (cores[0][:, 0], *cores[1:-1], cores[-1][:, :, 0])
+        self.bias = jnp.zeros(hidden)
+
+    def __call__(self, x: Float[Array, " hidden *batch"]) -> Float[Array, " hidden *batch"]:
+        """For one vector, or for a batch along the last axis."""
+        y = self._along_the_bond(x) if self._chain_is_cheaper(x) else self.dense() @ x
+        return y + column(self.bias, x)
+
+    def dense(self) -> Float[Array, "hidden hidden"]:
+        """The matrix W [output, input], its halves contracted first and then with each other."""
+        first, *middle, last = self.cores
+        half = (len(self.cores) - 1) // 2
+        left = first.transpose(2, 0, 1)  # [output, input, bond]
+        for core in middle[:half]:
+            left = jnp.einsum("oix,jxyp->opijy", left, core)
+            left = left.reshape(left.shape[0] * left.shape[1], -1, left.shape[-1])
+        right = last.transpose(1, 2, 0)  # [bond, output, input]
+        for core in reversed(middle[half:]):
+            right = jnp.einsum("jxyp,yoi->xpoji", core, right)
+            right = right.reshape(right.shape[0], right.shape[1] * right.shape[2], -1)
+        matrix = jnp.einsum("oix,xpj->opij", left, right)
+        return matrix.reshape(self.bias.size, self.bias.size)
+
+    def _along_the_bond(self, x: Float[Array, " hidden *batch"]) -> Float[Array, " hidden *batch"]:
+        """W x without W: x takes in one core after the other, from the first."""
+        first, *middle, last = self.cores
+        local = first.shape[0]
+        # what is carried: [bond, outputs so far, inputs to come and batch]
+        carried = jnp.einsum("iyo,ir->yor", first, x.reshape(local, -1))
+        for core in middle:
+            split = carried.reshape(*carried.shape[:2], local, -1)
+            carried = jnp.einsum("ixyp,xoir->yopr", core, split)
+            carried = carried.reshape(core.shape[2], -1, split.shape[-1])
+        split = carried.reshape(*carried.shape[:2], local, -1)
+        return jnp.einsum("ixp,xoir->opr", last, split).reshape(x.shape)
+
+    def _chain_is_cheaper(self, x: Array) -> bool:
+        """Whether x along the bond takes fewer operations than forming W and multiplying.
+
+        A pass along the bond costs bond² · local · hidden per core and sample; W costs bond · hidden² at the
+        end and hardly more before, once for all samples, and then hidden² per sample. So W is formed for all
+        but a few samples.
+        """
+        hidden, local, count = self.bias.size, self.cores[0].shape[0], len(self.cores)
+        bond, batch = self.cores[0].shape[1], x[0].size
+        chain = batch * hidden * local * (2 * bond + (count - 2) * bond**2)
+        return chain < 2 * bond * hidden**2 + batch * hidden**2
+
+
+def _cores(key: Any, layers: int, shape: str, bond: int) -> Float[Array, "layers cores bond bond local local"]:
+    """Standard normal cores, of which no number depends on how many there are."""
+    _, local, count = factors(shape)
+    rows = row_keys(key, layers)
+    for n in (count, bond, bond):
+        rows = jax.vmap(lambda k, n=n: row_keys(k, n))(rows).reshape(-1)
+    drawn = jax.vmap(lambda k: jr.normal(k, (local, local)))(rows)
+    return drawn.reshape(layers, count, bond, bond, local, local)
+
+
+@final
+class Dense(eqx.Module):
+    """weight @ x + bias, LeCun normal weight and zero bias."""
+
+    weight: Float[Array, "out in"]
+    bias: Float[Array, " out"]
+
+    def __init__(self, in_size: int, out_size: int, *, key: Any):
+        self.weight = jr.truncated_normal(key, -2, 2, (out_size, in_size)) / (0.8796256 * math.sqrt(in_size))
+        self.bias = jnp.zeros(out_size)
+
+    def __call__(self, x: Float[Array, " in *batch"]) -> Float[Array, " out *batch"]:
+        return self.weight @ x + column(self.bias, x)
+
+
+@final
+class TensorMLP(AbstractNetwork):
+    """Dense layer → MPO layers → linear layer to 256 features; activations after all but the last.
+
+    After "Tensorizing Neural Networks" (Novikov et al. 2015), with matrix product operators for matrices.
+    Layers past this lane's own pass their input on.
+    """
+
+    hp: TensorMLPHyperparams
+    first: Dense
+    layers: tuple[MPO, ...]
+    last: Dense
+    activations: tuple[str, ...] = eqx.field(static=True)
+    batch_last: bool = eqx.field(static=True)
+
+    def __init__(self, hp: TensorMLPHyperparams, in_size: int, caps: Sizes, *, key: Any):
+        keys = jr.split(key, 3)
+        hidden = factors(caps["shape"])[0]
+        self.hp = hp
+        self.batch_last = caps.get("batch_last", True)
+        self.activations = tuple(name for name in ACTIVATIONS if name in caps["activation"])
+        self.first = Dense(in_size, hidden, key=keys[0])
+        drawn = _cores(keys[1], caps["mpo_layers"], caps["shape"], caps["bond_dim"])
+        self.layers = tuple(
+            MPO(caps["shape"], hp, jnp.where(i < hp.mpo_layers, x, 0)) for i, x in enumerate(drawn)
+        )
+        self.last = Dense(hidden, FEATURES, key=keys[2])
+
+    @property
+    def out_cap(self) -> int:
+        return FEATURES
+
+    @property
+    def out_size(self) -> Int[Array, ""]:
+        return jnp.int32(FEATURES)
+
+    def __call__(self, x: Float[Array, " in"]) -> Float[Array, " out"]:
+        return _tensor_mlp(self, x) if self.batch_last else self.apply(x)
+
+    def apply(self, x: Float[Array, " in *batch"]) -> Float[Array, " out *batch"]:
+        """The same for one vector, or for a batch along the last axis."""
+        hidden = activate(self.activations, self.hp.activation, self.first(x))
+        for i, layer in enumerate(self.layers):
+            after = activate(self.activations, self.hp.activation, layer(hidden))
+            hidden = jnp.where(i < self.hp.mpo_layers, after, hidden)
+        return self.last(hidden)
+
+
+_tensor_mlp = batch_last(TensorMLP.apply, "hyperlax_tensor_mlp")
