@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
@@ -261,13 +261,16 @@ class Live(Lines):
 def _program_words(program: Program, seeds: int) -> str:
     return (
         f"{len(program.samples) * seeds} lanes, up to {program.caps['num_envs']} envs, rollout "
-        f"{program.caps['rollout_length']}, minibatch {program.caps['minibatch']}, {_networks(program.caps)}; "
+        f"{program.caps['rollout_length']}, minibatch {program.caps['minibatch']}, "
+        f"{_networks(program.caps)}; "
         f"predicted useful work {program.useful_share:.0%}"
     )
 
 
 def _networks(caps: Mapping[str, Any]) -> str:
     """What is allocated for the networks, those of equal size together."""
+    from hyperlax.agents.base import nested
+
     found: dict[str, list[str]] = {}
     for net in dict.fromkeys(name.partition(".")[0] for name in caps if "." in name):
         own = nested(caps, net)

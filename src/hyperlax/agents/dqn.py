@@ -81,7 +81,7 @@ class DQNHyperparams(AbstractOffPolicyHyperparams):
         return {**self.own_sizes(), **prefixed(self.critic.sizes(), "critic")}
 
     def arithmetic(self, sizes: Sizes, env: AbstractEnv) -> Arithmetic:
-        net, own = type(self.critic), nested(sizes, "critic")
+        net, own = self.critic, nested(sizes, "critic")
         forward = net.flops(env.obs_size, own)
         return Arithmetic(act=forward, gradient=5 * forward, weights=net.weights(env.obs_size, own))
 

@@ -97,7 +97,7 @@ class PPOHyperparams(AbstractAgentHyperparams):
         }
 
     def arithmetic(self, sizes: Sizes, env: AbstractEnv) -> Arithmetic:
-        nets = [(type(n), nested(sizes, k)) for k, n in (("actor", self.actor), ("critic", self.critic))]
+        nets = [(n, nested(sizes, k)) for k, n in (("actor", self.actor), ("critic", self.critic))]
         forward = sum(net.flops(env.obs_size, own) for net, own in nets)
         weights = sum(net.weights(env.obs_size, own) for net, own in nets)
         return Arithmetic(act=forward, gradient=3 * forward, weights=weights)

@@ -85,10 +85,10 @@ class SACHyperparams(AbstractOffPolicyHyperparams):
         }
 
     def arithmetic(self, sizes: Sizes, env: AbstractEnv) -> Arithmetic:
-        policy, critic = (type(self.actor), nested(sizes, "actor")), (type(self.critic), nested(sizes, "critic"))
+        actor, critic = nested(sizes, "actor"), nested(sizes, "critic")
         seen, valued = env.obs_size, _critic_inputs(env)
-        act, value = policy[0].flops(seen, policy[1]), critic[0].flops(valued, critic[1])
-        weights = policy[0].weights(seen, policy[1]) + 2 * critic[0].weights(valued, critic[1])
+        act, value = self.actor.flops(seen, actor), self.critic.flops(valued, critic)
+        weights = self.actor.weights(seen, actor) + 2 * self.critic.weights(valued, critic)
         return Arithmetic(act=act, gradient=4 * act + 2 * 6 * value, weights=weights)
 
     def parameter_count(self, env: AbstractEnv) -> int:

@@ -103,7 +103,7 @@ def _sigma_z(wires: int, dtype: Any) -> Float[Array, "wires amplitudes"]:
 
 
 def _z_totals(x: Float[Array, "amplitudes batch"]) -> Float[Array, "wires batch"]:
-    """Σ over amplitudes of x times σz of every wire; of each half of the wires after summing over the other."""
+    """Σ over amplitudes of x times σz of every wire; by halves of the wires where they are many."""
     wires = x.shape[0].bit_length() - 1
     if wires <= SMALL:
         return _sigma_z(wires, x.dtype) @ x
@@ -291,7 +291,12 @@ def _simulate_backward(kept: Any, cotangent: Float[Array, "wires batch"]) -> tup
         jnp.where(jnp.abs(x) > noise[None, None, None], x, 0)
         for x in _slopes(found, parts.trail, first, second)
     )
-    return by_first, jnp.sum(by_second, -1, keepdims=True), jnp.zeros_like(signs), np.zeros(jnp.shape(depth), jax.dtypes.float0)
+    return (
+        by_first,
+        jnp.sum(by_second, -1, keepdims=True),
+        jnp.zeros_like(signs),
+        np.zeros(jnp.shape(depth), jax.dtypes.float0),
+    )
 
 
 _simulate.defvjp(_simulate_forward, _simulate_backward)
@@ -302,7 +307,7 @@ def _measure_and_turn(
 ) -> tuple[States, Float[Array, "3 wires batch"]]:
     """Undoes a layer's rotations of ket and bra; and what their derivatives are made of.
 
-    That is, per wire, Im⟨bra|σz|ket⟩, and real and imaginary part of d = Σ bra₀* ket₁ - bra₁ ket₀*, subscripts
+    That is, per wire, Im⟨bra|σz|ket⟩, and real and imaginary part of d = Σ bra₀* ket₁ - bra₁ ket₀*, the index
     being the wire's bit: Im⟨bra|σx|ket⟩ = Im d and Im⟨bra|σy|ket⟩ = -Re d.
     """
     (amplitudes, batch), wires = states.shape[1:], turn.shape[0]

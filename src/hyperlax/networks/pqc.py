@@ -36,7 +36,9 @@ class PQCHyperparams(AbstractNetworkHyperparams):
     layers: Count = hp(5, Choice(5, 10, 15), doc="encoding and trainable layers before the last one")
     stacks: Count = hp(1, Choice(1, 2, 3), doc="copies of the encoding wires")
     entangler: Count = hp(
-        "cz", labels=("none", "cz", "cz_ring"), doc="no entanglement; CZ in a brick wall; CZ all around a ring"
+        "cz",
+        labels=("none", "cz", "cz_ring"),
+        doc="no entanglement; CZ in a brick wall; CZ all around a ring",
     )
     squash: Count = hp("none", labels=("none", "tanh", "arctan"), doc="what features pass before encoding")
     reupload: Flag = hp(True, doc="encode the features in every layer, or in the first alone")
@@ -173,7 +175,7 @@ class PQC(AbstractNetwork):
     def rotation_angles(
         self, x: Float[Array, "in batch"]
     ) -> tuple[Float[Array, "3 layers wires batch"], Float[Array, "3 layers wires 1"]]:
-        """Angles of the first and of the second rotation of every layer and wire, zero where there is none."""
+        """Angles of the first and the second rotation of every layer and wire, zero where there is none."""
         layers, wires = self.angles.shape[:2]
         blocks = -(-self.in_size // ANGLES)
         squashed = _squash(self.hp.squash, x)
@@ -202,9 +204,8 @@ class PQC(AbstractNetwork):
 
     def _used(self, layers: int, wires: int) -> Array:
         """[layers, wires, 1]: what belongs to this lane's circuit."""
-        return (jnp.arange(layers)[:, None, None] <= self.hp.layers) & (
-            jnp.arange(wires) < self.wires
-        )[None, :, None]
+        layer, wire = jnp.arange(layers)[:, None, None], jnp.arange(wires)[None, :, None]
+        return (layer <= self.hp.layers) & (wire < self.wires)
 
     def _encoded(self, layers: int, wires: int) -> Array:
         """[layers, wires, 3]: where a feature enters; the features' padding is not trained."""

@@ -1,4 +1,4 @@
-"""Tensorised MLP: hidden layers are matrix product operators whose bond dimension may differ between lanes."""
+"""MLP whose hidden layers are matrix product operators, of bond dimensions that may differ between lanes."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from hyperlax.networks.layout import batch_last
 from hyperlax.networks.mlp import ACTIVATIONS, activate
 from hyperlax.spaces import Choice, Integers
 
-SHAPES = ("8=2^3", "32=2^5", "64=2^6", "128=2^7", "256=2^8", "512=2^9", "64=4^3", "256=4^4", "64=8^2", "512=8^3")
+SHAPES = tuple("8=2^3 32=2^5 64=2^6 128=2^7 256=2^8 512=2^9 64=4^3 256=4^4 64=8^2 512=8^3".split())
 """Hidden units as local dimension to the power of the number of cores."""
 FEATURES = 256
 """Length of the output."""
@@ -158,7 +158,7 @@ class MPO(eqx.Module):
         return chain < 2 * bond * hidden**2 + batch * hidden**2
 
 
-def _cores(key: Any, layers: int, shape: str, bond: int) -> Float[Array, "layers cores bond bond local local"]:
+def _cores(key: Any, layers: int, shape: str, bond: int) -> Float[Array, "layers cores bond bond d d"]:
     """Standard normal cores, of which no number depends on how many there are."""
     _, local, count = factors(shape)
     rows = row_keys(key, layers)
