@@ -18,7 +18,8 @@ from hyperlax.networks.layout import batch_last
 from hyperlax.networks.mlp import ACTIVATIONS, activate
 from hyperlax.spaces import Choice, Integers
 
-SHAPES = tuple("8=2^3 32=2^5 64=2^6 128=2^7 256=2^8 512=2^9 64=4^3 256=4^4 64=8^2 512=8^3".split())
+_POWERS = ((2, 3), (2, 5), (2, 6), (2, 7), (2, 8), (2, 9), (4, 3), (4, 4), (8, 2), (8, 3))
+SHAPES = tuple(f"{local**cores}={local}^{cores}" for local, cores in _POWERS)
 """Hidden units as local dimension to the power of the number of cores."""
 FEATURES = 256
 """Length of the output."""
