@@ -16,6 +16,19 @@ def _mlp(network: str, *activations: str) -> dict[str, object]:
     }
 
 
+def _tmlp(network: str, *layers: int) -> dict[str, object]:
+    return {
+        f"{network}.bond_dim": Choice(4, 8, 16),
+        f"{network}.activation": Choice("silu", "relu", "tanh"),
+        f"{network}.mpo_layers": Choice(*layers),
+        f"{network}.shape": Choice("32=2^5", "64=2^6", "128=2^7"),
+    }
+
+
+def _drpqc(network: str) -> dict[str, object]:
+    return {f"{network}.layers": Choice(5, 10, 15), f"{network}.stacks": Choice(1, 2, 3)}
+
+
 PPO = {
     "actor_lr": LogUniform(1e-5, 1e-3),
     "critic_lr": LogUniform(1e-5, 1e-3),
@@ -73,4 +86,10 @@ RECIPES = {
     "ppo_mlp": Recipe("ppo", "mlp", {**_mlp("actor"), **_mlp("critic"), **PPO}),
     "dqn_mlp": Recipe("dqn", "mlp", {**_mlp("critic", "relu", "tanh", "silu"), **DQN}),
     "sac_mlp": Recipe("sac", "mlp", {**_mlp("actor"), **_mlp("critic"), **SAC}),
+    "ppo_tmlp": Recipe("ppo", "tmlp", {**_tmlp("actor", 2, 3), **_tmlp("critic", 2, 3), **PPO}),
+    "dqn_tmlp": Recipe("dqn", "tmlp", {**_tmlp("critic", 2), **DQN}),
+    "sac_tmlp": Recipe("sac", "tmlp", {**_tmlp("actor", 1, 2, 3), **_tmlp("critic", 1, 2, 3), **SAC}),
+    "ppo_drpqc": Recipe("ppo", "drpqc", {**_drpqc("actor"), **_drpqc("critic"), **PPO}),
+    "dqn_drpqc": Recipe("dqn", "drpqc", {**_drpqc("critic"), **DQN}),
+    "sac_drpqc": Recipe("sac", "drpqc", {**_drpqc("actor"), **_drpqc("critic"), **SAC}),
 }

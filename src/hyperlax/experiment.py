@@ -25,7 +25,7 @@ from hyperlax import envs
 from hyperlax.agents.base import AbstractAgentHyperparams
 from hyperlax.envs.base import AbstractEnv, describe
 from hyperlax.hyperparams import assign, fields, values
-from hyperlax.recipes import Recipe
+from hyperlax.recipes import Recipe, network_fields
 from hyperlax.settings import Settings
 
 PACKAGES = ("hyperlax", "jax", "jaxlib", "equinox", "optax", "gymnax", "brax", "pennylane", "numpy", "scipy")
@@ -151,7 +151,8 @@ def build(
     """The experiment, with every sample turned into a hyperparameter tree.
 
     Fixed values win over the samples'. Raises `ValueError` for an unknown environment, hyperparameter or
-    value, and for an algorithm that cannot act in the environment.
+    value, for an algorithm that cannot act in the environment, and for a network that this machine's memory
+    cannot hold.
     """
     env = envs.load(env_name)
     base = recipe.hyperparams()
@@ -160,7 +161,12 @@ def build(
             f"{recipe.name} cannot act in {env_name}, which has {describe(env.action_space)}: {problem}"
         )
     if settings.protocol == "published":
-        base = assign(base, base.published(env_name))
+        networks = {
+            f"{name}.{k}": v
+            for name in network_fields(type(base))
+            for k, v in getattr(base, name).published().items()
+        }
+        base = assign(base, {**base.published(env_name), **networks})
     base = assign(base, fixed)
     known = {f.path for f in fields(base)}
     trees = []
@@ -171,6 +177,9 @@ def build(
             assign(base, dict.fromkeys(unknown))
         trees.append(assign(base, chosen))
     ids = [int(row.get("sample", i)) for i, row in enumerate(rows)]
+    for i, tree in zip(ids, trees, strict=True):
+        if refusal := tree.refusal(env, device_memory()):
+            raise ValueError(f"sample {i} of {recipe.name} does not fit {env_name}: {refusal}")
     notes = [
         f"sample {i}: {p}"
         for i, tree in zip(ids, trees, strict=True)
@@ -235,6 +244,14 @@ def machine() -> dict[str, Any]:
         "device": devices[0].device_kind,
         "devices": len(devices),
     }
+
+
+def device_memory() -> int:
+    """Bytes of memory of a device, used or not."""
+    import psutil
+
+    stats = jax.devices()[0].memory_stats() or {}
+    return int(stats.get("bytes_limit", psutil.virtual_memory().total))
 
 
 def usable_cores() -> int:

@@ -14,7 +14,7 @@ from hyperlax.agents import costs
 from hyperlax.agents.costs import Arithmetic
 from hyperlax.envs.base import AbstractEnv, ActionSpace
 from hyperlax.hyperparams import AbstractHyperparams
-from hyperlax.networks.base import Sizes
+from hyperlax.networks.base import AbstractNetworkHyperparams, Sizes
 from hyperlax.rollout import Trajectory
 
 Metrics = Mapping[str, Float[Array, ""]]
@@ -99,6 +99,17 @@ class AbstractAgentHyperparams(AbstractHyperparams):
         arithmetic = self.arithmetic(caps, env)
         gradient = costs.gradient_work(sizes, caps, arithmetic)
         return gradient + costs.rollout_work(sizes, caps, arithmetic), gradient
+
+    @abstractmethod
+    def networks(self, env: AbstractEnv) -> dict[str, tuple[AbstractNetworkHyperparams, int]]:
+        """The networks by name, and the length of the vector each sees."""
+
+    def refusal(self, env: AbstractEnv, memory: int) -> str | None:
+        """Why this sample cannot run in so many bytes, whatever else is changed; None when it can."""
+        for name, (net, in_size) in self.networks(env).items():
+            if answer := net.refusal(in_size, memory):
+                return f"{name}: {answer}"
+        return None
 
     @abstractmethod
     def parameter_count(self, env: AbstractEnv) -> int:

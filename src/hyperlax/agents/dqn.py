@@ -80,6 +80,9 @@ class DQNHyperparams(AbstractOffPolicyHyperparams):
     def sizes(self) -> dict[str, Any]:
         return {**self.own_sizes(), **prefixed(self.critic.sizes(), "critic")}
 
+    def networks(self, env: AbstractEnv) -> dict[str, tuple[AbstractNetworkHyperparams, int]]:
+        return {"critic": (self.critic, env.obs_size)}
+
     def arithmetic(self, sizes: Sizes, env: AbstractEnv) -> Arithmetic:
         net, own = self.critic, nested(sizes, "critic")
         forward = net.flops(env.obs_size, own)

@@ -96,6 +96,9 @@ class PPOHyperparams(AbstractAgentHyperparams):
             **prefixed(self.critic.sizes(), "critic"),
         }
 
+    def networks(self, env: AbstractEnv) -> dict[str, tuple[AbstractNetworkHyperparams, int]]:
+        return {"actor": (self.actor, env.obs_size), "critic": (self.critic, env.obs_size)}
+
     def arithmetic(self, sizes: Sizes, env: AbstractEnv) -> Arithmetic:
         nets = [(n, nested(sizes, k)) for k, n in (("actor", self.actor), ("critic", self.critic))]
         forward = sum(net.flops(env.obs_size, own) for net, own in nets)

@@ -84,6 +84,9 @@ class SACHyperparams(AbstractOffPolicyHyperparams):
             **prefixed(self.critic.sizes(), "critic"),
         }
 
+    def networks(self, env: AbstractEnv) -> dict[str, tuple[AbstractNetworkHyperparams, int]]:
+        return {"actor": (self.actor, env.obs_size), "critic": (self.critic, _critic_inputs(env))}
+
     def arithmetic(self, sizes: Sizes, env: AbstractEnv) -> Arithmetic:
         actor, critic = nested(sizes, "actor"), nested(sizes, "critic")
         seen, valued = env.obs_size, _critic_inputs(env)

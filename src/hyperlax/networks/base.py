@@ -103,6 +103,11 @@ class AbstractNetworkHyperparams(AbstractHyperparams):
     def out(self, in_size: int) -> int:
         """Length of the output this sample uses; called on the host, on a single sample."""
 
+    @staticmethod
+    def published() -> dict[str, Any]:
+        """The settings that reproduce the published protocol, under the names of the fields."""
+        return {}
+
     def executions(self) -> int:
         """Circuits executed for one output."""
         return 0

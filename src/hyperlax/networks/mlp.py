@@ -66,6 +66,10 @@ class MLPHyperparams(AbstractNetworkHyperparams):
         return 2.0 * width * (in_size + (sizes["depth"] - 1) * width) + 20.0 * width * sizes["depth"]
 
     @staticmethod
+    def published() -> dict[str, Any]:
+        return {"layer_norm_scale": False}
+
+    @staticmethod
     def quick() -> dict[str, Any]:
         return {"width": 16, "depth": 2}
 

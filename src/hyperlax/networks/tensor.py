@@ -79,6 +79,10 @@ class TensorMLPHyperparams(AbstractNetworkHyperparams):
         return dense + sizes["mpo_layers"] * (ends + middle + hidden)
 
     @staticmethod
+    def published() -> dict[str, Any]:
+        return {"initial_cores": "unit"}
+
+    @staticmethod
     def quick() -> dict[str, Any]:
         return {"bond_dim": Choice(2, 4), "mpo_layers": 1, "shape": "8=2^3"}
 
