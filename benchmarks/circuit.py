@@ -1,9 +1,9 @@
 """The data re-uploading circuit here and in other simulators: the same circuit, batch 256, one core.
 
-    python benchmarks/circuit.py [--peer-python PYTHON] [--only NAME ...] [--sizes F,L,V ...] [--limit SECONDS]
+    python benchmarks/circuit.py [--peer-python PYTHON] [--only NAME ...] [--sizes F,L,V ...] [--limit S]
 
 Measured is value and gradient (by angles and input scales) of the sum of all ⟨σz⟩², and the forward
-pass: trace + compile, time per call (median), and the memory XLA plans for. PennyLane is a dependency and runs
+pass: trace + compile, time per call (median), and the memory XLA plans for. PennyLane is a dependency, run
 in this Python; tensorcircuit-ng and qujax run in `--peer-python`, a virtual environment that has them beside
 the same jax. Every measurement is a fresh process on one core; one that passes the limit is reported as such.
 

@@ -13,6 +13,7 @@ import pennylane as qml
 import pytest
 from lanes import LOW_EFFORT
 
+from hyperlax.agents.base import merge
 from hyperlax.hyperparams import assign
 from hyperlax.networks import PQC, PQCHyperparams
 from hyperlax.networks.pqc import qubits, state_bytes
@@ -183,3 +184,25 @@ def test_a_circuit_too_large_for_the_memory_is_refused_with_the_numbers():
     assert qubits(27, 3) == 27
     assert state_bytes(27) == 4 * 2**30
     assert "82 qubits" in str(assign(PQCHyperparams(), {}).refusal(244, 2**40))
+
+
+def test_pennylane_can_run_and_draw_the_module():
+    xs = jr.normal(jr.key(2), (3, 4))
+    loss = lambda n, x: jnp.sum(jnp.sin(jax.vmap(n)(x)))  # noqa: E731
+    results = []
+    for backend in ("native", "pennylane"):
+        net = built(4, layers=2, stacks=1, backend=backend)
+        gradient = quick(jax.grad(loss, allow_int=True))(net, xs)
+        results.append((quick(jax.vmap(net))(xs), gradient.angles, gradient.scales))
+    for a, b in zip(*results, strict=True):
+        np.testing.assert_allclose(a, b, atol=1e-5)
+    drawn = built(4, layers=2, stacks=2, entangler="cz").draw().splitlines()
+    assert len(drawn) == 4
+    assert drawn[0].count("Rot") == 5
+    assert sum(line.count("╭●") for line in drawn) == 3
+
+
+def test_a_program_has_one_backend():
+    sizes = [assign(PQCHyperparams(), {"backend": b}).sizes() for b in ("native", "pennylane")]
+    with pytest.raises(ValueError, match="backend cannot differ"):
+        merge(sizes)

@@ -125,6 +125,60 @@ def sweep_hp_samples(
 
 
 @app.command
+def inspect_circuit(
+    *,
+    algo_and_network_config: str = "ppo_drpqc",
+    env_config: str = "gymnax.pendulum",
+    network: str = "actor",
+    layers: Annotated[list[Positive] | None, Parameter(consume_multiple=True, negative="")] = None,
+    stacks: Annotated[list[Positive] | None, Parameter(consume_multiple=True, negative="")] = None,
+    draws: Positive = 200,
+    set_: Annotated[list[str] | None, Parameter(name="--set", negative="")] = None,
+    output_file: Path | None = None,
+    seed: int = 42,
+) -> int:
+    """What a circuit is before training: diagram, gates, gradient variance, entanglement, expressibility.
+
+    Parameters
+    ----------
+    network
+        Which of the algorithm's networks: actor or critic.
+    layers
+        Depths to compare. [default: 1 5 10 15]
+    stacks
+        Copies of the encoding wires to compare. [default: 1 2 3]
+    draws
+        Random initial weights and observations to measure over.
+    set_
+        path=value: fixes a hyperparameter; repeatable.
+    output_file
+        Also write the table (.csv) or the chart (.png, .svg, .pdf).
+    """
+    from hyperlax import inspection
+
+    if output_file is not None and output_file.suffix not in (".csv", ".png", ".svg", ".pdf"):
+        raise ValueError(f"--output-file {output_file} must end in .csv, .png, .svg or .pdf")
+    if output_file is not None and output_file.exists():
+        raise ValueError(f"{output_file} exists; remove it or choose another --output-file")
+    table, drawing = inspection.of_recipe(
+        algo_and_network_config,
+        env_config,
+        network,
+        layers or [1, 5, 10, 15],
+        stacks or [1, 2, 3],
+        draws,
+        _assignments(set_ or []),
+        seed,
+    )
+    print(drawing)
+    inspection.show(table)
+    if output_file is not None:
+        inspection.save(table, output_file, f"{algo_and_network_config} {network} on {env_config}")
+        print(f"written to {output_file}")
+    return 0
+
+
+@app.command
 def generate_hp_samples(
     *,
     algo_and_network_config: str = "ppo_mlp",

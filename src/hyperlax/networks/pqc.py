@@ -16,10 +16,12 @@ from hyperlax.masking import row_keys
 from hyperlax.networks.base import AbstractNetwork, AbstractNetworkHyperparams, Sizes
 from hyperlax.networks.circuit import expectations
 from hyperlax.networks.layout import batch_last
+from hyperlax.networks.pennylane import ANGLES, diagram
+from hyperlax.networks.pennylane import expectations as pennylane_expectations
 from hyperlax.spaces import Choice
 
-ANGLES = 3
-"""Angles of a rotation, and so features that a wire takes."""
+BACKENDS = ("native", "pennylane")
+ENTANGLERS = ("none", "cz", "cz_ring")
 LARGEST_CIRCUIT = 26
 """Qubits whose states can be indexed and held at all; memory usually ends before."""
 
@@ -37,7 +39,7 @@ class PQCHyperparams(AbstractNetworkHyperparams):
     stacks: Count = hp(1, Choice(1, 2, 3), doc="copies of the encoding wires")
     entangler: Count = hp(
         "cz",
-        labels=("none", "cz", "cz_ring"),
+        labels=ENTANGLERS,
         doc="no entanglement; CZ in a brick wall; CZ all around a ring",
     )
     squash: Count = hp("none", labels=("none", "tanh", "arctan"), doc="what features pass before encoding")
@@ -45,11 +47,13 @@ class PQCHyperparams(AbstractNetworkHyperparams):
     measured: Count = hp(0, doc="wires whose σz is the output, from the first; 0: all", least=0)
     output_scale: Flag = hp(False, doc="train a factor on every output")
     initial_angles: Count = hp("unit", labels=("unit", "circle"), doc="angles start in [0, 1) or [0, 2π)")
+    backend: Count = hp("native", labels=BACKENDS, doc="who simulates: this package, or PennyLane")
     angle_lr_factor: Real = hp(1.0, doc="step size of the angles, relative to the network's")
     scale_lr_factor: Real = hp(1.0, doc="step size of the input scales, relative to the network's")
 
     def sizes(self) -> dict[str, Any]:
-        return {"layers": int(self.layers), "stacks": int(self.stacks)}
+        backend = BACKENDS[int(self.backend)]
+        return {"layers": int(self.layers), "stacks": int(self.stacks), "backend": backend}
 
     def network(self, in_size: int, caps: Sizes, *, key: Any) -> PQC:
         return PQC(self, in_size, caps, key=key)
@@ -126,11 +130,13 @@ class PQC(AbstractNetwork):
     scales: Float[Array, "layers wires 3"]
     output_scales: Float[Array, " wires"]
     in_size: int = eqx.field(static=True)
+    backend: str = eqx.field(static=True)
     batch_last: bool = eqx.field(static=True)
 
     def __init__(self, hp: PQCHyperparams, in_size: int, caps: Sizes, *, key: Any):
         self.hp = hp
         self.in_size = in_size
+        self.backend = caps.get("backend", BACKENDS[0])
         self.batch_last = caps.get("batch_last", True)
         layers, wires = caps["layers"] + 1, qubits(in_size, caps["stacks"])
         angles, scales = (_uniform(k, layers, wires) for k in jr.split(key))
@@ -166,7 +172,11 @@ class PQC(AbstractNetwork):
     def apply(self, x: Float[Array, " in *batch"]) -> Float[Array, " out *batch"]:
         """The same for one vector, or for a batch along the last axis."""
         batch = x if x.ndim == 2 else x[:, None]
-        seen = expectations(*self.rotation_angles(batch), self.signs(), self.hp.layers)
+        encoding, own = self.rotation_angles(batch)
+        if self.backend == "pennylane":
+            seen = pennylane_expectations(encoding, own, self.signs())
+        else:
+            seen = expectations(encoding, own, self.signs(), self.hp.layers)
         scale = jnp.where(self.hp.output_scale, self.output_scales, 1)
         measured = jnp.arange(self.out_cap) < self.out_size
         out = jnp.where(measured[:, None], seen * scale[:, None], 0)
@@ -189,6 +199,11 @@ class PQC(AbstractNetwork):
         )
         last = (jnp.arange(layers) == self.hp.layers)[None, :, None, None]
         return features * scales + jnp.where(last, angles, 0), jnp.where(last, 0, angles)
+
+    def draw(self) -> str:
+        """The circuit as text, drawn by PennyLane; for a single lane, outside of traced code."""
+        hp = self.hp
+        return diagram(self.in_size, int(hp.stacks), int(hp.layers), ENTANGLERS[int(hp.entangler)])
 
     def signs(self) -> Float[Array, "2 amplitudes"]:
         """What the CZ gates after even and after odd layers multiply the amplitudes by."""

@@ -31,11 +31,12 @@ def export_charts(results: Results, folder: Path, formats: Sequence[str] = FORMA
         except NothingToDraw:
             continue
         for suffix in formats:
-            written.append(write_atomically(folder / f"{name}.{suffix}", _image(spec, suffix)))
+            written.append(write_atomically(folder / f"{name}.{suffix}", image(spec, suffix)))
     return written
 
 
-def _image(spec: dict[str, Any], suffix: str) -> bytes:
+def image(spec: dict[str, Any], suffix: str) -> bytes:
+    """The Vega-Lite chart `spec` as a png, svg or pdf file."""
     vlc, version = vl_convert(), vegalite_version()
     if suffix == "png":
         return vlc.vegalite_to_png(spec, vl_version=version, scale=_SCALE)

@@ -1,0 +1,80 @@
+"""The circuit as PennyLane runs and draws it: the same module on a QNode, and its diagram."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+from jaxtyping import Array, Float
+
+ANGLES = 3
+"""Angles of a rotation."""
+
+
+def expectations(
+    first: Float[Array, "3 layers wires batch"],
+    second: Float[Array, "3 layers wires 1"],
+    signs: Float[Array, "2 amplitudes"],
+) -> Float[Array, "wires batch"]:
+    """What `circuit.expectations` computes, by PennyLane's `default.qubit`; differentiable.
+
+    Unrolled gate by gate: tracing and compiling take minutes where the own simulator takes seconds.
+    """
+    import pennylane as qml
+
+    layers, wires = first.shape[1:3]
+    table: Any = signs
+
+    @qml.qnode(qml.device("default.qubit", wires=wires), interface="jax", diff_method="backprop")
+    def node(first: Any, second: Any) -> Any:
+        for layer in range(layers):
+            for w in range(wires):
+                qml.Rot(*first[:, layer, w], wires=w)
+                qml.Rot(*second[:, layer, w], wires=w)
+            if layer < layers - 1:
+                qml.DiagonalQubitUnitary(table[layer % 2], wires=range(wires))
+        return [qml.expval(qml.PauliZ(w)) for w in range(wires)]
+
+    with jax.numpy_dtype_promotion("standard"), jax.numpy_rank_promotion("allow"):
+        out = jax.vmap(lambda x: jnp.stack(node(x, second[..., 0])), in_axes=-1, out_axes=-1)(first)
+    return out.astype(first.dtype)
+
+
+def diagram(in_size: int, stacks: int, layers: int, entangler: str) -> str:
+    """PennyLane's text diagram: rotations by features x (times their scales), and by trained angles θ."""
+    import pennylane as qml
+
+    blocks = -(-in_size // ANGLES)
+    wires = blocks * stacks
+
+    @qml.qnode(qml.device("default.qubit", wires=wires))
+    def node() -> Any:
+        for layer in range(layers + 1):
+            for w in range(wires):
+                start = ANGLES * (w % blocks)
+                features = f"x{start}:{min(start + ANGLES, in_size)}"
+                if layer == layers:
+                    _labelled(qml, f"{features}+θ{layer},{w}", w)
+                else:
+                    _labelled(qml, features, w)
+                    _labelled(qml, f"θ{layer},{w}", w)
+            if layer < layers:
+                for a, b in couplings(wires, layer, entangler):
+                    qml.CZ(wires=[a, b])
+        return [qml.expval(qml.PauliZ(w)) for w in range(wires)]
+
+    return str(qml.draw(node, decimals=None, max_length=110, show_matrices=False)())
+
+
+def _labelled(qml: Any, text: str, wire: int) -> None:
+    qml.drawer.label(qml.Rot(0.0, 0.0, 0.0, wires=wire), text)
+
+
+def couplings(wires: int, layer: int, entangler: str) -> list[tuple[int, int]]:
+    """The pairs of wires that a CZ joins after `layer`."""
+    if entangler == "none":
+        return []
+    if entangler == "cz":
+        return [(w, w + 1) for w in range(layer % 2, wires - 1, 2)]
+    return [(w, (w + 1) % wires) for w in range(wires if wires > 2 else wires - 1)]

@@ -1,0 +1,94 @@
+"""Diagnostics of circuits: against hand-made states, known distributions and PennyLane's own counts."""
+
+from __future__ import annotations
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from hyperlax import inspection
+from hyperlax.cli import app
+from hyperlax.hyperparams import assign
+from hyperlax.inspection import counts, entangling_capability, expressibility, measured
+from hyperlax.networks import PQCHyperparams
+
+
+def states(*vectors: list[complex]) -> jax.Array:
+    x = np.asarray(vectors).T / np.linalg.norm(vectors, axis=1)
+    return jnp.asarray(np.stack([x.real, x.imag]), jnp.float32)
+
+
+def test_entangling_capability_of_known_states():
+    """Products 0; Bell and GHZ 1; W of three wires 8/9; a Bell pair beside a free wire 2/3."""
+    r = np.sqrt(0.5)
+    product = np.kron([1, 1j], np.kron([1, 2], [3j, 1])).tolist()
+    ghz = [r, 0, 0, 0, 0, 0, 0, 1j * r]
+    w = [0, 1, 1, 0, 1, 0, 0, 0]
+    bell = np.kron([r, 0, 0, r], [1, 1]).tolist()
+    found = entangling_capability(states(product, ghz, w, bell))
+    np.testing.assert_allclose(found, [0, 1, 8 / 9, 2 / 3], atol=1e-5)
+
+
+@pytest.mark.parametrize("wires", [1, 2, 4])
+def test_haar_random_states_have_expressibility_zero(wires):
+    """Fidelities of random vectors from a normal distribution are Haar's; doing nothing is far from it."""
+    rng = np.random.default_rng(0)
+    draw = lambda: rng.normal(size=(20000, 2**wires)) + 1j * rng.normal(size=(20000, 2**wires))  # noqa: E731
+    a, b = (v / np.linalg.norm(v, axis=1, keepdims=True) for v in (draw(), draw()))
+    assert 0 <= expressibility(np.abs(np.sum(a.conj() * b, 1)) ** 2, wires) < 0.01
+    idle = (2**wires - 1) * np.log(inspection.BINS)
+    assert expressibility(np.ones(10), wires) == pytest.approx(idle, rel=1e-6)
+
+
+def test_counts_follow_the_definition():
+    """2 n L + n rotations; CZ in a brick wall of 5, then 4 … pairs; two executions per angle and one."""
+    hp = assign(PQCHyperparams(), {"layers": 3, "stacks": 2})
+    found = counts(hp, 8)
+    assert found["qubits"] == 6
+    assert found["rotations"] == 2 * 6 * 3 + 6
+    assert found["cz_gates"] == 3 + 2 + 3
+    assert found["shift_rule_executions"] == 2 * 3 * found["rotations"] + 1
+    ring = counts(assign(hp, {"entangler": "cz_ring"}), 8)
+    assert ring["cz_gates"] == 18
+
+
+def test_no_entangler_entangles_nothing_and_depth_does():
+    base = assign(PQCHyperparams(), {"stacks": 2, "initial_angles": "unit"})
+    free, shallow, deep = measured(
+        [assign(base, c) for c in ({"entangler": "none"}, {"layers": 1}, {"layers": 6})], 6, 60
+    )
+    assert free["entangling_capability"] == pytest.approx(0, abs=1e-5)
+    assert 0.01 < shallow["entangling_capability"] < deep["entangling_capability"] < 1
+    assert deep["expressibility"] < shallow["expressibility"]
+    assert deep["gradient_variance"] > 0
+
+
+def run(*arguments: str) -> int:
+    return app(list(arguments), exit_on_error=False, result_action="return_value")
+
+
+def test_the_command_prints_the_diagram_and_writes_table_and_chart(tmp_path, capsys):
+    line = ["inspect-circuit", "--layers", "1", "2", "--stacks", "1", "--draws", "8"]
+    assert run(*line, "--env-config", "gymnax.cartpole", "--output-file", str(tmp_path / "out.csv")) == 0
+    printed = capsys.readouterr().out
+    assert 'Rot("x0:3")' in printed
+    assert "entangling" in printed
+    assert len((tmp_path / "out.csv").read_text().splitlines()) == 3
+    table = inspection.pl.read_csv(tmp_path / "out.csv")
+    inspection.save(table, tmp_path / "out.svg", "circuits")
+    assert "<svg" in (tmp_path / "out.svg").read_text()
+
+
+@pytest.mark.parametrize(
+    ("line", "message"),
+    [
+        (["--algo-and-network-config", "ppo_mlp"], "not a circuit"),
+        (["--algo-and-network-config", "dqn_drpqc", "--env-config", "gymnax.cartpole"], "has no network"),
+        (["--stacks", "40"], "qubits fit"),
+        (["--output-file", "x.doc"], "must end in"),
+    ],
+)
+def test_what_cannot_be_inspected_is_refused(line, message):
+    with pytest.raises(ValueError, match=message):
+        run("inspect-circuit", *line)
