@@ -73,7 +73,7 @@ def test_the_command_prints_the_diagram_and_writes_table_and_chart(tmp_path, cap
     assert run(*line, "--env-config", "gymnax.cartpole", "--output-file", str(tmp_path / "out.csv")) == 0
     printed = capsys.readouterr().out
     assert 'Rot("x0:3")' in printed
-    assert "entangling" in printed
+    assert "circuits at initialisation" in printed
     assert len((tmp_path / "out.csv").read_text().splitlines()) == 3
     table = inspection.pl.read_csv(tmp_path / "out.csv")
     inspection.save(table, tmp_path / "out.svg", "circuits")

@@ -221,7 +221,7 @@ def show(table: pl.DataFrame) -> None:
     shown = Table(title="circuits at initialisation")
     for word in COLUMNS.values():
         shown.add_column(word, justify="right", overflow="fold")
-    for row in table.select(COLUMNS).iter_rows():
+    for row in table.select(list(COLUMNS)).iter_rows():
         shown.add_row(*(f"{v:.3g}" if isinstance(v, float) else f"{v:,}" for v in row))
     Console().print(shown)
 
