@@ -88,6 +88,20 @@ def test_bad_input_is_refused_before_anything_runs(changes, message):
         experiment(**changes)
 
 
+def test_a_circuit_that_memory_cannot_hold_is_refused_with_the_numbers():
+    recipe = Recipe("ppo", "drpqc")
+    with pytest.raises(ValueError, match=r"sample 1 of ppo_drpqc does not fit .*120 qubits.* qubits fit"):
+        experiment([{"sample": 0}, {"sample": 1, "actor.stacks": 120}], recipe=recipe)
+    assert len(experiment([{"sample": 0, "actor.stacks": 3}], recipe=recipe).trees) == 1
+
+
+def test_the_published_protocol_reaches_into_the_networks():
+    tensor = experiment([{}], recipe=Recipe("ppo", "tmlp"), protocol="published")
+    assert values(tensor.trees[0])["critic.initial_cores"] == "unit"
+    dense = experiment([{}], protocol="published")
+    assert values(dense.trees[0])["actor.layer_norm_scale"] is False
+
+
 def test_what_does_not_fit_together_is_noted():
     spec = experiment(rows=[{"num_envs": 2, "rollout_length": 3, "num_minibatches": n} for n in (2, 4, 8)])
     assert [note.split(":")[0] for note in spec.notes] == ["sample 1", "sample 2"]

@@ -125,3 +125,15 @@ def test_programs_are_described_in_json_and_keyed_by_what_they_compile_to():
         assert json.loads(json.dumps(program.describe()))["samples"] == list(program.samples)
     again = plan(samples, ENV, 10**6, 1, MACHINES[0])
     assert [p.key for p in programs] == [p.key for p in again]
+
+
+@pytest.mark.parametrize("most", [1, 8])
+def test_shapes_that_cannot_be_padded_never_share_a_program(most):
+    samples = drawn("ppo_tmlp", 10, 3)
+    programs = plan(samples, ENV, 10**4, 1, Machine(1, 1e12, 60.0), max_programs=most)
+    check(programs, samples)
+    together = {tuple(sorted(p.samples)) for p in programs}
+    by_shape = {}
+    for i, hp in enumerate(samples):
+        by_shape.setdefault((int(hp.actor.shape), int(hp.critic.shape)), []).append(i)
+    assert together == {tuple(members) for members in by_shape.values()}
