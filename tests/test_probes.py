@@ -21,7 +21,7 @@ from hyperlax.rollout import evaluate
 CYCLES = {"ppo": 120, "dqn": 400, "sac": 400}
 SMALL = {
     "mlp": {"width": 16, "depth": 1},
-    "tmlp": {"bond_dim": 2, "mpo_layers": 1, "shape": "8=2^3"},
+    "tmlp": {"bond_dim": 4, "mpo_layers": 1, "shape": "32=2^5", "activation": "tanh"},
     "drpqc": {"layers": 2, "stacks": 1},
 }
 OFF_POLICY = {

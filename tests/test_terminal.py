@@ -98,7 +98,9 @@ def test_the_plan_is_said_first(lines, programs):
     )
     told = [line for line in lines if re.match(r"program \d: ", line)]
     assert len(told) == len(programs) == 2
-    assert any("actor 64x2, critic 8x2; predicted useful work" in line for line in told)
+    assert any(
+        "actor: width 64 depth 2; critic: width 8 depth 2; predicted useful work" in line for line in told
+    )
 
 
 def test_only_the_first_notes_are_said(lines, spec):
@@ -154,7 +156,7 @@ def test_the_live_display_shows_plan_compilation_bar_and_best_lanes(monkeypatch,
     text = screen.text()
     title = "ppo_mlp on gymnax.cartpole: 8 samples × 2 seeds = 16 lanes, 1,000 steps each, corrected protocol"
     assert title in text
-    assert re.search(r"│ 1 +│ 8 +│ ≤ 4 +│ ≤ 8 +│ ≤ 1 +│ actor 64×2, critic 8×2 +│ \d+% +│", text)
+    assert re.search(r"│ 1 +│ 8 +│ ≤ 4 +│ ≤ 8 +│ ≤ 1 +│ actor: width 64 depth 2", text)
     assert "note: sample 0: 100 minibatches of 32 samples" in text
     assert "note: 3 more, all in the manifest" in text
     assert "resumed from the checkpoint" in text
