@@ -1,0 +1,27 @@
+"""The options that programs are compiled with change speed, never what is computed."""
+
+from __future__ import annotations
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from hyperlax.programs import CPU_OPTIONS, compiler_options
+
+FUNCTIONS = ("arctan", "tanh", "sin", "cos", "exp", "expm1", "log1p", "sqrt", "arcsinh", "cbrt", "sinh")
+
+
+@pytest.mark.parametrize("effort", CPU_OPTIONS)
+def test_elementary_functions_are_numpys(effort):
+    """In vectors of every length that a compiler treats differently."""
+    x = np.abs(np.random.default_rng(0).normal(size=256)).astype(np.float32)
+
+    @jax.jit
+    def all_of(x):
+        return [getattr(jnp, name)(x) for name in FUNCTIONS]
+
+    for size in (3, 16, 256):
+        found = all_of.lower(x[:size]).compile(compiler_options=compiler_options(effort, "cpu"))(x[:size])
+        for name, values in zip(FUNCTIONS, found, strict=True):
+            np.testing.assert_allclose(values, getattr(np, name)(x[:size]), rtol=1e-5, err_msg=name)
