@@ -14,6 +14,7 @@ the same jax. Every measurement is a fresh process on one core; one that passes 
 from __future__ import annotations
 
 import argparse
+import importlib
 import json
 import os
 import statistics
@@ -63,7 +64,7 @@ def hyperlax(features: int, layers: int, stacks: int) -> Callable[..., Any]:
     return expectations
 
 
-def steps(layers: int, wires: int, blocks: int, apply: Callable[..., None], cz: Callable[..., None]) -> None:
+def steps(layers: int, wires: int, blocks: int, apply: Callable[..., None], cz: Callable[..., Any]) -> None:
     """The circuit gate by gate: `apply(layer, wire, kind)` rotates, kind `encode`, `train` or `both`."""
     for layer in range(layers):
         for w in range(wires):
@@ -110,7 +111,8 @@ def pennylane(features: int, layers: int, stacks: int) -> Callable[..., Any]:
 def tensorcircuit(features: int, layers: int, stacks: int) -> Callable[..., Any]:
     import jax
     import jax.numpy as jnp
-    import tensorcircuit as tc
+
+    tc = importlib.import_module("tensorcircuit")
 
     tc.set_backend("jax")
     wires, blocks = wires_of(features, stacks), -(-features // 3)
@@ -134,7 +136,8 @@ def tensorcircuit(features: int, layers: int, stacks: int) -> Callable[..., Any]
 def qujax(features: int, layers: int, stacks: int) -> Callable[..., Any]:
     import jax
     import jax.numpy as jnp
-    import qujax as qj
+
+    qj = importlib.import_module("qujax")
 
     wires, blocks = wires_of(features, stacks), -(-features // 3)
     gates: list[str] = []

@@ -77,7 +77,8 @@ def test_alone_equals_together(algorithm, network, env_name):
     """Every lane learns among others of other sizes what it learns by itself, and padding stays zero."""
     env, hps, keys = _lanes(algorithm, network, env_name)
     both = together(hps, env, keys, [CYCLES, CYCLES + 1, CYCLES, CYCLES + 2])
-    for i, hp in enumerate(hps if network == "mlp" else hps[:2]):
+    alone_too = hps if network == "mlp" else hps[:2]  # each compiles a program of its own
+    for i, hp in enumerate(alone_too):
         cycles = [CYCLES, CYCLES + 1, CYCLES, CYCLES + 2][i]
         one = alone(hp, env, keys[i], cycles)
         lane = jax.tree.map(lambda x, i=i: x[i], both)

@@ -25,7 +25,7 @@ from hyperlax import envs
 from hyperlax.agents.base import AbstractAgentHyperparams
 from hyperlax.envs.base import AbstractEnv, describe
 from hyperlax.hyperparams import assign, fields, values
-from hyperlax.recipes import Recipe, network_fields
+from hyperlax.recipes import Recipe
 from hyperlax.settings import Settings
 
 PACKAGES = ("hyperlax", "jax", "jaxlib", "equinox", "optax", "gymnax", "brax", "pennylane", "numpy", "scipy")
@@ -163,8 +163,8 @@ def build(
     if settings.protocol == "published":
         networks = {
             f"{name}.{k}": v
-            for name in network_fields(type(base))
-            for k, v in getattr(base, name).published().items()
+            for name, (net, _) in base.networks(env).items()
+            for k, v in net.published().items()
         }
         base = assign(base, {**base.published(env_name), **networks})
     base = assign(base, fixed)

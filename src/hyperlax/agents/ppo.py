@@ -100,9 +100,9 @@ class PPOHyperparams(AbstractAgentHyperparams):
         return {"actor": (self.actor, env.obs_size), "critic": (self.critic, env.obs_size)}
 
     def arithmetic(self, sizes: Sizes, env: AbstractEnv) -> Arithmetic:
-        nets = [(n, nested(sizes, k)) for k, n in (("actor", self.actor), ("critic", self.critic))]
-        forward = sum(net.flops(env.obs_size, own) for net, own in nets)
-        weights = sum(net.weights(env.obs_size, own) for net, own in nets)
+        nets = [(net, seen, nested(sizes, name)) for name, (net, seen) in self.networks(env).items()]
+        forward = sum(net.flops(seen, own) for net, seen, own in nets)
+        weights = sum(net.weights(seen, own) for net, seen, own in nets)
         return Arithmetic(act=forward, gradient=3 * forward, weights=weights)
 
     def parameter_count(self, env: AbstractEnv) -> int:

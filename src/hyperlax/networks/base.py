@@ -108,10 +108,6 @@ class AbstractNetworkHyperparams(AbstractHyperparams):
         """The settings that reproduce the published protocol, under the names of the fields."""
         return {}
 
-    def executions(self) -> int:
-        """Circuits executed for one output."""
-        return 0
-
     def refusal(self, in_size: int, memory: int) -> str | None:
         """Why this sample cannot run in so many bytes, whatever else is changed; None when it can."""
         return None

@@ -84,9 +84,6 @@ class PQCHyperparams(AbstractNetworkHyperparams):
     def out(self, in_size: int) -> int:
         return self._outputs(qubits(in_size, int(self.stacks)))
 
-    def executions(self) -> int:
-        return 1
-
     def refusal(self, in_size: int, memory: int) -> str | None:
         wires = qubits(in_size, int(self.stacks))
         needed = state_bytes(wires)

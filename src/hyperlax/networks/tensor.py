@@ -175,7 +175,7 @@ def _cores(key: Any, layers: int, shape: str, bond: int) -> Float[Array, "layers
 
 @final
 class Dense(eqx.Module):
-    """weight @ x + bias, LeCun normal weight and zero bias."""
+    """weight @ x + bias, zero bias, LeCun normal weight (cut at two deviations, which leaves 0.88 of one)."""
 
     weight: Float[Array, "out in"]
     bias: Float[Array, " out"]
