@@ -64,7 +64,15 @@ SETTINGS = {
 }
 STEP = {"tmlp": 2e-3}
 """Step size of every network where 5e-3 is too large: 256 features reach the head."""
-PAIRS = [pytest.param(a, n, id=f"{a}_{n}") for a in AGENTS for n in NETWORKS]
+
+
+def _pair(algorithm: str, network: str):
+    """Every algorithm with one network and every network with one algorithm; the rest in the long tests."""
+    marks = () if network == "mlp" or algorithm == "ppo" else pytest.mark.slow
+    return pytest.param(algorithm, network, id=f"{algorithm}_{network}", marks=marks)
+
+
+PAIRS = [_pair(a, n) for a in AGENTS for n in NETWORKS]
 
 
 @cache

@@ -18,7 +18,7 @@ def blocks(language: str) -> list[str]:
     return re.findall(rf"```{language}\n(.*?)```", TOUR, re.DOTALL)
 
 
-@pytest.mark.xdist_group("subprocess")
+@pytest.mark.timeout(900)
 def test_the_tour_runs(tmp_path):
     """Every command and the Python example, in order, in an empty folder."""
     environment = {**os.environ, "PATH": f"{Path(sys.executable).parent}:{os.environ['PATH']}"}

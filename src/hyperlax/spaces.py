@@ -55,7 +55,7 @@ class Uniform(Space):
         return float(low + (high - low) * np.float32(u))
 
     def grid(self, points: int) -> list[float]:
-        return [self.ppf(u) for u in np.linspace(0, 1, points)] if points > 1 else [self.ppf(0.5)]
+        return _spread(self, points)
 
     def contains(self, value: Any) -> bool:
         return _is_number(value) and _within(value, self.low, self.high)
@@ -81,7 +81,7 @@ class LogUniform(Space):
         return float(np.clip(np.exp(low + np.float32(u) * (high - low)), np.float32(self.low), self.high))
 
     def grid(self, points: int) -> list[float]:
-        return [self.ppf(u) for u in np.linspace(0, 1, points)] if points > 1 else [self.ppf(0.5)]
+        return _spread(self, points)
 
     def contains(self, value: Any) -> bool:
         return _is_number(value) and _within(value, self.low, self.high)
@@ -178,6 +178,12 @@ def decode(space: Mapping[str, Space], point: Iterable[float]) -> dict[str, Any]
         else:
             values[path] = value
     return values
+
+
+def _spread(space: Space, points: int) -> list[Any]:
+    """Distinct values at evenly spaced probabilities; in a narrow space float32 holds fewer than asked."""
+    probabilities = np.linspace(0, 1, points) if points > 1 else [0.5]
+    return list(dict.fromkeys(space.ppf(float(u)) for u in probabilities))
 
 
 def _is_number(value: Any) -> bool:
