@@ -28,6 +28,7 @@ def synthetic(
     evaluations: int = 5,
     diverged: tuple[int, ...] = (6,),
     budget: int = 500_000,
+    circuits: int = 0,
 ) -> Results:
     """Pendulum-like returns of `samples` × `seeds` lanes; lanes in `diverged` stop half-way."""
     rng = np.random.default_rng(0)
@@ -44,7 +45,7 @@ def synthetic(
             shift = rng.normal(0, 40)
             for step in points:
                 place = step / budget
-                at = (lane, sample, seed, step, step // 64, 3.0 + 90.0 * place)
+                at = (lane, sample, seed, step, step // 64, step * circuits, 3.0 + 90.0 * place)
                 value = level + (-1350 - level) * math.exp(-speed * 2 * place) + shift + rng.normal(0, 25)
                 curves += [(*at, name, number) for name, number in _metrics(value, place, rng).items()]
                 episodes += [
@@ -52,7 +53,9 @@ def synthetic(
                 ]
             status = "diverged" if broken else "done"
             stopped = points[-1] if broken else None
-            lanes.append((lane, sample, seed, status, points[-1], points[-1] // 64, 93.0, 4610, 0, stopped))
+            steps_done = points[-1]
+            counted = (steps_done, steps_done // 64, steps_done * circuits)
+            lanes.append((lane, sample, seed, status, *counted, 93.0, 4610, 0, stopped))
     return Results(
         manifest=manifest(samples, seeds, evaluations, budget),
         samples=table,

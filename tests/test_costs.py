@@ -10,6 +10,7 @@ from hyperlax.agents import PPOHyperparams
 from hyperlax.agents.costs import LARGEST_CHUNK, MOST_CHUNKS, chunk_for
 from hyperlax.hyperparams import assign
 from hyperlax.networks import MLPHyperparams
+from hyperlax.recipes import Recipe
 
 ENV = envs.load("gymnax.pendulum")
 
@@ -94,6 +95,17 @@ def test_a_forward_pass_costs_two_operations_per_weight_and_little_more():
         weights = 5 * width + (depth - 1) * width * width
         flops = MLPHyperparams.flops(5, hp.sizes())
         assert 2 * weights <= flops <= 2 * weights + 40 * width * depth
+
+
+def test_circuit_executions_are_counted_by_hand():
+    """Actor on pendulum: 3 features on one wire, 1 layer, 3 rotations; critic: with the action, two wires."""
+    hp = assign(
+        Recipe("sac", "drpqc").hyperparams(), {"actor.layers": 1, "critic.layers": 1, "batch_size": 8}
+    )
+    per_step, per_gradient = hp.executions(ENV)
+    assert per_step == 1
+    assert per_gradient == 8 * (1 + (6 * 3 + 1) + 2 + 4 * (6 * 6 + 1))
+    assert Recipe("sac", "mlp").hyperparams().executions(ENV) == (0, 0)
 
 
 @pytest.mark.parametrize(

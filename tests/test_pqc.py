@@ -163,6 +163,17 @@ def test_parameters_are_counted():
     assert assign(PQCHyperparams(), {"layers": 5}).parameter_count(6) == 6 * 2 * 6
 
 
+@pytest.mark.parametrize("reupload", [True, False])
+def test_circuit_executions_follow_the_rotations_of_pennylanes_circuit(reupload):
+    """Two for every angle that differs from zero, and one for the value."""
+    net = built(5, layers=3, stacks=1, reupload=reupload)
+    encoding, own = (np.asarray(a) for a in net.rotation_angles(jnp.full((5, 1), 0.3)))
+    rotations = int((encoding != 0).any((0, 3)).sum() + (own != 0).any((0, 3)).sum())
+    hp = assign(PQCHyperparams(), {"layers": 3, "stacks": 1, "reupload": reupload})
+    assert hp.rotations(5) == rotations
+    assert hp.executions(5) == (1, 2 * 3 * rotations + 1)
+
+
 def test_step_sizes_of_scales_angles_and_head_differ():
     net = built(3, angle_lr_factor=2.0, scale_lr_factor=0.5, output_scale=True)
     factors = net.step_factors()

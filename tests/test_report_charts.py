@@ -36,7 +36,7 @@ def test_a_chart_is_drawn_or_says_why_not(case):
 
 def test_every_chart_of_an_ordinary_experiment_is_valid_vega():
     vlc = pytest.importorskip("vl_convert")
-    results = synthetic(samples=6, seeds=2)
+    results = synthetic(samples=6, seeds=2, circuits=3)
     for name, chart in CHARTS.items():
         vega = vlc.vegalite_to_vega(chart(results).to_dict(), vl_version=vegalite_version())
         assert vega["marks"], name
@@ -101,9 +101,9 @@ def test_a_joint_space_describes_each_of_its_columns():
     assert found["lr"]["type"] == "log_uniform"
 
 
-@pytest.mark.parametrize("x", ["env_steps", "seconds", "gradient_steps"])
+@pytest.mark.parametrize("x", ["env_steps", "seconds", "gradient_steps", "circuit_executions"])
 def test_learning_curves_against_every_axis(x):
-    spec = learning_curves(synthetic(samples=4, seeds=2), x, top=2).to_dict()
+    spec = learning_curves(synthetic(samples=4, seeds=2, circuits=3), x, top=2).to_dict()
     names = {row.get("name") for rows in spec["datasets"].values() for row in rows} - {None}
     assert len(names) == 3
     assert "IQM of 4 samples" in names
@@ -150,10 +150,11 @@ def _large(samples: int, evaluations: int) -> Results:
     steps = pl.DataFrame({"env_steps": [100 * (i + 1) for i in range(evaluations)]})
     curves = ids.join(steps, how="cross").with_columns(
         gradient_steps=pl.col("env_steps"),
+        circuit_executions=pl.lit(0, pl.Int64),
         seconds=pl.col("env_steps").cast(pl.Float64),
         metric=pl.lit("return"),
         value=(pl.col("sample") % 97).cast(pl.Float64) + pl.col("env_steps") / 100,
     )
-    lanes = [(i, i, 0, "done", 100 * evaluations, 1, 1.0, 1, 0, None) for i in range(samples)]
+    lanes = [(i, i, 0, "done", 100 * evaluations, 1, 0, 1.0, 1, 0, None) for i in range(samples)]
     table = pl.DataFrame({"sample": range(samples)}).with_columns(gamma=pl.col("sample") / samples)
     return Results(manifest(samples, 1, evaluations, 4_000), table, frame("lanes", lanes), curves)

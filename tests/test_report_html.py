@@ -43,6 +43,13 @@ def test_every_chart_has_its_place(page):
     assert "vegaEmbed" in page.scripts[1]
 
 
+def test_curves_against_circuit_executions_are_there_where_circuits_ran(page, tmp_path):
+    circuit = _read(write_report(synthetic(circuits=61), tmp_path / "report.html"))
+    assert "circuit executions" in circuit.text
+    assert "circuit executions" not in page.text
+    assert "learning_curves_circuit_executions" in json.loads(circuit.scripts[0])["specs"]
+
+
 def test_anchors_and_ids_agree(page):
     ids = [value for _, name, value in page.attributes if name == "id"]
     assert len(ids) == len(set(ids))

@@ -200,8 +200,8 @@ def _results(curves: dict[tuple[int, int], list[float]]) -> Results:
     """An experiment with these returns by (sample, seed), evaluated every 100 steps."""
     lanes, rows = [], []
     for lane, ((sample, seed), returns) in enumerate(curves.items()):
-        lanes.append((lane, sample, seed, "done", 100 * len(returns), 0, 1.0, 1, 0, None))
-        rows += [(lane, sample, seed, 100 * (i + 1), i, 1.0, "return", y) for i, y in enumerate(returns)]
+        lanes.append((lane, sample, seed, "done", 100 * len(returns), 0, 0, 1.0, 1, 0, None))
+        rows += [(lane, sample, seed, 100 * (i + 1), i, 0, 1.0, "return", y) for i, y in enumerate(returns)]
     samples = pl.DataFrame({"sample": sorted({sample for sample, _ in curves})})
     described = manifest(len(samples), 2, 2, 200) | {"reference": {"random": -1000.0, "solved": -200.0}}
     return Results(described, samples, frame("lanes", lanes), frame("curves", rows))

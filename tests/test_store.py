@@ -75,6 +75,13 @@ def test_tables_have_their_schemas_with_and_without_rows(tmp_path):
     assert pl.read_csv(tmp_path / "samples.csv").equals(results.samples)
 
 
+def test_a_column_that_an_older_version_left_out_is_null(tmp_path):
+    write(new(tmp_path), 1)
+    (part,) = (tmp_path / "parts").glob("timeline-*.parquet")
+    pl.read_parquet(part).drop("program").write_parquet(part)
+    assert read(tmp_path).timeline["program"].to_list() == [None]
+
+
 def test_a_flush_without_rows_writes_no_part(tmp_path):
     keeper = new(tmp_path)
     keeper.flush(LANES)

@@ -42,6 +42,7 @@ class Lane:
     status: str = "queued"
     env_steps: int = 0
     gradient_steps: int = 0
+    circuit_executions: int = 0
     seconds: float = 0.0
     parameters: int = 0
     diverged_at: int | None = None

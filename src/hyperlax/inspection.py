@@ -18,7 +18,7 @@ from jaxtyping import Array, Float
 from hyperlax.agents.base import merge
 from hyperlax.hyperparams import assign
 from hyperlax.networks.circuit import final_state
-from hyperlax.networks.pennylane import ANGLES, couplings
+from hyperlax.networks.pennylane import couplings
 from hyperlax.networks.pqc import ENTANGLERS, PQC, PQCHyperparams, qubits, state_bytes
 from hyperlax.programs import compiler_options
 
@@ -41,20 +41,18 @@ BINS = 75
 def counts(hp: PQCHyperparams, in_size: int) -> dict[str, int]:
     """Sizes of the circuit of one sample.
 
-    `shift_rule_executions` is what one gradient of one observation costs on hardware: two circuits per
-    rotation angle (Schuld et al. 2019), and one for the value.
+    `shift_rule_executions` is what one gradient of one observation costs on hardware.
     """
     layers, wires = int(hp.layers), qubits(in_size, int(hp.stacks))
     entangler = ENTANGLERS[int(hp.entangler)]
-    rotations = 2 * wires * layers + wires
     return {
         "qubits": wires,
         "layers": layers,
         "stacks": int(hp.stacks),
         "parameters": hp.parameter_count(in_size),
-        "rotations": rotations,
+        "rotations": hp.rotations(in_size),
         "cz_gates": sum(len(couplings(wires, layer, entangler)) for layer in range(layers)),
-        "shift_rule_executions": 2 * ANGLES * rotations + 1,
+        "shift_rule_executions": hp.executions(in_size)[1],
         "gradient_bytes": state_bytes(wires),
     }
 

@@ -18,6 +18,7 @@ SCHEMAS: dict[str, dict[str, Any]] = {
         "status": pl.String,
         "env_steps": pl.Int64,
         "gradient_steps": pl.Int64,
+        "circuit_executions": pl.Int64,
         "seconds": pl.Float64,
         "parameters": pl.Int64,
         "program": pl.Int64,
@@ -29,6 +30,7 @@ SCHEMAS: dict[str, dict[str, Any]] = {
         "seed": pl.Int64,
         "env_steps": pl.Int64,
         "gradient_steps": pl.Int64,
+        "circuit_executions": pl.Int64,
         "seconds": pl.Float64,
         "metric": pl.String,
         "value": pl.Float64,
@@ -68,7 +70,8 @@ class Results:
     """One experiment: an algorithm × network on one environment.
 
     - `samples`: one row per hyperparameter sample: `sample` and every hyperparameter by dotted name, decoded.
-    - `lanes`: one row per lane (a sample × a seed); `diverged_at` is an env step or null.
+    - `lanes`: one row per lane (a sample × a seed); `diverged_at` is an env step or null;
+      `circuit_executions` is what a quantum computer would run in training (`AgentHyperparams.executions`).
     - `curves`: long; metric `return` is the headline evaluation (mean over episodes), with `return_std`,
       `return_q25`, `return_median`, `return_q75`, `length`; `stochastic_return` where the policy was also
       sampled; training metrics are `train/<name>`. `seconds` is wall time since the experiment began.

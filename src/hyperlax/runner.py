@@ -89,6 +89,7 @@ class Runner:
         self.errors: dict[int, str] = {}
         self.monitor = Monitor()
         self.index = {sample: i for i, sample in enumerate(experiment.sample_ids)}
+        self.executions = [tree.executions(experiment.env) for tree in experiment.trees]
         for number, program in enumerate(programs):
             for i in program.samples:
                 for lane in self.lanes[i * self.settings.seeds : (i + 1) * self.settings.seeds]:
@@ -217,6 +218,7 @@ class Runner:
             "seed": lane.seed,
             "env_steps": lane.env_steps,
             "gradient_steps": lane.gradient_steps,
+            "circuit_executions": lane.circuit_executions,
             "seconds": self.now(),
         }
         measured = {f"train/{k}": float(v) for k, v in metrics.items() if np.isfinite(v)}

@@ -105,6 +105,8 @@ class Slots:
             self.segment = min(SEGMENT_SECONDS, 2 * self.segment)
         for slot, lane in busy:
             lane.env_steps, lane.gradient_steps = int(steps[slot]), int(gradients[slot])
+            per_step, per_gradient = self.runner.executions[self.runner.index[lane.sample]]
+            lane.circuit_executions = round(per_step * lane.env_steps + per_gradient * lane.gradient_steps)
             if diverged[slot] != NEVER:
                 lane.diverged_at = int(diverged[slot])
 

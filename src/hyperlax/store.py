@@ -103,11 +103,11 @@ def read(folder: str | Path) -> Results:
 
 
 def _table(folder: Path, name: str) -> pl.DataFrame:
-    """What has been merged into one file, and the parts that have not."""
+    """What has been merged into one file, and the parts that have not; null where a column is missing."""
     whole, merged = folder / f"{name}.parquet", _merged_parts(folder, name)
     parts = _parts(folder, name)
     files = [whole] * whole.exists() + [p for p in parts if _part(p) > merged]
-    return pl.concat([pl.read_parquet(f) for f in files]) if files else empty(name)
+    return pl.concat([empty(name), *(pl.read_parquet(f) for f in files)], how="diagonal")
 
 
 def _parts(folder: Path, table: str) -> list[Path]:

@@ -11,7 +11,7 @@ import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float, Int, PyTree
 
 from hyperlax.agents import costs
-from hyperlax.agents.costs import Arithmetic
+from hyperlax.agents.costs import Arithmetic, Use
 from hyperlax.envs.base import AbstractEnv, ActionSpace
 from hyperlax.hyperparams import AbstractHyperparams
 from hyperlax.networks.base import AbstractNetworkHyperparams, Sizes
@@ -83,8 +83,35 @@ class AbstractAgentHyperparams(AbstractHyperparams):
         """
 
     @abstractmethod
+    def uses(self) -> dict[str, Use]:
+        """How often each of `networks` is evaluated; called on the host, on a single sample."""
+
     def arithmetic(self, sizes: Sizes, env: AbstractEnv) -> Arithmetic:
-        """What acting and learning cost with networks of `sizes`, for the planner."""
+        """What acting and learning cost with networks of `sizes`, for the planner.
+
+        A derivative costs twice what a value costs.
+        """
+        act = gradient = weights = 0.0
+        for name, (net, seen) in self.networks(env).items():
+            use, own = self.uses()[name], nested(sizes, name)
+            forward = net.flops(seen, own)
+            act += use.acting * forward
+            gradient += (use.values + 3 * use.gradients) * forward
+            weights += use.copies * net.weights(seen, own)
+        return Arithmetic(act, gradient, weights)
+
+    def executions(self, env: AbstractEnv) -> tuple[float, float]:
+        """Circuits that a quantum computer would run to train this sample: per env step, per gradient step.
+
+        One for the output of one input, and what the parameter-shift rule takes for its derivatives.
+        Evaluation episodes are not counted.
+        """
+        acting = learning = 0.0
+        for name, (net, seen) in self.networks(env).items():
+            use, (value, gradient) = self.uses()[name], net.executions(seen)
+            acting += use.acting * value
+            learning += use.values * value + use.gradients * gradient
+        return acting, learning * self.sizes()["minibatch"]
 
     def capacities(self, sizes: Sequence[Sizes], cycles: Sequence[int], env: AbstractEnv) -> dict[str, Any]:
         """What a program must allocate to hold lanes of these sizes, of which each runs so many cycles."""

@@ -41,6 +41,19 @@ class Arithmetic(NamedTuple):
     weights: float
 
 
+class Use(NamedTuple):
+    """How often an agent evaluates one of its networks.
+
+    `acting` times per env step, and per sample of a gradient step `values` times without derivatives and
+    `gradients` times with those of its weights or inputs; `copies` networks with weights of their own learn.
+    """
+
+    acting: float
+    values: float
+    gradients: float
+    copies: int = 1
+
+
 def chunk_for(minibatch: int, chunks: Sequence[int]) -> int:
     """The chunk a minibatch is processed in: the smallest that holds it, else the largest."""
     return next((c for c in chunks if c >= minibatch), chunks[-1])

@@ -14,7 +14,7 @@ from jaxtyping import Array, Bool, Float, Int
 
 from hyperlax.agents.base import nested, prefixed
 from hyperlax.agents.chunks import Chunks
-from hyperlax.agents.costs import Arithmetic
+from hyperlax.agents.costs import Use
 from hyperlax.agents.off_policy import (
     PUBLISHED,
     AbstractOffPolicyAgent,
@@ -83,10 +83,8 @@ class DQNHyperparams(AbstractOffPolicyHyperparams):
     def networks(self, env: AbstractEnv) -> dict[str, tuple[AbstractNetworkHyperparams, int]]:
         return {"critic": (self.critic, env.obs_size)}
 
-    def arithmetic(self, sizes: Sizes, env: AbstractEnv) -> Arithmetic:
-        net, own = self.critic, nested(sizes, "critic")
-        forward = net.flops(env.obs_size, own)
-        return Arithmetic(act=forward, gradient=5 * forward, weights=net.weights(env.obs_size, own))
+    def uses(self) -> dict[str, Use]:
+        return {"critic": Use(acting=1, values=2, gradients=1)}
 
     def parameter_count(self, env: AbstractEnv) -> int:
         assert isinstance(env.action_space, Discrete)

@@ -14,7 +14,7 @@ from jaxtyping import Array, Bool, Float, Int
 
 from hyperlax.agents.base import AbstractAgent, AbstractAgentHyperparams, Metrics, nested, prefixed
 from hyperlax.agents.chunks import Chunks
-from hyperlax.agents.costs import Arithmetic
+from hyperlax.agents.costs import Use
 from hyperlax.agents.ppo_update import (
     METRICS,
     Rollout,
@@ -99,11 +99,9 @@ class PPOHyperparams(AbstractAgentHyperparams):
     def networks(self, env: AbstractEnv) -> dict[str, tuple[AbstractNetworkHyperparams, int]]:
         return {"actor": (self.actor, env.obs_size), "critic": (self.critic, env.obs_size)}
 
-    def arithmetic(self, sizes: Sizes, env: AbstractEnv) -> Arithmetic:
-        nets = [(net, seen, nested(sizes, name)) for name, (net, seen) in self.networks(env).items()]
-        forward = sum(net.flops(seen, own) for net, seen, own in nets)
-        weights = sum(net.weights(seen, own) for net, seen, own in nets)
-        return Arithmetic(act=forward, gradient=3 * forward, weights=weights)
+    def uses(self) -> dict[str, Use]:
+        once = Use(acting=1, values=0, gradients=1)
+        return {"actor": once, "critic": once._replace(acting=1 + 1 / int(self.rollout_length))}
 
     def parameter_count(self, env: AbstractEnv) -> int:
         outputs = (

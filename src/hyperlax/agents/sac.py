@@ -16,7 +16,7 @@ from jaxtyping import Array, Bool, Float, Int
 
 from hyperlax.agents.base import nested, prefixed
 from hyperlax.agents.chunks import Chunks
-from hyperlax.agents.costs import Arithmetic
+from hyperlax.agents.costs import Use
 from hyperlax.agents.off_policy import (
     PUBLISHED,
     AbstractOffPolicyAgent,
@@ -87,12 +87,11 @@ class SACHyperparams(AbstractOffPolicyHyperparams):
     def networks(self, env: AbstractEnv) -> dict[str, tuple[AbstractNetworkHyperparams, int]]:
         return {"actor": (self.actor, env.obs_size), "critic": (self.critic, _critic_inputs(env))}
 
-    def arithmetic(self, sizes: Sizes, env: AbstractEnv) -> Arithmetic:
-        actor, critic = nested(sizes, "actor"), nested(sizes, "critic")
-        seen, valued = env.obs_size, _critic_inputs(env)
-        act, value = self.actor.flops(seen, actor), self.critic.flops(valued, critic)
-        weights = self.actor.weights(seen, actor) + 2 * self.critic.weights(valued, critic)
-        return Arithmetic(act=act, gradient=4 * act + 2 * 6 * value, weights=weights)
+    def uses(self) -> dict[str, Use]:
+        return {
+            "actor": Use(acting=1, values=1, gradients=1),
+            "critic": Use(acting=0, values=2, gradients=4, copies=2),
+        }
 
     def parameter_count(self, env: AbstractEnv) -> int:
         space = env.action_space

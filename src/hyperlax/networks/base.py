@@ -103,6 +103,10 @@ class AbstractNetworkHyperparams(AbstractHyperparams):
     def out(self, in_size: int) -> int:
         """Length of the output this sample uses; called on the host, on a single sample."""
 
+    def executions(self, in_size: int) -> tuple[int, int]:
+        """Quantum circuits run for the output of one input, and for that and its derivatives."""
+        return 0, 0
+
     @staticmethod
     def published() -> dict[str, Any]:
         """The settings that reproduce the published protocol, under the names of the fields."""

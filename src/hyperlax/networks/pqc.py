@@ -65,6 +65,19 @@ class PQCHyperparams(AbstractNetworkHyperparams):
         scales = encoding * in_size * int(self.stacks)
         return trained + scales + self._outputs(wires) * bool(self.output_scale)
 
+    def rotations(self, in_size: int) -> int:
+        """One-qubit rotations of the circuit; encoding and trained angles of the last layer are one."""
+        layers, wires = int(self.layers), qubits(in_size, int(self.stacks))
+        encoding = layers if self.reupload else min(layers, 1)
+        return wires * (encoding + layers + 1)
+
+    def executions(self, in_size: int) -> tuple[int, int]:
+        """By the parameter-shift rule: two circuits per rotation angle and one for the value.
+
+        Schuld et al. 2019, "Evaluating analytic gradients on quantum hardware".
+        """
+        return 1, 2 * ANGLES * self.rotations(in_size) + 1
+
     def _outputs(self, wires: int) -> int:
         return min(int(self.measured), wires) or wires
 

@@ -10,7 +10,7 @@ from jaxtyping import Float, Int
 
 from hyperlax.results import Results
 
-X_AXES = ("env_steps", "seconds", "gradient_steps")
+X_AXES = ("env_steps", "seconds", "gradient_steps", "circuit_executions")
 """What a curve may be drawn against. Points of different seeds of a sample share env_steps."""
 
 
@@ -18,7 +18,7 @@ X_AXES = ("env_steps", "seconds", "gradient_steps")
 class Evaluations:
     """One metric of every lane, seeds of a sample side by side, all axes NaN-padded.
 
-    `x` holds env_steps, seconds and gradient_steps of each point of a sample (means over its seeds).
+    `x` holds the `X_AXES` of each point of a sample (means over its seeds).
     """
 
     samples: Int[np.ndarray, " samples"]

@@ -25,6 +25,7 @@ _CURVES = {
     "learning_curves": "environment steps",
     "learning_curves_seconds": "wall time",
     "learning_curves_gradient_steps": "gradient steps",
+    "learning_curves_circuit_executions": "circuit executions",
 }
 _PROTOCOLS = {
     "corrected": "the default of hyperlax, with the known defects of the published experiments put right",
@@ -73,7 +74,7 @@ def _charts(results: Results) -> tuple[dict[str, Any], dict[str, str]]:
 def _body(results: Results, pictures: dict[str, str]) -> str:
     sections = {
         "leaderboard": ("Leaderboard", _leaderboard(results) + pictures["leaderboard"]),
-        "curves": ("Learning curves", _tabs({label: pictures[name] for name, label in _CURVES.items()})),
+        "curves": ("Learning curves", _tabs(_curves(results, pictures))),
         "distribution": ("Return across samples", pictures["return_distribution"]),
         "slices": ("Slices through the search space", pictures["slices"]),
         "samples": ("All samples", _samples(results)),
@@ -90,6 +91,16 @@ def _body(results: Results, pictures: dict[str, str]) -> str:
         + "".join(markup.section(anchor, *content) for anchor, content in sections.items())
         + "</main>"
     )
+
+
+def _curves(results: Results, pictures: dict[str, str]) -> dict[str, str]:
+    """Pictures of the learning curves by tab; against circuit executions only where circuits ran."""
+    ran = (results.lanes["circuit_executions"] > 0).any()
+    return {
+        label: pictures[name]
+        for name, label in _CURVES.items()
+        if ran or name != "learning_curves_circuit_executions"
+    }
 
 
 def _header(results: Results) -> str:

@@ -15,6 +15,7 @@ CHARTS: dict[str, Callable[[Results], Chart]] = {
     "learning_curves": learning_curves,
     "learning_curves_seconds": lambda results: learning_curves(results, "seconds"),
     "learning_curves_gradient_steps": lambda results: learning_curves(results, "gradient_steps"),
+    "learning_curves_circuit_executions": lambda results: learning_curves(results, "circuit_executions"),
     "leaderboard": leaderboard_chart,
     "return_distribution": return_distribution,
     "slices": slices,

@@ -23,13 +23,18 @@ from hyperlax.report.leaderboard import leaderboard
 from hyperlax.report.statistics import iqm, iqm_over_runs, iqm_over_strata
 from hyperlax.results import Results
 
-X_TITLES = {"env_steps": "environment steps", "seconds": "wall time (s)", "gradient_steps": "gradient steps"}
+X_TITLES = {
+    "env_steps": "environment steps",
+    "seconds": "wall time (s)",
+    "gradient_steps": "gradient steps",
+    "circuit_executions": "circuit executions",
+}
 _GRID = 100
 _TOP_POINTS = 150
 
 
 def learning_curves(results: Results, x: str = "env_steps", top: int = 5) -> Chart:
-    """Return against `x` (env_steps, seconds or gradient_steps).
+    """Return against `x`, one of `X_TITLES`.
 
     The `top` samples by peak return and the interquartile mean over all samples come with 95 % intervals over
     seeds; the other samples are thin lines.
