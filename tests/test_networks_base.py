@@ -12,7 +12,11 @@ import numpy as np
 import pytest
 from scipy import stats
 
+from hyperlax import envs, train
+from hyperlax.masking import row_keys
+from hyperlax.networks import NETWORKS
 from hyperlax.networks.base import Linear, orthogonal
+from hyperlax.recipes import Recipe
 
 CAPS = (9, 7)
 
@@ -41,6 +45,27 @@ def test_the_draw_depends_on_the_sizes_not_on_what_is_allocated(sizes):
     inside = drawn(key, *traced, *CAPS)[: sizes[0], : sizes[1]]
     np.testing.assert_allclose(inside, drawn(key, *traced, *sizes), atol=1e-6)
     np.testing.assert_allclose(inside, orthogonal(key, *sizes, *sizes, 1.5), atol=1e-6)
+
+
+def test_the_draw_is_q_of_the_qr_decomposition_with_a_positive_diagonal():
+    rows, cols, key = 9, 7, jr.key(3)
+    normal = np.asarray(jax.vmap(lambda k: jr.normal(k, (rows,)))(row_keys(key, rows)))
+    q, r = np.linalg.qr(normal[:, :cols])
+    expected = 1.5 * q * np.sign(np.diagonal(r))
+    np.testing.assert_allclose(drawn(key, jnp.int32(rows), jnp.int32(cols), *CAPS), expected, atol=1e-5)
+
+
+@pytest.mark.parametrize("network", NETWORKS)
+def test_no_lane_starts_with_lapack(network):
+    """Which stops for good when several devices call it at once (jaxlib 0.10.2)."""
+    env = envs.load("gymnax.cartpole")
+    hp = Recipe("ppo", network).hyperparams()
+    caps = hp.capacities([hp.sizes()], [1], env)
+    key = jnp.zeros(2, jnp.uint32)
+    start = jax.jit(lambda hp, key: train.start(hp, env, caps, jnp.int32(1), key=key, init_key=key).agent)
+    program = start.lower(jax.tree.map(jnp.asarray, hp), key).as_text()
+    assert "stablehlo.while" in program
+    assert "lapack" not in program
 
 
 def many(rows, cols, count):

@@ -41,8 +41,7 @@ CPU_OPTIONS = {
 
 Every core has a device of its own: products that spread over the other cores' threads only get in their way
 (with them, two devices were no faster than one). Nor is anything within a program worth running concurrently
-then; scheduled for that, programs with many small products stopped for good now and then (jaxlib 0.10.2,
-matrix product operators, several lanes on one device). `low` compiles four times faster into slower code, for
+then. `low` compiles four times faster into slower code, for
 programs that hardly run. Wider vectors than LLVM's default (`xla_cpu_prefer_vector_width`) would give 5-10 %
 more throughput, and wrong arctangents (jaxlib 0.10.2).
 """

@@ -13,7 +13,7 @@ import jax.random as jr
 from jaxtyping import Array, Float, Int, Shaped
 
 from hyperlax.hyperparams import AbstractHyperparams
-from hyperlax.masking import row_keys
+from hyperlax.masking import lane_loop, row_keys
 from hyperlax.networks.layout import batch_last
 
 Sizes = Mapping[str, Any]
@@ -122,18 +122,28 @@ def orthogonal(
 ) -> Float[Array, "{row_cap} {col_cap}"]:
     """A semi-orthogonal `rows` × `cols` matrix times `scale`, in the corner of a zero matrix of the caps.
 
-    The draw (Saxe et al. 2014: Q of the QR decomposition of a normal matrix, signs fixed) depends on the
-    sizes and the key, not on the caps: a zero-padded matrix has the same first columns of Q.
+    The draw (Saxe et al. 2014: Q of the QR decomposition of a normal matrix, diagonal of R positive) depends
+    on the sizes and the key, not on the caps: zero padding leaves the first columns of Q as they are.
+
+    Gram and Schmidt's way, every column twice, which is exact to rounding (Giraud et al. 2005, "Rounding
+    error analysis of the classical Gram-Schmidt orthogonalization process"). LAPACK would be faster for large
+    squares and slower for heads, and stops for good when several devices call it at once (jaxlib 0.10.2).
     """
-    cap = max(row_cap, col_cap)
-    tall = jnp.maximum(rows, cols)
-    wide = jnp.minimum(rows, cols)
-    normal = jax.vmap(lambda k: jr.normal(k, (cap,)))(row_keys(key, cap))
-    index = jnp.arange(cap)
-    used = (index[:, None] < tall) & (index[None, :] < wide)
-    q, r = jnp.linalg.qr(jnp.where(used, normal, 0))
-    signed = jnp.where(used, q * jnp.where(jnp.diagonal(r) < 0, -1.0, 1.0)[None, :], 0)
-    return scale * jnp.where(jnp.asarray(rows) >= cols, signed, signed.T)[:row_cap, :col_cap]
+    long_cap, short_cap = max(row_cap, col_cap), min(row_cap, col_cap)
+    long, short = jnp.maximum(rows, cols), jnp.minimum(rows, cols)
+    normal = jax.vmap(lambda k: jr.normal(k, (long_cap,)))(row_keys(key, long_cap))
+    vectors = jnp.where(jnp.arange(long_cap)[None] < long, normal[:, :short_cap].T, 0)
+
+    def orthonormalise(i: Any, basis: Float[Array, "short long"]) -> Float[Array, "short long"]:
+        vector = jax.lax.dynamic_index_in_dim(vectors, i, keepdims=False)
+        for _ in range(2):
+            vector = vector - (basis @ vector) @ basis
+        unit = vector / jnp.sqrt(jnp.sum(vector**2))
+        return jax.lax.dynamic_update_index_in_dim(basis, unit, i, 0)
+
+    basis = lane_loop(short, orthonormalise, jnp.zeros_like(vectors))
+    lying = jnp.zeros((long_cap, long_cap)).at[:short_cap].set(basis)
+    return scale * jnp.where(jnp.asarray(rows) >= cols, lying.T, lying)[:row_cap, :col_cap]
 
 
 @final
