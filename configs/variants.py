@@ -3,8 +3,13 @@
 from hyperlax.recipes import Recipe, resolve
 from hyperlax.spaces import Choice, Integers, LogUniform, Uniform
 
+
+def _benchmarked(name: str) -> Recipe:
+    return resolve(f"benchmarked.01_static_qmc_sampling_S64.{name}")
+
+
 BENCHMARKED_PPO, BENCHMARKED_DQN, BENCHMARKED_SAC = (
-    resolve(f"benchmarked.01_static_qmc_sampling_S64.{name}_mlp") for name in ("ppo", "dqn", "sac")
+    _benchmarked(f"{name}_mlp") for name in ("ppo", "dqn", "sac")
 )
 
 
@@ -81,6 +86,30 @@ def _named(recipe: Recipe, **changes: object) -> Recipe:
     )
 
 
+DQN_DRPQC_PRIORS = _benchmarked("dqn_drpqc").with_space(
+    {
+        "critic_lr": LogUniform(3e-5, 5e-4),
+        "tau": LogUniform(1e-3, 2e-2),
+        "gamma": Choice(0.97, 0.98, 0.99),
+        "max_grad_norm": Choice(0.3, 0.5, 1.0),
+        "training_epsilon": Uniform(0.08, 0.15),
+        "huber_loss_parameter": Choice(0.0, 0.5, 1.0, 2.0),
+        "num_envs": Choice(512, 1024, 2048, 4096),
+        "rollout_length": Choice(4, 8, 16, 32),
+        "epochs": Choice(1, 2, 4, 8),
+        "buffer_size": Choice(100_000, 500_000, 1_000_000),
+        "batch_size": Choice(64, 128, 256, 512),
+    }
+)
+
+LARGER_SHAPES = ("64=2^6", "128=2^7", "256=2^8", "512=2^9", "64=4^3", "256=4^4", "64=8^2", "512=8^3")
+
+
+def _larger(network: str) -> dict[str, object]:
+    """Hidden units and their factorisation, chosen together."""
+    return {f"{network}.shape": Choice(*LARGER_SHAPES)}
+
+
 RUNTIME = {"rollout_length": 2, "epochs": 1, "num_minibatches": 256, "num_envs": 1024}
 RUNTIME_SIZES = {
     "rollout_length": Choice(1, 2),
@@ -88,6 +117,50 @@ RUNTIME_SIZES = {
     "num_minibatches": Choice(64, 128, 256),
     "num_envs": Choice(256, 512, 1024),
 }
+LOWER_RUNTIME = {"num_envs": 32, "num_minibatches": 8}
+LOWER_RUNTIME_SIZES = {"num_envs": Choice(16, 32, 64), "num_minibatches": Choice(4, 8, 16)}
+
+
+def _circuits(layers: object, stacks: object) -> dict[str, object]:
+    return {
+        f"{network}.{k}": v
+        for network in ("actor", "critic")
+        for k, v in {"layers": layers, "stacks": stacks}.items()
+    }
+
+
+RUNTIME_NETWORKS = {
+    "mlp": (BENCHMARKED_PPO.with_space(_fixed(128)), PPO_VEC_MLP),
+    "drpqc": (
+        _benchmarked("ppo_drpqc").with_space(_circuits(10, 4)),
+        _benchmarked("ppo_drpqc").with_space(_circuits(Choice(5, 10, 15), Choice(1, 2, 3))),
+    ),
+}
+"""Each network with one architecture for all lanes, and with as many as there are lanes."""
+
+
+def _runtime_scaling() -> dict[str, Recipe]:
+    """What a sweep costs as lanes differ in ever more: in nothing, sizes, architecture, both."""
+    recipes = {}
+    for network, (same, differing) in RUNTIME_NETWORKS.items():
+        for name, recipe, sizes, lower in (
+            (f"1_ppo_{network}_homo_best_case", same, RUNTIME, LOWER_RUNTIME),
+            (f"2_ppo_{network}_hetero_algo_hps", same, RUNTIME_SIZES, LOWER_RUNTIME_SIZES),
+            (f"3_ppo_{network}_hetero_network_hps", differing, RUNTIME, LOWER_RUNTIME),
+            (
+                f"4_ppo_{network}_hetero_algo_and_network_hps",
+                differing,
+                RUNTIME_SIZES,
+                LOWER_RUNTIME_SIZES,
+            ),
+        ):
+            full = f"runtime_scaling_{name}"
+            small = recipe.with_space({**sizes, **lower})
+            recipes[full] = _named(recipe.with_space(sizes))
+            recipes[f"{full}_lower_num_envs"] = _named(small, seeds=4, evaluations=20, eval_episodes=8)
+            recipes[f"{full}_lower_num_envs_no_eval"] = _named(small, seeds=4, evaluations=0, eval_episodes=8)
+    return recipes
+
 
 RECIPES = {
     "ppo_vec_mlp": _named(PPO_VEC_MLP),
@@ -160,12 +233,12 @@ RECIPES = {
             }
         )
     ),
-    "runtime_scaling_1_ppo_mlp_homo_best_case": _named(
-        BENCHMARKED_PPO.with_space({**_fixed(128), **RUNTIME})
+    "dqn_vec_mlp": _named(BENCHMARKED_DQN.with_space(_searched("critic"))),
+    "sac_vec_mlp": _named(BENCHMARKED_SAC.with_space({**_searched("actor"), **_searched("critic")})),
+    "dqn_drpqc_priors": _named(DQN_DRPQC_PRIORS),
+    "ppo_tmlp_larger_arch": _named(
+        _benchmarked("ppo_tmlp").with_space({**_larger("actor"), **_larger("critic")}),
+        total_timesteps=5_000_000,
     ),
-    "runtime_scaling_2_ppo_mlp_hetero_algo_hps": _named(
-        BENCHMARKED_PPO.with_space({**_fixed(128), **RUNTIME_SIZES})
-    ),
-    "runtime_scaling_3_ppo_mlp_hetero_network_hps": _named(PPO_VEC_MLP.with_space(RUNTIME)),
-    "runtime_scaling_4_ppo_mlp_hetero_algo_and_network_hps": _named(PPO_VEC_MLP.with_space(RUNTIME_SIZES)),
+    **_runtime_scaling(),
 }
