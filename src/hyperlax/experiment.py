@@ -181,6 +181,8 @@ def build(
     for i, tree in zip(ids, trees, strict=True):
         if refusal := tree.refusal(env, device_memory()):
             raise ValueError(f"sample {i} of {recipe.name} does not fit {env_name}: {refusal}")
+        if refusal := _cannot_measure(tree, env, settings):
+            raise ValueError(f"sample {i} of {recipe.name}: {refusal}")
     notes = [
         f"sample {i}: {p}"
         for i, tree in zip(ids, trees, strict=True)
@@ -189,6 +191,18 @@ def build(
     return Experiment(
         recipe_name, recipe, env_name, env, settings, [dict(r) for r in rows], trees, ids, notes
     )
+
+
+def _cannot_measure(tree: AbstractAgentHyperparams, env: AbstractEnv, settings: Settings) -> str | None:
+    """Why evaluation cannot measure this sample's circuits as the settings ask; None when it can."""
+    if settings.measurement.exact:
+        return None
+    networks = tree.networks(env).values()
+    if not any(sum(net.executions(seen)) for net, seen in networks):
+        return "eval.shots and eval.depolarizing are for circuits, and it has none; take a recipe of drpqc"
+    memory = device_memory() // (2 * settings.eval_episodes)
+    refusals = (net.measurement_refusal(seen, settings.measurement, memory) for net, seen in networks)
+    return next((f"{r} for each of {2 * settings.eval_episodes} episodes" for r in refusals if r), None)
 
 
 def _too_long(tree: AbstractAgentHyperparams, total: int) -> list[str]:

@@ -21,6 +21,7 @@ from hyperlax.agents.base import AbstractAgentHyperparams
 from hyperlax.envs.base import AbstractEnv
 from hyperlax.hyperparams import stack
 from hyperlax.masking import LANES, lane_cond
+from hyperlax.networks.measurement import EXACT, Measurement
 from hyperlax.plan import Program
 from hyperlax.rollout import evaluate
 from hyperlax.train import TrainState
@@ -139,6 +140,7 @@ def compile_program(
     episodes: int,
     slots: int,
     devices: list[Any],
+    measurement: Measurement = EXACT,
 ) -> Compiled:
     """Traces and compiles `program` for `slots` lanes at once, a multiple of the number of devices.
 
@@ -157,7 +159,7 @@ def compile_program(
 
     def evaluate_lane(state: TrainState, due: Any) -> tuple:
         key = jr.fold_in(jr.fold_in(jr.wrap_key_data(state.key), 1), state.env_steps)
-        returns, lengths = evaluate(state.agent, env, episodes, due, key=key)
+        returns, lengths = evaluate(state.agent, env, episodes, due, measurement, key=key)
         cleared, metrics = train.read_metrics(state)
         kept = jax.tree.map(lambda c, s: c if c is s else jnp.where(due, c, s), cleared, state)
         return kept, returns, lengths, metrics

@@ -12,6 +12,8 @@ from jaxtyping import Array, Bool, Float, Int, PyTree
 
 from hyperlax.envs.base import AbstractEnv
 from hyperlax.masking import lane_cond, lane_loop, lane_loop_with_scratch, lane_max, row_keys
+from hyperlax.networks.base import AbstractNetwork
+from hyperlax.networks.measurement import EXACT, Measurement
 
 if TYPE_CHECKING:
     from hyperlax.agents.base import AbstractAgent
@@ -19,6 +21,8 @@ if TYPE_CHECKING:
 
 RESETS_AT_ONCE = 4
 """Environments reset together where resetting is costly."""
+MEASURING = 0x5107
+"""Sets the randomness of measured circuits apart from that of actions."""
 
 
 @final
@@ -208,11 +212,17 @@ def _like(mask: Bool[Array, " size"], x: Array) -> Bool[Array, "..."]:
 
 
 def evaluate(
-    agent: AbstractAgent, env: AbstractEnv, episodes: int, wanted: Bool[Array, ""], *, key: Any
+    agent: AbstractAgent,
+    env: AbstractEnv,
+    episodes: int,
+    wanted: Bool[Array, ""],
+    measurement: Measurement = EXACT,
+    *,
+    key: Any,
 ) -> tuple[Float[Array, "modes episodes"], Int[Array, "modes episodes"]]:
     """Returns and lengths of whole episodes, row 0 with the policy's best action, row 1 with sampled ones.
 
-    Nothing is computed for a lane that is not `wanted`.
+    Nothing is computed for a lane that is not `wanted`. Circuits are measured anew in every step.
     """
     agent = agent.for_evaluation()
     n = 2 * episodes
@@ -220,10 +230,13 @@ def evaluate(
     keys = row_keys(key, n)
     state, obs = jax.vmap(lambda k: env.reset(key=jr.fold_in(k, 0)))(keys)
 
+    def act(obs: Array, key: Any, explore: Array) -> Array:
+        return _measured(agent, measurement, key).act(obs, key=key, explore=explore)[0]
+
     def step(carry: tuple) -> tuple:
         t, state, obs, over, total, length = carry
         both = jax.vmap(lambda k: jr.split(jr.fold_in(k, t + 1)))(keys)
-        action, _ = jax.vmap(lambda o, k, e: agent.act(o, key=k, explore=e))(obs, both[:, 0], explore)
+        action = jax.vmap(act)(obs, both[:, 0], explore)
         state, seen = jax.vmap(lambda s, a, k: env.step(s, a, key=k))(state, action, both[:, 1])
         total = total + jnp.where(over, 0, seen.reward)
         length = length + (~over).astype(jnp.int32)
@@ -235,3 +248,16 @@ def evaluate(
     first = (jnp.int32(0), state, obs, jnp.full(n, ~wanted), jnp.zeros(n), jnp.zeros(n, jnp.int32))
     *_, total, length = jax.lax.while_loop(more, step, first)
     return total.reshape(2, episodes), length.reshape(2, episodes)
+
+
+def _measured(agent: AbstractAgent, how: Measurement, key: Any) -> AbstractAgent:
+    """`agent` with all its circuits measured so."""
+    if how.exact:
+        return agent
+    own = jr.fold_in(key, MEASURING)
+    leaves, treedef = jax.tree.flatten(agent, is_leaf=lambda x: isinstance(x, AbstractNetwork))
+    seen = [
+        x.measured(how, jr.fold_in(own, i)) if isinstance(x, AbstractNetwork) else x
+        for i, x in enumerate(leaves)
+    ]
+    return jax.tree.unflatten(treedef, seen)

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from hyperlax.hyperparams import nearest
+from hyperlax.networks.measurement import Measurement
 
 
 @dataclass(frozen=True)
@@ -21,6 +22,8 @@ class Settings:
     - `evaluation`: which action the headline return is for, `deterministic` or `sampled`.
     - `initial_weights`: drawn `per_lane`, or one draw `shared` by all lanes of equal architecture.
     - `eval_at_start`: one more evaluation before training.
+    - `eval_shots`, `eval_depolarizing`: how circuits are measured in evaluation (`networks.measurement`);
+      exactly, unless set. `eval.shots` is another spelling of `eval_shots`, and so on.
     """
 
     total_timesteps: int = 1_000_000
@@ -32,6 +35,8 @@ class Settings:
     evaluation: str = "deterministic"
     initial_weights: str = "per_lane"
     eval_at_start: bool = False
+    eval_shots: int = 0
+    eval_depolarizing: float = 0.0
 
     def __post_init__(self):
         for name, least in (("total_timesteps", 1), ("evaluations", 0), ("eval_episodes", 1), ("seeds", 1)):
@@ -40,6 +45,10 @@ class Settings:
         _one_of("protocol", self.protocol, ("corrected", "published"))
         _one_of("evaluation", self.evaluation, ("deterministic", "sampled"))
         _one_of("initial_weights", self.initial_weights, ("per_lane", "shared"))
+        try:
+            Measurement(self.eval_shots, self.eval_depolarizing)
+        except ValueError as error:
+            raise ValueError(f"eval.{error}") from None
 
     def updated(self, changes: Mapping[str, Any]) -> Settings:
         """These settings with `changes`; text is converted to the field's type."""
@@ -49,6 +58,11 @@ class Settings:
                 raise ValueError(f'unknown setting "{name}"{nearest(name, current)}')
             current[name] = _convert(name, value, type(current[name]))
         return Settings(**current)
+
+    @property
+    def measurement(self) -> Measurement:
+        """How evaluation measures circuits."""
+        return Measurement(self.eval_shots, self.eval_depolarizing)
 
     def milestones(self) -> list[int]:
         """Env steps at (or after) which a lane is evaluated."""
@@ -103,7 +117,10 @@ def _convert(name: str, value: Any, kind: type) -> Any:
     try:
         number = float(text)
     except ValueError:
-        raise ValueError(f"{name} needs an integer, got {value!r}") from None
+        wanted = "a number" if kind is float else "an integer"
+        raise ValueError(f"{name} needs {wanted}, got {value!r}") from None
+    if kind is float:
+        return number
     if not number.is_integer():
         raise ValueError(f"{name} needs an integer, got {value!r}")
     return int(number)

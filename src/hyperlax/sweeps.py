@@ -245,11 +245,10 @@ class Compiler:
     def _compile(self, program: Program, devices: list[Any], per_device: int) -> Compiled:
         spec, slots = self.spec, per_device * len(devices)
         hp = spec.trees[program.samples[0]]
-        key = (program.key, type(hp), spec.env_name, spec.settings.eval_episodes, slots, tuple(devices))
+        episodes, measurement = spec.settings.eval_episodes, spec.settings.measurement
+        key = (program.key, type(hp), spec.env_name, episodes, measurement, slots, tuple(devices))
         if key not in _compiled:
-            _compiled[key] = compile_program(
-                program, hp, spec.env, spec.settings.eval_episodes, slots, devices
-            )
+            _compiled[key] = compile_program(program, hp, spec.env, episodes, slots, devices, measurement)
             self.seconds += _compiled[key].trace_seconds + _compiled[key].compile_seconds
         return _compiled[key]
 
@@ -268,7 +267,10 @@ def _split(set_: Mapping[str, Any], known: Sequence[str]) -> tuple[dict[str, Any
     """`--set` entries as (hyperparameters, settings, options of the environment)."""
     settings = dict.fromkeys(Settings.__dataclass_fields__)
     fixed, changes, options = {}, {}, {}
-    for name, value in set_.items():
+    for given, value in set_.items():
+        name = given.replace("eval.", "eval_", 1) if given.startswith("eval.") else given
+        if name in fixed or name in changes:
+            raise ValueError(f"--set {name} is given twice, as {given} too")
         if name in known:
             fixed[name] = value
         elif name in settings:
@@ -277,7 +279,7 @@ def _split(set_: Mapping[str, Any], known: Sequence[str]) -> tuple[dict[str, Any
             options[name.removeprefix("env.")] = value
         else:
             raise ValueError(
-                f'unknown hyperparameter or setting "{name}"{nearest(name, [*known, *settings])}'
+                f'unknown hyperparameter or setting "{given}"{nearest(name, [*known, *settings])}'
             )
     return fixed, changes, options
 

@@ -15,6 +15,7 @@ from jaxtyping import Array, Float, Int, Shaped
 from hyperlax.hyperparams import AbstractHyperparams
 from hyperlax.masking import lane_loop, row_keys
 from hyperlax.networks.layout import batch_last
+from hyperlax.networks.measurement import Measurement
 
 Sizes = Mapping[str, Any]
 """What shapes a computation, by name: an integer size, or the frozenset of branches taken.
@@ -64,6 +65,10 @@ class AbstractNetwork(eqx.Module):
     def __call__(self, x: Float[Array, " in"]) -> Float[Array, " out"]:
         """The features of `x`, zero beyond `out_size`."""
 
+    def measured(self, how: Measurement, key: Any) -> AbstractNetwork:
+        """This network with its circuit measured so; itself when it holds none. For one evaluation."""
+        return self
+
     def step_factors(self) -> AbstractNetwork | None:
         """This network with every weight replaced by its step size relative to the agent's; None: all one."""
         return None
@@ -106,6 +111,10 @@ class AbstractNetworkHyperparams(AbstractHyperparams):
     def executions(self, in_size: int) -> tuple[int, int]:
         """Quantum circuits run for the output of one input, and for that and its derivatives."""
         return 0, 0
+
+    def measurement_refusal(self, in_size: int, how: Measurement, memory: int) -> str | None:
+        """Why this sample's circuit cannot be measured so in so many bytes; None when it can."""
+        return None
 
     @staticmethod
     def published() -> dict[str, Any]:

@@ -16,6 +16,7 @@ from hyperlax.masking import row_keys
 from hyperlax.networks.base import AbstractNetwork, AbstractNetworkHyperparams, Sizes
 from hyperlax.networks.circuit import expectations
 from hyperlax.networks.layout import batch_last
+from hyperlax.networks.measurement import Measurement, probabilities, z_means
 from hyperlax.networks.pennylane import ANGLES, diagram
 from hyperlax.networks.pennylane import expectations as pennylane_expectations
 from hyperlax.spaces import Choice
@@ -108,6 +109,14 @@ class PQCHyperparams(AbstractNetworkHyperparams):
             f"gradient of one observation, {_size(memory)} are there; {fits} qubits fit"
         )
 
+    def measurement_refusal(self, in_size: int, how: Measurement, memory: int) -> str | None:
+        wires = qubits(in_size, int(self.stacks))
+        needed = how.bytes(wires)
+        if needed <= memory:
+            return None
+        state = "a density matrix" if how.depolarizing else "a state"
+        return f"measuring {wires} qubits takes {state} of {_size(needed)}, {_size(memory)} are there"
+
 
 def state_bytes(wires: int) -> int:
     """Memory of one observation's gradient: two complex states, and as much again in passing."""
@@ -187,10 +196,16 @@ class PQC(AbstractNetwork):
             seen = pennylane_expectations(encoding, own, self.signs())
         else:
             seen = expectations(encoding, own, self.signs(), self.hp.layers)
-        scale = jnp.where(self.hp.output_scale, self.output_scales, 1)
-        measured = jnp.arange(self.out_cap) < self.out_size
-        out = jnp.where(measured[:, None], seen * scale[:, None], 0)
+        out = self.output_factors()[:, None] * seen
         return out if x.ndim == 2 else out[:, 0]
+
+    def output_factors(self) -> Float[Array, " wires"]:
+        """What the ⟨σz⟩ are multiplied by; zero for wires that are not measured."""
+        scale = jnp.where(self.hp.output_scale, self.output_scales, 1)
+        return jnp.where(jnp.arange(self.out_cap) < self.out_size, scale, 0)
+
+    def measured(self, how: Measurement, key: Any) -> MeasuredPQC:
+        return MeasuredPQC(self, how, key)
 
     def rotation_angles(
         self, x: Float[Array, "in batch"]
@@ -238,6 +253,37 @@ class PQC(AbstractNetwork):
         feature = np.arange(ANGLES)[None] + ANGLES * (np.arange(wires) % blocks)[:, None]
         layer = self.hp.reupload | (jnp.arange(layers) == 0)
         return layer[:, None, None] & jnp.asarray(feature < self.in_size)[None]
+
+
+@final
+class MeasuredPQC(AbstractNetwork):
+    """A `PQC` measured with finite shots or noise; the same at every call with the same key."""
+
+    hp: PQCHyperparams
+    circuit: PQC
+    key: Any
+    how: Measurement = eqx.field(static=True)
+    batch_last: bool = eqx.field(static=True)
+
+    def __init__(self, circuit: PQC, how: Measurement, key: Any):
+        self.hp = circuit.hp
+        self.circuit = circuit
+        self.key = key
+        self.how = how
+        self.batch_last = circuit.batch_last
+
+    @property
+    def out_cap(self) -> int:
+        return self.circuit.out_cap
+
+    @property
+    def out_size(self) -> Int[Array, ""]:
+        return self.circuit.out_size
+
+    def __call__(self, x: Float[Array, " in"]) -> Float[Array, " out"]:
+        encoding, own = (angles[..., 0] for angles in self.circuit.rotation_angles(x[:, None]))
+        outcomes = probabilities(encoding, own, self.circuit.signs(), self.hp.layers, self.how.depolarizing)
+        return self.circuit.output_factors() * z_means(outcomes, self.how.shots, key=self.key)
 
 
 _pqc = batch_last(PQC.apply, "hyperlax_pqc")

@@ -1,0 +1,124 @@
+"""Circuits as hardware would show them, for evaluation: with a finite number of shots, and with noise."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import jax
+import jax.numpy as jnp
+import jax.random as jr
+from jaxtyping import Array, Complex, Float, Int
+
+from hyperlax.masking import lane_max
+from hyperlax.networks.circuit import final_state, rotation
+
+AT_ONCE = 64
+"""Shots drawn together."""
+COMPLEX_BYTES = 8
+
+
+@dataclass(frozen=True)
+class Measurement:
+    """How circuits are measured; the default is exact.
+
+    - `shots`: how often each circuit is run; 0: expectations as of infinitely many.
+    - `depolarizing`: probability that a wire suffers a Pauli error (X, Y or Z, a third each) after a layer.
+    """
+
+    shots: int = 0
+    depolarizing: float = 0.0
+
+    def __post_init__(self):
+        if self.shots < 0:
+            raise ValueError(f"shots must be at least 0 (exact), got {self.shots}")
+        if not 0 <= self.depolarizing <= 1:
+            raise ValueError(f"the depolarizing probability lies between 0 and 1, got {self.depolarizing}")
+
+    @property
+    def exact(self) -> bool:
+        return self.shots == 0 and self.depolarizing == 0
+
+    def bytes(self, wires: int) -> int:
+        """Memory of one circuit's state, and as much again in passing: noise takes its density matrix."""
+        return 2 * COMPLEX_BYTES * (4**wires if self.depolarizing else 2**wires)
+
+
+EXACT = Measurement()
+
+
+def probabilities(
+    first: Float[Array, "3 layers wires"],
+    second: Float[Array, "3 layers wires"],
+    signs: Float[Array, "2 amplitudes"],
+    depth: Int[Array, ""],
+    depolarizing: float,
+) -> Float[Array, " amplitudes"]:
+    """Of every outcome, for one circuit of `circuit.expectations` with noise on every wire after every layer.
+
+    The noise ρ → (1 - p) ρ + p/3 (XρX + YρY + ZρZ) equals (1 - 4p/3) ρ + 4p/3 (𝟙/2 ⊗ Tr_wire ρ) (Nielsen and
+    Chuang 2010, section 8.3.4). Exact, by the density matrix: memory grows as 4 ^ wires.
+    """
+    if depolarizing == 0:
+        states = final_state(first[..., None], second[..., None], signs, depth)
+        return jnp.sum(states[..., 0] ** 2, 0)
+    wires = first.shape[2]
+    own = [_matrices(angles) for angles in (first, second)]
+    gates = jnp.einsum("lwij,lwjk->lwik", own[1], own[0])
+
+    def layer(k: Array, rho: Complex[Array, "n n"]) -> Complex[Array, "n n"]:
+        after = rho
+        for w in range(wires):
+            gate = jax.lax.dynamic_index_in_dim(gates, k, keepdims=False)[w]
+            after = _on_rows(gate, after, w)
+            after = _on_rows(gate.conj(), after.T, w).T
+        sign = jnp.where(k < depth, signs[k % 2], 1).astype(rho.dtype)
+        after = after * (sign[:, None] * sign[None])
+        for w in range(wires):
+            after = _depolarized(after, w, depolarizing)
+        return jnp.where(k <= depth, after, rho)
+
+    n = 2**wires
+    start = jnp.zeros((n, n), jnp.complex64).at[0, 0].set(1)
+    return jnp.diagonal(jax.lax.fori_loop(0, lane_max(depth) + 1, layer, start)).real
+
+
+def _matrices(angles: Float[Array, "3 layers wires"]) -> Complex[Array, "layers wires 2 2"]:
+    gates = rotation(angles)
+    a, b = jax.lax.complex(gates.a_re, gates.a_im), jax.lax.complex(gates.b_re, gates.b_im)
+    return jnp.stack([jnp.stack([a, -b.conj()], -1), jnp.stack([b, a.conj()], -1)], -2)
+
+
+def _on_rows(gate: Complex[Array, "2 2"], matrix: Complex[Array, "n n"], wire: int) -> Complex[Array, "n n"]:
+    return jnp.einsum("ij,ajb->aib", gate, matrix.reshape(2**wire, 2, -1)).reshape(matrix.shape)
+
+
+def _depolarized(rho: Complex[Array, "n n"], wire: int, probability: float) -> Complex[Array, "n n"]:
+    rest = rho.shape[0] // 2 ** (wire + 1)
+    split = rho.reshape(2**wire, 2, rest, 2**wire, 2, rest)
+    traced = split[:, 0, :, :, 0] + split[:, 1, :, :, 1]
+    mixed = jnp.zeros_like(split).at[:, 0, :, :, 0].set(traced / 2).at[:, 1, :, :, 1].set(traced / 2)
+    share = 4 * probability / 3
+    return ((1 - share) * split + share * mixed).reshape(rho.shape)
+
+
+def z_means(weights: Float[Array, " amplitudes"], shots: int, *, key: Array) -> Float[Array, " wires"]:
+    """⟨σz⟩ of every wire for outcomes of probabilities `weights`: exact, or the mean over `shots` outcomes.
+
+    All wires are read in the same shots, as hardware does.
+    """
+    wires = weights.shape[0].bit_length() - 1
+    places = jnp.arange(wires - 1, -1, -1)
+    if shots == 0:
+        bits = (jnp.arange(weights.shape[0])[:, None] >> places[None]) & 1
+        return weights @ (1 - 2 * bits).astype(weights.dtype)
+    cumulative = jnp.cumsum(weights)
+
+    def draw(i: Array, total: Float[Array, " wires"]) -> Float[Array, " wires"]:
+        uniform = jr.uniform(jr.fold_in(key, i), (AT_ONCE,)) * cumulative[-1]
+        outcome = jnp.minimum(jnp.searchsorted(cumulative, uniform, side="right"), weights.shape[0] - 1)
+        bits = (outcome[:, None] >> places[None]) & 1
+        wanted = (i * AT_ONCE + jnp.arange(AT_ONCE) < shots)[:, None]
+        return total + jnp.sum(jnp.where(wanted, 1 - 2 * bits, 0), 0).astype(total.dtype)
+
+    total = jax.lax.fori_loop(0, -(-shots // AT_ONCE), draw, jnp.zeros(wires, weights.dtype))
+    return total / shots
