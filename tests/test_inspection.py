@@ -70,7 +70,9 @@ def run(*arguments: str) -> int:
 
 def test_the_command_prints_the_diagram_and_writes_table_and_chart(tmp_path, capsys):
     line = ["inspect-circuit", "--layers", "1", "2", "--stacks", "1", "--draws", "8"]
-    assert run(*line, "--env-config", "gymnax.cartpole", "--output-file", str(tmp_path / "out.csv")) == 0
+    files = ["--output-file", str(tmp_path / "out.csv"), "--diagram-file", str(tmp_path / "circuit.png")]
+    assert run(*line, "--env-config", "gymnax.cartpole", *files) == 0
+    assert (tmp_path / "circuit.png").read_bytes().startswith(b"\x89PNG")
     printed = capsys.readouterr().out
     assert 'Rot("x0:3")' in printed
     assert "circuits at initialisation" in printed
@@ -87,6 +89,7 @@ def test_the_command_prints_the_diagram_and_writes_table_and_chart(tmp_path, cap
         (["--algo-and-network-config", "dqn_drpqc", "--env-config", "gymnax.cartpole"], "has no network"),
         (["--stacks", "40"], "qubits fit"),
         (["--output-file", "x.doc"], "must end in"),
+        (["--diagram-file", "x.csv"], "--diagram-file x.csv must end in .svg, .png or .pdf"),
     ],
 )
 def test_what_cannot_be_inspected_is_refused(line, message):

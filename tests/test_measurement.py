@@ -15,6 +15,7 @@ from hyperlax.networks.measurement import Measurement, probabilities, z_means
 from hyperlax.networks.mlp import MLPHyperparams
 from hyperlax.networks.pennylane import couplings
 from hyperlax.networks.pqc import ENTANGLERS, PQC, PQCHyperparams
+from hyperlax.report import write_report
 
 IN_SIZE = 4
 
@@ -121,6 +122,8 @@ def test_a_run_is_evaluated_with_shots_and_trained_without(tmp_path):
     exact = hyperlax.sweep(**common, folder=tmp_path / "exact")
     few = hyperlax.sweep(**common, folder=tmp_path / "few", set={"eval.shots": 1, "eval_depolarizing": "0.1"})
     assert few.manifest["settings"]["eval_shots"] == 1
+    page = write_report(few, tmp_path / "few" / "report.html").read_text()
+    assert page.count("trained parameters</title>") == 2, "the circuits of actor and critic are drawn"
     a, b = (r.curves.sort("env_steps", "metric") for r in (exact, few))
     trained = [m for m in a["metric"].unique() if "loss" in m]
     for metric in trained:

@@ -135,6 +135,7 @@ def inspect_circuit(
     draws: Positive = 200,
     set_: Annotated[list[str] | None, Parameter(name="--set", negative="")] = None,
     output_file: Path | None = None,
+    diagram_file: Path | None = None,
     seed: int = 42,
 ) -> int:
     """What a circuit is before training: diagram, gates, gradient variance, entanglement, expressibility.
@@ -153,14 +154,14 @@ def inspect_circuit(
         path=value: fixes a hyperparameter; repeatable.
     output_file
         Also write the table (.csv) or the chart (.png, .svg, .pdf).
+    diagram_file
+        Also write a drawing of the smallest circuit (.svg, .png, .pdf).
     """
     from hyperlax import inspection
 
-    if output_file is not None and output_file.suffix not in (".csv", ".png", ".svg", ".pdf"):
-        raise ValueError(f"--output-file {output_file} must end in .csv, .png, .svg or .pdf")
-    if output_file is not None and output_file.exists():
-        raise ValueError(f"{output_file} exists; remove it or choose another --output-file")
-    table, drawing = inspection.of_recipe(
+    _new_file("--output-file", output_file, ".csv", ".png", ".svg", ".pdf")
+    _new_file("--diagram-file", diagram_file, ".svg", ".png", ".pdf")
+    table, diagram, drawing = inspection.of_recipe(
         algo_and_network_config,
         env_config,
         network,
@@ -170,11 +171,14 @@ def inspect_circuit(
         _assignments(set_ or []),
         seed,
     )
-    print(drawing)
+    print(diagram)
     inspection.show(table)
     if output_file is not None:
         inspection.save(table, output_file, f"{algo_and_network_config} {network} on {env_config}")
         print(f"written to {output_file}")
+    if diagram_file is not None:
+        inspection.save_diagram(drawing, diagram_file)
+        print(f"written to {diagram_file}")
     return 0
 
 
@@ -195,10 +199,7 @@ def generate_hp_samples(
     from hyperlax import samplers
     from hyperlax.recipes import resolve
 
-    if output_file.suffix not in (".csv", ".json", ".parquet"):
-        raise ValueError(f"--output-file {output_file} must end in .csv, .json or .parquet")
-    if output_file.exists():
-        raise ValueError(f"{output_file} exists; remove it or choose another --output-file")
+    _new_file("--output-file", output_file, ".csv", ".json", ".parquet")
     space = resolve(algo_and_network_config).search_space()
     if experiment_type == "sobol_matrices_A_B_AB":
         rows = samplers.saltelli(space, num_samples, seed, omit_ab)
@@ -376,6 +377,16 @@ def _conclude(results: Any, folder: Path) -> int:
             print(f"lane {lane} failed: {error}", file=sys.stderr)
         return FAILED
     return 0
+
+
+def _new_file(flag: str, path: Path | None, *suffixes: str) -> None:
+    """Raises `ValueError` for a file that exists, or of a kind that cannot be written."""
+    if path is None:
+        return
+    if path.suffix not in suffixes:
+        raise ValueError(f"{flag} {path} must end in {', '.join(suffixes[:-1])} or {suffixes[-1]}")
+    if path.exists():
+        raise ValueError(f"{path} exists; remove it or choose another {flag}")
 
 
 def _assignments(pairs: list[str]) -> dict[str, str]:

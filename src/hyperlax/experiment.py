@@ -120,6 +120,7 @@ class Experiment:
             "settings": dataclasses.asdict(self.settings),
             "space": {path: s.describe() for path, s in self.recipe.search_space().items()},
             "defaults": values(self.recipe.hyperparams()),
+            "inputs": {name: seen for name, (_, seen) in self.trees[0].networks(self.env).items()},
             "identity": self.identity(),
             "reference": {"random": reference[0], "solved": reference[1]} if reference else None,
             "notes": self.notes,

@@ -188,8 +188,8 @@ def of_recipe(
     draws: int,
     changes: Mapping[str, Any],
     seed: int = 42,
-) -> tuple[pl.DataFrame, str]:
-    """`inspect` for a network of a recipe on an environment, and the diagram of its smallest circuit.
+) -> tuple[pl.DataFrame, str, str]:
+    """`inspect` for a network of a recipe on an environment; its smallest circuit as text and as SVG.
 
     Raises `ValueError` for a network that is not a circuit, and for circuits that memory cannot hold.
     """
@@ -208,7 +208,8 @@ def of_recipe(
             raise ValueError(refusal)
     least = assign(hp, {"layers": min(layers), "stacks": min(stacks)})
     net = PQC(jax.tree.map(jnp.asarray, least), in_size, least.sizes(), key=jr.key(seed))
-    return inspect(hp, in_size, layers, stacks, draws, seed), net.draw()
+    title = f"{network} of {recipe_name} on {env_name}"
+    return inspect(hp, in_size, layers, stacks, draws, seed), net.draw(), least.picture(in_size, title)
 
 
 def show(table: pl.DataFrame) -> None:
@@ -222,6 +223,15 @@ def show(table: pl.DataFrame) -> None:
     for row in table.select(list(COLUMNS)).iter_rows():
         shown.add_row(*(f"{v:.3g}" if isinstance(v, float) else f"{v:,}" for v in row))
     Console().print(shown)
+
+
+def save_diagram(drawing: str, path: Path) -> None:
+    """Writes an SVG document as it is, or as .png or .pdf."""
+    from hyperlax.files import write_atomically
+    from hyperlax.report.export import converted
+
+    path.parent.mkdir(parents=True, exist_ok=True)
+    write_atomically(path, converted(drawing, path.suffix[1:]))
 
 
 def save(table: pl.DataFrame, path: Path, title: str) -> None:

@@ -15,6 +15,7 @@ from hyperlax.hyperparams import Count, Flag, Real, hp
 from hyperlax.masking import row_keys
 from hyperlax.networks.base import AbstractNetwork, AbstractNetworkHyperparams, Sizes
 from hyperlax.networks.circuit import expectations
+from hyperlax.networks.drawing import svg
 from hyperlax.networks.layout import batch_last
 from hyperlax.networks.measurement import Measurement, probabilities, z_means
 from hyperlax.networks.pennylane import ANGLES, diagram
@@ -97,6 +98,18 @@ class PQCHyperparams(AbstractNetworkHyperparams):
 
     def out(self, in_size: int) -> int:
         return self._outputs(qubits(in_size, int(self.stacks)))
+
+    def picture(self, in_size: int, title: str = "") -> str:
+        """This sample's circuit as an SVG document."""
+        return svg(
+            in_size,
+            int(self.stacks),
+            int(self.layers),
+            ENTANGLERS[int(self.entangler)],
+            reupload=bool(self.reupload),
+            measured=int(self.measured),
+            title=title,
+        )
 
     def refusal(self, in_size: int, memory: int) -> str | None:
         wires = qubits(in_size, int(self.stacks))

@@ -35,6 +35,15 @@ def export_charts(results: Results, folder: Path, formats: Sequence[str] = FORMA
     return written
 
 
+def converted(drawing: str, suffix: str) -> bytes:
+    """The SVG document `drawing` as a png, svg or pdf file."""
+    if suffix == "png":
+        return vl_convert().svg_to_png(drawing, scale=_SCALE)
+    if suffix == "pdf":
+        return vl_convert().svg_to_pdf(drawing)
+    return drawing.encode()
+
+
 def image(spec: dict[str, Any], suffix: str) -> bytes:
     """The Vega-Lite chart `spec` as a png, svg or pdf file."""
     vlc, version = vl_convert(), vegalite_version()

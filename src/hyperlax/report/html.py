@@ -13,6 +13,8 @@ import polars as pl
 from altair.utils.schemapi import debug_mode
 
 from hyperlax.files import write_atomically
+from hyperlax.hyperparams import assign
+from hyperlax.networks.pqc import PQCHyperparams
 from hyperlax.report import markup
 from hyperlax.report.charts import CHARTS, NothingToDraw
 from hyperlax.report.charts.style import text, theme
@@ -75,6 +77,7 @@ def _body(results: Results, pictures: dict[str, str]) -> str:
     sections = {
         "leaderboard": ("Leaderboard", _leaderboard(results) + pictures["leaderboard"]),
         "curves": ("Learning curves", _tabs(_curves(results, pictures))),
+        **_circuits(results),
         "distribution": ("Return across samples", pictures["return_distribution"]),
         "slices": ("Slices through the search space", pictures["slices"]),
         "samples": ("All samples", _samples(results)),
@@ -101,6 +104,23 @@ def _curves(results: Results, pictures: dict[str, str]) -> dict[str, str]:
         for name, label in _CURVES.items()
         if ran or name != "learning_curves_circuit_executions"
     }
+
+
+def _circuits(results: Results) -> dict[str, tuple[str, str]]:
+    """A section with the circuits of the best sample, where there are any."""
+    manifest, best = results.manifest, leaderboard(results)
+    inputs = manifest.get("inputs") or {}
+    if manifest.get("network") != "drpqc" or best.is_empty():
+        return {}
+    sample = int(best["sample"][0])
+    row = results.samples.row(by_predicate=pl.col("sample") == sample, named=True)
+    parts = []
+    for name, in_size in inputs.items():
+        own = {k.removeprefix(f"{name}."): v for k, v in row.items() if k.startswith(f"{name}.")}
+        hp = assign(PQCHyperparams(), own)
+        said = f"{name} of sample {sample}: {hp.parameter_count(in_size)} trained parameters"
+        parts.append(f'<p class="note">{said}</p><div class="scroll">{hp.picture(in_size, said)}</div>')
+    return {"circuits": ("Circuits of the best sample", "".join(parts))} if parts else {}
 
 
 def _header(results: Results) -> str:
