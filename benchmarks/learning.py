@@ -41,6 +41,8 @@ TARGETS = (
     Target("gymnax.pendulum", "tuned.pendulum_ppo_mlp", 1_000_000, -170.0),
     Target("gymnax.pendulum", "tuned.pendulum_sac_mlp", 60_000, -155.0),
     Target("gymnax.cartpole", "tuned.cartpole_ppo_drpqc", 500_000, 475.0),
+    Target("gymnax.pendulum", "tuned.pendulum_ppo_drpqc", 2_000_000, -200.0),
+    Target("gymnax.pendulum", "tuned.pendulum_sac_drpqc", 100_000, -300.0),
     Target("gymnax.pendulum", "tuned.pendulum_sac_tmlp", 60_000, -180.0),
     Target("gymnax.reacher", "tuned.reacher_ppo_mlp", 5_000_000, 69.0),
     Target("brax.inverted_double_pendulum", "tuned.inverted_double_pendulum_ppo_mlp", 5_000_000, 9000.0),
