@@ -1,5 +1,6 @@
 """The interquartile mean and its intervals, against scipy, direct redrawing and cases worked out by hand."""
 
+import itertools
 import time
 
 import numpy as np
@@ -7,11 +8,14 @@ import pytest
 from scipy import stats
 
 from hyperlax.report.statistics import (
+    best_of_k,
     bootstrap_iqm,
     interval,
     iqm,
     iqm_over_runs,
     iqm_over_strata,
+    performance_profile,
+    probability_of_improvement,
     quantiles,
 )
 
@@ -130,3 +134,61 @@ def test_two_thousand_repetitions_of_a_whole_sweep_take_less_than_a_second():
         iqm_over_runs(values, repetitions=2_000)
         seconds.append(time.thread_time() - began)
     assert min(seconds) < 1.0
+
+
+def test_the_best_of_k_is_what_counting_all_subsets_gives():
+    values = np.array([3.0, -1.0, 2.0, 2.0, 7.0, np.nan])
+    known = values[:5]
+    expected = [np.mean([max(s) for s in itertools.combinations(known, k)]) for k in range(1, 6)]
+    found = best_of_k(values)
+    assert found.value == pytest.approx(expected)
+    assert found.value[0] == pytest.approx(known.mean())
+    assert found.value[-1] == 7
+    assert np.all(found.low <= found.value)
+    assert np.all(found.value <= found.high + 1e-12)
+
+
+def test_intervals_of_the_best_of_k_cover_the_expected_best_of_the_population():
+    """Of uniform samples the expected best of 4 is 4 / 5."""
+    rng = np.random.default_rng(0)
+    hits = []
+    for trial in range(200):
+        found = best_of_k(rng.uniform(size=40), repetitions=300, seed=trial)
+        hits.append(found.low[3] <= 0.8 <= found.high[3])
+    assert 0.88 <= np.mean(hits) <= 0.99
+
+
+def test_the_probability_of_improvement_counts_pairs_and_halves_ties():
+    found = probability_of_improvement(np.array([1.0, 2.0, 3.0]), np.array([2.0, 0.0]))
+    assert found.value == pytest.approx((0 + 1 + 0.5 + 1 + 1 + 1) / 6)
+    back = probability_of_improvement(np.array([2.0, 0.0]), np.array([1.0, 2.0, 3.0]))
+    assert back.value == pytest.approx(1 - found.value)
+    assert found.low <= found.value <= found.high
+
+
+def test_the_probability_of_improvement_agrees_with_mann_and_whitney():
+    rng = np.random.default_rng(1)
+    a, b = rng.normal(0.5, 1, 60), rng.normal(0, 1, 50)
+    found = probability_of_improvement(a, b)
+    assert found.value == pytest.approx(stats.mannwhitneyu(a, b).statistic / (60 * 50))
+    assert found.low == pytest.approx(found.value - 1.96 * 0.055, abs=0.04)
+
+
+def test_one_sample_gives_no_interval():
+    alone = np.array([1.0, np.nan])
+    for found in (
+        best_of_k(alone),
+        performance_profile(alone, np.array([0.0])),
+        probability_of_improvement(alone, np.array([0.0, 2.0])),
+    ):
+        assert not np.isnan(found.value).any()
+        assert np.isnan(found.low).all()
+        assert np.isnan(found.high).all()
+
+
+def test_the_performance_profile_is_the_share_above():
+    found = performance_profile(np.array([1.0, 2.0, np.nan, 3.0, 3.0]), np.array([0.0, 1.0, 2.5, 3.0]))
+    assert found.value == pytest.approx([1, 0.75, 0.5, 0])
+    assert np.all(found.low <= found.value)
+    assert np.all(found.value <= found.high)
+    assert found.low[0] == found.high[0] == 1

@@ -4,23 +4,20 @@ from __future__ import annotations
 
 import json
 import shlex
-from importlib.resources import files
+from functools import partial
 from pathlib import Path
-from string import Template
 from typing import Any
 
 import polars as pl
-from altair.utils.schemapi import debug_mode
 
-from hyperlax.files import write_atomically
 from hyperlax.hyperparams import assign
 from hyperlax.networks.pqc import PQCHyperparams
 from hyperlax.report import markup
-from hyperlax.report.charts import CHARTS, NothingToDraw
-from hyperlax.report.charts.style import text, theme
+from hyperlax.report.charts import CHARTS
+from hyperlax.report.charts.style import text
+from hyperlax.report.document import Pictures, sections_of, tabs, write_document
 from hyperlax.report.leaderboard import leaderboard, varied_hyperparameters
 from hyperlax.report.metrics import sample_metrics
-from hyperlax.report.vega import javascript_bundle
 from hyperlax.results import LANE_STATUSES, Results
 
 _CURVES = {
@@ -41,42 +38,15 @@ def write_report(results: Results, path: Path) -> Path:
     Vega is inside the file, which loads nothing else. A chart without data is replaced by the reason, so that
     an experiment still running can be reported. The file appears complete or not at all.
     """
-    specs, pictures = _charts(results)
-    charts = {"specs": specs, "themes": {"light": _page_theme(dark=False), "dark": _page_theme(dark=True)}}
-    page = Template(_asset("page.html")).substitute(
-        title=markup.public(_title(results)),
-        style=_asset("page.css"),
-        body=_body(results, pictures),
-        charts=json.dumps(charts, allow_nan=False).replace("<", "\\u003c"),
-        vega=javascript_bundle() if specs else "",
-        script=_asset("page.js"),
-    )
-    return write_atomically(path, page)
-
-
-def _charts(results: Results) -> tuple[dict[str, Any], dict[str, str]]:
-    """Vega-Lite specifications by name, and the HTML that stands where each chart belongs."""
-    specs, pictures = {}, {}
-    for name, chart in CHARTS.items():
-        try:
-            with debug_mode(False):  # validating every node against the schema takes longer than drawing
-                spec = chart(results).to_dict(validate=False)
-        except NothingToDraw as reason:
-            pictures[name] = f'<p class="missing">{markup.public(str(reason))}</p>'
-            continue
-        title = spec.pop("title")
-        for unused in ("$schema", "config"):
-            spec.pop(unused, None)
-        specs[name] = spec
-        said = "".join(f'<p class="note">{markup.public(line)}</p>' for line in title["subtitle"])
-        pictures[name] = f'{said}<div class="chart" data-chart="{name}"></div>'
-    return specs, pictures
+    pictures = Pictures()
+    shown = {name: pictures.add(name, partial(chart, results)) for name, chart in CHARTS.items()}
+    return write_document(path, _title(results), _body(results, shown), pictures)
 
 
 def _body(results: Results, pictures: dict[str, str]) -> str:
     sections = {
         "leaderboard": ("Leaderboard", _leaderboard(results) + pictures["leaderboard"]),
-        "curves": ("Learning curves", _tabs(_curves(results, pictures))),
+        "curves": ("Learning curves", tabs("curves", _curves(results, pictures))),
         **_circuits(results),
         "distribution": ("Return across samples", pictures["return_distribution"]),
         "slices": ("Slices through the search space", pictures["slices"]),
@@ -85,15 +55,7 @@ def _body(results: Results, pictures: dict[str, str]) -> str:
         "time": ("Where the time went", pictures["timeline"] + _plan(results)),
         "repeat": ("How to repeat it", _repeat(results)),
     }
-    links = "".join(f'<a href="#{anchor}">{heading}</a>' for anchor, (heading, _) in sections.items())
-    return (
-        f"{_header(results)}<nav>{links}</nav>"
-        '<div id="selection" class="tool" hidden><span>selected: sample <b></b></span>'
-        '<button type="button" id="clear">clear</button></div>'
-        "<main>"
-        + "".join(markup.section(anchor, *content) for anchor, content in sections.items())
-        + "</main>"
-    )
+    return sections_of(_header(results), sections)
 
 
 def _curves(results: Results, pictures: dict[str, str]) -> dict[str, str]:
@@ -242,24 +204,8 @@ def _repeat(results: Results) -> str:
     return "".join(parts)
 
 
-def _tabs(contents: dict[str, str]) -> str:
-    buttons, panels = [], []
-    for place, (label, content) in enumerate(contents.items()):
-        first = place == 0
-        buttons.append(
-            f'<button type="button" role="tab" aria-controls="curves-{place}" '
-            f'aria-selected="{str(first).lower()}">{label}</button>'
-        )
-        panels.append(f'<div id="curves-{place}" role="tabpanel"{"" if first else " hidden"}>{content}</div>')
-    return f'<div class="tabs" role="tablist">{"".join(buttons)}</div>{"".join(panels)}'
-
-
 def _title(results: Results) -> str:
     return f"{results.name} on {results.manifest.get('env', 'an unnamed environment')}"
-
-
-def _page_theme(dark: bool) -> dict[str, Any]:
-    return {**theme(dark), "background": "transparent"}
 
 
 def _words(value: Any) -> Any:
@@ -283,10 +229,6 @@ def _duration(seconds: float) -> str:
     if hours:
         return f"{hours} h {minutes} min"
     return f"{minutes} min {rest} s" if minutes else f"{seconds:.1f} s"
-
-
-def _asset(name: str) -> str:
-    return files("hyperlax.report").joinpath("page", name).read_text(encoding="utf-8")
 
 
 def _cap(value: Any) -> str:
