@@ -219,13 +219,20 @@ def plot_benchmark(
     *,
     results_dir_to_plot: Path,
     format: Annotated[str, Parameter(name="--format")] = "html",
+    top_n: Positive = 5,
+    combined_only: bool = False,
 ) -> int:
     """Write the report (and images) of every experiment in a folder, finished or still running.
 
     Parameters
     ----------
     results_dir_to_plot
-        An experiment's folder, or any folder above some.
+        An experiment's folder, or any folder above some. Several experiments are also compared, in
+        comparison.html.
+    top_n
+        How many of the best samples of an experiment are drawn together.
+    combined_only
+        Only the comparison, no reports of single experiments.
     format
         What to write, separated by commas: html, png, svg, pdf.
     """
@@ -236,15 +243,22 @@ def plot_benchmark(
     if not folders:
         raise ValueError(f"no experiment found in {results_dir_to_plot}")
     from hyperlax import store
-    from hyperlax.report import export_charts, write_report
+    from hyperlax.report import export_charts, export_comparison, write_comparison, write_report
 
-    for folder in folders:
-        results = store.read(folder)
+    images = [f for f in formats if f != "html"]
+    found = [store.read(folder) for folder in folders]
+    for results, folder in zip(found, folders, strict=True):
+        if combined_only:
+            break
         if "html" in formats:
             print(write_report(results, folder / "report.html"))
-        if images := [f for f in formats if f != "html"]:
-            for path in export_charts(results, folder / "charts", formats=tuple(images)):
-                print(path)
+        if images:
+            print(*export_charts(results, folder / "charts", formats=images), sep="\n")
+    if len(found) > 1:
+        if "html" in formats:
+            print(write_comparison(found, results_dir_to_plot / "comparison.html", top_n))
+        if images:
+            print(*export_comparison(found, results_dir_to_plot / "charts", images, top_n), sep="\n")
     return 0
 
 

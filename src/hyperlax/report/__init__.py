@@ -1,8 +1,17 @@
 """What an experiment showed: metrics with intervals, charts, and one offline HTML file."""
 
+from hyperlax.report.comparison import export_comparison, write_comparison
 from hyperlax.report.export import export_charts
 from hyperlax.report.html import write_report
 from hyperlax.report.leaderboard import leaderboard
 from hyperlax.report.metrics import lane_metrics, sample_metrics
 
-__all__ = ["export_charts", "lane_metrics", "leaderboard", "sample_metrics", "write_report"]
+__all__ = [
+    "export_charts",
+    "export_comparison",
+    "lane_metrics",
+    "leaderboard",
+    "sample_metrics",
+    "write_comparison",
+    "write_report",
+]

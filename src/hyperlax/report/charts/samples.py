@@ -17,6 +17,7 @@ from hyperlax.report.charts.style import (
     Layered,
     NothingToDraw,
     colour_of,
+    family_colours,
     finished,
     is_picked,
     jitter,
@@ -84,10 +85,12 @@ def _ticks(seeds: pl.DataFrame, y: alt.Y, faded: Any) -> list[alt.Chart]:
 
 def return_distribution(*experiments: Results) -> Chart:
     """Peak return of every sample: box (quartiles, whiskers to the extremes) and points by family."""
-    frames = []
+    frames, several = [], len(experiments) > 1
     for results in experiments:
         scored = sample_metrics(results).select("sample", "peak_return").drop_nulls()
         offset = pl.Series(jitter(len(scored)), dtype=pl.Float64)
+        if several:  # one family's sample 3 is not another's: no common selection
+            scored = scored.with_columns(pl.col("sample").cast(pl.String))
         frames.append(scored.with_columns(family=pl.lit(results.name), offset=offset))
     rows = pl.concat(frames)
     if rows.is_empty():
@@ -95,7 +98,7 @@ def return_distribution(*experiments: Results) -> Chart:
     stride = -(-len(rows) // MAX_ROWS)
     points = rows.sort("family", "peak_return").gather_every(stride)
     families = [results.name for results in experiments]
-    colours = alt.Scale(domain=families, range=[colour_of(results.manifest) for results in experiments])
+    colours = alt.Scale(domain=families, range=family_colours(experiments))
     y = alt.Y("family:N", title=None, sort=families)
     point = (
         alt.Chart(points)

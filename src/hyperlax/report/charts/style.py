@@ -4,11 +4,14 @@ from __future__ import annotations
 
 import colorsys
 import zlib
+from collections.abc import Sequence
 from typing import Any
 
 import altair as alt
 import numpy as np
 import polars as pl
+
+from hyperlax.results import Results
 
 WIDTH = 1_020
 """Pixels of a full-width chart."""
@@ -52,6 +55,12 @@ def lighten(colour: str, share: float) -> str:
 def colour_of(manifest: dict[str, Any]) -> str:
     """The family colour of an experiment."""
     return family_colour(str(manifest.get("algorithm", "")), str(manifest.get("network", "")))
+
+
+def family_colours(experiments: Sequence[Results]) -> list[str]:
+    """The family colour of each experiment, lighter where one before it has the same."""
+    own = [colour_of(results.manifest) for results in experiments]
+    return [lighten(c, min(0.75, 0.3 * own[:i].count(c))) for i, c in enumerate(own)]
 
 
 def theme(dark: bool) -> dict[str, Any]:

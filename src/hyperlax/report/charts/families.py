@@ -1,0 +1,242 @@
+"""Charts that compare experiments: families of agents on one environment."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import altair as alt
+import numpy as np
+import polars as pl
+
+from hyperlax.report.charts.curves import X_TITLES
+from hyperlax.report.charts.style import (
+    MAX_ROWS,
+    NEUTRAL,
+    WIDTH,
+    Chart,
+    NothingToDraw,
+    family_colours,
+    finished,
+)
+from hyperlax.report.evaluations import evaluations
+from hyperlax.report.metrics import sample_metrics
+from hyperlax.report.statistics import (
+    Estimate,
+    best_of_k,
+    iqm_over_runs,
+    iqm_over_strata,
+    performance_profile,
+    probability_of_improvement,
+)
+from hyperlax.results import Results
+
+_POINTS = 100
+_PANEL = (WIDTH - 200, 320)
+
+Families = Sequence[Results]
+"""Experiments on one environment; their names are different."""
+
+
+def peaks(results: Results) -> np.ndarray:
+    """Peak return of every sample that has one."""
+    return sample_metrics(results)["peak_return"].drop_nulls().to_numpy()
+
+
+def tuned_curves(families: Families, x: str = "env_steps", top: int = 5) -> Chart:
+    """The best sample of every family, and the interquartile mean of its `top` best, with intervals."""
+    best, groups = [], []
+    for results in families:
+        found = evaluations(results)
+        if found.values.size == 0 or np.nanmax(found.x[x], initial=0.0) <= 0:
+            continue
+        ranked = sample_metrics(results).drop_nulls("peak_return").sort("peak_return", descending=True)
+        place = {sample: row for row, sample in enumerate(found.samples.tolist())}
+        rows = [place[s] for s in ranked["sample"].to_list()[:top]]
+        if not rows:
+            continue
+        single = iqm_over_runs(found.values[rows[:1]])
+        best.append(_curve(results.name, found.x[x][rows[0]], _first(single)))
+        if len(rows) > 1:
+            chosen = type(found)(found.samples[rows], {x: found.x[x][rows]}, found.values[rows], found.lanes)
+            grid, values = chosen.on_grid(x, min(found.values.shape[2], _POINTS))
+            groups.append(_curve(results.name, grid, iqm_over_strata(values)))
+    if not best:
+        raise NothingToDraw(f"No evaluation recorded its {X_TITLES[x]}.")
+    layers = _bands(pl.concat(best), families, x, dash=[])
+    if groups:
+        layers += _bands(pl.concat(groups), families, x, dash=[6, 4])
+    return finished(
+        alt.layer(*layers).properties(width=_PANEL[0], height=_PANEL[1]),
+        f"Tuned learning curves against {X_TITLES[x]}",
+        [
+            f"Solid: the best sample; dashed: interquartile mean of the best {top} samples. "
+            "Bands: 95 % bootstrap intervals over seeds.",
+            "Samples were chosen on the very evaluations that are drawn, so their peaks are optimistic.",
+        ],
+    )
+
+
+def best_of_k_chart(families: Families) -> Chart:
+    """Expected peak return of the best of k samples: what a search budget buys."""
+    frames = []
+    for results in families:
+        found = best_of_k(peaks(results))
+        frames.append(_curve(results.name, np.arange(1, len(found.value) + 1, dtype=float), found))
+    rows = pl.concat(frames)
+    if rows.is_empty():
+        raise NothingToDraw("No sample has an evaluation yet.")
+    scale = alt.Scale(type="log", nice=False)
+    x = alt.X("x:Q", title="samples tried (k)", scale=scale, axis=alt.Axis(format="~s"))
+    return finished(
+        alt.layer(*_lines(rows, families, x, "expected best peak return", [])).properties(
+            width=_PANEL[0], height=_PANEL[1]
+        ),
+        "Best of k samples",
+        ["Expected peak return of the best of k random samples; bands: 95 % intervals over samples."],
+    )
+
+
+def profile_chart(families: Families) -> Chart:
+    """Share of the samples above every return."""
+    found = {results.name: peaks(results) for results in families}
+    every = np.concatenate(list(found.values()))
+    if every.size == 0:
+        raise NothingToDraw("No sample has an evaluation yet.")
+    thresholds = np.linspace(every.min(), every.max(), _POINTS)
+    rows = pl.concat(
+        [
+            _curve(name, thresholds, performance_profile(values, thresholds))
+            for name, values in found.items()
+            if values.size
+        ]
+    )
+    x = alt.X("x:Q", title="peak return τ", scale=alt.Scale(zero=False))
+    return finished(
+        alt.layer(*_lines(rows, families, x, "share of samples above τ", [])).properties(
+            width=_PANEL[0], height=_PANEL[1]
+        ),
+        "Performance profile",
+        ["Share of the samples whose peak return exceeds τ; bands: 95 % intervals over samples."],
+    )
+
+
+def improvements(families: Families) -> pl.DataFrame:
+    """Every pair: `family`, `other`, and P(a sample of the one beats a sample of the other) with interval."""
+    rows = []
+    for i, ours in enumerate(families):
+        for theirs in families[i + 1 :]:
+            found = probability_of_improvement(peaks(ours), peaks(theirs))
+            rows.append(
+                {
+                    "family": ours.name,
+                    "other": theirs.name,
+                    "probability": float(found.value),
+                    "low": float(found.low),
+                    "high": float(found.high),
+                }
+            )
+    schema = {
+        "family": pl.String,
+        "other": pl.String,
+        **dict.fromkeys(("probability", "low", "high"), pl.Float64),
+    }
+    return pl.DataFrame(rows, schema=schema).fill_nan(None)
+
+
+def improvement_chart(families: Families) -> Chart:
+    """Probability that a random sample of one family beats one of another."""
+    rows = improvements(families).drop_nulls("probability")
+    if rows.is_empty():
+        raise NothingToDraw("Two families with evaluations are needed.")
+    rows = rows.with_columns(pair=pl.format("{} beats {}", "family", "other"))
+    scale = alt.Scale(domain=[0, 1])
+    y = alt.Y("pair:N", title=None, sort=None)
+    said = ["pair:N", *(alt.Tooltip(f"{c}:Q", format=".2f") for c in ("probability", "low", "high"))]
+    even = alt.Chart(pl.DataFrame({"even": [0.5]})).mark_rule(strokeDash=[4, 4], color=NEUTRAL)
+    bars = alt.Chart(rows.drop_nulls("low")).mark_rule(strokeWidth=6, opacity=0.35, color=NEUTRAL)
+    points = alt.Chart(rows).mark_point(filled=True, size=90, color="#0072b2")
+    chart = alt.layer(
+        even.encode(x=alt.X("even:Q", scale=scale)),
+        bars.encode(x=alt.X("low:Q", scale=scale), x2="high:Q", y=y, tooltip=said),
+        points.encode(x=alt.X("probability:Q", title="probability", scale=scale), y=y, tooltip=said),
+    )
+    return finished(
+        chart.properties(width=WIDTH - 280, height=alt.Step(34)),
+        "Probability of improvement",
+        [
+            "Probability that a random sample of the first has the higher peak return; bars: 95 % intervals "
+            "over samples. Intervals that contain one half claim no difference."
+        ],
+    )
+
+
+def size_chart(families: Families) -> Chart:
+    """Peak return against the number of trained parameters."""
+    frames = []
+    for results in families:
+        sizes = results.lanes.group_by("sample").agg(pl.col("parameters").first())
+        scored = sample_metrics(results).select("sample", "peak_return").drop_nulls()
+        joined = scored.join(sizes, on="sample").select(
+            name=pl.lit(results.name),
+            id="sample",
+            parameters=pl.col("parameters").cast(pl.Float64),
+            peak="peak_return",
+        )
+        frames.append(joined)
+    rows = pl.concat(frames).drop_nulls()
+    if rows.is_empty():
+        raise NothingToDraw("No lane has recorded its parameters yet.")
+    stride = -(-len(rows) // MAX_ROWS)
+    chart = (
+        alt.Chart(rows.gather_every(stride))
+        .mark_circle(size=60, opacity=0.8)
+        .encode(
+            x=alt.X(
+                "parameters:Q",
+                title="trained parameters",
+                scale=alt.Scale(type="log"),
+                axis=alt.Axis(format="~s"),
+            ),
+            y=alt.Y("peak:Q", title="peak return", scale=alt.Scale(zero=False)),
+            color=_colour(families),
+            tooltip=["name:N", "id:N", "parameters:Q", alt.Tooltip("peak:Q", format=",.4~g")],
+        )
+        .properties(width=_PANEL[0], height=_PANEL[1])
+    )
+    return finished(chart, "Return against parameters", ["One point per sample."])
+
+
+def _first(estimate: Estimate) -> Estimate:
+    return Estimate(estimate.value[0], estimate.low[0], estimate.high[0])
+
+
+def _curve(name: str, x: np.ndarray, estimate: Estimate) -> pl.DataFrame:
+    columns = {"x": x, "value": estimate.value, "low": estimate.low, "high": estimate.high}
+    frame = pl.DataFrame(columns, schema=dict.fromkeys(columns, pl.Float64))
+    return frame.with_columns(name=pl.lit(name)).fill_nan(None).drop_nulls(["x", "value"])
+
+
+def _bands(rows: pl.DataFrame, families: Families, x: str, dash: list[int]) -> list[alt.Chart]:
+    axis = alt.X(
+        "x:Q", title=X_TITLES[x], axis=alt.Axis(format="~s", tickCount=8), scale=alt.Scale(zero=False)
+    )
+    return _lines(rows, families, axis, "evaluation return", dash)
+
+
+def _lines(rows: pl.DataFrame, families: Families, x: alt.X, title: str, dash: list[int]) -> list[alt.Chart]:
+    tooltip = ["name:N", *(alt.Tooltip(f"{c}:Q", format=",.4~g") for c in ("x", "value", "low", "high"))]
+    y = alt.Y("value:Q", title=title, scale=alt.Scale(zero=False))
+    common = {"x": x, "color": _colour(families), "tooltip": tooltip}
+    few = len(rows) <= 15 * len(families)
+    line = alt.Chart(rows).mark_line(strokeWidth=2.3, strokeDash=dash, point={"size": 26} if few else False)
+    layers = [line.encode(y=y, **common)]
+    bounded = rows.drop_nulls(["low", "high"])
+    if not bounded.is_empty():
+        band = alt.Chart(bounded).mark_area(opacity=0.14)
+        layers.insert(0, band.encode(y=alt.Y("low:Q", title=title), y2="high:Q", **common))
+    return layers
+
+
+def _colour(families: Families) -> alt.Color:
+    scale = alt.Scale(domain=[results.name for results in families], range=family_colours(families))
+    return alt.Color("name:N", scale=scale, legend=alt.Legend(title=None, symbolOpacity=1))

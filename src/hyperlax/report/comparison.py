@@ -1,0 +1,220 @@
+"""Several experiments in one report: families of agents side by side, environment by environment."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Callable, Sequence
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import polars as pl
+
+from hyperlax.files import write_atomically
+from hyperlax.report import markup
+from hyperlax.report.charts import return_distribution
+from hyperlax.report.charts.curves import X_TITLES
+from hyperlax.report.charts.families import (
+    Families,
+    best_of_k_chart,
+    improvement_chart,
+    improvements,
+    peaks,
+    profile_chart,
+    size_chart,
+    tuned_curves,
+)
+from hyperlax.report.charts.style import Chart, NothingToDraw
+from hyperlax.report.document import Pictures, sections_of, tabs, write_document
+from hyperlax.report.export import image
+from hyperlax.report.metrics import sample_metrics
+from hyperlax.report.statistics import best_of_k, iqm
+from hyperlax.results import Results
+
+_BUDGET = 8
+"""Samples of a small search, whose expected best is tabulated."""
+
+
+def charts(families: Families, top: int = 5) -> dict[str, Callable[[], Chart]]:
+    """The charts of one environment by file name."""
+    curves = {
+        f"tuned_curves_{axis}": partial(tuned_curves, families, axis, top)
+        for axis in X_TITLES
+        if axis != "circuit_executions" or any(_executions(r) for r in families)
+    }
+    return {
+        **curves,
+        "return_distribution": lambda: return_distribution(*families),
+        "best_of_k": partial(best_of_k_chart, families),
+        "performance_profile": partial(profile_chart, families),
+        "probability_of_improvement": partial(improvement_chart, families),
+        "return_against_parameters": partial(size_chart, families),
+    }
+
+
+def by_environment(experiments: Sequence[Results]) -> dict[str, list[Results]]:
+    """Experiments by environment, those of equal name on one environment told apart by folder."""
+    found: dict[str, list[Results]] = {}
+    for results in experiments:
+        found.setdefault(str(results.manifest.get("env", "an unnamed environment")), []).append(results)
+    return {env: _told_apart(group) for env, group in found.items()}
+
+
+def _told_apart(group: Sequence[Results]) -> list[Results]:
+    names = [r.name for r in group]
+    if len(set(names)) == len(names):
+        return list(group)
+    recipes = [str(r.manifest.get("recipe", r.name)) for r in group]
+    chosen = recipes if len(set(recipes)) == len(recipes) else _folders(group)
+    return [
+        dataclasses.replace(r, manifest={**r.manifest, "name": name})
+        for r, name in zip(group, chosen, strict=True)
+    ]
+
+
+def _folders(group: Sequence[Results]) -> list[str]:
+    """The part of each folder's path in which they differ."""
+    parts = [r.folder.parts if r.folder else (str(i),) for i, r in enumerate(group)]
+    differ = [len(set(column)) > 1 for column in zip(*parts, strict=False)]
+    return ["/".join(p for p, d in zip(own, differ, strict=False) if d) or "/".join(own) for own in parts]
+
+
+def summary(families: Families, top: int = 5) -> pl.DataFrame:
+    """One row per family: samples, lanes that diverged, peak returns, and what the best sample takes.
+
+    `best`, `median` and `top` are over the samples' peak returns (each an interquartile mean over seeds);
+    parameters and circuit executions are those of one lane of the best sample.
+    """
+    rows = []
+    for results in families:
+        found, lanes = peaks(results), results.lanes
+        scored = sample_metrics(results).drop_nulls("peak_return").sort("peak_return", descending=True)
+        best = lanes.filter(pl.col("sample") == scored["sample"][0]) if len(scored) else lanes.clear()
+        sizes = lanes["parameters"].drop_nulls()
+        rows.append(
+            {
+                "family": results.name,
+                "samples": len(results.samples),
+                "evaluated": len(found),
+                "lanes": len(lanes),
+                "diverged": int((lanes["status"] == "diverged").sum()),
+                "best peak return": float(found.max()) if found.size else None,
+                f"top {top} IQM": float(iqm(np.sort(found)[-top:])) if found.size else None,
+                f"expected best of {_BUDGET}": _expected(found),
+                "median": float(np.median(found)) if found.size else None,
+                "parameters of the best": _one(best, "parameters"),
+                "parameters": f"{sizes.min():,} – {sizes.max():,}" if len(sizes) else None,
+                "circuit executions of the best": _one(best, "circuit_executions"),
+                "seconds per lane": float(lanes["seconds"].drop_nulls().to_numpy().mean())
+                if lanes["seconds"].drop_nulls().len()
+                else None,
+            }
+        )
+    return pl.DataFrame(rows, infer_schema_length=None)
+
+
+def _expected(found: np.ndarray) -> float | None:
+    return float(best_of_k(found).value[_BUDGET - 1]) if len(found) >= _BUDGET else None
+
+
+def _one(lanes: pl.DataFrame, column: str) -> float | None:
+    values = lanes[column].drop_nulls()
+    return float(values[0]) if len(values) else None
+
+
+def _executions(results: Results) -> bool:
+    return bool((results.lanes["circuit_executions"] > 0).any())
+
+
+def write_comparison(experiments: Sequence[Results], path: Path, top: int = 5) -> Path:
+    """Writes one page that compares `experiments`, and returns its path. Nothing else is loaded by it."""
+    pictures = Pictures()
+    groups = by_environment(experiments)
+    sections = {}
+    for place, (env, families) in enumerate(groups.items()):
+        sections[f"env-{place}"] = (markup.public(env), _environment(families, f"e{place}", pictures, top))
+    count = sum(len(f) for f in groups.values())
+    header = (
+        f"<header><h1>{count} experiments compared</h1><p>Peak returns are interquartile means over seeds. "
+        "The report of every experiment has its samples, health and how to repeat it.</p></header>"
+    )
+    return write_document(path, "comparison", sections_of(header, sections), pictures)
+
+
+def _environment(families: Families, prefix: str, pictures: Pictures, top: int) -> str:
+    shown = {name: pictures.add(f"{prefix}_{name}", draw) for name, draw in charts(families, top).items()}
+    curves = {
+        title: shown[f"tuned_curves_{axis}"]
+        for axis, title in X_TITLES.items()
+        if f"tuned_curves_{axis}" in shown
+    }
+    parts = [
+        markup.table(summary(families, top), f"{prefix}-summary"),
+        _protocols(families),
+        _section("Tuned learning curves", tabs(f"{prefix}-curves", curves)),
+        _section("Return across samples", shown["return_distribution"]),
+        _section("Best of k samples", shown["best_of_k"]),
+        _section("Performance profile", shown["performance_profile"]),
+    ]
+    if len(families) > 1:
+        said = "".join(f'<p class="note">{markup.public(line)}</p>' for line in verdicts(families))
+        parts.append(_section("Who is ahead", said + shown["probability_of_improvement"]))
+    parts.append(_section("Return against parameters", shown["return_against_parameters"]))
+    return "".join(parts)
+
+
+def verdicts(families: Families) -> list[str]:
+    """Each pair in words; no order is claimed where the interval contains one half."""
+    lines = []
+    for row in improvements(families).iter_rows(named=True):
+        a, b, p, low, high = (row[k] for k in ("family", "other", "probability", "low", "high"))
+        if p is None:
+            continue
+        if low is None or low <= 0.5 <= high:
+            lines.append(f"{a} and {b}: no difference is claimed.")
+            continue
+        first, second = (a, b) if p > 0.5 else (b, a)
+        p, low, high = (p, low, high) if p > 0.5 else (1 - p, 1 - high, 1 - low)
+        lines.append(
+            f"{first} is ahead of {second}: a random sample of it wins with probability "
+            f"{p:.2f} [{low:.2f}, {high:.2f}]."
+        )
+    return lines
+
+
+def _protocols(families: Families) -> str:
+    """Says so when the experiments were not made under the same conditions."""
+    differing = []
+    for key in ("total_timesteps", "evaluations", "eval_episodes", "seeds", "protocol", "evaluation"):
+        values = {r.name: _setting(r, key) for r in families}
+        if len(set(values.values())) > 1:
+            said = ", ".join(f"{name} {value}" for name, value in values.items())
+            differing.append(f"{key.replace('_', ' ')}: {said}")
+    if not differing:
+        return ""
+    return f'<p class="note bad">Not the same conditions. {markup.public("; ".join(differing))}.</p>'
+
+
+def _setting(results: Results, key: str) -> Any:
+    return results.manifest.get("settings", {}).get(key, results.manifest.get(key))
+
+
+def _section(heading: str, content: str) -> str:
+    return f"<h3>{heading}</h3>{content}"
+
+
+def export_comparison(
+    experiments: Sequence[Results], folder: Path, formats: Sequence[str], top: int = 5
+) -> list[Path]:
+    """Writes every chart that has data as `<environment>-<chart>.<format>`; returns the paths written."""
+    written = []
+    for env, families in by_environment(experiments).items():
+        prefix = "".join(c if c.isalnum() else "_" for c in env)
+        for name, draw in charts(families, top).items():
+            try:
+                spec = draw().to_dict()
+            except NothingToDraw:
+                continue
+            written += [write_atomically(folder / f"{prefix}-{name}.{s}", image(spec, s)) for s in formats]
+    return written

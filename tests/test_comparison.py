@@ -1,0 +1,147 @@
+"""Several experiments in one page: what is compared, in which words, and what is not claimed."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+from pathlib import Path
+
+import numpy as np
+import polars as pl
+import pytest
+from report_data import nothing_yet, synthetic
+
+from hyperlax.cli import app
+from hyperlax.report import export_comparison, write_comparison
+from hyperlax.report.charts.families import improvements
+from hyperlax.report.comparison import by_environment, charts, summary, verdicts
+from hyperlax.results import Results
+
+
+def family(name: str, shift: float = 0.0, env: str = "gymnax.mountain_car", **kwargs) -> Results:
+    """The made-up experiment under another name, its returns shifted."""
+    results = synthetic(samples=8, seeds=2, **kwargs)
+    algorithm, network = name.split("_", 1)
+    returns = pl.when(pl.col("metric") == "return").then(pl.col("value") + shift).otherwise(pl.col("value"))
+    about = {"name": name, "recipe": name, "algorithm": algorithm, "network": network, "env": env}
+    return dataclasses.replace(
+        results,
+        manifest={**results.manifest, **about},
+        curves=results.curves.with_columns(value=returns),
+    )
+
+
+@pytest.fixture(scope="module")
+def three():
+    return [family("ppo_mlp"), family("ppo_tmlp", 10.0), family("ppo_drpqc", -3000.0, circuits=7)]
+
+
+def test_the_page_compares_every_family_in_every_chart(three, tmp_path):
+    path = write_comparison(three, tmp_path / "comparison.html")
+    page = path.read_text()
+    for name in ("ppo_mlp", "ppo_tmlp", "ppo_drpqc", "gymnax.mountain_car"):
+        assert name in page
+    inside = page.split('id="charts"')[1].split(">", 1)[1].split("</script>")[0]
+    specs = json.loads(inside)["specs"]
+    assert set(specs) == {f"e0_{name}" for name in charts(three)}
+    assert "e0_tuned_curves_circuit_executions" in specs
+    assert "src=" not in page.split("<main>")[1].split("</main>")[0]
+
+
+@pytest.mark.parametrize("name", list(charts([synthetic()])))
+def test_every_chart_is_valid_vega(three, name):
+    assert charts(three)[name]().to_dict()
+
+
+def test_circuit_executions_are_an_axis_only_where_circuits_ran(three):
+    assert "tuned_curves_circuit_executions" in charts(three)
+    assert "tuned_curves_circuit_executions" not in charts(three[:2])
+
+
+def test_an_order_is_claimed_only_where_the_interval_allows_it(three):
+    lines = verdicts(three)
+    assert "ppo_mlp and ppo_tmlp: no difference is claimed." in lines
+    assert sum(line.startswith("ppo_mlp is ahead of ppo_drpqc") for line in lines) == 1
+    assert len(lines) == 3
+    rows = improvements(three)
+    worse = rows.filter((pl.col("family") == "ppo_mlp") & (pl.col("other") == "ppo_drpqc"))
+    assert worse["probability"].to_list() == [1.0]
+
+
+def test_whoever_is_ahead_is_named_first(three):
+    (line,) = verdicts([three[2], three[0]])
+    assert line.startswith("ppo_mlp is ahead of ppo_drpqc: a random sample of it wins with probability 1.00")
+
+
+def test_the_summary_is_what_the_samples_are(three):
+    table = summary(three)
+    assert table["family"].to_list() == [r.name for r in three]
+    assert table["samples"].to_list() == table["evaluated"].to_list() == [8, 8, 8]
+    assert table["diverged"].to_list() == [1, 1, 1]
+    best = table["best peak return"].to_numpy()
+    assert best[1] - best[0] == pytest.approx(10)
+    assert table["expected best of 8"].to_list() == pytest.approx(best)
+    assert np.all(table["median"].to_numpy() < best)
+    assert table["parameters of the best"].to_list() == [4610] * 3
+    executions = table["circuit executions of the best"].to_list()
+    assert executions[0] == 0
+    assert executions[2] > 0
+
+
+def test_environments_are_apart():
+    groups = by_environment([family("ppo_mlp"), family("ppo_mlp", env="gymnax.acrobot")])
+    assert {env: [r.name for r in found] for env, found in groups.items()} == {
+        "gymnax.mountain_car": ["ppo_mlp"],
+        "gymnax.acrobot": ["ppo_mlp"],
+    }
+
+
+def test_the_same_family_twice_is_told_apart_by_recipe_or_by_folder():
+    one, two = family("ppo_mlp"), family("ppo_mlp")
+    named = dataclasses.replace(two, manifest={**two.manifest, "recipe": "ppo_vec_mlp"})
+    (group,) = by_environment([one, named]).values()
+    assert [r.name for r in group] == ["ppo_mlp", "ppo_vec_mlp"]
+    folders = [
+        dataclasses.replace(r, folder=Path(f"/data/{k}/ppo_mlp/env"))
+        for r, k in ((one, "first"), (two, "second"))
+    ]
+    (group,) = by_environment(folders).values()
+    assert len({r.name for r in group}) == 2
+    assert "first" in group[0].name
+    assert "second" in group[1].name
+
+
+def test_other_conditions_are_said(three, tmp_path):
+    longer = family("ppo_tmlp", budget=900_000)
+    page = write_comparison([three[0], longer], tmp_path / "a.html").read_text()
+    assert "Not the same conditions. total timesteps: ppo_mlp 500000, ppo_tmlp 900000." in page
+    assert "Not the same conditions" not in write_comparison(three, tmp_path / "b.html").read_text()
+
+
+def test_experiments_that_have_only_begun_are_compared_as_far_as_they_are(tmp_path):
+    begun = nothing_yet()
+    begun = dataclasses.replace(begun, manifest={**begun.manifest, "env": "gymnax.mountain_car"})
+    assert "No sample has an evaluation yet." in write_comparison([begun], tmp_path / "one.html").read_text()
+    running = dataclasses.replace(begun, manifest={**begun.manifest, "name": "dqn_mlp"})
+    page = write_comparison([family("ppo_mlp"), running], tmp_path / "two.html").read_text()
+    assert "dqn_mlp" in page
+    assert verdicts([family("ppo_mlp"), running]) == []
+
+
+def test_charts_are_exported_by_environment(three, tmp_path, monkeypatch):
+    monkeypatch.setattr("hyperlax.report.comparison.image", lambda spec, suffix: b"drawn")
+    written = export_comparison([*three, nothing_yet()], tmp_path, ["png"])
+    assert tmp_path / "gymnax_mountain_car-best_of_k.png" in written
+    assert len(written) == len(charts(three))
+
+
+def test_the_command_compares_what_it_finds(three, tmp_path, capsys, monkeypatch):
+    for results in three[:2]:
+        (tmp_path / results.name).mkdir()
+        (tmp_path / results.name / "manifest.json").write_text("{}")
+    by_name = {results.name: results for results in three}
+    monkeypatch.setattr("hyperlax.store.read", lambda folder: by_name[folder.name])
+    line = ["plot-benchmark", "--results-dir-to-plot", str(tmp_path), "--combined-only", "--top-n", "3"]
+    assert app(line, exit_on_error=False, result_action="return_value") == 0
+    assert capsys.readouterr().out.split() == [str(tmp_path / "comparison.html")]
+    assert "best 3 samples" in (tmp_path / "comparison.html").read_text()
