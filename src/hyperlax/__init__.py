@@ -20,6 +20,7 @@ _HOMES = {
     "Recipe": "recipes",
     "Results": "results",
     "Settings": "settings",
+    "Suite": "suites",
     "Interrupted": "runner",
     "load": "policies",
     "Policy": "policies",
@@ -43,6 +44,7 @@ __all__ = [
     "Recipe",
     "Results",
     "Settings",
+    "Suite",
     "Uniform",
     "load",
     "prepare",
@@ -60,6 +62,7 @@ if TYPE_CHECKING:
     from hyperlax.settings import Settings
     from hyperlax.spaces import Choice, Integers, Joint, LogUniform, Uniform
     from hyperlax.store import read
+    from hyperlax.suites import Suite
     from hyperlax.sweeps import prepare, sweep
 
 

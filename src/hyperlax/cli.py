@@ -8,13 +8,14 @@ import os
 import re
 import sys
 import threading
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Annotated, Any, Literal, NoReturn
 
 from cyclopts import App, Parameter
 from cyclopts.validators import Number
 
+from hyperlax.files import experiment_path
 from hyperlax.launch import display, end_logging, start_jax
 
 USAGE, FAILED, INTERRUPTED, OUT_OF_TIME = 2, 1, 130, 75
@@ -33,17 +34,13 @@ Positive = Annotated[int, Parameter(validator=Number(gte=1))]
 
 @Parameter(name="*")
 @dataclass
-class Common:
-    """Flags that every training command has."""
+class Running:
+    """Flags that everything that trains has."""
 
-    algo_and_network_config: str = "ppo_mlp"
-    "Recipe: <algorithm>_<network>, a dotted name under configs/, or file.py:name."
-    env_config: str = "gymnax.pendulum"
-    "Environment: <framework>.<name>."
-    run_length_modifier: str = "default"
+    run_length_modifier: str | None = None
     "quick, default, long, runtime_benchmark, or a number of environment steps."
     output_root: Path | None = None
-    "Results go to <output-root>/<recipe>/<environment>. [default: ./results/<command>]"
+    "Where results go. [default: ./results/<command>]"
     seed: int | None = None
     "Seeds the sampler and training. [default: 42]"
     seeds: Positive | None = None
@@ -74,6 +71,39 @@ class Common:
     "What the terminal shows."
     save_logs: bool = True
     "Write hyperlax.log into the experiment's folder."
+
+    def settings(self) -> dict[str, Any]:
+        """What is given for every experiment, beside its recipe, environment and run length."""
+        return {
+            "seed": self.seed,
+            "seeds": self.seeds,
+            "total_timesteps": self.total_timesteps,
+            "protocol": self.protocol,
+            "eval_at_start": self.eval_at_start or None,
+        }
+
+    def execution(self, **more: Any) -> Any:
+        """How to run it."""
+        from hyperlax.execution import Execution
+
+        return Execution(
+            lanes_at_once=self.hparam_batch_size,
+            group_by_sizes=self.group_by_structural_hparams,
+            save_policies=self.save_policies,
+            checkpoint_seconds=self.checkpoint_seconds,
+            **more,
+        )
+
+
+@Parameter(name="*")
+@dataclass
+class Common(Running):
+    """Flags that every command that trains one experiment has."""
+
+    algo_and_network_config: str = "ppo_mlp"
+    "Recipe: <algorithm>_<network>, a dotted name under configs/, or file.py:name."
+    env_config: str = "gymnax.pendulum"
+    "Environment: <framework>.<name>."
 
 
 SamplingMethod = Literal["qmc_sobol", "random", "latin_hypercube", "halton", "grid"]
@@ -215,6 +245,97 @@ def generate_hp_samples(
 
 
 @app.command
+def run_benchmark(
+    *,
+    running: Running = Running(),  # noqa: B008
+    base_config: str = "ppo_mlp_vs_drpqc",
+    benchmark_name: str | None = None,
+    algos: Annotated[list[str] | None, Parameter(consume_multiple=True, negative="")] = None,
+    envs: Annotated[list[str] | None, Parameter(consume_multiple=True, negative="")] = None,
+    sweep_modes: Annotated[list[str] | None, Parameter(consume_multiple=True, negative="")] = None,
+    num_samples_per_run: Positive | None = None,
+    sampling_method: SamplingMethod | None = None,
+    dry_run: bool = False,
+) -> int:
+    """Train every recipe on every environment, each pair an experiment of its own, and compare them.
+
+    Parameters
+    ----------
+    base_config
+        Suite: a name in configs/suites.py, or file.py:name. What is given here wins over what it says.
+    benchmark_name
+        What the benchmark is called. [default: the suite's name]
+    algos
+        Recipes, as --algo-and-network-config of the other commands.
+    envs
+        Environments. Pairs that cannot be are listed and skipped.
+    sweep_modes
+        batched, sequential.
+    num_samples_per_run
+        Samples of every recipe's space.
+    sampling_method
+        How to draw them.
+    dry_run
+        Only say what would be run.
+    """
+    from hyperlax import suites
+
+    if running.resume_from is not None:
+        running.resume, running.output_root = True, running.resume_from
+    given = {
+        "algos": algos and tuple(algos),
+        "envs": envs and tuple(envs),
+        "modes": sweep_modes and tuple(sweep_modes),
+        "samples": num_samples_per_run,
+        "sampling": sampling_method,
+        "run_length": running.run_length_modifier,
+    }
+    suite = suites.find(base_config)
+    changes = {k: v for k, v in given.items() if v is not None}
+    suite = replace(suite, **changes, settings={**suite.settings, **_assignments(running.set_ or [])})
+    name = benchmark_name or (base_config if not changes else "benchmark")
+    folder = running.output_root or Path("results") / "run-benchmark" / name
+    start_jax(running.device)
+    return _benchmark(running, suite, folder, name, dry_run)
+
+
+def _benchmark(running: Running, suite: Any, folder: Path, name: str, dry_run: bool) -> int:
+    """Runs or only shows a suite; the exit code says whether cells have failed."""
+    from rich.console import Console
+
+    from hyperlax import suites
+    from hyperlax.runner import Interrupted
+    from hyperlax.terminal import cells_table
+
+    console = Console(highlight=False)
+    benchmark = suites.Benchmark(suite, folder, name, running.resume, **running.settings())
+    console.print(cells_table(benchmark.plan(running.group_by_structural_hparams)))
+    if dry_run:
+        return 0
+
+    def show(cell: Any, at: Path) -> Any:
+        console.print(f"\n{cell.name}", style="bold")
+        return display(at, running.log_level, running.save_logs)
+
+    try:
+        ended = benchmark.run(running.execution(), show, command=["hyperlax", *sys.argv[1:]])
+    except Interrupted as stopped:
+        return _stopped(stopped)
+    finally:
+        end_logging()
+    console.print(cells_table(benchmark.outcome()))
+    found = benchmark.results()
+    if len(found) > 1:
+        from hyperlax.report import write_comparison
+
+        print(f"comparison: {write_comparison(found, folder / 'comparison.html')}")
+    failed = {path: cell["reason"] for path, cell in ended.items() if cell["status"] == "failed"}
+    for path, reason in failed.items():
+        print(f"{path} failed: {reason}; log: {folder / path / 'hyperlax.log'}", file=sys.stderr)
+    return FAILED if failed else 0
+
+
+@app.command
 def plot_benchmark(
     *,
     results_dir_to_plot: Path,
@@ -314,7 +435,6 @@ def _train(command: str, common: Common, design: dict[str, Any], sequential: boo
     """Prepares, runs, reports; returns the exit code."""
     start_jax(common.device)
     from hyperlax import sweeps
-    from hyperlax.execution import Execution
     from hyperlax.runner import Interrupted
 
     spec = sweeps.prepare(
@@ -322,24 +442,12 @@ def _train(command: str, common: Common, design: dict[str, Any], sequential: boo
         common.env_config,
         **design,
         set=_assignments(common.set_ or []),
-        run_length_modifier=common.run_length_modifier,
-        seed=common.seed,
-        seeds=common.seeds,
-        total_timesteps=common.total_timesteps,
-        protocol=common.protocol,
-        eval_at_start=common.eval_at_start or None,
+        run_length_modifier=common.run_length_modifier or "default",
+        **common.settings(),
     )
     resume = common.resume or common.resume_from is not None
     folder = _folder(command, common)
-    how = Execution(
-        folder=folder,
-        resume=resume,
-        lanes_at_once=common.hparam_batch_size,
-        sequential=sequential,
-        group_by_sizes=common.group_by_structural_hparams,
-        save_policies=common.save_policies,
-        checkpoint_seconds=common.checkpoint_seconds,
-    )
+    how = common.execution(folder=folder, resume=resume, sequential=sequential)
     sweeps.check_folder(spec, folder, resume)
     shown = display(folder, common.log_level, common.save_logs)
     # What draws the report takes a second to import, while XLA compiles without the interpreter.
@@ -347,15 +455,20 @@ def _train(command: str, common: Common, design: dict[str, Any], sequential: boo
     try:
         results = sweeps.run(spec, how, shown, command=["hyperlax", *sys.argv[1:]])
     except Interrupted as stopped:
-        import signal
-
         shown.close()
-        print(f"{stopped}; state saved, continue with --resume", file=sys.stderr)
-        return INTERRUPTED if stopped.signum == signal.SIGINT else OUT_OF_TIME
+        return _stopped(stopped)
     finally:
         shown.close()
         end_logging()
     return _conclude(results, folder)
+
+
+def _stopped(why: Any) -> int:
+    """Says how to go on; the exit code of an interrupted run."""
+    import signal
+
+    print(f"{why}; state saved, continue with --resume", file=sys.stderr)
+    return INTERRUPTED if why.signum == signal.SIGINT else OUT_OF_TIME
 
 
 def _conclude(results: Any, folder: Path) -> int:
@@ -421,5 +534,4 @@ def _folder(command: str, common: Common) -> Path:
         return root
     if common.resume_from is not None and not root.is_dir():
         raise FileNotFoundError(f"nothing to resume: {root} does not exist")
-    recipe = re.sub(r"[^A-Za-z0-9_.-]+", "_", Path(common.algo_and_network_config).name)
-    return root / recipe / common.env_config.replace(":", ".")
+    return root / experiment_path(common.algo_and_network_config, common.env_config)

@@ -214,12 +214,16 @@ def _too_long(tree: AbstractAgentHyperparams, total: int) -> list[str]:
     return [f"one rollout is {cycle:,} steps, the run {total:,}: it trains once, on {cycle:,} steps"]
 
 
+DEFAULTS = dataclasses.asdict(Settings())
+"""What a folder written before a setting existed was made with."""
+
+
 def difference(stored: Mapping[str, Any], wanted: Mapping[str, Any]) -> list[str]:
     """What differs between two `identity`s, in words."""
     return [
         f"{k}: {stored.get(k)!r} in the folder, {wanted.get(k)!r} asked for"
         for k in sorted({*stored, *wanted})
-        if json.dumps(stored.get(k), default=str) != json.dumps(wanted.get(k), default=str)
+        if json.dumps(stored.get(k, DEFAULTS.get(k)), default=str) != json.dumps(wanted.get(k), default=str)
     ]
 
 

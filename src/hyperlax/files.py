@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import tempfile
 from pathlib import Path
 
@@ -27,6 +28,11 @@ def write_atomically(path: Path, content: bytes | str) -> Path:
     finally:
         os.close(folder)
     return path
+
+
+def experiment_path(recipe: str, env: str) -> Path:
+    """The folder of an experiment below the output root: `<recipe>/<environment>`, safe as file names."""
+    return Path(re.sub(r"[^A-Za-z0-9_.-]+", "_", Path(recipe).name)) / env.replace(":", ".")
 
 
 def cache_folder() -> Path | None:

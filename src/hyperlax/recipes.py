@@ -16,6 +16,9 @@ from hyperlax.hyperparams import assign, fields, nearest
 from hyperlax.networks import NETWORKS
 from hyperlax.spaces import Choice, Joint, Space
 
+NOT_DOTTED = ("variants.py", "suites.py")
+"""Files of `configs/` whose recipes go by their own names, or that hold none."""
+
 
 @dataclass(frozen=True)
 class Recipe:
@@ -138,7 +141,7 @@ def _dotted() -> list[str]:
     folder = configs_folder()
     found = []
     for file in sorted(folder.rglob("*.py")):
-        if file.parent != folder:
+        if file.name not in NOT_DOTTED:
             prefix = ".".join(file.relative_to(folder).with_suffix("").parts)
             found += [f"{prefix}.{key}" for key in _load(file)]
     return found
@@ -153,13 +156,21 @@ def _pick(recipes: Mapping[str, Recipe], key: str, name: str, more: list[str] | 
     return recipes[key]
 
 
-@cache
 def _load(file: Path) -> dict[str, Recipe]:
+    return load_file(file, "RECIPES", "hyperlax.Recipe")
+
+
+@cache
+def load_file(file: Path, attribute: str, kind: str) -> dict[str, Any]:
+    """The dict `attribute` of a Python file, from name to `kind`.
+
+    Raises `ValueError` for a file that is no Python or has no such dict.
+    """
     spec = importlib.util.spec_from_file_location(f"hyperlax_configs_{abs(hash(file))}", file)
     if spec is None or spec.loader is None:
         raise ValueError(f"{file} cannot be loaded as Python")
     module = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(module)
-    if not hasattr(module, "RECIPES"):
-        raise ValueError(f"{file} defines no RECIPES: a dict from name to hyperlax.Recipe")
-    return module.RECIPES
+    if not hasattr(module, attribute):
+        raise ValueError(f"{file} defines no {attribute}: a dict from name to {kind}")
+    return getattr(module, attribute)

@@ -305,6 +305,30 @@ def _plan_table(spec: Experiment, programs: Sequence[Program]) -> RenderableType
     return Group(title, table)
 
 
+def cells_table(rows: Sequence[Mapping[str, Any]]) -> RenderableType:
+    """The cells of a benchmark, a column per entry that any of them has; below it why cells were not run."""
+    from rich.console import Group
+    from rich.table import Table
+
+    columns = [k for k in dict.fromkeys(k for row in rows for k in row) if any(row.get(k) for row in rows)]
+    why = [
+        f"{row['recipe']} on {row['environment']} {row['state']}: {row['why']}"
+        for row in rows
+        if row.get("why")
+    ]
+    table = Table()
+    for name in (c for c in columns if c != "why"):
+        number = any(isinstance(row.get(name), int | float) for row in rows)
+        table.add_column(name, justify="right" if number else "left", overflow="fold")
+    for row in rows:
+        table.add_row(*("" if row.get(c) is None else _count(row[c]) for c in columns if c != "why"))
+    return Group(table, *why)
+
+
+def _count(value: Any) -> str:
+    return f"{value:,}" if isinstance(value, int | float) else str(value)
+
+
 def leaderboard_table(board: Any, samples: int) -> RenderableType:
     """The frame of `report.leaderboard`, the best of `samples`; hyperparameters are left to the report."""
     from rich.console import Group
