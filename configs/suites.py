@@ -16,7 +16,7 @@ PUBLISHED = Suite(
     samples=64,
     run_length="long",
 )
-"""The published benchmark: 64 samples of nine families, 5e6 steps and 4 seeds each; and SAC on discrete actions."""
+"""The published benchmark: 64 samples of nine families, 5e6 steps and 4 seeds each, SAC on discrete too."""
 
 SUITES = {
     "ppo_mlp_vs_drpqc": Suite(("ppo_mlp", "ppo_drpqc"), ("gymnax.cartpole", "gymnax.pendulum")),
