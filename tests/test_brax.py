@@ -12,6 +12,8 @@ from lanes import LOW_EFFORT
 from hyperlax import envs
 from hyperlax.envs.brax import DEFAULT_BACKENDS, quietly
 
+SIMPLE = ("inverted_double_pendulum", "reacher")
+"""Those that compile in seconds."""
 SIZES = {
     "ant": (27, 8),
     "halfcheetah": (17, 6),
@@ -28,7 +30,10 @@ SIZES = {
 """Lengths of observations and actions, as published."""
 
 
-@pytest.mark.parametrize("name", DEFAULT_BACKENDS)
+@pytest.mark.parametrize(
+    "name",
+    [pytest.param(n, marks=() if n in SIMPLE else pytest.mark.slow) for n in DEFAULT_BACKENDS],
+)
 def test_every_environment_has_its_published_sizes_and_leaves_no_file(name, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     env = envs.load(f"brax.{name}")

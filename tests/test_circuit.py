@@ -22,9 +22,7 @@ SIZES = [
     (4, 1, 3),
     (5, 2, 1),
     (6, 1, 2),
-    (7, 1, 1),
-    (8, 1, 1),
-    (9, 1, 1),
+    *(pytest.param(wires, 1, 1, marks=pytest.mark.slow) for wires in (7, 8, 9)),
     (10, 1, 1),
 ]
 """Wires, layers before the last, batch."""

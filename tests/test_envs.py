@@ -57,7 +57,10 @@ def test_bounds_hold_per_dimension():
     assert envs.load("gymnax.cartpole").action_space == Discrete(2)
 
 
-@pytest.mark.parametrize("name", envs.REFERENCE_SCORES)
+@pytest.mark.parametrize(
+    "name",
+    [pytest.param(n, marks=pytest.mark.slow if n.startswith("brax.") else ()) for n in envs.REFERENCE_SCORES],
+)
 def test_reference_scores_name_environments_and_what_a_random_policy_gets(name):
     env = envs.load(name)
     lanes = 48
