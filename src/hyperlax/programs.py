@@ -67,7 +67,9 @@ class Orders:
     fresh: np.ndarray
 
     def arrays(self) -> tuple:
-        return self.hp, self.key, self.init_key, self.total_steps, self.fresh
+        """Copies for a program, which may read them after the call that starts it has returned."""
+        own = (self.hp, self.key, self.init_key, self.total_steps, self.fresh)
+        return jax.tree.map(np.array, own)
 
 
 @dataclass
