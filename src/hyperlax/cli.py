@@ -38,9 +38,10 @@ class Running:
     """Flags that everything that trains has."""
 
     run_length_modifier: str | None = None
-    "quick, default, long, runtime_benchmark, or a number of environment steps."
+    "quick, default, long, runtime_benchmark, or a number of environment steps. [default: default]"
     output_root: Path | None = None
-    "Where results go. [default: ./results/<command>]"
+    "Experiments go to <output-root>/<recipe>/<environment>, a benchmark to <output-root>.\
+ [default: ./results/<command>]"
     seed: int | None = None
     "Seeds the sampler and training. [default: 42]"
     seeds: Positive | None = None
