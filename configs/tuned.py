@@ -6,7 +6,8 @@ They are the best sample at the end of
         --num-samples <n> --seeds 2 --total-timesteps <budget>
 
 with 300k steps on cartpole, 500k on acrobot, 1M (SAC 60k) on pendulum, and 24 samples for PPO, 20 for DQN, 12
-for SAC. `benchmarks/learning.py` trains them with fresh seeds.
+for SAC. Circuits on pendulum, one seed per sample: search_pendulum_ppo_drpqc (8 samples × 1M) and
+search_sac_drpqc (6 of 8 samples × 100k). `benchmarks/learning.py` trains them with fresh seeds.
 """
 
 from hyperlax.recipes import Recipe
