@@ -29,7 +29,7 @@ def check(programs, samples):
     assert placed == list(range(len(samples))), "every sample in exactly one program"
     for program in programs:
         assert 0 < program.useful_share <= 1
-        assert set(program.cycle_work) == set(program.samples)
+        assert all(program.holds(samples[i].sizes()) for i in program.samples)
         assert program.caps["env_blocks"] * program.caps["env_block"] >= program.caps["num_envs"]
         for i in program.samples:
             for name, size in samples[i].sizes().items():
@@ -101,6 +101,22 @@ def test_compilation_that_costs_nothing_is_never_saved_by_padding():
     assert together.useful_share < 1
 
 
+def test_a_program_holds_what_fits_into_it_and_nothing_else():
+    small, large = (assign(PPOHyperparams(), {"actor.width": w, "num_envs": w}) for w in (8, 16))
+    relu = assign(PPOHyperparams(), {"actor.width": 8, "actor.activation": "gelu"})
+    (program,) = plan([large], ENV, 10**6, 1, MACHINES[0])
+    assert program.holds(large.sizes())
+    assert program.holds(small.sizes())
+    assert not program.holds(relu.sizes())
+    (program,) = plan([small], ENV, 10**6, 1, MACHINES[0])
+    assert not program.holds(large.sizes())
+    first, second = drawn("ppo_tmlp", 10, 3)[:1], drawn("ppo_tmlp", 10, 3)
+    (program,) = plan(first, ENV, 10**6, 1, MACHINES[0])
+    others = [hp for hp in second if int(hp.actor.shape) != int(first[0].actor.shape)]
+    assert others
+    assert not any(program.holds(hp.sizes()) for hp in others)
+
+
 def test_grouping_by_sizes_pads_nothing():
     samples = drawn("ppo_vec_mlp_lower_num_envs", 10, 4)
     sizes = lambda i: {k: v for k, v in samples[i].sizes().items() if isinstance(v, int)}  # noqa: E731
@@ -114,7 +130,10 @@ def test_the_longest_program_starts_first():
     samples = drawn(PUBLISHED, 16, 5)
     programs = plan(samples, ENV, 10**7, 1, MACHINES[0])
     cycles = [-(-(10**7) // (s.sizes()["num_envs"] * s.sizes()["rollout_length"])) for s in samples]
-    work = [sum(p.cycle_work[i] * cycles[i] for i in p.samples) for p in programs]
+    work = [
+        sum(samples[i].work(samples[i].sizes(), p.caps, ENV)[0] * cycles[i] for i in p.samples)
+        for p in programs
+    ]
     assert work == sorted(work, reverse=True)
 
 

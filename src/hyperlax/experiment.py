@@ -26,6 +26,7 @@ from hyperlax.agents.base import AbstractAgentHyperparams
 from hyperlax.envs.base import AbstractEnv, describe
 from hyperlax.hyperparams import assign, fields, values
 from hyperlax.recipes import Recipe
+from hyperlax.schedules import Schedule
 from hyperlax.settings import Settings
 
 PACKAGES = ("hyperlax", "jax", "jaxlib", "equinox", "optax", "gymnax", "brax", "pennylane", "numpy", "scipy")
@@ -61,10 +62,35 @@ class Experiment:
     env_name: str
     env: AbstractEnv
     settings: Settings
-    rows: list[dict[str, Any]]
-    trees: list[AbstractAgentHyperparams]
-    sample_ids: list[int]
+    base: AbstractAgentHyperparams
+    fixed: dict[str, Any]
+    rows: list[dict[str, Any]] = field(default_factory=list)
+    trees: list[AbstractAgentHyperparams] = field(default_factory=list)
+    sample_ids: list[int] = field(default_factory=list)
     notes: list[str] = field(default_factory=list)
+    schedule: Schedule = field(default_factory=Schedule)
+
+    def add(self, row: Mapping[str, Any]) -> int:
+        """Adds a sample, checked, and returns its place.
+
+        The value of a hyperparameter is `base`'s unless the row has one and it is not `fixed`. Raises
+        `ValueError` for an unknown hyperparameter or value, and for a network that memory cannot hold.
+        """
+        known = {f.path for f in fields(self.base)}
+        chosen = {k: v for k, v in row.items() if k not in ("sample", "matrix") and k not in self.fixed}
+        if unknown := [k for k in chosen if k not in known]:
+            assign(self.base, dict.fromkeys(unknown))
+        tree, number = assign(self.base, chosen), int(row.get("sample", len(self.rows)))
+        if refusal := tree.refusal(self.env, device_memory()):
+            raise ValueError(f"sample {number} of {self.recipe.name} does not fit {self.env_name}: {refusal}")
+        if refusal := _cannot_measure(tree, self.env, self.settings):
+            raise ValueError(f"sample {number} of {self.recipe.name}: {refusal}")
+        problems = [*tree.problems(), *_too_long(tree, self.settings.total_timesteps)]
+        self.notes += [f"sample {number}: {p}" for p in problems]
+        self.rows.append(dict(row))
+        self.trees.append(tree)
+        self.sample_ids.append(number)
+        return len(self.rows) - 1
 
     @property
     def samples(self) -> pl.DataFrame:
@@ -74,36 +100,40 @@ class Experiment:
             {"sample": i, **more, **values(tree)}
             for i, more, tree in zip(self.sample_ids, extra, self.trees, strict=True)
         ]
-        return pl.DataFrame(table, infer_schema_length=None)
+        return pl.DataFrame(table, schema=None if table else {"sample": pl.Int64}, infer_schema_length=None)
 
-    def lanes(self) -> list[Lane]:
-        """Every sample × seed, not yet started."""
-        counts = [tree.parameter_count(self.env) for tree in self.trees]
+    def lanes(self, places: Sequence[int] | None = None) -> list[Lane]:
+        """Every sample × seed, not yet started; only of the samples at `places` where given."""
+        seeds = self.settings.seeds
         return [
-            Lane(i * self.settings.seeds + s, sample, s, parameters=counts[i])
-            for i, sample in enumerate(self.sample_ids)
-            for s in range(self.settings.seeds)
+            Lane(i * seeds + s, self.sample_ids[i], s, parameters=self.trees[i].parameter_count(self.env))
+            for i in (range(len(self.rows)) if places is None else places)
+            for s in range(seeds)
         ]
 
-    def lane_keys(self) -> tuple[np.ndarray, np.ndarray]:
-        """Raw keys (training, initial weights) of every lane; they belong to (sample, seed), not a place."""
-        ids = np.repeat(np.asarray(self.sample_ids, np.uint32), self.settings.seeds)
-        seeds = np.tile(np.arange(self.settings.seeds, dtype=np.uint32), len(self.sample_ids))
+    def lane_keys(self, places: Sequence[int] | None = None) -> tuple[np.ndarray, np.ndarray]:
+        """Raw keys (training, initial weights) of `lanes(places)`; they belong to (sample, seed) alone."""
+        chosen = self.sample_ids if places is None else [self.sample_ids[i] for i in places]
+        ids = np.repeat(np.asarray(chosen, np.uint32), self.settings.seeds)
+        seeds = np.tile(np.arange(self.settings.seeds, dtype=np.uint32), len(chosen))
         base = jr.key_data(jr.key(self.settings.seed))
-        keys, init = jax.jit(_keys)(base, ids, seeds)
+        keys, init = _keys(base, ids, seeds)
         if self.settings.initial_weights == "shared":
             init = np.broadcast_to(np.asarray(base), init.shape)
         return np.asarray(keys), np.asarray(init)
 
     def identity(self) -> dict[str, Any]:
         """What must be equal for two experiments to be the same one."""
-        digest = hashlib.sha256(self.samples.write_csv().encode()).hexdigest()[:16]
-        return {
-            "recipe": self.recipe_name,
-            "env": self.env_name,
-            "samples": f"{len(self.trees)} ({digest})",
-            **dataclasses.asdict(self.settings),
-        }
+        scheduled = self.schedule.describe()
+        identity: dict[str, Any] = {"recipe": self.recipe_name, "env": self.env_name}
+        if scheduled is not None:
+            identity["schedule"] = scheduled
+        if self.schedule.grows:
+            identity["fixed"] = {k: str(v) for k, v in self.fixed.items()}
+        else:
+            digest = hashlib.sha256(self.samples.write_csv().encode()).hexdigest()[:16]
+            identity["samples"] = f"{len(self.trees)} ({digest})"
+        return {**identity, **dataclasses.asdict(self.settings)}
 
     def manifest(self, command: Sequence[str] | None = None) -> dict[str, Any]:
         """The experiment, the software and the machine, JSON-ready."""
@@ -120,7 +150,7 @@ class Experiment:
             "settings": dataclasses.asdict(self.settings),
             "space": {path: s.describe() for path, s in self.recipe.search_space().items()},
             "defaults": values(self.recipe.hyperparams()),
-            "inputs": {name: seen for name, (_, seen) in self.trees[0].networks(self.env).items()},
+            "inputs": {name: seen for name, (_, seen) in self.base.networks(self.env).items()},
             "identity": self.identity(),
             "reference": {"random": reference[0], "solved": reference[1]} if reference else None,
             "notes": self.notes,
@@ -132,6 +162,7 @@ class Experiment:
         }
 
 
+@jax.jit
 def _keys(base: Any, ids: Any, seeds: Any) -> tuple[Any, Any]:
     """Raw keys for training and for initial weights, of every (sample id, seed)."""
 
@@ -149,6 +180,7 @@ def build(
     settings: Settings,
     rows: Sequence[Mapping[str, Any]],
     fixed: Mapping[str, Any],
+    schedule: Schedule | None = None,
 ) -> Experiment:
     """The experiment, with every sample turned into a hyperparameter tree.
 
@@ -170,28 +202,12 @@ def build(
         }
         base = assign(base, {**base.published(env_name), **networks})
     base = assign(base, fixed)
-    known = {f.path for f in fields(base)}
-    trees = []
+    experiment = Experiment(recipe_name, recipe, env_name, env, settings, base, dict(fixed))
+    if schedule is not None:
+        experiment.schedule = schedule
     for row in rows:
-        chosen = {k: v for k, v in row.items() if k not in ("sample", "matrix") and k not in fixed}
-        unknown = [k for k in chosen if k not in known]
-        if unknown:
-            assign(base, dict.fromkeys(unknown))
-        trees.append(assign(base, chosen))
-    ids = [int(row.get("sample", i)) for i, row in enumerate(rows)]
-    for i, tree in zip(ids, trees, strict=True):
-        if refusal := tree.refusal(env, device_memory()):
-            raise ValueError(f"sample {i} of {recipe.name} does not fit {env_name}: {refusal}")
-        if refusal := _cannot_measure(tree, env, settings):
-            raise ValueError(f"sample {i} of {recipe.name}: {refusal}")
-    notes = [
-        f"sample {i}: {p}"
-        for i, tree in zip(ids, trees, strict=True)
-        for p in [*tree.problems(), *_too_long(tree, settings.total_timesteps)]
-    ]
-    return Experiment(
-        recipe_name, recipe, env_name, env, settings, [dict(r) for r in rows], trees, ids, notes
-    )
+        experiment.add(row)
+    return experiment
 
 
 def _cannot_measure(tree: AbstractAgentHyperparams, env: AbstractEnv, settings: Settings) -> str | None:

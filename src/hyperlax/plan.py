@@ -50,7 +50,6 @@ class Program:
     samples: tuple[int, ...]
     caps: dict[str, Any]
     useful_share: float
-    cycle_work: dict[int, float]
     effort: str = "full"
 
     def describe(self) -> dict[str, Any]:
@@ -63,13 +62,14 @@ class Program:
         }
 
     @staticmethod
-    def restored(
-        about: Mapping[str, Any], samples: Sequence[AbstractAgentHyperparams], env: AbstractEnv
-    ) -> Program:
-        """The program that `describe` described, of the same `samples`: a resumed run keeps its plan."""
-        members, caps = tuple(about["samples"]), sizes_from_json(about["caps"])
-        work = {i: samples[i].work(samples[i].sizes(), caps, env)[0] for i in members}
-        return Program(members, caps, about["useful_share"], work, about["effort"])
+    def restored(about: Mapping[str, Any]) -> Program:
+        """The program that `describe` described: a resumed run keeps its plan."""
+        caps = sizes_from_json(about["caps"])
+        return Program(tuple(about["samples"]), caps, about["useful_share"], about["effort"])
+
+    def holds(self, sizes: Sizes) -> bool:
+        """Whether a sample of `sizes` fits what is allocated."""
+        return all(_fits(size, self.caps[name]) for name, size in sizes.items())
 
     @property
     def key(self) -> str:
@@ -127,7 +127,13 @@ def plan(
         groups = _merge_groups(_by_architecture(sizes), cost, max_programs)
     runs = [seeds * c for c in cycles]
     programs = [_program(members, sizes, runs, prototype, env, machine) for members in groups]
-    return sorted(programs, key=lambda p: -sum(p.cycle_work[i] * cycles[i] for i in p.samples))
+    total = lambda p: sum(cycles[i] * prototype.work(sizes[i], p.caps, env)[0] for i in p.samples)  # noqa: E731
+    return sorted(programs, key=total, reverse=True)
+
+
+def _fits(size: Any, cap: Any) -> bool:
+    """Numbers within their maxima, branches among those compiled, shapes as they are."""
+    return size == cap if isinstance(size, str) else size <= cap
 
 
 def _by_architecture(sizes: Sequence[Sizes]) -> list[tuple[int, ...]]:
@@ -190,4 +196,4 @@ def _program(
     total = sum(performed[i] * cycles[i] for i in members)
     share = sum(useful[i] * cycles[i] for i in members) / total
     effort = "low" if total / machine.rate / machine.devices < WORTH_OPTIMISING else "full"
-    return Program(members, caps, min(share, 1.0), performed, effort)
+    return Program(members, caps, min(share, 1.0), effort)

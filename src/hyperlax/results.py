@@ -8,7 +8,7 @@ from typing import Any
 
 import polars as pl
 
-LANE_STATUSES = ("queued", "running", "done", "diverged", "pruned", "failed")
+LANE_STATUSES = ("queued", "running", "paused", "done", "diverged", "pruned", "failed")
 
 SCHEMAS: dict[str, dict[str, Any]] = {
     "lanes": {

@@ -9,9 +9,8 @@ import signal
 import threading
 import time
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from concurrent.futures import Future, ThreadPoolExecutor
-from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -27,7 +26,9 @@ from hyperlax.files import write_atomically
 from hyperlax.monitor import Monitor
 from hyperlax.plan import Program
 from hyperlax.programs import Compiled, state_like
+from hyperlax.recording import EVALUATION_MODES, Recorder, summary
 from hyperlax.results import SCHEMAS
+from hyperlax.schedules import Verdict
 from hyperlax.slots import Slots
 from hyperlax.store import CHECKPOINT, Store
 from hyperlax.train import TrainState
@@ -35,7 +36,6 @@ from hyperlax.train import TrainState
 log = logging.getLogger("hyperlax")
 
 BEST_POLICIES = 5
-EVALUATION_MODES = ("deterministic", "stochastic")
 
 
 class Interrupted(Exception):
@@ -46,40 +46,28 @@ class Interrupted(Exception):
         self.signum, self.folder = signum, folder
 
 
-@dataclass
-class Recorder:
-    """Everything measured, in memory and (with a store) on disk."""
-
-    store: Store | None
-    rows: dict[str, list[dict[str, Any]]] = field(
-        default_factory=lambda: {k: [] for k in SCHEMAS if k != "lanes"}
-    )
-
-    def add(self, table: str, rows: list[dict[str, Any]]) -> None:
-        if self.store is None:
-            self.rows[table].extend(rows)
-        else:
-            self.store.append(table, rows)
-
-
 class Runner:
-    """Runs the programs of one experiment one after the other, compiling the next while one runs."""
+    """Runs the programs of one experiment: one after the other, compiling the next while one runs.
+
+    Programs of an experiment whose schedule `grows` take turns instead, segment by segment. `single` makes
+    the program of a sample that fits none of `programs`.
+    """
 
     def __init__(
         self,
         experiment: Experiment,
         programs: list[Program],
-        compile_: Callable[[Program], Compiled],
+        compile_: Callable[[int], Compiled],
         recorder: Recorder,
         progress: Any,
         how: Execution,
+        single: Callable[[int], Program] | None = None,
     ):
         self.experiment, self.programs, self.compile, self.recorder = experiment, programs, compile_, recorder
-        self.progress, self.how = progress, how
-        self.last_return: dict[int, float] = {}
+        self.progress, self.how, self.single = progress, how, single
+        self.schedule = experiment.schedule
         self.settings = experiment.settings
-        self.lanes = experiment.lanes()
-        self.keys, self.init_keys = experiment.lane_keys()
+        self.last_return: dict[int, float] = {}
         self.best: list[tuple[float, int]] = []
         self.elapsed_before = 0.0
         self.began = time.perf_counter()
@@ -88,12 +76,57 @@ class Runner:
         self.parked: dict[int, TrainState] = {}
         self.errors: dict[int, str] = {}
         self.monitor = Monitor()
-        self.index = {sample: i for i, sample in enumerate(experiment.sample_ids)}
-        self.executions = [tree.executions(experiment.env) for tree in experiment.trees]
-        for number, program in enumerate(programs):
-            for i in program.samples:
-                for lane in self.lanes[i * self.settings.seeds : (i + 1) * self.settings.seeds]:
-                    lane.program = number
+        self.lanes: list[Lane] = []
+        self.keys: list[np.ndarray] = []
+        self.init_keys: list[np.ndarray] = []
+        self.index: dict[int, int] = {}
+        self.executions: list[tuple[float, float]] = []
+        self.work: dict[int, float] = {}
+        self.running: dict[int, Slots] = {}
+        self.broken: set[int] = set()
+        programs_of = {i: number for number, program in enumerate(programs) for i in program.samples}
+        self._enter(list(range(len(experiment.rows))), programs_of)
+
+    # Samples and their lanes
+
+    def admit(self, row: Mapping[str, Any]) -> list[Lane]:
+        """Adds a sample to the experiment and queues its lanes in the program where it costs least.
+
+        Raises `ValueError` as `Experiment.add` does.
+        """
+        place = self.experiment.add(row)
+        tree, env = self.experiment.trees[place], self.experiment.env
+        sizes = tree.sizes()
+        fitting = [n for n, p in enumerate(self.programs) if n not in self.broken and p.holds(sizes)]
+        if not fitting:
+            assert self.single is not None
+            fitting = [len(self.programs)]
+            self.programs.append(dataclasses.replace(self.single(place), samples=()))
+        number = min(fitting, key=lambda n: tree.work(sizes, self.programs[n].caps, env)[0])
+        program = self.programs[number]
+        self.programs[number] = dataclasses.replace(program, samples=(*program.samples, place))
+        return self._enter([place], {place: number})
+
+    def _enter(self, places: list[int], programs_of: Mapping[int, int]) -> list[Lane]:
+        """Lanes, keys and costs of the samples at `places`."""
+        spec = self.experiment
+        lanes = spec.lanes(places)
+        for keys, drawn in zip((self.keys, self.init_keys), spec.lane_keys(places), strict=True):
+            keys.extend(drawn)
+        for place in places:
+            tree, sample = spec.trees[place], spec.sample_ids[place]
+            self.index[sample] = place
+            self.executions.append(tree.executions(spec.env))
+            self.work[sample] = tree.work(tree.sizes(), self.programs[programs_of[place]].caps, spec.env)[0]
+        for lane in lanes:
+            lane.program = programs_of[self.index[lane.sample]]
+        self.lanes.extend(lanes)
+        return lanes
+
+    def cycle_steps(self, lane: Lane) -> int:
+        """Environment steps of one cycle."""
+        sizes = self.experiment.trees[self.index[lane.sample]].sizes()
+        return sizes["num_envs"] * sizes["rollout_length"]
 
     # What time it is, and what that means
 
@@ -112,85 +145,105 @@ class Runner:
         pool = ThreadPoolExecutor(1)
         try:
             with _signals(self):
-                self._run_programs(pool)
+                self._run(pool)
         finally:
             pool.shutdown(wait=False, cancel_futures=True)
 
-    def _run_programs(self, pool: ThreadPoolExecutor) -> None:
-        waiting = deque(n for n in range(len(self.programs)) if self._unfinished(n))
+    def _run(self, pool: ThreadPoolExecutor) -> None:
         ahead: dict[int, Future[Compiled]] = {}
-        while waiting:
-            number = waiting.popleft()
+        self.schedule.begin(self)
+        while True:
+            self.schedule.refill(self)
+            waiting = [n for n in range(len(self.programs)) if self._trainable(n)]
+            if not waiting:
+                break
+            for number in waiting if self.schedule.grows else waiting[:1]:
+                try:
+                    if number in self.running or self._open(number, pool, ahead, waiting):
+                        self._segment(number)
+                except (MemoryError, RuntimeError, jax.errors.JaxRuntimeError) as error:
+                    self._fail(number, error)
+                if not (self.schedule.grows or self._unfinished(number)):
+                    self.running.pop(number, None)
+        self.save()
+
+    def _open(
+        self, number: int, pool: ThreadPoolExecutor, ahead: dict[int, Future[Compiled]], waiting: list[int]
+    ) -> bool:
+        """Starts a program that has been compiled, and the compilation of the next one.
+
+        Waits for its compilation unless another program can run meanwhile: then False.
+        """
+        start = self.now()
+        if number not in ahead:
             self.progress.compiling(number, len(self.programs))
-            start = self.now()
-            try:
-                future = ahead.pop(number, None) or pool.submit(self.compile, self.programs[number])
-                compiled = _wait(future, self)
-                self._compiled(number, compiled, start)
-                if waiting:
-                    ahead[waiting[0]] = pool.submit(self.compile, self.programs[waiting[0]])
-                self._run_program(number, compiled)
-            except (MemoryError, RuntimeError, jax.errors.JaxRuntimeError) as error:
-                self._fail(number, error)
-        self.save({})
+            ahead[number] = pool.submit(self.compile, number)
+        if self.running and not ahead[number].done():
+            return False
+        compiled = _wait(ahead.pop(number), self)
+        self.phase("trace", number, start, start + compiled.trace_seconds)
+        self.phase("compile", number, start + compiled.trace_seconds)
+        self.progress.compiled(number, compiled)
+        for following in [n for n in waiting if n > number and n not in self.running and n not in ahead][:1]:
+            ahead[following] = pool.submit(self.compile, following)
+        self.running[number] = Slots(self, compiled)
+        return True
+
+    def _trainable(self, number: int) -> list[Lane]:
+        return [lane for lane in self._unfinished(number) if lane.status != "paused"]
 
     def _unfinished(self, number: int) -> list[Lane]:
         return [lane for lane in self.lanes if lane.program == number and not lane.over]
 
-    def _compiled(self, number: int, compiled: Compiled, start: float) -> None:
-        self.phase("trace", number, start, start + compiled.trace_seconds)
-        self.phase("compile", number, start + compiled.trace_seconds)
-        self.progress.compiled(number, compiled)
+    def _queue(self, number: int) -> deque[Lane]:
+        """Lanes of a program that wait for a slot: those with a state first, then as the schedule orders."""
+        inside = {lane.lane for _, lane in self.running[number].busy()}
+        lanes = [lane for lane in self._trainable(number) if lane.lane not in inside]
+
+        def order(lane: Lane) -> tuple[bool, float]:
+            cycles_left = -(-(self.settings.total_timesteps - lane.env_steps) // self.cycle_steps(lane))
+            return lane.lane not in self.parked, self.schedule.order(
+                lane, self.work[lane.sample] * cycles_left
+            )
+
+        return deque(sorted(lanes, key=order))
+
+    def _segment(self, number: int) -> None:
+        """Fills the slots of a program, trains them for a moment, evaluates and saves what is due."""
+        slots = self.running[number]
+        if None in slots.lanes:
+            slots.fill(self._queue(number))
+        start = self.now()
+        slots.advance()
+        self.phase("train", number, start)
+        self._evaluate(number, slots)
+        self.monitor.sample(self.now(), self.recorder)
+        self.progress.update(self.lanes, self.now())
+        if self.stop is not None or time.perf_counter() - self.saved_at > self.how.checkpoint_seconds:
+            start = self.now()
+            self.save()
+            self.phase("save", number, start)
+        if self.stop is not None:
+            folder = self.recorder.store.folder if self.recorder.store else None
+            raise Interrupted(self.stop, folder)
 
     def _fail(self, number: int, error: Exception) -> None:
         log.error("program %d failed, its lanes are marked: %s", number + 1, error)
+        self.broken.add(number)
+        self.running.pop(number, None)
         for lane in self._unfinished(number):
             lane.status = "failed"
             self.errors[lane.lane] = str(error)
+            self.schedule.ended(self, lane)
         self.progress.failed(number, error)
-
-    def _run_program(self, number: int, compiled: Compiled) -> None:
-        program = self.programs[number]
-        work = {
-            s: program.cycle_work[i]
-            for i, s in enumerate(self.experiment.sample_ids)
-            if i in program.cycle_work
-        }
-        slots = Slots(self, compiled, work)
-        lanes = sorted(
-            self._unfinished(number), key=lambda lane: -work[lane.sample] * self._cycles_left(lane)
-        )
-        queue = deque(sorted(lanes, key=lambda lane: lane.lane not in self.parked))
-        while queue or slots.busy():
-            slots.fill(queue)
-            start = self.now()
-            slots.advance()
-            self.phase("train", number, start)
-            self._evaluate(number, program, slots)
-            self.monitor.sample(self.now(), self.recorder)
-            self.progress.update(self.lanes, self.now())
-            if self.stop is not None or time.perf_counter() - self.saved_at > self.how.checkpoint_seconds:
-                start = self.now()
-                self.save(slots.states())
-                self.phase("save", number, start)
-            if self.stop is not None:
-                folder = self.recorder.store.folder if self.recorder.store else None
-                raise Interrupted(self.stop, folder)
-
-    def _cycles_left(self, lane: Lane) -> int:
-        return -(-(self.settings.total_timesteps - lane.env_steps) // self.cycle_steps(lane))
-
-    def cycle_steps(self, lane: Lane) -> int:
-        """Environment steps of one cycle."""
-        sizes = self.experiment.trees[self.index[lane.sample]].sizes()
-        return sizes["num_envs"] * sizes["rollout_length"]
 
     # Recording
 
-    def _evaluate(self, number: int, program: Program, slots: Slots) -> None:
+    def _evaluate(self, number: int, slots: Slots) -> None:
         """Evaluates the lanes at a milestone, ends the lanes that are over."""
         diverged = [lane for _, lane in slots.busy() if lane.diverged_at is not None]
         due = [(s, lane) for s, lane in slots.busy() if lane.diverged_at is None and slots.due(lane)]
+        verdicts: dict[int, Verdict] = {}
         if due:
             start = self.now()
             returns, lengths, metrics = slots.evaluate([s for s, _ in due])
@@ -199,51 +252,38 @@ class Runner:
                 if not np.isfinite(returns[slot]).all():
                     lane.diverged_at = lane.env_steps
                     diverged.append(lane)
+                elif lane.env_steps < self.settings.total_timesteps and lane.lane in self.last_return:
+                    verdicts[lane.lane] = self.schedule.judge(self, lane, self.last_return[lane.lane])
             self.phase("evaluate", number, start)
         for slot, lane in slots.busy():
             lane.seconds = self.now() - slots.started[lane.lane]
+            verdict = verdicts.get(lane.lane, Verdict.GO_ON)
             if lane in diverged:
                 lane.status = "diverged"
                 self.progress.diverged(lane, self.experiment.trees[self.index[lane.sample]])
             elif lane.env_steps >= self.settings.total_timesteps:
                 lane.status = "done"
-            if lane.over:
-                self._keep_policy(lane, program, slots, slot)
+            elif verdict is Verdict.PRUNE:
+                lane.status = "pruned"
+            elif verdict is Verdict.PAUSE:
+                lane.status = "paused"
+                self.parked[lane.lane] = slots.state(slot)
                 slots.free(slot)
+            if lane.over:
+                self._keep_policy(lane, self.programs[number], slots, slot)
+                slots.free(slot)
+                self.schedule.ended(self, lane)
 
     def _record(self, lane: Lane, returns: np.ndarray, lengths: np.ndarray, metrics: dict[str, Any]) -> None:
-        point = {
-            "lane": lane.lane,
-            "sample": lane.sample,
-            "seed": lane.seed,
-            "env_steps": lane.env_steps,
-            "gradient_steps": lane.gradient_steps,
-            "circuit_executions": lane.circuit_executions,
-            "seconds": self.now(),
-        }
         measured = {f"train/{k}": float(v) for k, v in metrics.items() if np.isfinite(v)}
         if self.settings.evaluations or self.settings.eval_at_start:
             headline = 0 if self.settings.evaluation == "deterministic" else 1
-            measured |= _summary(returns[headline], lengths[headline])
+            measured |= summary(returns[headline], lengths[headline])
             measured |= {f"{EVALUATION_MODES[1 - headline]}_return": float(returns[1 - headline].mean())}
-            self.recorder.add(
-                "episodes",
-                [
-                    {
-                        "lane": lane.lane,
-                        "env_steps": lane.env_steps,
-                        "mode": mode,
-                        "episode": e,
-                        "return": r,
-                        "length": n,
-                    }
-                    for mode, rs, ns in zip(EVALUATION_MODES, returns, lengths, strict=True)
-                    for e, (r, n) in enumerate(zip(rs.tolist(), ns.tolist(), strict=True))
-                ],
-            )
+            self.recorder.episodes(lane, returns, lengths)
             self.progress.evaluated(lane, measured["return"])
             self.last_return[lane.lane] = measured["return"]
-        self.recorder.add("curves", [{**point, "metric": k, "value": v} for k, v in measured.items()])
+        self.recorder.point(lane, self.now(), measured)
 
     def _keep_policy(self, lane: Lane, program: Program, slots: Slots, slot: int) -> None:
         """Saves the lane's agent if it is among the best so far (or all are wanted)."""
@@ -274,13 +314,17 @@ class Runner:
     def lanes_frame(self) -> pl.DataFrame:
         return pl.DataFrame([dataclasses.asdict(lane) for lane in self.lanes], schema=SCHEMAS["lanes"])
 
-    def save(self, states: dict[int, TrainState]) -> None:
+    def save(self) -> None:
         """Flushes the tables and replaces the checkpoint; the two always belong together."""
         self.saved_at = time.perf_counter()
         store = self.recorder.store
         if store is None:
             return
-        states = {**self.parked, **states}
+        states = dict(self.parked)
+        for slots in self.running.values():
+            states |= slots.states()
+        if self.schedule.grows and self.experiment.rows:
+            store.write_samples(self.experiment.samples)
         store.flush(self.lanes_frame())
         header = {
             "parts": store.parts,
@@ -288,7 +332,9 @@ class Runner:
             "lanes": [dataclasses.asdict(lane) for lane in self.lanes],
             "states": list(states),
             "best": self.best,
-            "programs": [p.key for p in self.programs],
+            "programs": [p.describe() for p in self.programs],
+            "rows": self.experiment.rows if self.schedule.grows else None,
+            "schedule": self.schedule.state(),
             "last_return": self.last_return,
         }
         write_atomically(store.folder / CHECKPOINT, pack(list(states.values()), **header))
@@ -302,10 +348,14 @@ class Runner:
             return False
         data = (store.folder / CHECKPOINT).read_bytes()
         header = read_header(data)
-        if header["programs"] != [p.key for p in self.programs]:
+        programs = [Program.restored(about) for about in header["programs"]]
+        if [p.key for p in programs[: len(self.programs)]] != [p.key for p in self.programs]:
             raise ValueError(
                 "the checkpoint was written under another plan of programs; it cannot be continued"
             )
+        self.programs[:] = programs
+        places = [self.experiment.add(row) for row in header["rows"] or []]
+        self._enter(places, {i: n for n, program in enumerate(programs) for i in program.samples})
         self.lanes = [Lane(**lane) for lane in header["lanes"]]
         likes = []
         for number in header["states"]:
@@ -316,21 +366,9 @@ class Runner:
         self.elapsed_before = header["elapsed"]
         self.best = [(float(s), int(i)) for s, i in header["best"]]
         self.last_return = {int(k): v for k, v in header["last_return"].items()}
+        self.schedule.restore(header["schedule"])
         store.discard_after(header["parts"])
         return True
-
-
-def _summary(returns: np.ndarray, lengths: np.ndarray) -> dict[str, float]:
-    q25, median, q75 = np.quantile(returns, (0.25, 0.5, 0.75))
-    return {
-        "return": float(returns.mean()),
-        "return_std": float(returns.std()),
-        "return_q25": float(q25),
-        "return_median": float(median),
-        "return_q75": float(q75),
-        "length": float(lengths.mean()),
-        "episodes": float(returns.size),
-    }
 
 
 def _policy_path(store: Store, lane: int) -> Path:
@@ -344,7 +382,7 @@ def _wait(future: Future[Compiled], runner: Runner) -> Compiled:
             return future.result(timeout=0.2)
         except TimeoutError:
             if runner.stop is not None:
-                runner.save({})
+                runner.save()
                 folder = runner.recorder.store.folder if runner.recorder.store else None
                 raise Interrupted(runner.stop, folder) from None
 

@@ -23,10 +23,10 @@ SEGMENT_SECONDS = 1.0
 class Slots:
     """The slots of one running program, and which lane is in each."""
 
-    def __init__(self, runner: Runner, compiled: Compiled, work: dict[int, float]):
-        self.runner, self.compiled, self.work = runner, compiled, work
+    def __init__(self, runner: Runner, compiled: Compiled):
+        self.runner, self.compiled = runner, compiled
         self.device_state = compiled.empty_state()
-        self.orders: Orders = blank_orders(runner.experiment.trees[0], compiled.slots)
+        self.orders: Orders = blank_orders(runner.experiment.base, compiled.slots)
         self.lanes: list[Lane | None] = [None] * compiled.slots
         self.started: dict[int, float] = {}
         self.targets: dict[int, int] = {}
@@ -80,7 +80,7 @@ class Slots:
         for slot, lane in busy:
             steps = max(self.targets[lane.lane] - lane.env_steps, 0)
             left[slot] = -(-steps // self.runner.cycle_steps(lane))
-            cost[slot] = self.work[lane.sample]
+            cost[slot] = self.runner.work[lane.sample]
         share = min([left[s] * cost[s] for s in left if left[s]] + [self.segment * self.rate])
         cycles = np.zeros(self.compiled.slots, np.int32)
         for slot in left:

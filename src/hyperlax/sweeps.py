@@ -18,8 +18,10 @@ from hyperlax.hyperparams import assign, fields, nearest
 from hyperlax.plan import Machine, Program, plan
 from hyperlax.programs import Compiled, compile_program
 from hyperlax.recipes import Recipe, resolve
+from hyperlax.recording import Recorder
 from hyperlax.results import SCHEMAS, Results
-from hyperlax.runner import Recorder, Runner
+from hyperlax.runner import Runner
+from hyperlax.schedules import Schedule
 from hyperlax.settings import PUBLISHED, Settings, run_length
 from hyperlax.store import Store
 from hyperlax.terminal import Silent
@@ -42,6 +44,7 @@ def prepare(
     samples: Sequence[Mapping[str, Any]] | pl.DataFrame | str | Path | None = None,
     set: Mapping[str, Any] | None = None,
     run_length_modifier: str | int = "default",
+    schedule: Schedule | None = None,
     **settings: Any,
 ) -> Experiment:
     """The experiment described by the arguments of `sweep`, checked, before anything is created or run.
@@ -65,8 +68,12 @@ def prepare(
     protocol = PUBLISHED if "published" in (given.get("protocol"), changes.get("protocol")) else {}
     chosen = Settings().updated({**found.settings, **length, **protocol, **changes, **given})
     assign(found.hyperparams(), fixed)
-    rows = _rows(found, known, fixed, chosen, num_samples, sampling_method, experiment_type, omit_ab, samples)
-    return experiments.build(name, found, env, chosen, rows, fixed)
+    rows: list[dict[str, Any]] = []
+    if schedule is None or not schedule.grows:
+        rows = _rows(
+            found, known, fixed, chosen, num_samples, sampling_method, experiment_type, omit_ab, samples
+        )
+    return experiments.build(name, found, env, chosen, rows, fixed, schedule)
 
 
 def sweep(
@@ -107,22 +114,18 @@ def run(
     target = check_folder(spec, how.folder, how.resume)
     devices = jax.local_devices()
     machine = Machine.of(devices[0].platform, len(devices))
-    settings = spec.settings
+    grows = spec.schedule.grows
     manifest = spec.manifest(command)
     stored = store.read_manifest(target) if target is not None else None
     if stored is not None:
-        programs = [Program.restored(entry, spec.trees, spec.env) for entry in stored["plan"]]
+        programs = [Program.restored(entry) for entry in stored["plan"]]
         manifest = {**stored, "resumed": [*stored.get("resumed", []), manifest["created"]]}
     else:
-        programs = plan(
-            spec.trees,
-            spec.env,
-            settings.total_timesteps,
-            settings.seeds,
-            machine,
-            group_by_sizes=how.group_by_sizes,
-        )
-        manifest["plan"] = [{"program": i, **p.describe()} for i, p in enumerate(programs)]
+        programs = _plan(spec, spec.schedule.trees_to_plan(spec), machine, how.group_by_sizes)
+    if grows:
+        programs = [replace(p, samples=()) for p in programs]
+    if stored is None:
+        manifest["plan"] = _described(programs)
     keeper = Store(target) if target is not None else None
     if keeper is not None and stored is None:
         keeper.write_manifest(
@@ -131,7 +134,8 @@ def run(
     if keeper is not None and not (keeper.folder / "samples.csv").exists():
         keeper.write_samples(spec.samples)
     compiler = Compiler(spec, devices, programs, how, progress)
-    runner = Runner(spec, programs, compiler, Recorder(keeper), progress, how)
+    single = lambda place: _plan(spec, [spec.trees[place]], machine, False)[0]  # noqa: E731
+    runner = Runner(spec, programs, compiler, Recorder(keeper), progress, how, single)
     resumed = runner.restore()
     progress.planned(spec, programs, machine, resumed)
     try:
@@ -150,6 +154,15 @@ def run(
     return store.read(keeper.folder)
 
 
+def _plan(spec: Experiment, trees: Sequence[Any], machine: Machine, group_by_sizes: bool) -> list[Program]:
+    s = spec.settings
+    return plan(trees, spec.env, s.total_timesteps, s.seeds, machine, group_by_sizes=group_by_sizes)
+
+
+def _described(programs: Sequence[Program]) -> list[dict[str, Any]]:
+    return [{"program": i, **p.describe()} for i, p in enumerate(programs)]
+
+
 def _note_timings(manifest: dict[str, Any], runner: Runner, compiler: Compiler) -> None:
     earlier = manifest.get("timings", {}).get("compile_seconds", 0)
     manifest["timings"] = {
@@ -158,9 +171,12 @@ def _note_timings(manifest: dict[str, Any], runner: Runner, compiler: Compiler) 
         "programs": compiler.report,
         "errors": {str(k): v for k, v in runner.errors.items()},
     }
-    for entry, measured in zip(manifest["plan"], compiler.memory, strict=True):
-        if measured is not None:
-            entry["memory_mb_per_lane"] = round(measured / 2**20, 3)
+    measured = {e["program"]: e["memory_mb_per_lane"] for e in manifest["plan"] if "memory_mb_per_lane" in e}
+    measured |= {number: round(size / 2**20, 3) for number, size in compiler.memory.items()}
+    manifest["plan"] = [
+        {**entry, "memory_mb_per_lane": measured[entry["program"]]} if entry["program"] in measured else entry
+        for entry in _described(runner.programs)
+    ]
 
 
 def check_folder(spec: Experiment, folder: str | Path | None, resume: bool) -> Path | None:
@@ -176,7 +192,7 @@ def check_folder(spec: Experiment, folder: str | Path | None, resume: bool) -> P
             raise ValueError(f"nothing to resume: {target} holds no experiment")
         return target
     differing = experiments.difference(stored["identity"], spec.identity())
-    if differing:
+    if differing and not spec.schedule.grows:
         differing += experiments.sample_difference(store.read(target).samples, spec.samples)
     if differing:
         action = "cannot be resumed with other settings" if resume else "already holds another experiment"
@@ -205,11 +221,12 @@ class Compiler:
         self.devices = devices[: max(1, min(len(devices), self.most or len(devices)))]
         self.limit = how.memory_limit or _memory_limit(devices[0], len(self.devices))
         self.seconds = 0.0
-        self.memory: list[int | None] = [None] * len(programs)
+        self.memory: dict[int, int] = {}
         self.report: list[dict[str, Any]] = []
 
-    def __call__(self, program: Program) -> Compiled:
-        lanes = len(program.samples) * self.spec.settings.seeds
+    def __call__(self, number: int) -> Compiled:
+        program, spec = self.programs[number], self.spec
+        lanes = (spec.schedule.at_once or len(program.samples)) * spec.settings.seeds
         devices = self.devices[: max(1, min(len(self.devices), lanes))]
         fitting = -(-min(lanes, self.most or lanes) // len(devices))
         wanted = self.per_device or (1 if devices[0].platform == "cpu" else fitting)
@@ -230,7 +247,6 @@ class Compiler:
                     "lower num_envs, rollout_length or the network's size"
                 )
             self.progress.halved(needed, self.limit / 2**20, per_device * len(devices))
-        number = self.programs.index(program)
         self.memory[number] = compiled.bytes_per_lane
         self.report.append(
             {
@@ -244,7 +260,7 @@ class Compiler:
 
     def _compile(self, program: Program, devices: list[Any], per_device: int) -> Compiled:
         spec, slots = self.spec, per_device * len(devices)
-        hp = spec.trees[program.samples[0]]
+        hp = spec.base
         episodes, measurement = spec.settings.eval_episodes, spec.settings.measurement
         key = (program.key, type(hp), spec.env_name, episodes, measurement, slots, tuple(devices))
         if key not in _compiled:

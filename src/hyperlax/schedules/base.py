@@ -1,0 +1,67 @@
+"""What becomes of the lanes of an experiment while it runs, and which come next."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from enum import Enum
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from hyperlax.agents.base import AbstractAgentHyperparams
+    from hyperlax.experiment import Experiment, Lane
+    from hyperlax.runner import Runner
+
+
+class Verdict(Enum):
+    """What a lane does after an evaluation: train on, stop for good, or wait until it is released."""
+
+    GO_ON = "go on"
+    PRUNE = "prune"
+    PAUSE = "pause"
+
+
+class Schedule:
+    """Trains every lane to its end, in an order that keeps all slots busy: what a plain sweep does.
+
+    Others override what they decide. All calls come from the runner's thread, between segments; what is to
+    survive an interruption is returned by `state` and given back to `restore`.
+
+    - `grows`: whether samples are added while it runs; then programs take turns instead of following one
+      another, and the experiment is known by `describe()` instead of by its samples.
+    - `at_once`: how many samples may be in training at a time; 0 where the samples are known from the start.
+    """
+
+    grows: bool = False
+    at_once: int = 0
+
+    def trees_to_plan(self, experiment: Experiment) -> Sequence[AbstractAgentHyperparams]:
+        """What programs are planned for: the samples, or likely ones where they are yet to come."""
+        return experiment.trees
+
+    def describe(self) -> dict[str, Any] | None:
+        """What decides its results, JSON-ready, for the experiment's identity; None where nothing does."""
+        return None
+
+    def begin(self, runner: Runner) -> None:
+        """Before the first segment of a run, fresh or resumed."""
+
+    def refill(self, runner: Runner) -> None:
+        """Before every segment: may admit samples (`runner.admit`) and release paused lanes."""
+
+    def judge(self, runner: Runner, lane: Lane, value: float) -> Verdict:
+        """After an evaluation of a lane that is not over; `value` is its headline return."""
+        return Verdict.GO_ON
+
+    def ended(self, runner: Runner, lane: Lane) -> None:
+        """A lane is over: done, diverged, pruned or failed."""
+
+    def order(self, lane: Lane, work_left: float) -> float:
+        """Queued lanes of least order come first: those with most work left, so that none ends alone."""
+        return -work_left
+
+    def state(self) -> dict[str, Any]:
+        """JSON-ready; stored with every checkpoint."""
+        return {}
+
+    def restore(self, state: dict[str, Any]) -> None:
+        """Continues from what `state` returned."""

@@ -1,0 +1,103 @@
+"""Schedules decide over lanes while they train; what lanes learn stays their own."""
+
+from __future__ import annotations
+
+import polars as pl
+import pytest
+
+import hyperlax
+from hyperlax.schedules import Schedule, Verdict
+
+ARGUMENTS = {
+    "recipe": "ppo_mlp_no_network_search",
+    "env": "gymnax.pendulum",
+    "set": {"actor.width": 16, "critic.width": 16, "epochs": 1, "num_minibatches": 2},
+    "total_timesteps": 700,
+    "seeds": 2,
+    "eval_episodes": 2,
+    "evaluations": 3,
+}
+ROWS = [
+    {"gamma": 0.9, "num_envs": 4, "rollout_length": 8},
+    {"gamma": 0.95, "num_envs": 4, "rollout_length": 8},
+    {"gamma": 0.99, "num_envs": 8, "rollout_length": 16},
+]
+KEYS = ["lane", "env_steps", "metric"]
+
+
+class Grows(Schedule):
+    """Admits the next sample when one is over."""
+
+    grows = True
+    at_once = 2
+
+    def __init__(self):
+        self.waiting, self.ends, self.training = list(ROWS), [], set()
+
+    def describe(self):
+        return {"rows": len(ROWS)}
+
+    def trees_to_plan(self, experiment):
+        return [experiment.base]
+
+    def refill(self, runner):
+        while self.waiting and len(self.training) < self.at_once:
+            self.training |= {lane.lane for lane in runner.admit(self.waiting.pop(0))}
+
+    def ended(self, runner, lane):
+        self.training.discard(lane.lane)
+        self.ends.append(lane.lane)
+
+
+class Stops(Schedule):
+    """Prunes the lanes of sample 0 at their first evaluation, and makes those of sample 1 wait at theirs."""
+
+    def __init__(self):
+        self.held = []
+
+    def describe(self):
+        return {"stops": 0}
+
+    def judge(self, runner, lane, value):
+        if lane.sample == 0:
+            return Verdict.PRUNE
+        if lane.sample == 1 and lane.lane not in self.held:
+            self.held.append(lane.lane)
+            return Verdict.PAUSE
+        return Verdict.GO_ON
+
+    def refill(self, runner):
+        if all(lane.over or lane.status == "paused" for lane in runner.lanes):
+            for lane in runner.lanes:
+                if lane.status == "paused":
+                    lane.status = "queued"
+
+
+@pytest.fixture(scope="module")
+def whole() -> hyperlax.Results:
+    return hyperlax.sweep(**ARGUMENTS, samples=ROWS)
+
+
+def returns(results: hyperlax.Results, samples: tuple[int, ...]) -> pl.DataFrame:
+    kept = results.curves.filter(pl.col("metric").eq("return") & pl.col("sample").is_in(samples))
+    return kept.sort(KEYS).select(*KEYS, "value")
+
+
+def test_samples_added_while_it_runs_learn_what_they_learn_in_a_sweep(whole):
+    schedule = Grows()
+    grown = hyperlax.sweep(**ARGUMENTS, schedule=schedule)
+    assert sorted(schedule.ends) == whole.lanes["lane"].to_list()
+    assert grown.lanes["status"].to_list() == ["done"] * 6
+    assert grown.samples.equals(whole.samples)
+    a, b = returns(grown, (0, 1, 2)), returns(whole, (0, 1, 2))
+    assert a.select(KEYS).equals(b.select(KEYS))
+    first = pl.col("env_steps") < 300
+    assert a.filter(first)["value"].to_list() == pytest.approx(b.filter(first)["value"].to_list(), rel=1e-3)
+
+
+def test_a_lane_that_waits_goes_on_as_if_it_had_not_and_a_pruned_one_keeps_its_points(whole):
+    stopped = hyperlax.sweep(**ARGUMENTS, samples=ROWS, schedule=Stops())
+    assert stopped.lanes["status"].to_list() == ["pruned", "pruned", "done", "done", "done", "done"]
+    assert returns(stopped, (1, 2)).equals(returns(whole, (1, 2)))
+    first = returns(whole, (0,)).group_by("lane", maintain_order=True).first().sort("lane")
+    assert returns(stopped, (0,)).select(first.columns).equals(first)
