@@ -7,8 +7,9 @@ They are the best sample at the end of
 
 with 300k steps on cartpole, 500k on acrobot, 1M (SAC 60k) on pendulum, and 24 samples for PPO, 20 for DQN, 12
 for SAC. Circuits on pendulum, one seed per sample: search_pendulum_ppo_drpqc (8 samples × 1M) and
-search_sac_drpqc (6 of 8 samples × 100k). Also one seed per sample, and ended when a sample had reached the score:
-search_reacher_ppo_mlp and search_inverted_double_pendulum_ppo_mlp (12 samples × 5M). `benchmarks/learning.py` trains them with fresh seeds.
+search_sac_drpqc (6 of 8 samples × 100k). One seed per sample too, and ended when a sample had reached the score:
+search_reacher_ppo_mlp and search_inverted_double_pendulum_ppo_mlp (12 samples × 5M).
+`benchmarks/learning.py` trains them with fresh seeds.
 """
 
 from hyperlax.recipes import Recipe
@@ -170,7 +171,7 @@ BEST_REACHER = {
     "num_minibatches": 16,
     "num_envs": 256,
 }
-"""Sample 8 of the first nine of the search, rounded, and a longer horizon, which gained two points by hand."""
+"""Sample 8 of the first nine of the search, rounded, with a longer horizon, worth two points."""
 
 BEST_DQN = {
     **SEARCH_DQN,
