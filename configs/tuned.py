@@ -7,7 +7,7 @@ They are the best sample at the end of
 
 with 300k steps on cartpole, 500k on acrobot, 1M (SAC 60k) on pendulum, and 24 samples for PPO, 20 for DQN, 12
 for SAC. Circuits on pendulum, one seed per sample: search_pendulum_ppo_drpqc (8 samples × 1M) and
-search_sac_drpqc (6 of 8 samples × 100k). One seed per sample too, and ended when a sample had reached the score:
+search_sac_drpqc (6 of 8 samples × 100k). One seed per sample too, ended when a sample had reached the score:
 search_reacher_ppo_mlp and search_inverted_double_pendulum_ppo_mlp (12 samples × 5M).
 `benchmarks/learning.py` trains them with fresh seeds.
 """
