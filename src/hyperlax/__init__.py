@@ -16,6 +16,7 @@ if os.environ.get("HYPERLAX_TYPECHECK") == "1":
 _HOMES = {
     "sweep": "sweeps",
     "prepare": "sweeps",
+    "confirm": "confirmation",
     "Execution": "execution",
     "Recipe": "recipes",
     "Results": "results",
@@ -46,6 +47,7 @@ __all__ = [
     "Settings",
     "Suite",
     "Uniform",
+    "confirm",
     "load",
     "prepare",
     "read",
@@ -54,6 +56,7 @@ __all__ = [
 ]
 
 if TYPE_CHECKING:
+    from hyperlax.confirmation import confirm
     from hyperlax.execution import Execution
     from hyperlax.policies import Policy, load
     from hyperlax.recipes import Recipe

@@ -127,6 +127,8 @@ def sweep_hp_samples(
     experiment_type: ExperimentType = "independent_samples",
     omit_ab: bool = False,
     sequential: bool = False,
+    confirm: Positive | None = None,
+    confirm_seeds: Positive | None = None,
 ) -> int:
     """Draw hyperparameter samples and train all of them, with all their seeds, as lanes of few programs.
 
@@ -144,6 +146,11 @@ def sweep_hp_samples(
         Draw the matrices A and B only.
     sequential
         One lane at a time, for comparison: the same numbers, slower.
+    confirm
+        Train this many of the best samples again, from fresh seeds, when the sweep is done: what they score
+        without the luck of being chosen. With --resume also for a sweep that is done already.
+    confirm_seeds
+        Lanes per confirmed sample. [default: as many as the sweep]
     """
     design = {
         "num_samples": num_samples,
@@ -152,7 +159,7 @@ def sweep_hp_samples(
         "omit_ab": omit_ab,
         "samples": load_hyperparams,
     }
-    return _train("sweep-hp-samples", common, design, sequential)
+    return _train("sweep-hp-samples", common, design, sequential, (confirm, confirm_seeds))
 
 
 @app.command
@@ -361,10 +368,9 @@ def plot_benchmark(
     formats = [f.strip() for f in format.split(",")]
     if wrong := [f for f in formats if f not in ("html", "png", "svg", "pdf")]:
         raise ValueError(f"--format knows html, png, svg and pdf; got {', '.join(wrong)}")
-    folders = sorted(p.parent for p in results_dir_to_plot.rglob("manifest.json"))
-    if not folders:
-        raise ValueError(f"no experiment found in {results_dir_to_plot}")
     from hyperlax import store
+
+    folders = store.find(results_dir_to_plot)
     from hyperlax.report import export_charts, export_comparison, write_comparison, write_report
 
     images = [f for f in formats if f != "html"]
@@ -432,10 +438,16 @@ def _booleans(tokens: list[str]) -> list[str]:
     return joined
 
 
-def _train(command: str, common: Common, design: dict[str, Any], sequential: bool = False) -> int:
-    """Prepares, runs, reports; returns the exit code."""
+def _train(
+    command: str,
+    common: Common,
+    design: dict[str, Any],
+    sequential: bool = False,
+    confirm: tuple[int | None, int | None] = (None, None),
+) -> int:
+    """Prepares, runs, confirms, reports; returns the exit code."""
     start_jax(common.device)
-    from hyperlax import sweeps
+    from hyperlax import confirmation, store, sweeps
     from hyperlax.runner import Interrupted
 
     spec = sweeps.prepare(
@@ -450,11 +462,18 @@ def _train(command: str, common: Common, design: dict[str, Any], sequential: boo
     folder = _folder(command, common)
     how = common.execution(folder=folder, resume=resume, sequential=sequential)
     sweeps.check_folder(spec, folder, resume)
+    wanted = confirmation.request(spec, folder, *confirm)
     shown = display(folder, common.log_level, common.save_logs)
     # What draws the report takes a second to import, while XLA compiles without the interpreter.
     threading.Thread(target=importlib.import_module, args=("hyperlax.report",), daemon=True).start()
     try:
         results = sweeps.run(spec, how, shown, command=["hyperlax", *sys.argv[1:]])
+        if wanted is not None and confirmation.chosen(results, wanted[0]):
+            shown.close()
+            shown = display(folder / store.CONFIRMATION, common.log_level, common.save_logs)
+            results = confirmation.confirm(
+                results, *wanted, execution=how, progress=shown, command=["hyperlax", *sys.argv[1:]]
+            )
     except Interrupted as stopped:
         shown.close()
         return _stopped(stopped)
@@ -476,8 +495,8 @@ def _conclude(results: Any, folder: Path) -> int:
     """Writes the report, prints the leaderboard, and says what to do next."""
     from rich.console import Console
 
-    from hyperlax.report import leaderboard, write_report
-    from hyperlax.terminal import best_words, leaderboard_table
+    from hyperlax.report import leaderboard, selection_bias, write_report
+    from hyperlax.terminal import best_words, confirmed_table, leaderboard_table
 
     console = Console(highlight=False)
     with console.status("writing the report"):
@@ -487,6 +506,9 @@ def _conclude(results: Any, folder: Path) -> int:
         console.print(leaderboard_table(board, results.samples.height))
         if best := best_words(board, results.samples):
             console.print(best)
+    if (confirmed := results.confirmation) is not None:
+        write_report(confirmed, confirmed.folder / "report.html")
+        console.print(confirmed_table(selection_bias(results)))
     lanes = results.lanes["status"]
     counts = {s: int((lanes == s).sum()) for s in ("done", "diverged", "pruned", "failed")}
     console.print(
@@ -500,11 +522,16 @@ def _conclude(results: Any, folder: Path) -> int:
         f"next: hyperlax plot-benchmark --results-dir-to-plot {folder} --format png  (the charts as images)",
         soft_wrap=True,
     )
-    if counts["failed"]:
-        for lane, error in results.manifest["timings"]["errors"].items():
-            print(f"lane {lane} failed: {error}", file=sys.stderr)
-        return FAILED
-    return 0
+    parts = [results, confirmed] if confirmed is not None else [results]
+    return FAILED if sum(_failures(part) for part in parts) else 0
+
+
+def _failures(results: Any) -> int:
+    """How many lanes have failed; prints why."""
+    for lane, error in results.manifest["timings"]["errors"].items():
+        of = " of the confirmation" if results.manifest.get("confirms") else ""
+        print(f"lane {lane}{of} failed: {error}", file=sys.stderr)
+    return int((results.lanes["status"] == "failed").sum())
 
 
 def _new_file(flag: str, path: Path | None, *suffixes: str) -> None:

@@ -30,6 +30,8 @@ from hyperlax.schedules import Schedule
 from hyperlax.settings import Settings
 
 PACKAGES = ("hyperlax", "jax", "jaxlib", "equinox", "optax", "gymnax", "brax", "pennylane", "numpy", "scipy")
+OVER = ("done", "diverged", "pruned", "failed")
+"""Statuses of lanes that will not be trained any further."""
 
 
 @dataclass
@@ -50,7 +52,7 @@ class Lane:
 
     @property
     def over(self) -> bool:
-        return self.status in ("done", "diverged", "pruned", "failed")
+        return self.status in OVER
 
 
 @dataclass
@@ -69,6 +71,8 @@ class Experiment:
     sample_ids: list[int] = field(default_factory=list)
     notes: list[str] = field(default_factory=list)
     schedule: Schedule = field(default_factory=Schedule)
+    confirms: dict[str, Any] | None = None
+    """Whose best samples these are, when they are trained again (`confirmation.py`)."""
 
     def add(self, row: Mapping[str, Any]) -> int:
         """Adds a sample, checked, and returns its place.
@@ -154,6 +158,7 @@ class Experiment:
             "identity": self.identity(),
             "reference": {"random": reference[0], "solved": reference[1]} if reference else None,
             "notes": self.notes,
+            "confirms": self.confirms,
             "created": datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
             "command": list(command if command is not None else sys.argv),
             "versions": versions(),

@@ -78,6 +78,7 @@ class Results:
     - `episodes`: raw evaluation returns, `mode` deterministic or stochastic.
     - `timeline`: seconds since the start; phase is trace, compile, train, evaluate or save.
     - `system`: CPU (percent of one core), memory and GPU use over time.
+    - `confirmation`: the best samples trained again from fresh seeds (`hyperlax.confirm`), where they were.
     """
 
     manifest: dict[str, Any]
@@ -88,6 +89,7 @@ class Results:
     timeline: pl.DataFrame = field(default_factory=lambda: empty("timeline"))
     system: pl.DataFrame = field(default_factory=lambda: empty("system"))
     folder: Path | None = None
+    confirmation: Results | None = None
 
     @property
     def name(self) -> str:

@@ -16,6 +16,8 @@ from hyperlax.results import SCHEMAS, Results, empty
 
 MANIFEST = "manifest.json"
 CHECKPOINT = Path("checkpoint") / "state.bin"
+CONFIRMATION = "confirmation"
+"""Where an experiment's folder keeps its confirmation, an experiment of its own."""
 GROWING = ("curves", "episodes", "timeline", "system")
 """Tables appended part by part while the sweep runs; `lanes` is small and rewritten whole."""
 
@@ -98,8 +100,22 @@ def read(folder: str | Path) -> Results:
     manifest = read_manifest(folder)
     if manifest is None:
         raise FileNotFoundError(f"{folder} holds no experiment: it has no {MANIFEST}")
-    tables = {name: _table(folder, name) for name in SCHEMAS}
+    tables: dict[str, Any] = {name: _table(folder, name) for name in SCHEMAS}
+    if read_manifest(folder / CONFIRMATION) is not None:
+        tables["confirmation"] = read(folder / CONFIRMATION)
     return Results(manifest, pl.read_parquet(folder / "samples.parquet"), folder=folder, **tables)
+
+
+def find(root: str | Path) -> list[Path]:
+    """The folders at or below `root` that hold an experiment; a confirmation is part of its experiment's.
+
+    Raises `ValueError` when there is none.
+    """
+    root = Path(root)
+    found = sorted(path.parent for path in root.rglob(MANIFEST))
+    if not found:
+        raise ValueError(f"no experiment found in {root}")
+    return [f for f in found if f == root or f.name != CONFIRMATION or f.parent not in found]
 
 
 def _table(folder: Path, name: str) -> pl.DataFrame:

@@ -357,6 +357,27 @@ def leaderboard_table(board: Any, samples: int) -> RenderableType:
     return Group(f"{title}: interquartile mean over seeds, 95 % interval", table)
 
 
+def confirmed_table(found: Any) -> RenderableType:
+    """The frame of `report.selection_bias`: what the best samples score from fresh seeds."""
+    from rich.console import Group
+    from rich.table import Table
+
+    table = Table()
+    for name in ("sample", "tuning", "confirmed", "95 % interval", "drop", "seeds"):
+        table.add_column(name, justify="right", no_wrap=True)
+    for row in found.iter_rows(named=True):
+        low, high = row["confirmed_low"], row["confirmed_high"]
+        table.add_row(
+            str(row["sample"]),
+            _number(row["tuning"]),
+            _number(row["confirmed"]),
+            f"{low:.1f} … {high:.1f}" if low is not None else "one seed",
+            _number(row["drop"]),
+            f"{row['seeds']}" + (f" ({row['seeds_diverged']} diverged)" if row["seeds_diverged"] else ""),
+        )
+    return Group("confirmed from fresh seeds: peak return, and what being chosen had added", table)
+
+
 def best_words(board: Any, samples: Any) -> str:
     """What was chosen for the first sample of the leaderboard; nothing when there is no choice or score."""
     from hyperlax.report.leaderboard import varied_hyperparameters

@@ -5,6 +5,7 @@ from hyperlax.report.export import export_charts
 from hyperlax.report.html import write_report
 from hyperlax.report.leaderboard import leaderboard
 from hyperlax.report.metrics import lane_metrics, sample_metrics
+from hyperlax.report.selection import selection_bias
 
 __all__ = [
     "export_charts",
@@ -12,6 +13,7 @@ __all__ = [
     "lane_metrics",
     "leaderboard",
     "sample_metrics",
+    "selection_bias",
     "write_comparison",
     "write_report",
 ]

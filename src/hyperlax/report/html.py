@@ -18,6 +18,7 @@ from hyperlax.report.charts.style import text
 from hyperlax.report.document import Pictures, sections_of, tabs, write_document
 from hyperlax.report.leaderboard import leaderboard, varied_hyperparameters
 from hyperlax.report.metrics import sample_metrics
+from hyperlax.report.selection import drop_words, selection_bias
 from hyperlax.results import LANE_STATUSES, Results
 
 _CURVES = {
@@ -46,6 +47,7 @@ def write_report(results: Results, path: Path) -> Path:
 def _body(results: Results, pictures: dict[str, str]) -> str:
     sections = {
         "leaderboard": ("Leaderboard", _leaderboard(results) + pictures["leaderboard"]),
+        **_confirmation(results, pictures),
         "curves": ("Learning curves", tabs("curves", _curves(results, pictures))),
         **_circuits(results),
         "distribution": ("Return across samples", pictures["return_distribution"]),
@@ -66,6 +68,19 @@ def _curves(results: Results, pictures: dict[str, str]) -> dict[str, str]:
         for name, label in _CURVES.items()
         if ran or name != "learning_curves_circuit_executions"
     }
+
+
+def _confirmation(results: Results, pictures: dict[str, str]) -> dict[str, tuple[str, str]]:
+    """A section with what the best samples score from fresh seeds, where they were trained again."""
+    if results.confirmation is None:
+        return {}
+    found = selection_bias(results)
+    note = (
+        "Peak return, interquartile mean over seeds, with the ends of its 95 % bootstrap interval. "
+        f"The drop is what choosing the best by their scores has added to them. {drop_words(results)}"
+    )
+    content = pictures["confirmation"] + markup.table(found, "confirmed", note)
+    return {"confirmation": ("Tuning score against confirmed score", content)}
 
 
 def _circuits(results: Results) -> dict[str, tuple[str, str]]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
+from hyperlax.report.charts.confirmation import confirmation_chart
 from hyperlax.report.charts.curves import learning_curves
 from hyperlax.report.charts.run import timeline, training_health
 from hyperlax.report.charts.samples import leaderboard_chart, return_distribution
@@ -18,6 +19,7 @@ CHARTS: dict[str, Callable[[Results], Chart]] = {
     "learning_curves_circuit_executions": lambda results: learning_curves(results, "circuit_executions"),
     "leaderboard": leaderboard_chart,
     "return_distribution": return_distribution,
+    "confirmation": confirmation_chart,
     "slices": slices,
     "training_health": training_health,
     "timeline": timeline,
@@ -28,6 +30,7 @@ __all__ = [
     "CHARTS",
     "Chart",
     "NothingToDraw",
+    "confirmation_chart",
     "leaderboard_chart",
     "learning_curves",
     "return_distribution",

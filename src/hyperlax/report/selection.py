@@ -1,0 +1,92 @@
+"""What choosing the best samples added to their scores: tuning against training again from fresh seeds."""
+
+from __future__ import annotations
+
+import numpy as np
+import polars as pl
+from jaxtyping import Float
+
+from hyperlax.report.charts.style import text
+from hyperlax.report.metrics import lane_metrics, sample_metrics
+from hyperlax.report.statistics import REPETITIONS, Estimate, bootstrap_iqm, interval
+from hyperlax.results import Results
+
+
+def selection_bias(results: Results) -> pl.DataFrame:
+    """One row per confirmed sample, the best of the sweep first.
+
+    Columns: `sample`; `tuning` and `confirmed` (peak return, interquartile mean over seeds), each with the
+    ends of its 95 % interval; `drop`, tuning minus confirmed, with the interval from redrawing the seeds of
+    both; `seeds` that the confirmation has evaluated, and its `seeds_diverged`. Null where there is no
+    evaluation (yet); intervals also with fewer than two seeds. Raises `ValueError` without a confirmation.
+    """
+    confirmation = _confirmation(results)
+    counts = sample_metrics(confirmation).select("sample", "seeds", "seeds_diverged")
+    table = (
+        _scores(confirmation, "confirmed")
+        .join(_scores(results, "tuning"), on="sample", how="left")
+        .join(counts, on="sample", how="left")
+        .sort("tuning", "sample", descending=[True, False], nulls_last=True)
+    )
+    low, high = interval(_drops(results, table["sample"].to_list()))
+    return table.select(
+        "sample",
+        *("tuning", "tuning_low", "tuning_high"),
+        *("confirmed", "confirmed_low", "confirmed_high"),
+        drop=pl.col("tuning") - pl.col("confirmed"),
+        drop_low=pl.Series(low, dtype=pl.Float64).fill_nan(None),
+        drop_high=pl.Series(high, dtype=pl.Float64).fill_nan(None),
+        seeds="seeds",
+        seeds_diverged="seeds_diverged",
+    )
+
+
+def average_drop(results: Results) -> Estimate:
+    """Mean drop of the confirmed samples that have both scores, and its interval over seeds; no axes."""
+    table = selection_bias(results).drop_nulls("drop")
+    if table.is_empty():
+        return Estimate(*(np.asarray(np.nan) for _ in range(3)))
+    ends = interval(_drops(results, table["sample"].to_list()).mean(axis=0))
+    return Estimate(np.asarray(table["drop"].to_numpy().mean()), *ends)
+
+
+def drop_words(results: Results) -> str:
+    """The average drop as a sentence, which claims no bias where the interval contains zero."""
+    found = average_drop(results)
+    if np.isnan(found.value):
+        return "Nothing has been confirmed yet."
+    said = f"On average it is {text(float(found.value))}"
+    if np.isnan(found.low):
+        return f"{said}; one seed alone gives no interval."
+    said += f" [{text(float(found.low))}, {text(float(found.high))}]"
+    return f"{said}: no bias is claimed." if found.low <= 0 <= found.high else f"{said}."
+
+
+def _confirmation(results: Results) -> Results:
+    if results.confirmation is None:
+        raise ValueError("no sample was trained again from fresh seeds: use --confirm or hyperlax.confirm")
+    return results.confirmation
+
+
+def _scores(results: Results, name: str) -> pl.DataFrame:
+    """Peak return of every sample and the ends of its interval, as `name`, `name_low`, `name_high`."""
+    ends = {f"{name}{end}": f"peak_return{end}" for end in ("", "_low", "_high")}
+    return results.samples.select("sample").join(
+        sample_metrics(results).select("sample", **ends), on="sample", how="left"
+    )
+
+
+def _drops(results: Results, samples: list[int]) -> Float[np.ndarray, "samples repetitions"]:
+    """Tuning minus confirmed score, the seeds of both redrawn; NaN where either has fewer than two."""
+    drops = np.empty((len(samples), REPETITIONS))
+    peaks = [
+        dict(lane_metrics(r).drop_nulls("peak_return").group_by("sample").agg("peak_return").iter_rows())
+        for r in (results, _confirmation(results))
+    ]
+    for row, sample in enumerate(samples):
+        before, after = (
+            bootstrap_iqm(np.asarray(own.get(sample, []), float)[None, :, None], seed=2 * row + part)[0, 0]
+            for part, own in enumerate(peaks)
+        )
+        drops[row] = before - after
+    return drops
