@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import math
 from typing import Any
 
@@ -175,3 +176,26 @@ def _timeline(evaluations: int) -> list[tuple]:
             spans.append(("save", program, now + 7.5, now + 8))
             now += 8
     return spans
+
+
+def confirmed(
+    results: Results, samples: tuple[int, ...] = (2, 0), drop: float = 30.0, seed: int = 7
+) -> Results:
+    """`results` with `samples` trained again: returns are `drop` lower, give or take luck."""
+    luck = np.random.default_rng(seed)
+    shift = {lane: -drop + luck.normal(0, 10) for lane in results.lanes["lane"].to_list()}
+    own = pl.col("sample").is_in(samples)
+    moved = pl.col("value") + pl.col("lane").replace_strict(shift, return_dtype=pl.Float64)
+    curves = results.curves.filter(own).with_columns(
+        value=pl.when(pl.col("metric") == "return").then(moved).otherwise("value")
+    )
+    again = Results(
+        manifest={
+            **results.manifest,
+            "confirms": {"best": len(samples), "samples": list(samples), "seed": 0},
+        },
+        samples=results.samples.filter(own),
+        lanes=results.lanes.filter(own),
+        curves=curves,
+    )
+    return dataclasses.replace(results, confirmation=again)

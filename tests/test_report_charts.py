@@ -1,9 +1,11 @@
 """Charts are drawn or say why not; they stay small, keep their colours, and follow the search space."""
 
+import dataclasses
+
 import altair as alt
 import polars as pl
 import pytest
-from report_data import SPACE, frame, manifest, nothing_yet, synthetic
+from report_data import SPACE, confirmed, frame, manifest, nothing_yet, synthetic
 
 from hyperlax.report.charts import CHARTS, NothingToDraw, learning_curves, return_distribution, slices
 from hyperlax.report.charts.run import timeline
@@ -18,6 +20,8 @@ AWKWARD = {
     "all diverged": lambda: synthetic(samples=3, seeds=1, diverged=(0, 1, 2)),
     "lanes without points": lambda: _without_points(synthetic(samples=4, seeds=2), [0, 1, 2]),
     "only lanes": lambda: _without_points(synthetic(samples=2, seeds=2), [0, 1, 2, 3]),
+    "confirmed with one seed": lambda: confirmed(synthetic(samples=3, seeds=1, diverged=()), (0,)),
+    "nothing confirmed yet": lambda: _nothing_confirmed(synthetic(samples=3, seeds=2)),
     "nothing": nothing_yet,
 }
 
@@ -36,7 +40,7 @@ def test_a_chart_is_drawn_or_says_why_not(case):
 
 def test_every_chart_of_an_ordinary_experiment_is_valid_vega():
     vlc = pytest.importorskip("vl_convert")
-    results = synthetic(samples=6, seeds=2, circuits=3)
+    results = confirmed(synthetic(samples=6, seeds=2, circuits=3))
     for name, chart in CHARTS.items():
         vega = vlc.vegalite_to_vega(chart(results).to_dict(), vl_version=vegalite_version())
         assert vega["marks"], name
@@ -136,7 +140,17 @@ def _with_few_columns(results: Results) -> Results:
     """Two hyperparameters and two training metrics: fewer panels, so less to draw."""
     curves = results.curves.filter(pl.col("metric").is_in(["return", "train/entropy", "train/value_loss"]))
     samples = results.samples.select("sample", "lr", "actor.activation")
-    return Results(results.manifest, samples, results.lanes, curves, timeline=results.timeline)
+    timeline, confirmation = results.timeline, results.confirmation
+    return Results(
+        results.manifest, samples, results.lanes, curves, timeline=timeline, confirmation=confirmation
+    )
+
+
+def _nothing_confirmed(results: Results) -> Results:
+    """The confirmation has begun, and no lane of it is evaluated."""
+    whole = confirmed(results).confirmation
+    assert whole is not None
+    return dataclasses.replace(results, confirmation=Results(whole.manifest, whole.samples))
 
 
 def _without_points(results: Results, lanes: list[int]) -> Results:

@@ -4,7 +4,7 @@ import json
 from html.parser import HTMLParser
 
 import pytest
-from report_data import nothing_yet, synthetic
+from report_data import confirmed, nothing_yet, synthetic
 
 from hyperlax.files import write_atomically
 from hyperlax.report import export_charts, write_report
@@ -48,6 +48,15 @@ def test_curves_against_circuit_executions_are_there_where_circuits_ran(page, tm
     assert "circuit executions" in circuit.text
     assert "circuit executions" not in page.text
     assert "learning_curves_circuit_executions" in json.loads(circuit.scripts[0])["specs"]
+
+
+def test_a_confirmation_has_its_section_with_picture_and_table(page, tmp_path):
+    again = _read(write_report(confirmed(synthetic(samples=4, seeds=3)), tmp_path / "report.html"))
+    assert "confirmed score" not in page.text
+    assert "confirmation" in json.loads(again.scripts[0])["specs"]
+    ids = {value for _, name, value in again.attributes if name == "id"}
+    assert {"confirmation", "confirmed"} <= ids
+    assert "The drop is what choosing the best by their scores has added to them." in again.text
 
 
 def test_anchors_and_ids_agree(page):

@@ -1,0 +1,108 @@
+"""What being chosen added to a score: the drop by hand, its interval, and no claim where there is none."""
+
+from __future__ import annotations
+
+import dataclasses
+
+import numpy as np
+import polars as pl
+import pytest
+from report_data import confirmed, frame, manifest, synthetic
+from scipy.stats import trim_mean
+
+from hyperlax.report.charts import NothingToDraw, confirmation_chart
+from hyperlax.report.selection import average_drop, drop_words, selection_bias
+from hyperlax.results import Results
+
+
+def scored(*samples: list[float]) -> Results:
+    """An experiment whose lanes have one evaluation each: a row of returns per sample."""
+    lanes, curves = [], []
+    for sample, returns in enumerate(samples):
+        for seed, value in enumerate(returns):
+            lane = len(lanes)
+            lanes.append((lane, sample, seed, "done", 100, 1, 0, 1.0, 1, 0, None))
+            curves.append((lane, sample, seed, 100, 1, 0, 1.0, "return", float(value)))
+    table = pl.DataFrame({"sample": range(len(samples))})
+    return Results(manifest(1, 1, 1, 100), table, frame("lanes", lanes), frame("curves", curves))
+
+
+def with_confirmation(results: Results, again: Results) -> Results:
+    return dataclasses.replace(results, confirmation=again)
+
+
+def test_scores_and_drop_by_hand():
+    """Interquartile means by hand; a sample that was not trained again is absent."""
+    before = scored([1, 1, 1, 1], [2, 4, 6, 100], [9, 9, 9, 9])
+    again = scored([0, 0, 0, 0], [1, 2, 4, 50], [9, 9, 9, 9])
+    keep = pl.col("sample") > 0
+    again = dataclasses.replace(
+        again,
+        samples=again.samples.filter(keep),
+        lanes=again.lanes.filter(keep),
+        curves=again.curves.filter(keep),
+    )
+    found = selection_bias(with_confirmation(before, again))
+    assert found["sample"].to_list() == [2, 1]
+    assert found["tuning"].to_list() == [9.0, 5.0]
+    assert found["confirmed"].to_list() == [9.0, 3.0]
+    assert found["drop"].to_list() == [0.0, 2.0]
+    assert found.row(0)[7:10] == (0.0, 0.0, 0.0)
+    assert found["seeds"].to_list() == [4, 4]
+    assert average_drop(with_confirmation(before, again)).value == 1.0
+
+
+def test_the_interval_redraws_the_seeds_of_both():
+    """Against a plain bootstrap with scipy's trimmed mean."""
+    rng = np.random.default_rng(3)
+    before, after = rng.normal(50, 10, 8), rng.normal(40, 10, 8)
+    found = selection_bias(with_confirmation(scored(list(before)), scored(list(after))))
+    drawn = [
+        trim_mean(rng.choice(before, 8), 0.25) - trim_mean(rng.choice(after, 8), 0.25) for _ in range(6_000)
+    ]
+    np.testing.assert_allclose(found.row(0)[8:10], np.quantile(drawn, (0.025, 0.975)), atol=1.5)
+
+
+def test_the_average_is_as_sure_as_independent_samples_make_it():
+    """Four times the samples, half the width."""
+    rng = np.random.default_rng(1)
+    widths = []
+    for count in (4, 16):
+        before, after = (scored(*rng.normal(0, 1, (count, 20)).tolist()) for _ in range(2))
+        ends = average_drop(with_confirmation(before, after))
+        widths.append(float(ends.high - ends.low))
+    assert widths[0] / widths[1] == pytest.approx(2, rel=0.3)
+
+
+def test_a_bias_is_claimed_only_where_the_interval_excludes_none():
+    same = with_confirmation(scored([1, 2, 3, 4]), scored([1.1, 2, 3, 4]))
+    lower = with_confirmation(scored([11, 12, 13, 14]), scored([1, 2, 3, 4]))
+    single = with_confirmation(scored([3]), scored([1]))
+    assert drop_words(same).endswith("no bias is claimed.")
+    assert drop_words(lower).startswith("On average it is 10 [")
+    assert "claimed" not in drop_words(lower)
+    assert drop_words(single) == "On average it is 2; one seed alone gives no interval."
+    assert drop_words(with_confirmation(scored([3]), scored([]))) == "Nothing has been confirmed yet."
+
+
+def test_without_a_confirmation_there_is_nothing_to_compare():
+    with pytest.raises(ValueError, match=r"use --confirm or hyperlax\.confirm"):
+        selection_bias(scored([1, 2]))
+    with pytest.raises(NothingToDraw, match="trained again"):
+        confirmation_chart(scored([1, 2]))
+
+
+def test_the_chart_has_equal_axes_a_diagonal_and_bars_both_ways():
+    spec = confirmation_chart(confirmed(synthetic(samples=4, seeds=3), (2, 0, 1))).to_dict()
+    scales = [layer["encoding"][axis]["scale"]["domain"] for layer in spec["layer"] for axis in ("x", "y")]
+    assert all(scale == scales[0] for scale in scales)
+    assert spec["width"] == spec["height"]
+    marks = [layer["mark"]["type"] for layer in spec["layer"]]
+    assert marks == ["line", "rule", "rule", "point", "text"]
+    ends = spec["datasets"][spec["layer"][0]["data"]["name"]]
+    assert all(row["tuning"] == row["confirmed"] for row in ends)
+
+
+def test_one_seed_is_drawn_without_bars():
+    spec = confirmation_chart(confirmed(synthetic(samples=3, seeds=1, diverged=()), (0,))).to_dict()
+    assert [layer["mark"]["type"] for layer in spec["layer"]] == ["line", "point", "text"]
