@@ -160,7 +160,7 @@ def test_booleans_are_written_in_every_way(monkeypatch, flag, written, expected)
     """`--flag`, `--no-flag` and, as the original's users type it, `--flag True`."""
     seen = {}
 
-    def train(command, common, design, sequential):
+    def train(command, common, design, sequential, confirm):
         seen.update(dataclasses.asdict(common), **design, sequential=sequential)
         return 0
 

@@ -23,6 +23,7 @@ _HOMES = {
     "Settings": "settings",
     "Suite": "suites",
     "Interrupted": "runner",
+    "export": "exporters",
     "load": "policies",
     "Policy": "policies",
     "read": "store",
@@ -48,6 +49,7 @@ __all__ = [
     "Suite",
     "Uniform",
     "confirm",
+    "export",
     "load",
     "prepare",
     "read",
@@ -58,6 +60,7 @@ __all__ = [
 if TYPE_CHECKING:
     from hyperlax.confirmation import confirm
     from hyperlax.execution import Execution
+    from hyperlax.exporters import export
     from hyperlax.policies import Policy, load
     from hyperlax.recipes import Recipe
     from hyperlax.results import Results

@@ -390,6 +390,33 @@ def plot_benchmark(
     return 0
 
 
+@app.command
+def export(
+    *,
+    results_dir: Path,
+    to: Literal["tensorboard", "wandb", "mlflow"],
+    top_k: Annotated[int, Parameter(validator=Number(gte=0))] = 5,
+    destination: str | None = None,
+) -> int:
+    """Write experiments for a tracker: a run for each, finished or running, and for its best samples.
+
+    Parameters
+    ----------
+    results_dir
+        An experiment's folder, or any folder above some.
+    to
+        Which tracker. They come with pip install "hyperlax[trackers]".
+    top_k
+        How many of the best samples of an experiment get a run of their own.
+    destination
+        A new folder; for mlflow also an address. [default: <results-dir>/<tracker>]
+    """
+    from hyperlax.exporters import export as write
+
+    print(f"written; see it with: {write(results_dir, to, destination, top_k)}")
+    return 0
+
+
 @app.command(name="list")
 def list_names() -> int:
     """Recipes and environments that can be named."""

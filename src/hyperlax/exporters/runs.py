@@ -1,0 +1,178 @@
+"""What a tracker is told about an experiment: a run for the whole, and one for each of its best samples."""
+
+from __future__ import annotations
+
+import dataclasses
+import datetime
+import importlib
+import json
+import math
+import re
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from types import ModuleType
+from typing import Any
+
+import numpy as np
+import polars as pl
+
+from hyperlax.report.comparison import by_environment
+from hyperlax.report.evaluations import evaluations
+from hyperlax.report.leaderboard import leaderboard
+from hyperlax.report.markup import without_folders
+from hyperlax.report.metrics import sample_metrics
+from hyperlax.report.selection import selection_bias
+from hyperlax.report.statistics import iqm, iqm_over_runs
+from hyperlax.results import LANE_STATUSES, Results
+
+_LEFT_OUT = ("identity", "plan", "timings", "notes", "confirms", "resumed")
+"""Parts of a manifest that repeat others, or are summarised."""
+
+
+@dataclass(frozen=True)
+class Point:
+    """Values measured after `env_steps`; `time` in seconds since 1970."""
+
+    env_steps: int
+    time: float
+    values: dict[str, float]
+
+
+@dataclass(frozen=True)
+class Run:
+    """One run of a tracker; every name and value is one that any of them takes.
+
+    `group` is shared by the runs of one experiment: its environment and name. `sample` is None for the run of
+    the whole experiment, whose points are those of its best sample.
+    """
+
+    group: tuple[str, str]
+    sample: int | None
+    config: dict[str, bool | int | float | str]
+    summary: dict[str, float]
+    points: list[Point] = field(default_factory=list)
+    began: float = 0.0
+
+
+def of(experiments: Sequence[Results], top_k: int) -> Iterator[Run]:
+    """The runs of every experiment: that of the whole before those of its `top_k` best samples."""
+    for env, group in by_environment(experiments).items():
+        for results in group:
+            yield from of_experiment(results, (env, results.name), top_k)
+
+
+def of_experiment(results: Results, group: tuple[str, str], top_k: int) -> Iterator[Run]:
+    """Its runs; an experiment that has only begun has no points yet, and no best samples."""
+    manifest = results.manifest
+    began = _seconds(manifest.get("created"))
+    ranked = leaderboard(results, top=None).drop_nulls("peak_return")
+    best = ranked["sample"].to_list()[:top_k]
+    about = {k: v for k, v in manifest.items() if k not in _LEFT_OUT}
+    about["command"] = " ".join(str(part) for part in manifest.get("command") or [])
+    points = _points(results, best[0], began, only="return") if best else []
+    yield Run(group, None, flat(about), _whole(results, ranked, top_k), points, began)
+    measured = {row["sample"]: row for row in sample_metrics(results).iter_rows(named=True)}
+    confirmed = {}
+    if results.confirmation is not None:
+        confirmed = {row["sample"]: row for row in selection_bias(results).iter_rows(named=True)}
+    for place, sample in enumerate(best):
+        own = results.samples.row(by_predicate=pl.col("sample") == sample, named=True)
+        rank = {"rank": ranked["rank"][place]}
+        shared = {k: manifest.get(k) for k in ("env", "algorithm", "network", "protocol", "seed")}
+        found = {k: v for k, v in measured[sample].items() if k != "sample"}
+        again = {k: v for k, v in confirmed.get(sample, {}).items() if k.startswith(("confirmed", "drop"))}
+        yield Run(
+            group,
+            sample,
+            flat({**own, **rank, **shared}),
+            _numbers({**found, **again}),
+            _points(results, sample, began),
+            began,
+        )
+
+
+def flat(tree: Mapping[str, Any], prefix: str = "") -> dict[str, bool | int | float | str]:
+    """Nested mappings by dotted name; lists as JSON, folders of this machine shortened, nothing unset."""
+    found: dict[str, bool | int | float | str] = {}
+    for key, value in tree.items():
+        if isinstance(value, Mapping):
+            found |= flat(value, f"{prefix}{key}.")
+        elif isinstance(value, bool | int | float):
+            found[f"{prefix}{key}"] = value
+        elif value is not None:
+            words = value if isinstance(value, str) else json.dumps(value, default=str)
+            found[f"{prefix}{key}"] = without_folders(words)
+    return found
+
+
+def package(name: str) -> ModuleType:
+    """The tracker's own package. Raises `ValueError`, with the way to install it, when it is missing."""
+    try:
+        return importlib.import_module(name)
+    except ModuleNotFoundError as error:
+        if error.name != name:
+            raise
+        raise ValueError(f'{name} is not installed: pip install "hyperlax[trackers]"') from None
+
+
+def file_name(words: str) -> str:
+    """`words` as the name of a folder."""
+    return re.sub(r"[^A-Za-z0-9_.\[\]=-]+", "_", words).strip(".") or "_"
+
+
+def _whole(results: Results, ranked: pl.DataFrame, top_k: int) -> dict[str, float]:
+    """The experiment in numbers: its best sample, the others, its lanes and its time."""
+    statuses = results.lanes["status"]
+    numbers: dict[str, Any] = {
+        **{f"lanes_{s}": int((statuses == s).sum()) for s in LANE_STATUSES},
+        "samples": len(results.samples),
+        "samples_evaluated": len(ranked),
+        **{
+            f"{k}": (results.manifest.get("timings") or {}).get(k)
+            for k in ("wall_seconds", "compile_seconds")
+        },
+    }
+    if len(ranked):
+        peaks = ranked["peak_return"].to_numpy()
+        numbers |= {
+            "best_sample": ranked["sample"][0],
+            "peak_return": ranked["peak_return"][0],
+            "peak_return_low": ranked["peak_low"][0],
+            "peak_return_high": ranked["peak_high"][0],
+            "final_return": ranked["final_return"][0],
+            "peak_return_median": float(np.median(peaks)),
+            f"peak_return_top_{top_k}": float(iqm(peaks[:top_k])),
+        }
+    return _numbers(numbers)
+
+
+def _points(results: Results, sample: int, began: float, only: str | None = None) -> list[Point]:
+    """Interquartile means over the seeds of a sample: the return with its interval, and all else measured."""
+    own = pl.col("sample") == sample
+    one = dataclasses.replace(results, lanes=results.lanes.filter(own), curves=results.curves.filter(own))
+    names = [only] if only else one.curves["metric"].unique(maintain_order=True).to_list()
+    gathered: dict[int, tuple[float, dict[str, float]]] = {}
+    for name in names:
+        found = evaluations(one, name)
+        if not found.values.size:
+            continue
+        columns = {name: iqm(found.values[0], axis=0)}
+        if name == "return":
+            estimate = iqm_over_runs(found.values)
+            columns |= {"return_low": estimate.low[0], "return_high": estimate.high[0]}
+        for place, steps in enumerate(found.x["env_steps"][0]):
+            if np.isnan(steps):
+                continue
+            time = began + float(np.nan_to_num(found.x["seconds"][0, place]))
+            values = gathered.setdefault(round(float(steps)), (time, {}))[1]
+            values |= _numbers({k: float(v[place]) for k, v in columns.items()})
+    return [Point(steps, time, values) for steps, (time, values) in sorted(gathered.items()) if values]
+
+
+def _numbers(values: Mapping[str, Any]) -> dict[str, float]:
+    """What is a finite number."""
+    return {k: float(v) for k, v in values.items() if v is not None and math.isfinite(float(v))}
+
+
+def _seconds(created: str | None) -> float:
+    return datetime.datetime.fromisoformat(created).timestamp() if created else 0.0
