@@ -37,7 +37,7 @@ def test_the_tour_runs(tmp_path):
         )
         assert done.returncode == 0, done.stderr
     reports = list(tmp_path.rglob("report.html"))
-    assert len(reports) == 5
+    assert len(reports) == 6
     assert list(tmp_path.rglob("charts/*.png"))
 
 

@@ -13,7 +13,10 @@ PROJECT = "hyperlax"
 
 
 def write(runs: Sequence[Run], destination: Path) -> str:
-    """Writes every run below `<destination>/wandb`, without a network; what to do with them."""
+    """Writes every run below `<destination>/wandb`, without a network; what to do with them.
+
+    A process of wandb's own writes the files: they are complete when this one ends, or shortly after.
+    """
     os.environ.setdefault("WANDB_ERROR_REPORTING", "false")  # read on import; it would call home
     wandb = package("wandb")
     settings = wandb.Settings(
