@@ -4,7 +4,10 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import os
 import shutil
+import signal
+import sys
 from pathlib import Path
 
 import numpy as np
@@ -195,6 +198,31 @@ def test_a_finished_sweep_is_confirmed_later(home, swept, capsys):
     assert returns(results).equals(returns(swept))
     assert results.confirmation is not None
     np.testing.assert_array_equal(results.confirmation.lanes["seed"], [0, 1, 2])
+
+
+def test_an_interrupted_confirmation_leaves_the_report_of_the_sweep(home, swept, capsys, monkeypatch):
+    """And the code of an interruption; --confirm is not needed to continue once it has begun."""
+    shutil.copytree(swept.folder, home)
+
+    asked = []
+
+    def stop(self, lane, score):
+        if not asked:
+            asked.append(lane)
+            os.kill(os.getpid(), signal.SIGTERM)
+
+    with monkeypatch.context() as patched:
+        patched.setattr("hyperlax.terminal.Lines.evaluated", stop)
+        patched.setattr(cli, "_leave", sys.exit)
+        assert run(f"{COMMAND} --resume --confirm 1 --output-root out") == 75
+    assert "state saved, continue with --resume" in capsys.readouterr().err
+    assert (home / "report.html").exists()
+    partial = hyperlax.read(home).confirmation
+    assert partial is not None
+    assert set(partial.lanes["status"]) <= {"queued", "running"}
+    assert run(f"{COMMAND} --resume --output-root out") == 0
+    whole = hyperlax.confirm(dataclasses.replace(swept, folder=None), 1).confirmation
+    assert returns(hyperlax.read(home).confirmation).equals(returns(whole))
 
 
 @pytest.mark.parametrize(

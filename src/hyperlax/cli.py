@@ -474,7 +474,7 @@ def _train(
 ) -> int:
     """Prepares, runs, confirms, reports; returns the exit code."""
     start_jax(common.device)
-    from hyperlax import confirmation, store, sweeps
+    from hyperlax import confirmation, sweeps
     from hyperlax.runner import Interrupted
 
     spec = sweeps.prepare(
@@ -495,12 +495,9 @@ def _train(
     threading.Thread(target=importlib.import_module, args=("hyperlax.report",), daemon=True).start()
     try:
         results = sweeps.run(spec, how, shown, command=["hyperlax", *sys.argv[1:]])
-        if wanted is not None and confirmation.chosen(results, wanted[0]):
+        if wanted is not None:
             shown.close()
-            shown = display(folder / store.CONFIRMATION, common.log_level, common.save_logs)
-            results = confirmation.confirm(
-                results, *wanted, execution=how, progress=shown, command=["hyperlax", *sys.argv[1:]]
-            )
+            results = _confirm(results, wanted, how, common)
     except Interrupted as stopped:
         shown.close()
         return _stopped(stopped)
@@ -508,6 +505,23 @@ def _train(
         shown.close()
         end_logging()
     return _conclude(results, folder)
+
+
+def _confirm(results: Any, wanted: tuple[int, int], how: Any, common: Common) -> Any:
+    """The results with their confirmation. Their report is there first, should this be interrupted."""
+    from hyperlax import confirmation, store
+    from hyperlax.report import write_report
+
+    write_report(results, results.folder / "report.html")
+    if not confirmation.chosen(results, wanted[0]):
+        print("nothing to confirm: no sample has an evaluation", file=sys.stderr)
+        return results
+    shown = display(results.folder / store.CONFIRMATION, common.log_level, common.save_logs)
+    try:
+        command = ["hyperlax", *sys.argv[1:]]
+        return confirmation.confirm(results, *wanted, execution=how, progress=shown, command=command)
+    finally:
+        shown.close()
 
 
 def _stopped(why: Any) -> int:

@@ -123,7 +123,11 @@ def fresh_seed(seed: int) -> int:
 def _request(folder: Path) -> tuple[int, int] | None:
     """(samples, seeds) that the confirmation in `folder` was asked for; None when there is none."""
     manifest = store.read_manifest(folder)
-    return None if manifest is None else (manifest["confirms"]["best"], manifest["settings"]["seeds"])
+    if manifest is None:
+        return None
+    if not manifest.get("confirms"):
+        raise ValueError(f"{folder} holds an experiment that is no confirmation; move it away")
+    return manifest["confirms"]["best"], manifest["settings"]["seeds"]
 
 
 def _another(stored: tuple[int, int], wanted: tuple[int, int]) -> str:
