@@ -12,7 +12,7 @@ import polars as pl
 
 from hyperlax import experiment, store, sweeps
 from hyperlax.execution import Execution, use_all_cores
-from hyperlax.experiment import OVER, Experiment
+from hyperlax.experiment import Experiment
 from hyperlax.recipes import Recipe
 from hyperlax.results import Results
 from hyperlax.settings import Settings
@@ -57,9 +57,9 @@ def prepare(results: Results, best: int, seeds: int | None = None) -> Experiment
     manifest, lanes = results.manifest, results.lanes
     if manifest.get("confirms"):
         raise ValueError("this is a confirmation; confirm the sweep that it belongs to")
-    open_ = int((~lanes["status"].is_in(OVER)).sum())
-    if open_ or lanes.is_empty():
-        state = f"{open_} of its {len(lanes)} lanes are not" if len(lanes) else "it has no lane yet"
+    unfinished = int(lanes["status"].is_in(["queued", "running"]).sum())
+    if unfinished or lanes.is_empty():
+        state = f"{unfinished} of its {len(lanes)} lanes are not" if len(lanes) else "it has no lane yet"
         raise ValueError(f"the sweep is not finished: {state}; continue it with --resume, then confirm")
     ids = chosen(results, best)
     if not ids:
@@ -100,7 +100,7 @@ def request(spec: Experiment, folder: Path, best: int | None, seeds: int | None)
         best = stored[0] if stored is not None else None
     if best is None:
         return None
-    if best > len(spec.trees):
+    if best > len(spec.trees) and not spec.schedule.grows:
         raise ValueError(f"--confirm {best} of {len(spec.trees)} samples; lower it or draw more samples")
     if not spec.settings.milestones():
         raise ValueError("--confirm chooses by evaluations, and there are none; --set evaluations=10")

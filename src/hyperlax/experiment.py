@@ -30,8 +30,6 @@ from hyperlax.schedules import Schedule
 from hyperlax.settings import Settings
 
 PACKAGES = ("hyperlax", "jax", "jaxlib", "equinox", "optax", "gymnax", "brax", "pennylane", "numpy", "scipy")
-OVER = ("done", "diverged", "pruned", "failed")
-"""Statuses of lanes that will not be trained any further."""
 
 
 @dataclass
@@ -52,7 +50,7 @@ class Lane:
 
     @property
     def over(self) -> bool:
-        return self.status in OVER
+        return self.status in ("done", "diverged", "pruned", "failed")
 
 
 @dataclass
