@@ -118,7 +118,7 @@ def test_help_is_there_for_every_command_and_starts_no_jax():
 import sys
 from hyperlax.cli import main
 training = ["run-single-hp", "sweep-hp-samples", "run-benchmark"]
-for command in ["", *training, "generate-hp-samples", "plot-benchmark", "list"]:
+for command in ["", *training, "generate-hp-samples", "plot-benchmark", "export", "list"]:
     try:
         main([*command.split(), "--help"])
     except SystemExit as left:
@@ -128,7 +128,7 @@ assert not heavy, heavy
 """
     done = subprocess.run([sys.executable, "-c", code], env=plain(), capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
-    assert done.stdout.count("Usage: hyperlax") == 7
+    assert done.stdout.count("Usage: hyperlax") == 8
     assert "<algorithm>_<network>" in done.stdout
     assert "<output-root>/<recipe>/<environment>" in words(done.stdout)
 
