@@ -44,11 +44,11 @@ def leaderboard(results: Results, top: int | None = 5) -> pl.DataFrame:
 
 
 def varied_hyperparameters(samples: pl.DataFrame) -> list[str]:
-    """Columns of the sample table that do not hold the same value for all samples."""
+    """Columns of the sample table, its `matrix` aside, that do not hold the same value for all samples."""
     return [
         column
         for column in samples.columns
-        if column != "sample" and len({str(value) for value in samples[column].to_list()}) > 1
+        if column not in ("sample", "matrix") and len({str(value) for value in samples[column].to_list()}) > 1
     ]
 
 

@@ -19,6 +19,10 @@ LEVEL = 0.95
 _DRAWS_AT_ONCE = 2**23
 
 
+class Unavailable(ValueError):
+    """Why a statistic cannot be given (yet), as one sentence for the reader."""
+
+
 @dataclass(frozen=True)
 class Estimate:
     """A statistic with the ends of its bootstrap interval, which are NaN where none can be given."""

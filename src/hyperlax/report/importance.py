@@ -1,0 +1,210 @@
+"""Which hyperparameters decide whether a sample is among the best: PED-ANOVA.
+
+Watanabe et al. 2023, "PED-ANOVA: efficiently quantifying hyperparameter importance in arbitrary subspaces": a
+hyperparameter matters where the values of the best samples are distributed unlike those of all samples. Its
+importance is the Pearson divergence between the two densities, each estimated by kernels on a grid.
+
+A divergence is never negative, and few samples at the top never look quite like the rest: even hyperparameters
+without any effect get some importance. `chance` says how much one gets when the best are drawn at random.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import polars as pl
+from jaxtyping import Bool, Float, Int
+from scipy.special import ndtr
+
+from hyperlax.report.evaluations import evaluations
+from hyperlax.report.leaderboard import varied_hyperparameters
+from hyperlax.report.metrics import lane_metrics
+from hyperlax.report.statistics import (
+    LEVEL,
+    REPETITIONS,
+    Estimate,
+    Unavailable,
+    bootstrap_iqm,
+    iqm,
+    quantiles,
+)
+from hyperlax.results import Results
+
+QUANTILE = 0.1
+LEAST_TOP = 5
+"""The best are the top tenth of the samples, and at least five."""
+_CELLS = 50
+_LOG_RATIO = 100
+
+
+@dataclass(frozen=True)
+class Dimension:
+    """A hyperparameter on a grid: the cell of every sample, and whether neighbouring cells are alike."""
+
+    name: str
+    cell: Int[np.ndarray, " samples"]
+    cells: int
+    ordered: bool
+
+
+def dimension(name: str, values: Sequence[Any], space: Mapping[str, Any] | None = None) -> Dimension:
+    """The values of one hyperparameter on the grid of its space, as a manifest describes it.
+
+    Continuous spaces get 50 cells of equal probability (in the logarithm where the space is log), integers one
+    cell each up to 50, choices, flags and joint choices (lists of values) one each. Without a description
+    numbers are taken as uniform over what was seen, in the logarithm from a ratio of 100.
+    """
+    kind = (space or {}).get("type")
+    numbers = all(isinstance(v, int | float) and not isinstance(v, bool) for v in values)
+    if kind in ("choice", "joint") or not numbers:
+        declared = (space or {}).get("values") or (space or {}).get("choices") or []
+        keys = list(dict.fromkeys(json.dumps(v, default=str) for v in [*declared, *values]))
+        return Dimension(name, np.array([keys.index(json.dumps(v, default=str)) for v in values]), len(keys), False)
+    x = np.asarray(values, float)
+    low, high = (float(space[end]) for end in ("low", "high")) if space else (x.min(), x.max())
+    log = kind == "log_uniform" or (space is None and low > 0 and high / low >= _LOG_RATIO)
+    whole = kind == "integers" or (space is None and all(isinstance(v, int) for v in values) and not log)
+    if whole:
+        low, high = low - 0.5, high + 0.5
+    cells = min(_CELLS, round(high - low)) if whole else _CELLS
+    if log:
+        x, low, high = np.log(x), np.log(low), np.log(high)
+    place = np.floor((x - low) / (high - low) * cells) if high > low else np.zeros(len(x))
+    return Dimension(name, np.clip(place, 0, cells - 1).astype(int), cells, True)
+
+
+def top_samples(
+    scores: Float[np.ndarray, "repetitions samples"], quantile: float = QUANTILE, least: int = LEAST_TOP
+) -> Bool[np.ndarray, "repetitions samples"]:
+    """The best `quantile` of the samples, at least `least`, and whoever is equal to the last of them."""
+    samples = scores.shape[1]
+    last = samples - min(samples, max(least, int(np.ceil(quantile * samples))))
+    return scores >= np.partition(scores, last, axis=1)[:, last : last + 1]
+
+
+def divergence(
+    dim: Dimension, top: Bool[np.ndarray, "repetitions samples"]
+) -> Float[np.ndarray, " repetitions"]:
+    """Pearson divergence of the density of the `top` samples from that of all, for every choice of the top.
+
+    Σ p_all (p_top / p_all - 1)² (Watanabe et al. 2023, equation 16, without the factor that all hyperparameters
+    share). The width of the kernels is that of the first choice of the top, for all of them.
+    """
+    seen = np.zeros((len(dim.cell), dim.cells))
+    seen[np.arange(len(dim.cell)), dim.cell] = 1.0
+    everyone = _density(dim, seen.sum(axis=0, keepdims=True), dim.cell)
+    best = _density(dim, top.astype(float) @ seen, dim.cell[top[0]])
+    return np.sum((best - everyone) ** 2 / everyone, axis=1)
+
+
+def importances(
+    scores: Float[np.ndarray, "samples seeds"],
+    dimensions: Sequence[Dimension],
+    quantile: float = QUANTILE,
+    repetitions: int = REPETITIONS,
+    seed: int = 0,
+) -> tuple[Estimate, Float[np.ndarray, " dimensions"]]:
+    """Share of every dimension in the sum of divergences (shape (dimensions,)), and what chance would give.
+
+    The score of a sample is the interquartile mean over its seeds. The interval redraws the seeds of every
+    sample, so that other samples may come out on top; there is none where no sample has two seeds. `chance`
+    is what a dimension stays below in 95 % of draws of the top at random. All are NaN where every sample is
+    as good as every other.
+    """
+    single = iqm(scores, axis=1)[None]
+    top = top_samples(single, quantile)
+    value = np.array([divergence(dim, top)[0] for dim in dimensions])
+    if top.all():
+        none = np.full(value.shape, np.nan)
+        return Estimate(none, none, none), none
+    rng = np.random.default_rng(seed)
+    shuffled = rng.permuted(np.repeat(top, repetitions, axis=0), axis=1)
+    by_chance = np.array([quantiles(divergence(dim, shuffled), (LEVEL,))[0] for dim in dimensions])
+    low = high = np.full(value.shape, np.nan)
+    if (np.sum(~np.isnan(scores), axis=1) > 1).any():
+        redrawn = bootstrap_iqm(scores[:, :, None], repetitions, seed)[:, 0].T
+        redrawn = np.where(np.isnan(redrawn), single, redrawn)
+        # The sample's own top comes first: it sets the width of the kernels.
+        tops = np.concatenate([top, top_samples(redrawn, quantile)])
+        draws = np.stack([divergence(dim, tops)[1:] for dim in dimensions])
+        total = draws.sum(axis=0)
+        shares = np.divide(draws, total, out=np.full(draws.shape, np.nan), where=total > 0)
+        low, high = quantiles(shares, ((1 - LEVEL) / 2, (1 + LEVEL) / 2))
+    return Estimate(value / value.sum(), low, high), by_chance / value.sum()
+
+
+def importance_table(results: Results, quantile: float = QUANTILE) -> pl.DataFrame:
+    """One row per hyperparameter that varies, most important first.
+
+    Columns: `hyperparameter` (a joint choice is one, its names joined by "+"), `importance` (shares of 1),
+    `low` and `high` (95 % interval over seeds, null with one seed each), and `chance`. Samples are judged by
+    peak return; those without an evaluation are left out. Raises `Unavailable` with fewer than ten samples,
+    and where nothing varies.
+    """
+    scored = lane_metrics(results).drop_nulls("peak_return").sort("sample", "seed")
+    ids = scored["sample"].unique(maintain_order=True)
+    if not varied_hyperparameters(results.samples):
+        raise Unavailable("No hyperparameter varies between the samples.")
+    if len(ids) < 2 * LEAST_TOP:
+        raise Unavailable(f"Importances need {2 * LEAST_TOP} samples with an evaluation.")
+    samples = pl.DataFrame({"sample": ids}).join(results.samples, on="sample", maintain_order="left")
+    found = dimensions_of(samples, results.manifest.get("space") or {})
+    scores = np.full((len(ids), int(scored.group_by("sample").len()["len"].to_numpy().max())), np.nan)
+    row = scored["sample"].rank("dense").to_numpy() - 1
+    column = scored.select(pl.int_range(pl.len()).over("sample")).to_series().to_numpy()
+    scores[row, column] = scored["peak_return"].to_numpy()
+    estimate, chance = importances(scores, found, quantile)
+    if np.isnan(estimate.value).all():
+        raise Unavailable("All samples reach the same return, so no hyperparameter decides between them.")
+    arrays = {"importance": estimate.value, "low": estimate.low, "high": estimate.high, "chance": chance}
+    table = {name: pl.Series(array, dtype=pl.Float64) for name, array in arrays.items()}
+    frame = pl.DataFrame({"hyperparameter": [dim.name for dim in found], **table}).fill_nan(None)
+    return frame.sort("importance", descending=True, maintain_order=True)
+
+
+def dimensions_of(samples: pl.DataFrame, space: Mapping[str, Any]) -> list[Dimension]:
+    """The hyperparameters of a sample table that vary, joint choices as one, in the order of the table."""
+    varied = varied_hyperparameters(samples)
+    joints = {p: (n, s) for n, s in space.items() if s.get("type") == "joint" for p in _paths(n, s, varied)}
+    found: dict[str, Dimension] = {}
+    for path in varied:
+        name, described = joints.get(path, (path, space.get(path)))
+        if name not in found:
+            own = [p for p in samples.columns if joints.get(p, ("",))[0] == name] or [path]
+            rows = samples.select(own).rows()
+            values = [list(row) for row in rows] if path in joints else [row[0] for row in rows]
+            found[name] = dimension(name, values, described)
+    return list(found.values())
+
+
+def _paths(name: str, joint: Mapping[str, Any], columns: Sequence[str]) -> list[str]:
+    """The columns of a joint choice: its paths, or those relative to where it is placed."""
+    return [f"{name}.{p}" if f"{name}.{p}" in columns else p for p in joint["paths"]]
+
+
+def _density(
+    dim: Dimension, counts: Float[np.ndarray, "repetitions cells"], seen: Int[np.ndarray, " seen"]
+) -> Float[np.ndarray, "repetitions cells"]:
+    """Kernel estimate on the grid, with one more observation that is spread evenly.
+
+    Normal kernels cut at the ends of the grid where cells are ordered, of the width of Scott 1992 for the cells
+    `seen`; no smoothing otherwise.
+    """
+    smooth = counts
+    if dim.ordered:
+        at = np.arange(dim.cells)
+        edges = (np.arange(dim.cells + 1) - 0.5 - at[:, None]) / _width(seen)
+        mass = np.diff(ndtr(edges), axis=1)
+        smooth = counts @ (mass / mass.sum(axis=1, keepdims=True))
+    return (smooth + 1 / dim.cells) / (counts.sum(axis=1, keepdims=True) + 1)
+
+
+def _width(cells: Int[np.ndarray, " seen"]) -> float:
+    """Scott's rule, 1.06 min(σ, IQR / 1.34) n^(-1/5), in cells; not so narrow that a kernel leaves its cell."""
+    lower, upper = np.quantile(cells, (0.25, 0.75))
+    spread = min(float(np.std(cells, ddof=1)) if len(cells) > 1 else 0.0, float(upper - lower) / 1.34)
+    return max(1.059 * spread * len(cells) ** -0.2, 0.3)

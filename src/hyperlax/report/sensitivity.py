@@ -1,0 +1,137 @@
+"""Sobol' indices: how much of the variance of the returns each hyperparameter explains.
+
+The first-order index of a hyperparameter is the share of variance that it explains alone, the total index what
+it explains alone and together with others (Sobol' 2001, "Global sensitivity indices for nonlinear mathematical
+models"). Both come from the matrices A, B and AB of `samplers.saltelli` by the estimators of Jansen 1999,
+"Analysis of variance designs for model output" (in table 2 of Saltelli et al. 2010,
+"Variance based sensitivity analysis of model output").
+
+A score is a mean over few seeds, so the noise of training is part of the variance. Noise behaves like an
+interaction of everything with chance: it lowers first-order indices, and the total index of a hyperparameter
+without any effect is the share of noise instead of 0. `noise_share` says how much that is.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+import polars as pl
+from jaxtyping import Bool, Float, Int
+
+from hyperlax.report.evaluations import evaluations
+from hyperlax.report.metrics import sample_metrics
+from hyperlax.report.statistics import LEVEL, REPETITIONS, Estimate, Unavailable, quantiles
+from hyperlax.results import Results
+
+COLUMNS = ("first", "first_low", "first_high", "total", "total_low", "total_high")
+
+
+def sobol_indices(
+    a: Float[np.ndarray, " rows"],
+    b: Float[np.ndarray, " rows"],
+    ab: Float[np.ndarray, "dimensions rows"],
+    repetitions: int = REPETITIONS,
+    seed: int = 0,
+) -> tuple[Estimate, Estimate, Int[np.ndarray, " dimensions"]]:
+    """First-order and total indices of every dimension (fields have shape (dimensions,)), and rows used.
+
+    `a`, `b` and `ab[i]` are the scores of row j of A, B and A with column i of B. NaN is a lost evaluation:
+    an index leaves out the rows in which one of its three is lost, and is NaN with fewer than two rows or
+    where the scores do not vary.
+
+    The interval redraws rows, the same ones for all dimensions. A row takes its scores along with the noise of
+    their seeds; redrawing the seeds within it as well would count that noise twice. Rows of a Sobol sequence
+    are spread more evenly than independent ones, so the interval is rather too wide than too narrow.
+    """
+    centre = np.nanmean(np.concatenate([a, b])) if np.isfinite([*a, *b]).any() else 0.0
+    a, b, ab = a - centre, b - centre, ab - centre
+    used = ~np.isnan(a) & ~np.isnan(b) & ~np.isnan(ab)
+    terms = [((b - ab) ** 2) / 2, ((a - ab) ** 2) / 2, (a + b + 0 * ab) / 2, (a**2 + b**2 + 0 * ab) / 2]
+    terms = [np.where(used, term, 0.0).T for term in terms]
+    rows = len(a)
+    draws = np.random.default_rng(seed).multinomial(rows, np.full(rows, 1 / rows), repetitions)
+    values = _jansen(np.ones((1, rows)), used.T, terms)
+    redrawn = _jansen(draws.astype(float), used.T, terms)
+    estimates = []
+    for value, drawn in zip(values, redrawn, strict=True):
+        low, high = quantiles(drawn, ((1 - LEVEL) / 2, (1 + LEVEL) / 2), axis=0)
+        known = ~np.isnan(value[0])
+        estimates.append(Estimate(value[0], *(np.where(known, end, np.nan) for end in (low, high))))
+    return estimates[0], estimates[1], used.sum(axis=1)
+
+
+def _jansen(
+    weights: Float[np.ndarray, "repetitions rows"],
+    used: Bool[np.ndarray, "rows dimensions"],
+    terms: list[Float[np.ndarray, "rows dimensions"]],
+) -> tuple[Float[np.ndarray, "repetitions dimensions"], Float[np.ndarray, "repetitions dimensions"]]:
+    """First-order and total indices for every set of row weights."""
+    count = weights @ used.astype(float)
+    enough = count >= 2
+    from_b, from_a, mean, square = (weights @ term / np.where(enough, count, np.nan) for term in terms)
+    variance = (square - mean**2) * 2 * count / np.maximum(2 * count - 1, 1)
+    # A variance of rounding errors is none.
+    variance = np.where(variance > 1e-12 * square, variance, np.nan)
+    return 1 - from_b / variance, from_a / variance
+
+
+def noise_share(scores: Float[np.ndarray, "samples seeds"]) -> float:
+    """Share of the variance between the samples' mean scores that is noise of their seeds, at most 1.
+
+    NaN where no sample has two seeds or the means do not vary.
+    """
+    count = np.sum(~np.isnan(scores), axis=1)
+    means = np.nansum(scores, axis=1) / np.maximum(count, 1)
+    several = count > 1
+    spread = np.nansum((scores - means[:, None]) ** 2, axis=1) / np.maximum(count - 1, 1)
+    between = np.var(means[count > 0], ddof=1) if np.sum(count > 0) > 1 else 0.0
+    if not several.any() or between <= 0:
+        return float("nan")
+    return float(min(1.0, np.mean(spread[several] / count[several]) / between))
+
+
+def sobol_table(results: Results, metric: str = "peak_return") -> pl.DataFrame:
+    """One row per searched hyperparameter: `hyperparameter`, `COLUMNS`, and `rows` that were used of A.
+
+    The score of a sample is its `metric`, an interquartile mean over seeds. A joint choice is one
+    hyperparameter, its names joined by "+". Raises `Unavailable` for a design without AB matrices.
+    """
+    rows, paths = _design(results.samples)
+    scores = sample_metrics(results).select("sample", metric)
+    found = rows.select("matrix", "sample").join(scores, on="sample", how="left", maintain_order="left")
+    by_matrix = {
+        str(matrix): group[metric].cast(pl.Float64).fill_null(np.nan).to_numpy()
+        for (matrix,), group in found.partition_by("matrix", as_dict=True).items()
+    }
+    if np.isnan(found[metric].cast(pl.Float64).fill_null(np.nan).to_numpy()).all():
+        raise Unavailable("No sample has an evaluation yet.")
+    mixed = np.stack([by_matrix[f"AB:{path}"] for path in paths])
+    first, total, used = sobol_indices(by_matrix["A"], by_matrix["B"], mixed)
+    arrays = (first.value, first.low, first.high, total.value, total.low, total.high)
+    table = {name: pl.Series(array, dtype=pl.Float64) for name, array in zip(COLUMNS, arrays, strict=True)}
+    return pl.DataFrame({"hyperparameter": paths, **table, "rows": used.astype(np.int64)}).fill_nan(None)
+
+
+def noise_of(results: Results) -> float:
+    """`noise_share` of an experiment's peak returns."""
+    found = evaluations(results)
+    if found.values.size == 0:
+        return float("nan")
+    return noise_share(quantiles(found.values, (1.0,))[0])
+
+
+def _design(samples: pl.DataFrame) -> tuple[pl.DataFrame, list[str]]:
+    """The samples by id and the paths of the AB matrices; `Unavailable` unless they are what saltelli draws."""
+    if "matrix" not in samples.columns:
+        raise Unavailable("Sobol' indices need --experiment-type sobol_matrices_A_B_AB.")
+    rows = samples.drop_nulls("matrix").sort("sample")
+    paths = [m.removeprefix("AB:") for m in rows["matrix"].unique(maintain_order=True) if m.startswith("AB:")]
+    if not paths:
+        raise Unavailable("The design has no AB matrices (--omit-ab), and without them no Sobol' indices.")
+    columns = [c for c in rows.columns if c not in ("sample", "matrix")]
+    a, b = (rows.filter(pl.col("matrix") == m).select(columns) for m in ("A", "B"))
+    for path in paths:
+        own = [c for c in path.split("+") if c in columns]
+        mixed = rows.filter(pl.col("matrix") == f"AB:{path}").select(columns)
+        if not (len(a) == len(b) and mixed.drop(own).equals(a.drop(own)) and mixed[own].equals(b[own])):
+            raise Unavailable(f"Rows of A, B and AB:{path} do not belong together, hence no Sobol' indices.")
+    return rows, paths
