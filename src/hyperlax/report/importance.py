@@ -63,7 +63,9 @@ def dimension(name: str, values: Sequence[Any], space: Mapping[str, Any] | None 
     if kind in ("choice", "joint") or not numbers:
         declared = (space or {}).get("values") or (space or {}).get("choices") or []
         keys = list(dict.fromkeys(json.dumps(v, default=str) for v in [*declared, *values]))
-        return Dimension(name, np.array([keys.index(json.dumps(v, default=str)) for v in values]), len(keys), False)
+        return Dimension(
+            name, np.array([keys.index(json.dumps(v, default=str)) for v in values]), len(keys), False
+        )
     x = np.asarray(values, float)
     low, high = (float(space[end]) for end in ("low", "high")) if space else (x.min(), x.max())
     log = kind == "log_uniform" or (space is None and low > 0 and high / low >= _LOG_RATIO)
@@ -91,8 +93,8 @@ def divergence(
 ) -> Float[np.ndarray, " repetitions"]:
     """Pearson divergence of the density of the `top` samples from that of all, for every choice of the top.
 
-    Σ p_all (p_top / p_all - 1)² (Watanabe et al. 2023, equation 16, without the factor that all hyperparameters
-    share). The width of the kernels is that of the first choice of the top, for all of them.
+    Σ p_all (p_top / p_all - 1)², without the factor (γ' / γ)² that all hyperparameters share. The kernels are as
+    wide as suits the first choice of the top, for all of them.
     """
     seen = np.zeros((len(dim.cell), dim.cells))
     seen[np.arange(len(dim.cell)), dim.cell] = 1.0
@@ -123,7 +125,7 @@ def importances(
         return Estimate(none, none, none), none
     rng = np.random.default_rng(seed)
     shuffled = rng.permuted(np.repeat(top, repetitions, axis=0), axis=1)
-    by_chance = np.array([quantiles(divergence(dim, shuffled), (LEVEL,))[0] for dim in dimensions])
+    by_chance = quantiles(np.stack([divergence(dim, shuffled) for dim in dimensions]), (LEVEL,))[0]
     low = high = np.full(value.shape, np.nan)
     if (np.sum(~np.isnan(scores), axis=1) > 1).any():
         redrawn = bootstrap_iqm(scores[:, :, None], repetitions, seed)[:, 0].T
@@ -204,7 +206,8 @@ def _density(
 
 
 def _width(cells: Int[np.ndarray, " seen"]) -> float:
-    """Scott's rule, 1.06 min(σ, IQR / 1.34) n^(-1/5), in cells; not so narrow that a kernel leaves its cell."""
+    """Scott's rule, 1.06 min(σ, IQR / 1.34) n^(-1/5), in cells; at least so wide that a kernel fills its cell."""
     lower, upper = np.quantile(cells, (0.25, 0.75))
-    spread = min(float(np.std(cells, ddof=1)) if len(cells) > 1 else 0.0, float(upper - lower) / 1.34)
+    spreads = [float(np.std(cells, ddof=1)) if len(cells) > 1 else 0.0, float(upper - lower) / 1.34]
+    spread = min((s for s in spreads if s > 0), default=0.0)
     return max(1.059 * spread * len(cells) ** -0.2, 0.3)

@@ -1,0 +1,184 @@
+"""PED-ANOVA against Optuna's and known answers; its interval and what chance alone would give."""
+
+import dataclasses
+
+import numpy as np
+import optuna
+import polars as pl
+import pytest
+from optuna.distributions import CategoricalDistribution, FloatDistribution, IntDistribution
+from report_data import SPACE, nothing_yet, synthetic
+
+from hyperlax.report.importance import (
+    dimension,
+    dimensions_of,
+    divergence,
+    importance_table,
+    importances,
+    top_samples,
+)
+from hyperlax.report.statistics import Unavailable
+
+SPACES = {
+    "lr": {"type": "log_uniform", "low": 1e-5, "high": 1e-2},
+    "gamma": {"type": "uniform", "low": 0.9, "high": 0.999},
+    "epochs": {"type": "integers", "low": 1, "high": 10},
+    "act": {"type": "choice", "values": ["tanh", "relu", "silu"]},
+    "flag": {"type": "choice", "values": [True, False]},
+}
+DISTRIBUTIONS = {
+    "lr": FloatDistribution(1e-5, 1e-2, log=True),
+    "gamma": FloatDistribution(0.9, 0.999),
+    "epochs": IntDistribution(1, 10),
+    "act": CategoricalDistribution(["tanh", "relu", "silu"]),
+    "flag": CategoricalDistribution([True, False]),
+}
+
+
+def drawn(samples: int, seed: int) -> tuple[dict[str, list], np.ndarray]:
+    """Random hyperparameters, and scores in which the rate, the epochs and the activation matter."""
+    rng = np.random.default_rng(seed)
+    values = {
+        "lr": (10 ** rng.uniform(-5, -2, samples)).tolist(),
+        "gamma": rng.uniform(0.9, 0.999, samples).tolist(),
+        "epochs": rng.integers(1, 11, samples).tolist(),
+        "act": [("tanh", "relu", "silu")[i] for i in rng.integers(3, size=samples)],
+        "flag": [bool(i) for i in rng.integers(2, size=samples)],
+    }
+    rate, relu = np.log10(values["lr"]) + 3.5, np.array(values["act"]) == "relu"
+    epochs = np.array(values["epochs"]) - 5.0
+    return values, -(rate**2) + 3 * relu - 0.05 * epochs**2 + 0.2 * rng.normal(size=samples)
+
+
+def by_optuna(values, scores) -> dict[str, float]:
+    """Its Pearson divergences, without the factor that all share."""
+    optuna.logging.set_verbosity(optuna.logging.ERROR)
+    study = optuna.create_study(direction="maximize")
+    for i, score in enumerate(scores):
+        params = {name: column[i] for name, column in values.items()}
+        study.add_trial(
+            optuna.trial.create_trial(params=params, distributions=DISTRIBUTIONS, value=float(score))
+        )
+    evaluator = optuna.importance.PedAnovaImportanceEvaluator()
+    found = optuna.importance.get_param_importances(study, evaluator=evaluator, normalize=False)
+    return {name: value / 0.1**2 for name, value in found.items()}
+
+
+@pytest.mark.filterwarnings("ignore::optuna.exceptions.ExperimentalWarning")
+@pytest.mark.parametrize("seed", range(3))
+def test_importances_agree_with_those_of_optuna(seed):
+    """Closely for numbers. Optuna smooths categories by an amount that does not shrink as samples are added, so
+    that its differences between them are damped: same order, smaller."""
+    values, scores = drawn(400, seed)
+    theirs = by_optuna(values, scores)
+    top = top_samples(scores[None], 0.1)
+    ours = {n: float(divergence(dimension(n, column, SPACES[n]), top)[0]) for n, column in values.items()}
+    for name in ("lr", "gamma", "epochs"):
+        assert ours[name] == pytest.approx(theirs[name], rel=0.05, abs=0.02), name
+    for name in ("act", "flag"):
+        assert theirs[name] < ours[name] * 0.5
+    assert max(ours, key=ours.__getitem__) == "act"
+
+
+def test_the_divergence_of_categories_is_that_of_their_frequencies():
+    """Of 300 samples 100 each, the top 30 all of one: (3 - 1)² / 3 + 2 (0 - 1)² / 3 = 2."""
+    dim = dimension("act", ["a", "b", "c"] * 1000, {"type": "choice", "values": ["a", "b", "c"]})
+    top = np.zeros((2, 3000), bool)
+    top[0, :900:3] = True
+    top[1, :900] = True
+    np.testing.assert_allclose(divergence(dim, top), [2, 0], atol=0.03)
+
+
+@pytest.mark.parametrize("only", list(SPACES))
+def test_what_alone_matters_is_found(only):
+    values, _ = drawn(120, 5)
+    dims = [dimension(name, column, SPACES[name]) for name, column in values.items()]
+    own = next(dim for dim in dims if dim.name == only)
+    noise = 0.1 * np.random.default_rng(0).normal(size=(120, 5))
+    estimate, chance = importances(own.cell[:, None] / own.cells + noise, dims, repetitions=200)
+    place = list(values).index(only)
+    assert np.argmax(estimate.value) == place
+    assert estimate.value[place] > 0.5
+    assert estimate.low[place] > chance[place]
+    others = np.arange(5) != place
+    assert np.all(estimate.low[others] < chance[others])
+    assert estimate.value.sum() == pytest.approx(1)
+
+
+def test_chance_is_what_noise_gets():
+    """With nothing but noise, 5 % of the importances exceed it."""
+    values, _ = drawn(64, 1)
+    dims = [dimension(name, column, SPACES[name]) for name, column in values.items()]
+    beyond = []
+    for seed in range(60):
+        scores = np.random.default_rng(seed).normal(size=(64, 1))
+        estimate, chance = importances(scores, dims, repetitions=200)
+        beyond.append(estimate.value > chance)
+        assert np.isnan([estimate.low, estimate.high]).all()
+    assert 0.01 < np.mean(beyond) < 0.1
+
+
+def test_the_interval_shrinks_with_seeds():
+    values, truth = drawn(100, 2)
+    dims = [dimension(name, column, SPACES[name]) for name, column in values.items()]
+    noise = np.random.default_rng(0).normal(size=(100, 40))
+    few, many = (importances(truth[:, None] + noise[:, :n], dims, repetitions=300)[0] for n in (3, 40))
+    assert np.mean(many.high - many.low) < 0.8 * np.mean(few.high - few.low)
+    assert np.all(many.low <= many.high)
+
+
+def test_whoever_equals_the_last_of_the_top_belongs_to_it():
+    scores = np.array([[5.0, 5, 5, 4, 3, 5], [1, 2, 3, 4, 5, 6]])
+    np.testing.assert_array_equal(top_samples(scores, 0.3, 1).sum(axis=1), [4, 2])
+    assert top_samples(np.zeros((1, 7)), 0.1, 1).all()
+    estimate, chance = importances(np.zeros((7, 2)), [dimension("x", [1, 2, 3, 4, 5, 6, 7])])
+    assert np.isnan([estimate.value, estimate.low, chance]).all()
+
+
+def test_cells_follow_the_space():
+    log = dimension("lr", [1e-5, 1e-4, 1e-3, 1e-2], SPACES["lr"])
+    assert log.cell.tolist() == [0, 16, 33, 49]
+    assert dimension("epochs", [1, 2, 10], SPACES["epochs"]).cell.tolist() == [0, 1, 9]
+    wide = dimension("n", [1, 500, 1000], {"type": "integers", "low": 1, "high": 1000})
+    assert (wide.cell.tolist(), wide.cells) == ([0, 24, 49], 50)
+    flag = dimension("flag", [False, True], SPACES["flag"])
+    assert (flag.cell.tolist(), flag.cells, flag.ordered) == ([1, 0], 2, False)
+    unknown = dimension("size", [1, 7])
+    assert (unknown.cells, unknown.ordered) == (7, True)
+    assert dimension("rate", [1e-4, 2e-3, 1e-2]).cell.tolist() == [0, 32, 49]
+    assert dimension("name", ["b", "a", "b"]).cell.tolist() == [0, 1, 0]
+
+
+def test_a_joint_choice_is_one_dimension():
+    samples = synthetic(samples=12).samples
+    names = [dim.name for dim in dimensions_of(samples, SPACE)]
+    assert names == [
+        *("lr", "gamma", "rollout", "epochs", "actor.activation", "normalise_observations", "actor"),
+    ]
+    full = {"actor.width+actor.depth": {**SPACE["actor"], "paths": ["actor.width", "actor.depth"]}}
+    (joint,) = (d for d in dimensions_of(samples, full) if "+" in d.name)
+    assert joint.cell.tolist() == [0, 1, 2] * 4
+    assert (joint.cells, joint.ordered) == (3, False)
+
+
+def test_the_table_of_an_experiment():
+    table = importance_table(synthetic())
+    assert table["importance"].sum() == pytest.approx(1)
+    assert table["importance"].is_sorted(descending=True)
+    assert len(table) == 7
+    assert table["low"].null_count() == 0
+    single = importance_table(synthetic(seeds=1, diverged=()))
+    assert single["low"].null_count() == len(single)
+
+
+def test_experiments_that_cannot_tell_say_why():
+    with pytest.raises(Unavailable, match="10 samples"):
+        importance_table(synthetic(samples=9))
+    with pytest.raises(Unavailable, match="10 samples"):
+        importance_table(nothing_yet())
+    full = synthetic(samples=12)
+    with pytest.raises(Unavailable, match="No hyperparameter varies"):
+        importance_table(dataclasses.replace(full, samples=full.samples.select("sample", "max_grad_norm")))
+    flat = full.curves.with_columns(value=pl.lit(1.0))
+    with pytest.raises(Unavailable, match="same return"):
+        importance_table(dataclasses.replace(full, curves=flat))
