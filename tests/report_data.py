@@ -10,6 +10,8 @@ import numpy as np
 import polars as pl
 
 from hyperlax.results import SCHEMAS, Results, empty
+from hyperlax.samplers import saltelli
+from hyperlax.spaces import Joint, LogUniform
 
 SPACE = {
     "lr": {"type": "log_uniform", "low": 1e-5, "high": 1e-2},
@@ -115,6 +117,24 @@ def manifest(samples: int, seeds: int, evaluations: int, budget: int) -> dict[st
         "reference": {"random": -1250.0, "solved": -200.0},
         "timings": {"wall_seconds": 96.4, "compile_seconds": 11.2},
     }
+
+
+def sobol_design(rows: int = 4, seeds: int = 2, omit_ab: bool = False) -> Results:
+    """Matrices A, B and AB in which nothing but the rate matters; sample 2 has no evaluation."""
+    space = {"rate": LogUniform(1e-4, 1e-2), "width+depth": Joint(("width", "depth"), (8, 1), (16, 2))}
+    drawn = saltelli(space, rows, 0, omit_ab)
+    full = synthetic(samples=len(drawn), seeds=seeds, evaluations=3, diverged=())
+    samples = pl.DataFrame([{"sample": i, **row} for i, row in enumerate(drawn)])
+    curves = full.curves.join(samples.select("sample", "rate"), on="sample").with_columns(
+        value=pl.when(pl.col("metric") == "return").then(pl.col("rate").log()).otherwise(pl.col("value"))
+    )
+    described = {path: dimension.describe() for path, dimension in space.items()}
+    return dataclasses.replace(
+        full,
+        manifest={**full.manifest, "space": described},
+        samples=samples,
+        curves=curves.drop("rate").filter(pl.col("sample") != 2),
+    )
 
 
 def nothing_yet() -> Results:

@@ -118,6 +118,19 @@ def test_other_conditions_are_said(three, tmp_path):
     assert "Not the same conditions" not in write_comparison(three, tmp_path / "b.html").read_text()
 
 
+def test_environments_with_the_same_samples_are_compared_with_one_another(three, tmp_path):
+    """The same returns everywhere: one sample is the best in both, so nothing hangs on tuning."""
+    page = write_comparison(
+        [*three, family("ppo_mlp", env="gymnax.acrobot")], tmp_path / "a.html"
+    ).read_text()
+    assert '"across_environments"' in page
+    assert "sensitivity 0.0 [" in page
+    assert "effective dimensionality" in page
+    other = write_comparison([three[1], family("ppo_mlp", env="gymnax.acrobot")], tmp_path / "b.html")
+    assert "No family was trained with the same samples in two environments" in other.read_text()
+    assert "Across environments" not in write_comparison(three, tmp_path / "c.html").read_text()
+
+
 def test_experiments_that_have_only_begun_are_compared_as_far_as_they_are(tmp_path):
     begun = nothing_yet()
     begun = dataclasses.replace(begun, manifest={**begun.manifest, "env": "gymnax.mountain_car"})

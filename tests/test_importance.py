@@ -67,8 +67,8 @@ def by_optuna(values, scores) -> dict[str, float]:
 @pytest.mark.filterwarnings("ignore::optuna.exceptions.ExperimentalWarning")
 @pytest.mark.parametrize("seed", range(3))
 def test_importances_agree_with_those_of_optuna(seed):
-    """Closely for numbers. Optuna smooths categories by an amount that does not shrink as samples are added, so
-    that its differences between them are damped: same order, smaller."""
+    """Closely for numbers. Optuna smooths categories by an amount that does not shrink as samples are added,
+    so that its differences between them are damped: same order, smaller."""
     values, scores = drawn(400, seed)
     theirs = by_optuna(values, scores)
     top = top_samples(scores[None], 0.1)

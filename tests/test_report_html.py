@@ -4,7 +4,7 @@ import json
 from html.parser import HTMLParser
 
 import pytest
-from report_data import confirmed, nothing_yet, synthetic
+from report_data import confirmed, nothing_yet, sobol_design, synthetic
 
 from hyperlax.files import write_atomically
 from hyperlax.report import export_charts, write_report
@@ -38,7 +38,7 @@ def test_every_chart_has_its_place(page):
     placed = {value for _, name, value in page.attributes if name == "data-chart"}
     charts = json.loads(page.scripts[0])
     assert placed == set(charts["specs"])
-    assert len(placed) == 8
+    assert placed == set(CHARTS) - {"learning_curves_circuit_executions", "sobol_indices"}
     assert set(charts["themes"]) == {"light", "dark"}
     assert "vegaEmbed" in page.scripts[1]
 
@@ -57,6 +57,17 @@ def test_a_confirmation_has_its_section_with_picture_and_table(page, tmp_path):
     ids = {value for _, name, value in again.attributes if name == "id"}
     assert {"confirmation", "confirmed"} <= ids
     assert "The drop is what choosing the best by their scores has added to them." in again.text
+
+
+def test_sobol_indices_have_a_section_where_they_were_drawn_for(page, tmp_path):
+    drawn = _read(write_report(sobol_design(rows=8), tmp_path / "drawn.html"))
+    assert "Only 8 base rows" in drawn.text
+    assert "7 of them remain for some index" in drawn.text
+    assert {"sobol_indices", "importance"} <= set(json.loads(drawn.scripts[0])["specs"])
+    without = _read(write_report(sobol_design(omit_ab=True), tmp_path / "without.html"))
+    assert "no AB matrices (--omit-ab)" in without.text
+    assert "Importances need 10 samples with an evaluation." in without.text
+    assert "Sobol" not in page.text
 
 
 def test_anchors_and_ids_agree(page):

@@ -5,11 +5,10 @@ import dataclasses
 import numpy as np
 import polars as pl
 import pytest
-from report_data import synthetic
+from report_data import sobol_design, synthetic
 
 from hyperlax.report.sensitivity import noise_share, sobol_indices, sobol_table
 from hyperlax.report.statistics import Unavailable
-from hyperlax.results import Results
 from hyperlax.samplers import saltelli
 from hyperlax.spaces import Choice, Joint, LogUniform, Uniform
 
@@ -113,22 +112,8 @@ def test_the_share_of_noise():
     assert noise_share(np.broadcast_to(scores[:, :1], (4000, 3))) == pytest.approx(0)
 
 
-def experiment(omit_ab: bool = False) -> Results:
-    """Four base rows in which nothing but the rate matters, one of them without an evaluation."""
-    space = {"rate": LogUniform(1e-4, 1e-2), "width+depth": Joint(("width", "depth"), (8, 1), (16, 2))}
-    rows = saltelli(space, 4, 0, omit_ab)
-    full = synthetic(samples=len(rows), seeds=2, evaluations=3, diverged=())
-    samples = pl.DataFrame([{"sample": i, **row} for i, row in enumerate(rows)])
-    rates = samples.select("sample", "rate")
-    curves = full.curves.join(rates, on="sample").with_columns(
-        value=pl.when(pl.col("metric") == "return").then(pl.col("rate").log()).otherwise(pl.col("value"))
-    )
-    lost = pl.col("sample") == 2
-    return dataclasses.replace(full, samples=samples, curves=curves.drop("rate").filter(~lost))
-
-
 def test_the_table_of_an_experiment():
-    table = sobol_table(experiment())
+    table = sobol_table(sobol_design())
     assert table["hyperparameter"].to_list() == ["rate", "width+depth"]
     assert table["rows"].to_list() == [3, 3]
     assert table["total"][1] == pytest.approx(0)
@@ -138,15 +123,15 @@ def test_the_table_of_an_experiment():
 
 def test_designs_without_indices_say_why():
     with pytest.raises(Unavailable, match="--omit-ab"):
-        sobol_table(experiment(omit_ab=True))
+        sobol_table(sobol_design(omit_ab=True))
     with pytest.raises(Unavailable, match="--experiment-type"):
         sobol_table(synthetic(samples=4, seeds=1))
-    whole = experiment()
+    whole = sobol_design()
     with pytest.raises(Unavailable, match="No sample has an evaluation"):
         sobol_table(dataclasses.replace(whole, curves=whole.curves.clear(), lanes=whole.lanes.clear()))
 
 
 def test_rows_that_do_not_belong_together_are_refused():
-    whole = experiment()
+    whole = sobol_design()
     with pytest.raises(Unavailable, match="AB:rate do not belong together"):
         sobol_table(dataclasses.replace(whole, samples=whole.samples.filter(pl.col("sample") != 1)))

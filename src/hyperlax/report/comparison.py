@@ -14,6 +14,7 @@ import polars as pl
 from hyperlax.files import write_atomically
 from hyperlax.report import markup
 from hyperlax.report.charts import return_distribution
+from hyperlax.report.charts.complexities import complexity_chart
 from hyperlax.report.charts.curves import X_TITLES
 from hyperlax.report.charts.families import (
     Families,
@@ -26,10 +27,12 @@ from hyperlax.report.charts.families import (
     tuned_curves,
 )
 from hyperlax.report.charts.style import Chart, NothingToDraw
+from hyperlax.report.charts.tuning import tuning_chart
 from hyperlax.report.document import Pictures, sections_of, tabs, write_document
 from hyperlax.report.export import image
 from hyperlax.report.metrics import sample_metrics
-from hyperlax.report.statistics import best_of_k, iqm
+from hyperlax.report.statistics import Unavailable, best_of_k, iqm
+from hyperlax.report.tuning import sensitivity_table
 from hyperlax.results import Results
 
 _BUDGET = 8
@@ -49,6 +52,7 @@ def charts(families: Families, top: int = 5) -> dict[str, Callable[[], Chart]]:
         "best_of_k": partial(best_of_k_chart, families),
         "performance_profile": partial(profile_chart, families),
         "probability_of_improvement": partial(improvement_chart, families),
+        "sample_complexity": partial(complexity_chart, families),
         "return_against_parameters": partial(size_chart, families),
     }
 
@@ -134,6 +138,8 @@ def write_comparison(experiments: Sequence[Results], path: Path, top: int = 5) -
     sections = {}
     for place, (env, families) in enumerate(groups.items()):
         sections[f"env-{place}"] = (markup.public(env), _environment(families, f"e{place}", pictures, top))
+    if len(groups) > 1:
+        sections["across"] = ("Across environments", _across(experiments, pictures))
     count = sum(len(f) for f in groups.values())
     header = (
         f"<header><h1>{count} experiments compared</h1><p>Peak returns are interquartile means over seeds. "
@@ -160,8 +166,18 @@ def _environment(families: Families, prefix: str, pictures: Pictures, top: int) 
     if len(families) > 1:
         said = "".join(f'<p class="note">{markup.public(line)}</p>' for line in verdicts(families))
         parts.append(_section("Who is ahead", said + shown["probability_of_improvement"]))
+    parts.append(_section("Sample complexity", shown["sample_complexity"]))
     parts.append(_section("Return against parameters", shown["return_against_parameters"]))
     return "".join(parts)
+
+
+def _across(experiments: Sequence[Results], pictures: Pictures) -> str:
+    """Hyperparameter sensitivity across environments: the chart and its numbers, or why there are none."""
+    shown = pictures.add("across_environments", partial(tuning_chart, experiments))
+    try:
+        return shown + markup.table(sensitivity_table(experiments), "across-table")
+    except Unavailable:
+        return shown
 
 
 def verdicts(families: Families) -> list[str]:
@@ -207,14 +223,19 @@ def _section(heading: str, content: str) -> str:
 def export_comparison(
     experiments: Sequence[Results], folder: Path, formats: Sequence[str], top: int = 5
 ) -> list[Path]:
-    """Writes every chart that has data as `<environment>-<chart>.<format>`; returns the paths written."""
-    written = []
+    """Writes every chart that has data; returns the paths written.
+
+    The names are `<environment>-<chart>.<format>`, and `across_environments.<format>`.
+    """
+    drawn: dict[str, Callable[[], Chart]] = {"across_environments": partial(tuning_chart, experiments)}
     for env, families in by_environment(experiments).items():
         prefix = "".join(c if c.isalnum() else "_" for c in env)
-        for name, draw in charts(families, top).items():
-            try:
-                spec = draw().to_dict()
-            except NothingToDraw:
-                continue
-            written += [write_atomically(folder / f"{prefix}-{name}.{s}", image(spec, s)) for s in formats]
+        drawn |= {f"{prefix}-{name}": draw for name, draw in charts(families, top).items()}
+    written = []
+    for name, draw in drawn.items():
+        try:
+            spec = draw().to_dict()
+        except NothingToDraw:
+            continue
+        written += [write_atomically(folder / f"{name}.{s}", image(spec, s)) for s in formats]
     return written

@@ -52,6 +52,8 @@ def _body(results: Results, pictures: dict[str, str]) -> str:
         **_circuits(results),
         "distribution": ("Return across samples", pictures["return_distribution"]),
         "slices": ("Slices through the search space", pictures["slices"]),
+        "importance": ("Importance of hyperparameters", pictures["importance"]),
+        **_sobol(results, pictures),
         "samples": ("All samples", _samples(results)),
         "health": ("Training health", _trouble(results) + pictures["training_health"]),
         "time": ("Where the time went", pictures["timeline"] + _plan(results)),
@@ -81,6 +83,12 @@ def _confirmation(results: Results, pictures: dict[str, str]) -> dict[str, tuple
     )
     content = pictures["confirmation"] + markup.table(found, "confirmed", note)
     return {"confirmation": ("Tuning score against confirmed score", content)}
+
+
+def _sobol(results: Results, pictures: dict[str, str]) -> dict[str, tuple[str, str]]:
+    """A section with Sobol' indices, or why there are none, where the samples were drawn for them."""
+    drawn = "matrix" in results.samples.columns
+    return {"sobol": ("Sobol’ indices", pictures["sobol_indices"])} if drawn else {}
 
 
 def _circuits(results: Results) -> dict[str, tuple[str, str]]:

@@ -4,8 +4,9 @@ Watanabe et al. 2023, "PED-ANOVA: efficiently quantifying hyperparameter importa
 hyperparameter matters where the values of the best samples are distributed unlike those of all samples. Its
 importance is the Pearson divergence between the two densities, each estimated by kernels on a grid.
 
-A divergence is never negative, and few samples at the top never look quite like the rest: even hyperparameters
-without any effect get some importance. `chance` says how much one gets when the best are drawn at random.
+A divergence is never negative, and few samples at the top never look quite like the rest: even a
+hyperparameter without any effect gets some importance. `chance` says how much, when the best are drawn at
+random.
 """
 
 from __future__ import annotations
@@ -20,7 +21,6 @@ import polars as pl
 from jaxtyping import Bool, Float, Int
 from scipy.special import ndtr
 
-from hyperlax.report.evaluations import evaluations
 from hyperlax.report.leaderboard import varied_hyperparameters
 from hyperlax.report.metrics import lane_metrics
 from hyperlax.report.statistics import (
@@ -28,6 +28,7 @@ from hyperlax.report.statistics import (
     REPETITIONS,
     Estimate,
     Unavailable,
+    affordable,
     bootstrap_iqm,
     iqm,
     quantiles,
@@ -54,8 +55,8 @@ class Dimension:
 def dimension(name: str, values: Sequence[Any], space: Mapping[str, Any] | None = None) -> Dimension:
     """The values of one hyperparameter on the grid of its space, as a manifest describes it.
 
-    Continuous spaces get 50 cells of equal probability (in the logarithm where the space is log), integers one
-    cell each up to 50, choices, flags and joint choices (lists of values) one each. Without a description
+    Continuous spaces get 50 cells of equal probability (in the logarithm where the space is log), integers
+    one cell each up to 50, choices, flags and joint choices (lists of values) one each. Without a description
     numbers are taken as uniform over what was seen, in the logarithm from a ratio of 100.
     """
     kind = (space or {}).get("type")
@@ -93,8 +94,8 @@ def divergence(
 ) -> Float[np.ndarray, " repetitions"]:
     """Pearson divergence of the density of the `top` samples from that of all, for every choice of the top.
 
-    Σ p_all (p_top / p_all - 1)², without the factor (γ' / γ)² that all hyperparameters share. The kernels are as
-    wide as suits the first choice of the top, for all of them.
+    Σ p_all (p_top / p_all - 1)², without the factor (γ' / γ)² that all hyperparameters share. The kernels are
+    as wide as suits the first choice of the top, for all of them.
     """
     seen = np.zeros((len(dim.cell), dim.cells))
     seen[np.arange(len(dim.cell)), dim.cell] = 1.0
@@ -144,10 +145,13 @@ def importance_table(results: Results, quantile: float = QUANTILE) -> pl.DataFra
 
     Columns: `hyperparameter` (a joint choice is one, its names joined by "+"), `importance` (shares of 1),
     `low` and `high` (95 % interval over seeds, null with one seed each), and `chance`. Samples are judged by
-    peak return; those without an evaluation are left out. Raises `Unavailable` with fewer than ten samples,
-    and where nothing varies.
+    peak return; those without an evaluation are left out, and so are AB matrices, whose rows repeat those of
+    A. Raises `Unavailable` with fewer than ten samples, and where nothing varies.
     """
     scored = lane_metrics(results).drop_nulls("peak_return").sort("sample", "seed")
+    if "matrix" in results.samples.columns:
+        mixed = results.samples.filter(pl.col("matrix").str.starts_with("AB:"))
+        scored = scored.join(mixed, on="sample", how="anti", maintain_order="left")
     ids = scored["sample"].unique(maintain_order=True)
     if not varied_hyperparameters(results.samples):
         raise Unavailable("No hyperparameter varies between the samples.")
@@ -159,7 +163,7 @@ def importance_table(results: Results, quantile: float = QUANTILE) -> pl.DataFra
     row = scored["sample"].rank("dense").to_numpy() - 1
     column = scored.select(pl.int_range(pl.len()).over("sample")).to_series().to_numpy()
     scores[row, column] = scored["peak_return"].to_numpy()
-    estimate, chance = importances(scores, found, quantile)
+    estimate, chance = importances(scores, found, quantile, affordable(scores.size))
     if np.isnan(estimate.value).all():
         raise Unavailable("All samples reach the same return, so no hyperparameter decides between them.")
     arrays = {"importance": estimate.value, "low": estimate.low, "high": estimate.high, "chance": chance}
@@ -170,22 +174,24 @@ def importance_table(results: Results, quantile: float = QUANTILE) -> pl.DataFra
 
 def dimensions_of(samples: pl.DataFrame, space: Mapping[str, Any]) -> list[Dimension]:
     """The hyperparameters of a sample table that vary, joint choices as one, in the order of the table."""
+    found = []
+    for name, columns in hyperparameters_of(samples, space).items():
+        described = space.get(name)
+        rows = samples.select(columns).rows()
+        joint = (described or {}).get("type") == "joint"
+        found.append(dimension(name, [list(row) if joint else row[0] for row in rows], described))
+    return found
+
+
+def hyperparameters_of(samples: pl.DataFrame, space: Mapping[str, Any]) -> dict[str, list[str]]:
+    """The columns of every hyperparameter that varies: several for a joint choice, whose paths they are."""
     varied = varied_hyperparameters(samples)
-    joints = {p: (n, s) for n, s in space.items() if s.get("type") == "joint" for p in _paths(n, s, varied)}
-    found: dict[str, Dimension] = {}
-    for path in varied:
-        name, described = joints.get(path, (path, space.get(path)))
-        if name not in found:
-            own = [p for p in samples.columns if joints.get(p, ("",))[0] == name] or [path]
-            rows = samples.select(own).rows()
-            values = [list(row) for row in rows] if path in joints else [row[0] for row in rows]
-            found[name] = dimension(name, values, described)
-    return list(found.values())
-
-
-def _paths(name: str, joint: Mapping[str, Any], columns: Sequence[str]) -> list[str]:
-    """The columns of a joint choice: its paths, or those relative to where it is placed."""
-    return [f"{name}.{p}" if f"{name}.{p}" in columns else p for p in joint["paths"]]
+    joints = {}
+    for name, described in space.items():
+        if described.get("type") == "joint":
+            paths = [f"{name}.{p}" if f"{name}.{p}" in samples.columns else p for p in described["paths"]]
+            joints |= dict.fromkeys(paths, (name, paths))
+    return dict(joints.get(path, (path, [path])) for path in varied)
 
 
 def _density(
@@ -193,8 +199,8 @@ def _density(
 ) -> Float[np.ndarray, "repetitions cells"]:
     """Kernel estimate on the grid, with one more observation that is spread evenly.
 
-    Normal kernels cut at the ends of the grid where cells are ordered, of the width of Scott 1992 for the cells
-    `seen`; no smoothing otherwise.
+    Normal kernels cut at the ends of the grid where cells are ordered, of the width of Scott 1992 for the
+    cells `seen`; no smoothing otherwise.
     """
     smooth = counts
     if dim.ordered:
@@ -206,7 +212,7 @@ def _density(
 
 
 def _width(cells: Int[np.ndarray, " seen"]) -> float:
-    """Scott's rule, 1.06 min(σ, IQR / 1.34) n^(-1/5), in cells; at least so wide that a kernel fills its cell."""
+    """Scott's rule, 1.06 min(σ, IQR / 1.34) n^(-1/5), in cells; no narrower than a kernel within one."""
     lower, upper = np.quantile(cells, (0.25, 0.75))
     spreads = [float(np.std(cells, ddof=1)) if len(cells) > 1 else 0.0, float(upper - lower) / 1.34]
     spread = min((s for s in spreads if s > 0), default=0.0)

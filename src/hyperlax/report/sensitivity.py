@@ -1,9 +1,9 @@
 """Sobol' indices: how much of the variance of the returns each hyperparameter explains.
 
-The first-order index of a hyperparameter is the share of variance that it explains alone, the total index what
-it explains alone and together with others (Sobol' 2001, "Global sensitivity indices for nonlinear mathematical
-models"). Both come from the matrices A, B and AB of `samplers.saltelli` by the estimators of Jansen 1999,
-"Analysis of variance designs for model output" (in table 2 of Saltelli et al. 2010,
+The first-order index of a hyperparameter is the share of variance that it explains alone, the total index
+what it explains alone and together with others (Sobol' 2001, "Global sensitivity indices for nonlinear
+mathematical models"). Both come from the matrices A, B and AB of `samplers.saltelli` by the estimators of
+Jansen 1999, "Analysis of variance designs for model output" (also in table 2 of Saltelli et al. 2010,
 "Variance based sensitivity analysis of model output").
 
 A score is a mean over few seeds, so the noise of training is part of the variance. Noise behaves like an
@@ -38,9 +38,9 @@ def sobol_indices(
     an index leaves out the rows in which one of its three is lost, and is NaN with fewer than two rows or
     where the scores do not vary.
 
-    The interval redraws rows, the same ones for all dimensions. A row takes its scores along with the noise of
-    their seeds; redrawing the seeds within it as well would count that noise twice. Rows of a Sobol sequence
-    are spread more evenly than independent ones, so the interval is rather too wide than too narrow.
+    The interval redraws rows, the same ones for all dimensions. A row takes its scores along with the noise
+    of their seeds; redrawing the seeds within it as well would count that noise twice. Rows of a Sobol
+    sequence are spread more evenly than independent ones, so the interval is too wide rather than too narrow.
     """
     centre = np.nanmean(np.concatenate([a, b])) if np.isfinite([*a, *b]).any() else 0.0
     a, b, ab = a - centre, b - centre, ab - centre
@@ -120,7 +120,7 @@ def noise_of(results: Results) -> float:
 
 
 def _design(samples: pl.DataFrame) -> tuple[pl.DataFrame, list[str]]:
-    """The samples by id and the paths of the AB matrices; `Unavailable` unless they are what saltelli draws."""
+    """The samples by id and the paths of the AB matrices; `Unavailable` unless they are as saltelli draws."""
     if "matrix" not in samples.columns:
         raise Unavailable("Sobol' indices need --experiment-type sobol_matrices_A_B_AB.")
     rows = samples.drop_nulls("matrix").sort("sample")

@@ -78,6 +78,11 @@ def bootstrap_iqm(
     return draws
 
 
+def affordable(runs: int) -> int:
+    """Repetitions of the bootstrap over so many runs that keep it within a second or two: 2,000 to 200."""
+    return min(REPETITIONS, max(200, 2 * _DRAWS_AT_ONCE // max(1, runs)))
+
+
 def interval(
     draws: Float[np.ndarray, "... repetitions"], level: float = LEVEL
 ) -> tuple[Float[np.ndarray, "..."], Float[np.ndarray, "..."]]:

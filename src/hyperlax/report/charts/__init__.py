@@ -6,6 +6,7 @@ from collections.abc import Callable
 
 from hyperlax.report.charts.confirmation import confirmation_chart
 from hyperlax.report.charts.curves import learning_curves
+from hyperlax.report.charts.importances import importance_chart, sobol_chart
 from hyperlax.report.charts.run import timeline, training_health
 from hyperlax.report.charts.samples import leaderboard_chart, return_distribution
 from hyperlax.report.charts.slices import slices
@@ -21,6 +22,8 @@ CHARTS: dict[str, Callable[[Results], Chart]] = {
     "return_distribution": return_distribution,
     "confirmation": confirmation_chart,
     "slices": slices,
+    "importance": importance_chart,
+    "sobol_indices": sobol_chart,
     "training_health": training_health,
     "timeline": timeline,
 }
@@ -31,10 +34,12 @@ __all__ = [
     "Chart",
     "NothingToDraw",
     "confirmation_chart",
+    "importance_chart",
     "leaderboard_chart",
     "learning_curves",
     "return_distribution",
     "slices",
+    "sobol_chart",
     "timeline",
     "training_health",
 ]

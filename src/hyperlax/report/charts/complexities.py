@@ -1,0 +1,82 @@
+"""How many env steps every family needs until its environment is solved."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import altair as alt
+import polars as pl
+
+from hyperlax.report.charts.families import Families
+from hyperlax.report.charts.style import NEUTRAL, WIDTH, Chart, NothingToDraw, family_colours, finished
+from hyperlax.report.complexity import PROBABILITIES, sample_complexities
+from hyperlax.report.metrics import reference_scores
+from hyperlax.report.statistics import Unavailable
+
+_KINDS = [f"{p:.0%} of runs" for p in PROBABILITIES]
+
+
+def complexity_chart(families: Families) -> Chart:
+    """Env steps until most runs are solved: those of the best sample, and of all samples of each family."""
+    try:
+        table = sample_complexities(families)
+    except Unavailable as reason:
+        raise NothingToDraw(str(reason)) from reason
+    rows = table.with_columns(
+        name=pl.format("{}, {} ({} runs)", "family", "runs", "lanes"),
+        solved=pl.col("probability").replace_strict(dict(zip(PROBABILITIES, _KINDS, strict=True))),
+        reached=pl.col("steps").is_finite(),
+        **{f"{c}_drawn": pl.min_horizontal(c, "budget") for c in ("steps", "low", "high")},
+        **{f"{c}_said": _words(c) for c in ("steps", "low", "high")},
+    ).drop("steps", "low", "high")
+    solved = reference_scores(families[0].manifest)["solved"]
+    return finished(
+        alt.layer(*_layers(rows, families)).properties(width=WIDTH - 420, height=alt.Step(24)),
+        "Sample complexity",
+        [
+            f"Env steps until half, and nine tenths, of the runs return {solved:g}, which counts as solved. "
+            "The best sample was chosen on these very evaluations, so it is optimistic.",
+            "Bars: 95 % bootstrap intervals over seeds, or over samples with their seeds; one that ends at "
+            "the budget has no upper end.",
+        ],
+    )
+
+
+def _layers(rows: pl.DataFrame, families: Families) -> list[alt.Chart]:
+    """Intervals, points, and words where the budget is not enough."""
+    said = {"steps_said": "env steps", "low_said": "low", "high_said": "high"}
+    colours = alt.Scale(domain=[r.name for r in families], range=family_colours(families))
+    encoding: dict[str, Any] = {
+        "y": alt.Y("name:N", title=None, sort=rows["name"].unique(maintain_order=True).to_list()),
+        "yOffset": alt.YOffset("solved:N", sort=_KINDS),
+        "color": alt.Color("family:N", scale=colours, legend=None),
+        "tooltip": [
+            *("family:N", "runs:N", "lanes:Q", "solved:N"),
+            *(alt.Tooltip(f"{column}:N", title=title) for column, title in said.items()),
+        ],
+    }
+    axis: dict[str, Any] = {"title": "env steps until solved", "axis": alt.Axis(format="~s", tickCount=8)}
+    x = alt.X("steps_drawn:Q", **axis)
+    shape = alt.Shape(
+        "solved:N",
+        scale=alt.Scale(domain=_KINDS, range=["circle", "diamond"]),
+        legend=alt.Legend(title=None, orient="top", symbolFillColor=NEUTRAL, symbolStrokeColor=NEUTRAL),
+    )
+    bounded, reached = rows.drop_nulls(["low_drawn", "high_drawn"]), rows.filter("reached")
+    never = rows.filter(~pl.col("reached")).with_columns(
+        text=pl.format("→ {}: not within the budget", "solved")
+    )
+    bars = alt.Chart(bounded).mark_rule(strokeWidth=4, opacity=0.35)
+    points = alt.Chart(reached).mark_point(filled=True, size=80)
+    words = alt.Chart(never).mark_text(align="left", dx=6, fontSize=11)
+    drawn = (
+        (bounded, bars.encode(x=alt.X("low_drawn:Q", **axis), x2="high_drawn:Q", **encoding)),
+        (reached, points.encode(x=x, shape=shape, **encoding)),
+        (never, words.encode(x=x, text="text:N", **{**encoding, "color": alt.value(NEUTRAL)})),
+    )
+    return [layer for frame, layer in drawn if not frame.is_empty()]
+
+
+def _words(column: str) -> pl.Expr:
+    steps = pl.col(column).round().cast(pl.Int64, strict=False).cast(pl.String)
+    return pl.when(pl.col(column).is_infinite()).then(pl.lit("not within the budget")).otherwise(steps)

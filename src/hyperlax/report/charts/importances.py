@@ -1,0 +1,143 @@
+"""What each hyperparameter does to the returns: PED-ANOVA importances and Sobol' indices."""
+
+from __future__ import annotations
+
+import altair as alt
+import numpy as np
+import polars as pl
+
+from hyperlax.report.charts.style import (
+    NEUTRAL,
+    WIDTH,
+    Chart,
+    NothingToDraw,
+    colour_of,
+    finished,
+    lighten,
+)
+from hyperlax.report.importance import importance_table
+from hyperlax.report.sensitivity import noise_of, sobol_table
+from hyperlax.report.statistics import Unavailable
+from hyperlax.results import Results
+
+_CHANCE = "#b8860b"
+_MOST_ROWS = 40
+_WIDEST = (-0.5, 1.5)
+"""Sobol' indices are drawn between these; with few rows, intervals go further."""
+
+
+def importance_chart(results: Results) -> Chart:
+    """Importance of every hyperparameter for being among the best tenth, with interval and chance level."""
+    try:
+        rows = importance_table(results)
+    except Unavailable as reason:
+        raise NothingToDraw(str(reason)) from reason
+    shown = rows.head(_MOST_ROWS)
+    y = alt.Y("hyperparameter:N", title=None, sort=shown["hyperparameter"].to_list())
+    tooltip = ["hyperparameter:N", *(_number(c) for c in ("importance", "low", "high", "chance"))]
+    base = alt.Chart(shown)
+    layers = [
+        base.mark_bar(color=colour_of(results.manifest), opacity=0.55, height=13).encode(
+            y=y,
+            x=alt.X("importance:Q", title="importance", axis=alt.Axis(format="%", tickCount=10)),
+            tooltip=tooltip,
+        ),
+        base.mark_tick(color=_CHANCE, thickness=2, size=17).encode(y=y, x="chance:Q", tooltip=tooltip),
+    ]
+    bounded = shown.drop_nulls(["low", "high"])
+    if not bounded.is_empty():
+        layers.append(_interval(alt.Chart(bounded), "low", "high").encode(y=y, tooltip=tooltip))
+    seeds = " Grey: 95 % interval over seeds." if not bounded.is_empty() else ""
+    left_out = f" The first {len(shown)} of {len(rows)}." if len(rows) > len(shown) else ""
+    return finished(
+        alt.layer(*layers).properties(width=WIDTH - 240, height=alt.Step(22)),
+        "Importance of hyperparameters",
+        [
+            "PED-ANOVA: how much the values of the best tenth of the samples (at least five) differ from "
+            f"those of all samples, as a share of all hyperparameters.{seeds}{left_out}",
+            "Yellow tick: what a hyperparameter without effect stays below in 95 % of cases. Nothing is "
+            "claimed of one whose bar does not pass it.",
+        ],
+    )
+
+
+def sobol_chart(results: Results) -> Chart:
+    """First-order and total Sobol' index of every hyperparameter, side by side, with intervals."""
+    try:
+        table = sobol_table(results)
+    except Unavailable as reason:
+        raise NothingToDraw(str(reason)) from reason
+    known = table.drop_nulls("total").sort("total", descending=True)
+    if known.is_empty():
+        raise NothingToDraw("Sobol’ indices need two base rows whose returns differ.")
+    shown = known.head(_MOST_ROWS)
+    rows = pl.concat(
+        [
+            shown.select(
+                "hyperparameter", "rows", index=pl.lit(name), value=key, low=f"{key}_low", high=f"{key}_high"
+            )
+            for key, name in (("first", "first order"), ("total", "total"))
+        ]
+    )
+    colour = colour_of(results.manifest)
+    encoding = {
+        "y": alt.Y("hyperparameter:N", title=None, sort=shown["hyperparameter"].to_list()),
+        "yOffset": alt.YOffset("index:N", sort=["first order", "total"]),
+        "tooltip": ["hyperparameter:N", "index:N", *(_number(c) for c in ("value", "low", "high")), "rows:Q"],
+    }
+    legend = alt.Color(
+        "index:N",
+        scale=alt.Scale(domain=["first order", "total"], range=[colour, lighten(colour, 0.6)]),
+        legend=alt.Legend(title=None),
+    )
+    ends = rows.select("value", "low", "high").to_numpy()
+    low, high = min(0.0, float(np.nanmin(ends))), max(1.0, float(np.nanmax(ends)))
+    beyond = low < _WIDEST[0] or high > _WIDEST[1]
+    scale = alt.Scale(domain=[max(low, _WIDEST[0]), min(high, _WIDEST[1])], nice=False)
+    base = alt.Chart(rows)
+    bars = base.mark_bar(clip=True).encode(
+        x=alt.X("value:Q", title="share of the variance of peak returns", scale=scale),
+        color=legend,
+        **encoding,
+    )
+    return finished(
+        alt.layer(bars, _interval(base, "low", "high").encode(**encoding)).properties(
+            width=WIDTH - 340, height=alt.Step(13)
+        ),
+        "Sobol’ indices",
+        [
+            "Share of the variance between samples that a hyperparameter explains alone (first order), and "
+            "alone or together with others (total). Grey: 95 % bootstrap intervals over base rows"
+            + (", some of them cut off." if beyond else "."),
+            *_caveats(results, table),
+        ],
+    )
+
+
+def _caveats(results: Results, table: pl.DataFrame) -> list[str]:
+    """What a reader has to know before believing the indices: rows that are few or lost, and noise."""
+    drawn = int((results.samples["matrix"] == "A").sum())
+    fewest = int(table["rows"].to_numpy().min())
+    said = [f"{drawn} base rows." if drawn >= 64 else f"Only {drawn} base rows; some hundred are usual."]
+    if fewest < drawn:
+        said.append(
+            f"Rows with a lost evaluation are left out, so that {fewest} of them remain for some index, "
+            "which then describes the part of the space where evaluations exist."
+        )
+    noise = noise_of(results)
+    said.append(
+        "With one seed per sample the noise of training cannot be told from an effect: it lowers first-order "
+        "indices and raises total ones."
+        if np.isnan(noise)
+        else f"{noise:.0%} of the variance is noise of the seeds, which lowers first-order indices: "
+        "a hyperparameter without effect has a total index of about that."
+    )
+    return [" ".join(said)]
+
+
+def _interval(chart: alt.Chart, low: str, high: str) -> alt.Chart:
+    return chart.mark_rule(color=NEUTRAL, strokeWidth=2.5, clip=True).encode(x=f"{low}:Q", x2=f"{high}:Q")
+
+
+def _number(column: str) -> alt.Tooltip:
+    return alt.Tooltip(f"{column}:Q", format=".3f")

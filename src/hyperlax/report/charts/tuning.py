@@ -1,0 +1,91 @@
+"""Tuning for every environment against one sample for all of them."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import altair as alt
+import polars as pl
+
+from hyperlax.report.charts.style import NEUTRAL, WIDTH, Chart, NothingToDraw, family_colours, finished
+from hyperlax.report.statistics import Unavailable
+from hyperlax.report.tuning import sensitivity_table
+from hyperlax.results import Results
+
+_KINDS = {"per_environment": "tuned for each environment", "across_environments": "one sample for all"}
+
+
+def tuning_chart(experiments: Sequence[Results]) -> Chart:
+    """Normalised scores of every family both ways; the distance is its hyperparameter sensitivity."""
+    try:
+        table = sensitivity_table(experiments)
+    except Unavailable as reason:
+        raise NothingToDraw(str(reason)) from reason
+    first = {str(r.manifest.get("recipe", r.name)): r for r in reversed(experiments)}
+    names = table["family"].to_list()
+    colours = alt.Scale(domain=names, range=family_colours([first[name] for name in names]))
+    return finished(
+        alt.layer(*_layers(table, colours)).properties(width=WIDTH - 420, height=alt.Step(56)),
+        "Across environments",
+        [
+            "Mean over environments of peak returns, the 5th percentile of all samples there being 0 and the "
+            "95th 1. The difference is the hyperparameter sensitivity (Adkins et al. 2024).",
+            "Bars: 95 % bootstrap intervals over seeds. The best of noisy samples is optimistic, so with few "
+            "seeds the sensitivity is too high rather than too low.",
+        ],
+    )
+
+
+def _layers(table: pl.DataFrame, colours: alt.Scale) -> list[alt.Chart]:
+    """Intervals, points, and the sensitivity in words between the two points of a family."""
+    table = table.with_columns(
+        middle=(pl.col("per_environment") + pl.col("across_environments")) / 2,
+        name=pl.format("{} ({} environments, {} samples)", "family", "environments", "samples"),
+        label=pl.format("sensitivity {}", _two("sensitivity"))
+        + pl.when(pl.col("sensitivity_low").is_null())
+        .then(pl.lit(""))
+        .otherwise(pl.format(" [{}, {}]", _two("sensitivity_low"), _two("sensitivity_high"))),
+    )
+    rows = pl.concat(
+        [
+            table.select("name", "family", kind=pl.lit(said), score=key, low=f"{key}_low", high=f"{key}_high")
+            for key, said in _KINDS.items()
+        ]
+    )
+    kinds = list(_KINDS.values())
+    y = alt.Y("name:N", title=None, sort=table["name"].to_list())
+    axis: dict[str, Any] = {
+        "title": "normalised score",
+        "scale": alt.Scale(zero=False, padding=20),
+        "axis": alt.Axis(tickCount=10),
+    }
+    encoding: dict[str, Any] = {
+        "y": y,
+        "yOffset": alt.YOffset("kind:N", sort=kinds),
+        "color": alt.Color("family:N", scale=colours, legend=None),
+        "tooltip": [*("family:N", "kind:N"), *(_number(c) for c in ("score", "low", "high"))],
+    }
+    shape = alt.Shape(
+        "kind:N",
+        scale=alt.Scale(domain=kinds, range=["circle", "diamond"]),
+        legend=alt.Legend(title=None, orient="top"),
+    )
+    points = alt.Chart(rows).mark_point(filled=True, size=90)
+    words = alt.Chart(table).mark_text(fontSize=11, color=NEUTRAL)
+    layers = [
+        points.encode(x=alt.X("score:Q", **axis), shape=shape, **encoding),
+        words.encode(x="middle:Q", y=y, text="label:N"),
+    ]
+    if not (bounded := rows.drop_nulls(["low", "high"])).is_empty():
+        bars = alt.Chart(bounded).mark_rule(strokeWidth=5, opacity=0.3)
+        layers.insert(0, bars.encode(x=alt.X("low:Q", **axis), x2="high:Q", **encoding))
+    return layers
+
+
+def _number(column: str) -> alt.Tooltip:
+    return alt.Tooltip(f"{column}:Q", format=".3f")
+
+
+def _two(column: str) -> pl.Expr:
+    return pl.col(column).round(2).cast(pl.String)

@@ -1,0 +1,108 @@
+"""Sample complexity: env steps until an agent is good enough with a given probability."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+import polars as pl
+from jaxtyping import Float
+
+from hyperlax.report.evaluations import evaluations
+from hyperlax.report.metrics import reference_scores, sample_metrics
+from hyperlax.report.statistics import REPETITIONS, Estimate, Unavailable, interval
+from hyperlax.results import Results
+
+PROBABILITIES = (0.5, 0.9)
+"""1 - δ: half of all runs, and nine of ten."""
+_GRID = 200
+
+
+def sample_complexity(
+    steps: Float[np.ndarray, " points"],
+    returns: Float[np.ndarray, "samples seeds points"],
+    threshold: float,
+    probability: float,
+    repetitions: int = REPETITIONS,
+    seed: int = 0,
+) -> Estimate:
+    """First of `steps` at which a run is at or above `threshold` with `probability` = 1 - δ (no axes).
+
+    After Meyer et al. 2025, "Benchmarking quantum reinforcement learning": the probability is estimated by
+    the share of runs. They count the evaluations below it, which is the same while the share only rises.
+    Infinity where it is never reached. A run that is NaN at a step has stopped, and is below; one that is NaN
+    throughout is no run. The interval redraws samples with all of their seeds, or the seeds where there is
+    one sample; it is NaN with fewer than two to redraw, and its upper end may be infinite.
+    """
+    unknown = np.asarray(np.nan)
+    groups = returns.swapaxes(0, 1) if len(returns) == 1 else returns
+    ran = np.sum(~np.isnan(groups).all(axis=2), axis=1)
+    runs, groups = ran[ran > 0], groups[ran > 0]
+    if len(runs) == 0:
+        return Estimate(unknown, unknown, unknown)
+    above = np.sum(groups >= threshold, axis=1)
+    value = _first(steps, above.sum(axis=0) / runs.sum(), probability)
+    if len(runs) < 2:
+        return Estimate(value, unknown, unknown)
+    drawn = np.random.default_rng(seed).multinomial(len(runs), np.full(len(runs), 1 / len(runs)), repetitions)
+    low, high = interval(_first(steps, drawn @ above / (drawn @ runs)[:, None], probability))
+    return Estimate(value, np.asarray(low), np.asarray(high))
+
+
+def sample_complexities(
+    families: Sequence[Results], probabilities: Sequence[float] = PROBABILITIES
+) -> pl.DataFrame:
+    """Env steps until the environment is solved, for every family: its best sample, and all its samples.
+
+    Columns: `family`, `runs` ("best sample" or "all samples"), `lanes`, `probability`, `steps`, `low`,
+    `high`, and `budget`, the last step that was evaluated; infinity is "not within the budget", null not
+    known. The best sample is that of the highest peak return. Lanes that diverged or failed have not got
+    there, lanes that still run are left out. Raises `Unavailable` where no score counts as solved, or nothing
+    has been evaluated.
+    """
+    rows = []
+    for results in families:
+        threshold = reference_scores(results.manifest).get("solved")
+        if threshold is None:
+            raise Unavailable("No return of this environment counts as solved.")
+        found = evaluations(results)
+        if found.values.size == 0:
+            continue
+        steps, returns = found.on_grid("env_steps", min(_GRID, found.values.shape[2]))
+        returns[_places(found.lanes, "queued", "running")] = np.nan
+        lost = _places(found.lanes, "diverged", "failed")
+        returns[..., 0][lost] = np.where(np.isnan(returns[..., 0][lost]), -np.inf, returns[..., 0][lost])
+        ranked = sample_metrics(results).drop_nulls("peak_return").sort("peak_return", descending=True)
+        best = found.samples == ranked["sample"][0]
+        for runs, chosen in (("best sample", returns[best]), ("all samples", returns)):
+            for probability in probabilities:
+                estimate = sample_complexity(steps, chosen, threshold, probability)
+                rows.append(
+                    {
+                        "family": results.name,
+                        "runs": runs,
+                        "lanes": int((~np.isnan(chosen).all(axis=2)).sum()),
+                        "probability": probability,
+                        "steps": float(estimate.value),
+                        "low": float(estimate.low),
+                        "high": float(estimate.high),
+                        "budget": float(steps[-1]),
+                    }
+                )
+    if not rows:
+        raise Unavailable("No sample has an evaluation yet.")
+    return pl.DataFrame(rows).fill_nan(None)
+
+
+def _places(lanes: pl.DataFrame, *statuses: str) -> tuple[np.ndarray, np.ndarray]:
+    """Where lanes of these statuses are among the evaluations."""
+    chosen = lanes.filter(pl.col("status").is_in(statuses))
+    return chosen["row"].to_numpy(), chosen["column"].to_numpy()
+
+
+def _first(
+    steps: Float[np.ndarray, " points"], share: Float[np.ndarray, "*repetitions points"], probability: float
+) -> Float[np.ndarray, "*repetitions"]:
+    """The first step at which the share reaches the probability; infinity where it never does."""
+    reached = share >= probability - 1e-9
+    return np.where(reached.any(axis=-1), steps[np.argmax(reached, axis=-1)], np.inf)

@@ -1,0 +1,219 @@
+"""How much an agent's performance hangs on tuning it for each environment anew.
+
+After Adkins et al. 2024, "A method for evaluating hyperparameter sensitivity in reinforcement learning".
+Scores are made comparable between environments by percentiles of everything seen there. Hyperparameter
+sensitivity is the score of an agent tuned for every environment on its own less the score of the one sample
+that is best on average. The effective hyperparameter dimensionality is the least number of hyperparameters
+that have to be tuned for every environment, the others staying those of that one sample, to keep 95 % of the
+former.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from itertools import combinations
+
+import numpy as np
+import polars as pl
+from jaxtyping import Float, Int
+
+from hyperlax.report.evaluations import evaluations
+from hyperlax.report.importance import hyperparameters_of
+from hyperlax.report.statistics import (
+    REPETITIONS,
+    Estimate,
+    Unavailable,
+    affordable,
+    bootstrap_iqm,
+    interval,
+    iqm,
+    quantiles,
+)
+from hyperlax.results import Results
+
+PERCENTILES = (0.05, 0.95)
+KEPT = 0.95
+_MOST_DIMENSIONS = 12
+"""Of a grid; every set of hyperparameters to tune is tried."""
+
+
+def normalised(
+    scores: Float[np.ndarray, "samples *repetitions"], pool: Float[np.ndarray, " scores"]
+) -> Float[np.ndarray, "samples *repetitions"]:
+    """Scores of one environment such that the 5th percentile of `pool` is 0 and the 95th is 1.
+
+    `pool` holds the scores of all agents there. NaN where the two percentiles are equal.
+    """
+    low, high = (float(q) for q in quantiles(pool[None], PERCENTILES)[:, 0])
+    return (scores - low) / (high - low if high > low else np.nan)
+
+
+def tuned_scores(
+    scores: Float[np.ndarray, "environments samples *repetitions"],
+) -> tuple[
+    Float[np.ndarray, "*repetitions"], Float[np.ndarray, "*repetitions"], Int[np.ndarray, "*repetitions"]
+]:
+    """Mean over environments of the best score in each, that of the sample best on average, and that sample.
+
+    Their difference is the hyperparameter sensitivity. A sample that is NaN in one environment cannot be the
+    one for all of them; the scores are NaN where none is left.
+    """
+    known = np.where(np.isnan(scores), -np.inf, scores)
+    everywhere = known.mean(axis=0)
+    own, common = known.max(axis=1).mean(axis=0), everywhere.max(axis=0)
+    own, common = (np.where(np.isfinite(score), score, np.nan) for score in (own, common))
+    return own, common, np.asarray(everywhere.argmax(axis=0))
+
+
+def scores_by_tuned(
+    scores: Float[np.ndarray, "environments samples"], levels: Int[np.ndarray, "samples dimensions"]
+) -> Float[np.ndarray, " dimensions_and_none"]:
+    """Best mean score when k = 0 … all hyperparameters are tuned for every environment, the best k of them.
+
+    `levels` numbers the values of every hyperparameter; samples should be all combinations of them. Those not
+    tuned are as in the sample best on average.
+    """
+    default = int(tuned_scores(scores)[2])
+    known = np.where(np.isnan(scores), -np.inf, scores)
+    differs = levels != levels[default]
+    dimensions = levels.shape[1]
+    best = np.full(dimensions + 1, -np.inf)
+    for count in range(dimensions + 1):
+        for tuned in combinations(range(dimensions), count):
+            fixed = np.setdiff1d(np.arange(dimensions), tuned)
+            allowed = ~differs[:, fixed].any(axis=1)
+            best[count] = max(best[count], known[:, allowed].max(axis=1).mean())
+    return best
+
+
+def effective_dimensionality(by_tuned: Float[np.ndarray, " dimensions_and_none"], kept: float = KEPT) -> int:
+    """Fewest hyperparameters to tune for every environment for `kept` of the score of tuning all of them."""
+    return int(np.argmax(by_tuned >= kept * by_tuned[-1]))
+
+
+def sensitivity(
+    scores: Sequence[Float[np.ndarray, "samples _"]],
+    pools: Sequence[Float[np.ndarray, "_"]],
+    repetitions: int = REPETITIONS,
+    seed: int = 0,
+) -> list[Estimate]:
+    """Tuned for every environment, tuned for all of them, and the sensitivity (their difference).
+
+    One entry per environment: samples × seeds, samples in the same order. The intervals redraw the seeds of
+    every sample; the percentiles stay those of `pools`. The best of noisy scores is optimistic, more so the
+    best in every environment than the one for all of them: with few seeds the sensitivity is too high rather
+    than too low.
+    """
+    over_seeds = [iqm(s, axis=1) for s in scores]
+    single = np.stack([normalised(s, p) for s, p in zip(over_seeds, pools, strict=True)])
+    own, common, _ = tuned_scores(single)
+    values = (own, common, own - common)
+    if not all((np.sum(~np.isnan(s), axis=1) > 1).any() for s in scores):
+        return [Estimate(np.asarray(v), np.asarray(np.nan), np.asarray(np.nan)) for v in values]
+    redrawn = []
+    for place, (own_scores, mean, pool) in enumerate(zip(scores, over_seeds, pools, strict=True)):
+        draws = bootstrap_iqm(own_scores[:, :, None], repetitions, seed + place)[:, 0]
+        redrawn.append(normalised(np.where(np.isnan(draws), mean[:, None], draws), pool))
+    own, common, _ = tuned_scores(np.stack(redrawn))
+    ends = (interval(draws) for draws in (own, common, own - common))
+    return [
+        Estimate(np.asarray(v), np.asarray(low), np.asarray(high))
+        for v, (low, high) in zip(values, ends, strict=True)
+    ]
+
+
+COLUMNS = ("per_environment", "across_environments", "sensitivity")
+
+
+def sensitivity_table(experiments: Sequence[Results]) -> pl.DataFrame:
+    """One row per family that was trained with the same samples in two environments or more.
+
+    Columns: `family` (its recipe), `environments`, `samples` (those they share), for each of `COLUMNS` its
+    value, `…_low` and `…_high`, `best_for_all` (a sample id), and where the samples are a full grid the
+    `effective_dimensionality` of `hyperparameters`, else null. Scores are peak returns. Raises `Unavailable`
+    where no family has that.
+    """
+    peaks = {id(results): _peaks(results) for results in experiments}
+    pools: dict[str, np.ndarray] = {}
+    for results in experiments:
+        over_seeds = iqm(peaks[id(results)][1], axis=1)
+        env = _env(results)
+        pools[env] = np.concatenate([pools.get(env, np.empty(0)), over_seeds])
+    rows, reason = [], "No family was trained with the same samples in two environments or more."
+    for family, group in _families(experiments).items():
+        if not (shared := _shared(group)):
+            continue
+        scores = []
+        for results in group:
+            place = {sample: row for row, sample in enumerate(peaks[id(results)][0].tolist())}
+            values = peaks[id(results)][1]
+            none = np.full(values.shape[1], np.nan)
+            scores.append(np.array([values[place[s]] if s in place else none for s in shared]))
+        if any(np.isnan(s).all() for s in scores):
+            continue
+        reason = f"Nothing is known of {family}: in one environment all samples are equally good."
+        pool = [pools[_env(results)] for results in group]
+        found = sensitivity(scores, pool, affordable(sum(s.size for s in scores)))
+        if not all(np.isfinite(e.value) for e in found):
+            continue
+        single = [normalised(iqm(s, axis=1), p) for s, p in zip(scores, pool, strict=True)]
+        row: dict[str, object] = {"family": family, "environments": len(group), "samples": len(shared)}
+        for name, e in zip(COLUMNS, found, strict=True):
+            row |= {name: float(e.value), f"{name}_low": float(e.low), f"{name}_high": float(e.high)}
+        row["best_for_all"] = shared[int(tuned_scores(np.stack(single))[2])]
+        rows.append({**row, **_effective(group[0], shared, np.stack(single))})
+    if not rows:
+        raise Unavailable(reason)
+    return pl.DataFrame(rows, infer_schema_length=None).fill_nan(None)
+
+
+def _effective(results: Results, shared: list[int], scores: np.ndarray) -> dict[str, int | None]:
+    """The effective dimensionality, if the shared samples are all combinations of their values."""
+    samples = results.samples.filter(pl.col("sample").is_in(shared)).sort("sample")
+    columns = hyperparameters_of(samples, results.manifest.get("space") or {}).values()
+    none = {"effective_dimensionality": None, "hyperparameters": len(columns)}
+    if not 0 < len(columns) <= _MOST_DIMENSIONS:
+        return none
+    levels = np.stack([_numbered(samples.select(own)) for own in columns], axis=1)
+    if np.prod(levels.max(axis=0) + 1.0) != len(np.unique(levels, axis=0)):
+        return none
+    return {**none, "effective_dimensionality": effective_dimensionality(scores_by_tuned(scores, levels))}
+
+
+def _numbered(values: pl.DataFrame) -> Int[np.ndarray, " rows"]:
+    rows = [str(row) for row in values.rows()]
+    known = {row: place for place, row in enumerate(dict.fromkeys(rows))}
+    return np.array([known[row] for row in rows])
+
+
+def _families(experiments: Sequence[Results]) -> dict[str, list[Results]]:
+    """Experiments of one recipe in different environments, one of each; recipes with one are left out."""
+    found: dict[str, dict[str, Results]] = {}
+    for results in experiments:
+        recipe = str(results.manifest.get("recipe", results.name))
+        found.setdefault(recipe, {}).setdefault(_env(results), results)
+    return {recipe: list(by_env.values()) for recipe, by_env in found.items() if len(by_env) > 1}
+
+
+def _shared(group: Sequence[Results]) -> list[int]:
+    """Ids of the samples whose hyperparameters are the same in every environment; none if fewer than two."""
+    first = group[0].samples.drop("matrix", strict=False)
+    known = {row["sample"]: row for row in first.iter_rows(named=True)}
+    for results in group[1:]:
+        other = {
+            row["sample"]: row for row in results.samples.drop("matrix", strict=False).iter_rows(named=True)
+        }
+        known = {sample: row for sample, row in known.items() if other.get(sample) == row}
+    return sorted(known) if len(known) > 1 else []
+
+
+def _peaks(results: Results) -> tuple[np.ndarray, Float[np.ndarray, "samples seeds"]]:
+    """Sample ids and the peak return of every seed, NaN where there is none."""
+    found = evaluations(results)
+    if found.values.size == 0:
+        return found.samples[:0], np.empty((0, 1))
+    return found.samples, quantiles(found.values, (1.0,))[0]
+
+
+def _env(results: Results) -> str:
+    return str(results.manifest.get("env", "an unnamed environment"))

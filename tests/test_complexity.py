@@ -1,0 +1,107 @@
+"""Sample complexity against counting by hand."""
+
+import dataclasses
+
+import numpy as np
+import polars as pl
+import pytest
+from report_data import nothing_yet, synthetic
+
+from hyperlax.report.complexity import sample_complexities, sample_complexity
+from hyperlax.report.statistics import Unavailable
+
+STEPS = np.array([10.0, 20.0, 30.0, 40.0])
+NAN = np.nan
+
+
+def test_the_first_step_at_which_enough_runs_are_good_enough():
+    runs = np.array([[1.0, 5, 5, 5], [1, 1, 5, 1], [1, 1, 5, 5], [1, 1, 1, 5]])[None]
+    for probability, wanted in ((0.25, 20), (0.5, 30), (0.75, 30), (0.76, np.inf), (1.0, np.inf)):
+        assert sample_complexity(STEPS, runs, 5.0, probability).value == wanted
+    assert sample_complexity(STEPS, runs, 1.0, 1.0).value == 10
+    assert sample_complexity(STEPS, runs, 5.1, 0.1).value == np.inf
+
+
+def test_a_run_that_stopped_has_not_got_there_and_one_that_never_was_does_not_count():
+    runs = np.array([[5.0, 5, NAN, NAN], [1, 5, 5, 5], [NAN, NAN, NAN, NAN]])[None]
+    assert sample_complexity(STEPS, runs, 5.0, 1.0).value == 20
+    late = np.array([[1.0, 1, NAN, NAN], [1, 1, 5, 5], [NAN, NAN, NAN, NAN]])[None]
+    assert sample_complexity(STEPS, late, 5.0, 0.5).value == 30
+    assert sample_complexity(STEPS, late, 5.0, 0.6).value == np.inf
+    assert np.isnan(sample_complexity(STEPS, np.full((1, 2, 4), NAN), 5.0, 0.5).value)
+
+
+def test_the_interval_is_that_of_redrawing_runs_one_by_one():
+    rng = np.random.default_rng(0)
+    steps = np.arange(1, 41, dtype=float)
+    reached = rng.integers(5, 40, size=30)
+    runs = (steps[None] >= reached[:, None]).astype(float)
+    found = sample_complexity(steps, runs[None], 1.0, 0.5, repetitions=4000)
+    direct = []
+    for _ in range(4000):
+        share = runs[rng.integers(30, size=30)].mean(axis=0)
+        direct.append(steps[np.argmax(share >= 0.5)])
+    assert found.low == pytest.approx(np.quantile(direct, 0.025), abs=1)
+    assert found.high == pytest.approx(np.quantile(direct, 0.975), abs=1)
+    assert found.low < found.value < found.high
+
+
+def test_samples_are_redrawn_with_their_seeds():
+    """Seeds of a sample agree, so the interval over samples is wider than one over runs."""
+    rng = np.random.default_rng(1)
+    steps = np.arange(1, 101, dtype=float)
+    reached = np.repeat(rng.integers(5, 95, size=12), 10).reshape(12, 10)
+    runs = (steps >= reached[:, :, None]).astype(float)
+    clustered = sample_complexity(steps, runs, 1.0, 0.5)
+    independent = sample_complexity(steps, runs.reshape(1, 120, 100), 1.0, 0.5)
+    assert clustered.value == independent.value
+    assert clustered.high - clustered.low > 1.5 * (independent.high - independent.low)
+
+
+def test_one_run_has_no_interval_and_an_interval_may_have_no_end():
+    one = sample_complexity(STEPS, np.array([[[1.0, 1, 5, 5]]]), 5.0, 0.5)
+    assert one.value == 30
+    assert np.isnan([one.low, one.high]).all()
+    runs = np.array([[1.0, 1, 5, 5], [1, 1, 1, 1], [1, 5, 5, 5]])[None]
+    open_end = sample_complexity(STEPS, runs, 5.0, 0.5)
+    assert (open_end.low, open_end.value, open_end.high) == (20, 30, np.inf)
+
+
+def test_the_table_of_families():
+    easy = synthetic(samples=8, seeds=4, evaluations=20)
+    easy.manifest["reference"] = {"random": -1400.0, "solved": -1000.0}
+    hard = dataclasses.replace(
+        easy, manifest={**easy.manifest, "name": "sac_mlp", "reference": {"random": -1400.0, "solved": 0.0}}
+    )
+    table = sample_complexities([easy, hard])
+    assert table["family"].to_list() == ["ppo_mlp"] * 4 + ["sac_mlp"] * 4
+    assert table["lanes"].to_list() == [4, 4, 32, 32] * 2
+    assert table["probability"].to_list() == [0.5, 0.9] * 4
+    assert table.filter(family="sac_mlp")["steps"].to_list() == [np.inf] * 4
+    best, everything = table.filter(family="ppo_mlp", probability=0.5)["steps"]
+    assert best <= everything
+    assert best < 500_000
+
+
+def test_lanes_that_diverged_before_an_evaluation_have_not_got_there():
+    full = synthetic(samples=4, seeds=4, evaluations=10, diverged=())
+    full.manifest["reference"] = {"random": -2000.0, "solved": -1800.0}
+    assert sample_complexities([full], (1.0,))["steps"].is_finite().all()
+    curves = full.curves.filter(pl.col("lane") != 3)
+    for status, finite, lanes in (("diverged", False, 16), ("running", True, 15)):
+        lost = full.lanes.with_columns(
+            status=pl.when(pl.col("lane") == 3).then(pl.lit(status)).otherwise(pl.col("status"))
+        )
+        table = sample_complexities([dataclasses.replace(full, curves=curves, lanes=lost)], (1.0,))
+        everything = table.filter(runs="all samples")
+        assert everything["steps"].is_finite().to_list() == [finite]
+        assert everything["lanes"].to_list() == [lanes]
+
+
+def test_environments_without_a_solved_score_say_so():
+    results = synthetic(samples=2, seeds=1, diverged=())
+    results.manifest["reference"] = None
+    with pytest.raises(Unavailable, match="No return of this environment counts as solved"):
+        sample_complexities([results])
+    with pytest.raises(Unavailable, match="No sample has an evaluation"):
+        sample_complexities([nothing_yet()])

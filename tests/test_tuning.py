@@ -1,0 +1,128 @@
+"""Hyperparameter sensitivity and effective dimensionality against cases worked out by hand."""
+
+import dataclasses
+import itertools
+
+import numpy as np
+import polars as pl
+import pytest
+from report_data import nothing_yet, synthetic
+
+from hyperlax.report.statistics import Unavailable
+from hyperlax.report.tuning import (
+    effective_dimensionality,
+    normalised,
+    scores_by_tuned,
+    sensitivity,
+    sensitivity_table,
+    tuned_scores,
+)
+from hyperlax.results import Results
+
+NAN = np.nan
+
+
+def test_percentiles_of_the_pool_become_zero_and_one():
+    pool = np.arange(101.0)
+    np.testing.assert_allclose(normalised(np.array([5.0, 95, 50, 104]), pool), [0, 1, 0.5, 1.1])
+    assert np.isnan(normalised(np.zeros(3), np.zeros(5))).all()
+
+
+def test_tuned_for_each_environment_and_for_all():
+    scores = np.array([[1.0, 0.0, 0.6], [0.0, 0.8, 0.5]])
+    own, common, sample = tuned_scores(scores)
+    assert (own, common, sample) == (pytest.approx(0.9), pytest.approx(0.55), 2)
+
+
+def test_a_sample_lost_in_one_environment_is_not_the_one_for_all():
+    own, common, sample = tuned_scores(np.array([[1.0, 0.1], [NAN, 0.2]]))
+    assert (own, common, sample) == (pytest.approx(0.6), pytest.approx(0.15), 1)
+
+
+def test_the_number_of_hyperparameters_to_tune():
+    """Of two values each of x, y and z: x has to differ between the environments, y hardly, z not at all."""
+    levels = np.array(list(itertools.product(range(2), repeat=3)))
+    x, y, z = levels.T
+    scores = np.stack([1.0 - x - 0.02 * y + 0 * z, 0.0 + x - 0.03 * (1 - y) + 0 * z])
+    by_tuned = scores_by_tuned(scores, levels)
+    np.testing.assert_allclose(by_tuned, [0.49, 0.99, 1.0, 1.0])
+    assert effective_dimensionality(by_tuned) == 1
+    assert effective_dimensionality(by_tuned, kept=0.999) == 2
+    same = np.stack([1.0 - x, 1.0 - x])
+    assert effective_dimensionality(scores_by_tuned(same, levels)) == 0
+
+
+def test_the_interval_over_seeds_holds_the_truth():
+    rng = np.random.default_rng(0)
+    truth = np.array([[0.0, 1.0, 0.7, 0.2], [1.0, 0.0, 0.7, 0.1]])
+    scores = [row[:, None] + 0.1 * rng.normal(size=(4, 12)) for row in truth]
+    pools = [np.array([0.0, 1.0])] * 2
+    own, common, difference = sensitivity(scores, pools, repetitions=500)
+    spread = 0.9  # between the percentiles of the pool
+    for found, known in ((own, (1 - 0.05) / spread), (common, 0.65 / spread), (difference, 0.3 / spread)):
+        assert found.low <= known <= found.high
+        assert found.high - found.low < 0.25
+    single = sensitivity([s[:, :1] for s in scores], pools)
+    assert np.isnan([e.low for e in single]).all()
+
+
+def grid(env: str, best: float, recipe: str = "ppo_mlp") -> Results:
+    """All of three rates × two gammas; a sample is as good as its rate is near to `best`."""
+    values = list(itertools.product((1.0, 2.0, 3.0), (0.9, 0.99)))
+    full = synthetic(samples=6, seeds=3, diverged=())
+    samples = pl.DataFrame(
+        [{"sample": i, "rate": rate, "gamma": gamma, "fixed": 1} for i, (rate, gamma) in enumerate(values)]
+    )
+    curves = full.curves.join(samples.select("sample", "rate"), on="sample").with_columns(
+        value=pl.when(pl.col("metric") == "return")
+        .then(-(pl.col("rate") - best).abs())
+        .otherwise(pl.col("value"))
+    )
+    manifest = {**full.manifest, "env": env, "recipe": recipe, "space": {}}
+    return dataclasses.replace(full, manifest=manifest, samples=samples, curves=curves.drop("rate"))
+
+
+def test_the_table_of_a_family_in_two_environments():
+    table = sensitivity_table([grid("a", 1.0), grid("b", 3.0), grid("a", 1.0, "other")])
+    (row,) = table.to_dicts()
+    assert row["family"] == "ppo_mlp"
+    assert (row["environments"], row["samples"], row["hyperparameters"]) == (2, 6, 2)
+    assert row["per_environment"] == pytest.approx(1)
+    assert row["across_environments"] == pytest.approx(0.5)
+    assert row["sensitivity_low"] == row["sensitivity_high"] == pytest.approx(0.5)
+    assert row["effective_dimensionality"] == 1
+
+
+def test_samples_that_are_no_grid_have_no_effective_dimensionality():
+    results = synthetic(samples=8, seeds=2)
+    other = dataclasses.replace(results, manifest={**results.manifest, "env": "another"})
+    (row,) = sensitivity_table([results, other]).to_dicts()
+    assert row["sensitivity"] == pytest.approx(0)
+    assert row["effective_dimensionality"] is None
+    assert row["hyperparameters"] == 7
+
+
+def test_only_samples_that_are_the_same_are_compared():
+    one, other = grid("a", 1.0), grid("b", 3.0)
+    changed = other.samples.with_columns(
+        rate=pl.when(pl.col("sample") == 5).then(9.0).otherwise(pl.col("rate"))
+    )
+    (row,) = sensitivity_table([one, dataclasses.replace(other, samples=changed)]).to_dicts()
+    assert row["samples"] == 5
+    assert row["effective_dimensionality"] is None
+
+
+def test_nothing_to_compare_is_said():
+    different = grid("b", 3.0)
+    different = dataclasses.replace(
+        different, samples=different.samples.with_columns(gamma=pl.col("gamma") / 2)
+    )
+    begun = nothing_yet()
+    elsewhere = dataclasses.replace(begun, manifest={**begun.manifest, "env": "b"})
+    for experiments in ([], [grid("a", 1.0)], [grid("a", 1.0), different], [begun, elsewhere]):
+        with pytest.raises(Unavailable, match="same samples in two environments"):
+            sensitivity_table(experiments)
+    flat = grid("b", 3.0)
+    flat = dataclasses.replace(flat, curves=flat.curves.with_columns(value=pl.lit(500.0)))
+    with pytest.raises(Unavailable, match="all samples are equally good"):
+        sensitivity_table([grid("a", 1.0), flat])
