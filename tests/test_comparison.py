@@ -124,7 +124,7 @@ def test_environments_with_the_same_samples_are_compared_with_one_another(three,
         [*three, family("ppo_mlp", env="gymnax.acrobot")], tmp_path / "a.html"
     ).read_text()
     assert '"across_environments"' in page
-    assert "sensitivity 0.0 [" in page
+    assert "sensitivity 0.00 [" in page
     assert "effective dimensionality" in page
     other = write_comparison([three[1], family("ppo_mlp", env="gymnax.acrobot")], tmp_path / "b.html")
     assert "No family was trained with the same samples in two environments" in other.read_text()

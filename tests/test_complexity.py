@@ -98,6 +98,19 @@ def test_lanes_that_diverged_before_an_evaluation_have_not_got_there():
         assert everything["lanes"].to_list() == [lanes]
 
 
+def test_lanes_that_are_done_stay_as_good_as_they_were():
+    """Longer rollouts take some samples beyond the budget, where the others have no evaluations."""
+    full = synthetic(samples=4, seeds=2, evaluations=10, diverged=())
+    late = pl.when(pl.col("sample") == 0).then(3 * pl.col("env_steps")).otherwise(pl.col("env_steps"))
+    returns = pl.when(pl.col("sample") == 0).then(pl.col("env_steps") * 1.0).otherwise(2e6)
+    curves = full.curves.with_columns(env_steps=late).with_columns(value=returns)
+    full.manifest["reference"] = {"random": 0.0, "solved": 9e5}
+    table = sample_complexities([dataclasses.replace(full, curves=curves)], (0.5, 1.0))
+    half, every = table.filter(runs="all samples")["steps"]
+    assert half < 200_000
+    assert every == pytest.approx(9e5, rel=0.05)
+
+
 def test_environments_without_a_solved_score_say_so():
     results = synthetic(samples=2, seeds=1, diverged=())
     results.manifest["reference"] = None

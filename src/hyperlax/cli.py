@@ -141,9 +141,10 @@ def sweep_hp_samples(
     load_hyperparams
         Train the samples in this csv, json or parquet file instead of drawing any.
     experiment_type
-        Independent samples, or the matrices of a variance-based sensitivity analysis.
+        Independent samples, or the matrices of a variance-based sensitivity analysis, whose indices the
+        report then shows.
     omit_ab
-        Draw the matrices A and B only.
+        Draw the matrices A and B only, from which no indices follow.
     sequential
         One lane at a time, for comparison: the same numbers, slower.
     confirm

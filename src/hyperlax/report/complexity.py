@@ -56,8 +56,9 @@ def sample_complexities(
 
     Columns: `family`, `runs` ("best sample" or "all samples"), `lanes`, `probability`, `steps`, `low`,
     `high`, and `budget`, the last step that was evaluated; infinity is "not within the budget", null not
-    known. The best sample is that of the highest peak return. Lanes that diverged or failed have not got
-    there, lanes that still run are left out. Raises `Unavailable` where no score counts as solved, or nothing
+    known. The best sample is that of the highest peak return. Between evaluations returns are interpolated.
+    Lanes that are done stay as they were at their last evaluation, those that diverged or failed have not got
+    there, those that still run are left out. Raises `Unavailable` where no score counts as solved, or nothing
     has been evaluated.
     """
     rows = []
@@ -68,7 +69,9 @@ def sample_complexities(
         found = evaluations(results)
         if found.values.size == 0:
             continue
-        steps, returns = found.on_grid("env_steps", min(_GRID, found.values.shape[2]))
+        steps, returns = found.on_grid("env_steps", _GRID)
+        done = _places(found.lanes, "done")
+        returns[done] = _carried(returns[done])
         returns[_places(found.lanes, "queued", "running")] = np.nan
         lost = _places(found.lanes, "diverged", "failed")
         returns[..., 0][lost] = np.where(np.isnan(returns[..., 0][lost]), -np.inf, returns[..., 0][lost])
@@ -98,6 +101,12 @@ def _places(lanes: pl.DataFrame, *statuses: str) -> tuple[np.ndarray, np.ndarray
     """Where lanes of these statuses are among the evaluations."""
     chosen = lanes.filter(pl.col("status").is_in(statuses))
     return chosen["row"].to_numpy(), chosen["column"].to_numpy()
+
+
+def _carried(returns: Float[np.ndarray, "lanes points"]) -> Float[np.ndarray, "lanes points"]:
+    """The last known value where none is."""
+    last = np.maximum.accumulate(np.where(np.isnan(returns), 0, np.arange(returns.shape[1])), axis=1)
+    return np.take_along_axis(returns, last, axis=1)
 
 
 def _first(

@@ -55,7 +55,11 @@ def _layers(rows: pl.DataFrame, families: Families) -> list[alt.Chart]:
             *(alt.Tooltip(f"{column}:N", title=title) for column, title in said.items()),
         ],
     }
-    axis: dict[str, Any] = {"title": "env steps until solved", "axis": alt.Axis(format="~s", tickCount=8)}
+    axis: dict[str, Any] = {
+        "title": "env steps until solved",
+        "axis": alt.Axis(format="~s", tickCount=8),
+        "scale": alt.Scale(domain=[0, float(rows["budget"].to_numpy().max())], nice=False),
+    }
     x = alt.X("steps_drawn:Q", **axis)
     shape = alt.Shape(
         "solved:N",

@@ -41,20 +41,16 @@ def _layers(table: pl.DataFrame, colours: alt.Scale) -> list[alt.Chart]:
     """Intervals, points, and the sensitivity in words between the two points of a family."""
     table = table.with_columns(
         middle=(pl.col("per_environment") + pl.col("across_environments")) / 2,
-        name=pl.format("{} ({} environments, {} samples)", "family", "environments", "samples"),
-        label=pl.format("sensitivity {}", _two("sensitivity"))
-        + pl.when(pl.col("sensitivity_low").is_null())
-        .then(pl.lit(""))
-        .otherwise(pl.format(" [{}, {}]", _two("sensitivity_low"), _two("sensitivity_high"))),
+        label=pl.Series([_words(row) for row in table.iter_rows(named=True)]),
     )
     rows = pl.concat(
         [
-            table.select("name", "family", kind=pl.lit(said), score=key, low=f"{key}_low", high=f"{key}_high")
+            table.select("family", kind=pl.lit(said), score=key, low=f"{key}_low", high=f"{key}_high")
             for key, said in _KINDS.items()
         ]
     )
     kinds = list(_KINDS.values())
-    y = alt.Y("name:N", title=None, sort=table["name"].to_list())
+    y = alt.Y("family:N", title=None, sort=table["family"].to_list(), axis=alt.Axis(labelLimit=300))
     axis: dict[str, Any] = {
         "title": "normalised score",
         "scale": alt.Scale(zero=False, padding=20),
@@ -69,7 +65,7 @@ def _layers(table: pl.DataFrame, colours: alt.Scale) -> list[alt.Chart]:
     shape = alt.Shape(
         "kind:N",
         scale=alt.Scale(domain=kinds, range=["circle", "diamond"]),
-        legend=alt.Legend(title=None, orient="top"),
+        legend=alt.Legend(title=None, orient="top", symbolFillColor=NEUTRAL, symbolStrokeColor=NEUTRAL),
     )
     points = alt.Chart(rows).mark_point(filled=True, size=90)
     words = alt.Chart(table).mark_text(fontSize=11, color=NEUTRAL)
@@ -87,5 +83,6 @@ def _number(column: str) -> alt.Tooltip:
     return alt.Tooltip(f"{column}:Q", format=".3f")
 
 
-def _two(column: str) -> pl.Expr:
-    return pl.col(column).round(2).cast(pl.String)
+def _words(row: dict[str, Any]) -> str:
+    value, low, high = (row[f"sensitivity{end}"] for end in ("", "_low", "_high"))
+    return f"sensitivity {value:.2f}" + ("" if low is None else f" [{low:.2f}, {high:.2f}]")
