@@ -7,7 +7,7 @@ import optuna
 import polars as pl
 import pytest
 from optuna.distributions import CategoricalDistribution, FloatDistribution, IntDistribution
-from report_data import SPACE, nothing_yet, synthetic
+from report_data import SPACE, nothing_yet, sobol_design, synthetic
 
 from hyperlax.report.importance import (
     dimension,
@@ -169,6 +169,22 @@ def test_the_table_of_an_experiment():
     assert table["low"].null_count() == 0
     single = importance_table(synthetic(seeds=1, diverged=()))
     assert single["low"].null_count() == len(single)
+
+
+def test_matrices_that_repeat_rows_do_not_count():
+    """A change of one hyperparameter leaves a good row good, which says nothing of the others."""
+    whole = sobol_design(rows=8)
+    halves = dataclasses.replace(whole, samples=whole.samples.filter(pl.col("matrix").is_in(["A", "B"])))
+    kept = halves.samples["sample"].to_list()
+    halves = dataclasses.replace(
+        halves,
+        curves=whole.curves.filter(pl.col("sample").is_in(kept)),
+        lanes=whole.lanes.filter(pl.col("sample").is_in(kept)),
+    )
+    assert importance_table(whole).equals(importance_table(halves))
+    assert importance_table(whole)["hyperparameter"].to_list()[0] == "rate"
+    with pytest.raises(Unavailable, match="10 samples"):
+        importance_table(sobol_design(rows=4))
 
 
 def test_experiments_that_cannot_tell_say_why():

@@ -7,10 +7,12 @@ import polars as pl
 import pytest
 from report_data import SPACE, confirmed, frame, manifest, nothing_yet, sobol_design, synthetic
 
+from hyperlax.report import importance_table, sensitivity_table, sobol_table
 from hyperlax.report.charts import CHARTS, NothingToDraw, learning_curves, return_distribution, slices
 from hyperlax.report.charts.run import timeline
 from hyperlax.report.charts.slices import space_by_column
 from hyperlax.report.charts.style import family_colour, text
+from hyperlax.report.charts.tuning import tuning_chart
 from hyperlax.report.vega import vegalite_version
 from hyperlax.results import Results
 
@@ -60,6 +62,29 @@ def test_charts_of_a_large_sweep_are_thinned_and_say_so(name, samples, evaluatio
     spec = CHARTS[name](_large(samples, evaluations)).to_dict()
     assert max(len(rows) for rows in spec["datasets"].values()) <= 5_000
     assert f"of {samples} " in " ".join(spec["title"]["subtitle"]) or "of 40 eval" in str(spec["title"])
+
+
+def test_importances_and_indices_are_drawn_as_they_are():
+    drawn = sobol_design(rows=8)
+    for name, table in (("importance", importance_table(drawn)), ("sobol_indices", sobol_table(drawn))):
+        spec = CHARTS[name](drawn).to_dict()
+        shown = [row["hyperparameter"] for rows in spec["datasets"].values() for row in rows]
+        assert set(shown) == set(table["hyperparameter"])
+    totals = [r["value"] for rows in spec["datasets"].values() for r in rows if r["index"] == "total"]
+    assert sorted(totals) == sorted(table["total"])
+
+
+def test_tuning_for_each_environment_is_drawn_with_its_sensitivity():
+    here = synthetic(samples=6, seeds=2)
+    there = dataclasses.replace(here, manifest={**here.manifest, "env": "gymnax.acrobot"})
+    spec = tuning_chart([here, there]).to_dict()
+    (label,) = {r["label"] for rows in spec["datasets"].values() for r in rows if "label" in r}
+    row = sensitivity_table([here, there]).row(0, named=True)
+    assert label == f"sensitivity {row['sensitivity']:.2f} [{row['sensitivity_low']:.2f}, " + (
+        f"{row['sensitivity_high']:.2f}]"
+    )
+    with pytest.raises(NothingToDraw, match="two environments"):
+        tuning_chart([here])
 
 
 def test_a_long_timeline_is_joined_without_losing_time():

@@ -3,10 +3,11 @@
 import numpy as np
 import polars as pl
 import pytest
-from report_data import frame, manifest, nothing_yet, synthetic
+from report_data import frame, manifest, nothing_yet, sobol_design, synthetic
 from scipy import stats
 
 from hyperlax.report import lane_metrics, leaderboard, metrics, sample_metrics
+from hyperlax.report.leaderboard import varied_hyperparameters
 from hyperlax.results import Results
 
 NAN = np.nan
@@ -205,3 +206,7 @@ def _results(curves: dict[tuple[int, int], list[float]]) -> Results:
     samples = pl.DataFrame({"sample": sorted({sample for sample, _ in curves})})
     described = manifest(len(samples), 2, 2, 200) | {"reference": {"random": -1000.0, "solved": -200.0}}
     return Results(described, samples, frame("lanes", lanes), frame("curves", rows))
+
+
+def test_the_matrix_of_a_design_is_no_hyperparameter():
+    assert varied_hyperparameters(sobol_design().samples) == ["rate", "width", "depth"]

@@ -57,9 +57,9 @@ def sample_complexities(
     Columns: `family`, `runs` ("best sample" or "all samples"), `lanes`, `probability`, `steps`, `low`,
     `high`, and `budget`, the last step that was evaluated; infinity is "not within the budget", null not
     known. The best sample is that of the highest peak return. Between evaluations returns are interpolated.
-    Lanes that are done stay as they were at their last evaluation, those that diverged or failed have not got
-    there, those that still run are left out. Raises `Unavailable` where no score counts as solved, or nothing
-    has been evaluated.
+    Lanes that are done stay as they were at their last evaluation, those that diverged, failed or were pruned
+    have not got there, those that still run or wait are left out. Raises `Unavailable` where no score counts
+    as solved, or nothing has been evaluated.
     """
     rows = []
     for results in families:
@@ -72,8 +72,8 @@ def sample_complexities(
         steps, returns = found.on_grid("env_steps", _GRID)
         done = _places(found.lanes, "done")
         returns[done] = _carried(returns[done])
-        returns[_places(found.lanes, "queued", "running")] = np.nan
-        lost = _places(found.lanes, "diverged", "failed")
+        returns[_places(found.lanes, "queued", "running", "paused")] = np.nan
+        lost = _places(found.lanes, "diverged", "failed", "pruned")
         returns[..., 0][lost] = np.where(np.isnan(returns[..., 0][lost]), -np.inf, returns[..., 0][lost])
         ranked = sample_metrics(results).drop_nulls("peak_return").sort("peak_return", descending=True)
         best = found.samples == ranked["sample"][0]

@@ -33,13 +33,10 @@ __all__ = [
     "CHARTS",
     "Chart",
     "NothingToDraw",
-    "confirmation_chart",
-    "importance_chart",
     "leaderboard_chart",
     "learning_curves",
     "return_distribution",
     "slices",
-    "sobol_chart",
     "timeline",
     "training_health",
 ]
