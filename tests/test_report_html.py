@@ -38,7 +38,7 @@ def test_every_chart_has_its_place(page):
     placed = {value for _, name, value in page.attributes if name == "data-chart"}
     charts = json.loads(page.scripts[0])
     assert placed == set(charts["specs"])
-    assert placed == set(CHARTS) - {"learning_curves_circuit_executions", "sobol_indices"}
+    assert placed == set(CHARTS) - {"learning_curves_circuit_executions", "confirmation", "sobol_indices"}
     assert set(charts["themes"]) == {"light", "dark"}
     assert "vegaEmbed" in page.scripts[1]
 
