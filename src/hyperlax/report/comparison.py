@@ -13,7 +13,7 @@ import polars as pl
 
 from hyperlax.files import write_atomically
 from hyperlax.report import markup
-from hyperlax.report.charts import return_distribution
+from hyperlax.report.charts import ecdf, entanglement, return_distribution, size_chart
 from hyperlax.report.charts.complexities import complexity_chart
 from hyperlax.report.charts.curves import X_TITLES
 from hyperlax.report.charts.families import (
@@ -23,13 +23,14 @@ from hyperlax.report.charts.families import (
     improvements,
     peaks,
     profile_chart,
-    size_chart,
     tuned_curves,
 )
+from hyperlax.report.charts.runtime import scaling
 from hyperlax.report.charts.style import Chart, NothingToDraw
 from hyperlax.report.charts.tuning import tuning_chart
 from hyperlax.report.document import Pictures, sections_of, tabs, write_document
 from hyperlax.report.export import image
+from hyperlax.report.leaderboard import varied_hyperparameters
 from hyperlax.report.metrics import sample_metrics
 from hyperlax.report.statistics import Unavailable, best_of_k, iqm
 from hyperlax.report.tuning import sensitivity_table
@@ -48,12 +49,15 @@ def charts(families: Families, top: int = 5) -> dict[str, Callable[[], Chart]]:
     }
     return {
         **curves,
-        "return_distribution": lambda: return_distribution(*families),
+        "return_distribution": partial(return_distribution, *families, shared=True),
+        "ecdf": partial(ecdf, *families, shared=True),
         "best_of_k": partial(best_of_k_chart, families),
         "performance_profile": partial(profile_chart, families),
         "probability_of_improvement": partial(improvement_chart, families),
         "sample_complexity": partial(complexity_chart, families),
-        "return_against_parameters": partial(size_chart, families),
+        "return_against_parameters": partial(size_chart, *families, shared=True),
+        "entanglement": partial(entanglement, *families, shared=True),
+        "runtime": partial(scaling, families),
     }
 
 
@@ -127,6 +131,10 @@ def _one(lanes: pl.DataFrame, column: str) -> float | None:
     return float(values[0]) if len(values) else None
 
 
+def _entangled(results: Results) -> bool:
+    return any(c.endswith("entangler") for c in varied_hyperparameters(results.samples))
+
+
 def _executions(results: Results) -> bool:
     return bool((results.lanes["circuit_executions"] > 0).any())
 
@@ -159,7 +167,7 @@ def _environment(families: Families, prefix: str, pictures: Pictures, top: int) 
         markup.table(summary(families, top), f"{prefix}-summary"),
         _protocols(families),
         _section("Tuned learning curves", tabs(f"{prefix}-curves", curves)),
-        _section("Return across samples", shown["return_distribution"]),
+        _section("Return across samples", shown["return_distribution"] + shown["ecdf"]),
         _section("Best of k samples", shown["best_of_k"]),
         _section("Performance profile", shown["performance_profile"]),
     ]
@@ -168,6 +176,9 @@ def _environment(families: Families, prefix: str, pictures: Pictures, top: int) 
         parts.append(_section("Who is ahead", said + shown["probability_of_improvement"]))
     parts.append(_section("Sample complexity", shown["sample_complexity"]))
     parts.append(_section("Return against parameters", shown["return_against_parameters"]))
+    if any(_entangled(results) for results in families):
+        parts.append(_section("With and without entanglement", shown["entanglement"]))
+    parts.append(_section("Runtime", shown["runtime"]))
     return "".join(parts)
 
 

@@ -7,15 +7,19 @@ from pathlib import Path
 from typing import Any
 
 from hyperlax.files import write_atomically
-from hyperlax.report.charts import CHARTS, NothingToDraw
+from hyperlax.report.charts import NothingToDraw, charts_with
+from hyperlax.report.options import Options
 from hyperlax.report.vega import vegalite_version, vl_convert
 from hyperlax.results import Results
 
 FORMATS = ("png", "svg", "pdf")
 _SCALE = 2.0
+_DEFAULTS = Options()
 
 
-def export_charts(results: Results, folder: Path, formats: Sequence[str] = FORMATS) -> list[Path]:
+def export_charts(
+    results: Results, folder: Path, formats: Sequence[str] = FORMATS, options: Options = _DEFAULTS
+) -> list[Path]:
     """Writes every chart that has data to `folder` as `<chart>.<format>`; returns the paths written.
 
     PNG is drawn at twice the size of the page. Raises ValueError for an unknown format.
@@ -25,14 +29,41 @@ def export_charts(results: Results, folder: Path, formats: Sequence[str] = FORMA
         raise ValueError(f"unknown image format {', '.join(unknown)}; choose from {', '.join(FORMATS)}")
     vl_convert()
     written = []
-    for name, chart in CHARTS.items():
+    for name, chart in charts_with(options).items():
         try:
             spec = chart(results).to_dict()
         except NothingToDraw:
             continue
+        if options.informed:
+            spec = informed(spec, [results])
         for suffix in formats:
             written.append(write_atomically(folder / f"{name}.{suffix}", image(spec, suffix)))
     return written
+
+
+def informed(spec: dict[str, Any], experiments: Sequence[Results]) -> dict[str, Any]:
+    """The chart with what it is of in its title, and how the experiments were made below it."""
+    title = spec["title"]
+    names = ", ".join(results.name for results in experiments)
+    env = experiments[0].manifest.get("env", "an unnamed environment")
+    made = dict.fromkeys(about(results) for results in experiments)
+    text = f"{title['text']}: {names} on {env}"
+    return {**spec, "title": {**title, "text": text, "subtitle": [*title["subtitle"], *made]}}
+
+
+def about(results: Results) -> str:
+    """Samples, seeds, budget, protocol and seed of an experiment, as far as it says them."""
+    manifest = results.manifest
+    settings = manifest.get("settings", {})
+    parts = [f"{len(results.samples)} samples"]
+    if seeds := settings.get("seeds"):
+        parts[0] += f" × {seeds} seeds"
+    if budget := settings.get("total_timesteps"):
+        parts.append(f"{int(budget):,} env steps")
+    if episodes := settings.get("eval_episodes"):
+        parts.append(f"{settings.get('evaluations')} evaluations of {episodes} episodes")
+    parts += [f"{key} {manifest[key]}" for key in ("protocol", "seed") if manifest.get(key) is not None]
+    return ", ".join(parts) + "."
 
 
 def converted(drawing: str, suffix: str) -> bytes:

@@ -13,11 +13,12 @@ import polars as pl
 from hyperlax.hyperparams import assign
 from hyperlax.networks.pqc import PQCHyperparams
 from hyperlax.report import markup
-from hyperlax.report.charts import CHARTS
+from hyperlax.report.charts import charts_with
 from hyperlax.report.charts.style import text
 from hyperlax.report.document import Pictures, sections_of, tabs, write_document
 from hyperlax.report.leaderboard import leaderboard, varied_hyperparameters
 from hyperlax.report.metrics import sample_metrics
+from hyperlax.report.options import Options
 from hyperlax.report.selection import drop_words, selection_bias
 from hyperlax.results import LANE_STATUSES, Results
 
@@ -27,49 +28,66 @@ _CURVES = {
     "learning_curves_gradient_steps": "gradient steps",
     "learning_curves_circuit_executions": "circuit executions",
 }
+_DEFAULTS = Options()
 _PROTOCOLS = {
     "corrected": "the default of hyperlax, with the known defects of the published experiments put right",
     "published": "training and evaluation as in the published experiments of hyperlax v0.1, defects included",
 }
 
 
-def write_report(results: Results, path: Path) -> Path:
-    """Writes the report of `results` to `path` and returns it.
+def write_report(results: Results, path: Path, options: Options = _DEFAULTS) -> Path:
+    """Writes the report of `results`, drawn as `options` want it, to `path` and returns it.
 
     Vega is inside the file, which loads nothing else. A chart without data is replaced by the reason, so that
     an experiment still running can be reported. The file appears complete or not at all.
     """
     pictures = Pictures()
-    shown = {name: pictures.add(name, partial(chart, results)) for name, chart in CHARTS.items()}
-    return write_document(path, _title(results), _body(results, shown), pictures)
+    charts = {name: chart for name, chart in charts_with(options).items() if _applies(name, results)}
+    shown = {name: pictures.add(name, partial(chart, results)) for name, chart in charts.items()}
+    return write_document(path, _title(results), _body(results, shown, options), pictures)
 
 
-def _body(results: Results, pictures: dict[str, str]) -> str:
+def _applies(name: str, results: Results) -> bool:
+    """Some charts are only about circuits, or about what was confirmed: no reader misses them elsewhere."""
+    if name == "learning_curves_circuit_executions":
+        return bool((results.lanes["circuit_executions"] > 0).any())
+    if name == "entanglement":
+        return any(c.endswith("entangler") for c in varied_hyperparameters(results.samples))
+    return name != "confirmation" or results.confirmation is not None
+
+
+def _body(results: Results, pictures: dict[str, str], options: Options) -> str:
     sections = {
-        "leaderboard": ("Leaderboard", _leaderboard(results) + pictures["leaderboard"]),
+        "leaderboard": ("Leaderboard", _leaderboard(results, options.top) + pictures["leaderboard"]),
         **_confirmation(results, pictures),
-        "curves": ("Learning curves", tabs("curves", _curves(results, pictures))),
+        "curves": ("Learning curves", tabs("curves", _curves(pictures))),
+        "tuned": ("Best and best few", pictures["aggregate_curves"]),
         **_circuits(results),
-        "distribution": ("Return across samples", pictures["return_distribution"]),
+        "distribution": ("Return across samples", pictures["return_distribution"] + pictures["ecdf"]),
+        "budget": ("What a smaller search would find", pictures["best_of_k"]),
         "slices": ("Slices through the search space", pictures["slices"]),
         "importance": ("Importance of hyperparameters", pictures["importance"]),
         **_sobol(results, pictures),
+        "parallel": ("Parallel coordinates", pictures["parallel_coordinates"]),
+        "sizes": ("Return against parameters", pictures["return_against_parameters"]),
+        **_entanglement(pictures),
         "samples": ("All samples", _samples(results)),
         "health": ("Training health", _trouble(results) + pictures["training_health"]),
-        "time": ("Where the time went", pictures["timeline"] + _plan(results)),
+        "time": ("Where the time went", pictures["timeline"] + pictures["runtime"] + _plan(results)),
         "repeat": ("How to repeat it", _repeat(results)),
     }
     return sections_of(_header(results), sections)
 
 
-def _curves(results: Results, pictures: dict[str, str]) -> dict[str, str]:
-    """Pictures of the learning curves by tab; against circuit executions only where circuits ran."""
-    ran = (results.lanes["circuit_executions"] > 0).any()
-    return {
-        label: pictures[name]
-        for name, label in _CURVES.items()
-        if ran or name != "learning_curves_circuit_executions"
-    }
+def _curves(pictures: dict[str, str]) -> dict[str, str]:
+    """Pictures of the learning curves by tab."""
+    return {label: pictures[name] for name, label in _CURVES.items() if name in pictures}
+
+
+def _entanglement(pictures: dict[str, str]) -> dict[str, tuple[str, str]]:
+    """A section where samples differ in their entangler."""
+    shown = pictures.get("entanglement")
+    return {"entanglement": ("With and without entanglement", shown)} if shown else {}
 
 
 def _confirmation(results: Results, pictures: dict[str, str]) -> dict[str, tuple[str, str]]:
@@ -137,13 +155,13 @@ def _header(results: Results) -> str:
     )
 
 
-def _leaderboard(results: Results) -> str:
+def _leaderboard(results: Results, top: int) -> str:
     note = (
         "Peak return: interquartile mean over seeds, with the ends of its 95 % bootstrap interval. "
         "Rank: the places a sample may have, since no order is claimed where intervals overlap "
         "or a sample has fewer than three seeds; one seed alone gives no interval."
     )
-    best = leaderboard(results)
+    best = leaderboard(results, top)
     return "" if best.is_empty() else markup.table(best, "best", note)
 
 

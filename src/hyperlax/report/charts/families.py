@@ -10,12 +10,12 @@ import polars as pl
 
 from hyperlax.report.charts.curves import X_TITLES
 from hyperlax.report.charts.style import (
-    MAX_ROWS,
     NEUTRAL,
     WIDTH,
     Chart,
     NothingToDraw,
     family_colours,
+    family_shape,
     finished,
 )
 from hyperlax.report.evaluations import evaluations
@@ -31,7 +31,9 @@ from hyperlax.report.statistics import (
 from hyperlax.results import Results
 
 _POINTS = 100
+_MARKS = 7
 _PANEL = (WIDTH - 200, 320)
+_HALF = ((WIDTH - 260) // 2, 300)
 
 Families = Sequence[Results]
 """Experiments on one environment; their names are different."""
@@ -62,14 +64,19 @@ def tuned_curves(families: Families, x: str = "env_steps", top: int = 5) -> Char
             groups.append(_curve(results.name, grid, iqm_over_strata(values)))
     if not best:
         raise NothingToDraw(f"No evaluation recorded its {X_TITLES[x]}.")
-    layers = _bands(pl.concat(best), families, x, dash=[])
-    if groups:
-        layers += _bands(pl.concat(groups), families, x, dash=[6, 4])
+    parts = {"best sample": best, f"interquartile mean of the best {top}": groups}
+    panels = [
+        alt.layer(*_bands(pl.concat(curves), families, x)).properties(
+            title=alt.TitleParams(title, fontSize=12), width=_HALF[0], height=_HALF[1]
+        )
+        for title, curves in parts.items()
+        if curves
+    ]
     return finished(
-        alt.layer(*layers).properties(width=_PANEL[0], height=_PANEL[1]),
+        alt.hconcat(*panels, spacing=20).resolve_scale(y="shared"),
         f"Tuned learning curves against {X_TITLES[x]}",
         [
-            f"Solid: the best sample; dashed: interquartile mean of the best {top} samples. "
+            f"The best sample, and the interquartile mean of the best {top} samples. "
             "Bands: 95 % bootstrap intervals over seeds.",
             "Samples were chosen on the very evaluations that are drawn, so their peaks are optimistic.",
         ],
@@ -88,7 +95,7 @@ def best_of_k_chart(families: Families) -> Chart:
     scale = alt.Scale(type="log", nice=False)
     x = alt.X("x:Q", title="samples tried (k)", scale=scale, axis=alt.Axis(format="~s"))
     return finished(
-        alt.layer(*_lines(rows, families, x, "expected best peak return", [])).properties(
+        alt.layer(*_lines(rows, families, x, "expected best peak return")).properties(
             width=_PANEL[0], height=_PANEL[1]
         ),
         "Best of k samples",
@@ -112,7 +119,7 @@ def profile_chart(families: Families) -> Chart:
     )
     x = alt.X("x:Q", title="peak return τ", scale=alt.Scale(zero=False))
     return finished(
-        alt.layer(*_lines(rows, families, x, "share of samples above τ", [])).properties(
+        alt.layer(*_lines(rows, families, x, "share of samples above τ")).properties(
             width=_PANEL[0], height=_PANEL[1]
         ),
         "Performance profile",
@@ -170,42 +177,6 @@ def improvement_chart(families: Families) -> Chart:
     )
 
 
-def size_chart(families: Families) -> Chart:
-    """Peak return against the number of trained parameters."""
-    frames = []
-    for results in families:
-        sizes = results.lanes.group_by("sample").agg(pl.col("parameters").first())
-        scored = sample_metrics(results).select("sample", "peak_return").drop_nulls()
-        joined = scored.join(sizes, on="sample").select(
-            name=pl.lit(results.name),
-            id="sample",
-            parameters=pl.col("parameters").cast(pl.Float64),
-            peak="peak_return",
-        )
-        frames.append(joined)
-    rows = pl.concat(frames).drop_nulls()
-    if rows.is_empty():
-        raise NothingToDraw("No lane has recorded its parameters yet.")
-    stride = -(-len(rows) // MAX_ROWS)
-    chart = (
-        alt.Chart(rows.gather_every(stride))
-        .mark_circle(size=60, opacity=0.8)
-        .encode(
-            x=alt.X(
-                "parameters:Q",
-                title="trained parameters",
-                scale=alt.Scale(type="log"),
-                axis=alt.Axis(format="~s"),
-            ),
-            y=alt.Y("peak:Q", title="peak return", scale=alt.Scale(zero=False)),
-            color=_colour(families),
-            tooltip=["name:N", "id:N", "parameters:Q", alt.Tooltip("peak:Q", format=",.4~g")],
-        )
-        .properties(width=_PANEL[0], height=_PANEL[1])
-    )
-    return finished(chart, "Return against parameters", ["One point per sample."])
-
-
 def _first(estimate: Estimate) -> Estimate:
     return Estimate(estimate.value[0], estimate.low[0], estimate.high[0])
 
@@ -216,25 +187,36 @@ def _curve(name: str, x: np.ndarray, estimate: Estimate) -> pl.DataFrame:
     return frame.with_columns(name=pl.lit(name)).fill_nan(None).drop_nulls(["x", "value"])
 
 
-def _bands(rows: pl.DataFrame, families: Families, x: str, dash: list[int]) -> list[alt.Chart]:
+def _bands(rows: pl.DataFrame, families: Families, x: str) -> list[alt.Chart]:
     axis = alt.X(
         "x:Q", title=X_TITLES[x], axis=alt.Axis(format="~s", tickCount=8), scale=alt.Scale(zero=False)
     )
-    return _lines(rows, families, axis, "evaluation return", dash)
+    return _lines(rows, families, axis, "evaluation return")
 
 
-def _lines(rows: pl.DataFrame, families: Families, x: alt.X, title: str, dash: list[int]) -> list[alt.Chart]:
+def _lines(rows: pl.DataFrame, families: Families, x: alt.X, title: str) -> list[alt.Chart]:
     tooltip = ["name:N", *(alt.Tooltip(f"{c}:Q", format=",.4~g") for c in ("x", "value", "low", "high"))]
     y = alt.Y("value:Q", title=title, scale=alt.Scale(zero=False))
     common = {"x": x, "color": _colour(families), "tooltip": tooltip}
     few = len(rows) <= 15 * len(families)
-    line = alt.Chart(rows).mark_line(strokeWidth=2.3, strokeDash=dash, point={"size": 26} if few else False)
-    layers = [line.encode(y=y, **common)]
+    line = alt.Chart(rows).mark_line(strokeWidth=2.3)
+    marks = alt.Chart(rows if few else _spread(rows)).mark_point(filled=True, size=48, opacity=1)
+    shape = family_shape(families, "name", alt.Legend(title=None, symbolOpacity=1))
+    layers = [line.encode(y=y, **common), marks.encode(y=y, shape=shape, **common)]
     bounded = rows.drop_nulls(["low", "high"])
     if not bounded.is_empty():
         band = alt.Chart(bounded).mark_area(opacity=0.14)
         layers.insert(0, band.encode(y=alt.Y("low:Q", title=title), y2="high:Q", **common))
     return layers
+
+
+def _spread(rows: pl.DataFrame) -> pl.DataFrame:
+    """A few points of every curve, at other places for each, to carry the mark of its family."""
+    kept = []
+    for turn, own in enumerate(rows.partition_by("name", maintain_order=True)):
+        step = max(1, len(own) // _MARKS)
+        kept.append(own.gather_every(step, offset=min(len(own) - 1, (turn * step) // 3 % step)))
+    return pl.concat(kept)
 
 
 def _colour(families: Families) -> alt.Color:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import altair as alt
@@ -18,10 +19,12 @@ from hyperlax.report.charts.style import (
     NothingToDraw,
     colour_of,
     family_colours,
+    family_shape,
     finished,
     is_picked,
     jitter,
     none_or_picked,
+    sample_keys,
 )
 from hyperlax.report.leaderboard import leaderboard
 from hyperlax.report.metrics import lane_metrics, reference_scores, sample_metrics
@@ -83,41 +86,15 @@ def _ticks(seeds: pl.DataFrame, y: alt.Y, faded: Any) -> list[alt.Chart]:
     return layers
 
 
-def return_distribution(*experiments: Results) -> Chart:
-    """Peak return of every sample: box (quartiles, whiskers to the extremes) and points by family."""
-    frames, several = [], len(experiments) > 1
-    for results in experiments:
-        scored = sample_metrics(results).select("sample", "peak_return").drop_nulls()
-        offset = pl.Series(jitter(len(scored)), dtype=pl.Float64)
-        if several:  # one family's sample 3 is not another's: no common selection
-            scored = scored.with_columns(pl.col("sample").cast(pl.String))
-        frames.append(scored.with_columns(family=pl.lit(results.name), offset=offset))
-    rows = pl.concat(frames)
-    if rows.is_empty():
+def return_distribution(*experiments: Results, shared: bool = False) -> Chart:
+    """Peak return of every sample: box (quartiles, whiskers to the extremes) and points by family.
+
+    `shared`: on a page with other experiments, where a sample is known by its family as well.
+    """
+    layers, thinned = _distribution(experiments, shared or len(experiments) > 1)
+    if not layers:
         raise NothingToDraw("No sample has an evaluation yet.")
-    stride = -(-len(rows) // MAX_ROWS)
-    points = rows.sort("family", "peak_return").gather_every(stride)
-    families = [results.name for results in experiments]
-    colours = alt.Scale(domain=families, range=family_colours(experiments))
-    y = alt.Y("family:N", title=None, sort=families)
-    point = (
-        alt.Chart(points)
-        .mark_circle(size=45)
-        .encode(
-            y=y,
-            yOffset=alt.YOffset("offset:Q", scale=alt.Scale(domain=[-1.6, 1.6])),
-            x=_x("peak_return"),
-            color=alt.when(is_picked())
-            .then(alt.value(HIGHLIGHT))
-            .otherwise(alt.Color("family:N", scale=colours, legend=None)),
-            opacity=alt.when(none_or_picked()).then(alt.value(0.75)).otherwise(alt.value(0.25)),
-            size=alt.when(is_picked()).then(alt.value(130)).otherwise(alt.value(45)),
-            tooltip=["family:N", "sample:N", _number("peak_return")],
-        )
-    )
-    layers = [*_boxes(rows, y, colours), point, *_references(experiments[0])]
     chart = alt.layer(*layers).properties(width=WIDTH - 120, height=alt.Step(110))
-    thinned = f" Points: every {stride}th of {len(rows)} samples by return." if stride > 1 else ""
     return finished(
         chart,
         "Return across samples",
@@ -131,7 +108,68 @@ def return_distribution(*experiments: Results) -> Chart:
     )
 
 
-def _boxes(rows: pl.DataFrame, y: alt.Y, colours: alt.Scale) -> list[alt.Chart]:
+def combined_distribution(environments: Mapping[str, Sequence[Results]]) -> Chart:
+    """The distributions of all environments side by side, each with an axis of its own."""
+    panels, most = [], MAX_ROWS // max(1, len(environments))
+    for env, families in environments.items():
+        layers, _ = _distribution(families, True, most, box=32)
+        if layers:
+            panels.append(
+                alt.layer(*layers).properties(
+                    title=alt.TitleParams(env, fontSize=12, offset=20), width=390, height=alt.Step(58)
+                )
+            )
+    if not panels:
+        raise NothingToDraw("No sample has an evaluation yet.")
+    return finished(
+        alt.concat(*panels, columns=2, spacing=28),
+        "Return across samples, all environments",
+        [
+            "Peak return of each sample (interquartile mean over seeds). Box: quartiles and median; "
+            "whiskers: extremes. Dashed: return of the random policy and of a solved environment.",
+        ],
+    )
+
+
+def _distribution(
+    experiments: Sequence[Results], shared: bool, most: int = MAX_ROWS, box: int = 60
+) -> tuple[list[Any], str]:
+    """Layers of boxes, points and reference scores, one row per experiment, and what was left out."""
+    frames = []
+    for results in experiments:
+        scored = sample_metrics(results).select("sample", "peak_return").drop_nulls()
+        offset = pl.Series(jitter(len(scored)), dtype=pl.Float64)
+        keys = sample_keys(results, scored["sample"], shared)
+        frames.append(scored.with_columns(keys, family=pl.lit(results.name), offset=offset))
+    rows = pl.concat(frames)
+    if rows.is_empty():
+        return [], ""
+    stride = -(-len(rows) // most)
+    points = rows.sort("family", "peak_return").gather_every(stride)
+    families = [results.name for results in experiments]
+    colours = alt.Scale(domain=families, range=family_colours(experiments))
+    y = alt.Y("family:N", title=None, sort=families)
+    point = (
+        alt.Chart(points)
+        .mark_point(filled=True, size=45)
+        .encode(
+            y=y,
+            yOffset=alt.YOffset("offset:Q", scale=alt.Scale(domain=[-1.6, 1.6])),
+            x=_x("peak_return"),
+            shape=family_shape(experiments, "family"),
+            color=alt.when(is_picked())
+            .then(alt.value(HIGHLIGHT))
+            .otherwise(alt.Color("family:N", scale=colours, legend=None)),
+            opacity=alt.when(none_or_picked()).then(alt.value(0.75)).otherwise(alt.value(0.25)),
+            size=alt.when(is_picked()).then(alt.value(130)).otherwise(alt.value(45)),
+            tooltip=["family:N", "sample:N", _number("peak_return")],
+        )
+    )
+    thinned = f" Points: every {stride}th of {len(rows)} samples by return." if stride > 1 else ""
+    return [*_boxes(rows, y, colours, box), point, *_references(experiments[0])], thinned
+
+
+def _boxes(rows: pl.DataFrame, y: alt.Y, colours: alt.Scale, height: int) -> list[alt.Chart]:
     boxes = rows.group_by("family", maintain_order=True).agg(
         smallest=pl.col("peak_return").min(),
         lower=pl.col("peak_return").quantile(0.25, "linear"),
@@ -145,8 +183,8 @@ def _boxes(rows: pl.DataFrame, y: alt.Y, colours: alt.Scale) -> list[alt.Chart]:
     base = alt.Chart(boxes).encode(y=y, color=colour, tooltip=tooltip)
     return [
         base.mark_rule().encode(x=_x("smallest"), x2="largest:Q"),
-        base.mark_bar(height=60, opacity=0.25).encode(x=_x("lower"), x2="upper:Q"),
-        base.mark_tick(thickness=3, size=60).encode(x=_x("median")),
+        base.mark_bar(height=height, opacity=0.25).encode(x=_x("lower"), x2="upper:Q"),
+        base.mark_tick(thickness=3, size=height).encode(x=_x("median")),
     ]
 
 

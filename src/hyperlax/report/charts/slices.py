@@ -121,7 +121,7 @@ def _categories(
     numbers = rows[column].dtype.is_numeric()
     declared = [] if numbers else [text(value) for value in (space or {}).get("values", [])]
     order = [label for label in declared if label in labels]
-    order += [label for label in _in_order(rows[column]) if label not in order]
+    order += [label for label in in_order(rows[column]) if label not in order]
     data = rows.select("sample", "score").with_columns(value=pl.Series(labels))
     place = pl.col("value").replace_strict({label: float(i) for i, label in enumerate(order)})
     turn = pl.int_range(pl.len()).over("value")
@@ -168,7 +168,7 @@ def _y(title: str | None) -> alt.Y:
     return alt.Y("score:Q", title=title, scale=alt.Scale(zero=False), axis=alt.Axis(tickCount=4))
 
 
-def _in_order(values: pl.Series) -> list[str]:
+def in_order(values: pl.Series) -> list[str]:
     present = [value for value in values.to_list() if value is not None]
     try:
         return [text(value) for value in sorted(set(present))]

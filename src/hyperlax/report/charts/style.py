@@ -24,6 +24,8 @@ MAX_ROWS = 4_000
 _HUES = {"ppo": "#0072b2", "dqn": "#d55e00", "sac": "#009e73"}
 _OTHER_HUES = ("#cc79a7", "#b8860b", "#56b4e9", "#7f5fc0")
 _TINTS = {"mlp": 0.0, "tmlp": 0.35, "drpqc": 0.6}
+_MARKS = {"mlp": "circle", "tmlp": "square", "drpqc": "triangle-up"}
+_OTHER_MARK = "diamond"
 _OTHER_TINTS = (0.2, 0.45, 0.7)
 
 Layered = alt.LayerChart | alt.FacetChart
@@ -63,6 +65,16 @@ def family_colours(experiments: Sequence[Results]) -> list[str]:
     return [lighten(c, min(0.75, 0.3 * own[:i].count(c))) for i, c in enumerate(own)]
 
 
+def family_shape(experiments: Sequence[Results], field: str, legend: alt.Legend | None = None) -> alt.Shape:
+    """A mark for each network, so that families can be told apart without colours.
+
+    `field` holds the names of the experiments.
+    """
+    names = [results.name for results in experiments]
+    marks = [_MARKS.get(str(r.manifest.get("network", "")), _OTHER_MARK) for r in experiments]
+    return alt.Shape(f"{field}:N", scale=alt.Scale(domain=names, range=marks), legend=legend)
+
+
 def theme(dark: bool) -> dict[str, Any]:
     """Vega-Lite configuration for a light or dark page; marks have fixed colours, readable on both."""
     ink, faint, grid = ("#e4e4e4", "#a8a8a8", "#3a3d42") if dark else ("#1f2328", "#57606a", "#e3e5e8")
@@ -99,6 +111,10 @@ def theme(dark: bool) -> dict[str, Any]:
             "offset": 12,
         },
         "header": {"labelColor": ink, "titleColor": ink},
+        "style": {
+            "ink": {"fill": ink},
+            "halo": {"stroke": "#16181c" if dark else "#ffffff", "strokeWidth": 3, "strokeJoin": "round"},
+        },
     }
 
 
@@ -147,3 +163,13 @@ def axis_format(values: pl.Series) -> str:
 def jitter(places: int) -> list[float]:
     """Evenly spread offsets in [-1, 1) that do not change between runs (golden ratio sequence)."""
     return list(2 * ((0.5 + np.arange(places) * 0.6180339887498949) % 1.0) - 1)
+
+
+def sample_keys(results: Results, samples: pl.Series, several: bool) -> pl.Series:
+    """What the shared selection knows samples by: their ids, or family and id where `several` share a page.
+
+    One family's sample 3 is not another's.
+    """
+    if not several:
+        return samples
+    return pl.Series(samples.name, [f"{results.name} {sample}" for sample in samples], dtype=pl.String)

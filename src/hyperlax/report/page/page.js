@@ -18,11 +18,13 @@
     views.set(name, view);
     view.addEventListener("click", (_, item) => {
       const sample = item?.datum?.sample;
-      if (Number.isInteger(sample) && sample >= 0) toggle(sample);
+      if (Number.isInteger(sample) ? sample >= 0 : typeof sample === "string") toggle(sample);
     });
     highlight(view);
   }
 
+  // Samples of one experiment are numbers; on a page of several they are "family number".
+  const key = (row) => (/^\d+$/.test(row.dataset.sample) ? Number(row.dataset.sample) : row.dataset.sample);
   const visible = (holder) => !holder.closest("[hidden]");
   const holders = () => [...document.querySelectorAll("[data-chart]")];
   const drawAll = () => Promise.all(holders().filter(visible).map(draw));
@@ -38,14 +40,14 @@
 
   function showSelection() {
     for (const row of document.querySelectorAll("tr[data-sample]")) {
-      const on = picked.has(Number(row.dataset.sample));
+      const on = picked.has(key(row));
       row.classList.toggle("picked", on);
       row.setAttribute("aria-selected", on);
     }
     views.forEach(highlight);
     const bar = document.getElementById("selection");
     bar.hidden = picked.size === 0;
-    bar.querySelector("b").textContent = [...picked].sort((a, b) => a - b).join(", ");
+    bar.querySelector("b").textContent = [...picked].sort((a, b) => a - b || (a < b ? -1 : 1)).join(", ");
   }
 
   function sortBy(table, column, button) {
@@ -53,10 +55,10 @@
     const descending = header.getAttribute("aria-sort") === "ascending";
     for (const other of table.tHead.rows[0].cells) other.removeAttribute("aria-sort");
     header.setAttribute("aria-sort", descending ? "descending" : "ascending");
-    const key = (row) => row.cells[column].dataset.value ?? row.cells[column].textContent;
+    const content = (row) => row.cells[column].dataset.value ?? row.cells[column].textContent;
     const empty = (value) => value === "" || value === "–";
     const compare = (a, b) => {
-      const [x, y] = [key(a), key(b)];
+      const [x, y] = [content(a), content(b)];
       if (empty(x) || empty(y)) return empty(x) - empty(y);
       const numbers = [Number(x), Number(y)];
       const order = numbers.some(Number.isNaN) ? x.localeCompare(y) : numbers[0] - numbers[1];
@@ -102,9 +104,9 @@
   }
   for (const row of document.querySelectorAll("tr[data-sample]")) {
     row.tabIndex = 0;
-    row.addEventListener("click", () => toggle(Number(row.dataset.sample)));
+    row.addEventListener("click", () => toggle(key(row)));
     row.addEventListener("keydown", (event) => {
-      if (event.key === "Enter") toggle(Number(row.dataset.sample));
+      if (event.key === "Enter") toggle(key(row));
     });
   }
   for (const tab of document.querySelectorAll("[role=tab]")) {

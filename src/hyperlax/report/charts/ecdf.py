@@ -1,0 +1,86 @@
+"""Empirical distribution of the return over samples: which share of a search ends below what."""
+
+from __future__ import annotations
+
+import altair as alt
+import numpy as np
+import polars as pl
+
+from hyperlax.report.charts.style import (
+    HIGHLIGHT,
+    MAX_ROWS,
+    WIDTH,
+    Chart,
+    NothingToDraw,
+    family_colours,
+    family_shape,
+    finished,
+    is_picked,
+    none_or_picked,
+    sample_keys,
+)
+from hyperlax.report.metrics import sample_metrics
+from hyperlax.report.statistics import performance_profile
+from hyperlax.results import Results
+
+_MOST_POINTS = 500
+
+
+def ecdf(*experiments: Results, shared: bool = False) -> Chart:
+    """Share of the samples whose peak return is at most that of each sample, one line per family.
+
+    Bands are 95 % bootstrap intervals over samples, point by point. `shared` as in `return_distribution`.
+    """
+    most = min(_MOST_POINTS, MAX_ROWS // len(experiments))
+    shown = pl.concat([_steps(results, most, shared or len(experiments) > 1) for results in experiments])
+    if shown.is_empty():
+        raise NothingToDraw("No sample has an evaluation yet.")
+    names = [results.name for results in experiments]
+    scale = alt.Scale(domain=names, range=family_colours(experiments))
+    colour = alt.Color("family:N", scale=scale, legend=alt.Legend(title=None) if len(names) > 1 else None)
+    x = alt.X("value:Q", title="peak return", scale=alt.Scale(zero=False), axis=alt.Axis(tickCount=10))
+    y = alt.Y("share:Q", title="share of samples at or below", scale=alt.Scale(domain=[0, 1]))
+    base = alt.Chart(shown).encode(x=x)
+    point = base.mark_point(filled=True, size=34).encode(
+        y=y,
+        shape=family_shape(experiments, "family"),
+        color=alt.when(is_picked()).then(alt.value(HIGHLIGHT)).otherwise(colour),
+        opacity=alt.when(none_or_picked()).then(alt.value(0.85)).otherwise(alt.value(0.3)),
+        size=alt.when(is_picked()).then(alt.value(150)).otherwise(alt.value(34)),
+        tooltip=[
+            "family:N",
+            "sample:N",
+            alt.Tooltip("value:Q", title="peak return", format=",.4~g"),
+            alt.Tooltip("share:Q", format=".1%"),
+        ],
+    )
+    line = base.mark_line(interpolate="step-after", strokeWidth=2).encode(y=y, color=colour)
+    layers = [line, point]
+    if shown["low"].null_count() < len(shown):
+        band = base.mark_area(interpolate="step-after", opacity=0.13)
+        layers.insert(0, band.encode(y=alt.Y("low:Q"), y2="high:Q", color=colour))
+    large = max(len(results.samples) for results in experiments) > most
+    thinned = f" Drawn: at most {most} samples of each, evenly by return." if large else ""
+    return finished(
+        alt.layer(*layers).properties(width=WIDTH - 190, height=270),
+        "Distribution over samples",
+        [
+            f"Share of the samples whose peak return is at most x; bands: 95 % intervals over samples.{thinned}"
+        ],
+    )
+
+
+def _steps(results: Results, most: int, shared: bool) -> pl.DataFrame:
+    """At most `most` samples, by return: `value`, `share` at or below it, and the ends of its interval."""
+    every = sample_metrics(results).select("sample", value="peak_return").drop_nulls().sort("value", "sample")
+    places = np.unique(np.linspace(0, max(0, len(every) - 1), min(len(every), most)).round().astype(int))
+    scored = every[places]
+    above = performance_profile(every["value"].to_numpy(), scored["value"].to_numpy())
+    columns = {"share": 1 - above.value, "low": 1 - above.high, "high": 1 - above.low}
+    frame = scored.with_columns(
+        pl.Series(name, column, dtype=pl.Float64).fill_nan(None) for name, column in columns.items()
+    )
+    shown = frame.with_columns(
+        family=pl.lit(results.name), sample=sample_keys(results, frame["sample"], shared)
+    )
+    return shown.select("family", "sample", "value", "share", "low", "high")

@@ -1,0 +1,183 @@
+"""Whether training was healthy: entropy, step sizes, fit of the values, gradients, lanes that diverged."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import altair as alt
+import numpy as np
+import polars as pl
+
+from hyperlax.report.charts.style import (
+    DIVERGED,
+    HIGHLIGHT,
+    MAX_ROWS,
+    NEUTRAL,
+    Chart,
+    Layered,
+    NothingToDraw,
+    axis_format,
+    colour_of,
+    finished,
+    is_picked,
+)
+from hyperlax.report.evaluations import Evaluations, evaluations
+from hyperlax.report.leaderboard import leaderboard
+from hyperlax.report.statistics import iqm, quantiles
+from hyperlax.results import Results
+
+_MOST_PANELS = 14
+_COLUMNS = 3
+_POINTS = 60
+_FIRST = ("entropy", "approx_kl", "kl", "clip_fraction", "explained_variance")
+_LAST = ("return", "length")
+"""What training saw of its own episodes: the learning curves say it better."""
+
+
+def training_health(results: Results) -> Chart:
+    """Training metrics over env steps: median and middle half of all lanes, and the best sample.
+
+    The samples that are selected on the page are drawn into every panel. The last panel counts the lanes
+    that have diverged.
+    """
+    names = _health_metrics(results)
+    if not names:
+        raise NothingToDraw("No training metric has been written yet.")
+    table = leaderboard(results, top=1)
+    best = table["sample"][0] if len(table) else None
+    shown = names[: _MOST_PANELS - 1]
+    drawn = {name: panel for name in shown if (panel := _panel(results, name, best)) is not None}
+    if not drawn:
+        raise NothingToDraw("No training metric has a finite value yet.")
+    panels = [*drawn.values(), _diverged(results)]
+    rest = [n.removeprefix("train/") for n in names[_MOST_PANELS - 1 :]]
+    left_out = f" Not shown: {', '.join(rest)}." if rest else ""
+    return finished(
+        alt.concat(*panels, columns=_COLUMNS, spacing=20),
+        "Training health",
+        [f"Grey: median and middle half of all lanes. Coloured: sample {best}, the best.{left_out}"],
+    )
+
+
+def _panel(results: Results, metric: str, best: int | None) -> Layered | None:
+    found = evaluations(results, metric)
+    if found.values.size == 0:
+        return None
+    grid, values = found.on_grid("env_steps", min(_POINTS, found.values.shape[2]))
+    low, middle, high = quantiles(values.reshape(-1, len(grid)), (0.25, 0.5, 0.75), axis=0)
+    columns = {"x": grid, "low": low, "value": middle, "high": high}
+    rows = pl.DataFrame(columns).fill_nan(None).drop_nulls()
+    name = metric.removeprefix("train/").replace("_", " ")
+    few = len(grid) < 15
+    said = [alt.Tooltip(c, format=",.4~g") for c in columns]
+    base = alt.Chart(rows).encode(x=_x(), tooltip=said)
+    axis = alt.Axis(format=axis_format(rows["high"]), tickCount=4)
+    layers = [
+        base.mark_area(opacity=0.25, color=NEUTRAL).encode(y=_y("low", name), y2="high:Q"),
+        base.mark_line(color=NEUTRAL, point=_dots(few, NEUTRAL)).encode(y=_y("value", name, axis)),
+    ]
+    place = np.flatnonzero(found.samples == best)
+    if len(place):
+        line = pl.DataFrame({"x": grid, "value": iqm(values[place[0]], axis=0)}).fill_nan(None).drop_nulls()
+        colour = colour_of(results.manifest)
+        drawn = alt.Chart(line).mark_line(color=colour, strokeWidth=2.2, point=_dots(few, colour))
+        layers.append(drawn.encode(x=_x(), y=_y("value", name), tooltip=said[::2][:2]))
+    layers.append(_picked(_per_sample(found, grid, values), name, few))
+    return alt.layer(*layers).properties(width=275, height=165)
+
+
+def _picked(rows: pl.DataFrame, name: str, few: bool) -> alt.Chart:
+    """Lines of the selected samples only: the others would stretch the axis.
+
+    An invisible row stays where nothing is selected, since Vega warns of axes without data.
+    """
+    kept = pl.concat([rows, rows.sort("value")[[len(rows) // 2]].with_columns(sample=pl.lit(-1, pl.Int64))])
+    chart = alt.Chart(kept).transform_filter(f"datum.sample < 0 || {is_picked()}")
+    return chart.mark_line(color=HIGHLIGHT, strokeWidth=2.5, point=_dots(few, HIGHLIGHT)).encode(
+        x=_x(),
+        y=_y("value", name),
+        detail="sample:N",
+        opacity=alt.when(is_picked()).then(alt.value(1.0)).otherwise(alt.value(0.0)),
+        tooltip=["sample:N", alt.Tooltip("value:Q", format=",.4~g")],
+    )
+
+
+def _per_sample(found: Evaluations, grid: np.ndarray, values: np.ndarray) -> pl.DataFrame:
+    """The interquartile mean over seeds of every sample, at so few points that they fit into a chart."""
+    samples = len(found.samples)
+    points = np.unique(
+        np.linspace(0, len(grid) - 1, max(2, min(len(grid), MAX_ROWS // 2 // samples))).round()
+    )
+    kept = points.astype(int)
+    rows = found.samples[: MAX_ROWS // max(1, len(kept))]
+    mean = iqm(values[: len(rows), :, kept], axis=1)
+    return (
+        pl.DataFrame(
+            {
+                "sample": np.repeat(rows, len(kept)),
+                "x": np.tile(grid[kept], len(rows)),
+                "value": mean.ravel(),
+            }
+        )
+        .with_columns(pl.col("x", "value").round_sig_figs(4))
+        .fill_nan(None)
+        .drop_nulls()
+    )
+
+
+def _diverged(results: Results) -> alt.LayerChart:
+    """Lanes that have diverged by then, of all that were trained."""
+    lanes = results.lanes
+    gone = lanes.filter(pl.col("status") == "diverged").with_columns(
+        at=pl.coalesce("diverged_at", "env_steps").fill_null(0)
+    )
+    end = lanes["env_steps"].fill_null(0).to_numpy().max(initial=0)
+    times = np.sort(gone["at"].to_numpy()).astype(float)
+    rows = pl.DataFrame(
+        {
+            "x": np.concatenate([[0.0], times, [max(float(end), *times, 0.0)]]),
+            "lanes": np.concatenate([[0], np.arange(1, len(times) + 1), [len(times)]]),
+        }
+    ).gather_every(max(1, len(times) // MAX_ROWS + 1))
+    y = alt.Y(
+        "lanes:Q",
+        title=f"diverged, of {len(lanes)} lanes",
+        scale=alt.Scale(domain=[0, max(1, len(times))], nice=True),
+        axis=alt.Axis(values=list(range(0, max(1, len(times)) + 1, 1 + len(times) // 5)), format="d"),
+    )
+    line = alt.Chart(rows).mark_line(interpolate="step-after", color=DIVERGED, strokeWidth=2.2)
+    said = ["lanes:Q", alt.Tooltip("x:Q", format=",.0f")]
+    points: dict[str, Any] = {"sample": gone["sample"], "x": gone["at"].cast(pl.Float64)}
+    marks = pl.DataFrame(points).sort("x").with_row_index("lanes", offset=1).head(MAX_ROWS)
+    cross = alt.Chart(marks).mark_point(shape="cross", filled=True, size=70)
+    colour = alt.when(is_picked()).then(alt.value(HIGHLIGHT)).otherwise(alt.value(DIVERGED))
+    layers = [line.encode(x=_x(), y=y, tooltip=said)]
+    if len(marks):
+        layers.append(cross.encode(x=_x(), y=y, color=colour, tooltip=["sample:N", *said]))
+    return alt.layer(*layers).properties(width=275, height=165)
+
+
+def _health_metrics(results: Results) -> list[str]:
+    """Names `train/…`, the usual ones of policy gradients first, then gradient norms, then the rest."""
+    present = sorted(n for n in results.curves["metric"].unique().to_list() if n.startswith("train/"))
+
+    def place(name: str) -> tuple[int, str]:
+        short = name.removeprefix("train/")
+        if short in _FIRST:
+            return _FIRST.index(short), short
+        return len(_FIRST) + ("norm" not in short) + (short in _LAST), short
+
+    return sorted(present, key=place)
+
+
+def _dots(few: bool, colour: str) -> Any:
+    return {"size": 18, "color": colour} if few else False
+
+
+def _x() -> alt.X:
+    axis = alt.Axis(format="~s", tickCount=4)
+    return alt.X("x:Q", title="environment steps", axis=axis, scale=alt.Scale(zero=False))
+
+
+def _y(column: str, title: str, axis: Any = alt.Undefined) -> alt.Y:
+    return alt.Y(f"{column}:Q", title=title, scale=alt.Scale(zero=False), axis=axis)

@@ -1,0 +1,164 @@
+"""Parallel coordinates: every sample as one line through all hyperparameters that vary."""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+import altair as alt
+import polars as pl
+
+from hyperlax.report.charts.slices import in_order, space_by_column
+from hyperlax.report.charts.style import (
+    HIGHLIGHT,
+    MAX_ROWS,
+    NEUTRAL,
+    WIDTH,
+    Chart,
+    Layered,
+    NothingToDraw,
+    finished,
+    is_picked,
+    none_or_picked,
+    text,
+)
+from hyperlax.report.leaderboard import varied_hyperparameters
+from hyperlax.report.metrics import sample_metrics
+from hyperlax.results import Results
+
+_MOST_AXES = 40
+_AXES_PER_ROW = 11
+_MOST_LABELS = 8
+_WORST_TO_BEST = ("#3b82c4", "#9a9a9a", "#e08214")
+"""Readable on light and dark, also without red and green."""
+
+
+def parallel_coordinates(results: Results, metric: str = "peak_return") -> Chart:
+    """A line per sample through its hyperparameters and `metric` (over seeds), coloured by the latter.
+
+    Axes are scaled as the space is: logarithmic where it is, categories evenly apart. The best samples are
+    drawn last, so that they lie on top. Many hyperparameters take several rows, each ending in `metric`.
+    """
+    varied = varied_hyperparameters(results.samples)[:_MOST_AXES]
+    if not varied:
+        raise NothingToDraw("No hyperparameter varies between the samples.")
+    title = metric.replace("_", " ")
+    rows = sample_metrics(results).select("sample", score=metric).drop_nulls()
+    rows = rows.join(results.samples.select("sample", *varied), on="sample").sort("score", "sample")
+    if rows.is_empty():
+        raise NothingToDraw(f"No sample has a {title} yet.")
+    count = math.ceil(len(varied) / _AXES_PER_ROW)
+    size = math.ceil(len(varied) / count)
+    groups = [varied[i : i + size] for i in range(0, len(varied), size)]
+    stride = math.ceil(len(rows) * (size + 1) / MAX_ROWS)
+    shown = rows[::-1].gather_every(stride)[::-1]
+    spaces = space_by_column(results.manifest.get("space", {}), varied)
+    panels = [_panel(shown, group, spaces, title) for group in groups]
+    thinned = f" Every {stride}th of {len(rows)} samples by {title}." if stride > 1 else ""
+    return finished(
+        alt.vconcat(*panels, spacing=26),
+        "Parallel coordinates",
+        [f"One line per sample, from its hyperparameters to its {title} (over seeds).{thinned}"],
+    )
+
+
+def _panel(rows: pl.DataFrame, columns: list[str], spaces: dict[str, Any], title: str) -> Layered:
+    """One row of axes; every axis runs from 0 to 1."""
+    lines, labels = [], []
+    for column in [*columns, title]:
+        values = rows["score"] if column == title else rows[column]
+        places, marks = _axis(values, None if column == title else spaces.get(column))
+        lines.append(
+            pl.DataFrame(
+                {
+                    "sample": rows["sample"],
+                    "axis": [column] * len(rows),
+                    "place": places,
+                    "value": [text(value) for value in values.to_list()],
+                    "score": rows["score"],
+                },
+                strict=False,
+            )
+        )
+        labels += [(column, place, label) for place, label in marks]
+    data = pl.concat(lines).drop_nulls("place")
+    ticks = pl.DataFrame(labels, schema=["axis", "place", "label"], orient="row")
+    order = [*columns, title]
+    x = alt.X(
+        "axis:N",
+        sort=order,
+        title=None,
+        scale=alt.Scale(type="point", padding=0.5),
+        axis=alt.Axis(
+            orient="top",
+            labelAngle=-28,
+            labelAlign="left",
+            domain=False,
+            ticks=False,
+            grid=True,
+            labelLimit=170,
+        ),
+    )
+    y = alt.Y("place:Q", axis=None, scale=alt.Scale(domain=[-0.04, 1.04]))
+    line = alt.Chart(data).encode(x=x, y=y, detail="sample:N", tooltip=_tooltip(title))
+    colour = alt.Color(
+        "score:Q",
+        title=title,
+        scale=alt.Scale(range=list(_WORST_TO_BEST)),
+        legend=alt.Legend(gradientLength=150, format=",.4~g"),
+    )
+    picked = line.transform_filter(is_picked()).mark_line(strokeWidth=3.5, color=HIGHLIGHT, point=False)
+    few = len(rows) <= 64
+    faded = alt.when(none_or_picked()).then(alt.value(0.8 if few else 0.45)).otherwise(alt.value(0.12))
+    dot = alt.Chart(ticks).mark_point(filled=True, size=9, color=NEUTRAL, opacity=1)
+    label = alt.Chart(ticks).encode(x=x, y=y, text="label:N")
+    beside: dict[str, Any] = {"align": "right", "dx": -5, "fontSize": 10, "limit": 74}
+    return alt.layer(
+        line.mark_line(strokeWidth=1.6).encode(color=colour, opacity=faded),
+        picked,
+        dot.encode(x=x, y=y),
+        label.mark_text(style="halo", **beside),
+        label.mark_text(style="ink", **beside),
+    ).properties(width=WIDTH - 140, height=230)
+
+
+def _tooltip(title: str) -> list[alt.Tooltip]:
+    return [
+        alt.Tooltip("sample:N"),
+        alt.Tooltip("axis:N", title="hyperparameter"),
+        alt.Tooltip("value:N"),
+        alt.Tooltip("score:Q", title=title, format=",.4~g"),
+    ]
+
+
+def _axis(
+    values: pl.Series, space: dict[str, Any] | None
+) -> tuple[list[float | None], list[tuple[float, str]]]:
+    """Where each value lies between 0 and 1, and the labels of the axis."""
+    if not values.dtype.is_numeric() or (space or {}).get("type") == "choice":
+        order = in_order(values)
+        spread = {
+            label: (i + 0.5) / len(order) if len(order) < 3 else i / (len(order) - 1)
+            for i, label in enumerate(order)
+        }
+        every = math.ceil(len(order) / _MOST_LABELS)
+        marks = [(spread[label], label) for label in order[::every]]
+        return [spread.get(text(value)) for value in values.to_list()], marks
+    known = [float(v) for v in values.drop_nulls().to_list()]
+    if not known:
+        return [None] * len(values), []
+    low, high = min(known), max(known)
+    log = low > 0 and (space or {}).get("type") == "log_uniform"
+    along = math.log if log else float
+    span = along(high) - along(low)
+    places = [
+        None if v is None else 0.5 if span <= 0 else (along(v) - along(low)) / span for v in values.to_list()
+    ]
+    middle = math.sqrt(low * high) if log else (low + high) / 2
+    ends = [(0.0, low), (0.5, middle), (1.0, high)] if span > 0 else [(0.5, low)]
+    return places, [(place, _short(value)) for place, value in ends]
+
+
+def _short(value: float) -> str:
+    """Three significant digits, without needless zeros."""
+    return f"{value:.3g}".replace("e-0", "e-").replace("e+0", "e")

@@ -1,0 +1,194 @@
+"""What lanes cost: seconds and speed against how many of them, compilation apart."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import altair as alt
+import numpy as np
+import polars as pl
+
+from hyperlax.report.charts.style import (
+    MAX_ROWS,
+    NEUTRAL,
+    WIDTH,
+    Chart,
+    NothingToDraw,
+    colour_of,
+    family_colours,
+    family_shape,
+    finished,
+)
+from hyperlax.results import Results
+
+_PANEL = ((WIDTH - 250) // 2, 250)
+_DASHES = {"without compiling": [1, 0], "compiling": [6, 4], "compiling included": [6, 4]}
+
+
+def runtime(results: Results) -> Chart:
+    """Seconds and env steps per second until n lanes had ended, with compilation dashed."""
+    rows = progress(results)
+    if rows.is_empty():
+        raise NothingToDraw("No lane has ended yet.")
+    rows = rows.gather_every(-(-2 * len(rows) // MAX_ROWS))
+    seconds = _long(rows, {"without compiling": "running", "compiling": "compiling"})
+    speed = _long(
+        rows.with_columns(
+            apart=_ratio(pl.col("env_steps"), pl.col("running")),
+            whole=_ratio(pl.col("env_steps"), pl.col("running") + pl.col("compiling")),
+        ),
+        {"without compiling": "apart", "compiling included": "whole"},
+    )
+    colour = colour_of(results.manifest)
+    return finished(
+        alt.hconcat(
+            _lines(seconds, "seconds", colour), _lines(speed, "env steps per second", colour), spacing=30
+        ).resolve_scale(strokeDash="independent"),
+        "Runtime against lanes",
+        ["Since the start, until so many lanes had ended; solid: tracing and compiling left out."],
+    )
+
+
+def progress(results: Results) -> pl.DataFrame:
+    """When the first, second, … lane had ended.
+
+    Columns: `lanes`; seconds since the start, of them `compiling` (tracing and compiling) and `running` (all
+    else); `env_steps` of all lanes until then. A lane ends with its last evaluation.
+    """
+    points = (
+        results.curves.filter(pl.col("metric") == "return", pl.col("seconds").is_finite())
+        .select("lane", "env_steps", "seconds")
+        .unique(["lane", "env_steps"], keep="last", maintain_order=True)
+        .sort("lane", "env_steps")
+        .with_columns(gained=pl.col("env_steps") - pl.col("env_steps").shift(1).over("lane").fill_null(0))
+    )
+    over = results.lanes.filter(pl.col("status").is_in(["done", "diverged", "pruned"])).select("lane")
+    ends = points.group_by("lane").agg(pl.col("seconds").max()).join(over, on="lane", how="semi")
+    times = np.sort(ends["seconds"].to_numpy())
+    order = points.sort("seconds")
+    total = np.concatenate([[0.0], np.cumsum(order["gained"].to_numpy())])
+    steps = total[np.searchsorted(order["seconds"].to_numpy(), times, side="right")]
+    compiling = compile_seconds(results, times)
+    return pl.DataFrame(
+        {
+            "lanes": np.arange(1, len(times) + 1),
+            "compiling": compiling,
+            "running": times - compiling,
+            "env_steps": steps.astype(float),
+        }
+    )
+
+
+def compile_seconds(results: Results, until: np.ndarray) -> np.ndarray:
+    """Seconds before each time of `until` in which a program was traced or compiled and none was trained.
+
+    Programs are compiled while others train, which costs no time of its own.
+    """
+    spans = results.timeline.filter(pl.col("end").is_finite(), pl.col("start").is_finite())
+    compiled = spans.filter(pl.col("phase").is_in(["trace", "compile"]))
+    others = spans.filter(~pl.col("phase").is_in(["trace", "compile"]))
+    edges = np.unique(np.concatenate([spans["start"].to_numpy(), spans["end"].to_numpy(), [0.0]]))
+    middle = (edges[1:] + edges[:-1]) / 2
+    alone = _covered(compiled, middle) & ~_covered(others, middle)
+    spent = np.concatenate([[0.0], np.cumsum(np.where(alone, np.diff(edges), 0.0))])
+    return np.interp(until, edges, spent)
+
+
+def _covered(spans: pl.DataFrame, times: np.ndarray) -> np.ndarray:
+    """Whether each time lies within a span."""
+    begun = np.searchsorted(np.sort(spans["start"].to_numpy()), times, side="right")
+    ended = np.searchsorted(np.sort(spans["end"].to_numpy()), times, side="right")
+    return begun > ended
+
+
+def scaling(families: Sequence[Results]) -> Chart:
+    """Seconds and env steps per second of whole experiments against their lanes, with compilation dashed.
+
+    Experiments of the same algorithm, network and recipe are joined by a line.
+    """
+    frames = []
+    for results in families:
+        last = progress(results).tail(1)
+        line = " ".join(str(results.manifest.get(k, "")) for k in ("algorithm", "network", "recipe"))
+        frames.append(last.with_columns(name=pl.lit(results.name), line=pl.lit(line)))
+    rows = pl.concat(frames)
+    if rows.is_empty():
+        raise NothingToDraw("No lane has ended yet.")
+    rows = rows.with_columns(
+        apart=_ratio(pl.col("env_steps"), pl.col("running")),
+        whole=_ratio(pl.col("env_steps"), pl.col("running") + pl.col("compiling")),
+    )
+    seconds = _long(rows, {"without compiling": "running", "compiling": "compiling"})
+    speed = _long(rows, {"without compiling": "apart", "compiling included": "whole"})
+    panels = [
+        _compared(data, families, title)
+        for data, title in ((seconds, "seconds"), (speed, "env steps per second"))
+    ]
+    return finished(
+        alt.hconcat(*panels, spacing=30).resolve_scale(strokeDash="independent"),
+        "Runtime against lanes",
+        ["One mark per experiment. Filled: tracing and compiling left out; hollow and dashed: compilation."],
+    )
+
+
+def _ratio(above: pl.Expr, below: pl.Expr) -> pl.Expr:
+    return pl.when(below > 0).then(above / below)
+
+
+def _long(rows: pl.DataFrame, columns: dict[str, str]) -> pl.DataFrame:
+    """One row per kind of line: `lanes`, `value`, `kind` and what names an experiment."""
+    kept = [c for c in ("lanes", "name", "line") if c in rows.columns]
+    frames = [
+        rows.select(*kept, kind=pl.lit(kind), value=pl.col(c).cast(pl.Float64)) for kind, c in columns.items()
+    ]
+    return pl.concat(frames).drop_nulls("value")
+
+
+def _lines(rows: pl.DataFrame, title: str, colour: str) -> alt.Chart:
+    few = len(rows) <= 60
+    return (
+        alt.Chart(rows)
+        .mark_line(strokeWidth=2.2, color=colour, point={"size": 22, "color": colour} if few else False)
+        .encode(
+            x=_lanes(rows),
+            y=alt.Y("value:Q", title=title, axis=alt.Axis(format="~s")),
+            strokeDash=_dash(rows),
+            tooltip=["lanes:Q", "kind:N", alt.Tooltip("value:Q", title=title, format=",.4~g")],
+        )
+        .properties(width=_PANEL[0], height=_PANEL[1])
+    )
+
+
+def _compared(rows: pl.DataFrame, families: Sequence[Results], title: str) -> alt.LayerChart:
+    names = [results.name for results in families]
+    scale = alt.Scale(domain=names, range=family_colours(families))
+    colour = alt.Color("name:N", scale=scale, legend=alt.Legend(title=None))
+    y = alt.Y("value:Q", title=title, axis=alt.Axis(format="~s"), scale=alt.Scale(zero=True))
+    base = alt.Chart(rows).encode(x=_lanes(rows), y=y)
+    solid = next(iter(_DASHES))
+    hollow = alt.when(f"datum.kind === '{solid}'").then(alt.value(1.0)).otherwise(alt.value(0.0))
+    return alt.layer(
+        base.mark_line(strokeWidth=1.6, color=NEUTRAL).encode(detail="line:N", strokeDash=_dash(rows)),
+        base.mark_point(size=85, strokeWidth=1.8).encode(
+            color=colour,
+            fill=colour,
+            fillOpacity=hollow,
+            shape=family_shape(families, "name", alt.Legend(title=None)),
+            tooltip=["name:N", "lanes:Q", "kind:N", alt.Tooltip("value:Q", title=title, format=",.4~g")],
+        ),
+    ).properties(width=_PANEL[0], height=_PANEL[1])
+
+
+def _lanes(rows: pl.DataFrame) -> alt.X:
+    low, high = (float(v) for v in (rows["lanes"].to_numpy().min(), rows["lanes"].to_numpy().max()))
+    log = high / max(low, 1.0) > 20
+    scale = alt.Scale(type="log", nice=False) if log else alt.Scale(zero=False, padding=12)
+    return alt.X(
+        "lanes:Q", title="lanes", scale=scale, axis=alt.Axis(format="~s", tickMinStep=1, tickCount=8)
+    )
+
+
+def _dash(rows: pl.DataFrame) -> alt.StrokeDash:
+    kinds = [kind for kind in _DASHES if kind in set(rows["kind"])]
+    scale = alt.Scale(domain=kinds, range=[_DASHES[kind] for kind in kinds])
+    return alt.StrokeDash("kind:N", scale=scale, legend=alt.Legend(title=None, orient="bottom"))
