@@ -118,7 +118,7 @@ def _panel(rows: pl.DataFrame, columns: list[str], spaces: dict[str, Any], title
         picked,
         dot.encode(x=x, y=y),
         label.mark_text(style="halo", **beside),
-        label.mark_text(style="ink", **beside),
+        label.mark_text(**beside),
     ).properties(width=WIDTH - 140, height=230)
 
 

@@ -111,8 +111,8 @@ def theme(dark: bool) -> dict[str, Any]:
             "offset": 12,
         },
         "header": {"labelColor": ink, "titleColor": ink},
+        "text": {"color": ink},
         "style": {
-            "ink": {"fill": ink},
             "halo": {"stroke": "#16181c" if dark else "#ffffff", "strokeWidth": 3, "strokeJoin": "round"},
         },
     }
