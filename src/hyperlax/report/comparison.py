@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -13,6 +13,7 @@ import polars as pl
 
 from hyperlax.files import write_atomically
 from hyperlax.report import markup
+from hyperlax.report.against_section import TABLE, Against
 from hyperlax.report.charts import ecdf, entanglement, return_distribution, size_chart
 from hyperlax.report.charts.complexities import complexity_chart
 from hyperlax.report.charts.curves import X_TITLES
@@ -26,16 +27,20 @@ from hyperlax.report.charts.families import (
     tuned_curves,
 )
 from hyperlax.report.charts.runtime import scaling
+from hyperlax.report.charts.samples import combined_distribution
 from hyperlax.report.charts.style import Chart, NothingToDraw
 from hyperlax.report.charts.tuning import tuning_chart
 from hyperlax.report.document import Pictures, sections_of, tabs, write_document
-from hyperlax.report.export import image
+from hyperlax.report.export import image, informed_title
 from hyperlax.report.leaderboard import varied_hyperparameters
 from hyperlax.report.metrics import sample_metrics
+from hyperlax.report.options import Options
+from hyperlax.report.published import Published
 from hyperlax.report.statistics import Unavailable, best_of_k, iqm
 from hyperlax.report.tuning import sensitivity_table
 from hyperlax.results import Results
 
+_DEFAULTS = Options()
 _BUDGET = 8
 """Samples of a small search, whose expected best is tabulated."""
 
@@ -122,6 +127,16 @@ def summary(families: Families, top: int = 5) -> pl.DataFrame:
     return pl.DataFrame(rows, infer_schema_length=None)
 
 
+def overview(groups: Mapping[str, Families], top: int = 5) -> pl.DataFrame:
+    """The most telling columns of the summaries of all environments in one table."""
+    kept = ["family", "samples", "diverged", "best peak return", f"top {top} IQM", "median"]
+    tables = [
+        summary(families, top).select(pl.lit(env).alias("environment"), *kept)
+        for env, families in groups.items()
+    ]
+    return pl.concat(tables, how="vertical_relaxed")
+
+
 def _expected(found: np.ndarray) -> float | None:
     return float(best_of_k(found).value[_BUDGET - 1]) if len(found) >= _BUDGET else None
 
@@ -139,21 +154,40 @@ def _executions(results: Results) -> bool:
     return bool((results.lanes["circuit_executions"] > 0).any())
 
 
-def write_comparison(experiments: Sequence[Results], path: Path, top: int = 5) -> Path:
-    """Writes one page that compares `experiments`, and returns its path. Nothing else is loaded by it."""
+def write_comparison(
+    experiments: Sequence[Results], path: Path, top: int = 5, published: Published | None = None
+) -> Path:
+    """Writes one page that compares `experiments`, and returns its path. Nothing else is loaded by it.
+
+    Where something was `published` of them, the page begins with both side by side, and the same numbers are
+    written as a table beside it (`TABLE`). Raises ValueError when nothing was published of any.
+    """
     pictures = Pictures()
     groups = by_environment(experiments)
     sections = {}
+    if published is not None:
+        against = Against(groups, published)
+        sections["published"] = ("Against published results", against.section(pictures))
+        write_atomically(path.with_name(TABLE), against.table().write_csv())
+    if len(groups) > 1:
+        drawn = pictures.add("combined_distribution", partial(combined_distribution, groups))
+        sections["combined"] = ("All environments", drawn + markup.table(overview(groups, top), "overview"))
     for place, (env, families) in enumerate(groups.items()):
         sections[f"env-{place}"] = (markup.public(env), _environment(families, f"e{place}", pictures, top))
     if len(groups) > 1:
         sections["across"] = ("Across environments", _across(experiments, pictures))
     count = sum(len(f) for f in groups.values())
+    title = f"{count} experiments compared" if count > 1 else experiments[0].name
     header = (
-        f"<header><h1>{count} experiments compared</h1><p>Peak returns are interquartile means over seeds. "
+        f"<header><h1>{markup.public(title)}</h1><p>Peak returns are interquartile means over seeds. "
         "The report of every experiment has its samples, health and how to repeat it.</p></header>"
     )
     return write_document(path, "comparison", sections_of(header, sections), pictures)
+
+
+def check_published(experiments: Sequence[Results], published: Published) -> None:
+    """Raises ValueError when nothing was published of any of the experiments."""
+    Against(by_environment(experiments), published)
 
 
 def _environment(families: Families, prefix: str, pictures: Pictures, top: int) -> str:
@@ -232,21 +266,38 @@ def _section(heading: str, content: str) -> str:
 
 
 def export_comparison(
-    experiments: Sequence[Results], folder: Path, formats: Sequence[str], top: int = 5
+    experiments: Sequence[Results],
+    folder: Path,
+    formats: Sequence[str],
+    options: Options = _DEFAULTS,
+    published: Published | None = None,
 ) -> list[Path]:
-    """Writes every chart that has data; returns the paths written.
+    """Writes every chart that has data as `<environment>-<chart>.<format>`; returns the paths written.
 
-    The names are `<environment>-<chart>.<format>`, and `across_environments.<format>`.
+    The one of all environments is called `combined_distribution`. Where something was `published` of the
+    experiments, its table (`TABLE`) is written as well.
     """
-    drawn: dict[str, Callable[[], Chart]] = {"across_environments": partial(tuning_chart, experiments)}
-    for env, families in by_environment(experiments).items():
-        prefix = "".join(c if c.isalnum() else "_" for c in env)
-        drawn |= {f"{prefix}-{name}": draw for name, draw in charts(families, top).items()}
+    groups = by_environment(experiments)
+    against = Against(groups, published) if published is not None else None
     written = []
-    for name, draw in drawn.items():
+    if against is not None:
+        written.append(write_atomically(folder / TABLE, against.table().write_csv()))
+    for env, families in groups.items():
+        prefix = "".join(c if c.isalnum() else "_" for c in env)
+        drawn = charts(families, options.top) | (against.charts(env) if against is not None else {})
+        for name, draw in drawn.items():
+            try:
+                spec = draw().to_dict()
+            except NothingToDraw:
+                continue
+            if options.informed:
+                spec = informed_title(spec, families)
+            written += [write_atomically(folder / f"{prefix}-{name}.{s}", image(spec, s)) for s in formats]
+    if len(groups) > 1:
         try:
-            spec = draw().to_dict()
+            spec = combined_distribution(groups).to_dict()
         except NothingToDraw:
-            continue
-        written += [write_atomically(folder / f"{name}.{s}", image(spec, s)) for s in formats]
+            return written
+        files = [folder / f"combined_distribution.{suffix}" for suffix in formats]
+        written += [write_atomically(file, image(spec, file.suffix[1:])) for file in files]
     return written

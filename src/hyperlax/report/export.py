@@ -35,13 +35,13 @@ def export_charts(
         except NothingToDraw:
             continue
         if options.informed:
-            spec = informed(spec, [results])
+            spec = informed_title(spec, [results])
         for suffix in formats:
             written.append(write_atomically(folder / f"{name}.{suffix}", image(spec, suffix)))
     return written
 
 
-def informed(spec: dict[str, Any], experiments: Sequence[Results]) -> dict[str, Any]:
+def informed_title(spec: dict[str, Any], experiments: Sequence[Results]) -> dict[str, Any]:
     """The chart with what it is of in its title, and how the experiments were made below it."""
     title = spec["title"]
     names = ", ".join(results.name for results in experiments)

@@ -65,7 +65,8 @@ def ecdf(*experiments: Results, shared: bool = False) -> Chart:
         alt.layer(*layers).properties(width=WIDTH - 190, height=270),
         "Distribution over samples",
         [
-            f"Share of the samples whose peak return is at most x; bands: 95 % intervals over samples.{thinned}"
+            "Share of the samples whose peak return is at most x; bands: 95 % intervals over samples."
+            + thinned
         ],
     )
 

@@ -1,0 +1,204 @@
+"""Results against published ones: cells side by side, samples against each other, and who is ahead.
+
+Peaks are those of v0.1 on both sides: the largest of a sample's evaluations, each the mean over its seeds.
+Intervals redraw samples; where nothing but a number was published, it has none. The best of many samples is
+better than the best of few, so statistics of the best are compared between equally many samples only.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import NamedTuple
+
+import numpy as np
+import polars as pl
+from jaxtyping import Float
+from scipy.stats import rankdata
+
+from hyperlax.report.evaluations import evaluations
+from hyperlax.report.published import COLUMNS, Cell, Published
+from hyperlax.report.statistics import REPETITIONS, Estimate, interval, iqm
+from hyperlax.results import Results
+
+STATISTICS = tuple(COLUMNS)
+OF_THE_BEST = ("best", "top 5 IQM")
+"""Statistics that grow with the number of samples."""
+_CLOSE = 2e-3
+"""Published values have four significant digits."""
+
+
+class Matched(NamedTuple):
+    """An experiment and what was published of its cell.
+
+    `rows` has one row per statistic. `pairs` has the samples of both, by id: columns sample, ours, published.
+    It is empty where samples were not published, or where the same id does not name the same hyperparameters,
+    as `different` then says.
+    """
+
+    results: Results
+    rows: pl.DataFrame
+    pairs: pl.DataFrame
+    correlation: Estimate
+    different: str
+
+
+def peaks(results: Results) -> pl.DataFrame:
+    """Columns `sample` and `peak`: the largest evaluation of each sample, each the mean over its seeds."""
+    found = evaluations(results)
+    present = ~np.isnan(found.values)
+    count = present.sum(axis=1)
+    total = np.where(present, found.values, 0.0).sum(axis=1)
+    mean = np.divide(total, count, out=np.full(total.shape, -np.inf), where=count > 0)
+    best = mean.max(axis=1, initial=-np.inf)
+    table = {"sample": pl.Series(found.samples, dtype=pl.Int64), "peak": pl.Series(best, dtype=pl.Float64)}
+    return pl.DataFrame(table).filter(pl.col("peak").is_finite())
+
+
+def over_samples(
+    values: Float[np.ndarray, " samples"], repetitions: int = REPETITIONS, seed: int = 0
+) -> dict[str, Estimate]:
+    """`STATISTICS` of the samples; intervals redraw them and are NaN with fewer than two."""
+    n = len(values)
+    if n == 0:
+        nothing = Estimate(*(np.asarray(np.nan) for _ in range(3)))
+        return dict.fromkeys(STATISTICS, nothing)
+    exact = _statistics(np.sort(values))
+    if n < 2:
+        return {name: Estimate(value, *(np.asarray(np.nan),) * 2) for name, value in exact.items()}
+    drawn = np.sort(np.random.default_rng(seed).choice(values, (repetitions, n)), axis=-1)
+    ends = {name: interval(draws) for name, draws in _statistics(drawn).items()}
+    return {name: Estimate(exact[name], *ends[name]) for name in STATISTICS}
+
+
+def _statistics(ordered: Float[np.ndarray, "... samples"]) -> dict[str, Float[np.ndarray, "..."]]:
+    return {
+        "best": ordered[..., -1],
+        "top 5 IQM": iqm(ordered[..., -5:]),
+        "median": np.median(ordered, axis=-1),
+        "q25": np.quantile(ordered, 0.25, axis=-1),
+    }
+
+
+def spearman(
+    ours: Float[np.ndarray, " samples"],
+    theirs: Float[np.ndarray, " samples"],
+    repetitions: int = REPETITIONS,
+    seed: int = 0,
+) -> Estimate:
+    """Spearman's rank correlation of pairs, ties given their mean rank; the interval redraws the pairs.
+
+    NaN with fewer than three pairs, and where one side is constant.
+    """
+    n = len(ours)
+    if n < 3:
+        return Estimate(*(np.asarray(np.nan) for _ in range(3)))
+    chosen = np.random.default_rng(seed).integers(n, size=(repetitions, n))
+    draws = _correlation(ours[chosen], theirs[chosen])
+    draws = draws[~np.isnan(draws)]
+    ends = interval(draws) if len(draws) > repetitions // 2 else (np.asarray(np.nan),) * 2
+    return Estimate(_correlation(ours, theirs), *ends)
+
+
+def _correlation(a: Float[np.ndarray, "... n"], b: Float[np.ndarray, "... n"]) -> Float[np.ndarray, "..."]:
+    x, y = (rankdata(v, axis=-1) - (v.shape[-1] + 1) / 2 for v in (a, b))
+    spread = np.sqrt(np.sum(x * x, axis=-1) * np.sum(y * y, axis=-1))
+    return np.divide(np.sum(x * y, axis=-1), spread, out=np.full(spread.shape, np.nan), where=spread > 0)
+
+
+def matched(experiments: Sequence[Results], published: Published) -> list[Matched]:
+    """Every experiment of a published cell, compared with it, in the order given."""
+    found = []
+    for results in experiments:
+        about = results.manifest
+        cell = Cell.of(*(str(about.get(key, "")) for key in ("env", "algorithm", "network")))
+        if cell in published.cells or cell in published.samples:
+            found.append(_match(results, cell, published))
+    return found
+
+
+def _match(results: Results, cell: Cell, published: Published) -> Matched:
+    ours, tried, theirs = peaks(results), _tried(results), published.samples.get(cell)
+    pairs = pl.DataFrame(schema={"sample": pl.Int64, "ours": pl.Float64, "published": pl.Float64})
+    different = ""
+    if theirs is None:
+        values, count = published.cells[cell]
+        nothing = np.asarray(np.nan)
+        numbers = {name: Estimate(np.asarray(value), nothing, nothing) for name, value in values.items()}
+    else:
+        different = other_design(results.samples, theirs)
+        if not different:  # the same samples on both sides
+            theirs = theirs.filter(pl.col("sample").is_in(tried.implode()))
+            tried = tried.filter(tried.is_in(theirs["sample"].implode()))
+            ours = ours.filter(pl.col("sample").is_in(tried.implode()))
+            known = theirs.select("sample", published="peak").drop_nulls()
+            pairs = ours.rename({"peak": "ours"}).join(known, on="sample").sort("sample")
+        numbers, count = over_samples(theirs["peak"].drop_nulls().to_numpy()), len(theirs)
+    own = over_samples(ours["peak"].to_numpy())
+    rows = _rows(results, own, len(tried), numbers, count, theirs is not None)
+    correlation = spearman(pairs["ours"].to_numpy(), pairs["published"].to_numpy())
+    return Matched(results, rows, pairs, correlation, different)
+
+
+def _tried(results: Results) -> pl.Series:
+    """Samples that have a peak, or all of whose lanes have ended."""
+    open_lanes = pl.col("status").is_in(["queued", "running"])
+    ended = results.lanes.group_by("sample").agg(open_lanes.any()).filter(~pl.col("status"))["sample"]
+    return pl.concat([ended, peaks(results)["sample"]]).unique().sort()
+
+
+def other_design(ours: pl.DataFrame, theirs: pl.DataFrame) -> str:
+    """Why an id of the one does not name the same hyperparameters in the other; empty where it does.
+
+    Numbers of equal names are compared, to the digits that are published.
+    """
+    both = ours.join(theirs, on="sample", suffix=" published")
+    if both.is_empty():
+        return "no sample has the same id"
+    for column in ours.columns:
+        other = f"{column} published"
+        if other not in both.columns or not (
+            both[column].dtype.is_float() and both[other].dtype.is_numeric()
+        ):
+            continue
+        a, b = (both[c].cast(pl.Float64).fill_null(np.nan).to_numpy() for c in (column, other))
+        wrong = ~np.isclose(a, b, rtol=_CLOSE, atol=1e-12, equal_nan=True)
+        if wrong.any():
+            at = int(np.argmax(wrong))
+            return f"{column} of sample {both['sample'][at]} is {a[at]:.4g}, published {b[at]:.4g}"
+    return ""
+
+
+def _rows(
+    results: Results,
+    ours: Mapping[str, Estimate],
+    count: int,
+    theirs: Mapping[str, Estimate],
+    published_count: int,
+    sampled: bool,
+) -> pl.DataFrame:
+    """One row per statistic, both sides with the ends of their intervals, and who is ahead."""
+    rows = []
+    for name in STATISTICS:
+        a, b = ours[name], theirs[name]
+        fair = count == published_count or name not in OF_THE_BEST
+        row = {"environment": results.manifest.get("env"), "family": results.name, "statistic": name}
+        row |= {"samples": count, "ours": float(a.value), "low": float(a.low), "high": float(a.high)}
+        row |= {"published samples": published_count or None, "published": float(b.value)}
+        row |= {"published low": float(b.low), "published high": float(b.high)}
+        rows.append(row | {"ahead": ahead(a, b, sampled) if fair else "not claimed: other number of samples"})
+    numbers = ("ours", "low", "high", "published", "published low", "published high")
+    schema = {"published samples": pl.Int64, **dict.fromkeys(numbers, pl.Float64)}
+    return pl.DataFrame(rows, schema_overrides=schema).with_columns(pl.col(numbers).fill_nan(None))
+
+
+def ahead(ours: Estimate, theirs: Estimate, sampled: bool) -> str:
+    """`ours` or `published` where the intervals are apart, else that nothing is claimed.
+
+    A published number without samples counts as a point.
+    """
+    low, high = (theirs.low, theirs.high) if sampled else (theirs.value, theirs.value)
+    if np.isnan([ours.low, ours.high, low, high]).any():
+        return "not claimed: no interval"
+    if ours.low > high:
+        return "ours"
+    return "published" if ours.high < low else "not claimed: intervals overlap"

@@ -1,0 +1,115 @@
+"""Published results: a table of cells, or every sample of some. A cell is an environment × a family."""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import NamedTuple
+
+import polars as pl
+
+COLUMNS = {
+    "best": "best_peak",
+    "top 5 IQM": "top5_iqm_peak",
+    "median": "median_peak",
+    "q25": "q25_peak",
+}
+"""Statistics over the peak returns of a cell's samples, and the columns of a table that hold them."""
+_FILE = re.compile(r"(?P<env>.+)_(?P<algorithm>[a-z0-9]+)-(?P<network>[a-z0-9_-]+?)_summary\.csv", re.I)
+_IDS = ("sample_id", "sample", "hp_id")
+
+
+class Cell(NamedTuple):
+    """What an experiment is about, spelled the same whoever names it."""
+
+    env: str
+    algorithm: str
+    network: str
+
+    @staticmethod
+    def of(env: str, algorithm: str, network: str) -> Cell:
+        return Cell(*(name.strip().lower().replace("-", "_") for name in (env, algorithm, network)))
+
+    def __str__(self) -> str:
+        return f"{self.algorithm}_{self.network} on {self.env}"
+
+
+@dataclass(frozen=True)
+class Published:
+    """What was published of some cells: one row of numbers, or every sample.
+
+    - `cells`: values of `COLUMNS`, NaN where not given, and how many samples were tried (0: not said).
+    - `samples`: columns `sample`, `peak` (null where it diverged) and the hyperparameters, as published.
+    """
+
+    cells: dict[Cell, tuple[dict[str, float], int]] = field(default_factory=dict)
+    samples: dict[Cell, pl.DataFrame] = field(default_factory=dict)
+
+    def names(self) -> list[Cell]:
+        return sorted({*self.cells, *self.samples})
+
+
+def read_published(path: Path) -> Published:
+    """A table with one row per cell, the per-sample summary of one cell, or a folder of such files.
+
+    A table has env, algo, network, samples and any of best_peak, top5_iqm_peak, median_peak, q25_peak.
+    A summary is called <env>_<algo>-<network>_summary.csv, with columns "sample id" and "peak return".
+    Raises ValueError for anything else.
+    """
+    if not path.exists():
+        raise ValueError(f"the published table {path} does not exist")
+    files = sorted(path.glob("*.csv")) if path.is_dir() else [path]
+    if not files:
+        raise ValueError(f"{path} holds no .csv file to compare with")
+    found = Published()
+    for file in files:
+        _read(file, found)
+    return found
+
+
+def _read(file: Path, found: Published) -> None:
+    """Adds what `file` says to `found`."""
+    try:
+        frame = pl.read_csv(file, infer_schema_length=None)
+        frame = frame.rename(lambda name: name.strip().lower().replace(" ", "_"))
+    except (pl.exceptions.PolarsError, UnicodeDecodeError) as error:
+        raise ValueError(f"{file} is no readable CSV table: {str(error).splitlines()[0]}") from error
+    if {"env", "algo", "network"} <= set(frame.columns):
+        found.cells.update(_cells(file, frame))
+        return
+    ids = [name for name in _IDS if name in frame.columns]
+    name = _FILE.fullmatch(file.name)
+    if not ids or "peak_return" not in frame.columns:
+        raise ValueError(
+            f"{file} is neither a table of cells (columns env, algo, network, best_peak, …) nor a summary of "
+            'samples (columns "sample id", "peak return")'
+        )
+    if name is None:
+        raise ValueError(
+            f"{file.name} does not say of what it is a summary; call it <env>_<algo>-<network>_summary.csv"
+        )
+    peak = pl.col("peak_return").cast(pl.Float64, strict=False).fill_nan(None)
+    table = frame.with_columns(pl.col(ids[0]).cast(pl.Int64).alias("sample"), peak.alias("peak"))
+    found.samples[Cell.of(**name.groupdict())] = table
+
+
+def _cells(file: Path, frame: pl.DataFrame) -> dict[Cell, tuple[dict[str, float], int]]:
+    known = {name: column for name, column in COLUMNS.items() if column in frame.columns}
+    if not known:
+        raise ValueError(f"{file} has none of the columns {', '.join(COLUMNS.values())}")
+    wrong = [
+        c for c in known.values() if not frame[c].dtype.is_numeric() and frame[c].null_count() < len(frame)
+    ]
+    if wrong:
+        raise ValueError(f"column {wrong[0]} of {file} holds something that is not a number")
+    found = {}
+    for row in frame.iter_rows(named=True):
+        values = {name: _number(row.get(column)) for name, column in COLUMNS.items()}
+        cell = Cell.of(str(row["env"]), str(row["algo"]), str(row["network"]))
+        found[cell] = values, int(row.get("samples") or 0)
+    return found
+
+
+def _number(value: float | None) -> float:
+    return float("nan") if value is None else float(value)
