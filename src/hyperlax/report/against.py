@@ -181,11 +181,23 @@ def _rows(
     for name in STATISTICS:
         a, b = ours[name], theirs[name]
         fair = count == published_count or name not in OF_THE_BEST
-        row = {"environment": results.manifest.get("env"), "family": results.name, "statistic": name}
-        row |= {"samples": count, "ours": float(a.value), "low": float(a.low), "high": float(a.high)}
-        row |= {"published samples": published_count or None, "published": float(b.value)}
-        row |= {"published low": float(b.low), "published high": float(b.high)}
-        rows.append(row | {"ahead": ahead(a, b, sampled) if fair else "not claimed: other number of samples"})
+        claim = ahead(a, b, sampled) if fair else "not claimed: other number of samples"
+        rows.append(
+            {
+                "environment": results.manifest.get("env"),
+                "family": results.name,
+                "statistic": name,
+                "ahead": claim,
+                "samples": count,
+                "ours": float(a.value),
+                "low": float(a.low),
+                "high": float(a.high),
+                "published samples": published_count or None,
+                "published": float(b.value),
+                "published low": float(b.low),
+                "published high": float(b.high),
+            }
+        )
     numbers = ("ours", "low", "high", "published", "published low", "published high")
     schema = {"published samples": pl.Int64, **dict.fromkeys(numbers, pl.Float64)}
     return pl.DataFrame(rows, schema_overrides=schema).with_columns(pl.col(numbers).fill_nan(None))

@@ -60,7 +60,8 @@ class Against:
         """Who is ahead, the charts, and the table."""
         parts = []
         for place, (env, cells) in enumerate(self.found.items()):
-            lines = [line for one in cells for line in verdicts(one)]
+            lines = [verdict(one) for one in cells]
+            lines += [f"Ours: {made}" for made in dict.fromkeys(about(one.results) for one in cells)]
             said = "".join(f'<p class="note">{markup.public(line)}</p>' for line in lines)
             drawn = (pictures.add(f"p{place}_{name}", draw) for name, draw in self.charts(env).items())
             parts.append(f"<h3>{markup.public(env)}</h3>{said}{''.join(drawn)}")
@@ -73,18 +74,18 @@ class Against:
         return "".join(parts) + markup.table(self.table(), "published-table", note, filtered=True)
 
 
-def verdicts(one: Matched) -> list[str]:
-    """What can be said of one cell, as sentences."""
+def verdict(one: Matched) -> str:
+    """What can be said of one cell, in words."""
     name, rows = one.results.name, one.rows
     parts = []
-    for verdict, words in (("ours", "ours is ahead in"), ("published", "the published one is ahead in")):
-        if won := rows.filter(pl.col("ahead") == verdict)["statistic"].to_list():
+    for side, words in (("ours", "ours is ahead in"), ("published", "the published one is ahead in")):
+        if won := rows.filter(pl.col("ahead") == side)["statistic"].to_list():
             parts.append(f"{words} {', '.join(won)}")
     if unclear := rows.filter(pl.col("ahead").str.starts_with("not"))["statistic"].to_list():
         parts.append(f"no order is claimed in {', '.join(unclear)}")
-    lines = [f"{name}: {'; '.join(parts)}. Ours: {about(one.results)}"]
+    samples = ""
     if one.different:
-        lines.append(f"{name}: samples are not compared one by one, for they are others: {one.different}.")
+        samples = f" Samples are not compared one by one, since theirs are others: {one.different}."
     elif len(one.pairs):
-        lines.append(f"{name}: order of the samples in both, {correlation(one)}.")
-    return lines
+        samples = f" Order of the samples: {correlation(one)}."
+    return f"{name}: {'; '.join(parts)}.{samples}"

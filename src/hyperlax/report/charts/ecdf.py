@@ -37,13 +37,14 @@ def ecdf(*experiments: Results, shared: bool = False) -> Chart:
         raise NothingToDraw("No sample has an evaluation yet.")
     names = [results.name for results in experiments]
     scale = alt.Scale(domain=names, range=family_colours(experiments))
-    colour = alt.Color("family:N", scale=scale, legend=alt.Legend(title=None) if len(names) > 1 else None)
+    legend = alt.Legend(title=None, symbolOpacity=1) if len(names) > 1 else None
+    colour = alt.Color("family:N", scale=scale, legend=legend)
     x = alt.X("value:Q", title="peak return", scale=alt.Scale(zero=False), axis=alt.Axis(tickCount=10))
     y = alt.Y("share:Q", title="share of samples at or below", scale=alt.Scale(domain=[0, 1]))
     base = alt.Chart(shown).encode(x=x)
     point = base.mark_point(filled=True, size=34).encode(
         y=y,
-        shape=family_shape(experiments, "family"),
+        shape=family_shape(experiments, "family", legend),
         color=alt.when(is_picked()).then(alt.value(HIGHLIGHT)).otherwise(colour),
         opacity=alt.when(none_or_picked()).then(alt.value(0.85)).otherwise(alt.value(0.3)),
         size=alt.when(is_picked()).then(alt.value(150)).otherwise(alt.value(34)),

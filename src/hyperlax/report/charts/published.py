@@ -79,10 +79,11 @@ def _statistic(rows: pl.DataFrame, name: str, found: Sequence[Matched], first: b
     scale = alt.Scale(domain=names, range=family_colours(families))
     colour = alt.Color("family:N", scale=scale, legend=None)
     inside = alt.when("datum.source === 'ours'").then(alt.value(1.0)).otherwise(alt.value(0.0))
+    legend = alt.Legend(title=None, orient="bottom")
     shape = alt.Shape(
         "source:N",
         scale=alt.Scale(domain=list(_SOURCES), range=list(_SOURCES.values())),
-        legend=alt.Legend(title=None, orient="bottom") if first else None,
+        legend=legend,
     )
     base = alt.Chart(rows).encode(y=y, yOffset=aside, tooltip=[*said, "ahead:N"])
     layers = [
@@ -95,7 +96,7 @@ def _statistic(rows: pl.DataFrame, name: str, found: Sequence[Matched], first: b
         dash = alt.StrokeDash(
             "source:N",
             scale=alt.Scale(domain=list(_DASHES), range=list(_DASHES.values())),
-            legend=None,
+            legend=legend,
         )
         bar = alt.Chart(bounded).mark_rule(strokeWidth=2).encode(y=y, yOffset=aside, color=colour)
         layers.insert(0, bar.encode(x=alt.X("low:Q", title="peak return"), x2="high:Q", strokeDash=dash))

@@ -127,7 +127,7 @@ def scaling(families: Sequence[Results]) -> Chart:
     return finished(
         alt.hconcat(*panels, spacing=30).resolve_scale(strokeDash="independent"),
         "Runtime against lanes",
-        ["One mark per experiment. Filled: tracing and compiling left out; hollow and dashed: compilation."],
+        ["One mark per experiment. Filled: tracing and compiling left out; hollow and dashed: with them."],
     )
 
 

@@ -122,7 +122,7 @@ def combined_distribution(environments: Mapping[str, Sequence[Results]]) -> Char
     if not panels:
         raise NothingToDraw("No sample has an evaluation yet.")
     return finished(
-        alt.concat(*panels, columns=2, spacing=28),
+        alt.concat(*panels, columns=2, spacing=28).resolve_scale(color="independent", shape="independent"),
         "Return across samples, all environments",
         [
             "Peak return of each sample (interquartile mean over seeds). Box: quartiles and median; "

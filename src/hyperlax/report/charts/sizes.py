@@ -47,7 +47,7 @@ def size_chart(*experiments: Results, shared: bool = False) -> Chart:
     x = alt.X(
         "parameters:Q",
         title="trained parameters",
-        scale=alt.Scale(type="log" if log else "linear", zero=False, padding=12, nice=False),
+        scale=alt.Scale(type="log", padding=12, nice=False) if log else alt.Scale(zero=False, padding=12),
         axis=alt.Axis(format="~s" if sizes.max() >= 1e5 else ",.0f", tickCount=8, labelOverlap=True),
     )
     chart = _points(alt.Chart(rows.gather_every(stride)), experiments).encode(x=x)
