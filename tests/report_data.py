@@ -33,9 +33,15 @@ def synthetic(
     budget: int = 500_000,
     circuits: int = 0,
 ) -> Results:
-    """Pendulum-like returns of `samples` × `seeds` lanes; lanes in `diverged` stop half-way."""
+    """Pendulum-like returns of `samples` × `seeds` lanes; lanes in `diverged` stop half-way.
+
+    With `circuits` executed per env step, samples also differ in their entangler.
+    """
     rng = np.random.default_rng(0)
     table = _samples(samples, rng)
+    if circuits:
+        kinds = pl.Series([("none", "cz", "cz_ring")[i % 3] for i in range(samples)])
+        table = table.with_columns(kinds.alias("actor.entangler"))
     lanes, curves, episodes = [], [], []
     for sample in range(samples):
         level, speed = rng.uniform(-1100, -160), rng.uniform(1.0, 6.0)

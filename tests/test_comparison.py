@@ -145,7 +145,8 @@ def test_charts_are_exported_by_environment(three, tmp_path, monkeypatch):
     monkeypatch.setattr("hyperlax.report.comparison.image", lambda spec, suffix: b"drawn")
     written = export_comparison([*three, nothing_yet()], tmp_path, ["png"])
     assert tmp_path / "gymnax_mountain_car-best_of_k.png" in written
-    assert len(written) == len(charts(three))
+    assert tmp_path / "combined_distribution.png" in written
+    assert len(written) == len(charts(three)) + 1
 
 
 def test_the_command_compares_what_it_finds(three, tmp_path, capsys, monkeypatch):

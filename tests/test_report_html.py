@@ -38,7 +38,8 @@ def test_every_chart_has_its_place(page):
     placed = {value for _, name, value in page.attributes if name == "data-chart"}
     charts = json.loads(page.scripts[0])
     assert placed == set(charts["specs"])
-    assert placed == set(CHARTS) - {"learning_curves_circuit_executions", "confirmation", "sobol_indices"}
+    missing = {"learning_curves_circuit_executions", "entanglement", "confirmation", "sobol_indices"}
+    assert placed == set(CHARTS) - missing
     assert set(charts["themes"]) == {"light", "dark"}
     assert "vegaEmbed" in page.scripts[1]
 
@@ -169,7 +170,7 @@ def test_public_text_is_escaped():
 
 def test_charts_are_exported(tmp_path, monkeypatch):
     few = {name: CHARTS[name] for name in ("leaderboard", "timeline")}
-    monkeypatch.setattr("hyperlax.report.export.CHARTS", few)
+    monkeypatch.setattr("hyperlax.report.charts.CHARTS", few)
     written = export_charts(synthetic(samples=3, seeds=2, evaluations=2), tmp_path / "charts")
     starts = {".png": b"\x89PNG", ".svg": b"<svg", ".pdf": b"%PDF"}
     assert len(written) == len(few) * len(starts)

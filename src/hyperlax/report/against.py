@@ -72,10 +72,10 @@ def over_samples(
 
 def _statistics(ordered: Float[np.ndarray, "... samples"]) -> dict[str, Float[np.ndarray, "..."]]:
     return {
-        "best": ordered[..., -1],
-        "top 5 IQM": iqm(ordered[..., -5:]),
-        "median": np.median(ordered, axis=-1),
-        "q25": np.quantile(ordered, 0.25, axis=-1),
+        "best": np.asarray(ordered[..., -1]),
+        "top 5 IQM": np.asarray(iqm(ordered[..., -5:])),
+        "median": np.asarray(np.median(ordered, axis=-1)),
+        "q25": np.asarray(np.quantile(ordered, 0.25, axis=-1)),
     }
 
 

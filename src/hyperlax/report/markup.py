@@ -13,6 +13,9 @@ from hyperlax.report.charts.style import text
 
 _FOLDERS = re.compile(r"(?<![\w./~-])~?/(?:[^\s/'\"=:,]+/)+")
 
+_SHORT = 8
+"""Rows that are seen at a glance."""
+
 
 def public(value: Any) -> str:
     """`value` as escaped text, folders of this machine replaced by an ellipsis."""
@@ -31,8 +34,11 @@ def facts(entries: Mapping[str, Any]) -> str:
     return f'<dl class="facts">{items}</dl>'
 
 
-def table(frame: pl.DataFrame, name: str, note: str = "", filtered: bool = False) -> str:
-    """`frame` as a sortable table with id `name`; rows with a `sample` column take part in the selection."""
+def table(frame: pl.DataFrame, name: str, note: str = "", filtered: bool | None = None) -> str:
+    """`frame` as a sortable table with id `name`; rows with a `sample` column take part in the selection.
+
+    Long tables, or those that are to be `filtered`, have a field to filter rows by.
+    """
     columns = {column: _name(column) for column in frame.columns}
     numeric = {column for column in frame.columns if frame[column].dtype.is_numeric()}
     head = "".join(
@@ -41,7 +47,7 @@ def table(frame: pl.DataFrame, name: str, note: str = "", filtered: bool = False
     )
     rows = "".join(_row(row, numeric) for row in frame.iter_rows(named=True))
     tool = ""
-    if filtered:
+    if filtered or (filtered is None and len(frame) > _SHORT):
         hint = html.escape("filter, e.g.  relu gamma>0.95")
         tool = (
             f'<div class="tool"><input type="search" data-filters="{name}" '

@@ -111,5 +111,5 @@ def _cells(file: Path, frame: pl.DataFrame) -> dict[Cell, tuple[dict[str, float]
     return found
 
 
-def _number(value: float | None) -> float:
+def _number(value: float | int | None) -> float:
     return float("nan") if value is None else float(value)

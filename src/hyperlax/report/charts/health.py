@@ -125,7 +125,7 @@ def _per_sample(found: Evaluations, grid: np.ndarray, values: np.ndarray) -> pl.
     )
 
 
-def _diverged(results: Results) -> alt.LayerChart:
+def _diverged(results: Results) -> Layered:
     """Lanes that have diverged by then, of all that were trained."""
     lanes = results.lanes
     gone = lanes.filter(pl.col("status") == "diverged").with_columns(

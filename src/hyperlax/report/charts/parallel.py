@@ -136,7 +136,7 @@ def _axis(
 ) -> tuple[list[float | None], list[tuple[float, str]]]:
     """Where each value lies between 0 and 1, and the labels of the axis."""
     if not values.dtype.is_numeric() or (space or {}).get("type") == "choice":
-        order = in_order(values)
+        order = in_order(values, space)
         spread = {
             label: (i + 0.5) / len(order) if len(order) < 3 else i / (len(order) - 1)
             for i, label in enumerate(order)
@@ -161,4 +161,6 @@ def _axis(
 
 def _short(value: float) -> str:
     """Three significant digits, without needless zeros."""
+    if 1e3 <= abs(value) < 1e5:
+        return f"{value:,.0f}"
     return f"{value:.3g}".replace("e-0", "e-").replace("e+0", "e")

@@ -88,7 +88,11 @@ def _statistic(rows: pl.DataFrame, name: str, found: Sequence[Matched], first: b
     base = alt.Chart(rows).encode(y=y, yOffset=aside, tooltip=[*said, "ahead:N"])
     layers = [
         base.mark_point(size=80, strokeWidth=1.8).encode(
-            x=x, color=colour, fill=colour, fillOpacity=inside, shape=shape
+            x=x,
+            color=colour,
+            fill=alt.Fill("family:N", scale=scale, legend=None),
+            fillOpacity=inside,
+            shape=shape,
         )
     ]
     bounded = rows.drop_nulls(["low", "high"])

@@ -13,6 +13,7 @@ from hyperlax.report.charts.style import (
     NEUTRAL,
     WIDTH,
     Chart,
+    Layered,
     NothingToDraw,
     colour_of,
     family_colours,
@@ -150,7 +151,7 @@ def _lines(rows: pl.DataFrame, title: str, colour: str) -> alt.Chart:
         alt.Chart(rows)
         .mark_line(strokeWidth=2.2, color=colour, point={"size": 22, "color": colour} if few else False)
         .encode(
-            x=_lanes(rows),
+            x=alt.X("lanes:Q", axis=alt.Axis(format="~s", tickMinStep=1, tickCount=8)),
             y=alt.Y("value:Q", title=title, axis=alt.Axis(format="~s")),
             strokeDash=_dash(rows),
             tooltip=["lanes:Q", "kind:N", alt.Tooltip("value:Q", title=title, format=",.4~g")],
@@ -159,7 +160,7 @@ def _lines(rows: pl.DataFrame, title: str, colour: str) -> alt.Chart:
     )
 
 
-def _compared(rows: pl.DataFrame, families: Sequence[Results], title: str) -> alt.LayerChart:
+def _compared(rows: pl.DataFrame, families: Sequence[Results], title: str) -> Layered:
     names = [results.name for results in families]
     scale = alt.Scale(domain=names, range=family_colours(families))
     colour = alt.Color("name:N", scale=scale, legend=alt.Legend(title=None))
@@ -171,7 +172,7 @@ def _compared(rows: pl.DataFrame, families: Sequence[Results], title: str) -> al
         base.mark_line(strokeWidth=1.6, color=NEUTRAL).encode(detail="line:N", strokeDash=_dash(rows)),
         base.mark_point(size=85, strokeWidth=1.8).encode(
             color=colour,
-            fill=colour,
+            fill=alt.Fill("name:N", scale=scale, legend=alt.Legend(title=None)),
             fillOpacity=hollow,
             shape=family_shape(families, "name", alt.Legend(title=None)),
             tooltip=["name:N", "lanes:Q", "kind:N", alt.Tooltip("value:Q", title=title, format=",.4~g")],

@@ -43,7 +43,7 @@ def leaderboard_chart(results: Results, top: int = _LISTED) -> Chart:
         lane_metrics(results)
         .filter(pl.col("peak_return").is_not_null())
         .select("sample", "seed", "status", "diverged", "peak_return")
-        .join(shown.select("sample", "name"), on="sample")
+        .join(shown.select("sample", "name"), on="sample", maintain_order="left")
     )
     rows = shown.select("sample", "name", "rank", "peak_return", "peak_low", "peak_high", "final_return")
     y = alt.Y("name:N", sort=shown["name"].to_list(), title=None, axis=alt.Axis(grid=True))
@@ -91,6 +91,7 @@ def return_distribution(*experiments: Results, shared: bool = False) -> Chart:
 
     `shared`: on a page with other experiments, where a sample is known by its family as well.
     """
+    known = bool(reference_scores(experiments[0].manifest))
     layers, thinned = _distribution(experiments, shared or len(experiments) > 1)
     if not layers:
         raise NothingToDraw("No sample has an evaluation yet.")
@@ -101,9 +102,7 @@ def return_distribution(*experiments: Results, shared: bool = False) -> Chart:
         [
             "Peak return of each sample (interquartile mean over seeds). "
             "Box: quartiles and median; whiskers: extremes." + thinned,
-            "Dashed: return of the random policy and of a solved environment."
-            if reference_scores(experiments[0].manifest)
-            else "",
+            "Dashed: return of the random policy and of a solved environment." if known else "",
         ],
     )
 
@@ -145,7 +144,7 @@ def _distribution(
     if rows.is_empty():
         return [], ""
     stride = -(-len(rows) // most)
-    points = rows.sort("family", "peak_return").gather_every(stride)
+    points = rows.sort("family", "peak_return", "sample").gather_every(stride)
     families = [results.name for results in experiments]
     colours = alt.Scale(domain=families, range=family_colours(experiments))
     y = alt.Y("family:N", title=None, sort=families)

@@ -37,7 +37,7 @@ def size_chart(*experiments: Results, shared: bool = False) -> Chart:
             pl.col("parameters").drop_nulls().first().cast(pl.Float64)
         )
         scored = _scored(results, shared or len(experiments) > 1)
-        frames.append(scored.join(sizes.rename({"sample": "id"}), on="id"))
+        frames.append(scored.join(sizes.rename({"sample": "id"}), on="id", maintain_order="left"))
     rows = pl.concat(frames).drop_nulls()
     if rows.is_empty():
         raise NothingToDraw("No lane has recorded its parameters yet.")
@@ -78,7 +78,7 @@ def entanglement(*experiments: Results, shared: bool = False) -> Chart:
 
 def _entangled(results: Results, column: str, shared: bool) -> Layered | None:
     chosen = results.samples.select(id="sample", value=pl.col(column).cast(pl.String))
-    rows = _scored(results, shared).join(chosen, on="id").drop_nulls().sort("peak")
+    rows = _scored(results, shared).join(chosen, on="id").drop_nulls().sort("peak", "id")
     if rows.is_empty():
         return None
     rows = rows.gather_every(-(-len(rows) // MAX_ROWS))
@@ -88,7 +88,7 @@ def _entangled(results: Results, column: str, shared: bool) -> Layered | None:
     )
     present = set(rows["value"])
     order = [v for v in ENTANGLERS if v in present] + sorted(present - set(ENTANGLERS))
-    boxes = rows.group_by("value").agg(
+    boxes = rows.group_by("value", maintain_order=True).agg(
         lower=pl.col("peak").quantile(0.25, "linear"),
         median=pl.col("peak").median(),
         upper=pl.col("peak").quantile(0.75, "linear"),
@@ -108,8 +108,8 @@ def _entangled(results: Results, column: str, shared: bool) -> Layered | None:
             x=x, y=y, yOffset=alt.YOffset("offset:Q", scale=alt.Scale(domain=[-1.6, 1.6]))
         ),
     ]
-    name = alt.TitleParams(results.name, fontSize=12, offset=6) if shared else alt.Undefined
-    return alt.layer(*layers).properties(width=340, height=alt.Step(46), title=name)
+    panel = alt.layer(*layers).properties(width=340, height=alt.Step(46))
+    return panel.properties(title=alt.TitleParams(results.name, fontSize=12, offset=6)) if shared else panel
 
 
 def _scored(results: Results, shared: bool) -> pl.DataFrame:

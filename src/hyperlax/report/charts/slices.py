@@ -118,15 +118,14 @@ def _categories(
 ) -> Layered:
     """Categories at 0, 1, … of a linear axis, so that jitter is a shift and medians sit above the labels."""
     labels = [text(value) for value in rows[column].to_list()]
-    numbers = rows[column].dtype.is_numeric()
-    declared = [] if numbers else [text(value) for value in (space or {}).get("values", [])]
-    order = [label for label in declared if label in labels]
-    order += [label for label in in_order(rows[column]) if label not in order]
+    order = in_order(rows[column], space)
     data = rows.select("sample", "score").with_columns(value=pl.Series(labels))
     place = pl.col("value").replace_strict({label: float(i) for i, label in enumerate(order)})
     turn = pl.int_range(pl.len()).over("value")
     data = data.with_columns(x=place + 0.3 * turn.replace_strict(dict(enumerate(jitter(len(rows))))))
-    medians = data.group_by("value").agg(score=pl.col("score").median(), samples=pl.len())
+    medians = data.group_by("value", maintain_order=True).agg(
+        score=pl.col("score").median(), samples=pl.len()
+    )
     axis = alt.Axis(
         values=list(range(len(order))),
         labelExpr=f"{json.dumps(order)}[datum.value]",
@@ -168,12 +167,17 @@ def _y(title: str | None) -> alt.Y:
     return alt.Y("score:Q", title=title, scale=alt.Scale(zero=False), axis=alt.Axis(tickCount=4))
 
 
-def in_order(values: pl.Series) -> list[str]:
+def in_order(values: pl.Series, space: Mapping[str, Any] | None = None) -> list[str]:
+    """Labels of the values that occur: numbers by size, others as the space declares them."""
     present = [value for value in values.to_list() if value is not None]
+    labels = [text(value) for value in present]
+    declared = [] if values.dtype.is_numeric() else [text(v) for v in (space or {}).get("values", [])]
+    order = [label for label in dict.fromkeys(declared) if label in set(labels)]
     try:
-        return [text(value) for value in sorted(set(present))]
+        found = [text(value) for value in sorted(set(present))]
     except TypeError:
-        return list(dict.fromkeys(text(value) for value in present))
+        found = labels
+    return [*order, *(label for label in dict.fromkeys(found) if label not in set(order))]
 
 
 def _hashable(value: Any) -> Any:

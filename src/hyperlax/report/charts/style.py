@@ -29,7 +29,7 @@ _OTHER_MARK = "diamond"
 _OTHER_TINTS = (0.2, 0.45, 0.7)
 
 Layered = alt.LayerChart | alt.FacetChart
-Chart = alt.Chart | Layered | alt.ConcatChart
+Chart = alt.Chart | Layered | alt.ConcatChart | alt.HConcatChart | alt.VConcatChart
 
 
 class NothingToDraw(Exception):

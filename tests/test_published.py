@@ -1,0 +1,253 @@
+"""Published results are read whatever their form, and compared without claiming more than they say."""
+
+from __future__ import annotations
+
+import dataclasses
+import re
+
+import numpy as np
+import polars as pl
+import pytest
+import scipy.stats
+from report_data import nothing_yet, synthetic
+
+from hyperlax.report import export_comparison, read_published, write_comparison
+from hyperlax.report.against import ahead, matched, other_design, over_samples, peaks, spearman
+from hyperlax.report.against_section import TABLE, Against, verdict
+from hyperlax.report.charts.published import sample_by_sample, side_by_side
+from hyperlax.report.published import Cell
+from hyperlax.report.statistics import Estimate
+from hyperlax.results import Results
+
+ENV = "gymnax.mountain_car"
+HEADER = (
+    "env,algo,network,samples,diverged,best_peak,top5_iqm_peak,median_peak,q25_peak,best_final,best_sample_id"
+)
+
+
+@pytest.fixture(scope="module")
+def ours() -> Results:
+    results = synthetic(samples=12, seeds=2, diverged=())
+    return dataclasses.replace(results, manifest={**results.manifest, "env": ENV})
+
+
+def summary(folder, results: Results, shift: float = 0.0, name: str = "gymnax.mountain-car_ppo-mlp"):
+    """What v0.1 would have written of the same samples, `shift` better, to four digits."""
+    table = peaks(results).join(results.samples.select("sample", "gamma", "lr"), on="sample")
+    table = table.select(
+        pl.col("sample").alias("hp id"),
+        (pl.col("peak") + shift).round_sig_figs(4).alias("peak return"),
+        pl.col("gamma").round_sig_figs(4),
+        pl.col("lr").round_sig_figs(4),
+        pl.col("sample").alias("sample id"),
+    )
+    path = folder / f"{name}_summary.csv"
+    table.write_csv(path)
+    return path
+
+
+def table(folder, *rows: str):
+    path = folder / "table.csv"
+    path.write_text("\n".join([HEADER, *rows]) + "\n")
+    return path
+
+
+def test_names_are_the_same_however_they_are_spelled(tmp_path, ours):
+    """`brax.inverted-double-pendulum` is `brax.inverted_double_pendulum`."""
+    expected = Cell("brax.inverted_double_pendulum", "ppo", "drpqc")
+    assert Cell.of("brax.inverted-double-pendulum", "PPO", "drpqc") == expected
+    found = read_published(summary(tmp_path, ours, name="brax.inverted-double-pendulum_ppo-drpqc"))
+    assert found.names() == [expected]
+    assert str(expected) == "ppo_drpqc on brax.inverted_double_pendulum"
+
+
+def test_a_table_a_summary_and_a_folder_are_read(tmp_path, ours):
+    rows = "gymnax.acrobot,dqn,mlp,64,2,-104.7,-133.6,-271.9,,-109.5,18"
+    found = read_published(table(tmp_path, rows))
+    values, count = found.cells[Cell("gymnax.acrobot", "dqn", "mlp")]
+    assert (values["best"], values["top 5 IQM"], values["median"], count) == (-104.7, -133.6, -271.9, 64)
+    assert np.isnan(values["q25"])
+    one = read_published(summary(tmp_path, ours))
+    assert one.samples[Cell(ENV, "ppo", "mlp")].height == 12
+    both = read_published(tmp_path)
+    assert both.names() == sorted([*found.names(), *one.names()])
+
+
+@pytest.mark.parametrize(
+    ("name", "content", "message"),
+    [
+        ("a.csv", "x,y\n1,2\n", "neither a table of cells"),
+        ("a.csv", "", "no readable CSV table"),
+        ("a.csv", "sample id,peak return\n0,1.0\n", "call it <env>_<algo>-<network>_summary.csv"),
+        ("a.csv", "env,algo,network,score\na,b,c,1\n", "none of the columns best_peak"),
+        ("a.csv", "env,algo,network,best_peak\na,b,c,good\n", "column best_peak of .* not a number"),
+    ],
+)
+def test_what_is_no_table_is_refused(tmp_path, name, content, message):
+    (tmp_path / name).write_text(content)
+    with pytest.raises(ValueError, match=message):
+        read_published(tmp_path / name)
+
+
+def test_nothing_to_read_is_refused(tmp_path):
+    with pytest.raises(ValueError, match=r"none\.csv does not exist"):
+        read_published(tmp_path / "none.csv")
+    with pytest.raises(ValueError, match=r"holds no \.csv file"):
+        read_published(tmp_path)
+
+
+def test_a_peak_is_the_largest_mean_over_seeds(ours):
+    """Not the mean of the seeds' largest, which is larger."""
+    curves = ours.curves.filter(pl.col("metric") == "return")
+    expected = curves.group_by("sample", "env_steps").agg(pl.col("value").mean()).group_by("sample")
+    wanted = dict(expected.agg(pl.col("value").max()).iter_rows())
+    assert dict(peaks(ours).iter_rows()) == pytest.approx(wanted)
+    assert peaks(nothing_yet()).is_empty()
+
+
+def test_statistics_are_those_of_numpy_and_scipy():
+    values = np.random.default_rng(1).normal(size=31)
+    found = over_samples(values)
+    best = np.sort(values)[-5:]
+    assert found["best"].value == values.max()
+    assert found["top 5 IQM"].value == pytest.approx(scipy.stats.trim_mean(best, 0.25))
+    assert found["median"].value == np.median(values)
+    assert found["q25"].value == pytest.approx(np.quantile(values, 0.25))
+    for estimate in found.values():
+        assert estimate.low <= estimate.value <= estimate.high
+
+
+@pytest.mark.parametrize("seed", range(3))
+def test_rank_correlation_is_that_of_scipy(seed):
+    rng = np.random.default_rng(seed)
+    a = rng.integers(8, size=40).astype(float)
+    b = a + rng.normal(size=40) * seed
+    found = spearman(a, b)
+    assert found.value == pytest.approx(scipy.stats.spearmanr(a, b).statistic)
+    assert found.low <= found.value <= found.high
+
+
+def test_rank_correlation_covers_what_is_true():
+    """Of independent pairs the 95 % interval contains zero about so often."""
+    rng = np.random.default_rng(0)
+    inside = 0
+    for seed in range(100):
+        found = spearman(rng.normal(size=30), rng.normal(size=30), 400, seed)
+        inside += bool(found.low <= 0 <= found.high)
+    assert 88 <= inside <= 100
+
+
+def test_rank_correlation_of_too_little_is_not_defined():
+    assert np.isnan(spearman(np.arange(2.0), np.arange(2.0)).value)
+    constant = spearman(np.zeros(5), np.arange(5.0))
+    assert np.isnan([constant.value, constant.low, constant.high]).all()
+
+
+def estimate(value, low=np.nan, high=np.nan) -> Estimate:
+    return Estimate(*(np.asarray(float(v)) for v in (value, low, high)))
+
+
+@pytest.mark.parametrize(
+    ("ours", "theirs", "sampled", "verdict"),
+    [
+        (estimate(5, 4, 6), estimate(2, 1, 3), True, "ours"),
+        (estimate(2, 1, 3), estimate(5, 4, 6), True, "published"),
+        (estimate(2, 1, 4), estimate(5, 4, 6), True, "not claimed: intervals overlap"),
+        (estimate(5, 4, 6), estimate(2), False, "ours"),
+        (estimate(5, 4, 6), estimate(5.5), False, "not claimed: intervals overlap"),
+        (estimate(5, 4, 6), estimate(np.nan), False, "not claimed: no interval"),
+        (estimate(5), estimate(2, 1, 3), True, "not claimed: no interval"),
+    ],
+)
+def test_an_order_is_claimed_only_where_intervals_are_apart(ours, theirs, sampled, verdict):
+    assert ahead(ours, theirs, sampled) == verdict
+
+
+def test_the_same_samples_are_compared_one_by_one(tmp_path, ours):
+    (one,) = matched([ours], read_published(summary(tmp_path, ours, shift=3000.0)))
+    assert one.different == ""
+    assert len(one.pairs) == 12
+    assert one.correlation.value == pytest.approx(1.0)
+    assert one.rows["ahead"].to_list() == ["published"] * 4
+    differ = (one.rows["published"] - one.rows["ours"]).to_list()
+    assert differ == pytest.approx([3000.0] * 4, abs=2)
+    assert "the published one is ahead in best, top 5 IQM, median, q25" in verdict(one)
+    assert "ρ 1.00" in verdict(one)
+
+
+def test_part_of_the_samples_is_compared_with_the_same_part(tmp_path, ours):
+    """A search that has only begun must not lose to the best of all that were published."""
+    few = [0, 3, 7]
+    begun = dataclasses.replace(
+        ours,
+        lanes=ours.lanes.filter(pl.col("sample").is_in(few)),
+        curves=ours.curves.filter(pl.col("sample").is_in(few)),
+    )
+    (one,) = matched([begun], read_published(summary(tmp_path, ours)))
+    assert one.rows["published samples"].to_list() == one.rows["samples"].to_list() == [3] * 4
+    assert one.rows["ours"].to_list() == pytest.approx(one.rows["published"].to_list(), rel=1e-3)
+    assert all(claim.startswith("not claimed") for claim in one.rows["ahead"])
+
+
+def test_ids_of_another_design_are_not_compared(tmp_path, ours):
+    """Sample 3 of a search is not sample 3 of a search with other samples."""
+    shifted = dataclasses.replace(ours, samples=ours.samples.with_columns(gamma=pl.col("gamma") * 0.99))
+    (one,) = matched([ours], read_published(summary(tmp_path, shifted)))
+    assert re.fullmatch(r"gamma of sample \d+ is [\d.]+, published [\d.]+", one.different)
+    assert one.pairs.is_empty()
+    assert "since theirs are others: gamma of sample" in verdict(one)
+    assert other_design(ours.samples, ours.samples.with_columns(pl.col("sample") + 100)).startswith(
+        "no sample"
+    )
+
+
+def test_the_best_of_unequally_many_samples_is_not_ranked(tmp_path, ours):
+    many = f"{ENV},ppo,mlp,64,0,5000,4000,3000,2000,1,0"
+    (one,) = matched([ours], read_published(table(tmp_path, many)))
+    claims = dict(one.rows.select("statistic", "ahead").iter_rows())
+    assert claims["best"] == claims["top 5 IQM"] == "not claimed: other number of samples"
+    assert claims["median"] == claims["q25"] == "published"
+    equal = f"{ENV},ppo,mlp,12,0,5000,4000,3000,2000,1,0"
+    (one,) = matched([ours], read_published(table(tmp_path, equal)))
+    assert one.rows["ahead"].to_list() == ["published"] * 4
+
+
+def test_charts_show_both_sides(tmp_path, ours):
+    found = matched([ours], read_published(summary(tmp_path, ours, shift=50.0)))
+    spec = side_by_side(found).to_dict()
+    assert [panel["title"]["text"] for panel in spec["hconcat"]] == ["best", "top 5 IQM", "median", "q25"]
+    spec = sample_by_sample(found).to_dict()
+    assert spec["concat"][0]["title"]["subtitle"].startswith("ρ 1.00")
+    points = next(t for t in spec["datasets"].values() if "sample" in t[0])
+    assert {row["sample"] for row in points} == {f"ppo_mlp {i}" for i in range(12)}
+
+
+def test_the_page_has_a_section_and_a_table_beside_it(tmp_path, ours):
+    """Also of one experiment alone; the table holds what the page shows."""
+    other = dataclasses.replace(ours, manifest={**ours.manifest, "name": "sac_mlp", "algorithm": "sac"})
+    published = read_published(summary(tmp_path, ours))
+    for experiments in ([ours], [ours, other]):
+        page = write_comparison(experiments, tmp_path / "out" / "comparison.html", published=published)
+        text = page.read_text()
+        assert '<section id="published"><h2>Against published results</h2>' in text
+        assert 'data-chart="p0_published_samples"' in text
+        assert ("Not published: sac_mlp on gymnax.mountain_car." in text) == (len(experiments) == 2)
+        written = pl.read_csv(page.with_name(TABLE))
+        assert written["statistic"].to_list() == ["best", "top 5 IQM", "median", "q25"]
+    assert "Against published" not in write_comparison([ours, other], tmp_path / "b.html").read_text()
+
+
+def test_charts_and_table_are_exported(tmp_path, ours, monkeypatch):
+    monkeypatch.setattr("hyperlax.report.comparison.image", lambda spec, suffix: b"drawn")
+    published = read_published(summary(tmp_path, ours))
+    names = {p.name for p in export_comparison([ours], tmp_path / "x", ["svg"], published=published)}
+    assert {f"{ENV.replace('.', '_')}-{n}.svg" for n in ("published", "published_samples")} <= names
+    assert TABLE in names
+
+
+def test_what_was_not_published_is_refused_with_what_was(tmp_path, ours):
+    published = read_published(table(tmp_path, "gymnax.acrobot,dqn,mlp,64,0,-1,-2,-3,-4,-5,18"))
+    with pytest.raises(
+        ValueError, match=r"nothing was published of ppo_mlp on .*: dqn_mlp on gymnax\.acrobot"
+    ):
+        Against({ENV: [ours]}, published)
