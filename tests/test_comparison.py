@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import re
 from pathlib import Path
 
 import numpy as np
@@ -14,7 +15,7 @@ from report_data import nothing_yet, synthetic
 from hyperlax.cli import app
 from hyperlax.report import export_comparison, write_comparison
 from hyperlax.report.charts.families import improvements
-from hyperlax.report.comparison import by_environment, charts, summary, verdicts
+from hyperlax.report.comparison import best_samples, by_environment, charts, summary, verdicts
 from hyperlax.results import Results
 
 
@@ -46,6 +47,32 @@ def test_the_page_compares_every_family_in_every_chart(three, tmp_path):
     assert set(specs) == {f"e0_{name}" for name in charts(three)}
     assert "e0_tuned_curves_circuit_executions" in specs
     assert "src=" not in page.split("<main>")[1].split("</main>")[0]
+
+
+def test_the_page_loads_nothing(three, tmp_path):
+    """Neither an address nor anything that could fetch one is in what surrounds the library."""
+    elsewhere = dataclasses.replace(three[1], manifest={**three[1].manifest, "env": "gymnax.acrobot"})
+    page = write_comparison([*three, elsewhere], tmp_path / "comparison.html").read_text()
+    assert "default-src 'none'" in page
+    own, *scripts = re.split(r"<script[^>]*>", page)
+    assert len(scripts) == 3
+    data, _, own_script = scripts
+    for text in (own, data, own_script):
+        assert not re.search(
+            r"https?:|//[a-z]|url\(|@import|fetch\(|XMLHttpRequest", re.sub(r"\s// .*", "", text)
+        )
+    assert not re.findall(r"""(?:src|href)=["'](?!#|data:)""", own)
+
+
+def test_best_samples_are_clicked_by_family(three, tmp_path):
+    """Rows and marks of the page know a sample by the same name."""
+    table = best_samples(three, top=2)
+    assert len(table) == 6
+    assert table["peak_return"].is_sorted(descending=True)
+    page = write_comparison(three, tmp_path / "comparison.html", top=2).read_text()
+    rows = set(re.findall(r'<tr data-sample="([^"]*)"', page))
+    assert rows == set(table["sample"])
+    assert all(f'"sample": "{key}"' in page for key in rows)
 
 
 @pytest.mark.parametrize("name", list(charts([synthetic()])))

@@ -28,11 +28,11 @@ from hyperlax.report.charts.families import (
 )
 from hyperlax.report.charts.runtime import scaling
 from hyperlax.report.charts.samples import combined_distribution
-from hyperlax.report.charts.style import Chart, NothingToDraw
+from hyperlax.report.charts.style import Chart, NothingToDraw, sample_keys
 from hyperlax.report.charts.tuning import tuning_chart
 from hyperlax.report.document import Pictures, sections_of, tabs, write_document
 from hyperlax.report.export import image, informed_title
-from hyperlax.report.leaderboard import varied_hyperparameters
+from hyperlax.report.leaderboard import leaderboard, varied_hyperparameters
 from hyperlax.report.metrics import sample_metrics
 from hyperlax.report.options import Options
 from hyperlax.report.published import Published
@@ -201,6 +201,7 @@ def _environment(families: Families, prefix: str, pictures: Pictures, top: int) 
         markup.table(summary(families, top), f"{prefix}-summary"),
         _protocols(families),
         _section("Tuned learning curves", tabs(f"{prefix}-curves", curves)),
+        _best_samples(families, prefix, top),
         _section("Return across samples", shown["return_distribution"] + shown["ecdf"]),
         _section("Best of k samples", shown["best_of_k"]),
         _section("Performance profile", shown["performance_profile"]),
@@ -223,6 +224,23 @@ def _across(experiments: Sequence[Results], pictures: Pictures) -> str:
         return shown + markup.table(sensitivity_table(experiments), "across-table")
     except Unavailable:
         return shown
+
+
+def best_samples(families: Families, top: int = 5) -> pl.DataFrame:
+    """The `top` samples of every family, best first; `rank` is the place within the family."""
+    kept = ("rank", "peak_return", "peak_low", "peak_high", "final_return", "seeds_done", "seeds_diverged")
+    tables = []
+    for results in families:
+        best = leaderboard(results, top).drop_nulls("peak_return")
+        keys = sample_keys(results, best["sample"], True)
+        tables.append(best.select(keys, pl.lit(results.name).alias("family"), *kept))
+    return pl.concat(tables).sort("peak_return", descending=True, maintain_order=True)
+
+
+def _best_samples(families: Families, prefix: str, top: int) -> str:
+    best = best_samples(families, top)
+    note = "Ranks are places within the family. Click a sample to find it in every chart."
+    return "" if best.is_empty() else _section("Best samples", markup.table(best, f"{prefix}-best", note))
 
 
 def verdicts(families: Families) -> list[str]:

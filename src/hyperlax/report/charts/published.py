@@ -79,7 +79,7 @@ def _statistic(rows: pl.DataFrame, name: str, found: Sequence[Matched], first: b
     scale = alt.Scale(domain=names, range=family_colours(families))
     colour = alt.Color("family:N", scale=scale, legend=None)
     inside = alt.when("datum.source === 'ours'").then(alt.value(1.0)).otherwise(alt.value(0.0))
-    legend = alt.Legend(title=None, orient="bottom")
+    legend = alt.Legend(title=None, orient="bottom", symbolFillColor=NEUTRAL, symbolStrokeColor=NEUTRAL)
     shape = alt.Shape(
         "source:N",
         scale=alt.Scale(domain=list(_SOURCES), range=list(_SOURCES.values())),

@@ -128,7 +128,10 @@ def scaling(families: Sequence[Results]) -> Chart:
     return finished(
         alt.hconcat(*panels, spacing=30).resolve_scale(strokeDash="independent"),
         "Runtime against lanes",
-        ["One mark per experiment. Filled: tracing and compiling left out; hollow and dashed: with them."],
+        [
+            "One mark per experiment. Filled: tracing and compiling left out. "
+            "Hollow and dashed: the time they took, and the speed with it."
+        ],
     )
 
 
