@@ -92,7 +92,7 @@ def test_an_experiment_that_cannot_be_drawn_does_not_stop_the_others(tmp_path, s
 def test_several_processes_draw_the_same(tmp_path, small):
     """In the order given, with the options given."""
     folders = [written(tmp_path / name / "gymnax.mountain_car", small) for name in ("two", "one")]
-    experiments = {folder: small for folder in folders}
+    experiments = dict(zip(folders, [small, small], strict=True))
     options = Options(top=2, metric="final_return")
     pages = {}
     for workers in (1, 2):

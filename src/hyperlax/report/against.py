@@ -141,8 +141,8 @@ def _match(results: Results, cell: Cell, published: Published) -> Matched:
 
 def _tried(results: Results) -> pl.Series:
     """Samples that have a peak, or all of whose lanes have ended."""
-    open_lanes = pl.col("status").is_in(["queued", "running"])
-    ended = results.lanes.group_by("sample").agg(open_lanes.any()).filter(~pl.col("status"))["sample"]
+    over = pl.col("status").is_in(["done", "diverged", "pruned", "failed"])
+    ended = results.lanes.group_by("sample").agg(over.all()).filter("status")["sample"]
     return pl.concat([ended, peaks(results)["sample"]]).unique().sort()
 
 

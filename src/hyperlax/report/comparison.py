@@ -297,25 +297,22 @@ def export_comparison(
     """
     groups = by_environment(experiments)
     against = Against(groups, published) if published is not None else None
+    drawn: dict[str, tuple[Callable[[], Chart], Families]] = {}
+    if len(groups) > 1:
+        drawn["combined_distribution"] = partial(combined_distribution, groups), ()
+    for env, families in groups.items():
+        prefix = "".join(c if c.isalnum() else "_" for c in env)
+        every = charts(families, options.top) | (against.charts(env) if against is not None else {})
+        drawn |= {f"{prefix}-{name}": (draw, families) for name, draw in every.items()}
     written = []
     if against is not None:
         written.append(write_atomically(folder / TABLE, against.table().write_csv()))
-    for env, families in groups.items():
-        prefix = "".join(c if c.isalnum() else "_" for c in env)
-        drawn = charts(families, options.top) | (against.charts(env) if against is not None else {})
-        for name, draw in drawn.items():
-            try:
-                spec = draw().to_dict()
-            except NothingToDraw:
-                continue
-            if options.informed:
-                spec = informed_title(spec, families)
-            written += [write_atomically(folder / f"{prefix}-{name}.{s}", image(spec, s)) for s in formats]
-    if len(groups) > 1:
+    for name, (draw, families) in drawn.items():
         try:
-            spec = combined_distribution(groups).to_dict()
+            spec = draw().to_dict()
         except NothingToDraw:
-            return written
-        files = [folder / f"combined_distribution.{suffix}" for suffix in formats]
-        written += [write_atomically(file, image(spec, file.suffix[1:])) for file in files]
+            continue
+        if options.informed and families:
+            spec = informed_title(spec, families)
+        written += [write_atomically(folder / f"{name}.{s}", image(spec, s)) for s in formats]
     return written
