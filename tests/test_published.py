@@ -12,7 +12,7 @@ import scipy.stats
 from report_data import nothing_yet, synthetic
 
 from hyperlax.report import export_comparison, read_published, write_comparison
-from hyperlax.report.against import ahead, matched, other_design, over_samples, peaks, spearman
+from hyperlax.report.against import ahead, cells, matched, other_design, over_samples, peaks, spearman
 from hyperlax.report.against_section import TABLE, Against, verdict
 from hyperlax.report.charts.published import sample_by_sample, side_by_side
 from hyperlax.report.published import Cell
@@ -101,7 +101,7 @@ def test_a_peak_is_the_largest_mean_over_seeds(ours):
     curves = ours.curves.filter(pl.col("metric") == "return")
     expected = curves.group_by("sample", "env_steps").agg(pl.col("value").mean()).group_by("sample")
     wanted = dict(expected.agg(pl.col("value").max()).iter_rows())
-    assert dict(peaks(ours).iter_rows()) == pytest.approx(wanted)
+    assert dict(peaks(ours).select("sample", "peak").iter_rows()) == pytest.approx(wanted)
     assert peaks(nothing_yet()).is_empty()
 
 
@@ -243,6 +243,22 @@ def test_charts_and_table_are_exported(tmp_path, ours, monkeypatch):
     names = {p.name for p in export_comparison([ours], tmp_path / "x", ["svg"], published=published)}
     assert {f"{ENV.replace('.', '_')}-{n}.svg" for n in ("published", "published_samples")} <= names
     assert TABLE in names
+
+
+def test_the_table_of_one_comparison_can_be_what_another_is_compared_with(tmp_path, ours):
+    """Its columns are those of published tables, its numbers our own."""
+    page = write_comparison([ours], tmp_path / "comparison.html")
+    written = page.with_suffix(".csv")
+    assert set(pl.read_csv(written).columns) == {*HEADER.split(","), "top5_mean_peak"}
+    (one,) = matched([ours], read_published(written))
+    assert one.rows["ours"].to_list() == pytest.approx(one.rows["published"].to_list())
+    assert one.rows["published samples"].to_list() == [12] * 4
+    assert all("overlap" in claim for claim in one.rows["ahead"])
+    row = cells([ours]).row(0, named=True)
+    best = peaks(ours).sort("peak", descending=True)
+    assert (row["best_sample_id"], row["diverged"]) == (best["sample"][0], 0)
+    assert row["top5_mean_peak"] == pytest.approx(best["peak"][:5].mean())
+    assert cells([nothing_yet()])["best_peak"].to_list() == [None]
 
 
 def test_what_was_not_published_is_refused_with_what_was(tmp_path, ours):

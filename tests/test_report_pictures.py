@@ -243,3 +243,15 @@ def test_options_that_cannot_be_are_refused(chosen, message):
     with pytest.raises(ValueError) as refused:  # noqa: PT011
         Options(**chosen)
     assert message in str(refused.value)
+
+
+def test_what_a_small_search_finds_of_many_samples_is_drawn_at_few_places():
+    """Each of them exact: the expected best of one sample is the mean, of all the largest."""
+    results = synthetic(samples=300, seeds=1, evaluations=1, diverged=())
+    found = rows(CHARTS["best_of_k"](results), "x", "value").sort("x")
+    peaks = sample_metrics(results)["peak_return"]
+    assert len(found) <= 100
+    assert found["x"][0] == 1
+    assert found["x"][-1] == 300
+    assert found["value"][0] == pytest.approx(peaks.mean())
+    assert found["value"][-1] == pytest.approx(peaks.max())

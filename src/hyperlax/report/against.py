@@ -8,7 +8,7 @@ better than the best of few, so statistics of the best are compared between equa
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 import polars as pl
@@ -16,6 +16,7 @@ from jaxtyping import Float
 from scipy.stats import rankdata
 
 from hyperlax.report.evaluations import evaluations
+from hyperlax.report.metrics import final_return, peak_return
 from hyperlax.report.published import COLUMNS, Cell, Published
 from hyperlax.report.statistics import REPETITIONS, Estimate, interval, iqm
 from hyperlax.results import Results
@@ -43,15 +44,37 @@ class Matched(NamedTuple):
 
 
 def peaks(results: Results) -> pl.DataFrame:
-    """Columns `sample` and `peak`: the largest evaluation of each sample, each the mean over its seeds."""
+    """Columns `sample`, `peak` and `final` of every sample with an evaluation, as v0.1 measures them.
+
+    The largest evaluation and the mean of the last tenth, of the mean over seeds.
+    """
     found = evaluations(results)
     present = ~np.isnan(found.values)
     count = present.sum(axis=1)
     total = np.where(present, found.values, 0.0).sum(axis=1)
-    mean = np.divide(total, count, out=np.full(total.shape, -np.inf), where=count > 0)
-    best = mean.max(axis=1, initial=-np.inf)
-    table = {"sample": pl.Series(found.samples, dtype=pl.Int64), "peak": pl.Series(best, dtype=pl.Float64)}
-    return pl.DataFrame(table).filter(pl.col("peak").is_finite())
+    mean = np.divide(total, count, out=np.full(total.shape, np.nan), where=count > 0)
+    mean = np.take_along_axis(mean, np.argsort(np.isnan(mean), axis=1, kind="stable"), 1)
+    columns = {"sample": found.samples, "peak": peak_return(mean), "final": final_return(mean)}
+    schema = {"sample": pl.Int64, "peak": pl.Float64, "final": pl.Float64}
+    return pl.DataFrame(columns, schema=schema).filter(pl.col("peak").is_finite())
+
+
+def cells(experiments: Sequence[Results]) -> pl.DataFrame:
+    """One row per experiment with the columns of a published table: what `read_published` reads."""
+    rows = []
+    for results in experiments:
+        about, found = results.manifest, peaks(results).sort("peak", descending=True)
+        diverged = results.lanes.group_by("sample").agg((pl.col("status") == "diverged").all())
+        numbers = over_samples(found["peak"].to_numpy(), repetitions=2)
+        row: dict[str, Any] = {"env": about.get("env"), "algo": about.get("algorithm")}
+        row |= {"network": about.get("network"), "samples": len(_tried(results))}
+        row |= {"diverged": int(diverged["status"].sum())}
+        row |= {COLUMNS[name]: float(value.value) for name, value in numbers.items()}
+        row |= {"top5_mean_peak": found["peak"].head(5).mean(), "best_final": found["final"].max()}
+        rows.append(row | {"best_sample_id": found["sample"][0] if len(found) else None})
+    numbers = (*COLUMNS.values(), "top5_mean_peak", "best_final")
+    schema = {**dict.fromkeys(numbers, pl.Float64), "best_sample_id": pl.Int64}
+    return pl.DataFrame(rows, schema_overrides=schema).with_columns(pl.col(numbers).fill_nan(None))
 
 
 def over_samples(
@@ -131,7 +154,7 @@ def _match(results: Results, cell: Cell, published: Published) -> Matched:
             tried = tried.filter(tried.is_in(theirs["sample"].implode()))
             ours = ours.filter(pl.col("sample").is_in(tried.implode()))
             known = theirs.select("sample", published="peak").drop_nulls()
-            pairs = ours.rename({"peak": "ours"}).join(known, on="sample").sort("sample")
+            pairs = ours.select("sample", ours="peak").join(known, on="sample").sort("sample")
         numbers, count = over_samples(theirs["peak"].drop_nulls().to_numpy()), len(theirs)
     own = over_samples(ours["peak"].to_numpy())
     rows = _rows(results, own, len(tried), numbers, count, theirs is not None)

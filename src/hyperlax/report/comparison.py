@@ -13,6 +13,7 @@ import polars as pl
 
 from hyperlax.files import write_atomically
 from hyperlax.report import markup
+from hyperlax.report.against import cells
 from hyperlax.report.against_section import TABLE, Against
 from hyperlax.report.charts import ecdf, entanglement, return_distribution, size_chart
 from hyperlax.report.charts.complexities import complexity_chart
@@ -159,8 +160,9 @@ def write_comparison(
 ) -> Path:
     """Writes one page that compares `experiments`, and returns its path. Nothing else is loaded by it.
 
-    Where something was `published` of them, the page begins with both side by side, and the same numbers are
-    written as a table beside it (`TABLE`). Raises ValueError when nothing was published of any.
+    Beside it are the statistics of every experiment as a table, which a later comparison can take as
+    published. Where something was `published` of these, the page begins with both side by side, and the same
+    numbers are written as well (`TABLE`). Raises ValueError when nothing was published of any.
     """
     pictures = Pictures()
     groups = by_environment(experiments)
@@ -182,6 +184,7 @@ def write_comparison(
         f"<header><h1>{markup.public(title)}</h1><p>Peak returns are interquartile means over seeds. "
         "The report of every experiment has its samples, health and how to repeat it.</p></header>"
     )
+    write_atomically(path.with_suffix(".csv"), cells(experiments).write_csv())
     return write_document(path, "comparison", sections_of(header, sections), pictures)
 
 

@@ -88,7 +88,9 @@ def best_of_k_chart(families: Families) -> Chart:
     frames = []
     for results in families:
         found = best_of_k(peaks(results))
-        frames.append(_curve(results.name, np.arange(1, len(found.value) + 1, dtype=float), found))
+        frame = _curve(results.name, np.arange(1, len(found.value) + 1, dtype=float), found)
+        kept = np.unique(np.geomspace(1, max(1, len(frame)), _POINTS).round().astype(int)) - 1
+        frames.append(frame[kept] if len(frame) else frame)
     rows = pl.concat(frames)
     if rows.is_empty():
         raise NothingToDraw("No sample has an evaluation yet.")

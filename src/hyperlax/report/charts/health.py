@@ -29,6 +29,8 @@ from hyperlax.results import Results
 _MOST_PANELS = 14
 _COLUMNS = 3
 _POINTS = 60
+_PICKED_ROWS = 2_000
+"""Of a panel, for samples that may be selected: every panel has its own."""
 _FIRST = ("entropy", "approx_kl", "kl", "clip_fraction", "explained_variance")
 _LAST = ("return", "length")
 """What training saw of its own episodes: the learning curves say it better."""
@@ -105,11 +107,9 @@ def _picked(rows: pl.DataFrame, name: str, few: bool) -> alt.Chart:
 def _per_sample(found: Evaluations, grid: np.ndarray, values: np.ndarray) -> pl.DataFrame:
     """The interquartile mean over seeds of every sample, at so few points that they fit into a chart."""
     samples = len(found.samples)
-    points = np.unique(
-        np.linspace(0, len(grid) - 1, max(2, min(len(grid), MAX_ROWS // 2 // samples))).round()
-    )
+    points = np.unique(np.linspace(0, len(grid) - 1, max(2, min(len(grid), _PICKED_ROWS // samples))).round())
     kept = points.astype(int)
-    rows = found.samples[: MAX_ROWS // max(1, len(kept))]
+    rows = found.samples[: _PICKED_ROWS // max(1, len(kept))]
     mean = iqm(values[: len(rows), :, kept], axis=1)
     return (
         pl.DataFrame(
