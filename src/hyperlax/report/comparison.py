@@ -293,14 +293,16 @@ def export_comparison(
     options: Options = _DEFAULTS,
     published: Published | None = None,
 ) -> list[Path]:
-    """Writes every chart that has data as `<environment>-<chart>.<format>`; returns the paths written.
+    """Writes every chart that has data; returns the paths written.
 
-    The one of all environments is called `combined_distribution`. Where something was `published` of the
-    experiments, its table (`TABLE`) is written as well.
+    The names are `<environment>-<chart>.<format>`, and `combined_distribution` and `across_environments` for
+    those of all. Where something was `published` of the experiments, its table (`TABLE`) is written as well.
     """
     groups = by_environment(experiments)
     against = Against(groups, published) if published is not None else None
-    drawn: dict[str, tuple[Callable[[], Chart], Families]] = {}
+    drawn: dict[str, tuple[Callable[[], Chart], Families]] = {
+        "across_environments": (partial(tuning_chart, experiments), ())
+    }
     if len(groups) > 1:
         drawn["combined_distribution"] = partial(combined_distribution, groups), ()
     for env, families in groups.items():
