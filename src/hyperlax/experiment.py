@@ -210,6 +210,7 @@ def build(
         experiment.schedule = schedule
     for row in rows:
         experiment.add(row)
+    experiment.schedule.check(experiment)
     return experiment
 
 

@@ -43,6 +43,7 @@ class Field:
     labels: tuple[str, ...] | None
     doc: str
     least: int = 1
+    settled: bool = False
 
     @property
     def kind(self) -> type:
@@ -75,13 +76,15 @@ def hp(
     labels: tuple[str, ...] | None = None,
     doc: str,
     least: int = 1,
+    settled: bool = False,
 ) -> Any:
     """A hyperparameter field holding a scalar array of explicit dtype.
 
     `default` is a Python bool, int, float, or (with `labels`) a string. `space` is what a sweep searches
-    when the recipe says nothing else; None keeps the hyperparameter fixed. `least` bounds integers.
+    when the recipe says nothing else; None keeps the hyperparameter fixed. `least` bounds integers. `settled`
+    marks what a lane starts with or its weights get used to: changing it later would do nothing, or harm.
     """
-    field = Field("", default, space, labels, doc, least)
+    field = Field("", default, space, labels, doc, least, settled)
 
     def convert(value: Any) -> Any:
         if isinstance(value, (jax.Array, np.ndarray, np.generic)) or not isinstance(

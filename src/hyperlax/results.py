@@ -49,6 +49,19 @@ SCHEMAS: dict[str, dict[str, Any]] = {
         "start": pl.Float64,
         "end": pl.Float64,
     },
+    "lineage": {
+        "lane": pl.Int64,
+        "sample": pl.Int64,
+        "seed": pl.Int64,
+        "barrier": pl.Int64,
+        "env_steps": pl.Int64,
+        "parent": pl.Int64,
+        "score": pl.Float64,
+        "parent_score": pl.Float64,
+        "hyperparameter": pl.String,
+        "from": pl.String,
+        "to": pl.String,
+    },
     "system": {
         "seconds": pl.Float64,
         "cpu_percent": pl.Float64,
@@ -77,6 +90,8 @@ class Results:
       sampled; training metrics are `train/<name>`. `seconds` is wall time since the experiment began.
     - `episodes`: raw evaluation returns, `mode` deterministic or stochastic.
     - `timeline`: seconds since the start; phase is trace, compile, train, evaluate or save.
+    - `lineage`: copies in population-based training: `lane` went on from the state of lane `parent`. One row
+      per hyperparameter that changed with it (null: none did); `score` is null for a lane that had diverged.
     - `system`: CPU (percent of one core), memory and GPU use over time.
     - `confirmation`: the best samples trained again from fresh seeds (`hyperlax.confirm`), where they were.
     """
@@ -87,6 +102,7 @@ class Results:
     curves: pl.DataFrame = field(default_factory=lambda: empty("curves"))
     episodes: pl.DataFrame = field(default_factory=lambda: empty("episodes"))
     timeline: pl.DataFrame = field(default_factory=lambda: empty("timeline"))
+    lineage: pl.DataFrame = field(default_factory=lambda: empty("lineage"))
     system: pl.DataFrame = field(default_factory=lambda: empty("system"))
     folder: Path | None = None
     confirmation: Results | None = None

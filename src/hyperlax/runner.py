@@ -11,6 +11,7 @@ import time
 from collections import deque
 from collections.abc import Callable, Mapping
 from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +20,7 @@ import numpy as np
 import polars as pl
 
 from hyperlax import policies
+from hyperlax.agents.base import AbstractAgentHyperparams
 from hyperlax.checkpoint import pack, read_header, unpack
 from hyperlax.execution import Execution
 from hyperlax.experiment import Experiment, Lane
@@ -36,6 +38,20 @@ from hyperlax.train import TrainState
 log = logging.getLogger("hyperlax")
 
 BEST_POLICIES = 5
+
+
+@dataclass
+class Replaced:
+    """The hyperparameters of a lane that was given another lane's state, and what it had done before."""
+
+    tree: AbstractAgentHyperparams
+    env_steps: int
+    gradient_steps: int
+    circuit_executions: int
+
+    def before(self) -> list[int]:
+        """JSON-ready, all but the tree, which is in the lane's state."""
+        return [self.env_steps, self.gradient_steps, self.circuit_executions]
 
 
 class Interrupted(Exception):
@@ -74,6 +90,7 @@ class Runner:
         self.saved_at = time.perf_counter()
         self.stop: int | None = None
         self.parked: dict[int, TrainState] = {}
+        self.replaced: dict[int, Replaced] = {}
         self.errors: dict[int, str] = {}
         self.monitor = Monitor()
         self.lanes: list[Lane] = []
@@ -123,10 +140,47 @@ class Runner:
         self.lanes.extend(lanes)
         return lanes
 
+    # What a lane is now: its sample, unless its schedule has replaced it
+
+    def tree(self, lane: Lane) -> AbstractAgentHyperparams:
+        """The hyperparameters the lane trains with."""
+        changed = self.replaced.get(lane.lane)
+        return self.experiment.trees[self.index[lane.sample]] if changed is None else changed.tree
+
     def cycle_steps(self, lane: Lane) -> int:
         """Environment steps of one cycle."""
-        sizes = self.experiment.trees[self.index[lane.sample]].sizes()
+        sizes = self.tree(lane).sizes()
         return sizes["num_envs"] * sizes["rollout_length"]
+
+    def work_of(self, lane: Lane) -> float:
+        """Predicted cost of one cycle."""
+        if lane.lane not in self.replaced:
+            return self.work[lane.sample]
+        tree = self.tree(lane)
+        return tree.work(tree.sizes(), self.programs[lane.program].caps, self.experiment.env)[0]
+
+    def executed(self, lane: Lane) -> int:
+        """Circuit executions so far."""
+        if (changed := self.replaced.get(lane.lane)) is None:
+            per_step, per_gradient = self.executions[self.index[lane.sample]]
+            return round(per_step * lane.env_steps + per_gradient * lane.gradient_steps)
+        per_step, per_gradient = changed.tree.executions(self.experiment.env)
+        steps, gradients = lane.env_steps - changed.env_steps, lane.gradient_steps - changed.gradient_steps
+        return changed.circuit_executions + round(per_step * steps + per_gradient * gradients)
+
+    def replace(self, lane: Lane, state: TrainState) -> None:
+        """Gives a waiting lane another state (host arrays), in which it goes on with the counts it has."""
+        tree: Any = state.agent.hp
+        before = (lane.env_steps, lane.gradient_steps, lane.circuit_executions)
+        self.parked[lane.lane], self.replaced[lane.lane] = state, Replaced(tree, *before)
+        lane.env_steps, lane.diverged_at = int(state.env_steps), None
+        lane.parameters = tree.parameter_count(self.experiment.env)
+
+    def end(self, lane: Lane, status: str) -> None:
+        """Ends a waiting lane."""
+        lane.status = status
+        self.parked.pop(lane.lane, None)
+        self.schedule.ended(self, lane)
 
     # What time it is, and what that means
 
@@ -202,9 +256,8 @@ class Runner:
 
         def order(lane: Lane) -> tuple[bool, float]:
             cycles_left = -(-(self.settings.total_timesteps - lane.env_steps) // self.cycle_steps(lane))
-            return lane.lane not in self.parked, self.schedule.order(
-                lane, self.work[lane.sample] * cycles_left
-            )
+            later = self.schedule.started_first and lane.lane not in self.parked
+            return later, self.schedule.order(lane, self.work_of(lane) * cycles_left)
 
         return deque(sorted(lanes, key=order))
 
@@ -259,16 +312,18 @@ class Runner:
             lane.seconds = self.now() - slots.started[lane.lane]
             verdict = verdicts.get(lane.lane, Verdict.GO_ON)
             if lane in diverged:
+                verdict = self.schedule.lost(self, lane)
+                self.progress.diverged(lane, self.tree(lane))
+            if verdict is Verdict.PAUSE:
+                lane.status = "paused"
+                self.parked[lane.lane] = slots.state(slot)
+                slots.free(slot)
+            elif lane in diverged:
                 lane.status = "diverged"
-                self.progress.diverged(lane, self.experiment.trees[self.index[lane.sample]])
             elif lane.env_steps >= self.settings.total_timesteps:
                 lane.status = "done"
             elif verdict is Verdict.PRUNE:
                 lane.status = "pruned"
-            elif verdict is Verdict.PAUSE:
-                lane.status = "paused"
-                self.parked[lane.lane] = slots.state(slot)
-                slots.free(slot)
             if lane.over:
                 self._keep_policy(lane, self.programs[number], slots, slot)
                 slots.free(slot)
@@ -331,6 +386,7 @@ class Runner:
             "elapsed": self.now(),
             "lanes": [dataclasses.asdict(lane) for lane in self.lanes],
             "states": list(states),
+            "replaced": {lane: self.replaced[lane].before() for lane in states if lane in self.replaced},
             "best": self.best,
             "programs": [p.describe() for p in self.programs],
             "rows": self.experiment.rows if self.schedule.grows else None,
@@ -363,6 +419,9 @@ class Runner:
             tree = self.experiment.trees[self.index[lane.sample]]
             likes.append(state_like(tree, self.experiment.env, self.programs[lane.program].caps))
         self.parked = dict(zip(header["states"], unpack(data, likes, str(CHECKPOINT)), strict=True))
+        for number, before in header["replaced"].items():
+            tree: Any = self.parked[int(number)].agent.hp
+            self.replaced[int(number)] = Replaced(tree, *before)
         self.elapsed_before = header["elapsed"]
         self.best = [(float(s), int(i)) for s, i in header["best"]]
         self.last_return = {int(k): v for k, v in header["last_return"].items()}

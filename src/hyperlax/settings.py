@@ -56,7 +56,7 @@ class Settings:
         for name, value in changes.items():
             if name not in current:
                 raise ValueError(f'unknown setting "{name}"{nearest(name, current)}')
-            current[name] = _convert(name, value, type(current[name]))
+            current[name] = convert(name, value, type(current[name]))
         return Settings(**current)
 
     @property
@@ -104,7 +104,8 @@ def _one_of(name: str, value: str, allowed: tuple[str, ...]) -> None:
         raise ValueError(f"{name} is one of {', '.join(allowed)}; got {value!r}{nearest(value, allowed)}")
 
 
-def _convert(name: str, value: Any, kind: type) -> Any:
+def convert(name: str, value: Any, kind: type) -> Any:
+    """`value`, or the text of one, as a `kind`; raises `ValueError` naming what it is for."""
     if not isinstance(value, str) or kind is str:
         if kind is int and isinstance(value, float) and not value.is_integer():
             raise ValueError(f"{name} needs an integer, got {value!r}")

@@ -80,7 +80,7 @@ class Slots:
         for slot, lane in busy:
             steps = max(self.targets[lane.lane] - lane.env_steps, 0)
             left[slot] = -(-steps // self.runner.cycle_steps(lane))
-            cost[slot] = self.runner.work[lane.sample]
+            cost[slot] = self.runner.work_of(lane)
         share = min([left[s] * cost[s] for s in left if left[s]] + [self.segment * self.rate])
         cycles = np.zeros(self.compiled.slots, np.int32)
         for slot in left:
@@ -105,8 +105,7 @@ class Slots:
             self.segment = min(SEGMENT_SECONDS, 2 * self.segment)
         for slot, lane in busy:
             lane.env_steps, lane.gradient_steps = int(steps[slot]), int(gradients[slot])
-            per_step, per_gradient = self.runner.executions[self.runner.index[lane.sample]]
-            lane.circuit_executions = round(per_step * lane.env_steps + per_gradient * lane.gradient_steps)
+            lane.circuit_executions = self.runner.executed(lane)
             if diverged[slot] != NEVER:
                 lane.diverged_at = int(diverged[slot])
 
@@ -118,8 +117,8 @@ class Slots:
         return np.asarray(returns), np.asarray(lengths), {k: np.asarray(v) for k, v in metrics.items()}
 
     def state(self, slot: int) -> TrainState:
-        """The lane in `slot` as host arrays."""
-        return jax.tree.map(lambda x: np.asarray(x)[slot], self.device_state)
+        """The lane in `slot` as host arrays, copied: they may be kept while the slots go on."""
+        return jax.tree.map(lambda x: np.array(np.asarray(x)[slot]), self.device_state)
 
     def states(self) -> dict[int, TrainState]:
         """Lane → its state as host arrays, for every busy slot."""

@@ -10,7 +10,7 @@ import math
 from abc import ABC, abstractmethod
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 
@@ -33,10 +33,19 @@ class Space(ABC):
         """Whether `value` could have been drawn."""
 
     @abstractmethod
+    def beside(self, value: Any, up: bool, factor: float) -> Any:
+        """The value a step above or below `value`, inside the space.
+
+        `factor` is the ratio of values where the space is logarithmic, 1 + the share of its range where it is
+        not; it means nothing to whole numbers and choices, which step to their neighbour, ends to themselves.
+        """
+
+    @abstractmethod
     def describe(self) -> dict[str, Any]:
         """A JSON-ready description, stored in every manifest."""
 
     log: bool = False
+    continuous: ClassVar[bool] = False
 
 
 @dataclass(frozen=True)
@@ -45,6 +54,7 @@ class Uniform(Space):
 
     low: int | float
     high: int | float
+    continuous: ClassVar[bool] = True
 
     def __post_init__(self):
         if not self.low < self.high:
@@ -60,6 +70,10 @@ class Uniform(Space):
     def contains(self, value: Any) -> bool:
         return _is_number(value) and _within(value, self.low, self.high)
 
+    def beside(self, value: Any, up: bool, factor: float) -> float:
+        step = (factor - 1) * (self.high - self.low)
+        return _inside(self, value + step if up else value - step)
+
     def describe(self) -> dict[str, Any]:
         return {"type": "uniform", "low": self.low, "high": self.high}
 
@@ -71,6 +85,7 @@ class LogUniform(Space):
     low: int | float
     high: int | float
     log: bool = True
+    continuous: ClassVar[bool] = True
 
     def __post_init__(self):
         if not 0 < self.low < self.high:
@@ -85,6 +100,9 @@ class LogUniform(Space):
 
     def contains(self, value: Any) -> bool:
         return _is_number(value) and _within(value, self.low, self.high)
+
+    def beside(self, value: Any, up: bool, factor: float) -> float:
+        return _inside(self, value * factor if up else value / factor)
 
     def describe(self) -> dict[str, Any]:
         return {"type": "log_uniform", "low": self.low, "high": self.high}
@@ -110,6 +128,9 @@ class Integers(Space):
     def contains(self, value: Any) -> bool:
         return _is_number(value) and float(value).is_integer() and self.low <= value <= self.high
 
+    def beside(self, value: Any, up: bool, factor: float) -> int:
+        return min(max(int(value) + (1 if up else -1), self.low), self.high)
+
     def describe(self) -> dict[str, Any]:
         return {"type": "integers", "low": self.low, "high": self.high}
 
@@ -133,6 +154,12 @@ class Choice(Space):
 
     def contains(self, value: Any) -> bool:
         return any(value == v and isinstance(value, bool) == isinstance(v, bool) for v in self.values)
+
+    def beside(self, value: Any, up: bool, factor: float) -> Any:
+        if not self.contains(value):
+            return self.values[-1 if up else 0]
+        place = self.values.index(value) + (1 if up else -1)
+        return self.values[min(max(place, 0), len(self.values) - 1)]
 
     def describe(self) -> dict[str, Any]:
         return {"type": "choice", "values": list(self.values)}
@@ -164,6 +191,10 @@ class Joint(Space):
     def contains(self, value: Any) -> bool:
         return isinstance(value, Mapping) and tuple(value.get(p) for p in self.paths) in self.choices
 
+    def beside(self, value: Any, up: bool, factor: float) -> dict[str, Any]:
+        chosen = Choice(*self.choices).beside(tuple(value[p] for p in self.paths), up, factor)
+        return dict(zip(self.paths, chosen, strict=True))
+
     def describe(self) -> dict[str, Any]:
         return {"type": "joint", "paths": list(self.paths), "choices": [list(c) for c in self.choices]}
 
@@ -184,6 +215,11 @@ def _spread(space: Space, points: int) -> list[Any]:
     """Distinct values at evenly spaced probabilities; in a narrow space float32 holds fewer than asked."""
     probabilities = np.linspace(0, 1, points) if points > 1 else [0.5]
     return list(dict.fromkeys(space.ppf(float(u)) for u in probabilities))
+
+
+def _inside(space: Uniform | LogUniform, value: float) -> float:
+    """`value` in float32, no further than the ends of the space."""
+    return float(np.clip(np.float32(value), np.float32(space.low), np.float32(space.high)))
 
 
 def _is_number(value: Any) -> bool:

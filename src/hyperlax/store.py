@@ -18,7 +18,7 @@ MANIFEST = "manifest.json"
 CHECKPOINT = Path("checkpoint") / "state.bin"
 CONFIRMATION = "confirmation"
 """Where an experiment's folder keeps its confirmation, an experiment of its own."""
-GROWING = ("curves", "episodes", "timeline", "system")
+GROWING = ("curves", "episodes", "timeline", "lineage", "system")
 """Tables appended part by part while the sweep runs; `lanes` is small and rewritten whole."""
 
 

@@ -15,7 +15,7 @@ from hyperlax import experiment as experiments
 from hyperlax.execution import Execution, use_all_cores
 from hyperlax.experiment import Experiment
 from hyperlax.hyperparams import assign, fields, nearest
-from hyperlax.plan import Machine, Program, plan
+from hyperlax.plan import MAX_PROGRAMS, Machine, Program, plan
 from hyperlax.programs import Compiled, compile_program
 from hyperlax.recipes import Recipe, resolve
 from hyperlax.recording import Recorder
@@ -111,6 +111,11 @@ def run(
 ) -> Results:
     """Runs a prepared experiment; `command` is what the manifest says it was started with."""
     how, progress = how or Execution(), progress or Silent()
+    if how.group_by_sizes and spec.schedule.one_program:
+        raise ValueError(
+            "lanes copy one another only within a program, and --group-by-structural-hparams asks for many; "
+            "leave it out"
+        )
     target = check_folder(spec, how.folder, how.resume)
     devices = jax.local_devices()
     machine = Machine.of(devices[0].platform, len(devices))
@@ -156,7 +161,8 @@ def run(
 
 def _plan(spec: Experiment, trees: Sequence[Any], machine: Machine, group_by_sizes: bool) -> list[Program]:
     s = spec.settings
-    return plan(trees, spec.env, s.total_timesteps, s.seeds, machine, group_by_sizes=group_by_sizes)
+    most = 1 if spec.schedule.one_program else MAX_PROGRAMS
+    return plan(trees, spec.env, s.total_timesteps, s.seeds, machine, most, group_by_sizes)
 
 
 def _described(programs: Sequence[Program]) -> list[dict[str, Any]]:

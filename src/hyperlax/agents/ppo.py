@@ -54,7 +54,9 @@ class PPOHyperparams(AbstractAgentHyperparams):
     num_envs: Count = hp(16, Choice(8, 16, 32, 64), doc="environments stepped side by side")
     standardize_advantages: Flag = hp(True, Choice(True, False), doc="standardise advantages")
     decay_learning_rates: Flag = hp(False, Choice(True, False), doc="decay step sizes linearly to zero")
-    normalize_observations: Flag = hp(True, Choice(True, False), doc="normalise by running mean and std")
+    normalize_observations: Flag = hp(
+        True, Choice(True, False), doc="normalise by running mean and std", settled=True
+    )
     clip_value: Flag = hp(True, doc="clip the value loss like the policy's, by clip_eps")
     loss_reduction: Count = hp("mean", labels=("mean", "sum"), doc="over the minibatch")
     advantage_statistics: Count = hp(

@@ -10,6 +10,7 @@ if TYPE_CHECKING:
     from hyperlax.agents.base import AbstractAgentHyperparams
     from hyperlax.experiment import Experiment, Lane
     from hyperlax.runner import Runner
+    from hyperlax.settings import Settings
 
 
 class Verdict(Enum):
@@ -29,10 +30,17 @@ class Schedule:
     - `grows`: whether samples are added while it runs; then programs take turns instead of following one
       another, and the experiment is known by `describe()` instead of by its samples.
     - `at_once`: how many samples may be in training at a time; 0 where the samples are known from the start.
+    - `one_program`: whether lanes share a program wherever their shapes allow, whatever padding costs.
+    - `started_first`: whether lanes that have a state go before those that have not begun; then by `order`.
     """
 
     grows: bool = False
     at_once: int = 0
+    one_program: bool = False
+    started_first: bool = True
+
+    def check(self, experiment: Experiment) -> None:
+        """Raises `ValueError` with the fix for an experiment it cannot run; may add to its notes."""
 
     def trees_to_plan(self, experiment: Experiment) -> Sequence[AbstractAgentHyperparams]:
         """What programs are planned for: the samples, or likely ones where they are yet to come."""
@@ -52,6 +60,10 @@ class Schedule:
         """After an evaluation of a lane that is not over; `value` is its headline return."""
         return Verdict.GO_ON
 
+    def lost(self, runner: Runner, lane: Lane) -> Verdict:
+        """A lane has diverged: PAUSE where it will be given another state, PRUNE to end it as diverged."""
+        return Verdict.PRUNE
+
     def ended(self, runner: Runner, lane: Lane) -> None:
         """A lane is over: done, diverged, pruned or failed."""
 
@@ -65,3 +77,17 @@ class Schedule:
 
     def restore(self, state: dict[str, Any]) -> None:
         """Continues from what `state` returned."""
+
+
+def decisions(settings: Settings) -> list[int]:
+    """Env steps of the evaluations at which something can be decided: neither the start nor the end."""
+    return [mark for mark in settings.milestones() if 0 < mark < settings.total_timesteps]
+
+
+def refuse_designs(experiment: Experiment, because: str) -> None:
+    """Raises `ValueError` when the samples are those of a sensitivity analysis."""
+    if any("matrix" in row for row in experiment.rows):
+        raise ValueError(
+            "a sensitivity analysis needs every sample trained to its end with its own hyperparameters, and "
+            f"{because}: leave out --scheduler, or --experiment-type"
+        )

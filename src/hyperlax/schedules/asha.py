@@ -1,0 +1,138 @@
+"""Asynchronous successive halving (Li et al. 2020), the variant that stops what falls behind."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any
+
+from hyperlax.schedules.base import Schedule, Verdict, decisions, refuse_designs
+
+if TYPE_CHECKING:
+    from hyperlax.experiment import Experiment, Lane
+    from hyperlax.runner import Runner
+
+
+@dataclass
+class ASHA(Schedule):
+    """Stops samples that are not among the best 1/η of those that have come as far.
+
+    - Rungs are at `minimum` env steps (0: the first evaluation), and η times, η² times as many: each at the
+      first evaluation from there on, before the end. η is `reduction_factor`.
+    - A sample is judged as a whole, when all of its seeds that are not over have reached the rung, by their
+      mean return there: the first seed alone would decide by luck. Seeds that have diverged do not count.
+    - It goes on when fewer than η samples have been judged at the rung, itself included, or when fewer than
+      ⌊n/η⌋ of these n were better; otherwise all its lanes are pruned. Judgements are final and wait for no
+      other sample, so early ones are mild; beside the returns, only the order of arrival matters to them.
+    - Lanes leave their slots at a rung, and those with fewest steps go first, so that a rung fills before the
+      next one does.
+
+    An object serves one experiment.
+    """
+
+    reduction_factor: float = 3.0
+    minimum: int = 0
+    rungs: list[int] = field(default_factory=list, init=False, repr=False)
+    values: dict[int, dict[int, float]] = field(default_factory=dict, init=False, repr=False)
+    """Rung → lane → its return there."""
+    means: dict[int, dict[int, float]] = field(default_factory=dict, init=False, repr=False)
+    """Rung → sample → its score, in order of arrival."""
+
+    started_first = False
+
+    def __post_init__(self):
+        if not self.reduction_factor > 1:
+            raise ValueError(f"scheduler.reduction_factor must be above 1, got {self.reduction_factor}")
+        if self.minimum < 0:
+            raise ValueError(f"scheduler.minimum is a number of env steps, got {self.minimum}")
+
+    def check(self, experiment: Experiment) -> None:
+        samples = len(experiment.trees)
+        if samples < 2:
+            raise ValueError(f"successive halving compares samples and there is {samples}: --num-samples 9")
+        refuse_designs(experiment, "some would be stopped early")
+        marks = decisions(experiment.settings)
+        self.rungs = rungs(marks, self.reduction_factor, self.minimum)
+        self.values, self.means = {}, {}
+        if not marks:
+            raise ValueError(
+                "successive halving judges at evaluations before the end; there is none: --set evaluations=9"
+            )
+        if not self.rungs:
+            raise ValueError(
+                f"scheduler.minimum={self.minimum} lies beyond the last evaluation before the end, at "
+                f"{marks[-1]} env steps: lower it, or raise --set evaluations"
+            )
+
+    def describe(self) -> dict[str, Any]:
+        return {"name": "asha", "reduction_factor": self.reduction_factor, "minimum": self.minimum}
+
+    def judge(self, runner: Runner, lane: Lane, value: float) -> Verdict:
+        reached = sum(rung <= lane.env_steps for rung in self.rungs)
+        new = [r for r in range(reached) if lane.lane not in self.values.get(r, {})]
+        for rung in new:
+            self.values.setdefault(rung, {})[lane.lane] = value
+        return Verdict.PAUSE if new else Verdict.GO_ON
+
+    def refill(self, runner: Runner) -> None:
+        samples: dict[int, list[Lane]] = {}
+        for lane in runner.lanes:
+            if not lane.over:
+                samples.setdefault(lane.sample, []).append(lane)
+        for sample, lanes in samples.items():
+            if all(lane.status == "paused" for lane in lanes):
+                going_on = self._decide(sample, [lane.lane for lane in lanes])
+                for lane in lanes:
+                    if going_on:
+                        lane.status = "queued"
+                    else:
+                        runner.end(lane, "pruned")
+
+    def _decide(self, sample: int, lanes: Sequence[int]) -> bool:
+        """Whether a sample goes on from all the rungs its lanes have newly reached."""
+        for rung in range(len(self.rungs)):
+            arrived = [v for lane, v in self.values.get(rung, {}).items() if lane in lanes]
+            scored = self.means.setdefault(rung, {})
+            if not arrived or sample in scored:
+                continue
+            scored[sample] = sum(arrived) / len(arrived)
+            if not among_best(list(scored.values()), self.reduction_factor):
+                return False
+        return True
+
+    def order(self, lane: Lane, work_left: float) -> float:
+        return lane.env_steps
+
+    def state(self) -> dict[str, Any]:
+        return {
+            "values": [[r, lane, v] for r, at in self.values.items() for lane, v in at.items()],
+            "means": [[r, sample, v] for r, at in self.means.items() for sample, v in at.items()],
+        }
+
+    def restore(self, state: dict[str, Any]) -> None:
+        self.values, self.means = {}, {}
+        for name, table in (("values", self.values), ("means", self.means)):
+            for rung, key, value in state[name]:
+                table.setdefault(rung, {})[key] = value
+
+
+def rungs(marks: Sequence[int], reduction_factor: float, minimum: int = 0) -> list[int]:
+    """Env steps of the rungs: `minimum` (the first mark if 0) · η^k, each at the first mark from there on.
+
+    `marks` are the env steps of the evaluations that can be decided at, ascending.
+    """
+    found: list[int] = []
+    target: float = minimum or (marks[0] if marks else 1)
+    while marks and target <= marks[-1]:
+        mark = next(m for m in marks if m >= target)
+        if mark not in found:
+            found.append(mark)
+        target *= reduction_factor
+    return found
+
+
+def among_best(scores: Sequence[float], reduction_factor: float) -> bool:
+    """Whether the last of `scores` is among the best 1/η of them; always, when they are fewer than η."""
+    if len(scores) < reduction_factor:
+        return True
+    return sum(s > scores[-1] for s in scores) < int(len(scores) / reduction_factor)
