@@ -109,6 +109,7 @@ class Common(Running):
 
 SamplingMethod = Literal["qmc_sobol", "random", "latin_hypercube", "halton", "grid"]
 ExperimentType = Literal["independent_samples", "sobol_matrices_A_B_AB"]
+Scheduler = Literal["none", "asha", "pbt"]
 
 
 @app.command
@@ -127,6 +128,7 @@ def sweep_hp_samples(
     experiment_type: ExperimentType = "independent_samples",
     omit_ab: bool = False,
     sequential: bool = False,
+    scheduler: Scheduler = "none",
     confirm: Positive | None = None,
     confirm_seeds: Positive | None = None,
 ) -> int:
@@ -147,6 +149,11 @@ def sweep_hp_samples(
         Draw the matrices A and B only, from which no indices follow.
     sequential
         One lane at a time, for comparison: the same numbers, slower.
+    scheduler
+        Train all to the end, stop those that fall behind (asha: asynchronous successive halving), or let the
+        worst go on from copies of the best with other hyperparameters (pbt: population-based training).
+        Options: --set scheduler.reduction_factor=3 and minimum for asha; interval, quantile, factor and
+        resample for pbt.
     confirm
         Train this many of the best samples again, from fresh seeds, when the sweep is done: what they score
         without the luck of being chosen. With --resume also for a sweep that is done already.
@@ -160,7 +167,7 @@ def sweep_hp_samples(
         "omit_ab": omit_ab,
         "samples": load_hyperparams,
     }
-    return _train("sweep-hp-samples", common, design, sequential, (confirm, confirm_seeds))
+    return _train("sweep-hp-samples", common, design, sequential, scheduler, (confirm, confirm_seeds))
 
 
 @app.command
@@ -495,6 +502,7 @@ def _train(
     common: Common,
     design: dict[str, Any],
     sequential: bool = False,
+    scheduler: Scheduler = "none",
     confirm: tuple[int | None, int | None] = (None, None),
 ) -> int:
     """Prepares, runs, confirms, reports; returns the exit code."""
@@ -502,18 +510,21 @@ def _train(
     from hyperlax import confirmation, sweeps
     from hyperlax.runner import Interrupted
 
+    assigned = _assignments(common.set_ or [])
+    schedule = _schedule(scheduler, assigned)
     spec = sweeps.prepare(
         common.algo_and_network_config,
         common.env_config,
         **design,
-        set=_assignments(common.set_ or []),
+        schedule=schedule,
+        set=assigned,
         run_length_modifier=common.run_length_modifier or "default",
         **common.settings(),
     )
     resume = common.resume or common.resume_from is not None
     folder = _folder(command, common)
     how = common.execution(folder=folder, resume=resume, sequential=sequential)
-    sweeps.check_folder(spec, folder, resume)
+    sweeps.check(spec, how)
     wanted = confirmation.request(spec, folder, *confirm)
     shown = display(folder, common.log_level, common.save_logs)
     # What draws the report takes a second to import, while XLA compiles without the interpreter.
@@ -530,6 +541,20 @@ def _train(
         shown.close()
         end_logging()
     return _conclude(results, folder)
+
+
+def _schedule(name: Scheduler, assigned: dict[str, str]) -> Any:
+    """The schedule with its options, which are taken out of `assigned`; None to train all to the end."""
+    given = {k: assigned.pop(k) for k in list(assigned) if k.startswith("scheduler.")}
+    if name == "none":
+        if given:
+            raise ValueError(
+                f"--set {next(iter(given))} is for sweep-hp-samples with --scheduler asha or pbt"
+            )
+        return None
+    from hyperlax import schedules
+
+    return schedules.load(name, {k.removeprefix("scheduler."): v for k, v in given.items()})
 
 
 def _confirm(results: Any, wanted: tuple[int, int], how: Any, common: Common) -> Any:
@@ -562,6 +587,7 @@ def _conclude(results: Any, folder: Path) -> int:
     from rich.console import Console
 
     from hyperlax.report import leaderboard, selection_bias, write_report
+    from hyperlax.report.lineage import explored
     from hyperlax.terminal import best_words, confirmed_table, leaderboard_table
 
     console = Console(highlight=False)
@@ -572,6 +598,8 @@ def _conclude(results: Any, folder: Path) -> int:
         console.print(leaderboard_table(board, results.samples.height))
         if best := best_words(board, results.samples):
             console.print(best)
+            if explored(results):
+                console.print("(its values at the start: the report shows how they changed)", style="dim")
     if (confirmed := results.confirmation) is not None:
         write_report(confirmed, confirmed.folder / "report.html")
         console.print(confirmed_table(selection_bias(results)))

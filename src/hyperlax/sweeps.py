@@ -111,12 +111,7 @@ def run(
 ) -> Results:
     """Runs a prepared experiment; `command` is what the manifest says it was started with."""
     how, progress = how or Execution(), progress or Silent()
-    if how.group_by_sizes and spec.schedule.one_program:
-        raise ValueError(
-            "lanes copy one another only within a program, and --group-by-structural-hparams asks for many; "
-            "leave it out"
-        )
-    target = check_folder(spec, how.folder, how.resume)
+    target = check(spec, how)
     devices = jax.local_devices()
     machine = Machine.of(devices[0].platform, len(devices))
     grows = spec.schedule.grows
@@ -183,6 +178,16 @@ def _note_timings(manifest: dict[str, Any], runner: Runner, compiler: Compiler) 
         {**entry, "memory_mb_per_lane": measured[entry["program"]]} if entry["program"] in measured else entry
         for entry in _described(runner.programs)
     ]
+
+
+def check(spec: Experiment, how: Execution) -> Path | None:
+    """The folder to write to; raises `ValueError` when the experiment cannot be run so, or not there."""
+    if how.group_by_sizes and spec.schedule.one_program:
+        raise ValueError(
+            "lanes copy one another only within a program, and --group-by-structural-hparams asks for many; "
+            "leave it out"
+        )
+    return check_folder(spec, how.folder, how.resume)
 
 
 def check_folder(spec: Experiment, folder: str | Path | None, resume: bool) -> Path | None:

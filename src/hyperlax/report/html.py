@@ -17,6 +17,7 @@ from hyperlax.report.charts import charts_with
 from hyperlax.report.charts.style import text
 from hyperlax.report.document import Pictures, sections_of, tabs, write_document
 from hyperlax.report.leaderboard import leaderboard, varied_hyperparameters
+from hyperlax.report.lineage import explored
 from hyperlax.report.metrics import sample_metrics
 from hyperlax.report.options import Options
 from hyperlax.report.selection import drop_words, selection_bias
@@ -62,6 +63,7 @@ def _body(results: Results, pictures: dict[str, str], options: Options) -> str:
         **_confirmation(results, pictures),
         "curves": ("Learning curves", tabs("curves", _curves(pictures))),
         "tuned": ("Best and best few", pictures["aggregate_curves"]),
+        **_scheduled(results, pictures),
         **_circuits(results),
         "distribution": ("Return across samples", pictures["return_distribution"] + pictures["ecdf"]),
         "budget": ("What a smaller search would find", pictures["best_of_k"]),
@@ -107,6 +109,20 @@ def _sobol(results: Results, pictures: dict[str, str]) -> dict[str, tuple[str, s
     """A section with Sobol' indices, or why there are none, where the samples were drawn for them."""
     drawn = "matrix" in results.samples.columns
     return {"sobol": ("Sobol’ indices", pictures["sobol_indices"])} if drawn else {}
+
+
+def _scheduled(results: Results, pictures: dict[str, str]) -> dict[str, tuple[str, str]]:
+    """A section about what a schedule decided, where there was one."""
+    schedule = (results.manifest.get("identity") or {}).get("schedule") or {}
+    contents = {
+        "pbt": ("Population-based training", ("lineage", "hyperparameter_schedules")),
+        "asha": ("Successive halving", ("rungs",)),
+    }
+    if schedule.get("name") not in contents:
+        return {}
+    heading, names = contents[schedule["name"]]
+    options = {k: v for k, v in schedule.items() if k not in ("name", "explores")}
+    return {"schedule": (heading, markup.facts(options) + "".join(pictures[name] for name in names))}
 
 
 def _circuits(results: Results) -> dict[str, tuple[str, str]]:
@@ -160,7 +176,7 @@ def _leaderboard(results: Results, top: int) -> str:
         "Peak return: interquartile mean over seeds, with the ends of its 95 % bootstrap interval. "
         "Rank: the places a sample may have, since no order is claimed where intervals overlap "
         "or a sample has fewer than three seeds; one seed alone gives no interval."
-    )
+    ) + _start_values(results)
     best = leaderboard(results, top)
     return "" if best.is_empty() else markup.table(best, "best", note)
 
@@ -178,11 +194,17 @@ def _samples(results: Results) -> str:
         "Metrics are interquartile means over seeds. Columns that end in “published” normalise each curve "
         "by itself, as v0.1 did, and do not compare between samples; "
         "those of the same name without it use fixed scores of the environment."
-    )
+    ) + _start_values(results)
     joined = results.samples.join(measured, on="sample", how="left")
     ordered = joined.sort("peak_return", "sample", descending=[True, False], nulls_last=True)
     columns = ["sample", *first, *varied, *defined, *constant]
     return markup.table(ordered.select(columns), "all", note if defined else "", filtered=True)
+
+
+def _start_values(results: Results) -> str:
+    """Says so where hyperparameters are not what a sample was trained with throughout."""
+    names = ", ".join(explored(results))
+    return f" Hyperparameters are those at the start: {names} may change in training." if names else ""
 
 
 def _trouble(results: Results) -> str:

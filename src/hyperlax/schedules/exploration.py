@@ -48,8 +48,9 @@ def perturbed(
 ) -> AbstractAgentHyperparams:
     """`tree` with every hyperparameter of `space` a step up or down.
 
-    Whole numbers and choices are drawn anew instead with chance `resample`. One for which the result no longer `fits` its program stays as it was. The numbers drawn do not depend on
-    the values, so that one hyperparameter's step does not change another's.
+    Whole numbers and choices are drawn anew instead with chance `resample`. Where the result no longer `fits`
+    its program, a hyperparameter stays as it was. The numbers drawn do not depend on the values, so that the
+    step of one does not change another's.
     """
     for path, dimension in space.items():
         again, u, up = rng.random(), rng.random(), bool(rng.random() < 0.5)

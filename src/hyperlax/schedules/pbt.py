@@ -30,10 +30,10 @@ class PBT(Schedule):
       independent replicates. Lanes whose shapes cannot share a program cannot copy one another either.
     - A barrier is every `interval`th evaluation. Lanes wait there until all others of the population that are
       not over have come; what then happens depends on their scores alone, not on who came first.
-    - Scores are the returns evaluated at the barrier. Each of the worst `quantile` of the lanes goes on from the
-      state of one of the best, drawn at random: weights, optimiser, normaliser, replay, environments and all
-      hyperparameters. It keeps its own random numbers and counts of steps. A lane that is no worse than the one
-      it would copy goes on as it is.
+    - Scores are the returns evaluated at the barrier. Each of the worst `quantile` of the lanes goes on from
+      the state of one of the best, drawn at random: weights, optimiser, normaliser, replay, environments and
+      all hyperparameters. Random numbers and counts of steps stay its own. A lane that is no worse than the
+      one it would copy goes on as it is.
     - Copied hyperparameters are then perturbed, those that are searched and that a lane can follow in the
       middle of training (`exploration.changeable`): a step up or down (`factor`, see `Space.beside`); for
       whole numbers and choices, with chance `resample`, a new draw from the space.
@@ -79,8 +79,8 @@ class PBT(Schedule):
         self.barriers = marks[self.interval - 1 :: self.interval]
         if not self.barriers:
             raise ValueError(
-                f"population-based training copies at every {self.interval}. evaluation before the end, and "
-                f"there are {len(marks)}: --set evaluations={4 * self.interval}"
+                f"population-based training copies at evaluations before the end; there are {len(marks)} and "
+                f"scheduler.interval is {self.interval}: --set evaluations={4 * self.interval}"
             )
         space = experiment.recipe.search_space()
         self.explored = changeable(experiment.base, space, experiment.fixed)

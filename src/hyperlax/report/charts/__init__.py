@@ -14,6 +14,7 @@ from hyperlax.report.charts.parallel import parallel_coordinates
 from hyperlax.report.charts.run import timeline
 from hyperlax.report.charts.runtime import runtime
 from hyperlax.report.charts.samples import leaderboard_chart, return_distribution
+from hyperlax.report.charts.schedules import SCHEDULED
 from hyperlax.report.charts.sizes import entanglement, size_chart
 from hyperlax.report.charts.slices import slices
 from hyperlax.report.charts.style import Chart, NothingToDraw
@@ -41,6 +42,7 @@ CHARTS: dict[str, Callable[[Results], Chart]] = {
     "training_health": training_health,
     "runtime": runtime,
     "timeline": timeline,
+    **SCHEDULED,
 }
 """Every chart of one experiment by file name. Each raises `NothingToDraw` when its data is missing."""
 
@@ -61,6 +63,7 @@ def charts_with(options: Options) -> dict[str, Callable[[Results], Chart]]:
 
 __all__ = [
     "CHARTS",
+    "SCHEDULED",
     "Chart",
     "NothingToDraw",
     "charts_with",

@@ -1,0 +1,264 @@
+"""What schedules decided: who copied whom, with which hyperparameters, and who was stopped at a rung."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import altair as alt
+import polars as pl
+
+from hyperlax.report.charts.slices import space_by_column
+from hyperlax.report.charts.style import (
+    DIVERGED,
+    HIGHLIGHT,
+    MAX_ROWS,
+    NEUTRAL,
+    WIDTH,
+    Chart,
+    Layered,
+    NothingToDraw,
+    axis_format,
+    colour_of,
+    finished,
+    none_or_picked,
+)
+from hyperlax.report.lineage import Span, ancestry, best_lane, explored
+from hyperlax.results import Results
+from hyperlax.schedules.asha import rungs
+from hyperlax.schedules.base import decisions
+from hyperlax.settings import Settings
+
+_MOST_SEEDS = 4
+_MOST_PANELS = 12
+_COLUMNS = 3
+_STEPS = "environment steps"
+
+
+def lineage(results: Results) -> Chart:
+    """Every lane of a population over env steps, coloured by its return, and who went on from whose state."""
+    _named(results, "pbt", "Lanes copy one another only in population-based training.")
+    lived = _lived(results)
+    best = best_lane(results)
+    if best is None:
+        raise NothingToDraw("No lane has an evaluation yet.")
+    seed_of = dict(results.lanes.select("lane", "seed").iter_rows())
+    seeds = sorted(set(lived["seed"]), key=lambda seed: (seed != seed_of[best], seed))
+    line = ancestry(results, best)
+    panels = [
+        _population(results, seed, lived, line if seed == seed_of[best] else [])
+        for seed in seeds[:_MOST_SEEDS]
+    ]
+    copies = results.lineage.select("lane", "barrier").n_unique() if len(results.lineage) else 0
+    revived = results.lineage.filter(pl.col("score").is_null()).select("lane", "barrier").n_unique()
+    return finished(
+        alt.vconcat(*panels, spacing=24),
+        "Lineage",
+        [
+            f"{copies} copies. A row is a lane, its colour the return it was evaluated with; a vertical line "
+            "leads from the lane that was copied to a dot in the one that went on from it.",
+            f"Outlined: how the best lane at the end (sample {line[-1].sample}) came to be.",
+            f"Cross: {revived} lanes that had diverged went on from a copy." if revived else "",
+            f"Seeds {', '.join(map(str, seeds[:_MOST_SEEDS]))} of {len(seeds)}."
+            if len(seeds) > _MOST_SEEDS
+            else "",
+        ],
+    )
+
+
+def _lived(results: Results) -> pl.DataFrame:
+    """One row per lane and evaluation: from the one before (or the start) to it, and the return there."""
+    points = results.curves.filter(pl.col("metric") == "return", pl.col("value").is_finite())
+    points = points.unique(["lane", "env_steps"], keep="last").sort("lane", "env_steps")
+    stride = -(-len(points) // (MAX_ROWS // 2))
+    return (
+        points.filter(pl.int_range(pl.len()).reverse().over("lane") % max(stride, 1) == 0)
+        .with_columns(begin=pl.col("env_steps").shift(1).over("lane").fill_null(0))
+        .select("lane", "sample", "seed", "begin", "env_steps", "value")
+    )
+
+
+def _population(results: Results, seed: int, lived: pl.DataFrame, line: list[Span]) -> Layered:
+    """The lanes of one seed; `line` is outlined."""
+    own = lived.filter(pl.col("seed") == seed)
+    x = alt.X("begin:Q", title=_STEPS, axis=alt.Axis(format="~s"))
+    y = alt.Y("sample:O", title=f"sample, seed {seed}")
+    values = lived["value"].to_numpy()
+    scale = alt.Scale(scheme="viridis", domain=[float(values.min()), float(values.max())])
+    faded = alt.when(none_or_picked()).then(alt.value(1.0)).otherwise(alt.value(0.25))
+    bars = (
+        alt.Chart(own)
+        .mark_bar(height=9)
+        .encode(
+            x=x,
+            x2="env_steps:Q",
+            y=y,
+            color=alt.Color("value:Q", scale=scale, title="return"),
+            opacity=faded,
+            tooltip=["sample:O", "env_steps:Q", alt.Tooltip("value:Q", title="return", format=",.4~g")],
+        )
+    )
+    layers: list[Any] = [bars]
+    if line:
+        rows = pl.DataFrame([{"sample": s.sample, "begin": s.start, "env_steps": s.end} for s in line])
+        outline = alt.Chart(rows).mark_bar(height=13, filled=False, stroke=HIGHLIGHT, strokeWidth=2)
+        layers.append(outline.encode(x=x, x2="env_steps:Q", y=y))
+    copies = _copies(results, seed)
+    for diverged, rows in copies.partition_by("diverged", as_dict=True).items():
+        tooltip = ["parent:O", "sample:O", "begin:Q", "score:Q", "parent_score:Q"]
+        base = alt.Chart(rows).encode(x=x, tooltip=tooltip)
+        layers.append(base.mark_rule(color=NEUTRAL, strokeWidth=1.5).encode(y="parent:O", y2="sample:O"))
+        mark = (
+            base.mark_point(shape="cross", color=DIVERGED, size=70, filled=True)
+            if diverged[0]
+            else base.mark_point(color=NEUTRAL, size=45, filled=True, opacity=1)
+        )
+        layers.append(mark.encode(y=y))
+    return alt.layer(*layers).properties(width=WIDTH - 170, height=alt.Step(18))
+
+
+def _copies(results: Results, seed: int) -> pl.DataFrame:
+    """One row per copy: samples of the lane and of its parent, scores of both."""
+    samples = results.lanes.select(parent="lane", from_sample="sample")
+    return (
+        results.lineage.filter(pl.col("seed") == seed)
+        .unique(["lane", "barrier"], keep="first", maintain_order=True)
+        .join(samples, on="parent", how="left")
+        .select(
+            "sample",
+            "score",
+            "parent_score",
+            begin="env_steps",
+            parent="from_sample",
+            diverged=pl.col("score").is_null(),
+        )
+    )
+
+
+def hyperparameter_schedules(results: Results) -> Chart:
+    """The hyperparameters that the best lane at the end was trained with, by itself or by who it copied."""
+    _named(results, "pbt", "Hyperparameters change only in population-based training.")
+    best = best_lane(results)
+    if best is None:
+        raise NothingToDraw("No lane has an evaluation yet.")
+    line = ancestry(results, best)
+    names = [n for n in explored(results) if len({span.hyperparameters[n] for span in line}) > 1]
+    if not names:
+        raise NothingToDraw("No hyperparameter of the best lane has changed.")
+    spaces = space_by_column(results.manifest.get("space") or {}, names)
+    panels = [_steps(line, name, spaces.get(name) or {}, results) for name in names[:_MOST_PANELS]]
+    left_out = f" Not shown: {', '.join(names[_MOST_PANELS:])}." if len(names) > _MOST_PANELS else ""
+    lanes = " → ".join(str(span.sample) for span in line)
+    return finished(
+        alt.concat(*panels, columns=_COLUMNS, spacing=20),
+        "Hyperparameters over training",
+        [
+            f"Of the best lane at the end and those it descends from, samples {lanes}. A hyperparameter "
+            f"changes where a state was copied.{left_out}"
+        ],
+    )
+
+
+def _steps(line: list[Span], name: str, space: dict[str, Any], results: Results) -> Layered:
+    """One hyperparameter over the spans of an ancestry."""
+    texts = [span.hyperparameters[name] for span in line]
+    numeric = all(_is_number(t) for t in texts)
+    rows = pl.DataFrame(
+        {
+            "begin": [span.start for span in line],
+            "end": [span.end for span in line],
+            "sample": [span.sample for span in line],
+            "value": [float(t) for t in texts] if numeric else texts,
+        }
+    )
+    x = alt.X("begin:Q", title=_STEPS, axis=alt.Axis(format="~s", tickCount=4))
+    if numeric:
+        logarithmic = space.get("type") == "log_uniform"
+        scale = alt.Scale(type="log") if logarithmic else alt.Scale(zero=False)
+        form = ".1~e" if logarithmic else axis_format(rows["value"])
+        y = alt.Y("value:Q", title=name, scale=scale, axis=alt.Axis(format=form, tickCount=4))
+    else:
+        y = alt.Y("value:N", title=name)
+    tooltip = ["value", "sample:O", "begin:Q", "end:Q"]
+    base = alt.Chart(rows).encode(x=x, y=y, tooltip=tooltip)
+    colour = colour_of(results.manifest)
+    bar = base.mark_rule(color=colour, strokeWidth=3).encode(x2="end:Q")
+    point = base.mark_point(color=colour, filled=True, size=45, opacity=1)
+    return alt.layer(bar, point).properties(width=275, height=130)
+
+
+def pruned_at_rungs(results: Results) -> Chart:
+    """The mean return of every sample at each rung, and whether it went on."""
+    schedule = _named(results, "asha", "Samples are stopped at rungs only in successive halving.")
+    settings = Settings(**results.manifest["settings"])
+    at = rungs(decisions(settings), schedule["reduction_factor"], schedule["minimum"])
+    rows = _at_rungs(results, [*at, settings.total_timesteps])
+    if rows.is_empty():
+        raise NothingToDraw("No sample has reached a rung yet.")
+    order = rows.sort("rung")["label"].unique(maintain_order=True).to_list()
+    colour = colour_of(results.manifest)
+    faded = alt.when(none_or_picked()).then(alt.value(0.9)).otherwise(alt.value(0.15))
+    x = alt.X("label:N", sort=order, title=None, axis=alt.Axis(labelAngle=0))
+    y = alt.Y("value:Q", title="mean return over seeds", scale=alt.Scale(zero=False))
+    tooltip = ["sample:O", "label:N", "fate:N", alt.Tooltip("value:Q", format=",.4~g")]
+    base = alt.Chart(rows).encode(x=x, y=y, tooltip=tooltip, opacity=faded)
+    fates = alt.Scale(domain=["went on", "stopped"], range=[colour, DIVERGED])
+    shapes = alt.Scale(domain=["went on", "stopped"], range=["circle", "cross"])
+    layers = [
+        base.mark_line(color=NEUTRAL, strokeWidth=1).encode(detail="sample:N"),
+        base.mark_point(filled=True, size=70).encode(
+            color=alt.Color("fate:N", scale=fates, title=None), shape=alt.Shape("fate:N", scale=shapes)
+        ),
+    ]
+    return finished(
+        alt.layer(*layers).properties(width=WIDTH - 150, height=300),
+        "Who went on from each rung",
+        [
+            f"A sample is stopped unless it is among the best 1/{schedule['reduction_factor']:g} of those "
+            "that have come as far; early ones are judged mildly, for there is little to compare them with.",
+        ],
+    )
+
+
+def _at_rungs(results: Results, at: list[int]) -> pl.DataFrame:
+    """One row per sample and rung it has an evaluation at or after: rung, sample, value, fate, label."""
+    points = results.curves.filter(pl.col("metric") == "return", pl.col("value").is_finite())
+    stopped = set(results.lanes.filter(pl.col("status") == "pruned")["sample"])
+    found = []
+    for place, rung in enumerate(at):
+        here = points.filter(pl.col("env_steps") >= rung).sort("env_steps").group_by("lane").first()
+        means = here.group_by("sample").agg(pl.col("value").mean(), pl.len())
+        beyond = set(points.filter(pl.col("env_steps") >= at[min(place + 1, len(at) - 1)])["sample"])
+        fate = pl.Series(
+            ["stopped" if s in stopped and s not in beyond else "went on" for s in means["sample"]],
+            dtype=pl.String,
+        )
+        on = int((fate == "went on").sum())
+        where = "the end" if place == len(at) - 1 else f"{rung:,} steps"
+        said = f"{len(means)} samples" if place == len(at) - 1 else f"{on} of {len(means)} went on"
+        found.append(means.with_columns(fate=fate, rung=pl.lit(rung), label=pl.lit(f"{where}: {said}")))
+    return pl.concat(found).sort("rung", "sample")
+
+
+def _named(results: Results, name: str, otherwise: str) -> dict[str, Any]:
+    """The schedule `name` that ran, as it describes itself."""
+    schedule = (results.manifest.get("identity") or {}).get("schedule") or {}
+    if schedule.get("name") != name:
+        raise NothingToDraw(otherwise)
+    return schedule
+
+
+def _is_number(text: str) -> bool:
+    try:
+        float(text)
+    except ValueError:
+        return False
+    return True
+
+
+SCHEDULED: dict[str, Callable[[Results], Chart]] = {
+    "lineage": lineage,
+    "hyperparameter_schedules": hyperparameter_schedules,
+    "rungs": pruned_at_rungs,
+}
+"""Charts of experiments that a schedule decided over; elsewhere no reader misses them."""
