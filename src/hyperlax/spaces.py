@@ -33,7 +33,7 @@ class Space(ABC):
         """Whether `value` could have been drawn."""
 
     @abstractmethod
-    def beside(self, value: Any, up: bool, factor: float) -> Any:
+    def beside(self, value: Any, up: bool, factor: float | int) -> Any:
         """The value a step above or below `value`, inside the space.
 
         `factor` is the ratio of values where the space is logarithmic, 1 + the share of its range where it is
@@ -70,7 +70,7 @@ class Uniform(Space):
     def contains(self, value: Any) -> bool:
         return _is_number(value) and _within(value, self.low, self.high)
 
-    def beside(self, value: Any, up: bool, factor: float) -> float:
+    def beside(self, value: Any, up: bool, factor: float | int) -> float:
         step = (factor - 1) * (self.high - self.low)
         return _inside(self, value + step if up else value - step)
 
@@ -101,7 +101,7 @@ class LogUniform(Space):
     def contains(self, value: Any) -> bool:
         return _is_number(value) and _within(value, self.low, self.high)
 
-    def beside(self, value: Any, up: bool, factor: float) -> float:
+    def beside(self, value: Any, up: bool, factor: float | int) -> float:
         return _inside(self, value * factor if up else value / factor)
 
     def describe(self) -> dict[str, Any]:
@@ -128,7 +128,7 @@ class Integers(Space):
     def contains(self, value: Any) -> bool:
         return _is_number(value) and float(value).is_integer() and self.low <= value <= self.high
 
-    def beside(self, value: Any, up: bool, factor: float) -> int:
+    def beside(self, value: Any, up: bool, factor: float | int) -> int:
         return min(max(int(value) + (1 if up else -1), self.low), self.high)
 
     def describe(self) -> dict[str, Any]:
@@ -155,7 +155,7 @@ class Choice(Space):
     def contains(self, value: Any) -> bool:
         return any(value == v and isinstance(value, bool) == isinstance(v, bool) for v in self.values)
 
-    def beside(self, value: Any, up: bool, factor: float) -> Any:
+    def beside(self, value: Any, up: bool, factor: float | int) -> Any:
         if not self.contains(value):
             return self.values[-1 if up else 0]
         place = self.values.index(value) + (1 if up else -1)
@@ -191,7 +191,7 @@ class Joint(Space):
     def contains(self, value: Any) -> bool:
         return isinstance(value, Mapping) and tuple(value.get(p) for p in self.paths) in self.choices
 
-    def beside(self, value: Any, up: bool, factor: float) -> dict[str, Any]:
+    def beside(self, value: Any, up: bool, factor: float | int) -> dict[str, Any]:
         chosen = Choice(*self.choices).beside(tuple(value[p] for p in self.paths), up, factor)
         return dict(zip(self.paths, chosen, strict=True))
 
@@ -217,7 +217,7 @@ def _spread(space: Space, points: int) -> list[Any]:
     return list(dict.fromkeys(space.ppf(float(u)) for u in probabilities))
 
 
-def _inside(space: Uniform | LogUniform, value: float) -> float:
+def _inside(space: Uniform | LogUniform, value: float | int) -> float:
     """`value` in float32, no further than the ends of the space."""
     return float(np.clip(np.float32(value), np.float32(space.low), np.float32(space.high)))
 

@@ -30,7 +30,7 @@ class ASHA(Schedule):
     An object serves one experiment.
     """
 
-    reduction_factor: float = 3.0
+    reduction_factor: float | int = 3.0
     minimum: int = 0
     rungs: list[int] = field(default_factory=list, init=False, repr=False)
     values: dict[int, dict[int, float]] = field(default_factory=dict, init=False, repr=False)
@@ -65,7 +65,7 @@ class ASHA(Schedule):
             )
 
     def describe(self) -> dict[str, Any]:
-        return {"name": "asha", "reduction_factor": self.reduction_factor, "minimum": self.minimum}
+        return {"name": "asha", "reduction_factor": float(self.reduction_factor), "minimum": self.minimum}
 
     def judge(self, runner: Runner, lane: Lane, value: float) -> Verdict:
         reached = sum(rung <= lane.env_steps for rung in self.rungs)
@@ -92,16 +92,16 @@ class ASHA(Schedule):
         """Whether a sample goes on from all the rungs its lanes have newly reached."""
         for rung in range(len(self.rungs)):
             arrived = [v for lane, v in self.values.get(rung, {}).items() if lane in lanes]
-            scored = self.means.setdefault(rung, {})
-            if not arrived or sample in scored:
+            if not arrived or sample in self.means.get(rung, {}):
                 continue
+            scored = self.means.setdefault(rung, {})
             scored[sample] = sum(arrived) / len(arrived)
             if not among_best(list(scored.values()), self.reduction_factor):
                 return False
         return True
 
     def order(self, lane: Lane, work_left: float) -> float:
-        return lane.env_steps
+        return float(lane.env_steps)
 
     def state(self) -> dict[str, Any]:
         return {
@@ -116,7 +116,7 @@ class ASHA(Schedule):
                 table.setdefault(rung, {})[key] = value
 
 
-def rungs(marks: Sequence[int], reduction_factor: float, minimum: int = 0) -> list[int]:
+def rungs(marks: Sequence[int], reduction_factor: float | int, minimum: int = 0) -> list[int]:
     """Env steps of the rungs: `minimum` (the first mark if 0) · η^k, each at the first mark from there on.
 
     `marks` are the env steps of the evaluations that can be decided at, ascending.
@@ -131,7 +131,7 @@ def rungs(marks: Sequence[int], reduction_factor: float, minimum: int = 0) -> li
     return found
 
 
-def among_best(scores: Sequence[float], reduction_factor: float) -> bool:
+def among_best(scores: Sequence[float], reduction_factor: float | int) -> bool:
     """Whether the last of `scores` is among the best 1/η of them; always, when they are fewer than η."""
     if len(scores) < reduction_factor:
         return True

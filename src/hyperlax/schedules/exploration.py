@@ -29,10 +29,10 @@ def changeable(
 
     def follows(path: str, dimension: Space) -> bool:
         paths = dimension.paths if isinstance(dimension, Joint) else (path,)
-        ends = dimension.grid(2)
-        if not all(p in own and p not in fixed for p in paths) or len(ends) < 2:
+        grid = dimension.grid(2)
+        if not all(p in own and p not in fixed for p in paths) or len(grid) < 2:
             return False
-        collected = [_collected(assign(tree, _named(path, end))) for end in ends]
+        collected = [_collected(assign(tree, _named(path, value))) for value in grid]
         return all(c == _collected(tree) for c in collected)
 
     return {path: dimension for path, dimension in space.items() if follows(path, dimension)}
@@ -41,8 +41,8 @@ def changeable(
 def perturbed(
     tree: AbstractAgentHyperparams,
     space: Mapping[str, Space],
-    factor: float,
-    resample: float,
+    factor: float | int,
+    resample: float | int,
     fits: Callable[[AbstractAgentHyperparams], bool],
     rng: np.random.Generator,
 ) -> AbstractAgentHyperparams:

@@ -45,8 +45,8 @@ class PBT(Schedule):
 
     interval: int = 1
     quantile: float = 0.25
-    factor: float = 1.2
-    resample: float = 0.25
+    factor: float | int = 1.2
+    resample: float | int = 0.25
     explored: dict[str, Space] = field(default_factory=dict, init=False, repr=False)
     barriers: list[int] = field(default_factory=list, init=False, repr=False)
     passed: dict[Population, int] = field(default_factory=dict, init=False, repr=False)
@@ -96,8 +96,8 @@ class PBT(Schedule):
             "name": "pbt",
             "interval": self.interval,
             "quantile": self.quantile,
-            "factor": self.factor,
-            "resample": self.resample,
+            "factor": float(self.factor),
+            "resample": float(self.resample),
             "explores": list(self.explored),
         }
 

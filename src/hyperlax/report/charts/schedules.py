@@ -81,7 +81,7 @@ def _lived(results: Results) -> pl.DataFrame:
 def _population(results: Results, seed: int, lived: pl.DataFrame, line: list[Span]) -> Layered:
     """The lanes of one seed; `line` is outlined."""
     own = lived.filter(pl.col("seed") == seed)
-    x = alt.X("begin:Q", title=_STEPS, axis=alt.Axis(format="~s"))
+    x = alt.X("begin:Q", title=_STEPS, axis=alt.Axis(format="~s"), scale=alt.Scale(nice=False))
     y = alt.Y("sample:O", title=f"sample, seed {seed}")
     values = lived["value"].to_numpy()
     scale = alt.Scale(scheme="viridis", domain=[float(values.min()), float(values.max())])
@@ -171,12 +171,14 @@ def _steps(line: list[Span], name: str, space: dict[str, Any], results: Results)
             "value": [float(t) for t in texts] if numeric else texts,
         }
     )
-    x = alt.X("begin:Q", title=_STEPS, axis=alt.Axis(format="~s", tickCount=4))
+    axis = alt.Axis(format="~s", tickCount=4)
+    x = alt.X("begin:Q", title=_STEPS, axis=axis, scale=alt.Scale(nice=False))
     if numeric:
         logarithmic = space.get("type") == "log_uniform"
         scale = alt.Scale(type="log") if logarithmic else alt.Scale(zero=False)
         form = ".1~e" if logarithmic else axis_format(rows["value"])
-        y = alt.Y("value:Q", title=name, scale=scale, axis=alt.Axis(format=form, tickCount=4))
+        least = {} if any("." in t or "e" in t for t in texts) else {"tickMinStep": 1}
+        y = alt.Y("value:Q", title=name, scale=scale, axis=alt.Axis(format=form, tickCount=4, **least))
     else:
         y = alt.Y("value:N", title=name)
     tooltip = ["value", "sample:O", "begin:Q", "end:Q"]

@@ -1,0 +1,231 @@
+"""Successive halving: rungs by hand, decisions that follow the rule, runs that stop whom they should."""
+
+from __future__ import annotations
+
+import polars as pl
+import pytest
+
+import hyperlax
+from hyperlax.execution import Execution
+from hyperlax.experiment import Lane
+from hyperlax.schedules import ASHA, Verdict, load
+from hyperlax.schedules.asha import among_best, rungs
+from hyperlax.schedules.base import decisions
+from hyperlax.settings import Settings
+from hyperlax.terminal import Silent
+
+ARGUMENTS = {
+    "recipe": "ppo_mlp_no_network_search",
+    "env": "gymnax.cartpole",
+    "set": {"actor.width": 16, "critic.width": 16, "epochs": 1, "num_minibatches": 2},
+    "total_timesteps": 600,
+    "seeds": 2,
+    "eval_episodes": 2,
+    "evaluations": 6,
+}
+ROWS = [{"gamma": 0.9 + i / 100, "num_envs": 4, "rollout_length": 8} for i in range(9)]
+
+
+@pytest.mark.parametrize(
+    ("marks", "factor", "minimum", "expected"),
+    [
+        ([100, 200, 300, 400, 500, 600, 700, 800], 3, 0, [100, 300]),
+        ([100, 200, 300, 400, 500, 600, 700, 800], 2, 150, [200, 300, 600]),
+        ([100, 200], 1.1, 0, [100, 200]),
+        ([100, 200], 3, 201, []),
+        ([], 3, 0, []),
+    ],
+)
+def test_rungs_are_at_the_evaluations_from_the_powers_on(marks, factor, minimum, expected):
+    assert rungs(marks, factor, minimum) == expected
+
+
+def test_the_end_and_the_start_are_no_rungs():
+    settings = Settings(total_timesteps=900, evaluations=9, eval_at_start=True)
+    assert decisions(settings) == [100, 200, 300, 400, 500, 600, 700, 800]
+
+
+def test_the_best_third_of_those_that_came_go_on():
+    """Worked by hand for η = 3: the first two go on, then one, one, one, two, two, two and three of n."""
+    scores, went_on = [], []
+    for score in [5.0, 1.0, 3.0, 6.0, 5.5, 5.9, 5.7, 7.0, 6.5]:
+        scores.append(score)
+        went_on.append(among_best(scores, 3))
+    assert went_on == [True, True, False, True, False, True, False, True, True]
+    assert among_best([5.0, 5.0, 5.0], 3), "nobody was better"
+
+
+class Fake:
+    """A runner without programs: lanes, and how they end."""
+
+    def __init__(self, schedule, samples, seeds):
+        self.lanes = [
+            Lane(i * seeds + s, i, s, status="running") for i in range(samples) for s in range(seeds)
+        ]
+        self.schedule, self.ended = schedule, []
+
+    def end(self, lane, status):
+        lane.status = status
+        self.ended.append(lane.lane)
+
+    def arrives(self, number, steps, value):
+        """What a real runner does with a lane at an evaluation."""
+        lane = self.lanes[number]
+        lane.env_steps, lane.status = steps, "running"
+        if self.schedule.judge(self, lane, value) is Verdict.PAUSE:
+            lane.status = "paused"
+        self.schedule.refill(self)
+        return lane.status
+
+
+def begun(seeds=2, samples=4):
+    schedule = ASHA(reduction_factor=2)
+    schedule.rungs = [100, 200, 400]
+    return Fake(schedule, samples, seeds)
+
+
+def test_a_sample_waits_for_its_seeds_and_is_judged_by_their_mean():
+    runner = begun()
+    assert runner.arrives(0, 100, 9.0) == "paused"
+    assert runner.arrives(1, 100, 1.0) == "queued"
+    assert runner.arrives(2, 100, 2.0) == "paused"
+    assert runner.arrives(3, 100, 4.0) == "pruned", "3 is less than 5, although its first seed alone is not"
+    assert runner.ended == [2, 3]
+    assert runner.arrives(4, 100, 4.0) == "paused"
+    assert runner.arrives(5, 100, 7.0) == "queued"
+    assert [lane.status for lane in runner.lanes] == ["queued"] * 2 + ["pruned"] * 2 + ["queued"] * 2 + [
+        "running"
+    ] * 2
+
+
+def test_evaluations_between_rungs_decide_nothing_and_a_rung_decides_once():
+    runner = begun(seeds=1)
+    assert runner.arrives(0, 50, 0.0) == "running"
+    assert runner.arrives(0, 100, 0.0) == "queued"
+    assert runner.arrives(0, 150, 0.0) == "running"
+    assert runner.schedule.means == {0: {0: 0.0}}
+
+
+def test_a_long_cycle_is_judged_at_all_the_rungs_it_passes():
+    runner = begun(seeds=1)
+    runner.arrives(0, 100, 5.0)
+    runner.arrives(0, 200, 8.0)
+    assert runner.arrives(1, 250, 7.0) == "pruned"
+    assert runner.schedule.means == {0: {0: 5.0, 1: 7.0}, 1: {0: 8.0, 1: 7.0}}
+
+
+def test_a_seed_that_is_over_is_not_waited_for():
+    runner = begun()
+    runner.lanes[0].status = "diverged"
+    assert runner.arrives(1, 100, 3.0) == "queued"
+    assert runner.schedule.means == {0: {0: 3.0}}
+
+
+def test_the_order_of_seeds_changes_nothing_and_the_state_survives():
+    runner, other = begun(), begun()
+    for number, value in ((0, 9.0), (1, 1.0), (2, 2.0)):
+        runner.arrives(number, 100, value)
+    for number, value in ((1, 1.0), (0, 9.0), (2, 2.0)):
+        other.arrives(number, 100, value)
+    resumed = begun()
+    resumed.lanes = runner.lanes
+    resumed.schedule.restore(runner.schedule.state())
+    assert resumed.schedule.means == other.schedule.means == runner.schedule.means
+    assert resumed.arrives(3, 100, 4.0) == "pruned"
+
+
+def test_lanes_with_fewest_steps_come_first():
+    schedule = ASHA()
+    lanes = [Lane(0, 0, 0, env_steps=300), Lane(1, 1, 0), Lane(2, 2, 0, env_steps=100)]
+    assert [lane.lane for lane in sorted(lanes, key=lambda lane: schedule.order(lane, 1.0))] == [1, 2, 0]
+    assert not schedule.started_first
+
+
+@pytest.mark.parametrize(
+    ("arguments", "options", "message"),
+    [
+        ({"evaluations": 1}, {}, "there is none: --set evaluations=9"),
+        ({"samples": ROWS[:1]}, {}, "compares samples and there is 1"),
+        ({}, {"minimum": 501}, "minimum=501 lies beyond .* at 500"),
+        ({"samples": [{"matrix": "A"}, {"matrix": "B"}]}, {}, "leave out --scheduler"),
+    ],
+)
+def test_what_cannot_be_halved_is_refused_with_the_fix(arguments, options, message):
+    with pytest.raises(ValueError, match=message):
+        hyperlax.prepare(**{**ARGUMENTS, "samples": ROWS, **arguments}, schedule=ASHA(**options))
+
+
+def test_options_are_checked_and_may_be_text():
+    assert load("asha", {"reduction_factor": "4", "minimum": "100"}) == ASHA(4.0, 100)
+    for options, message in (
+        ({"reduction_factr": 3}, 'did you mean "scheduler.reduction_factor"'),
+        ({"minimum": "few"}, "scheduler.minimum needs an integer"),
+        ({"reduction_factor": 1}, "must be above 1"),
+        ({"minimum": -1}, "number of env steps"),
+    ):
+        with pytest.raises(ValueError, match=message):
+            load("asha", options)
+    with pytest.raises(ValueError, match='did you mean "asha"'):
+        load("ashas", {})
+
+
+class Crash(Silent):
+    """Dies at the n-th evaluation."""
+
+    def __init__(self, evaluations):
+        self.left = evaluations
+
+    def evaluated(self, lane, score):
+        self.left -= 1
+        if self.left == 0:
+            raise KeyboardInterrupt
+
+
+@pytest.fixture(scope="module")
+def halved(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("asha") / "x"
+    return hyperlax.sweep(**ARGUMENTS, samples=ROWS, schedule=ASHA(), folder=folder)
+
+
+def test_samples_are_stopped_as_their_curves_say(halved):
+    """Replayed from what was recorded: rungs at 100 and 300 steps, samples in the order they train in."""
+    returns = halved.curves.filter(pl.col("metric") == "return")
+    expected = {}
+    for rung in (100, 300):
+        here = returns.filter(pl.col("env_steps") >= rung).sort("env_steps").group_by("lane").first()
+        means = dict(here.group_by("sample").agg(pl.col("value").mean()).sort("sample").iter_rows())
+        scores = []
+        for sample, score in means.items():
+            scores.append(score)
+            if not among_best(scores, 3):
+                expected[sample] = rung
+    ended = halved.lanes.group_by("sample").agg(pl.col("env_steps").max(), pl.col("status").first())
+    for sample, steps, status in ended.iter_rows():
+        assert status == ("pruned" if sample in expected else "done")
+        assert steps < 600 if sample in expected else steps >= 600
+    assert {"pruned", "done"} == set(halved.lanes["status"])
+    assert len(list((halved.folder / "policies").iterdir())) <= (halved.lanes["status"] == "done").sum()
+
+
+def test_an_interrupted_run_stops_the_same_samples(halved, tmp_path):
+    how = Execution(folder=tmp_path / "x", checkpoint_seconds=0, sequential=True)
+    with pytest.raises(KeyboardInterrupt):
+        hyperlax.sweep(**ARGUMENTS, samples=ROWS, schedule=ASHA(), execution=how, progress=Crash(14))
+    resumed = hyperlax.sweep(**ARGUMENTS, samples=ROWS, schedule=ASHA(), folder=tmp_path / "x", resume=True)
+    for table in ("lanes", "curves"):
+        keys = ["lane", "metric", "env_steps"] if table == "curves" else ["lane"]
+        ours, theirs = (getattr(r, table).drop("seconds").sort(keys) for r in (halved, resumed))
+        assert ours.equals(theirs), table
+    with pytest.raises(ValueError, match=r"schedule: .*asha.* in the folder, None asked for"):
+        hyperlax.sweep(**ARGUMENTS, samples=ROWS, folder=tmp_path / "x", resume=True)
+
+
+def test_the_picture_counts_who_went_on(halved):
+    from hyperlax.report.charts.schedules import pruned_at_rungs
+
+    rows = next(iter(pruned_at_rungs(halved).to_dict()["datasets"].values()))
+    labels = {row["label"] for row in rows}
+    stopped = {row["sample"] for row in rows if row["fate"] == "stopped"}
+    assert stopped == set(halved.lanes.filter(pl.col("status") == "pruned")["sample"])
+    assert any(label.startswith("100 steps: ") and label.endswith(" of 9 went on") for label in labels)
+    assert any(label.startswith("the end: ") for label in labels)
