@@ -352,3 +352,8 @@ def test_the_report_shows_who_copied_whom(population, tmp_path):
     assert "Hyperparameters are those at the start" in page
     assert 'data-chart="lineage"' in page
     assert 'data-chart="hyperparameter_schedules"' in page
+
+
+def test_a_population_is_not_confirmed(population):
+    with pytest.raises(ValueError, match="leave out --confirm"):
+        hyperlax.confirm(population)

@@ -53,11 +53,13 @@ __all__ = [
     "load",
     "prepare",
     "read",
+    "schedules",
     "sweep",
     "__version__",
 ]
 
 if TYPE_CHECKING:
+    from hyperlax import schedules
     from hyperlax.confirmation import confirm
     from hyperlax.execution import Execution
     from hyperlax.exporters import export
@@ -73,6 +75,8 @@ if TYPE_CHECKING:
 
 
 def __getattr__(name: str) -> Any:
+    if name == "schedules":
+        return importlib.import_module("hyperlax.schedules")
     if name in _HOMES:
         return getattr(importlib.import_module(f"hyperlax.{_HOMES[name]}"), name)
     raise AttributeError(f"module 'hyperlax' has no attribute {name!r}")

@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import polars as pl
 
@@ -57,10 +57,11 @@ def prepare(results: Results, best: int, seeds: int | None = None) -> Experiment
     manifest, lanes = results.manifest, results.lanes
     if manifest.get("confirms"):
         raise ValueError("this is a confirmation; confirm the sweep that it belongs to")
-    unfinished = int(lanes["status"].is_in(["queued", "running"]).sum())
+    unfinished = int(lanes["status"].is_in(["queued", "running", "paused"]).sum())
     if unfinished or lanes.is_empty():
         state = f"{unfinished} of its {len(lanes)} lanes are not" if len(lanes) else "it has no lane yet"
         raise ValueError(f"the sweep is not finished: {state}; continue it with --resume, then confirm")
+    _refuse_changing((manifest.get("identity") or {}).get("schedule"))
     ids = chosen(results, best)
     if not ids:
         raise ValueError("no sample can be confirmed: none has an evaluation")
@@ -100,6 +101,7 @@ def request(spec: Experiment, folder: Path, best: int | None, seeds: int | None)
         best = stored[0] if stored is not None else None
     if best is None:
         return None
+    _refuse_changing(spec.schedule.describe())
     if best > len(spec.trees) and not spec.schedule.grows:
         raise ValueError(f"--confirm {best} of {len(spec.trees)} samples; lower it or draw more samples")
     if not spec.settings.milestones():
@@ -118,6 +120,15 @@ def fresh_seed(seed: int) -> int:
     """
     digest = hashlib.sha256(f"confirmation of seed {seed}".encode()).digest()
     return int.from_bytes(digest[:4], "big") >> 1
+
+
+def _refuse_changing(schedule: Mapping[str, Any] | None) -> None:
+    """Raises `ValueError` when samples are not what their lanes trained with throughout."""
+    if (schedule or {}).get("explores"):
+        raise ValueError(
+            "a confirmation trains samples again with the hyperparameters they started with, and "
+            "population-based training changes those: leave out --confirm"
+        )
 
 
 def _request(folder: Path) -> tuple[int, int] | None:

@@ -11,7 +11,6 @@ import time
 from collections import deque
 from collections.abc import Callable, Mapping
 from concurrent.futures import Future, ThreadPoolExecutor
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -29,6 +28,7 @@ from hyperlax.monitor import Monitor
 from hyperlax.plan import Program
 from hyperlax.programs import Compiled, state_like
 from hyperlax.recording import EVALUATION_MODES, Recorder, summary
+from hyperlax.replaced import Replaced
 from hyperlax.results import SCHEMAS
 from hyperlax.schedules import Verdict
 from hyperlax.slots import Slots
@@ -38,20 +38,6 @@ from hyperlax.train import TrainState
 log = logging.getLogger("hyperlax")
 
 BEST_POLICIES = 5
-
-
-@dataclass
-class Replaced:
-    """The hyperparameters of a lane that was given another lane's state, and what it had done before."""
-
-    tree: AbstractAgentHyperparams
-    env_steps: int
-    gradient_steps: int
-    circuit_executions: int
-
-    def before(self) -> list[int]:
-        """JSON-ready, all but the tree, which is in the lane's state."""
-        return [self.env_steps, self.gradient_steps, self.circuit_executions]
 
 
 class Interrupted(Exception):
@@ -164,17 +150,13 @@ class Runner:
         if (changed := self.replaced.get(lane.lane)) is None:
             per_step, per_gradient = self.executions[self.index[lane.sample]]
             return round(per_step * lane.env_steps + per_gradient * lane.gradient_steps)
-        per_step, per_gradient = changed.tree.executions(self.experiment.env)
-        steps, gradients = lane.env_steps - changed.env_steps, lane.gradient_steps - changed.gradient_steps
-        return changed.circuit_executions + round(per_step * steps + per_gradient * gradients)
+        return changed.executed(lane, self.experiment.env)
 
     def replace(self, lane: Lane, state: TrainState) -> None:
         """Gives a waiting lane another state (host arrays), in which it goes on with the counts it has."""
-        tree: Any = state.agent.hp
-        before = (lane.env_steps, lane.gradient_steps, lane.circuit_executions)
-        self.parked[lane.lane], self.replaced[lane.lane] = state, Replaced(tree, *before)
+        self.parked[lane.lane], self.replaced[lane.lane] = state, Replaced.now(lane, state)
         lane.env_steps, lane.diverged_at = int(state.env_steps), None
-        lane.parameters = tree.parameter_count(self.experiment.env)
+        lane.parameters = self.tree(lane).parameter_count(self.experiment.env)
 
     def end(self, lane: Lane, status: str) -> None:
         """Ends a waiting lane."""
@@ -386,7 +368,7 @@ class Runner:
             "elapsed": self.now(),
             "lanes": [dataclasses.asdict(lane) for lane in self.lanes],
             "states": list(states),
-            "replaced": {lane: self.replaced[lane].before() for lane in states if lane in self.replaced},
+            "replaced": {lane: self.replaced[lane].counts() for lane in states if lane in self.replaced},
             "best": self.best,
             "programs": [p.describe() for p in self.programs],
             "rows": self.experiment.rows if self.schedule.grows else None,
@@ -419,9 +401,8 @@ class Runner:
             tree = self.experiment.trees[self.index[lane.sample]]
             likes.append(state_like(tree, self.experiment.env, self.programs[lane.program].caps))
         self.parked = dict(zip(header["states"], unpack(data, likes, str(CHECKPOINT)), strict=True))
-        for number, before in header["replaced"].items():
-            tree: Any = self.parked[int(number)].agent.hp
-            self.replaced[int(number)] = Replaced(tree, *before)
+        for number, counts in header["replaced"].items():
+            self.replaced[int(number)] = Replaced(self.parked[int(number)].agent.hp, *counts)
         self.elapsed_before = header["elapsed"]
         self.best = [(float(s), int(i)) for s, i in header["best"]]
         self.last_return = {int(k): v for k, v in header["last_return"].items()}

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
@@ -144,7 +145,7 @@ class PBT(Schedule):
     def _reached(self, lane: Lane) -> int:
         return self.waiting.get(lane.lane, (0, None))[0]
 
-    def copies(self, seed: int, barrier: int, scores: dict[int, float | None]) -> dict[int, int]:
+    def copies(self, seed: int, barrier: int, scores: Mapping[int, float | None]) -> dict[int, int]:
         """Lane → the lane whose state it takes over, from the scores of a population (None: diverged).
 
         Ties are broken by lane number, so that the order in which scores came does not matter.

@@ -55,8 +55,8 @@ def lineage(results: Results) -> Chart:
         alt.vconcat(*panels, spacing=24),
         "Lineage",
         [
-            f"{copies} copies. A row is a lane, its colour the return it was evaluated with; a vertical line "
-            "leads from the lane that was copied to a dot in the one that went on from it.",
+            f"{copies} copies. A row is a sample, its colour the return it was evaluated with; a vertical "
+            "line leads from the lane that was copied to a dot in the one that went on from it.",
             f"Outlined: how the best lane at the end (sample {line[-1].sample}) came to be.",
             f"Cross: {revived} lanes that had diverged went on from a copy." if revived else "",
             f"Seeds {', '.join(map(str, seeds[:_MOST_SEEDS]))} of {len(seeds)}."
@@ -82,7 +82,7 @@ def _population(results: Results, seed: int, lived: pl.DataFrame, line: list[Spa
     """The lanes of one seed; `line` is outlined."""
     own = lived.filter(pl.col("seed") == seed)
     x = alt.X("begin:Q", title=_STEPS, axis=alt.Axis(format="~s"), scale=alt.Scale(nice=False))
-    y = alt.Y("sample:O", title=f"sample, seed {seed}")
+    y = alt.Y("sample:O", title=f"seed {seed}")
     values = lived["value"].to_numpy()
     scale = alt.Scale(scheme="viridis", domain=[float(values.min()), float(values.max())])
     faded = alt.when(none_or_picked()).then(alt.value(1.0)).otherwise(alt.value(0.25))
@@ -177,8 +177,9 @@ def _steps(line: list[Span], name: str, space: dict[str, Any], results: Results)
         logarithmic = space.get("type") == "log_uniform"
         scale = alt.Scale(type="log") if logarithmic else alt.Scale(zero=False)
         form = ".1~e" if logarithmic else axis_format(rows["value"])
-        least = {} if any("." in t or "e" in t for t in texts) else {"tickMinStep": 1}
-        y = alt.Y("value:Q", title=name, scale=scale, axis=alt.Axis(format=form, tickCount=4, **least))
+        step = 1 if all(t.isdigit() for t in texts) else alt.Undefined
+        axis = alt.Axis(format=form, tickCount=4, tickMinStep=step)
+        y = alt.Y("value:Q", title=name, scale=scale, axis=axis)
     else:
         y = alt.Y("value:N", title=name)
     tooltip = ["value", "sample:O", "begin:Q", "end:Q"]
@@ -192,7 +193,8 @@ def _steps(line: list[Span], name: str, space: dict[str, Any], results: Results)
 def pruned_at_rungs(results: Results) -> Chart:
     """The mean return of every sample at each rung, and whether it went on."""
     schedule = _named(results, "asha", "Samples are stopped at rungs only in successive halving.")
-    settings = Settings(**results.manifest["settings"])
+    stored = results.manifest["settings"]
+    settings = Settings(total_timesteps=stored["total_timesteps"], evaluations=stored["evaluations"])
     at = rungs(decisions(settings), schedule["reduction_factor"], schedule["minimum"])
     rows = _at_rungs(results, [*at, settings.total_timesteps])
     if rows.is_empty():
