@@ -160,7 +160,7 @@ def test_booleans_are_written_in_every_way(monkeypatch, flag, written, expected)
     """`--flag`, `--no-flag` and, as the original's users type it, `--flag True`."""
     seen = {}
 
-    def train(command, common, design, sequential, confirm):
+    def train(command, common, design, sequential, *_):
         seen.update(dataclasses.asdict(common), **design, sequential=sequential)
         return 0
 
@@ -215,6 +215,21 @@ REFUSED = [
     ("sweep-hp-samples --experiment-type sobol", "sobol_matrices_A_B_AB"),
     ("sweep-hp-samples --load-hyperparams none.csv", "samples file none.csv does not exist"),
     ("sweep-hp-samples --load-hyperparams wrong.csv", 'unknown column "gama"; did you mean "gamma"?'),
+    ("sweep-hp-samples --scheduler pbtt", 'Did you mean "pbt"?'),
+    (
+        "sweep-hp-samples --scheduler pbt --num-samples 1",
+        "copies between samples and there is 1: --num-samples 8",
+    ),
+    ("sweep-hp-samples --scheduler pbt --set evaluations=1", "there are 0.*--set evaluations=4"),
+    ("sweep-hp-samples --scheduler asha --set evaluations=1", "there is none: --set evaluations=9"),
+    (
+        "sweep-hp-samples --scheduler pbt --group-by-structural-hparams",
+        "copy one another only within a program",
+    ),
+    ("sweep-hp-samples --scheduler pbt --confirm 1", "leave out --confirm"),
+    ("sweep-hp-samples --scheduler asha --set scheduler.factor=2", 'asha has no option "scheduler.factor"'),
+    ("sweep-hp-samples --set scheduler.factor=2", "for sweep-hp-samples with --scheduler asha or pbt"),
+    ("sweep-hp-samples --scheduler asha --experiment-type sobol_matrices_A_B_AB", "leave out --scheduler"),
     ("generate-hp-samples --output-file x.txt", "must end in .csv, .json or .parquet"),
     ("generate-hp-samples --output-file wrong.csv", "wrong.csv exists; remove it or choose another"),
     ("plot-benchmark --results-dir-to-plot nowhere", "no experiment found in nowhere"),
