@@ -8,7 +8,7 @@ from report_data import confirmed, nothing_yet, sobol_design, synthetic
 
 from hyperlax.files import write_atomically
 from hyperlax.report import export_charts, write_report
-from hyperlax.report.charts import CHARTS
+from hyperlax.report.charts import CHARTS, SCHEDULED
 from hyperlax.report.markup import public, without_folders
 
 VOID = {"meta", "link", "input"}
@@ -39,7 +39,7 @@ def test_every_chart_has_its_place(page):
     charts = json.loads(page.scripts[0])
     assert placed == set(charts["specs"])
     missing = {"learning_curves_circuit_executions", "entanglement", "confirmation", "sobol_indices"}
-    assert placed == set(CHARTS) - missing
+    assert placed == set(CHARTS) - missing - set(SCHEDULED)
     assert set(charts["themes"]) == {"light", "dark"}
     assert "vegaEmbed" in page.scripts[1]
 
