@@ -99,9 +99,9 @@ def plan(
 
     def running(members: tuple[int, ...], caps: Sizes) -> float:
         """Padded training time of a group; chunk and block sizes taken as each lane's own."""
-        work = 0.0
+        work, arithmetic = 0.0, prototype.arithmetic(caps, env)
         for i in members:
-            work += cycles[i] * prototype.work(sizes[i], costs.unshared(caps, sizes[i]), env)[0]
+            work += cycles[i] * costs.cycle_work(sizes[i], costs.unshared(caps, sizes[i]), arithmetic)[0]
         return seeds * work / machine.rate / machine.devices
 
     alone = [running((i,), sizes[i]) for i in range(len(sizes))]
@@ -127,7 +127,13 @@ def plan(
         groups = _merge_groups(_by_architecture(sizes), cost, max_programs)
     runs = [seeds * c for c in cycles]
     programs = [_program(members, sizes, runs, prototype, env, machine) for members in groups]
-    total = lambda p: sum(cycles[i] * prototype.work(sizes[i], p.caps, env)[0] for i in p.samples)  # noqa: E731
+
+    def total(program: Program) -> float:
+        arithmetic = prototype.arithmetic(program.caps, env)
+        return sum(
+            cycles[i] * costs.cycle_work(sizes[i], program.caps, arithmetic)[0] for i in program.samples
+        )
+
     return sorted(programs, key=total, reverse=True)
 
 
@@ -188,7 +194,8 @@ def _program(
 ) -> Program:
     members = tuple(sorted(members))
     caps = prototype.capacities([sizes[i] for i in members], [cycles[i] for i in members], env)
-    performed = {i: prototype.work(sizes[i], caps, env)[0] for i in members}
+    arithmetic = prototype.arithmetic(caps, env)
+    performed = {i: costs.cycle_work(sizes[i], caps, arithmetic)[0] for i in members}
     useful = {
         i: prototype.work(sizes[i], prototype.capacities([sizes[i]], [cycles[i]], env), env)[0]
         for i in members

@@ -123,9 +123,7 @@ class AbstractAgentHyperparams(AbstractHyperparams):
 
         In floating-point operations; what the padded program does, not what the lane needs.
         """
-        arithmetic = self.arithmetic(caps, env)
-        gradient = costs.gradient_work(sizes, caps, arithmetic)
-        return gradient + costs.rollout_work(sizes, caps, arithmetic), gradient
+        return costs.cycle_work(sizes, caps, self.arithmetic(caps, env))
 
     @abstractmethod
     def networks(self, env: AbstractEnv) -> dict[str, tuple[AbstractNetworkHyperparams, int]]:

@@ -77,6 +77,12 @@ def rollout_work(sizes: Sizes, caps: Sizes, arithmetic: Arithmetic) -> float:
     return sizes["rollout_length"] * (blocks * ROW_OVERHEAD + samples * (ENV_STEP + arithmetic.act))
 
 
+def cycle_work(sizes: Sizes, caps: Sizes, arithmetic: Arithmetic) -> tuple[float, float]:
+    """Cost of a cycle of a lane of `sizes` in a program with `caps`: (all of it, gradient steps)."""
+    gradient = gradient_work(sizes, caps, arithmetic)
+    return gradient + rollout_work(sizes, caps, arithmetic), gradient
+
+
 def compilation(caps: Sizes) -> float:
     """Compilation time relative to a program of one chunk size without branches."""
     branching = any(isinstance(v, frozenset) and len(v) > 1 for v in caps.values())
