@@ -199,3 +199,19 @@ def test_a_folder_without_an_experiment_says_so(tmp_path):
 
 def test_every_growing_table_has_a_schema():
     assert set(GROWING) | {"lanes"} == set(SCHEMAS)
+
+
+def test_a_forgotten_lane_leaves_no_row_in_files_or_parts(tmp_path):
+    """Other lanes keep theirs, and what was merged is not read twice."""
+    keeper = new(tmp_path)
+    both = lambda step: [point(step), {**point(step), "lane": 1}]  # noqa: E731
+    keeper.append("curves", both(1))
+    keeper.flush(LANES)
+    keeper.merge()
+    keeper.append("curves", both(2))
+    keeper.flush(LANES)
+    keeper.forget([0])
+    kept = read(tmp_path).curves
+    assert list(zip(kept["lane"], kept["env_steps"], strict=True)) == [(1, 1), (1, 2)]
+    keeper.merge()
+    assert read(tmp_path).curves.equals(kept)

@@ -1,50 +1,16 @@
-"""Benchmarks: cells are independent and repeatable, and a failed one does not stop the rest."""
+"""Suites: what the cells of a benchmark are, which of them cannot be, and how flags change them."""
 
 from __future__ import annotations
 
-import json
 from dataclasses import replace
-from pathlib import Path
 
 import pytest
 
-from hyperlax import store, sweeps
-from hyperlax.cli import app
-from hyperlax.execution import Execution
+from hyperlax import sweeps
 from hyperlax.recipes import resolve
-from hyperlax.runner import Interrupted
-from hyperlax.suites import Benchmark, Cell, Suite, cells, find
-from hyperlax.terminal import Silent
+from hyperlax.suites import MODES, Mode, Rule, Suite, cells, find, prepare
 
 SMALL = Suite(("ppo_mlp", "dqn_mlp"), ("gymnax.pendulum", "gymnax.cartpole"), samples=2, run_length="quick")
-
-
-def benchmark(folder: Path, resume: bool = False, suite: Suite = SMALL, **settings) -> Benchmark:
-    return Benchmark(suite, folder, "small", resume, **settings)
-
-
-def quietly(cell: Cell, folder: Path) -> Silent:
-    return Silent()
-
-
-@pytest.fixture
-def runs(monkeypatch):
-    """The cells that were run: nothing is trained, an experiment is its manifest and samples."""
-    seen: list[str] = []
-    broken: dict[str, Exception] = {}
-
-    def run(spec, how, progress, command=None):
-        name = f"{spec.recipe_name} on {spec.env_name}"
-        seen.append(f"{name}{' resumed' if how.resume else ''}{', one by one' if how.sequential else ''}")
-        keeper = store.Store(how.folder)
-        keeper.write_manifest({**spec.manifest(command), "plan": []})
-        keeper.write_samples(spec.samples)
-        if name in broken:
-            raise broken[name]
-        return store.read(how.folder)
-
-    monkeypatch.setattr(sweeps, "run", run)
-    return seen, broken
 
 
 def test_every_combination_is_a_cell_and_impossible_ones_say_why():
@@ -58,64 +24,6 @@ def test_every_combination_is_a_cell_and_impossible_ones_say_why():
     assert skipped.name == "dqn_mlp on gymnax.pendulum, batched"
     assert "DQN needs discrete actions" in str(skipped.skipped)
     assert len({c.path for c in found}) == 4
-
-
-def test_a_benchmark_runs_its_cells_once(tmp_path, runs):
-    seen, _ = runs
-    ended = benchmark(tmp_path / "b").run(Execution(), quietly)
-    assert [e["status"] for e in ended.values()] == ["done", "done", "skipped", "done"]
-    assert len(seen) == 3
-    record = json.loads((tmp_path / "b" / "benchmark.json").read_text())
-    assert record["cells"] == ended
-    assert (tmp_path / "b" / "batched" / "ppo_mlp" / "gymnax.cartpole" / "report.html").exists()
-    again = benchmark(tmp_path / "b", resume=True)
-    again.run(Execution(), quietly)
-    assert len(seen) == 3, "what is done is not run again"
-    assert len(again.results()) == 3
-
-
-def test_a_failed_cell_stops_no_other_and_is_tried_again_on_resume(tmp_path, runs):
-    seen, broken = runs
-    broken["ppo_mlp on gymnax.cartpole"] = RuntimeError("no luck")
-    ended = benchmark(tmp_path / "b").run(Execution(), quietly)
-    assert [e["status"] for e in ended.values()] == ["done", "failed", "skipped", "done"]
-    assert ended["batched/ppo_mlp/gymnax.cartpole"]["reason"] == "RuntimeError: no luck"
-    broken.clear()
-    ended = benchmark(tmp_path / "b", resume=True).run(Execution(), quietly)
-    assert [e["status"] for e in ended.values()] == ["done", "done", "skipped", "done"]
-    assert seen[3:] == ["ppo_mlp on gymnax.cartpole resumed"]
-
-
-def test_an_interruption_stops_the_benchmark_and_resume_runs_what_is_missing(tmp_path, runs):
-    seen, broken = runs
-    broken["ppo_mlp on gymnax.cartpole"] = Interrupted(2, None)
-    with pytest.raises(Interrupted):
-        benchmark(tmp_path / "b").run(Execution(), quietly)
-    assert len(seen) == 2
-    broken.clear()
-    benchmark(tmp_path / "b", resume=True).run(Execution(), quietly)
-    assert seen[2:] == ["ppo_mlp on gymnax.cartpole resumed", "dqn_mlp on gymnax.cartpole"]
-
-
-def test_modes_are_cells_of_their_own(tmp_path, runs):
-    seen, _ = runs
-    both = Suite(("ppo_mlp",), ("gymnax.cartpole",), ("batched", "sequential"), 2, run_length="quick")
-    benchmark(tmp_path / "b", suite=both).run(Execution(), quietly)
-    assert seen == ["ppo_mlp on gymnax.cartpole", "ppo_mlp on gymnax.cartpole, one by one"]
-
-
-def test_the_plan_says_what_will_be_run_and_creates_nothing(tmp_path):
-    rows = benchmark(tmp_path / "b", seeds=3).plan()
-    assert [r.get("lanes") for r in rows] == [6, 6, None, 6]
-    assert all(r["programs"] >= 1 and r["env steps"] == 6 * 2048 for r in rows if "why" not in r)
-    assert not (tmp_path / "b").exists()
-
-
-def test_recipes_are_named_as_briefly_as_they_can_be(tmp_path):
-    one = Suite(("benchmarked.01_static_qmc_sampling_S64.ppo_mlp",), ("gymnax.cartpole",))
-    assert benchmark(tmp_path / "b", suite=one).plan()[0]["recipe"] == "ppo_mlp"
-    both = Suite((*one.algos, "ppo_mlp"), one.envs)
-    assert benchmark(tmp_path / "c", suite=both).plan()[0]["recipe"] == one.algos[0]
 
 
 @pytest.mark.parametrize(
@@ -139,76 +47,114 @@ def test_what_cannot_be_is_refused(make, says):
         make()
 
 
-def test_a_folder_in_use_is_refused(tmp_path, runs):
-    with pytest.raises(ValueError, match="nothing to resume"):
-        benchmark(tmp_path / "b", resume=True)
-    (tmp_path / "c").mkdir()
-    (tmp_path / "c" / "mine.txt").write_text("kept")
-    with pytest.raises(ValueError, match="not empty"):
-        benchmark(tmp_path / "c")
-    benchmark(tmp_path / "b").run(Execution(), quietly)
-    with pytest.raises(ValueError, match="continue it with --resume"):
-        benchmark(tmp_path / "b")
-    with pytest.raises(ValueError, match="holds another benchmark"):
-        benchmark(tmp_path / "b", resume=True, seeds=7)
-
-
-def test_a_wrong_setting_names_the_cell_before_anything_is_created(tmp_path):
-    wrong = Suite(("ppo_mlp",), ("gymnax.cartpole",), settings={"gama": 1})
-    with pytest.raises(ValueError, match=r'ppo_mlp on gymnax\.cartpole, batched: unknown.*"gama"'):
-        benchmark(tmp_path / "b", suite=wrong)
-    with pytest.raises(ValueError, match="no cell can be run"):
-        benchmark(tmp_path / "b", suite=Suite(("dqn_mlp",), ("gymnax.pendulum",)))
-    assert not (tmp_path / "b").exists()
-
-
 def test_a_suite_of_ones_own(tmp_path):
     path = tmp_path / "mine.py"
     path.write_text("from hyperlax import Suite\nSUITES = {'a': Suite(('ppo_mlp',), ('gymnax.cartpole',))}\n")
     assert find(f"{path}:a") == find(str(path)) == Suite(("ppo_mlp",), ("gymnax.cartpole",))
 
 
-@pytest.mark.parametrize("name", ["ppo_mlp_vs_drpqc", "ppo_families", "published"])
+@pytest.mark.parametrize("name", ["ppo_mlp_vs_drpqc", "ppo_families", "reproduction_small"])
 def test_shipped_suites_name_what_exists(name):
     suite = find(name)
     assert [resolve(a) for a in suite.algos]
-    assert len(suite.envs) >= 2
+    assert [c for c in cells(suite) if c.skipped is None]
 
 
 def test_the_published_suite_is_the_published_benchmark():
+    """30 cells: DQN and PPO on two environments with discrete actions, PPO and SAC on three others."""
     suite = find("published")
     gymnax = tuple(e for e in suite.envs if e.startswith("gymnax."))
     assert set(suite.envs) - set(gymnax) == {"brax.inverted_double_pendulum"}
-    possible = [c for c in cells(replace(suite, envs=gymnax)) if c.skipped is None]
-    pairs = {(c.recipe.rpartition(".")[2].partition("_")[0], c.env) for c in possible}
-    assert ("dqn", "gymnax.pendulum") not in pairs
-    assert ("sac", "gymnax.cartpole") in pairs
-    assert (suite.samples, len(suite.algos)) == (64, 9)
+    found = cells(replace(suite, envs=gymnax))
+    pairs = {(c.recipe.rpartition(".")[2], c.env) for c in found if c.skipped is None}
+    discrete, continuous = ("gymnax.cartpole", "gymnax.acrobot"), ("gymnax.pendulum", "gymnax.reacher")
+    nets = ("mlp", "tmlp", "drpqc")
+    assert pairs == {
+        (f"{a}_{n}", e)
+        for algos, where in ((("dqn", "ppo"), discrete), (("ppo", "sac"), continuous))
+        for a in algos
+        for n in nets
+        for e in where
+    }
+    why = {c.skipped for c in found if "sac" in c.recipe and c.skipped}
+    assert why == {"the published benchmark has no SAC on discrete actions"}
 
 
-def run(*line: str) -> int:
-    return app(["run-benchmark", *line], exit_on_error=False, result_action="return_value")
+@pytest.mark.parametrize(
+    ("name", "protocol"), [("published", "published"), ("published_corrected", "corrected")]
+)
+def test_the_published_suites_are_of_both_protocols(name, protocol):
+    """Settings and samples of the published benchmark: its first two samples of PPO with MLPs are known."""
+    suite = find(name)
+    cell = next(c for c in cells(replace(suite, algos=suite.algos[3:4], envs=("gymnax.cartpole",))))
+    spec = prepare(suite, cell)
+    s = spec.settings
+    assert (s.total_timesteps, s.evaluations, s.eval_episodes, s.seeds, s.seed) == (5_000_000, 40, 32, 4, 42)
+    assert s.protocol == protocol
+    assert s.evaluation == {"published": "sampled", "corrected": "deterministic"}[protocol]
+    assert spec.samples["num_envs"].to_list()[:2] == [1024, 2048]
+    assert spec.samples["gamma"].to_list()[:2] == pytest.approx([0.972561, 0.900492], abs=1e-6)
+    assert len(spec.trees) == 64
 
 
-def test_flags_win_over_the_suite_and_failures_are_said(tmp_path, runs, capsys, monkeypatch):
-    seen, broken = runs
-    broken["ppo_mlp on gymnax.cartpole"] = RuntimeError("no luck")
-    line = ["--algos", "ppo_mlp", "dqn_mlp", "--envs", "gymnax.cartpole", "--num-samples-per-run", "3"]
-    root = ["--output-root", str(tmp_path / "b"), "--run-length-modifier", "quick"]
-    assert run(*line, *root) == 1
-    out, err = capsys.readouterr()
-    assert "batched/ppo_mlp/gymnax.cartpole failed: RuntimeError: no luck; log:" in err
-    assert "comparison:" in out
-    assert json.loads((tmp_path / "b" / "benchmark.json").read_text())["identity"]["suite"]["samples"] == 3
-    broken.clear()
-    assert run(*line, *root, "--resume") == 0
-    assert seen[2:] == ["ppo_mlp on gymnax.cartpole resumed"]
+RULED = Suite(
+    ("ppo_mlp", "dqn_mlp"),
+    ("gymnax.cartpole", "gymnax.acrobot"),
+    samples=2,
+    run_length="quick",
+    settings={"seeds": 3, "gamma": 0.9},
+    rules=(
+        Rule(algo="*dqn_*", env="*.acrobot", skip="not today"),
+        Rule(env="*.cartpole", settings={"gamma": 0.8, "protocol": "published"}),
+        Rule(algo="dqn_mlp", settings={"gamma": 0.7}),
+    ),
+)
 
 
-def test_a_dry_run_creates_nothing(tmp_path, capsys, monkeypatch):
-    monkeypatch.chdir(tmp_path)
-    assert run("--dry-run", "--run-length-modifier", "quick", "--envs", "gymnax.cartpole") == 0
-    out = capsys.readouterr().out
-    assert "ppo_mlp" in out
-    assert "ppo_drpqc" in out
-    assert list(tmp_path.iterdir()) == []
+def settings_of(suite: Suite, **given):
+    specs = {c.name.partition(",")[0]: prepare(suite, c, **given) for c in cells(suite) if c.skipped is None}
+    return {
+        name: (float(s.trees[0].gamma), s.settings.protocol, s.settings.seeds)  # pyright: ignore
+        for name, s in specs.items()
+    }
+
+
+def test_rules_skip_cells_and_set_what_is_special_about_them():
+    skipped = [(c.name, c.skipped) for c in cells(RULED) if c.skipped]
+    assert skipped == [("dqn_mlp on gymnax.acrobot, batched", "not today")]
+    assert settings_of(RULED) == {
+        "ppo_mlp on gymnax.cartpole": (pytest.approx(0.8), "published", 3),
+        "ppo_mlp on gymnax.acrobot": (pytest.approx(0.9), "corrected", 3),
+        "dqn_mlp on gymnax.cartpole": (pytest.approx(0.7), "published", 3),
+    }
+
+
+def test_flags_and_set_win_over_a_suite_and_its_rules():
+    changed = RULED.changed({"envs": ("gymnax.cartpole",)}, {"gamma": "0.6"}, ["protocol", "seeds"])
+    assert settings_of(changed, protocol="corrected", seeds=1) == {
+        "ppo_mlp on gymnax.cartpole": (pytest.approx(0.6), "corrected", 1),
+        "dqn_mlp on gymnax.cartpole": (pytest.approx(0.6), "corrected", 1),
+    }
+
+
+def test_recipes_of_one_folder_are_refused(tmp_path):
+    text = "from hyperlax import Recipe\nRECIPES = {'a': Recipe('ppo', 'mlp')}\n"
+    names = []
+    for folder in ("x", "y"):
+        (tmp_path / folder).mkdir()
+        (tmp_path / folder / "mine.py").write_text(text)
+        names.append(f"{tmp_path / folder / 'mine.py'}:a")
+    with pytest.raises(ValueError, match=r"would share the folder batched/mine\.py_a/gymnax\.cartpole"):
+        cells(Suite(tuple(names), ("gymnax.cartpole",)))
+
+
+def test_a_mode_is_an_entry(monkeypatch):
+    """What a mode prepares is what its cells are."""
+
+    def one(suite, recipe, env, **arguments):
+        return sweeps.prepare(recipe, env, samples=[{"gamma": 0.5}], **arguments)
+
+    monkeypatch.setitem(MODES, "mine", Mode(prepare=one))
+    (cell,) = cells(Suite(("ppo_mlp",), ("gymnax.cartpole",), ("mine",)))
+    assert prepare(SMALL, cell).samples["gamma"].to_list() == [0.5]
+    assert str(cell.path) == "mine/ppo_mlp/gymnax.cartpole"

@@ -15,6 +15,7 @@ import pytest
 
 import hyperlax
 from hyperlax import Execution
+from hyperlax.slots import Slots
 from hyperlax.terminal import Silent
 
 ARGUMENTS = {
@@ -194,6 +195,29 @@ def test_memory_is_respected(whole):
     failed = hyperlax.sweep(**ARGUMENTS, execution=Execution(memory_limit=10))
     assert set(failed.lanes["status"]) == {"failed"}
     assert "lower num_envs" in next(iter(failed.manifest["timings"]["errors"].values()))
+
+
+@pytest.mark.parametrize("segments", [0, 4])
+def test_failed_lanes_are_trained_again_on_resume(whole, tmp_path, monkeypatch, segments):
+    """As if they had never been started, whether the program failed before its first segment or later."""
+    real, left = Slots.advance, [segments]
+
+    def advance(self):
+        left[0] -= 1
+        if left[0] < 0:
+            raise RuntimeError("injected")
+        real(self)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Slots, "advance", advance)
+        broken = hyperlax.sweep(**ARGUMENTS, folder=tmp_path / "x")
+    failed = broken.lanes.filter(pl.col("status") == "failed")
+    assert len(failed)
+    assert (failed["env_steps"].max() > 0) == (segments > 0)
+    assert set(broken.manifest["timings"]["errors"].values()) == {"injected"}
+    resumed = hyperlax.sweep(**ARGUMENTS, folder=tmp_path / "x", resume=True)
+    assert_same(whole, resumed)
+    assert resumed.manifest["timings"]["errors"] == {}
 
 
 def test_saved_policies_act(whole):

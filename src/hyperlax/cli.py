@@ -8,7 +8,7 @@ import os
 import re
 import sys
 import threading
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any, Literal, NoReturn
 
@@ -286,13 +286,13 @@ def run_benchmark(
     envs
         Environments. Pairs that cannot be are listed and skipped.
     sweep_modes
-        batched, sequential.
+        batched: as many lanes at once as the machine has use for; sequential: one by one, for comparison.
     num_samples_per_run
         Samples of every recipe's space.
     sampling_method
         How to draw them.
     dry_run
-        Only say what would be run.
+        Only say what would be run, and predict how long that takes from a short calibration.
     """
     from hyperlax import suites
 
@@ -308,7 +308,8 @@ def run_benchmark(
     }
     suite = suites.find(base_config)
     changes = {k: v for k, v in given.items() if v is not None}
-    suite = replace(suite, **changes, settings={**suite.settings, **_assignments(running.set_ or [])})
+    flags = [k for k, v in running.settings().items() if v is not None]
+    suite = suite.changed(changes, _assignments(running.set_ or []), flags)
     name = benchmark_name or (base_config if not changes else "benchmark")
     folder = running.output_root or Path("results") / "run-benchmark" / name
     start_jax(running.device)
@@ -319,15 +320,19 @@ def _benchmark(running: Running, suite: Any, folder: Path, name: str, dry_run: b
     """Runs or only shows a suite; the exit code says whether cells have failed."""
     from rich.console import Console
 
-    from hyperlax import suites
+    from hyperlax.benchmark import Benchmark
     from hyperlax.runner import Interrupted
     from hyperlax.terminal import cells_table
 
     console = Console(highlight=False)
-    benchmark = suites.Benchmark(suite, folder, name, running.resume, **running.settings())
-    console.print(cells_table(benchmark.plan(running.group_by_structural_hparams)))
+    benchmark = Benchmark(suite, folder, name, running.resume, **running.settings())
     if dry_run:
+        with console.status("planning, and measuring a few short programs"):
+            predictor = benchmark.predict(running.execution())
+        console.print(cells_table(benchmark.plan(running.group_by_structural_hparams, predictor)))
+        console.print(predictor.summary())
         return 0
+    console.print(cells_table(benchmark.plan(running.group_by_structural_hparams)))
 
     def show(cell: Any, at: Path) -> Any:
         console.print(f"\n{cell.name}", style="bold")

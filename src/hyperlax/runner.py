@@ -408,7 +408,22 @@ class Runner:
         self.last_return = {int(k): v for k, v in header["last_return"].items()}
         self.schedule.restore(header["schedule"])
         store.discard_after(header["parts"])
+        if not self.schedule.grows:
+            self._try_again(store)
         return True
+
+    def _try_again(self, store: Store) -> None:
+        """Queues failed lanes: they go on from where they waited, or begin anew, as if never started."""
+        anew = []
+        for lane in self.lanes:
+            if lane.status == "failed":
+                lane.status = "queued"
+                if lane.lane not in self.parked:
+                    lane.env_steps = lane.gradient_steps = lane.circuit_executions = 0
+                    lane.seconds, lane.diverged_at = 0.0, None
+                    self.last_return.pop(lane.lane, None)
+                    anew.append(lane.lane)
+        store.forget(anew)
 
 
 def _policy_path(store: Store, lane: int) -> Path:

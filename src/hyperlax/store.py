@@ -69,6 +69,18 @@ class Store:
                 (self.folder / f"{table}.parquet").unlink()
         self.parts = parts
 
+    def forget(self, lanes: Sequence[int]) -> None:
+        """Removes what was measured of `lanes`, which begin anew."""
+        for table in ("curves", "episodes"):
+            whole = self.folder / f"{table}.parquet"
+            for path in [*([whole] if whole.exists() else []), *_parts(self.folder, table)]:
+                frame = pl.read_parquet(path)
+                kept = frame.filter(~pl.col("lane").is_in(list(lanes)))
+                if len(kept) < len(frame):
+                    name = path.relative_to(self.folder).with_suffix("")
+                    merged = {"parts": str(_merged_parts(self.folder, table))} if path == whole else {}
+                    self.write_frame(kept, str(name), **merged)
+
     def merge(self) -> None:
         """Joins the parts of each growing table into one file; interrupted at any point, nothing is lost.
 

@@ -108,8 +108,12 @@ def run(
     how: Execution | None = None,
     progress: Silent | None = None,
     command: Sequence[str] | None = None,
+    programs: Sequence[Program] | None = None,
 ) -> Results:
-    """Runs a prepared experiment; `command` is what the manifest says it was started with."""
+    """Runs a prepared experiment; `command` is what the manifest says it was started with.
+
+    `programs`: a plan made together with other experiments', instead of one of its own.
+    """
     how, progress = how or Execution(), progress or Silent()
     target = check(spec, how)
     devices = jax.local_devices()
@@ -121,7 +125,8 @@ def run(
         programs = [Program.restored(entry) for entry in stored["plan"]]
         manifest = {**stored, "resumed": [*stored.get("resumed", []), manifest["created"]]}
     else:
-        programs = _plan(spec, spec.schedule.trees_to_plan(spec), machine, how.group_by_sizes)
+        programs = list(programs or ())
+        programs = programs or _plan(spec, spec.schedule.trees_to_plan(spec), machine, how.group_by_sizes)
     if grows:
         programs = [replace(p, samples=()) for p in programs]
     if stored is None:

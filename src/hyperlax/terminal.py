@@ -307,19 +307,17 @@ def _plan_table(spec: Experiment, programs: Sequence[Program]) -> RenderableType
 
 def cells_table(rows: Sequence[Mapping[str, Any]]) -> RenderableType:
     """The cells of a benchmark, a column per entry that any of them has; below it why cells were not run."""
+    from rich.box import SIMPLE_HEAD
     from rich.console import Group
     from rich.table import Table
 
     columns = [k for k in dict.fromkeys(k for row in rows for k in row) if any(row.get(k) for row in rows)]
-    why = [
-        f"{row['recipe']} on {row['environment']} {row['state']}: {row['why']}"
-        for row in rows
-        if row.get("why")
-    ]
-    table = Table()
-    for name in (c for c in columns if c != "why"):
-        number = any(isinstance(row.get(name), int | float) for row in rows)
-        table.add_column(name, justify="right" if number else "left", overflow="fold")
+    why = [f"{row['recipe']} on {row['environment']} {row['why']}" for row in rows if row.get("why")]
+    table = Table(box=SIMPLE_HEAD, pad_edge=False, collapse_padding=True)
+    for number, name in enumerate(c for c in columns if c != "why"):
+        table.add_column(
+            name, justify="right" if number > 2 else "left", overflow="fold", no_wrap=number > 1, min_width=4
+        )
     for row in rows:
         table.add_row(*("" if row.get(c) is None else _count(row[c]) for c in columns if c != "why"))
     return Group(table, *why)

@@ -1,0 +1,289 @@
+"""Benchmarks being run: cells are independent and repeatable, and a failed one does not stop the rest."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+from hyperlax import prediction, store, sweeps
+from hyperlax.benchmark import Benchmark
+from hyperlax.cli import app
+from hyperlax.execution import Execution
+from hyperlax.prediction import Rates
+from hyperlax.runner import Interrupted
+from hyperlax.suites import Cell, Rule, Suite, cells
+from hyperlax.terminal import Silent
+
+SMALL = Suite(("ppo_mlp", "dqn_mlp"), ("gymnax.pendulum", "gymnax.cartpole"), samples=2, run_length="quick")
+
+
+def benchmark(folder: Path, resume: bool = False, suite: Suite = SMALL, **settings) -> Benchmark:
+    return Benchmark(suite, folder, "small", resume, **settings)
+
+
+def quietly(cell: Cell, folder: Path) -> Silent:
+    return Silent()
+
+
+@pytest.fixture
+def runs(monkeypatch):
+    """The cells that were run: nothing is trained, an experiment is its manifest and samples."""
+    seen: list[str] = []
+    broken: dict[str, Exception] = {}
+
+    def run(spec, how, progress, command=None, programs=None):
+        name = f"{spec.recipe_name} on {spec.env_name}"
+        seen.append(f"{name}{' resumed' if how.resume else ''}{', one by one' if how.sequential else ''}")
+        keeper = store.Store(how.folder)
+        keeper.write_manifest({**spec.manifest(command), "plan": []})
+        keeper.write_samples(spec.samples)
+        if name in broken:
+            raise broken[name]
+        return store.read(how.folder)
+
+    monkeypatch.setattr(sweeps, "run", run)
+    return seen, broken
+
+
+def test_a_benchmark_runs_its_cells_once(tmp_path, runs):
+    seen, _ = runs
+    ended = benchmark(tmp_path / "b").run(Execution(), quietly)
+    assert [e["status"] for e in ended.values()] == ["done", "done", "skipped", "done"]
+    assert len(seen) == 3
+    record = json.loads((tmp_path / "b" / "benchmark.json").read_text())
+    assert record["cells"] == ended
+    assert (tmp_path / "b" / "batched" / "ppo_mlp" / "gymnax.cartpole" / "report.html").exists()
+    again = benchmark(tmp_path / "b", resume=True)
+    again.run(Execution(), quietly)
+    assert len(seen) == 3, "what is done is not run again"
+    assert len(again.results()) == 3
+
+
+def test_a_failed_cell_stops_no_other_and_is_tried_again_on_resume(tmp_path, runs):
+    seen, broken = runs
+    broken["ppo_mlp on gymnax.cartpole"] = RuntimeError("no luck")
+    ended = benchmark(tmp_path / "b").run(Execution(), quietly)
+    assert [e["status"] for e in ended.values()] == ["done", "failed", "skipped", "done"]
+    assert ended["batched/ppo_mlp/gymnax.cartpole"]["reason"] == "RuntimeError: no luck"
+    broken.clear()
+    ended = benchmark(tmp_path / "b", resume=True).run(Execution(), quietly)
+    assert [e["status"] for e in ended.values()] == ["done", "done", "skipped", "done"]
+    assert seen[3:] == ["ppo_mlp on gymnax.cartpole resumed"]
+
+
+def test_an_interruption_stops_the_benchmark_and_resume_runs_what_is_missing(tmp_path, runs):
+    seen, broken = runs
+    broken["ppo_mlp on gymnax.cartpole"] = Interrupted(2, None)
+    with pytest.raises(Interrupted):
+        benchmark(tmp_path / "b").run(Execution(), quietly)
+    assert len(seen) == 2
+    broken.clear()
+    benchmark(tmp_path / "b", resume=True).run(Execution(), quietly)
+    assert seen[2:] == ["ppo_mlp on gymnax.cartpole resumed", "dqn_mlp on gymnax.cartpole"]
+
+
+def test_modes_are_cells_of_their_own(tmp_path, runs):
+    seen, _ = runs
+    both = Suite(("ppo_mlp",), ("gymnax.cartpole",), ("batched", "sequential"), 2, run_length="quick")
+    benchmark(tmp_path / "b", suite=both).run(Execution(), quietly)
+    assert seen == ["ppo_mlp on gymnax.cartpole", "ppo_mlp on gymnax.cartpole, one by one"]
+
+
+def test_the_plan_says_what_will_be_run_and_creates_nothing(tmp_path):
+    rows = benchmark(tmp_path / "b", seeds=3).plan()
+    assert [r.get("lanes") for r in rows] == [6, 6, None, 6]
+    assert all(r["programs"] >= 1 and r["env steps"] == 6 * 2048 for r in rows if "why" not in r)
+    assert not (tmp_path / "b").exists()
+
+
+def test_recipes_are_named_as_briefly_as_they_can_be(tmp_path):
+    one = Suite(("benchmarked.01_static_qmc_sampling_S64.ppo_mlp",), ("gymnax.cartpole",))
+    assert benchmark(tmp_path / "b", suite=one).plan()[0]["recipe"] == "ppo_mlp"
+    both = Suite((*one.algos, "ppo_mlp"), one.envs)
+    assert benchmark(tmp_path / "c", suite=both).plan()[0]["recipe"] == one.algos[0]
+
+
+def test_a_folder_in_use_is_refused(tmp_path, runs):
+    with pytest.raises(ValueError, match="nothing to resume"):
+        benchmark(tmp_path / "b", resume=True)
+    (tmp_path / "c").mkdir()
+    (tmp_path / "c" / "mine.txt").write_text("kept")
+    with pytest.raises(ValueError, match="not empty"):
+        benchmark(tmp_path / "c")
+    benchmark(tmp_path / "b").run(Execution(), quietly)
+    with pytest.raises(ValueError, match="continue it with --resume"):
+        benchmark(tmp_path / "b")
+    with pytest.raises(ValueError, match="holds another benchmark"):
+        benchmark(tmp_path / "b", resume=True, seeds=7)
+
+
+def test_a_wrong_setting_names_the_cell_before_anything_is_created(tmp_path):
+    wrong = Suite(("ppo_mlp",), ("gymnax.cartpole",), settings={"gama": 1})
+    with pytest.raises(ValueError, match=r'ppo_mlp on gymnax\.cartpole, batched: unknown.*"gama"'):
+        benchmark(tmp_path / "b", suite=wrong)
+    with pytest.raises(ValueError, match="no cell can be run"):
+        benchmark(tmp_path / "b", suite=Suite(("dqn_mlp",), ("gymnax.pendulum",)))
+    assert not (tmp_path / "b").exists()
+
+
+SPACE = "{'actor.width': 16, 'critic.width': 16, 'num_envs': 4, 'rollout_length': 16, 'epochs': 1"
+"""One set of sizes."""
+
+
+def family(folder: Path) -> tuple[str, str]:
+    """Two recipes of one family, the second with smaller minibatches."""
+    sizes = SPACE + ", 'num_minibatches': "
+    text = "from hyperlax import LogUniform, Recipe\nRECIPES = {\n"
+    for name, count in (("a", 2), ("b", 4)):
+        space = f"{sizes}{count}, 'actor_lr': LogUniform(1e-4, 1e-3)}}"
+        text += f"    '{name}': Recipe('ppo', 'mlp', {space}, only=True),\n"
+    (folder / "mine.py").write_text(text + "}\n")
+    return f"{folder / 'mine.py'}:a", f"{folder / 'mine.py'}:b"
+
+
+def test_cells_of_one_family_and_environment_share_programs(tmp_path):
+    """Those of another environment, or of another length, do not; samples stay each cell's own."""
+    algos = (*family(tmp_path), "dqn_mlp")
+    found = benchmark(tmp_path / "x", suite=replace(SMALL, algos=algos, modes=("batched", "sequential")))
+    keys: dict[str, set[str]] = {}
+    for cell, programs in found.programs().items():
+        assert sorted(i for p in programs for i in p.samples) == [0, 1]
+        assert all(p.holds(found.specs[cell].trees[i].sizes()) for p in programs for i in p.samples)
+        name = f"{cell.recipe.rpartition(':')[2]} {cell.env.partition('.')[2]} {cell.mode}"
+        keys[name] = {p.key for p in programs}
+    for env in ("pendulum", "cartpole"):
+        assert len({frozenset(k) for n, k in keys.items() if env in n and "dqn" not in n}) == 1
+    lengths = replace(SMALL, algos=algos[:2], rules=(Rule(algo="*:b", settings={"seeds": 5}),))
+    apart = benchmark(tmp_path / "x", suite=lengths).programs()
+    alone = {c.recipe: benchmark(tmp_path / "x", suite=replace(lengths, algos=(c.recipe,))) for c in apart}
+    assert all(apart[c] == alone[c.recipe].programs()[c] for c in apart)
+
+
+def test_a_second_cell_of_one_family_and_environment_compiles_nothing(tmp_path, monkeypatch):
+    """Neither in another mode nor of another recipe; and all lanes train to their end."""
+    compiled = []
+    real = sweeps.compile_program
+    monkeypatch.setattr(sweeps, "_compiled", {})
+    monkeypatch.setattr(sweeps, "compile_program", lambda *args: compiled.append(args[0].key) or real(*args))
+    suite = Suite(family(tmp_path), ("gymnax.pendulum",), ("batched", "sequential"), 2, run_length="quick")
+    settings = {"total_timesteps": 200, "evaluations": 1}
+    found = benchmark(tmp_path / "x", suite=replace(suite, settings=settings))
+    assert {e["status"] for e in found.run(Execution(), quietly).values()} == {"done"}
+    assert len(found.results()) == 4
+    assert len(compiled) == 1
+    curves = [
+        store.read(tmp_path / "x" / mode / "mine.py_b" / "gymnax.pendulum").curves.sort(
+            "lane", "env_steps", "metric"
+        )
+        for mode in ("batched", "sequential")
+    ]
+    assert (
+        curves[0]
+        .select("lane", "env_steps", "metric", "value")
+        .equals(curves[1].select("lane", "env_steps", "metric", "value"))
+    )
+
+
+def test_a_folder_from_before_a_field_of_suites_existed_is_continued(tmp_path, runs):
+    seen, _ = runs
+    benchmark(tmp_path / "b").run(Execution(), quietly)
+    path = tmp_path / "b" / "benchmark.json"
+    record = json.loads(path.read_text())
+    del record["identity"]["suite"]["rules"]
+    path.write_text(json.dumps(record))
+    benchmark(tmp_path / "b", resume=True).run(Execution(), quietly)
+    assert len(seen) == 3
+
+
+@pytest.fixture
+def measured(monkeypatch):
+    """The cells whose programs were measured, at made-up rates."""
+    seen: list[str] = []
+
+    def calibrate(spec, programs, how):
+        seen.append(f"{spec.recipe_name} on {spec.env_name}")
+        return Rates(1.0, 1e9, 1e-4)
+
+    monkeypatch.setattr(prediction, "calibrate", calibrate)
+    monkeypatch.setattr(prediction, "_rates", {})
+    return seen
+
+
+def test_what_is_done_is_not_predicted(tmp_path, runs, measured):
+    runs[1]["ppo_mlp on gymnax.cartpole"] = RuntimeError("no luck")
+    benchmark(tmp_path / "b").run(Execution(), quietly)
+    again = benchmark(tmp_path / "b", resume=True)
+    predictor = again.predict(Execution())
+    assert [c.name for c in predictor.all()] == ["ppo_mlp on gymnax.cartpole, batched"]
+    rows = again.plan(predictor=predictor)
+    assert [r.get("predicted") is not None for r in rows] == [False, True, False, False]
+    assert measured == ["ppo_mlp on gymnax.cartpole"]
+
+
+def run(*line: str) -> int:
+    return app(["run-benchmark", *line], exit_on_error=False, result_action="return_value")
+
+
+def test_flags_win_over_the_suite_and_failures_are_said(tmp_path, runs, capsys, monkeypatch):
+    seen, broken = runs
+    broken["ppo_mlp on gymnax.cartpole"] = RuntimeError("no luck")
+    line = ["--algos", "ppo_mlp", "dqn_mlp", "--envs", "gymnax.cartpole", "--num-samples-per-run", "3"]
+    root = ["--output-root", str(tmp_path / "b"), "--run-length-modifier", "quick"]
+    assert run(*line, *root) == 1
+    out, err = capsys.readouterr()
+    assert "batched/ppo_mlp/gymnax.cartpole failed: RuntimeError: no luck; log:" in err
+    assert "comparison:" in out
+    assert json.loads((tmp_path / "b" / "benchmark.json").read_text())["identity"]["suite"]["samples"] == 3
+    broken.clear()
+    assert run(*line, *root, "--resume") == 0
+    assert seen[2:] == ["ppo_mlp on gymnax.cartpole resumed"]
+
+
+def test_a_dry_run_predicts_and_creates_nothing(tmp_path, capsys, monkeypatch, measured):
+    monkeypatch.chdir(tmp_path)
+    assert run("--dry-run", "--run-length-modifier", "quick", "--envs", "gymnax.cartpole") == 0
+    out = " ".join(capsys.readouterr().out.split())
+    assert "ppo_mlp" in out
+    assert "ppo_drpqc" in out
+    assert "predicted: roughly" in out
+    assert "2 short programs measured" in out
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_the_reproduction_command_of_the_original_is_accepted(tmp_path, capsys, measured):
+    """As the shell expands it; fewer samples, for time. Impossible pairs are skipped with the reason."""
+    study = "benchmarked.01_static_qmc_sampling_S64"
+    algos = [f"{study}.{a}_{n}" for a in ("dqn", "ppo", "sac") for n in ("mlp", "tmlp", "drpqc")]
+    envs = ["gymnax.cartpole", "gymnax.pendulum", "gymnax.reacher", "brax.inverted_double_pendulum"]
+    line = ["--algos", *algos, "--envs", *envs, "--num-samples-per-run", "4", "--sweep-modes", "sequential"]
+    line += ["--run-length-modifier", "long", "--sampling-method", "qmc_sobol", "--log-level", "INFO"]
+    assert run(*line, "--output-root", str(tmp_path / "results"), "--dry-run") == 0
+    out = " ".join(capsys.readouterr().out.split())
+    assert out.count("skipped: DQN needs discrete actions") == 9
+    assert len(set(measured)) == len(measured) == 27
+    assert not (tmp_path / "results").exists()
+    found = cells(Suite(tuple(algos), tuple(envs[:3]), ("sequential",)))
+    assert len({c.path for c in found}) == 27
+
+
+def test_the_other_commands_of_the_original_are_accepted(tmp_path, capsys, measured):
+    line = ["--algos", "ppo_mlp", "ppo_drpqc", "--envs", "gymnax.pendulum", "gymnax.cartpole"]
+    root = ["--output-root", str(tmp_path / "x"), "--dry-run"]
+    assert run(*line, "--num-samples-per-run", "16", *root) == 0
+    assert run("--base-config", "ppo_mlp_vs_drpqc", *root) == 0
+    assert len(measured) == 4
+
+
+def test_flags_win_over_settings_of_a_suite(tmp_path, capsys, measured):
+    path = tmp_path / "mine.py"
+    text = "SUITES = {'a': Suite(('ppo_mlp',), ('gymnax.cartpole',), samples=2, settings={'seeds': 7})}\n"
+    path.write_text("from hyperlax import Suite\n" + text)
+    line = ["--base-config", f"{path}:a", "--output-root", str(tmp_path / "x"), "--dry-run"]
+    for more, lanes in (([], 14), (["--seeds", "3"], 6), (["--set", "seeds=2"], 4)):
+        assert run(*line, *more, "--run-length-modifier", "1000") == 0
+        assert f"gymnax.cartpole {lanes} " in " ".join(capsys.readouterr().out.split())
+    with pytest.raises(ValueError, match="seeds is given twice"):
+        run(*line, "--seeds", "3", "--set", "seeds=2")

@@ -1,0 +1,144 @@
+"""Predicted times: the planner's arithmetic at measured rates, and whose rates a cell takes."""
+
+from __future__ import annotations
+
+import dataclasses
+from dataclasses import replace
+
+import pytest
+
+from hyperlax import prediction, sweeps
+from hyperlax.agents import costs
+from hyperlax.execution import Execution
+from hyperlax.plan import Machine, plan
+from hyperlax.prediction import BORROWED_WITHIN, MEASURED_WITHIN, Predictor, Rates, duration, predict
+
+RATES = Rates(compilation=2.0, work=1e9, evaluation=1e-3)
+SIZES = {"actor.width": 16, "critic.width": 16, "num_envs": 4, "rollout_length": 16}
+
+
+def cell(recipe="ppo_mlp", env="gymnax.cartpole", left=1.0, how=Execution(), **settings):  # noqa: B008
+    """Three samples of one set of sizes, two seeds."""
+    samples = [{"gamma": 0.9 + i / 100} for i in range(3)]
+    fixed = SIZES if recipe == "ppo_mlp" else {"critic.width": 16, "num_envs": 4, "rollout_length": 4}
+    about = {"seeds": 2, "total_timesteps": 640, "evaluations": 4, **settings}
+    spec = sweeps.prepare(recipe, env, samples=samples, set=fixed, **about)
+    s = spec.settings
+    programs = plan(spec.trees, spec.env, s.total_timesteps, s.seeds, Machine(2, 1e9, 8.0))
+    return spec, [replace(p, effort="full") for p in programs], how, left
+
+
+@pytest.fixture
+def two_devices(monkeypatch):
+    monkeypatch.setattr(
+        prediction.jax, "local_devices", lambda: [type("Device", (), {"platform": "cpu"})] * 2
+    )
+
+
+def test_seconds_are_work_over_rates(two_devices):
+    """Counted by hand: 6 lanes of 10 cycles on two devices, 4 evaluations of at most 500 steps each."""
+    work = cell()
+    spec, (program,), _, _ = work
+    found = predict(work, RATES, 2.0, set())
+    tree = spec.trees[0]
+    cycle = tree.work(tree.sizes(), program.caps, spec.env)[0]
+    assert found.training == pytest.approx(6 * 10 * cycle / 1e9 / 2)
+    assert found.evaluation == pytest.approx(6 * 4 * 500 * 1e-3 / 2)
+    assert found.compilation == pytest.approx(2.0 * costs.compilation(program.caps))
+    assert found.seconds > found.training + found.evaluation + found.compilation
+
+
+def test_one_by_one_uses_one_device_and_what_is_trained_is_left_out(two_devices):
+    whole = predict(cell(), RATES, 2.0, set())
+    alone = predict(cell(how=Execution(sequential=True)), RATES, 2.0, set())
+    assert (alone.training, alone.evaluation) == pytest.approx((2 * whole.training, 2 * whole.evaluation))
+    part = predict(cell(left=0.25), RATES, 2.0, set())
+    assert (part.training, part.compilation) == pytest.approx((whole.training / 4, whole.compilation))
+    assert predict(cell(left=0.0), RATES, 2.0, set()).compilation == 0
+
+
+def test_a_program_is_compiled_where_it_comes_first(two_devices):
+    """Another mode needs no other program, another environment and other evaluations do."""
+    compiled = set()
+    works = [cell(), cell(how=Execution(sequential=True)), cell(env="gymnax.pendulum"), cell(eval_episodes=3)]
+    seconds = [predict(w, RATES, 2.0, compiled).compilation for w in works]
+    assert [s > 0 for s in seconds] == [True, False, True, True]
+
+
+def test_little_optimised_programs_compile_faster_and_run_slower(two_devices):
+    spec, (program,), how, left = cell()
+    low = predict((spec, [replace(program, effort="low")], how, left), RATES, 2.0, set())
+    full = predict((spec, [program], how, left), RATES, 2.0, set())
+    assert low.compilation < full.compilation
+    assert low.training > full.training
+
+
+def test_rates_come_from_the_cell_its_family_or_others(monkeypatch):
+    """New families and environments are measured first; without time for more, others borrow."""
+    rates = {"ppo_mlp": RATES, "dqn_mlp": replace(RATES, work=4e9)}
+    order = []
+
+    def calibrate(spec, programs, how):
+        order.append((spec.recipe_name, spec.env_name))
+        clock[0] += 20
+        return rates[spec.recipe_name]
+
+    clock = [0.0]
+    monkeypatch.setattr(prediction, "calibrate", calibrate)
+    monkeypatch.setattr(prediction, "_rates", {})
+    monkeypatch.setattr(prediction.time, "perf_counter", lambda: clock[0])
+    works = {
+        "a": cell("ppo_mlp", "gymnax.cartpole", total_timesteps=64_000),
+        "b": cell("ppo_mlp", "gymnax.acrobot"),
+        "c": cell("dqn_mlp", "gymnax.acrobot"),
+        "d": cell("dqn_mlp", "gymnax.mountain_car"),
+    }
+    predictor = Predictor(works)
+    assert len(order) == predictor.measured == 2, "20 seconds each: the third would begin after 40"
+    assert {name for name, _ in order} == {"ppo_mlp", "dqn_mlp"}
+    assert len({env for _, env in order}) == 2
+    found = {name: p for name, p in predictor.all().items() if not isinstance(p, str)}
+    measured = {n for n, w in works.items() if (w[0].recipe_name, w[0].env_name) in order}
+    assert {n: p.within for n, p in found.items()} == {
+        n: MEASURED_WITHIN if n in measured else BORROWED_WITHIN for n in works
+    }
+    assert "~" in found["b"].words()["predicted"]
+    again = Predictor({"a": works["a"]})
+    assert (again.measured, len(order)) == (0, 2), "what was measured in this process is not measured again"
+
+
+def test_a_mean_of_rates_is_geometric():
+    assert dataclasses.astuple(Rates.mean([Rates(1.0, 1.0, 1.0), Rates(4.0, 100.0, 9.0)])) == pytest.approx(
+        (2, 10, 3)
+    )
+
+
+def test_what_cannot_be_measured_says_why(monkeypatch):
+    def calibrate(spec, programs, how):
+        raise MemoryError("one lane needs 9 MB")
+
+    monkeypatch.setattr(prediction, "calibrate", calibrate)
+    monkeypatch.setattr(prediction, "_rates", {})
+    predictor = Predictor({"a": cell()})
+    assert predictor.all() == {"a": "cannot be measured: one lane needs 9 MB"}
+    assert "roughly 0 s in all" in predictor.summary()
+
+
+def test_calibration_runs_the_cells_program(monkeypatch):
+    """Its rates are finite, and the compilation cache is back as it was."""
+    monkeypatch.setattr(prediction, "RUN_SECONDS", 0.05)
+    before = prediction.jax.config.values["jax_enable_compilation_cache"]
+    spec, (program,), how, _ = cell()
+    rates = prediction.calibrate(spec, [replace(program, effort="low")], how)
+    assert 1e6 < rates.work < 1e14
+    assert 0.05 < rates.compilation < 1000
+    assert 1e-8 < rates.evaluation < 1
+    assert prediction.jax.config.values["jax_enable_compilation_cache"] == before
+
+
+@pytest.mark.parametrize(
+    ("seconds", "words"),
+    [(0, "0 s"), (3.14, "3.1 s"), (99, "99 s"), (600, "10 min"), (7200, "2.0 h"), (864000, "10 days")],
+)
+def test_durations_have_two_digits(seconds, words):
+    assert duration(seconds) == words
