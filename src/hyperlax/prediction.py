@@ -82,33 +82,36 @@ _rates: dict[_Kind, Rates] = {}
 class Predictor:
     """Predictions for cells that run one after the other in this process, with nothing compiled before.
 
-    Measures programs of as many kinds of cells (algorithm, network, environment) as there is time for, those
-    of new families and environments first, then those with most work; others take the mean of the rates of
-    their family in other environments, or of all.
+    Measures programs of as many kinds of cells as there is time for, those of new networks, algorithms and
+    environments first, then those of least work. Other cells take the mean rates of their algorithm with
+    their network, else of their network, else of all.
     """
 
     def __init__(self, cells: Mapping[Any, Work]):
         began = time.perf_counter()
         self.cells, self.errors = cells, {}
+        self.known = {cell: _kind(work) for cell, work in cells.items()}
+        self._work = {cell: _training_work(work) for cell, work in cells.items()}
         self.measured = 0
         waiting = list(cells)
         while waiting and (self.measured == 0 or time.perf_counter() - began < CALIBRATION_SECONDS):
             best = max(waiting, key=self._urgency)
             waiting.remove(best)
-            if (kind := _kind(cells[best])) in _rates:
+            if (kind := self.known[best]) in _rates:
                 continue
             try:
                 _rates[kind] = calibrate(*cells[best][:3])
                 self.measured += 1
-            except (MemoryError, jax.errors.JaxRuntimeError) as error:
+            except (MemoryError, RuntimeError) as error:
                 self.errors[best] = f"cannot be measured: {error}"
         self.seconds = time.perf_counter() - began
-        self.known = {cell: _kind(work) for cell, work in cells.items()}
 
     def _urgency(self, cell: Any) -> tuple[int, float]:
-        kind = _kind(self.cells[cell])
-        new = (kind.family not in {k.family for k in _rates}) + (kind.env not in {k.env for k in _rates})
-        return new, _training_work(self.cells[cell])
+        kind = self.known[cell]
+        unknown = [
+            getattr(kind, n) not in {getattr(k, n) for k in _rates} for n in ("network", "family", "env")
+        ]
+        return sum(unknown), -self._work[cell]
 
     def all(self) -> dict[Any, Prediction | str]:
         """The prediction of every cell, or why there is none. A program counts where it is compiled first."""
@@ -146,9 +149,10 @@ class Predictor:
         kind = self.known[cell]
         if kind in _rates:
             return _rates[kind], MEASURED_WITHIN
-        alike = [(k, r) for k, r in _rates.items() if k[2:] == kind[2:]]
-        family = [r for k, r in alike if k.family == kind.family]
-        return Rates.mean(family or [r for _, r in alike] or list(_rates.values())), BORROWED_WITHIN
+        alike = [(k, r) for k, r in _rates.items() if k.network == kind.network] or [*_rates.items()]
+        for name in ("alone", "framework", "family"):
+            alike = [(k, r) for k, r in alike if getattr(k, name) == getattr(kind, name)] or alike
+        return Rates.mean([r for _, r in alike]), BORROWED_WITHIN
 
 
 def duration(seconds: float | int) -> str:
@@ -221,7 +225,10 @@ def _run(compiled: Compiled, spec: Experiment, tree: Any, program: Program) -> t
         rate = done * cycle / used / taken if done else rate
         if not done or (warm and taken >= RUN_SECONDS / 2):
             break
-        cycles *= int(np.clip(RUN_SECONDS / max(taken, 1e-3), 1 if warm else 2, 16))
+        if warm:  # before, cycles are cheaper, and say nothing about how many to run
+            cycles *= int(np.clip(RUN_SECONDS / max(taken, 1e-3), 1, 16))
+    if not rate:
+        raise RuntimeError("its lanes diverge at once")
     began = time.perf_counter()
     state, _, lengths, _ = compiled.evaluate(state, np.ones(slots, bool))
     longest = int(np.asarray(lengths).max())
@@ -248,6 +255,7 @@ class _Kind(NamedTuple):
     """What speed depends on; cells of one kind have the same rates."""
 
     family: Any
+    network: frozenset[str]
     env: str
     framework: str
     alone: bool
@@ -256,8 +264,10 @@ class _Kind(NamedTuple):
 
 def _kind(work: Work) -> _Kind:
     spec, _, how, _ = work
+    network = frozenset(name.partition(".")[2] for name in spec.base.sizes() if "." in name)
     framework = spec.env_name.partition(".")[0]
-    return _Kind(jax.tree.structure(spec.base), spec.env_name, framework, _alone(how), how.lanes_at_once)
+    family = jax.tree.structure(spec.base)
+    return _Kind(family, network, spec.env_name, framework, _alone(how), how.lanes_at_once)
 
 
 def _alone(how: Execution) -> bool:

@@ -306,7 +306,7 @@ def _plan_table(spec: Experiment, programs: Sequence[Program]) -> RenderableType
 
 
 def cells_table(rows: Sequence[Mapping[str, Any]]) -> RenderableType:
-    """The cells of a benchmark, a column per entry that any of them has; below it why cells were not run."""
+    """The cells of a benchmark, a column per entry that any of them has; below it those that were not run."""
     from rich.box import SIMPLE_HEAD
     from rich.console import Group
     from rich.table import Table
@@ -318,7 +318,7 @@ def cells_table(rows: Sequence[Mapping[str, Any]]) -> RenderableType:
         table.add_column(
             name, justify="right" if number > 2 else "left", overflow="fold", no_wrap=number > 1, min_width=4
         )
-    for row in rows:
+    for row in (r for r in rows if not str(r.get("why")).startswith("skipped")):
         table.add_row(*("" if row.get(c) is None else _count(row[c]) for c in columns if c != "why"))
     return Group(table, *why)
 
