@@ -258,7 +258,7 @@ def test_the_reproduction_command_of_the_original_is_accepted(tmp_path, capsys, 
     study = "benchmarked.01_static_qmc_sampling_S64"
     algos = [f"{study}.{a}_{n}" for a in ("dqn", "ppo", "sac") for n in ("mlp", "tmlp", "drpqc")]
     envs = ["gymnax.cartpole", "gymnax.pendulum", "gymnax.reacher", "brax.inverted_double_pendulum"]
-    line = ["--algos", *algos, "--envs", *envs, "--num-samples-per-run", "4", "--sweep-modes", "sequential"]
+    line = ["--algos", *algos, "--envs", *envs, "--num-samples-per-run", "2", "--sweep-modes", "sequential"]
     line += ["--run-length-modifier", "long", "--sampling-method", "qmc_sobol", "--log-level", "INFO"]
     assert run(*line, "--output-root", str(tmp_path / "results"), "--dry-run") == 0
     out = " ".join(capsys.readouterr().out.split())

@@ -102,7 +102,10 @@ def test_rates_come_from_the_cell_its_family_or_others(monkeypatch):
     assert {n: p.within for n, p in found.items()} == {
         n: MEASURED_WITHIN if n in measured else BORROWED_WITHIN for n in works
     }
-    assert "~" in found["b"].words()["predicted"]
+    assert {n for n, p in found.items() if "~" in p.words()["predicted"]} == set(works) - measured
+    for name, work in works.items():
+        own = predict(work, rates[work[0].recipe_name], 2.0, set())
+        assert found[name].training == pytest.approx(own.training), "of its own family"
     again = Predictor({"a": works["a"]})
     assert (again.measured, len(order)) == (0, 2), "what was measured in this process is not measured again"
 
