@@ -106,7 +106,7 @@ def test_rates_come_from_the_cell_its_family_or_others(monkeypatch):
     for name, work in works.items():
         own = predict(work, rates[work[0].recipe_name], 2.0, set())
         assert found[name].training == pytest.approx(own.training), "of its own family"
-    again = Predictor({"a": works["a"]})
+    again = Predictor({n: works[n] for n in measured})
     assert (again.measured, len(order)) == (0, 2), "what was measured in this process is not measured again"
 
 

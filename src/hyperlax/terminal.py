@@ -313,7 +313,7 @@ def cells_table(rows: Sequence[Mapping[str, Any]]) -> RenderableType:
 
     columns = [k for k in dict.fromkeys(k for row in rows for k in row) if any(row.get(k) for row in rows)]
     why = [f"{row['recipe']} on {row['environment']} {row['why']}" for row in rows if row.get("why")]
-    table = Table(box=SIMPLE_HEAD, pad_edge=False, collapse_padding=True)
+    table = Table(box=SIMPLE_HEAD, pad_edge=False, padding=0)
     for number, name in enumerate(c for c in columns if c != "why"):
         table.add_column(
             name, justify="right" if number > 2 else "left", overflow="fold", no_wrap=number > 1, min_width=4
