@@ -6,6 +6,7 @@ import json
 from dataclasses import replace
 from pathlib import Path
 
+import polars as pl
 import pytest
 
 from hyperlax import prediction, store, sweeps
@@ -172,7 +173,9 @@ def test_a_second_cell_of_one_family_and_environment_compiles_nothing(tmp_path, 
     settings = {"total_timesteps": 200, "evaluations": 1}
     found = benchmark(tmp_path / "x", suite=replace(suite, settings=settings))
     assert {e["status"] for e in found.run(Execution(), quietly).values()} == {"done"}
-    assert len(found.results()) == 4
+    timelines = [r.timeline.with_columns(seconds=pl.col("end") - pl.col("start")) for r in found.results()]
+    assert all((t["seconds"] >= 0).all() for t in timelines)
+    assert [r.manifest["timings"]["compile_seconds"] > 0 for r in found.results()] == [True] + [False] * 3
     assert len(compiled) == 1
     curves = [
         store.read(tmp_path / "x" / mode / "mine.py_b" / "gymnax.pendulum").curves.sort(

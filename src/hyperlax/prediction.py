@@ -199,6 +199,7 @@ def calibrate(spec: Experiment, programs: list[Program], how: Execution) -> Rate
     alone = replace(alone, samples=heaviest.samples, effort=heaviest.effort)
     with _compiled_anew():
         compiler = sweeps.Compiler(spec, devices, [alone], replace(how, folder=None, resume=False), Silent())
+        compiler.cache = {}
         compiled = compiler(0)
     slower, faster = (LOW_RUNS_SLOWER, LOW_COMPILES_FASTER) if alone.effort == "low" else (1.0, 1.0)
     seconds = (compiled.trace_seconds + compiled.compile_seconds) * faster

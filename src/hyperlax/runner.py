@@ -217,8 +217,9 @@ class Runner:
         if self.running and not ahead[number].done():
             return False
         compiled = _wait(ahead.pop(number), self)
-        self.phase("trace", number, start, start + compiled.trace_seconds)
-        self.phase("compile", number, start + compiled.trace_seconds)
+        traced = min(start + compiled.trace_seconds, self.now())  # sooner where it was compiled ahead
+        self.phase("trace", number, start, traced)
+        self.phase("compile", number, traced)
         self.progress.compiled(number, compiled)
         for following in [n for n in waiting if n > number and n not in self.running and n not in ahead][:1]:
             ahead[following] = pool.submit(self.compile, following)
