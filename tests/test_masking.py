@@ -25,6 +25,7 @@ from hyperlax.masking import (
     masked_sum,
     permuted,
     row_keys,
+    standard_normal,
 )
 
 COUNTS = jnp.asarray([3, 0, 7, 1], jnp.int32)
@@ -225,6 +226,12 @@ def test_variance_survives_a_large_mean():
     x = np.random.default_rng(0).normal(1e4, 1, 500).astype(np.float32)
     _, variance = masked_moments(jnp.asarray(x), jnp.ones(500, bool))
     np.testing.assert_allclose(variance, x.astype(np.float64).var(), rtol=1e-3)
+
+
+def test_normal_numbers_of_random_words_are_those_of_jax():
+    key = jr.key(3)
+    drawn = jax.jit(lambda k: (standard_normal(jr.bits(k, (1000,))), jr.normal(k, (1000,))))(key)
+    np.testing.assert_array_equal(*drawn)
 
 
 def test_row_keys_do_not_depend_on_how_many_there_are():

@@ -8,6 +8,7 @@ branch, and a lane past its own count is left unchanged.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from typing import Any, TypeVar, final
 
@@ -15,6 +16,7 @@ import equinox as eqx
 import jax
 import jax.numpy as jnp
 import jax.random as jr
+import numpy as np
 from jaxtyping import Array, Bool, Float, Int, PyTree, UInt32
 
 LANES = "lanes"
@@ -130,6 +132,14 @@ def masked_moments(
 def row_keys(key: Any, n: int) -> Any:
     """`n` keys, of which the i-th does not depend on `n`: one per row of a padded axis."""
     return jax.vmap(lambda i: jr.fold_in(key, i))(jnp.arange(n))
+
+
+def standard_normal(words: UInt32[Array, "*shape"]) -> Float[Array, "*shape"]:
+    """Standard normal numbers from random words, those that `jr.normal` makes of its bits."""
+    least = np.nextafter(np.float32(-1), np.float32(0))
+    one_to_two = jax.lax.bitcast_convert_type((words >> jnp.uint32(9)) | jnp.uint32(0x3F800000), jnp.float32)
+    uniform = jnp.maximum(least, (one_to_two - 1) * (1 - least) + least)
+    return math.sqrt(2) * jax.lax.erf_inv(uniform)
 
 
 _ROUNDS = 8

@@ -1,0 +1,70 @@
+"""jax's own random numbers without loops: Threefry-2x32 (Salmon et al. 2011, "Parallel random numbers").
+
+On a CPU jax rolls the twenty rounds up, into a loop whose steps take longer to start than to do for the few
+words that one cycle of a lane draws. Unrolled, XLA makes a kernel of them. The numbers are the same.
+"""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+import jax.numpy as jnp
+import jax.random as jr
+from jax.extend.random import define_prng_impl
+from jaxtyping import Array, UInt, UInt32
+
+_ROTATIONS = ((13, 15, 26, 6), (17, 29, 16, 24))
+_PARITY = 0x1BD11BDA
+
+
+def unrolled_key(data: UInt32[Array, " 2"]) -> Any:
+    """The key `jr.wrap_key_data(data)`, from which keys and numbers are computed without loops."""
+    return jr.wrap_key_data(data, impl=_UNROLLED)
+
+
+def _hash(key: UInt32[Array, " 2"], high: Any, low: Any) -> tuple[Array, Array]:
+    """Two random words per count, of which `high` and `low` are the halves."""
+    keys = (key[0], key[1], key[0] ^ key[1] ^ jnp.uint32(_PARITY))
+    a, b = high + keys[0], low + keys[1]
+    for i in range(5):
+        for rotation in _ROTATIONS[i % 2]:
+            a = a + b
+            b = ((b << jnp.uint32(rotation)) | (b >> jnp.uint32(32 - rotation))) ^ a
+        a, b = a + keys[(i + 1) % 3], b + keys[(i + 2) % 3] + jnp.uint32(i + 1)
+    return a, b
+
+
+def _hashed_counts(key: UInt32[Array, " 2"], shape: tuple[int, ...]) -> tuple[Array, Array]:
+    count = jnp.arange(math.prod(shape), dtype=jnp.uint32).reshape(shape)
+    return _hash(key, jnp.zeros_like(count), count)
+
+
+def _seed(seed: Array) -> UInt32[Array, " 2"]:
+    return jnp.stack([jnp.uint32(0), seed.astype(jnp.uint32)])
+
+
+def _split(key: UInt32[Array, " 2"], shape: tuple[int, ...]) -> UInt32[Array, "*shape 2"]:
+    return jnp.stack(_hashed_counts(key, shape), axis=-1)
+
+
+def _fold_in(key: UInt32[Array, " 2"], data: Any) -> UInt32[Array, " 2"]:
+    return jnp.stack(_hash(key, jnp.uint32(0), data.astype(jnp.uint32)))
+
+
+def _bits(key: UInt32[Array, " 2"], bit_width: int, shape: tuple[int, ...]) -> UInt[Array, "*shape"]:
+    if bit_width > 32:
+        raise ValueError(f"random numbers of {bit_width} bits; at most 32 are drawn here")
+    a, b = _hashed_counts(key, shape)
+    return (a ^ b).astype(f"uint{bit_width}")
+
+
+_UNROLLED = define_prng_impl(
+    key_shape=(2,),
+    seed=_seed,
+    split=_split,
+    random_bits=_bits,
+    fold_in=_fold_in,
+    name="hyperlax_threefry2x32",
+    tag="hlx",
+)
