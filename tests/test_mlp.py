@@ -211,6 +211,21 @@ def test_sizes_name_everything_that_is_allocated():
     assert hp.sizes() == {
         "width": 7,
         "depth": 2,
+        "depths": frozenset({2}),
         "layer_norm": frozenset({True}),
         "activation": frozenset({"elu"}),
     }
+
+
+def test_a_depth_that_all_lanes_share_costs_no_mask():
+    hp = assign(MLPHyperparams(), {"width": 5, "depth": 3, "activation": "tanh"})
+    caps = {**CAPS, "layer_norm": frozenset({False}), "activation": frozenset({"tanh"})}
+
+    def at(depths):
+        net = MLP(hp, IN, {**caps, "depths": depths}, key=jr.key(0))
+        return jax.make_jaxpr(net.apply)(jnp.ones(IN)), net.apply(jnp.ones(IN))
+
+    (alone, value), (mixed, same) = at(frozenset({3})), at(frozenset({1, 3}))
+    np.testing.assert_array_equal(value, same)
+    assert "select_n" not in str(alone)
+    assert "select_n" in str(mixed)

@@ -48,6 +48,7 @@ class MLPHyperparams(AbstractNetworkHyperparams):
         return {
             "width": int(self.width),
             "depth": int(self.depth),
+            "depths": frozenset({int(self.depth)}),
             "layer_norm": frozenset({bool(self.layer_norm)}),
             "activation": frozenset({names[int(self.activation)]}),
         }
@@ -121,6 +122,7 @@ class MLP(AbstractNetwork):
     norms: tuple[LayerNorm, ...]
     activations: tuple[str, ...] = eqx.field(static=True)
     normalisations: frozenset[bool] = eqx.field(static=True)
+    least_depth: int = eqx.field(static=True)
     batch_last: bool = eqx.field(static=True)
 
     def __init__(self, hp: MLPHyperparams, in_size: int, caps: Sizes, *, key: Any):
@@ -134,6 +136,7 @@ class MLP(AbstractNetwork):
         )
         self.activations = tuple(name for name in ACTIVATIONS if name in caps["activation"])
         self.normalisations = caps["layer_norm"]
+        self.least_depth = min(caps.get("depths", {1}))
         self.norms = tuple(
             _dormant(LayerNorm(hp.width, cap), hp.layer_norm & (i < hp.depth))
             for i in range(depth * (True in self.normalisations))
@@ -154,7 +157,8 @@ class MLP(AbstractNetwork):
         """The same for one vector, or for a batch along the last axis."""
         hidden = self._layer(0, x)
         for i in range(1, len(self.layers)):
-            hidden = jnp.where(i < self.hp.depth, self._layer(i, hidden), hidden)
+            after = self._layer(i, hidden)
+            hidden = after if i < self.least_depth else jnp.where(i < self.hp.depth, after, hidden)
         return hidden
 
     def _layer(self, i: int, x: Float[Array, " in *batch"]) -> Float[Array, " out *batch"]:
