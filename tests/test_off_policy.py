@@ -14,6 +14,7 @@ from lanes import LOW_EFFORT
 
 from hyperlax import envs, train
 from hyperlax.agents import DQNHyperparams, SACHyperparams
+from hyperlax.agents.off_policy import discounted
 from hyperlax.hyperparams import assign
 
 ENV = envs.load("gymnax.cartpole")
@@ -143,3 +144,8 @@ def test_combinations_that_do_not_fit_are_explained(changes, message):
     problems = assign(_program(DQNHyperparams)[0], changes).problems()
     assert (problems == []) == (message is None)
     assert message is None or any(message in p for p in problems)
+
+
+def test_a_goal_is_reward_and_discounted_future():
+    reward, gamma, following = np.float32([2.5, 0.9, -7.0])
+    np.testing.assert_allclose(discounted(reward, jnp.asarray(gamma), following), 2.5 - 0.9 * 7, rtol=1e-6)

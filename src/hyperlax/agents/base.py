@@ -8,6 +8,7 @@ from typing import Any
 
 import equinox as eqx
 import jax.numpy as jnp
+import optax
 from jaxtyping import Array, Bool, Float, Int, PyTree
 
 from hyperlax.agents import costs
@@ -24,6 +25,7 @@ class AbstractAgent(eqx.Module):
     """One agent. Built by its hyperparameters' `agent(env, caps, key=key)`; every method is for one agent."""
 
     hp: eqx.AbstractVar[AbstractHyperparams]
+    optimiser: eqx.AbstractVar[optax.OptState]
     metric_names: eqx.AbstractClassVar[tuple[str, ...]]
     """What `learn` reports, known without tracing it."""
 

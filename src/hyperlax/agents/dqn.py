@@ -20,6 +20,7 @@ from hyperlax.agents.off_policy import (
     AbstractOffPolicyAgent,
     AbstractOffPolicyHyperparams,
     Experience,
+    discounted,
 )
 from hyperlax.envs.base import AbstractEnv, ActionSpace, Discrete
 from hyperlax.hyperparams import Count, Flag, Real, hp
@@ -172,7 +173,7 @@ class DQN(AbstractOffPolicyAgent):
         chooser = jnp.where(hp.use_double_q, critic(transition.next_obs), following)
         bootstrap = _at(following, jnp.argmax(chooser))
         reward = jnp.clip(transition.reward, -hp.max_abs_reward, hp.max_abs_reward)
-        goal = reward + hp.gamma * jnp.where(transition.terminated, 0, bootstrap)
+        goal = discounted(reward, hp.gamma, jnp.where(transition.terminated, 0, bootstrap))
         value = _at(values, transition.action)
         error = jax.lax.stop_gradient(goal) - value
         loss = huber(error, hp.huber_loss_parameter)

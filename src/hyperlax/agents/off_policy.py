@@ -18,7 +18,7 @@ from hyperlax.agents.base import AbstractAgent, AbstractAgentHyperparams, Metric
 from hyperlax.agents.chunks import Chunks
 from hyperlax.envs.base import AbstractEnv, Discrete
 from hyperlax.hyperparams import Count, Flag, Real
-from hyperlax.masking import lane_cond, lane_loop, select
+from hyperlax.masking import lane_cond, lane_loop, select, standard_normal
 from hyperlax.networks.base import Sizes
 from hyperlax.normalise import Normaliser
 from hyperlax.optimise import Weights, adam_step, flatten, step_factors
@@ -237,17 +237,17 @@ class AbstractOffPolicyAgent(AbstractAgent):
         self, weights: Weights, target: Float[Array, " target"], restore: Any, chunk: int, key: Any
     ) -> tuple[Weights, Float[Array, " losses"]]:
         """Summed gradient and `losses` of one batch drawn from the replay."""
-        keys, cap, noises = jr.split(key), self.chunks.minibatch_cap, self.noise_size()
-        words = jr.bits(keys[0], (cap,), jnp.uint32)
-        noise = jr.normal(keys[1], (cap * noises,)).reshape(cap, noises)
+        cap, columns = self.chunks.minibatch_cap, 1 + self.noise_size()
+        words = jr.bits(key, (cap * columns,), jnp.uint32).reshape(cap, columns)
         target_model = flatten(self.models()[:1])[2](target)[0]
 
         def part(position: Int[Array, " k"], valid: Bool[Array, " k"]) -> tuple:
-            batch = self.experience.replay.sample(words[position])
+            own = words[position]
+            batch, noise = self.experience.replay.sample(own[:, 0]), standard_normal(own[:, 1:])
 
             def total(weights: Weights) -> tuple[Float[Array, ""], Float[Array, " losses"]]:
                 models = restore(weights)
-                losses, measured = jax.vmap(partial(self._loss, models, target_model))(batch, noise[position])
+                losses, measured = jax.vmap(partial(self._loss, models, target_model))(batch, noise)
                 measured = jax.lax.stop_gradient(measured)
                 return jnp.sum(jnp.where(valid, losses, 0)), jnp.sum(
                     jnp.where(valid[:, None], measured, 0), axis=0
@@ -265,6 +265,15 @@ class AbstractOffPolicyAgent(AbstractAgent):
             (features(transition.obs), features(transition.next_obs)),
         )
         return self.loss(models, target, seen, noise)
+
+
+def discounted(reward: Float[Array, ""], gamma: Real, following: Float[Array, ""]) -> Float[Array, ""]:
+    """`reward` + `gamma` · `following`, as a product of vectors.
+
+    A sum, and all that led to it, XLA would compute again for every unit of the layer that the error is
+    propagated to.
+    """
+    return jnp.stack([jnp.ones_like(gamma), gamma]) @ jnp.stack([reward, following])
 
 
 PUBLISHED = {

@@ -22,6 +22,7 @@ from hyperlax.agents.off_policy import (
     AbstractOffPolicyAgent,
     AbstractOffPolicyHyperparams,
     Experience,
+    discounted,
 )
 from hyperlax.envs.base import AbstractEnv, ActionSpace, Discrete
 from hyperlax.hyperparams import Count, Flag, Real, hp
@@ -272,7 +273,7 @@ class SAC(AbstractOffPolicyAgent):
 
         value, log_prob = target.expected(transition.next_obs, actor(transition.next_obs), after)
         following = jnp.where(transition.terminated, 0, value - fixed_alpha * log_prob)
-        goal = jax.lax.stop_gradient(transition.reward + hp.gamma * following)
+        goal = jax.lax.stop_gradient(discounted(transition.reward, hp.gamma, following))
         values = critics(transition.obs, transition.action)
         q_loss = 0.5 * jnp.sum((values - goal) ** 2)
 
