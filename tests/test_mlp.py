@@ -218,12 +218,12 @@ def test_sizes_name_everything_that_is_allocated():
 
 
 def test_a_depth_that_all_lanes_share_costs_no_mask():
-    hp = assign(MLPHyperparams(), {"width": 5, "depth": 3, "activation": "tanh"})
+    hp = jax.tree.map(jnp.asarray, assign(MLPHyperparams(), {"width": 5, "depth": 3, "activation": "tanh"}))
     caps = {**CAPS, "layer_norm": frozenset({False}), "activation": frozenset({"tanh"})}
 
     def at(depths):
         net = MLP(hp, IN, {**caps, "depths": depths}, key=jr.key(0))
-        return jax.make_jaxpr(net.apply)(jnp.ones(IN)), net.apply(jnp.ones(IN))
+        return jax.make_jaxpr(lambda x: net.apply(x))(jnp.ones(IN)), net.apply(jnp.ones(IN))
 
     (alone, value), (mixed, same) = at(frozenset({3})), at(frozenset({1, 3}))
     np.testing.assert_array_equal(value, same)

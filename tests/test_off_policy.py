@@ -147,5 +147,5 @@ def test_combinations_that_do_not_fit_are_explained(changes, message):
 
 
 def test_a_goal_is_reward_and_discounted_future():
-    reward, gamma, following = np.float32([2.5, 0.9, -7.0])
-    np.testing.assert_allclose(discounted(reward, jnp.asarray(gamma), following), 2.5 - 0.9 * 7, rtol=1e-6)
+    reward, gamma, following = jnp.asarray([2.5, 0.9, -7.0])
+    np.testing.assert_allclose(discounted(reward, gamma, following), 2.5 - 0.9 * 7, rtol=1e-6)
