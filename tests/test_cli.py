@@ -117,18 +117,18 @@ def test_help_is_there_for_every_command_and_starts_no_jax():
     code = """
 import sys
 from hyperlax.cli import main
-training = ["run-single-hp", "sweep-hp-samples", "run-benchmark"]
+training = ["run-single-hp", "sweep-hp-samples", "optuna-hp-search", "run-benchmark"]
 for command in ["", *training, "generate-hp-samples", "plot-benchmark", "export", "list"]:
     try:
         main([*command.split(), "--help"])
     except SystemExit as left:
         assert left.code == 0, left.code
-heavy = {"jax", "numpy", "polars", "altair", "equinox", "gymnax", "scipy"} & sys.modules.keys()
+heavy = {"jax", "numpy", "polars", "altair", "equinox", "gymnax", "scipy", "optuna"} & sys.modules.keys()
 assert not heavy, heavy
 """
     done = subprocess.run([sys.executable, "-c", code], env=plain(), capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
-    assert done.stdout.count("Usage: hyperlax") == 8
+    assert done.stdout.count("Usage: hyperlax") == 9
     assert "<algorithm>_<network>" in done.stdout
     assert "<output-root>/<recipe>/<environment>" in words(done.stdout)
 

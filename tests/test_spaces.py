@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from hyperlax.spaces import Choice, Integers, Joint, LogUniform, Uniform, decode
+from hyperlax.spaces import Choice, Integers, Joint, LogUniform, Uniform, decode, resolved, without
 
 unit = st.floats(0, 1)
 few = settings(deadline=None, max_examples=60)
@@ -172,3 +172,47 @@ def test_published_samples_zero_and_one():
         assert lr.ppf(point[6]) == pytest.approx(actor_lr, rel=3e-4)
         assert gamma.ppf(point[8]) == pytest.approx(discount, abs=1e-6)
         assert ent.ppf(point[11]) == pytest.approx(entropy, rel=3e-4)
+
+
+@few
+@given(spaces())
+def test_what_optuna_draws_belongs_to_the_space(make):
+    """The smallest and largest of the distribution, and draws in between, through the names it stores."""
+    import optuna
+
+    space = make()
+    distribution = space.distribution()
+    study = optuna.create_study(sampler=optuna.samplers.RandomSampler(seed=0))
+    for _ in range(5):
+        parameter = study.ask({"x": distribution}).params["x"]
+        assert space.contains(space.chosen(parameter))
+    stored = optuna.distributions.distribution_to_json(distribution)
+    assert optuna.distributions.json_to_distribution(stored) == distribution
+
+
+def test_choices_of_every_kind_come_back_from_their_names():
+    choice = Choice(True, False, 1, 2.5, "relu", None, [64, 64], (3,))
+    names = [choice.distribution().choices[i] for i in range(len(choice.values))]
+    assert [choice.chosen(name) for name in names] == list(choice.values)
+    assert [type(choice.chosen(name)) for name in names] == [type(v) for v in choice.values]
+    joint = Joint(("w", "d"), (32, 1), (64, None))
+    assert [joint.chosen(name) for name in joint.distribution().choices] == joint.grid(2)
+    with pytest.raises(ValueError, match="'silu' is none of"):
+        Choice("relu", "tanh").chosen("silu")
+
+
+def test_parameters_resolve_to_hyperparameters():
+    space = {"lr": LogUniform(1e-3, 1), "w+d": Joint(("w", "d"), (32, 1), (64, 2))}
+    assert resolved(space, {"lr": 0.1, "w+d": "[64, 2]"}) == {"lr": 0.1, "w": 64, "d": 2}
+
+
+def test_what_is_fixed_is_left_out_and_joint_choices_keep_to_it():
+    space = {
+        "lr": LogUniform(1e-3, 1),
+        "w+d": Joint(("w", "d"), (32, 1), (64, 2), (64, 3)),
+    }
+    assert without(space, {}) == space
+    assert without(space, {"lr": 0.1}) == {"w+d": space["w+d"]}
+    assert without(space, {"w": 64})["w+d"] == Joint(("d",), (2,), (3,))
+    assert without(space, {"w": 5})["w+d"] == Joint(("d",), (1,), (2,), (3,))
+    assert without(space, {"w": 64, "d": 2}) == {"lr": space["lr"]}

@@ -17,6 +17,7 @@ _HOMES = {
     "sweep": "sweeps",
     "prepare": "sweeps",
     "confirm": "confirmation",
+    "search": "searches",
     "Execution": "execution",
     "Recipe": "recipes",
     "Results": "results",
@@ -54,6 +55,7 @@ __all__ = [
     "prepare",
     "read",
     "schedules",
+    "search",
     "sweep",
     "__version__",
 ]
@@ -67,6 +69,7 @@ if TYPE_CHECKING:
     from hyperlax.recipes import Recipe
     from hyperlax.results import Results
     from hyperlax.runner import Interrupted
+    from hyperlax.searches import search
     from hyperlax.settings import Settings
     from hyperlax.spaces import Choice, Integers, Joint, LogUniform, Uniform
     from hyperlax.store import read

@@ -8,7 +8,8 @@ import os
 import re
 import sys
 import threading
-from dataclasses import dataclass
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Annotated, Any, Literal, NoReturn
 
@@ -587,8 +588,8 @@ def _stopped(why: Any) -> int:
     return INTERRUPTED if why.signum == signal.SIGINT else OUT_OF_TIME
 
 
-def _conclude(results: Any, folder: Path) -> int:
-    """Writes the report, prints the leaderboard, and says what to do next."""
+def _conclude(results: Any, folder: Path, more: Sequence[str] = ()) -> int:
+    """Writes the report, prints the leaderboard and `more`, and says what to do next."""
     from rich.console import Console
 
     from hyperlax.report import leaderboard, selection_bias, write_report
@@ -601,7 +602,7 @@ def _conclude(results: Any, folder: Path) -> int:
         board = leaderboard(results)
     if board["peak_return"].count():
         console.print(leaderboard_table(board, results.samples.height))
-        if best := best_words(board, results.samples):
+        if not more and (best := best_words(board, results.samples)):
             console.print(best)
             if explored(results):
                 console.print("(its values at the start: the report shows how they changed)", style="dim")
@@ -616,6 +617,8 @@ def _conclude(results: Any, folder: Path) -> int:
     )
     if counts["diverged"] == len(lanes):
         console.print("every lane diverged: try smaller learning rates (--set actor_lr=1e-4)", style="yellow")
+    for line in more:
+        console.print(line, soft_wrap=True)
     console.print(f"report: {report}", soft_wrap=True)
     console.print(
         f"next: hyperlax plot-benchmark --results-dir-to-plot {folder} --format png  (the charts as images)",
@@ -662,3 +665,7 @@ def _folder(command: str, common: Common) -> Path:
     if common.resume_from is not None and not root.is_dir():
         raise FileNotFoundError(f"nothing to resume: {root} does not exist")
     return root / experiment_path(common.algo_and_network_config, common.env_config)
+
+
+importlib.import_module("hyperlax.cli_search")
+"""Adds its command to `app`."""

@@ -124,6 +124,12 @@ class Experiment:
             init = np.broadcast_to(np.asarray(base), init.shape)
         return np.asarray(keys), np.asarray(init)
 
+    @property
+    def reference(self) -> dict[str, float] | None:
+        """Returns of the environment's random policy and of one that has solved it, where they are known."""
+        scores = envs.REFERENCE_SCORES.get(self.env_name.partition("[")[0])
+        return {"random": scores[0], "solved": scores[1]} if scores else None
+
     def identity(self) -> dict[str, Any]:
         """What must be equal for two experiments to be the same one."""
         scheduled = self.schedule.describe()
@@ -139,7 +145,6 @@ class Experiment:
 
     def manifest(self, command: Sequence[str] | None = None) -> dict[str, Any]:
         """The experiment, the software and the machine, JSON-ready."""
-        reference = envs.REFERENCE_SCORES.get(self.env_name.partition("[")[0])
         return {
             "schema": 1,
             "name": self.recipe.name,
@@ -154,7 +159,7 @@ class Experiment:
             "defaults": values(self.recipe.hyperparams()),
             "inputs": {name: seen for name, (_, seen) in self.base.networks(self.env).items()},
             "identity": self.identity(),
-            "reference": {"random": reference[0], "solved": reference[1]} if reference else None,
+            "reference": self.reference,
             "notes": self.notes,
             "confirms": self.confirms,
             "created": datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
@@ -162,6 +167,7 @@ class Experiment:
             "versions": versions(),
             "machine": machine(),
             "git_commit": git_commit(),
+            **self.schedule.manifest(),
         }
 
 

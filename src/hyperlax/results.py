@@ -73,6 +73,10 @@ SCHEMAS: dict[str, dict[str, Any]] = {
 """Column types of every long table; `samples` has one column per hyperparameter and no fixed schema."""
 
 
+TRIAL_COLUMNS = ("trial", "state", "start", "end", "seconds", "process")
+"""Columns of a table of trials that are neither objectives nor hyperparameters."""
+
+
 def empty(table: str) -> pl.DataFrame:
     """A frame of `table` without rows."""
     return pl.DataFrame(schema=SCHEMAS[table])
@@ -94,6 +98,7 @@ class Results:
       per hyperparameter that changed with it (null: none did); `score` is null for a lane that had diverged.
     - `system`: CPU (percent of one core), memory and GPU use over time.
     - `confirmation`: the best samples trained again from fresh seeds (`hyperlax.confirm`), where they were.
+    - `trials`: of a search, one row per trial (`searches.outcome.trials_table`); otherwise empty.
     """
 
     manifest: dict[str, Any]
@@ -104,6 +109,7 @@ class Results:
     timeline: pl.DataFrame = field(default_factory=lambda: empty("timeline"))
     lineage: pl.DataFrame = field(default_factory=lambda: empty("lineage"))
     system: pl.DataFrame = field(default_factory=lambda: empty("system"))
+    trials: pl.DataFrame = field(default_factory=pl.DataFrame)
     folder: Path | None = None
     confirmation: Results | None = None
 

@@ -110,6 +110,16 @@ class Runner:
         self.programs[number] = dataclasses.replace(program, samples=(*program.samples, place))
         return self._enter([place], {place: number})
 
+    def prune(self, lane: Lane) -> None:
+        """Ends a lane between segments, wherever it is: in a slot, waiting, or not yet begun."""
+        lane.status = "pruned"
+        self.parked.pop(lane.lane, None)
+        for slots in self.running.values():
+            for slot, other in slots.busy():
+                if other is lane:
+                    slots.free(slot)
+        self.schedule.ended(self, lane)
+
     def _enter(self, places: list[int], programs_of: Mapping[int, int]) -> list[Lane]:
         """Lanes, keys and costs of the samples at `places`."""
         spec = self.experiment

@@ -6,13 +6,17 @@ spaces compute in float32, as the published designs did.
 
 from __future__ import annotations
 
+import json
 import math
 from abc import ABC, abstractmethod
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, ClassVar
+from typing import TYPE_CHECKING, Any, ClassVar
 
 import numpy as np
+
+if TYPE_CHECKING:
+    from optuna.distributions import BaseDistribution
 
 Value = bool | int | float | str
 
@@ -43,6 +47,14 @@ class Space(ABC):
     @abstractmethod
     def describe(self) -> dict[str, Any]:
         """A JSON-ready description, stored in every manifest."""
+
+    @abstractmethod
+    def distribution(self) -> BaseDistribution:
+        """The space as Optuna sees it: numbers, or names of the choices where it cannot store them."""
+
+    def chosen(self, parameter: Any) -> Any:
+        """The value that stands behind a parameter drawn from `distribution`."""
+        return parameter
 
     log: bool = False
     continuous: ClassVar[bool] = False
@@ -77,6 +89,11 @@ class Uniform(Space):
     def describe(self) -> dict[str, Any]:
         return {"type": "uniform", "low": self.low, "high": self.high}
 
+    def distribution(self) -> BaseDistribution:
+        from optuna.distributions import FloatDistribution
+
+        return FloatDistribution(self.low, self.high)
+
 
 @dataclass(frozen=True)
 class LogUniform(Space):
@@ -107,6 +124,11 @@ class LogUniform(Space):
     def describe(self) -> dict[str, Any]:
         return {"type": "log_uniform", "low": self.low, "high": self.high}
 
+    def distribution(self) -> BaseDistribution:
+        from optuna.distributions import FloatDistribution
+
+        return FloatDistribution(self.low, self.high, log=True)
+
 
 @dataclass(frozen=True)
 class Integers(Space):
@@ -134,6 +156,11 @@ class Integers(Space):
     def describe(self) -> dict[str, Any]:
         return {"type": "integers", "low": self.low, "high": self.high}
 
+    def distribution(self) -> BaseDistribution:
+        from optuna.distributions import IntDistribution
+
+        return IntDistribution(self.low, self.high)
+
 
 @dataclass(frozen=True)
 class Choice(Space):
@@ -153,7 +180,7 @@ class Choice(Space):
         return list(self.values)
 
     def contains(self, value: Any) -> bool:
-        return any(value == v and isinstance(value, bool) == isinstance(v, bool) for v in self.values)
+        return any(_same(value, v) for v in self.values)
 
     def beside(self, value: Any, up: bool, factor: float | int) -> Any:
         if not self.contains(value):
@@ -163,6 +190,12 @@ class Choice(Space):
 
     def describe(self) -> dict[str, Any]:
         return {"type": "choice", "values": list(self.values)}
+
+    def distribution(self) -> BaseDistribution:
+        return _categories([_storable(value) for value in self.values])
+
+    def chosen(self, parameter: Any) -> Any:
+        return _behind(parameter, self.values, [_storable(value) for value in self.values])
 
 
 @dataclass(frozen=True)
@@ -198,17 +231,73 @@ class Joint(Space):
     def describe(self) -> dict[str, Any]:
         return {"type": "joint", "paths": list(self.paths), "choices": [list(c) for c in self.choices]}
 
+    def distribution(self) -> BaseDistribution:
+        return _categories([json.dumps(choice) for choice in self.choices])
+
+    def chosen(self, parameter: Any) -> dict[str, Any]:
+        choice = _behind(parameter, self.choices, [json.dumps(choice) for choice in self.choices])
+        return dict(zip(self.paths, choice, strict=True))
+
 
 def decode(space: Mapping[str, Space], point: Iterable[float]) -> dict[str, Any]:
     """The hyperparameters at `point` of the unit cube, one per entry of `space`, joints resolved."""
+    return _by_path(space, {p: s.ppf(float(u)) for (p, s), u in zip(space.items(), point, strict=True)})
+
+
+def resolved(space: Mapping[str, Space], parameters: Mapping[str, Any]) -> dict[str, Any]:
+    """The hyperparameters that Optuna's `parameters`, one per entry of `space`, stand for."""
+    return _by_path(space, {path: s.chosen(parameters[path]) for path, s in space.items()})
+
+
+def without(space: Mapping[str, Space], fixed: Mapping[str, Any]) -> dict[str, Space]:
+    """What is left to choose when the hyperparameters `fixed` (path → value) are.
+
+    Of a joint choice those are left that agree with what is fixed; where none does, its other values.
+    """
+    left: dict[str, Space] = {}
+    for path, s in space.items():
+        if not isinstance(s, Joint):
+            if path not in fixed:
+                left[path] = s
+            continue
+        given = [i for i, p in enumerate(s.paths) if p in fixed]
+        free = [i for i, p in enumerate(s.paths) if p not in fixed]
+        agreeing = [c for c in s.choices if all(c[i] == fixed[s.paths[i]] for i in given)] or s.choices
+        others = list(dict.fromkeys(tuple(c[i] for i in free) for c in agreeing))
+        if free:
+            left[path] = Joint([s.paths[i] for i in free], *others)
+    return left
+
+
+def _by_path(space: Mapping[str, Space], drawn: Mapping[str, Any]) -> dict[str, Any]:
+    """What was drawn from each entry of `space`, joints resolved."""
     values: dict[str, Any] = {}
-    for (path, dimension), u in zip(space.items(), point, strict=True):
-        value = dimension.ppf(float(u))
-        if isinstance(dimension, Joint):
-            values.update(value)
-        else:
-            values[path] = value
+    for path, value in drawn.items():
+        values |= value if isinstance(space[path], Joint) else {path: value}
     return values
+
+
+def _categories(names: Sequence[Value | None]) -> BaseDistribution:
+    from optuna.distributions import CategoricalDistribution
+
+    kept = [n for i, n in enumerate(names) if not any(_same(n, other) for other in names[:i])]
+    return CategoricalDistribution(kept)
+
+
+def _storable(value: Any) -> Value | None:
+    """What Optuna can store of a choice: itself, or lists as JSON."""
+    return value if value is None or isinstance(value, (bool, int, float, str)) else json.dumps(value)
+
+
+def _behind(parameter: Any, values: Sequence[Any], names: Sequence[Any]) -> Any:
+    found = [value for value, name in zip(values, names, strict=True) if _same(parameter, name)]
+    if not found:
+        raise ValueError(f"{parameter!r} is none of {', '.join(map(repr, names))}")
+    return found[0]
+
+
+def _same(a: Any, b: Any) -> bool:
+    return a == b and isinstance(a, bool) == isinstance(b, bool)
 
 
 def _spread(space: Space, points: int) -> list[Any]:

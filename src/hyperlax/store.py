@@ -115,6 +115,8 @@ def read(folder: str | Path) -> Results:
     tables: dict[str, Any] = {name: _table(folder, name) for name in SCHEMAS}
     if read_manifest(folder / CONFIRMATION) is not None:
         tables["confirmation"] = read(folder / CONFIRMATION)
+    if (folder / "trials.parquet").exists():
+        tables["trials"] = pl.read_parquet(folder / "trials.parquet")
     return Results(manifest, pl.read_parquet(folder / "samples.parquet"), folder=folder, **tables)
 
 

@@ -123,7 +123,11 @@ def run(
     stored = store.read_manifest(target) if target is not None else None
     if stored is not None:
         programs = [Program.restored(entry) for entry in stored["plan"]]
-        manifest = {**stored, "resumed": [*stored.get("resumed", []), manifest["created"]]}
+        manifest = {
+            **stored,
+            **spec.schedule.manifest(),
+            "resumed": [*stored.get("resumed", []), manifest["created"]],
+        }
     else:
         programs = list(programs or ())
         programs = programs or _plan(spec, spec.schedule.trees_to_plan(spec), machine, how.group_by_sizes)

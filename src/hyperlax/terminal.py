@@ -42,6 +42,9 @@ class Silent:
     def evaluated(self, lane: Lane, score: float) -> None:
         """A lane was evaluated."""
 
+    def searched(self, over: int, total: int, best: str) -> None:
+        """A trial of a search has ended; `over` of `total` have, and what is best so far in words."""
+
     def diverged(self, lane: Lane, hyperparams: AbstractAgentHyperparams) -> None:
         """A lane has diverged."""
 
@@ -65,14 +68,15 @@ class Lines(Silent):
     def planned(self, spec: Experiment, programs: Sequence[Program], machine: Machine, resumed: bool) -> None:
         settings = spec.settings
         self.total = settings.total_timesteps
-        lanes = len(spec.trees) * settings.seeds
+        count, what = _expected(spec)
         log.info(
-            "%s on %s: %d samples x %d seeds = %d lanes, %s steps each, %s protocol",
+            "%s on %s: %d %s x %d seeds = %d lanes, %s steps each, %s protocol",
             spec.recipe_name,
             spec.env_name,
-            len(spec.trees),
+            count,
+            what,
             settings.seeds,
-            lanes,
+            count * settings.seeds,
             f"{settings.total_timesteps:,}",
             settings.protocol,
         )
@@ -117,6 +121,9 @@ class Lines(Silent):
             score,
         )
 
+    def searched(self, over: int, total: int, best: str) -> None:
+        log.info("trial %d of %d%s", over, total, f"; {best}" if best else "")
+
     def diverged(self, lane: Lane, hyperparams: AbstractAgentHyperparams) -> None:
         from hyperlax.hyperparams import values
 
@@ -157,6 +164,7 @@ class Live(Lines):
         self.task = self.bar.add_task("planning", total=None, speed="")
         self.scores: dict[int, tuple[float, Lane]] = {}
         self.counts = ""
+        self.search = ""
         self.start: tuple[int, float] | None = None
         self.display = RichLive(console=console, refresh_per_second=4, transient=True)
 
@@ -171,7 +179,7 @@ class Live(Lines):
             )
         if resumed:
             self.console.print("resumed from the checkpoint")
-        lanes = len(spec.trees) * spec.settings.seeds
+        lanes = _expected(spec)[0] * spec.settings.seeds
         self.bar.update(self.task, total=lanes * spec.settings.total_timesteps)
         self.display.start()
         self._draw()
@@ -194,8 +202,9 @@ class Live(Lines):
         self._draw()
 
     def update(self, lanes: Sequence[Lane], seconds: float) -> None:
+        stopped = ("diverged", "pruned")
         steps = sum(
-            min(lane.env_steps, self.total) if lane.status != "diverged" else self.total for lane in lanes
+            self.total if lane.status in stopped else min(lane.env_steps, self.total) for lane in lanes
         )
         taken = sum(lane.env_steps for lane in lanes)
         if self.start is None:
@@ -214,6 +223,10 @@ class Live(Lines):
     def evaluated(self, lane: Lane, score: float) -> None:
         super().evaluated(lane, score)
         self.scores[lane.lane] = (score, lane)
+
+    def searched(self, over: int, total: int, best: str) -> None:
+        super().searched(over, total, best)
+        self.search = f"trial {over} of {total}" + (f"; {best}" if best else "")
 
     def diverged(self, lane: Lane, hyperparams: AbstractAgentHyperparams) -> None:
         first = self.first_divergence
@@ -242,6 +255,8 @@ class Live(Lines):
         from rich.console import Group
 
         parts: list[RenderableType] = [self.bar]
+        if self.search:
+            parts.append(self.search)
         if self.counts:
             parts.append(self.counts)
         if self.scores:
@@ -258,9 +273,16 @@ class Live(Lines):
         return table
 
 
+def _expected(spec: Experiment) -> tuple[int, str]:
+    """How many samples there are or will be, and what they are called."""
+    coming = spec.schedule.expected
+    return (coming, "trials") if coming else (len(spec.trees), "samples")
+
+
 def _program_words(program: Program, seeds: int) -> str:
+    lanes = len(program.samples) * seeds
     return (
-        f"{len(program.samples) * seeds} lanes, up to {program.caps['num_envs']} envs, rollout "
+        f"{lanes or 'any'} lanes, up to {program.caps['num_envs']} envs, rollout "
         f"{program.caps['rollout_length']}, minibatch {program.caps['minibatch']}, "
         f"{_networks(program.caps)}; "
         f"predicted useful work {program.useful_share:.0%}"
@@ -286,10 +308,11 @@ def _plan_table(spec: Experiment, programs: Sequence[Program]) -> RenderableType
     from rich.table import Table
 
     settings = spec.settings
-    lanes = len(spec.trees) * settings.seeds
+    count, what = _expected(spec)
     title = (
-        f"{spec.recipe_name} on {spec.env_name}: {len(spec.trees)} samples × {settings.seeds} seeds = "
-        f"{lanes} lanes, {settings.total_timesteps:,} steps each, {settings.protocol} protocol"
+        f"{spec.recipe_name} on {spec.env_name}: {count} {what} × {settings.seeds} seeds = "
+        f"{count * settings.seeds} lanes, {settings.total_timesteps:,} steps each, "
+        f"{settings.protocol} protocol"
     )
     table = Table("program", "lanes", "envs", "rollout", "minibatch", "networks", "useful work")
     for number, program in enumerate(programs):
@@ -297,8 +320,8 @@ def _plan_table(spec: Experiment, programs: Sequence[Program]) -> RenderableType
         sizes = (caps["num_envs"], caps["rollout_length"], caps["minibatch"])
         table.add_row(
             str(number + 1),
-            str(len(program.samples) * settings.seeds),
-            *(f"≤ {s}" if len(program.samples) > 1 else str(s) for s in sizes),
+            str(len(program.samples) * settings.seeds) if program.samples else "as asked",
+            *(str(s) if len(program.samples) == 1 else f"≤ {s}" for s in sizes),
             _networks(caps),
             f"{program.useful_share:.0%}",
         )

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from hyperlax.files import write_atomically
-from hyperlax.report.charts import NothingToDraw, charts_with
+from hyperlax.report.charts import Chart, NothingToDraw, charts_with
+from hyperlax.report.charts.search import SEARCH_CHARTS
 from hyperlax.report.options import Options
 from hyperlax.report.vega import vegalite_version, vl_convert
 from hyperlax.results import Results
@@ -18,18 +19,24 @@ _DEFAULTS = Options()
 
 
 def export_charts(
-    results: Results, folder: Path, formats: Sequence[str] = FORMATS, options: Options = _DEFAULTS
+    results: Results,
+    folder: Path,
+    formats: Sequence[str] = FORMATS,
+    options: Options = _DEFAULTS,
+    charts: Mapping[str, Callable[[Results], Chart]] | None = None,
 ) -> list[Path]:
     """Writes every chart that has data to `folder` as `<chart>.<format>`; returns the paths written.
 
-    PNG is drawn at twice the size of the page. Raises ValueError for an unknown format.
+    `charts`: unless given all of the experiment's, and of its search where it is one. PNG is drawn at twice
+    the size of the page. Raises ValueError for an unknown format.
     """
     unknown = sorted(set(formats) - set(FORMATS))
     if unknown:
         raise ValueError(f"unknown image format {', '.join(unknown)}; choose from {', '.join(FORMATS)}")
     vl_convert()
     written = []
-    for name, chart in charts_with(options).items():
+    chosen = {**charts_with(options), **SEARCH_CHARTS} if charts is None else charts
+    for name, chart in chosen.items():
         try:
             spec = chart(results).to_dict()
         except NothingToDraw:

@@ -14,6 +14,7 @@ from hyperlax.hyperparams import assign
 from hyperlax.networks.pqc import PQCHyperparams
 from hyperlax.report import markup
 from hyperlax.report.charts import charts_with
+from hyperlax.report.charts.search import SEARCH_CHARTS
 from hyperlax.report.charts.style import text
 from hyperlax.report.document import Pictures, sections_of, tabs, write_document
 from hyperlax.report.leaderboard import leaderboard, varied_hyperparameters
@@ -30,6 +31,13 @@ _CURVES = {
     "learning_curves_circuit_executions": "circuit executions",
 }
 _DEFAULTS = Options()
+_SEARCH = {
+    "search_history": "History",
+    "search_pareto": "Pareto front",
+    "search_importance": "What mattered",
+    "search_slices": "Slices",
+    "search_parallel": "Trials through the space",
+}
 _PROTOCOLS = {
     "corrected": "the default of hyperlax, with the known defects of the published experiments put right",
     "published": "training and evaluation as in the published experiments of hyperlax v0.1, defects included",
@@ -43,17 +51,20 @@ def write_report(results: Results, path: Path, options: Options = _DEFAULTS) -> 
     an experiment still running can be reported. The file appears complete or not at all.
     """
     pictures = Pictures()
-    charts = {name: chart for name, chart in charts_with(options).items() if _applies(name, results)}
+    wanted = charts_with(options) | (SEARCH_CHARTS if len(results.trials) else {})
+    charts = {name: chart for name, chart in wanted.items() if _applies(name, results)}
     shown = {name: pictures.add(name, partial(chart, results)) for name, chart in charts.items()}
     return write_document(path, _title(results), _body(results, shown, options), pictures)
 
 
 def _applies(name: str, results: Results) -> bool:
-    """Some charts are only about circuits, or about what was confirmed: no reader misses them elsewhere."""
+    """Some charts are only about circuits, or what was confirmed; of some a search has its own."""
     if name == "learning_curves_circuit_executions":
         return bool((results.lanes["circuit_executions"] > 0).any())
     if name == "entanglement":
         return any(c.endswith("entangler") for c in varied_hyperparameters(results.samples))
+    if name in ("slices", "importance", "parallel_coordinates"):
+        return results.trials.is_empty()
     return name != "confirmation" or results.confirmation is not None
 
 
@@ -65,12 +76,11 @@ def _body(results: Results, pictures: dict[str, str], options: Options) -> str:
         "tuned": ("Best and best few", pictures["aggregate_curves"]),
         **_scheduled(results, pictures),
         **_circuits(results),
+        **_search(results, pictures),
         "distribution": ("Return across samples", pictures["return_distribution"] + pictures["ecdf"]),
         "budget": ("What a smaller search would find", pictures["best_of_k"]),
-        "slices": ("Slices through the search space", pictures["slices"]),
-        "importance": ("Importance of hyperparameters", pictures["importance"]),
+        **_space(pictures),
         **_sobol(results, pictures),
-        "parallel": ("Parallel coordinates", pictures["parallel_coordinates"]),
         "sizes": ("Return against parameters", pictures["return_against_parameters"]),
         **_entanglement(pictures),
         "samples": ("All samples", _samples(results)),
@@ -123,6 +133,48 @@ def _scheduled(results: Results, pictures: dict[str, str]) -> dict[str, tuple[st
     heading, names = contents[schedule["name"]]
     options = {k: v for k, v in schedule.items() if k not in ("name", "explores")}
     return {"schedule": (heading, markup.facts(options) + "".join(pictures[name] for name in names))}
+
+
+def _space(pictures: dict[str, str]) -> dict[str, tuple[str, str]]:
+    """Sections on what hyperparameters do; a search has them in its own."""
+    headings = {
+        "slices": "Slices through the search space",
+        "importance": "Importance of hyperparameters",
+        "parallel_coordinates": "Parallel coordinates",
+    }
+    return {
+        name.partition("_")[0]: (heading, pictures[name])
+        for name, heading in headings.items()
+        if name in pictures
+    }
+
+
+def _search(results: Results, pictures: dict[str, str]) -> dict[str, tuple[str, str]]:
+    """A section with the trials of a search, where there was one."""
+    if results.trials.is_empty():
+        return {}
+    about = results.manifest.get("search") or {}
+    ended = dict(results.trials.group_by("state").len().iter_rows())
+    entries = {
+        "sampler": about.get("sampler"),
+        "pruner": about.get("pruner"),
+        "objectives": ", ".join(map(" ".join, zip(about["directions"], about["objectives"], strict=True))),
+        "trials": ", ".join(f"{n} {state}" for state, n in sorted(ended.items(), key=lambda e: -e[1])),
+        "wanted": about.get("n_trials"),
+        "processes": results.trials["process"].n_unique(),
+    }
+    note = (
+        "A trial's score is over the seeds it was chosen by, so the best one flatters itself: "
+        "train best_recipe.py with fresh seeds before quoting it."
+    )
+    several = len(about["objectives"]) > 1
+    shown = {name: heading for name, heading in _SEARCH.items() if several or name != "search_pareto"}
+    drawn = "".join(f"<h3>{heading}</h3>{pictures[name]}" for name, heading in shown.items())
+    table = results.trials.drop("start", "end").rename({"trial": "sample"})
+    listed = (
+        f"<details><summary>All trials</summary>{markup.table(table, 'trials', '', filtered=True)}</details>"
+    )
+    return {"search": ("Search", f'{markup.facts(entries)}<p class="note">{note}</p>{drawn}{listed}')}
 
 
 def _circuits(results: Results) -> dict[str, tuple[str, str]]:

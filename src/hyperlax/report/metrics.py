@@ -127,7 +127,7 @@ def lane_metrics(results: Results) -> pl.DataFrame:
     """
     found = evaluations(results)
     steps, returns = found.by_lane()
-    columns = _metrics(steps, returns, results.manifest)
+    columns = metrics_by_name(steps, returns, results.manifest)
     return (
         found.lanes.select("lane", "sample", "seed", "status")
         .with_columns(
@@ -151,7 +151,7 @@ def sample_metrics(results: Results) -> pl.DataFrame:
     steps, returns = found.by_lane()
     row, column = found.lanes["row"].to_numpy(), found.lanes["column"].to_numpy()
     stacked = np.full((*found.values.shape[:2], len(METRICS)), np.nan)
-    for place, values in enumerate(_metrics(steps, returns, results.manifest).values()):
+    for place, values in enumerate(metrics_by_name(steps, returns, results.manifest).values()):
         stacked[row, column, place] = values
     estimate = iqm_over_runs(stacked)
     table = {"sample": pl.Series(found.samples, dtype=pl.Int64)}
@@ -181,8 +181,11 @@ def reference_scores(manifest: dict[str, Any]) -> dict[str, float]:
     return {name: float(scores[name]) for name in ("random", "solved") if scores.get(name) is not None}
 
 
-def _metrics(steps: Curves, returns: Curves, manifest: dict[str, Any]) -> dict[str, PerLane]:
-    """Every metric of `METRICS` by name, in that order."""
+def metrics_by_name(steps: Curves, returns: Curves, manifest: dict[str, Any]) -> dict[str, PerLane]:
+    """Every metric of `METRICS` by name, in that order, of curves as `Evaluations.by_lane` gives them.
+
+    `manifest` says what the environment's reference scores and the budget are, where they are known.
+    """
     scores = reference_scores(manifest)
     random, solved = scores.get("random", np.nan), scores.get("solved", np.nan)
     unknown = np.full(len(returns), np.nan)

@@ -12,7 +12,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
-from jaxtyping import Float, Int
+from jaxtyping import Bool, Float, Int
 
 REPETITIONS = 2_000
 LEVEL = 0.95
@@ -105,6 +105,13 @@ def iqm_over_runs(
     for points in _chunks(values.shape, repetitions):
         low[:, points], high[:, points] = interval(bootstrap_iqm(values[:, :, points], repetitions, seed))
     return Estimate(value, low, high)
+
+
+def undominated(scores: Float[np.ndarray, "trials objectives"]) -> Bool[np.ndarray, " trials"]:
+    """Rows that no other row is at least as large as everywhere and larger somewhere."""
+    at_least = np.all(scores[None] >= scores[:, None], axis=2)
+    larger = np.any(scores[None] > scores[:, None], axis=2)
+    return ~np.any(np.logical_and(at_least, larger), axis=1)
 
 
 def iqm_over_strata(

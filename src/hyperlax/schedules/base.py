@@ -42,6 +42,11 @@ class Schedule:
     def check(self, experiment: Experiment) -> None:
         """Raises `ValueError` with the fix for an experiment it cannot run; may add to its notes."""
 
+    @property
+    def expected(self) -> int:
+        """How many samples there will be in the end; 0 where they are known from the start."""
+        return 0
+
     def trees_to_plan(self, experiment: Experiment) -> Sequence[AbstractAgentHyperparams]:
         """What programs are planned for: the samples, or likely ones where they are yet to come."""
         return experiment.trees
@@ -49,6 +54,10 @@ class Schedule:
     def describe(self) -> dict[str, Any] | None:
         """What decides its results, JSON-ready, for the experiment's identity; None where nothing does."""
         return None
+
+    def manifest(self) -> dict[str, Any]:
+        """What it adds to the experiment's manifest, JSON-ready."""
+        return {}
 
     def begin(self, runner: Runner) -> None:
         """Before the first segment of a run, fresh or resumed."""

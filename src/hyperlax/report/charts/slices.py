@@ -48,29 +48,28 @@ def slices(results: Results, metric: str = "peak_return") -> Chart:
         raise NothingToDraw("No sample has an evaluation yet.")
     stride = -(-len(rows) // MAX_ROWS)
     shown = rows.sort("score").gather_every(stride).sort("sample")
-    spaces = space_by_column(results.manifest.get("space", {}), varied)
     title = metric.replace("_", " ")
-    panels = [
-        _panel(
-            shown,
-            column,
-            spaces.get(column),
-            colour_of(results.manifest),
-            title if i % _COLUMNS == 0 else None,
-        )
-        for i, column in enumerate(varied[:_MOST_PANELS])
-    ]
+    drawn = panels(results.manifest, shown, varied, title)
     thinned = f" Every {stride}th of {len(rows)} samples by {title}." if stride > 1 else ""
-    left_out = len(varied) - len(panels)
-    said = f" The first {len(panels)} of {len(varied)} hyperparameters." if left_out > 0 else ""
+    left_out = len(varied) - len(drawn)
+    said = f" The first {len(drawn)} of {len(varied)} hyperparameters." if left_out > 0 else ""
     return finished(
-        alt.concat(*panels, columns=_COLUMNS, spacing=18),
+        alt.concat(*drawn, columns=_COLUMNS, spacing=18),
         "Slices through the search space",
         [
             f"{title.capitalize()} (interquartile mean over seeds) of each sample. "
             f"Tick: median of a category.{thinned}{said}"
         ],
     )
+
+
+def panels(manifest: Mapping[str, Any], rows: pl.DataFrame, varied: list[str], title: str) -> list[Layered]:
+    """A panel per hyperparameter of `varied`, at most forty: `score` of `rows` against it."""
+    spaces, colour = space_by_column(manifest.get("space", {}), varied), colour_of(dict(manifest))
+    return [
+        _panel(rows, column, spaces.get(column), colour, title if i % _COLUMNS == 0 else None)
+        for i, column in enumerate(varied[:_MOST_PANELS])
+    ]
 
 
 def space_by_column(space: Mapping[str, Any], columns: list[str]) -> dict[str, dict[str, Any]]:

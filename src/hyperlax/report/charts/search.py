@@ -1,0 +1,285 @@
+"""The pictures of a search: how it went, what mattered, where the best trials lie."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import altair as alt
+import numpy as np
+import polars as pl
+
+from hyperlax.report import importance
+from hyperlax.report.charts.slices import panels, space_by_column
+from hyperlax.report.charts.style import (
+    DIVERGED,
+    HIGHLIGHT,
+    MAX_ROWS,
+    NEUTRAL,
+    WIDTH,
+    Chart,
+    Layered,
+    NothingToDraw,
+    colour_of,
+    finished,
+    is_picked,
+    none_or_picked,
+    text,
+)
+from hyperlax.report.statistics import undominated
+from hyperlax.results import TRIAL_COLUMNS, Results
+
+LEAST_TRIALS = 10
+"""Trials with a score from which importance is more than noise."""
+_MOST_DIMENSIONS = 24
+_REPETITIONS = 500
+_CHANCE = "#b8860b"
+
+
+def history(results: Results) -> Chart:
+    """Every trial's score in the order of their numbers, and the best so far, for each objective."""
+    wanted, parts = _objectives(results), []
+    scored = results.trials.filter(pl.col("state") != "given up")
+    for name, sign in wanted.items():
+        rows = scored.select("state", score=name, sample="trial").drop_nulls("score").sort("sample")
+        if rows.is_empty():
+            continue
+        rows = rows.gather_every(-(-len(rows) // (MAX_ROWS // 2)))
+        kept = pl.when(pl.col("state") == "done").then(sign * pl.col("score"))
+        best = rows.with_columns(best=sign * kept.cum_max().forward_fill()).select("sample", "best")
+        parts.append(_history(rows, best.drop_nulls(), name, colour_of(results.manifest)))
+    if not parts:
+        raise NothingToDraw("No trial has ended yet.")
+    said = "Line: the best so far of the trials trained to their end."
+    worst = "A trial that diverged or could not be trained has the worst score."
+    return finished(alt.concat(*parts, columns=1), "History of the search", [f"{said} {worst}"])
+
+
+def what_mattered(results: Results) -> Chart:
+    """How much each hyperparameter decides whether a trial is among the best (PED-ANOVA)."""
+    parts = []
+    for name, sign in _objectives(results).items():
+        rows = importances(results, name, sign)
+        if rows is not None:
+            parts.append(_importance(rows.head(_MOST_DIMENSIONS), name, colour_of(results.manifest)))
+    if not parts:
+        raise NothingToDraw(f"Importance needs {LEAST_TRIALS} trials with scores that differ.")
+    said = (
+        "PED-ANOVA: how much the values of the best tenth of the trials (at least five) differ from those of "
+        "all. Yellow tick: what a hyperparameter without effect stays below in 95 % of cases. "
+        "A search looks closer where it finds more: this is about the trials it made, not about the space."
+    )
+    return finished(alt.concat(*parts, columns=1), "What mattered", [said])
+
+
+def slices(results: Results) -> Chart:
+    """One panel per hyperparameter: the first objective of each trial against its value."""
+    name = next(iter(_objectives(results)))
+    varied = _varied(results)
+    rows = _scored(results, name)
+    if rows.is_empty() or not varied:
+        raise NothingToDraw("No trial has been trained to its end yet.")
+    shown = rows.rename({name: "score", "trial": "sample"})
+    drawn = panels(results.manifest, shown.gather_every(-(-len(shown) // MAX_ROWS)), varied, _words(name))
+    return finished(
+        alt.concat(*drawn, columns=4, spacing=18),
+        "Slices through the trials",
+        [f"{_words(name).capitalize()} of each trial trained to its end. Tick: median of a category."],
+    )
+
+
+def parallel(results: Results) -> Chart:
+    """A line per trial through its hyperparameters, coloured by the first objective."""
+    name, sign = next(iter(_objectives(results).items()))
+    varied = _varied(results)[:_MOST_DIMENSIONS]
+    rows = _scored(results, name).sort(name, descending=sign < 0)
+    if rows.is_empty() or not varied:
+        raise NothingToDraw("No trial has been trained to its end yet.")
+    rows = rows.tail(MAX_ROWS // len(varied))
+    spaces = space_by_column(results.manifest.get("space", {}), varied)
+    long = pl.concat(
+        rows.select(
+            sample="trial",
+            score=name,
+            hyperparameter=pl.lit(column),
+            value=pl.Series([text(v) for v in rows[column].to_list()]),
+            height=_heights(rows[column], spaces.get(column, {})),
+        )
+        for column in varied
+    )
+    colour = alt.Color(
+        "score:Q",
+        title=_words(name),
+        scale=alt.Scale(scheme="viridis", reverse=sign < 0),
+        legend=alt.Legend(format=",.4~g"),
+        condition={"test": is_picked(), "value": HIGHLIGHT},
+    )
+    chart = (
+        alt.Chart(long)
+        .mark_line(strokeWidth=1.5, interpolate="monotone")
+        .encode(
+            x=alt.X("hyperparameter:N", sort=varied, title=None, axis=alt.Axis(labelAngle=-35, grid=True)),
+            y=alt.Y("height:Q", title="lowest … highest", axis=alt.Axis(labels=False, ticks=False)),
+            detail="sample:N",
+            color=colour,
+            opacity=alt.OpacityValue(0.12, condition={"test": none_or_picked(), "value": 0.75}),
+            order=alt.Order("place:Q"),
+            tooltip=["sample:N", "hyperparameter:N", "value:N", alt.Tooltip("score:Q", format=",.4~g")],
+        )
+        .transform_calculate(place=f"indexof({varied!r}, datum.hyperparameter)")
+        .properties(width=WIDTH - 150, height=300)
+    )
+    left = len(_scored(results, name)) - len(rows)
+    said = f" The best {len(rows)} trials." if left else ""
+    how = "Each axis from the lowest value tried to the highest, in logarithms where the space is."
+    return finished(chart, "Trials through the space", [how + said])
+
+
+def pareto(results: Results) -> Chart:
+    """Two objectives against each other; the trials that none is better than in both are joined."""
+    wanted = _objectives(results)
+    if len(wanted) != 2:
+        raise NothingToDraw("A Pareto front is drawn for two objectives.")
+    (first, second), signs = wanted, np.array(list(wanted.values()))
+    rows = results.trials.filter(pl.col("state") == "done")
+    if rows.is_empty():
+        raise NothingToDraw("No trial has been trained to its end yet.")
+    scores = rows.select(first, second).to_numpy() * signs
+    rows = rows.select(sample="trial", x=first, y=second, front=pl.Series(undominated(scores)))
+    rows = rows.sort("front").tail(MAX_ROWS)
+    front = rows.filter("front").sort("x")
+    x, y = (
+        alt.X("x:Q", title=_words(first), scale=alt.Scale(zero=False)),
+        alt.Y("y:Q", title=_words(second), scale=alt.Scale(zero=False)),
+    )
+    step = "step-after" if signs[0] * signs[1] > 0 else "linear"
+    line = alt.Chart(front).mark_line(color=HIGHLIGHT, opacity=0.6, interpolate=step, strokeWidth=1.5)
+    colour = alt.condition("datum.front", alt.value(colour_of(results.manifest)), alt.value(NEUTRAL))
+    points = (
+        alt.Chart(rows)
+        .mark_circle()
+        .encode(
+            x=x,
+            y=y,
+            color=colour,
+            size=alt.SizeValue(60, condition={"test": is_picked(), "value": 170}),
+            opacity=alt.OpacityValue(0.25, condition={"test": none_or_picked(), "value": 0.9}),
+            tooltip=[
+                alt.Tooltip("sample:N", title="trial"),
+                alt.Tooltip("x:Q", title=_words(first), format=",.4~g"),
+                alt.Tooltip("y:Q", title=_words(second), format=",.4~g"),
+            ],
+        )
+    )
+    chart = alt.layer(line.encode(x=x, y=y), points).properties(width=560, height=380)
+    return finished(
+        chart, "Pareto front", [f"{len(front)} of {len(rows)} trials that none is better than in both."]
+    )
+
+
+def importances(results: Results, name: str, sign: int) -> pl.DataFrame | None:
+    """`hyperparameter`, `importance` (shares of one), `chance`; None where there is too little to say.
+
+    As `report.importance.importance_table`, for an objective and over the trials trained to their end.
+    """
+    rows, varied = _scored(results, name), _varied(results)
+    if len(rows) < LEAST_TRIALS or rows[name].n_unique() < 2 or not varied:
+        return None
+    found = importance.dimensions_of(
+        rows.select(pl.col("trial").alias("sample"), *varied), results.manifest.get("space") or {}
+    )
+    scores = sign * rows[name].to_numpy()[:, None]
+    estimate, chance = importance.importances(scores, found, repetitions=_REPETITIONS)
+    if np.isnan(estimate.value).all():
+        return None
+    table = {"hyperparameter": [d.name for d in found], "importance": estimate.value, "chance": chance}
+    return pl.DataFrame(table).sort("importance", descending=True)
+
+
+SEARCH_CHARTS: dict[str, Callable[[Results], Chart]] = {
+    "search_history": history,
+    "search_pareto": pareto,
+    "search_importance": what_mattered,
+    "search_slices": slices,
+    "search_parallel": parallel,
+}
+"""Every chart of a search by file name, in the order of the report."""
+
+
+def _objectives(results: Results) -> dict[str, int]:
+    """Objective → 1 where more is better, else -1."""
+    about = results.manifest.get("search") or {}
+    names, directions = about.get("objectives", []), about.get("directions", [])
+    if results.trials.is_empty() or not names:
+        raise NothingToDraw("No trial has been asked yet.")
+    return {n: 1 if d == "maximize" else -1 for n, d in zip(names, directions, strict=True)}
+
+
+def _scored(results: Results, name: str) -> pl.DataFrame:
+    return results.trials.filter(pl.col("state") == "done").drop_nulls(name)
+
+
+def _varied(results: Results) -> list[str]:
+    """Searched hyperparameters that differ between trials."""
+    apart = {*TRIAL_COLUMNS, *_objectives(results)}
+    columns = [c for c in results.trials.columns if c not in apart]
+    return [c for c in columns if len({str(v) for v in results.trials[c].to_list()}) > 1]
+
+
+def _importance(rows: pl.DataFrame, name: str, colour: str) -> Layered:
+    x = alt.X("importance:Q", title=f"share of importance for {name}", axis=alt.Axis(format="%", tickCount=6))
+    y = alt.Y("hyperparameter:N", sort=rows["hyperparameter"].to_list(), title=None)
+    tooltip = ["hyperparameter:N", *(alt.Tooltip(f"{c}:Q", format=".1%") for c in ("importance", "chance"))]
+    bars = alt.Chart(rows).mark_bar(color=colour, height=13).encode(x=x, y=y, tooltip=tooltip)
+    ticks = alt.Chart(rows).mark_tick(color=_CHANCE, thickness=2, size=15).encode(x="chance:Q", y=y)
+    return alt.layer(bars, ticks).properties(width=WIDTH - 260, height=alt.Step(19))
+
+
+def _history(rows: pl.DataFrame, best: pl.DataFrame, name: str, colour: str) -> Layered:
+    known = {"done": colour, "pruned": NEUTRAL, "diverged": DIVERGED}
+    others = sorted(set(rows["state"]) - set(known))
+    states = [s for s in known if s in set(rows["state"])] + others
+    scale = alt.Scale(domain=states, range=[known.get(s, _CHANCE) for s in states])
+    x = alt.X("sample:Q", title="trial", axis=alt.Axis(tickMinStep=1), scale=alt.Scale(nice=False, padding=8))
+    legend = alt.Legend(title=None) if len(states) > 1 else None
+    points = (
+        alt.Chart(rows)
+        .mark_point(filled=True)
+        .encode(
+            x=x,
+            y=alt.Y("score:Q", title=_words(name), scale=alt.Scale(zero=False)),
+            color=alt.Color("state:N", scale=scale, legend=legend),
+            shape=alt.Shape("state:N", scale=alt.Scale(domain=states, range=_shapes(states)), legend=legend),
+            size=alt.SizeValue(48, condition={"test": is_picked(), "value": 150}),
+            opacity=alt.OpacityValue(0.25, condition={"test": none_or_picked(), "value": 0.85}),
+            tooltip=[
+                alt.Tooltip("sample:N", title="trial"),
+                "state:N",
+                alt.Tooltip("score:Q", format=",.4~g"),
+            ],
+        )
+    )
+    line = alt.Chart(best).mark_line(color=HIGHLIGHT, interpolate="step-after", strokeWidth=1.5)
+    return alt.layer(line.encode(x=x, y="best:Q"), points).properties(width=WIDTH - 150, height=240)
+
+
+def _shapes(states: list[str]) -> list[str]:
+    return [{"done": "circle", "pruned": "triangle-down"}.get(state, "cross") for state in states]
+
+
+def _heights(values: pl.Series, space: dict[str, Any]) -> pl.Series:
+    """Places in [0, 1]: numbers between their extremes, categories in the order of the space."""
+    if values.dtype.is_numeric() and space.get("type") != "choice":
+        numbers = values.cast(pl.Float64).to_numpy()
+        numbers = np.log(numbers) if space.get("type") == "log_uniform" else numbers
+    else:
+        labels = [text(v) for v in values.to_list()]
+        order = [text(v) for v in space.get("values", [])]
+        order += sorted(set(labels) - set(order))
+        numbers = np.array([order.index(label) for label in labels], float)
+    low, high = numbers.min(), numbers.max()
+    return pl.Series((numbers - low) / (high - low) if high > low else np.full(len(numbers), 0.5))
+
+
+def _words(name: str) -> str:
+    return name.replace("_", " ")

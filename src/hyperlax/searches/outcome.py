@@ -1,0 +1,186 @@
+"""What a search has found: its trials as a table, the best of them, and recipes that train these again."""
+
+from __future__ import annotations
+
+import datetime
+import json
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import optuna
+import polars as pl
+
+from hyperlax.files import write_atomically
+from hyperlax.hyperparams import assign, values
+from hyperlax.recipes import Recipe
+from hyperlax.report.statistics import undominated
+from hyperlax.results import TRIAL_COLUMNS
+from hyperlax.searches.objectives import Objective
+from hyperlax.spaces import Space, resolved
+
+ENDED = ("done", "diverged", "failed", "refused", "undefined", "pruned")
+"""States of trials that are over and count."""
+
+
+def trials_table(
+    study: optuna.Study, space: Mapping[str, Space], objectives: Sequence[Objective]
+) -> pl.DataFrame:
+    """One row per trial of the study, whichever process trained it.
+
+    Columns: `trial` (its number), `state` (`ENDED`, running, waiting, or given up), one per objective (the
+    worst score for trials that have none of their own; null while there is none, and for a trial that was
+    pruned the last it reported), one per searched hyperparameter, decoded, `start` and `end` in seconds since
+    the first trial began, `seconds` between them, and `process`, numbered in order of appearance.
+    """
+    trials = study.get_trials(deepcopy=False)
+    began = min((t.datetime_start for t in trials if t.datetime_start), default=datetime.datetime.min)
+    owners = list(dict.fromkeys(t.user_attrs.get("owner", "") for t in trials))
+    rows = []
+    for t in trials:
+        known = t.params.keys() >= space.keys()
+        start, end = (_seconds(began, at) for at in (t.datetime_start, t.datetime_complete))
+        rows.append(
+            {
+                "trial": t.number,
+                "state": _state(t),
+                **{o.name: (t.values or [None] * len(objectives))[i] for i, o in enumerate(objectives)},
+                **(resolved(space, t.params) if known else {}),
+                "start": start,
+                "end": end,
+                "seconds": None if start is None or end is None else end - start,
+                "process": owners.index(t.user_attrs.get("owner", "")),
+            }
+        )
+    return _frame(rows, space, objectives)
+
+
+def best(table: pl.DataFrame, objectives: Sequence[Objective]) -> list[int]:
+    """Numbers of the trials no other is better than: one, or the Pareto front of several objectives.
+
+    Best first by the first objective; of equal trials the earliest. Only trials that were trained to the end.
+    """
+    done = table.filter(table["state"] == "done").sort("trial")
+    if done.is_empty():
+        return []
+    scores = np.stack([o.sign * done[o.name].to_numpy() for o in objectives], axis=1)
+    order = [i for i in np.argsort(-scores[:, 0], kind="stable") if undominated(scores)[i]]
+    numbers = done["trial"].to_list()
+    return [numbers[i] for i in (order[:1] if len(objectives) == 1 else order)]
+
+
+def best_words(table: pl.DataFrame, objectives: Sequence[Objective]) -> str:
+    """What has been found so far, in a few words; nothing while no trial is done."""
+    front = best(table, objectives)
+    if not front:
+        return ""
+    row = table.row(by_predicate=pl.col("trial") == front[0], named=True)
+    scores = ", ".join(f"{o.name} {row[o.name]:.4g}" for o in objectives)
+    if len(objectives) > 1:
+        return f"{len(front)} on the Pareto front, e.g. trial {front[0]}: {scores}"
+    return f"best trial {front[0]}: {scores}"
+
+
+def chosen_words(table: pl.DataFrame, number: int, objectives: Sequence[Objective]) -> str:
+    """The hyperparameters of a trial."""
+    row = table.row(by_predicate=pl.col("trial") == number, named=True)
+    left_out = (*TRIAL_COLUMNS, *(o.name for o in objectives))
+    return ", ".join(
+        f"{k}={v:.4g}" if isinstance(v, float) else f"{k}={v}" for k, v in row.items() if k not in left_out
+    )
+
+
+def write(
+    folder: Path,
+    table: pl.DataFrame,
+    objectives: Sequence[Objective],
+    recipe: Recipe,
+    base: Any,
+) -> Path | None:
+    """Writes `best_recipe.py`, and `best_params.json` or for several objectives `pareto_front.json`.
+
+    Returns the path of the recipe; None, and nothing written, while no trial is done.
+    """
+    front = best(table, objectives)
+    if not front:
+        return None
+    rows = [table.row(by_predicate=pl.col("trial") == number, named=True) for number in front]
+    left_out = (*TRIAL_COLUMNS, *(o.name for o in objectives))
+    found = [
+        {
+            "trial": row["trial"],
+            "values": {o.name: row[o.name] for o in objectives},
+            "params": {k: v for k, v in row.items() if k not in left_out},
+        }
+        for row in rows
+    ]
+    several = len(objectives) > 1
+    about = found if several else found[0]
+    name = "pareto_front.json" if several else "best_params.json"
+    write_atomically(folder / name, json.dumps(about, indent=1) + "\n")
+    named = {f"trial_{entry['trial']}" if several else "best": entry for entry in found}
+    return write_atomically(folder / "best_recipe.py", recipe_text(recipe, base, named))
+
+
+def recipe_text(recipe: Recipe, base: Any, found: Mapping[str, Mapping[str, Any]]) -> str:
+    """A recipe file with an entry per trial of `found` (`trial`, `values`, `params`).
+
+    An entry searches nothing and fixes every hyperparameter that is not the default of its algorithm and
+    network, and those that the `quick` run length would change.
+    """
+    plain = Recipe(recipe.algorithm, recipe.network)
+    defaults, changed = values(plain.hyperparams()), plain.quick_recipe().space
+    lines = [f'"""The best of a search of {recipe.name}: train it with run-single-hp."""', ""]
+    lines += ["from hyperlax import Recipe", ""]
+    entries = []
+    for name, entry in found.items():
+        chosen = values(assign(base, entry["params"]))
+        scores = ", ".join(f"{k} {v:.6g}" for k, v in entry["values"].items())
+        variable = name.upper()
+        lines += ["", f"# trial {entry['trial']}: {scores}", f"{variable} = {{"]
+        lines += [f'    "{k}": {_literal(v)},' for k, v in chosen.items() if v != defaults[k] or k in changed]
+        lines.append("}")
+        settings = f", settings={dict(recipe.settings)!r}" if recipe.settings else ""
+        pair = f'"{recipe.algorithm}", "{recipe.network}"'
+        entries.append(
+            f'    "{name}": Recipe({pair}, space={variable}{settings}, quick={variable}, only=True),'
+        )
+    return "\n".join([*lines, "", "RECIPES = {", *entries, "}"]) + "\n"
+
+
+def _literal(value: Any) -> str:
+    """Python source of a hyperparameter; the shortest number that is the same in float32."""
+    if isinstance(value, str):
+        return json.dumps(value)
+    return repr(float(str(np.float32(value)))) if isinstance(value, float) else repr(value)
+
+
+def _state(trial: Any) -> str:
+    name = trial.state.name.lower()
+    if name == "fail":
+        return "given up"
+    return trial.user_attrs.get("status", "done") if name == "complete" else name
+
+
+def _seconds(began: datetime.datetime, at: datetime.datetime | None) -> float | None:
+    return None if at is None else (at - began).total_seconds()
+
+
+def _frame(
+    rows: list[dict[str, Any]], space: Mapping[str, Space], objectives: Sequence[Objective]
+) -> pl.DataFrame:
+    """`rows` with stable columns; a hyperparameter with values of different kinds becomes text."""
+    paths = list(dict.fromkeys(k for row in rows for k in row if k not in TRIAL_COLUMNS))
+    columns: dict[str, pl.Series] = {}
+    numbers = [o.name for o in objectives]
+    for name in ("trial", "state", *numbers, *(p for p in paths if p not in numbers), *TRIAL_COLUMNS[2:]):
+        entries = [row.get(name) for row in rows]
+        kinds = {type(e) for e in entries if e is not None}
+        if name in numbers or name in ("start", "end", "seconds") or kinds == {int, float}:
+            columns[name] = pl.Series(name, entries, dtype=pl.Float64, strict=False)
+        elif len(kinds) > 1:
+            columns[name] = pl.Series(name, [None if e is None else str(e) for e in entries], pl.String)
+        else:
+            columns[name] = pl.Series(name, entries)
+    return pl.DataFrame(columns)

@@ -1,0 +1,312 @@
+"""A search as a schedule: Optuna's trials are samples, asked when there is room and told when they end."""
+
+from __future__ import annotations
+
+import dataclasses
+import hashlib
+import json
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any
+
+import jax
+from optuna.storages import BaseStorage
+from optuna.trial import FrozenTrial, TrialState
+
+from hyperlax import samplers
+from hyperlax.experiment import Experiment, Lane, device_memory
+from hyperlax.hyperparams import assign, values
+from hyperlax.schedules import Schedule, Verdict
+from hyperlax.searches import outcome, studies
+from hyperlax.searches.objectives import Objective, check
+from hyperlax.searches.shared import SharedStudy
+from hyperlax.spaces import Space, resolved, without
+
+if TYPE_CHECKING:
+    from hyperlax.agents.base import AbstractAgentHyperparams
+    from hyperlax.runner import Runner
+
+LIKELY = 64
+"""Points of the space that programs are planned for."""
+MOST_AT_ONCE = 8
+"""Trials in training at a time, unless more are asked for or one device has room for many lanes."""
+LANES_ON_ACCELERATORS = 64
+WRITE_SECONDS = 15.0
+"""How often the table of trials is written while the search goes on."""
+
+
+@dataclass(frozen=True)
+class Search:
+    """What a search does, whatever it searches.
+
+    - `n_trials` in all, over every process of the study and every time it is resumed.
+    - `at_once`: trials in training at a time; 0 for what the machine has use for.
+    - `storage`: an Optuna URL or a journal file, shared by all processes of the study; by default a journal
+      in the experiment's folder, or memory where there is none.
+    """
+
+    n_trials: int = 100
+    objectives: tuple[Objective, ...] = (Objective("peak_performance", "peak_return"),)
+    sampler: str = "tpe"
+    pruner: str = "none"
+    at_once: int = 0
+    study_name: str = studies.NAME
+    storage: str | None = None
+
+    def __post_init__(self):
+        for name, least in (("n_trials", 1), ("at_once", 0)):
+            if getattr(self, name) < least:
+                raise ValueError(f"{name} must be at least {least}, got {getattr(self, name)}")
+
+    def describe(self) -> dict[str, Any]:
+        """JSON-ready, without what a resumed run may change and without credentials."""
+        about = dataclasses.asdict(dataclasses.replace(self, objectives=()))
+        for changeable in ("n_trials", "at_once", "storage"):
+            del about[changeable]
+        return {
+            **about,
+            "objectives": [o.name for o in self.objectives],
+            "directions": [o.direction for o in self.objectives],
+        }
+
+
+@dataclass
+class Trial:
+    """A trial in training: the evaluations of its lanes, and the last milestone it was judged at."""
+
+    number: int
+    start: float
+    curves: dict[int, list[tuple[int, float]]] = field(default_factory=dict)
+    step: int = 0
+    over: str | None = None
+    """Why its lanes stop before their end: pruned, diverged, failed, refused, taken (by another process)."""
+    why: str = ""
+
+
+class OptunaSearch(Schedule):
+    """Asks Optuna for trials, trains each with all its seeds, and tells the interquartile mean over them.
+
+    A trial of which a lane diverges or fails gets the worst score (`Objective.worst`) and its other lanes
+    stop. With a pruner the lanes of a trial wait for one another at every evaluation, the trial is judged
+    when the last has come, and if it is pruned all its lanes leave their slots at once.
+    """
+
+    grows = True
+
+    def __init__(self, search: Search):
+        self.search = search
+        self.at_once = search.at_once
+        self.owner = ""
+        self.space: dict[str, Space] = {}
+        self.about: dict[str, Any] = {}
+        self.identity: dict[str, Any] = {}
+        self.storage: BaseStorage | None = None
+        self.shared: SharedStudy | None = None
+        self.active: dict[int, Trial] = {}
+        self.lanes: dict[int, list[Lane]] = {}
+        self.written = 0.0
+
+    # Before it runs
+
+    def attach(self, spec: Experiment) -> None:
+        """Takes the space and the settings of `spec`; raises `ValueError` for what cannot be searched."""
+        fixed = {path: value for path, value in values(spec.base).items() if path in spec.fixed}
+        self.space = without(spec.recipe.search_space(), fixed)
+        self.about = {"settings": dataclasses.asdict(spec.settings), "reference": spec.reference}
+        evaluations = spec.settings.evaluations
+        studies.check(self.search.sampler, self.search.pruner, len(self.search.objectives), evaluations)
+        for objective in self.search.objectives:
+            check(objective, self.about)
+        if not self.space:
+            raise ValueError(f"there is nothing to search: {spec.recipe_name} fixes every hyperparameter")
+        self.identity = spec.identity()
+
+    def describe(self) -> dict[str, Any]:
+        described = json.dumps({p: s.describe() for p, s in self.space.items()}, sort_keys=True, default=str)
+        digest = hashlib.sha256(described.encode()).hexdigest()[:16]
+        return {**self.search.describe(), "space": f"{len(self.space)} dimensions ({digest})"}
+
+    def manifest(self) -> dict[str, Any]:
+        """With the storage, its password left out, and what this process is called in the study."""
+        kept = studies.public(self.search.storage) if self.search.storage else None
+        about = {**self.search.describe(), "n_trials": self.search.n_trials, "storage": kept}
+        return {"search": {**about, "owner": self.owner}}
+
+    @property
+    def expected(self) -> int:
+        return self.search.n_trials
+
+    def trees_to_plan(self, experiment: Experiment) -> Sequence[AbstractAgentHyperparams]:
+        """A design of the space, of which most trials will be neighbours."""
+        rows = samplers.design(self.space, LIKELY, "qmc_sobol", experiment.settings.seed)
+        trees = [assign(experiment.base, row) for row in rows]
+        memory = device_memory()
+        fitting = [tree for tree in trees if tree.refusal(experiment.env, memory) is None]
+        if not fitting:
+            raise ValueError(
+                f"no sample of the space fits this machine: {trees[0].refusal(experiment.env, memory)}"
+            )
+        return fitting
+
+    # While it runs
+
+    @property
+    def study(self) -> SharedStudy:
+        """The study, from `begin` on."""
+        assert self.shared is not None, "the search has not begun"
+        return self.shared
+
+    def begin(self, runner: Runner) -> None:
+        spec, search, store = runner.experiment, self.search, runner.recorder.store
+        own = None if store is None else store.folder / studies.JOURNAL
+        self.at_once = search.at_once or _room(runner)
+        self.storage = self.storage or studies.storage(search.storage, own)
+        study = studies.opened(
+            self.storage,
+            search.study_name,
+            [o.direction for o in search.objectives],
+            search.sampler,
+            search.pruner,
+            spec.settings.seed,
+            spec.settings.evaluations,
+            self.identity,
+        )
+        distributions = {path: s.distribution() for path, s in self.space.items()}
+        alone = search.storage is None
+        self.shared = SharedStudy(study, self.storage, self.owner, distributions, search.n_trials, alone)
+        for lane in runner.lanes:
+            self.lanes.setdefault(lane.sample, []).append(lane)
+        self.study.beat()
+        self._reconcile(runner)
+
+    def refill(self, runner: Runner) -> None:
+        self.study.beat()
+        for trial in list(self.active.values()):
+            for lane in [lane for lane in self.lanes[trial.number] if not lane.over]:
+                if trial.over:
+                    runner.prune(lane)
+                elif lane.status == "paused" and self._passed(trial, lane) <= trial.step:
+                    lane.status = "queued"
+        while len(self.active) < self.at_once and (asked := self.study.ask()) is not None:
+            self._enter(runner, asked)
+
+    def judge(self, runner: Runner, lane: Lane, value: float) -> Verdict:
+        trial = self.active[lane.sample]
+        trial.curves.setdefault(lane.lane, []).append((lane.env_steps, value))
+        if trial.over:
+            return Verdict.PRUNE
+        step = self._milestone(lane.env_steps)
+        if self.search.pruner == "none" or step <= trial.step:
+            return Verdict.GO_ON
+        others = [o for o in self.lanes[lane.sample] if o is not lane and not o.over]
+        if any(self._milestone(o.env_steps) < step for o in others):
+            return Verdict.PAUSE
+        if any(self._passed(trial, o) < step for o in others):
+            return Verdict.GO_ON  # evaluated with this one, judged when the last of them comes
+        trial.step = step
+        score = self._scores(trial)[0]
+        if score == score and self.study.prunes(trial.number, step, score):
+            trial.over = "pruned"
+            return Verdict.PRUNE
+        return Verdict.GO_ON
+
+    def ended(self, runner: Runner, lane: Lane) -> None:
+        trial = self.active.get(lane.sample)
+        if trial is None:
+            return
+        if lane.status == "done":
+            trial.curves.setdefault(lane.lane, []).append((lane.env_steps, runner.last_return[lane.lane]))
+        elif lane.status in ("diverged", "failed"):
+            trial.over = trial.over or lane.status
+        if all(other.over for other in self.lanes[lane.sample]):
+            self._conclude(runner, trial)
+
+    def order(self, lane: Lane, work_left: float) -> float:
+        """Earlier trials first, so that they end and the next are asked knowing more."""
+        return float(lane.sample)
+
+    def state(self) -> dict[str, Any]:
+        return {"active": [dataclasses.asdict(trial) for trial in self.active.values()]}
+
+    def restore(self, state: dict[str, Any]) -> None:
+        for about in state["active"]:
+            curves = {int(lane): [(s, v) for s, v in curve] for lane, curve in about.pop("curves").items()}
+            self.active[about["number"]] = Trial(**about, curves=curves)
+
+    # Trials
+
+    def _enter(self, runner: Runner, asked: FrozenTrial) -> None:
+        """Trains the trial; one that this machine cannot hold gets the worst score, and says why."""
+        trial = Trial(asked.number, runner.now())
+        try:
+            lanes = runner.admit({"sample": asked.number, **resolved(self.space, asked.params)})
+        except ValueError as error:
+            trial.over, trial.why = "refused", str(error)
+            self._conclude(runner, trial)
+            return
+        self.lanes[asked.number], self.active[asked.number] = lanes, trial
+
+    def _conclude(self, runner: Runner, trial: Trial) -> None:
+        """Tells the study, once: a trial that it knows the end of stays as it is."""
+        self.active.pop(trial.number, None)
+        if not self.study.trial(trial.number).state.is_finished():
+            scores = self._scores(trial)
+            status = trial.over or ("done" if all(s == s for s in scores) else "undefined")
+            values = None if status == "pruned" else scores if status == "done" else self._worst()
+            notes = {"status": status, "seconds": [trial.start, runner.now()], "why": trial.why}
+            self.study.tell(trial.number, values, notes)
+        self._show(runner)
+
+    def _scores(self, trial: Trial) -> list[float]:
+        curves = list(trial.curves.values())
+        return [objective.score(curves, self.about) for objective in self.search.objectives]
+
+    def _worst(self) -> list[float]:
+        told = self.study.told()
+        return [o.worst(self.about, [v[i] for v in told]) for i, o in enumerate(self.search.objectives)]
+
+    def _reconcile(self, runner: Runner) -> None:
+        """What the study knows and the checkpoint does not, after an interruption.
+
+        Trials asked since the checkpoint are trained again, under their numbers; those that had been told
+        too, so that the folder holds every trial, but they are not told again.
+        """
+        trials = {t.number: t for t in self.study.trials()}
+        if lost := sorted(self.active.keys() - trials.keys()):
+            raise ValueError(f"the study {self.search.study_name} has lost trial {lost[0]} of this folder")
+        for trial in self.active.values():
+            if trials[trial.number].state is TrialState.FAIL:
+                trial.over = "taken"
+        for missed in self.study.missed(set(runner.experiment.sample_ids)):
+            self._enter(runner, missed)
+
+    def _show(self, runner: Runner) -> None:
+        objectives, store = self.search.objectives, runner.recorder.store
+        table = outcome.trials_table(self.study.study, self.space, objectives)
+        over = table.filter(table["state"].is_in(outcome.ENDED)).height
+        runner.progress.searched(over, self.search.n_trials, outcome.best_words(table, objectives))
+        if store is not None and time.time() - self.written > WRITE_SECONDS:
+            self.written = time.time()
+            store.write_frame(table, "trials")
+
+    # Milestones
+
+    def _milestone(self, env_steps: int) -> int:
+        """How many evaluations have been due by then, that before training not counted."""
+        total, count = self.about["settings"]["total_timesteps"], self.about["settings"]["evaluations"]
+        return count if env_steps >= total else min(env_steps // max(total // count, 1), count - 1)
+
+    def _passed(self, trial: Trial, lane: Lane) -> int:
+        """How many evaluations the lane has behind it."""
+        curve = trial.curves.get(lane.lane)
+        return self._milestone(curve[-1][0]) if curve else 0
+
+
+def _room(runner: Runner) -> int:
+    """Trials that keep every slot busy, one in hand: their seeds may end one by one."""
+    devices, seeds = jax.local_devices(), runner.settings.seeds
+    if devices[0].platform != "cpu":
+        return -(-(runner.how.lanes_at_once or LANES_ON_ACCELERATORS) // seeds)
+    slots = min(len(devices), runner.how.lanes_at_once or len(devices))
+    return min(-(-slots // seeds) * max(len(runner.programs), 1) + 1, MOST_AT_ONCE)

@@ -1,0 +1,180 @@
+"""`hyperlax optuna-hp-search`: what it accepts, refuses and leaves, and that it survives signals."""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import optuna
+import pytest
+
+import hyperlax
+from hyperlax import cli, searches
+
+CACHE = str(Path(__file__).parents[1] / ".jax_cache")
+QUICK = "--algo-and-network-config ppo_mlp_no_network_search --run-length-modifier quick"
+SEARCH = f"optuna-hp-search {QUICK}"
+
+
+@pytest.fixture(autouse=True)
+def _place(tmp_path, monkeypatch):
+    monkeypatch.setenv("HYPERLAX_CACHE_DIR", CACHE)
+    monkeypatch.setenv("JAX_PLATFORMS", "cpu")
+    monkeypatch.setenv("COLUMNS", "200")
+    monkeypatch.chdir(tmp_path)
+
+
+def run(line: str) -> int:
+    """The exit code of `hyperlax <line>`."""
+    with pytest.raises(SystemExit) as left:
+        cli.main(line.split())
+    return left.value.code
+
+
+@pytest.fixture
+def prepared(monkeypatch) -> list:
+    """What would have been run: (experiment, execution), none of which trains."""
+    seen = []
+    monkeypatch.setattr("hyperlax.cli_search._search", lambda spec, how, *_: seen.append((spec, how)) or 0)
+    return seen
+
+
+REFUSED = [
+    ("--sampler tpee", 'unknown sampler "tpee"; did you mean "tpe"?'),
+    ("--pruner medain", 'unknown pruner "medain"; did you mean "median"?'),
+    ("--objective-names peak_retrun", 'unknown objective "peak_retrun"; did you mean "peak_return"?'),
+    ("--objective-names peak_return --objective-directions maximise", 'did you mean "maximize"?'),
+    ("--objective-names peak_return final_return --pruner asha", "several objectives nothing can be pruned"),
+    (
+        "--objective-names peak_return final_return --objective-directions maximize maximize minimize",
+        "2 objectives need as many directions, got 3",
+    ),
+    ("--n-trials 0", "--n-trials. Must be >= 1"),
+    ("--optuna-study-batch-size 0", "--optuna-study-batch-size. Must be >= 1"),
+    ("--runner-hparam-batch-size 2 --hparam-batch-size 2", "are the same; give one"),
+    ("--set evaluations=0", "needs at least 1 evaluations"),
+    ("--objective-names stability_score --set evaluations=2", "--set evaluations=3"),
+    ("--env-config gymnax.cartpol", 'did you mean "gymnax.cartpole"?'),
+    ("--storage trials.db", "sqlite:///trials.db"),
+    ("--storage postgresql://me:secret@127.0.0.1:1/none", "postgresql://me:***@127.0.0.1:1/none "),
+    ("--resume", "nothing to resume"),
+]
+
+
+@pytest.mark.parametrize(("flags", "message"), REFUSED, ids=[flags for flags, _ in REFUSED])
+def test_bad_input_is_refused_with_the_fix_and_nothing_is_created(tmp_path, capsys, flags, message):
+    assert run(f"{SEARCH} {flags}") == 2
+    said = re.sub(r"[\s│╭╮╰╯─]+", " ", capsys.readouterr().err)
+    assert message in said
+    assert "Traceback" not in said
+    assert "secret" not in said
+    assert not any(tmp_path.iterdir())
+
+
+def test_the_flags_say_what_is_searched_and_how(prepared):
+    assert run(f"{SEARCH} --n-trials 7 --sampler qmc --pruner asha --optuna-study-batch-size 3 --seed 5") == 0
+    assert run(f"{SEARCH} --objective-names peak_performance t_at_target --runner-hparam-batch-size 4") == 0
+    (first, _), (second, how) = prepared
+    plan = first.schedule.search
+    assert (plan.n_trials, plan.sampler, plan.pruner, plan.at_once) == (7, "qmc", "asha", 3)
+    assert first.settings.seed == 5
+    assert [(o.metric, o.direction) for o in second.schedule.search.objectives] == [
+        ("peak_return", "maximize"),
+        ("time_to_target", "minimize"),
+    ]
+    assert second.schedule.search.n_trials == 100
+    assert how.lanes_at_once == 4
+
+
+@pytest.mark.parametrize(("written", "expected"), [("", True), ("--no-save-optuna-plots", False)])
+def test_pictures_are_optional(monkeypatch, written, expected):
+    seen = []
+    monkeypatch.setattr("hyperlax.cli_search._search", lambda *given: seen.append(given[-1]) or 0)
+    assert run(f"{SEARCH} {written}") == 0
+    assert seen == [expected]
+
+
+def test_a_study_of_others_is_joined_only_when_asked_and_only_if_it_is_the_same(prepared, capsys, tmp_path):
+    """Without --resume it is refused, with it the process joins; another experiment is refused always."""
+    url = f"sqlite:///{tmp_path}/shared.db"
+    spec = searches.prepare(
+        "ppo_mlp_no_network_search", "gymnax.pendulum", run_length_modifier="quick", storage=url
+    )
+    where = searches.studies.storage(url, None)
+    studies = (where, spec.schedule.search.study_name, ["maximize"], "tpe", "none", 42, 4)
+    searches.studies.opened(*studies, spec.identity())
+    assert run(f"{SEARCH} --storage {url}") == 2
+    assert "work on it with --resume, or choose another --study-name" in capsys.readouterr().err
+    assert run(f"{SEARCH} --storage {url} --resume --seed 7") == 2
+    assert "seed: 42 in the study, 7 asked for" in capsys.readouterr().err
+    assert run(f"{SEARCH} --storage {url} --resume") == 0
+    assert run(f"{SEARCH} --storage {url} --study-name another --resume") == 0
+    searches.studies.close(where)
+    foreign = searches.studies.storage(url, None)
+    optuna.create_study(storage=foreign, study_name="foreign")
+    assert run(f"{SEARCH} --storage {url} --study-name foreign --resume") == 2
+    assert "is of another experiment" in capsys.readouterr().err
+    searches.studies.close(foreign)
+    assert len(prepared) == 2
+
+
+def test_a_search_says_what_it_found_and_what_to_do_with_it(capsys, tmp_path):
+    line = f"{SEARCH} --n-trials 3 --total-timesteps 300 --output-root out"
+    assert run(line) == 0
+    said = capsys.readouterr().out
+    assert "3 trials x 2 seeds = 6 lanes" in said
+    assert "trial 3 of 3; best trial" in said
+    folder = Path("out") / "ppo_mlp_no_network_search" / "gymnax.pendulum"
+    best = json.loads((folder / "best_params.json").read_text())
+    assert f"best trial {best['trial']}: peak_performance" in said
+    assert "actor_lr=" in said
+    command = re.search(r"next: hyperlax (run-single-hp .*?)  \(", said).group(1)
+    assert f"--algo-and-network-config {folder}/best_recipe.py" in command
+    spec = hyperlax.prepare(f"{folder}/best_recipe.py", "gymnax.pendulum")
+    chosen = spec.samples.row(0, named=True)
+    assert all(chosen[path] == pytest.approx(value) for path, value in best["params"].items())
+    assert sorted(p.name for p in (folder / "charts").iterdir()) == [
+        "search_history.svg",
+        "search_parallel.svg",
+        "search_slices.svg",
+    ]
+    assert 'id="search"' in (folder / "report.html").read_text()
+    assert run(line) == 2
+    assert "continue it with --resume" in capsys.readouterr().err
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(("number", "code"), [(signal.SIGINT, 130), (signal.SIGKILL, -9)])
+def test_a_search_that_was_stopped_is_continued_to_its_total(tmp_path, number, code):
+    """Ctrl-C and kill -9 in the middle; all trials are there in the end, each told once."""
+    flags = "--n-trials 30 --total-timesteps 20000 --checkpoint-seconds 0.5"
+    command = [sys.executable, "-m", "hyperlax", *f"{SEARCH} {flags} --output-root out".split()]
+    environment = {**os.environ, "HYPERLAX_CACHE_DIR": CACHE}
+    environment.pop("HYPERLAX_TYPECHECK", None)
+    folder = tmp_path / "out" / "ppo_mlp_no_network_search" / "gymnax.pendulum"
+    process = subprocess.Popen(command, env=environment, stdout=subprocess.PIPE, stderr=subprocess.PIPE)
+    deadline = time.monotonic() + 200
+    log = folder / "hyperlax.log"
+    while not (log.exists() and "trial 4 of 30" in log.read_text()) and time.monotonic() < deadline:
+        assert process.poll() is None, process.communicate()
+        time.sleep(0.05)
+    process.send_signal(number)
+    _, errors = process.communicate(timeout=60)
+    assert process.returncode == code, errors
+    before = (folder / "study.journal").read_bytes()
+    done = subprocess.run([*command, "--resume"], env=environment, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    results = hyperlax.read(folder)
+    assert results.trials["trial"].to_list() == list(range(30))
+    assert set(results.trials["state"]) == {"done"}
+    assert sorted(results.samples["sample"]) == list(range(30))
+    assert set(results.lanes["status"]) == {"done"}
+    assert results.curves.filter(metric="return").height == 30 * 2 * 4
+    journal = (folder / "study.journal").read_bytes()
+    assert journal.startswith(before[: before.rfind(b"\n") + 1])

@@ -1,0 +1,121 @@
+"""The pictures of a search: drawn from its table, or saying why not."""
+
+from __future__ import annotations
+
+import numpy as np
+import polars as pl
+import pytest
+from report_data import synthetic
+
+from hyperlax.report import export_charts, write_report
+from hyperlax.report.charts import NothingToDraw
+from hyperlax.report.charts.search import SEARCH_CHARTS, history, importances, pareto, what_mattered
+from hyperlax.report.vega import vegalite_version
+from hyperlax.results import Results
+
+
+def searched(trials: int = 40, several: bool = False, states: tuple[str, ...] = ("done",)) -> Results:
+    """A search of the synthetic space in which `lr` decides and nothing else does."""
+    results = synthetic(samples=trials, seeds=2, diverged=())
+    table = results.samples.rename({"sample": "trial"}).drop("max_grad_norm")
+    rng = np.random.default_rng(1)
+    score = -((np.log10(table["lr"].to_numpy()) + 3) ** 2) + rng.normal(0, 0.01, trials)
+    table = table.with_columns(
+        state=pl.Series([states[i % len(states)] for i in range(trials)]),
+        peak_return=pl.Series(score),
+        time_to_target=pl.Series(rng.permutation(trials) * 10.0),
+        start=pl.int_range(trials).cast(pl.Float64),
+        end=pl.int_range(trials) + 2.0,
+        seconds=pl.lit(2.0),
+        process=pl.lit(0),
+    )
+    names = ["peak_return", "time_to_target"] if several else ["peak_return"]
+    results.manifest["search"] = {
+        "sampler": "tpe",
+        "pruner": "none",
+        "n_trials": trials,
+        "objectives": names,
+        "directions": ["maximize", "minimize"][: len(names)],
+    }
+    table = table if several else table.drop("time_to_target")
+    return Results(**{**vars(results), "trials": table})
+
+
+@pytest.mark.parametrize("several", [False, True])
+def test_every_chart_of_a_search_is_valid_vega(several):
+    vlc = pytest.importorskip("vl_convert")
+    results = searched(several=several, states=("done", "done", "pruned", "diverged"))
+    for name, chart in SEARCH_CHARTS.items():
+        if name == "search_pareto" and not several:
+            continue
+        vega = vlc.vegalite_to_vega(chart(results).to_dict(), vl_version=vegalite_version())
+        assert vega["marks"], name
+
+
+@pytest.mark.parametrize("states", [("running",), ("pruned",), ("diverged",)])
+@pytest.mark.parametrize("trials", [1, 12])
+def test_a_chart_is_drawn_or_says_why_not(states, trials):
+    results = searched(trials, states=states)
+    if states == ("running",):
+        results = Results(**{**vars(results), "trials": results.trials.with_columns(peak_return=None)})
+    for name, chart in SEARCH_CHARTS.items():
+        reason, spec = "", {}
+        try:
+            spec = chart(results).to_dict()
+        except NothingToDraw as nothing:
+            reason = str(nothing)
+        assert reason.endswith(".") or spec["title"]["text"], name
+    with pytest.raises(NothingToDraw):
+        history(synthetic(samples=2, seeds=1))
+
+
+def test_the_best_so_far_never_falls_and_leaves_out_what_was_not_trained_to_its_end():
+    results = searched(states=("done", "diverged"))
+    spec = history(results).to_dict()
+    lines = [rows for rows in spec["datasets"].values() if "best" in rows[0]]
+    best = [row["best"] for row in lines[0]]
+    done = results.trials.filter(state="done")["peak_return"].to_numpy()
+    assert best == sorted(best)
+    assert best[-1] == pytest.approx(done.max())
+    assert set(best) == set(np.maximum.accumulate(done).tolist())
+
+
+def test_what_decides_is_found_to_matter():
+    table = importances(searched(), "peak_return", 1)
+    assert table["hyperparameter"][0] == "lr"
+    assert table["importance"][0] > 0.5
+    assert table["importance"].sum() == pytest.approx(1.0)
+    with pytest.raises(NothingToDraw, match="needs 10 trials"):
+        what_mattered(searched(9))
+
+
+def test_the_front_is_joined_and_the_rest_is_not():
+    results = searched(several=True)
+    rows = next(r for r in pareto(results).to_dict()["datasets"].values() if not all(x["front"] for x in r))
+    front = {row["sample"] for row in rows if row["front"]}
+    for row in rows:
+        better = [o for o in rows if o["x"] > row["x"] and o["y"] < row["y"]]
+        assert (row["sample"] in front) == (not better)
+
+
+def test_charts_of_a_long_search_are_thinned():
+    results = searched(4_500)
+    for name in ("search_history", "search_slices", "search_parallel"):
+        datasets = SEARCH_CHARTS[name](results).to_dict()["datasets"]
+        assert max(map(len, datasets.values())) <= 5_000, name
+
+
+def test_the_report_has_a_section_for_the_search_and_only_then(tmp_path):
+    page = write_report(searched(), tmp_path / "report.html").read_text()
+    assert 'id="search"' in page
+    assert "flatters itself" in page
+    assert "search_parallel" in page
+    assert 'id="slices"' not in page
+    plain = write_report(synthetic(samples=2, seeds=1), tmp_path / "plain.html").read_text()
+    assert 'id="search"' not in plain
+    assert 'id="slices"' in plain
+
+
+def test_charts_are_exported_beside_the_others(tmp_path):
+    written = export_charts(searched(12), tmp_path, ["svg"], charts=SEARCH_CHARTS)
+    assert [p.stem for p in written] == [n for n in SEARCH_CHARTS if n != "search_pareto"]

@@ -1,0 +1,130 @@
+"""Every sampler draws valid values from every recipe's space; studies open where they are said to be."""
+
+from __future__ import annotations
+
+import importlib.util
+import json
+import random
+from functools import cache
+
+import optuna
+import pytest
+
+from hyperlax import recipes
+from hyperlax.hyperparams import assign
+from hyperlax.searches import studies
+from hyperlax.spaces import Joint, resolved
+
+FEW = ("ppo_mlp", "ppo_tmlp", "dqn_drpqc")
+"""Recipes for samplers whose draws take long."""
+
+LEARNING = ("tpe", "cmaes", "gp")
+"""Samplers that draw at random until ten trials have been told."""
+
+
+@cache
+def recipes_of_distinct_spaces():
+    found = {}
+    for name in recipes.names():
+        for recipe in (recipes.resolve(name), recipes.resolve(name).quick_recipe()):
+            space = recipe.search_space()
+            described = json.dumps({p: s.describe() for p, s in space.items()}, default=str)
+            found.setdefault(described, (name, recipe, space))
+    return list(found.values())
+
+
+def study_of(sampler, directions=("maximize",), where=None, pruner="none"):
+    where = where or studies.storage(None, None)
+    return studies.opened(where, "a study", directions, sampler, pruner, 42, 4, {})
+
+
+@pytest.mark.parametrize("sampler", studies.SAMPLERS)
+def test_every_sampler_draws_valid_values_from_every_space(sampler):
+    needed = {"gp": "torch", "cmaes": "cmaes"}.get(sampler)
+    if needed and importlib.util.find_spec(needed) is None:
+        pytest.skip(f"{needed} is not installed")
+    rng, distinct = random.Random(0), recipes_of_distinct_spaces()
+    assert len(distinct) > 20
+    assert any(isinstance(s, Joint) for _, _, space in distinct for s in space.values())
+    for name, recipe, space in distinct:
+        if sampler == "gp" and name not in FEW:
+            continue
+        study = study_of(sampler)
+        distributions = {path: s.distribution() for path, s in space.items()}
+        for _ in range(12 if sampler in LEARNING else 3):
+            trial = study.ask(distributions)
+            for path, s in space.items():
+                assert s.contains(s.chosen(trial.params[path])), (name, path)
+            study.tell(trial, rng.random())
+        assign(recipe.hyperparams(), resolved(space, trial.params))
+
+
+@pytest.mark.parametrize("sampler", [s for s in studies.SAMPLERS if s not in ("cmaes", "gp")])
+def test_samplers_take_several_objectives_and_trials_in_flight(sampler):
+    study = study_of(sampler, ("maximize", "minimize"))
+    distributions = {p: s.distribution() for p, s in recipes.resolve("ppo_tmlp").search_space().items()}
+    for _ in range(4):
+        asked = [study.ask(distributions) for _ in range(4)]
+        for trial in asked:
+            study.tell(trial, [random.random(), random.random()])
+    assert len({str(t.params) for t in study.trials}) == 16
+
+
+@pytest.mark.parametrize("sampler", ["tpe", "nsgaii", "random", "qmc"])
+def test_what_is_drawn_hangs_on_the_study_and_not_on_the_process(sampler):
+    """A second process that opens the study draws what the first would have drawn."""
+    space = {"x": optuna.distributions.FloatDistribution(0, 1)}
+
+    def draw(reopened):
+        where = studies.storage(None, None)
+        study = study_of(sampler, where=where)
+        for i in range(16):
+            if reopened and i % 3 == 0:
+                study = study_of(sampler, where=where)
+            trial = study.ask(space)
+            study.tell(trial, trial.params["x"])
+        return [t.params["x"] for t in study.trials]
+
+    once = draw(reopened=False)
+    assert draw(reopened=True) == once
+    assert len(set(once)) == 16
+
+
+def test_unknown_names_and_what_cannot_be_are_refused(monkeypatch):
+    for arguments, said in (
+        (("tpee", "none", 1, 4), 'unknown sampler "tpee"; did you mean "tpe"'),
+        (("tpe", "medain", 1, 4), 'unknown pruner "medain"; did you mean "median"'),
+        (("cmaes", "none", 2, 4), "one objective only; take tpe, nsgaii or gp"),
+        (("tpe", "asha", 2, 4), "several objectives nothing can be pruned"),
+        (("tpe", "asha", 1, 1), "--set evaluations=4"),
+    ):
+        with pytest.raises(ValueError, match=said):
+            studies.check(*arguments)
+    monkeypatch.setattr(importlib.util, "find_spec", lambda name: None)
+    for sampler, package in (("gp", "torch"), ("cmaes", "cmaes")):
+        with pytest.raises(ValueError, match=f"needs {package}: pip install"):
+            studies.check(sampler, "none", 1, 4)
+
+
+def test_a_storage_that_cannot_be_used_is_named_without_its_password():
+    with pytest.raises(ValueError, match="cannot be used") as refused:
+        studies.storage("postgresql://me:secret@127.0.0.1:1/none", None)
+    assert "secret" not in str(refused.value)
+    assert "me:***@127.0.0.1" in str(refused.value)
+    with pytest.raises(ValueError, match=r"sqlite:///trials\.db"):
+        studies.storage("trials.db", None)
+    assert studies.public("sqlite:///a@b.db") == "sqlite:///a@b.db"
+
+
+def test_a_journal_survives_a_line_that_was_being_written(tmp_path):
+    """The process was killed in the middle of it; the next one must not write behind the torn line."""
+    path = tmp_path / "study.journal"
+    study = study_of("random", where=studies.storage(None, path))
+    study.tell(study.ask(), 1.0)
+    whole = path.read_bytes()
+    path.write_bytes(whole + b'{"op_code":4,"worker')
+    again = study_of("random", where=studies.storage(None, path))
+    assert path.read_bytes().startswith(whole)
+    again.tell(again.ask(), 2.0)
+    third = study_of("random", where=studies.storage(str(path), None))
+    assert [t.value for t in third.trials] == [1.0, 2.0]
