@@ -287,9 +287,10 @@ def run_benchmark(
     envs
         Environments. Pairs that cannot be are listed and skipped.
     sweep_modes
-        batched: as many lanes at once as the machine has use for; sequential: one by one, for comparison.
+        batched: as many lanes at once as the machine has use for; sequential: one by one, for comparison;
+        optuna: a search instead of samples.
     num_samples_per_run
-        Samples of every recipe's space.
+        Samples of every recipe's space, or trials of a search.
     sampling_method
         How to draw them.
     dry_run

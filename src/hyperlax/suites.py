@@ -116,6 +116,21 @@ def _run(
     return sweeps.run(spec, how, progress, command, programs)
 
 
+def _searched(suite: Suite, recipe: str, env: str, **arguments: Any) -> Experiment:
+    """A search of as many trials as other modes have samples."""
+    from hyperlax import searches  # Optuna takes a second to import
+
+    return searches.prepare(recipe, env, n_trials=suite.samples, **arguments)
+
+
+def _search(
+    spec: Experiment, how: Execution, progress: Silent, command: Sequence[str] | None, programs: list[Program]
+) -> Results:
+    from hyperlax import searches
+
+    return searches.run(spec, how, progress, command, programs)
+
+
 @dataclass(frozen=True)
 class Mode:
     """How the experiment of a cell is prepared (from suite, recipe, environment and settings) and run.
@@ -128,7 +143,7 @@ class Mode:
     sequential: bool = False
 
 
-MODES = {"batched": Mode(), "sequential": Mode(sequential=True)}
+MODES = {"batched": Mode(), "sequential": Mode(sequential=True), "optuna": Mode(_searched, _search)}
 
 
 def find(name: str) -> Suite:

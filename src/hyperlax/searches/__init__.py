@@ -15,6 +15,7 @@ from hyperlax import experiment as experiments
 from hyperlax import store, sweeps
 from hyperlax.execution import Execution
 from hyperlax.experiment import Experiment
+from hyperlax.plan import Program
 from hyperlax.recipes import Recipe
 from hyperlax.results import Results
 from hyperlax.runner import Interrupted
@@ -133,15 +134,16 @@ def run(
     how: Execution | None = None,
     progress: Silent | None = None,
     command: Sequence[str] | None = None,
+    programs: Sequence[Program] | None = None,
 ) -> Results:
-    """Runs a prepared search; `command` is what the manifest says it was started with."""
+    """Runs a prepared search; `command` and `programs` as for `sweeps.run`."""
     how, schedule = check(spec, how or Execution()), cast(OptunaSearch, spec.schedule)
     said = list(sys.argv if command is None else command)
     if url := schedule.search.storage:
         said = [part.replace(url, studies.public(url)) for part in said]
     folder = None if how.folder is None else Path(how.folder)
     try:
-        results = sweeps.run(spec, how, progress, said)
+        results = sweeps.run(spec, how, progress, said, programs)
     except Interrupted:
         if schedule.shared is not None:
             _write(spec, schedule, folder)
