@@ -19,6 +19,7 @@ import pytest
 
 import hyperlax
 from hyperlax import cli, sweeps
+from hyperlax.commands import training
 from hyperlax.hyperparams import values
 
 CACHE = str(Path(__file__).parents[1] / ".jax_cache")
@@ -105,7 +106,7 @@ def prepared(monkeypatch) -> list:
     """What would have been run: (experiment, execution) of every command, none of which trains."""
     seen = []
     monkeypatch.setattr(sweeps, "run", lambda spec, how, *_, **__: seen.append((spec, how)))
-    monkeypatch.setattr(cli, "_conclude", lambda *_: 0)
+    monkeypatch.setattr(training, "conclude", lambda *_: 0)
     return seen
 
 
@@ -143,7 +144,11 @@ def test_the_module_runs_as_a_program():
 
 def _boolean_flags() -> list[str]:
     common = [f.name for f in dataclasses.fields(cli.Common) if f.type == "bool"]
-    own = [n for n, p in inspect.signature(cli.sweep_hp_samples).parameters.items() if p.annotation == "bool"]
+    own = [
+        n
+        for n, p in inspect.signature(training.sweep_hp_samples).parameters.items()
+        if p.annotation == "bool"
+    ]
     return [*common, *own]
 
 
@@ -164,7 +169,7 @@ def test_booleans_are_written_in_every_way(monkeypatch, flag, written, expected)
         seen.update(dataclasses.asdict(common), **design, sequential=sequential)
         return 0
 
-    monkeypatch.setattr(cli, "_train", train)
+    monkeypatch.setattr(training, "train", train)
     assert (
         run("sweep-hp-samples --num-samples 3 " + written.format(flag.replace("_", "-")) + " --seed 5") == 0
     )

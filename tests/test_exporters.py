@@ -16,6 +16,7 @@ from report_data import confirmed, nothing_yet, synthetic
 
 import hyperlax
 from hyperlax import cli
+from hyperlax.commands import looking
 from hyperlax.exporters import EXPORTERS, export, runs
 from hyperlax.results import Results
 from hyperlax.store import GROWING, Store
@@ -221,6 +222,6 @@ def test_the_command_exports_what_it_finds(results, tmp_path, capsys):
 def test_the_command_names_every_tracker():
     import typing
 
-    hints = typing.get_type_hints(cli.export)
+    hints = typing.get_type_hints(looking.export)
     assert set(typing.get_args(hints["to"])) == set(EXPORTERS)
     assert hyperlax.export is export

@@ -5,18 +5,13 @@ from __future__ import annotations
 import sys
 from dataclasses import replace
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Any
 
-from cyclopts import Parameter
-
-from hyperlax import cli
-from hyperlax.cli import Common, Positive, app
+from hyperlax.commands.ending import conclude, stopped
+from hyperlax.commands.flags import Common, Names, Positive, assignments, folder_of
 from hyperlax.launch import display, end_logging, start_jax
 
-Names = Annotated[list[str] | None, Parameter(consume_multiple=True, negative="")]
 
-
-@app.command
 def optuna_hp_search(
     *,
     common: Common = Common(),  # noqa: B008
@@ -76,11 +71,11 @@ def optuna_hp_search(
         trials_at_once=optuna_study_batch_size,
         study_name=study_name,
         storage=storage,
-        set=cli._assignments(common.set_ or []),
+        set=assignments(common.set_ or []),
         run_length_modifier=common.run_length_modifier or "default",
         **common.settings(),
     )
-    folder = cli._folder("optuna-hp-search", common)
+    folder = folder_of("optuna-hp-search", common)
     how = common.execution(folder=folder, resume=common.resume or common.resume_from is not None)
     searches.check(spec, how)
     return _search(spec, how, folder, common, save_optuna_plots)
@@ -94,9 +89,9 @@ def _search(spec: Any, how: Any, folder: Path, common: Common, pictures: bool) -
     shown = display(folder, common.log_level, common.save_logs)
     try:
         results = searches.run(spec, how, shown, command=["hyperlax", *sys.argv[1:]])
-    except Interrupted as stopped:
+    except Interrupted as why:
         shown.close()
-        return cli._stopped(stopped)
+        return stopped(why)
     finally:
         shown.close()
         end_logging()
@@ -105,7 +100,7 @@ def _search(spec: Any, how: Any, folder: Path, common: Common, pictures: bool) -
         from hyperlax.report.charts.search import SEARCH_CHARTS
 
         export_charts(results, folder / "charts", ["svg"], charts=SEARCH_CHARTS)
-    return cli._conclude(results, folder, _found(results, spec, folder))
+    return conclude(results, folder, _found(results, spec, folder))
 
 
 def _found(results: Any, spec: Any, folder: Path) -> list[str]:

@@ -1,0 +1,107 @@
+"""The command that trains many experiments."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+from typing import Any
+
+from hyperlax.commands.ending import FAILED, stopped
+from hyperlax.commands.flags import Names, Positive, Running, SamplingMethod, assignments
+from hyperlax.launch import display, end_logging, start_jax
+
+
+def run_benchmark(
+    *,
+    running: Running = Running(),  # noqa: B008
+    base_config: str = "ppo_mlp_vs_drpqc",
+    benchmark_name: str | None = None,
+    algos: Names = None,
+    envs: Names = None,
+    sweep_modes: Names = None,
+    num_samples_per_run: Positive | None = None,
+    sampling_method: SamplingMethod | None = None,
+    dry_run: bool = False,
+) -> int:
+    """Train every recipe on every environment, each pair an experiment of its own, and compare them.
+
+    Parameters
+    ----------
+    base_config
+        Suite: a name in configs/suites.py, or file.py:name. What is given here wins over what it says.
+    benchmark_name
+        What the benchmark is called. [default: the suite's name]
+    algos
+        Recipes, as --algo-and-network-config of the other commands.
+    envs
+        Environments. Pairs that cannot be are listed and skipped.
+    sweep_modes
+        batched: as many lanes at once as the machine has use for; sequential: one by one, for comparison;
+        optuna: a search instead of samples.
+    num_samples_per_run
+        Samples of every recipe's space, or trials of a search.
+    sampling_method
+        How to draw them.
+    dry_run
+        Only say what would be run, and predict how long that takes from a short calibration.
+    """
+    from hyperlax import suites
+
+    if running.resume_from is not None:
+        running.resume, running.output_root = True, running.resume_from
+    given = {
+        "algos": algos and tuple(algos),
+        "envs": envs and tuple(envs),
+        "modes": sweep_modes and tuple(sweep_modes),
+        "samples": num_samples_per_run,
+        "sampling": sampling_method,
+        "run_length": running.run_length_modifier,
+    }
+    suite = suites.find(base_config)
+    changes = {k: v for k, v in given.items() if v is not None}
+    flags = [k for k, v in running.settings().items() if v is not None]
+    suite = suite.changed(changes, assignments(running.set_ or []), flags)
+    name = benchmark_name or (base_config if not changes else "benchmark")
+    folder = running.output_root or Path("results") / "run-benchmark" / name
+    start_jax(running.device)
+    return _benchmark(running, suite, folder, name, dry_run)
+
+
+def _benchmark(running: Running, suite: Any, folder: Path, name: str, dry_run: bool) -> int:
+    """Runs or only shows a suite; the exit code says whether cells have failed."""
+    from rich.console import Console
+
+    from hyperlax.benchmark import Benchmark
+    from hyperlax.runner import Interrupted
+    from hyperlax.terminal import cells_table
+
+    console = Console(highlight=False)
+    benchmark = Benchmark(suite, folder, name, running.resume, **running.settings())
+    if dry_run:
+        with console.status("planning, and measuring a few short programs"):
+            predictor = benchmark.predict(running.execution())
+        console.print(cells_table(benchmark.plan(running.group_by_structural_hparams, predictor)))
+        console.print(predictor.summary())
+        return 0
+    console.print(cells_table(benchmark.plan(running.group_by_structural_hparams)))
+
+    def show(cell: Any, at: Path) -> Any:
+        console.print(f"\n{cell.name}", style="bold")
+        return display(at, running.log_level, running.save_logs)
+
+    try:
+        ended = benchmark.run(running.execution(), show, command=["hyperlax", *sys.argv[1:]])
+    except Interrupted as why:
+        return stopped(why)
+    finally:
+        end_logging()
+    console.print(cells_table(benchmark.outcome()))
+    found = benchmark.results()
+    if len(found) > 1:
+        from hyperlax.report import write_comparison
+
+        print(f"comparison: {write_comparison(found, folder / 'comparison.html')}")
+    failed = {path: cell["reason"] for path, cell in ended.items() if cell["status"] == "failed"}
+    for path, reason in failed.items():
+        print(f"{path} failed: {reason}; log: {folder / path / 'hyperlax.log'}", file=sys.stderr)
+    return FAILED if failed else 0

@@ -1,0 +1,66 @@
+"""How commands end: the report, what is printed last, and exit codes."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+FAILED, INTERRUPTED, OUT_OF_TIME = 1, 130, 75
+
+
+def conclude(results: Any, folder: Path, more: Sequence[str] = ()) -> int:
+    """Writes the report, prints the leaderboard and `more`, and says what to do next."""
+    from rich.console import Console
+
+    from hyperlax.report import leaderboard, selection_bias, write_report
+    from hyperlax.report.lineage import explored
+    from hyperlax.terminal import best_words, confirmed_table, leaderboard_table
+
+    console = Console(highlight=False)
+    with console.status("writing the report"):
+        report = write_report(results, folder / "report.html")
+        board = leaderboard(results)
+    if board["peak_return"].count():
+        console.print(leaderboard_table(board, results.samples.height))
+        if not more and (best := best_words(board, results.samples)):
+            console.print(best)
+            if explored(results):
+                console.print("(its values at the start: the report shows how they changed)", style="dim")
+    if (confirmed := results.confirmation) is not None:
+        write_report(confirmed, confirmed.folder / "report.html")
+        console.print(confirmed_table(selection_bias(results)))
+    lanes = results.lanes["status"]
+    counts = {s: int((lanes == s).sum()) for s in ("done", "diverged", "pruned", "failed")}
+    console.print(
+        ", ".join(f"{n} {s}" for s, n in counts.items() if n)
+        + f" in {results.manifest['timings']['wall_seconds']:.1f} s"
+    )
+    if counts["diverged"] == len(lanes):
+        console.print("every lane diverged: try smaller learning rates (--set actor_lr=1e-4)", style="yellow")
+    for line in more:
+        console.print(line, soft_wrap=True)
+    console.print(f"report: {report}", soft_wrap=True)
+    console.print(
+        f"next: hyperlax plot-benchmark --results-dir-to-plot {folder} --format png  (the charts as images)",
+        soft_wrap=True,
+    )
+    parts = [results, confirmed] if confirmed is not None else [results]
+    return FAILED if sum(_failures(part) for part in parts) else 0
+
+
+def _failures(results: Any) -> int:
+    """How many lanes have failed; prints why."""
+    for lane, error in results.manifest["timings"]["errors"].items():
+        of = " of the confirmation" if results.manifest.get("confirms") else ""
+        print(f"lane {lane}{of} failed: {error}", file=sys.stderr)
+    return int((results.lanes["status"] == "failed").sum())
+
+
+def stopped(why: Any) -> int:
+    """Says how to go on; the exit code of an interrupted run."""
+    import signal
+
+    print(f"{why}; state saved, continue with --resume", file=sys.stderr)
+    return INTERRUPTED if why.signum == signal.SIGINT else OUT_OF_TIME

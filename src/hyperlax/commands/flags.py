@@ -1,0 +1,123 @@
+"""Flags that commands have in common, and what they are turned into."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+from cyclopts import Parameter
+from cyclopts.validators import Number
+
+from hyperlax.files import experiment_path
+
+Positive = Annotated[int, Parameter(validator=Number(gte=1))]
+Names = Annotated[list[str] | None, Parameter(consume_multiple=True, negative="")]
+SamplingMethod = Literal["qmc_sobol", "random", "latin_hypercube", "halton", "grid"]
+ExperimentType = Literal["independent_samples", "sobol_matrices_A_B_AB"]
+
+
+@Parameter(name="*")
+@dataclass
+class Running:
+    """Flags that everything that trains has."""
+
+    run_length_modifier: str | None = None
+    "quick, default, long, runtime_benchmark, or a number of environment steps. [default: default]"
+    output_root: Path | None = None
+    "Experiments go to <output-root>/<recipe>/<environment>, a benchmark to <output-root>.\
+ [default: ./results/<command>]"
+    seed: int | None = None
+    "Seeds the sampler and training. [default: 42]"
+    seeds: Positive | None = None
+    "Lanes per sample. [default: what the run length says]"
+    total_timesteps: Positive | None = None
+    "Environment steps per lane. [default: what the run length says]"
+    set_: Annotated[list[str] | None, Parameter(name="--set", negative="")] = None
+    "path=value: fixes a hyperparameter or training setting; repeatable."
+    protocol: Literal["corrected", "published"] | None = None
+    "The right way, or exactly as the published results were made. [default: corrected]"
+    device: Literal["auto", "cpu", "gpu"] = "auto"
+    "Where to run."
+    eval_at_start: bool = False
+    "Also evaluate before training."
+    save_policies: Literal["best", "all", "none"] = "best"
+    "Which trained policies to keep."
+    hparam_batch_size: Positive | None = None
+    "Most lanes in training at once. [default: what the machine has use and memory for]"
+    group_by_structural_hparams: bool = False
+    "One program for every distinct set of sizes: no padding, more compilation."
+    resume: bool = False
+    "Continue the experiment in the output folder."
+    resume_from: Path | None = None
+    "Continue the experiment in this folder."
+    checkpoint_seconds: Annotated[float, Parameter(validator=Number(gte=0))] = 30.0
+    "At most this much work is lost when the process is killed."
+    log_level: Literal["DEBUG", "INFO", "WARNING", "ERROR"] = "INFO"
+    "What the terminal shows."
+    save_logs: bool = True
+    "Write hyperlax.log into the experiment's folder."
+
+    def settings(self) -> dict[str, Any]:
+        """What is given for every experiment, beside its recipe, environment and run length."""
+        return {
+            "seed": self.seed,
+            "seeds": self.seeds,
+            "total_timesteps": self.total_timesteps,
+            "protocol": self.protocol,
+            "eval_at_start": self.eval_at_start or None,
+        }
+
+    def execution(self, **more: Any) -> Any:
+        """How to run it."""
+        from hyperlax.execution import Execution
+
+        return Execution(
+            lanes_at_once=self.hparam_batch_size,
+            group_by_sizes=self.group_by_structural_hparams,
+            save_policies=self.save_policies,
+            checkpoint_seconds=self.checkpoint_seconds,
+            **more,
+        )
+
+
+@Parameter(name="*")
+@dataclass
+class Common(Running):
+    """Flags that every command that trains one experiment has."""
+
+    algo_and_network_config: str = "ppo_mlp"
+    "Recipe: <algorithm>_<network>, a dotted name under configs/, or file.py:name."
+    env_config: str = "gymnax.pendulum"
+    "Environment: <framework>.<name>."
+
+
+def assignments(pairs: list[str]) -> dict[str, str]:
+    assigned = {}
+    for pair in pairs:
+        path, equals, value = (part.strip() for part in pair.partition("="))
+        if not equals or not path:
+            raise ValueError(f"--set needs path=value, got {pair!r}")
+        if path in assigned:
+            raise ValueError(f"--set {path} is given twice: {assigned[path]!r} and {value!r}")
+        assigned[path] = value
+    return assigned
+
+
+def folder_of(command: str, common: Common) -> Path:
+    root = common.resume_from or common.output_root or Path("results") / command
+    if (root / "manifest.json").exists():
+        return root
+    if common.resume_from is not None and not root.is_dir():
+        raise FileNotFoundError(f"nothing to resume: {root} does not exist")
+    return root / experiment_path(common.algo_and_network_config, common.env_config)
+
+
+def new_file(flag: str, path: Path | None, *suffixes: str) -> None:
+    """Raises `ValueError` for a file that exists, or of a kind that cannot be written."""
+    if path is None:
+        return
+    if path.suffix not in suffixes:
+        raise ValueError(f"{flag} {path} must end in {', '.join(suffixes[:-1])} or {suffixes[-1]}")
+    if path.exists():
+        raise ValueError(f"{path} exists; remove it or choose another {flag}")

@@ -1,0 +1,109 @@
+"""Commands that show and write what has been measured, and train nothing."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+from typing import Annotated, Literal
+
+from cyclopts import Parameter
+from cyclopts.validators import Number
+
+from hyperlax.commands.ending import FAILED
+from hyperlax.commands.flags import Positive
+
+
+def plot_benchmark(
+    *,
+    results_dir_to_plot: Path,
+    format: Annotated[str, Parameter(name="--format")] = "html",
+    top_n: Positive = 5,
+    slice_metric: str = "peak_return",
+    combined_only: bool = False,
+    include_additional_info_in_titles: bool = False,
+    max_workers: Positive = 1,
+    compare: Path | None = None,
+) -> int:
+    """Write the report (and images) of every experiment in a folder, finished or still running.
+
+    Parameters
+    ----------
+    results_dir_to_plot
+        An experiment's folder, or any folder above some. Several experiments are also compared, in
+        comparison.html.
+    format
+        What to write, separated by commas: html, png, svg, pdf.
+    top_n
+        How many of the best samples of an experiment are drawn together.
+    slice_metric
+        What slices and parallel coordinates show of a sample: a column of the report's table of samples.
+    combined_only
+        Only the comparison, no reports of single experiments.
+    include_additional_info_in_titles
+        Titles of images name the experiment, its samples, seeds, budget and protocol.
+    max_workers
+        Processes that draw experiments at the same time.
+    compare
+        Published results to compare with: a table with one row per cell (env, algo, network, samples,
+        best_peak, ...), a summary with one row per sample (<env>_<algo>-<network>_summary.csv), or a folder
+        of such files.
+    """
+    formats = [f.strip() for f in format.split(",")]
+    if wrong := [f for f in formats if f not in ("html", "png", "svg", "pdf")]:
+        raise ValueError(f"--format knows html, png, svg and pdf; got {', '.join(wrong)}")
+    from hyperlax import store
+
+    folders = store.find(results_dir_to_plot)
+    from hyperlax import report
+    from hyperlax.report import batch
+
+    options = report.Options(top_n, slice_metric, include_additional_info_in_titles)
+    published = report.read_published(compare) if compare is not None else None
+    found, failed = batch.readable(folders)
+    experiments = list(found.values())
+    together = len(experiments) > 1 or published is not None
+    if published is not None:
+        report.check_published(experiments, published)
+    if not combined_only:
+        for folder, written, problem in batch.draw_all(found, formats, options, max_workers):
+            for path in written:
+                print(path)
+            if problem:
+                failed[folder] = problem
+    if together and experiments:
+        if "html" in formats:
+            page = results_dir_to_plot / "comparison.html"
+            print(report.write_comparison(experiments, page, top_n, published))
+        if images := [f for f in formats if f != "html"]:
+            charts = results_dir_to_plot / "charts"
+            drawn = report.export_comparison(experiments, charts, images, options, published)
+            print(*drawn, sep="\n")
+    for folder, problem in failed.items():
+        print(f"{folder} {problem}", file=sys.stderr)
+    return FAILED if failed else 0
+
+
+def export(
+    *,
+    results_dir: Path,
+    to: Literal["tensorboard", "wandb", "mlflow"],
+    top_k: Annotated[int, Parameter(validator=Number(gte=0))] = 5,
+    destination: str | None = None,
+) -> int:
+    """Write experiments for a tracker: a run for each, finished or running, and for its best samples.
+
+    Parameters
+    ----------
+    results_dir
+        An experiment's folder, or any folder above some.
+    to
+        Which tracker. They come with pip install "hyperlax[trackers]".
+    top_k
+        How many of the best samples of an experiment get a run of their own.
+    destination
+        A new folder; for mlflow also an address. [default: <results-dir>/<tracker>]
+    """
+    from hyperlax.exporters import export as write
+
+    print(f"written; see it with: {write(results_dir, to, destination, top_k)}")
+    return 0

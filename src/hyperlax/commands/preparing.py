@@ -1,0 +1,111 @@
+"""Commands about what could be trained: names, samples, circuits."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+from cyclopts import Parameter
+
+from hyperlax.commands.flags import ExperimentType, Positive, SamplingMethod, assignments, new_file
+
+
+def inspect_circuit(
+    *,
+    algo_and_network_config: str = "ppo_drpqc",
+    env_config: str = "gymnax.pendulum",
+    network: str = "actor",
+    layers: Annotated[list[Positive] | None, Parameter(consume_multiple=True, negative="")] = None,
+    stacks: Annotated[list[Positive] | None, Parameter(consume_multiple=True, negative="")] = None,
+    draws: Positive = 200,
+    set_: Annotated[list[str] | None, Parameter(name="--set", negative="")] = None,
+    output_file: Path | None = None,
+    diagram_file: Path | None = None,
+    seed: int = 42,
+) -> int:
+    """What a circuit is before training: diagram, gates, gradient variance, entanglement, expressibility.
+
+    Parameters
+    ----------
+    network
+        Which of the algorithm's networks: actor or critic.
+    layers
+        Depths to compare. [default: 1 5 10 15]
+    stacks
+        Copies of the encoding wires to compare. [default: 1 2 3]
+    draws
+        Random initial weights and observations to measure over.
+    set_
+        path=value: fixes a hyperparameter; repeatable.
+    output_file
+        Also write the table (.csv) or the chart (.png, .svg, .pdf).
+    diagram_file
+        Also write a drawing of the smallest circuit (.svg, .png, .pdf).
+    """
+    from hyperlax import inspection
+
+    new_file("--output-file", output_file, ".csv", ".png", ".svg", ".pdf")
+    new_file("--diagram-file", diagram_file, ".svg", ".png", ".pdf")
+    table, diagram, drawing = inspection.of_recipe(
+        algo_and_network_config,
+        env_config,
+        network,
+        layers or [1, 5, 10, 15],
+        stacks or [1, 2, 3],
+        draws,
+        assignments(set_ or []),
+        seed,
+    )
+    print(diagram)
+    inspection.show(table)
+    if output_file is not None:
+        inspection.save(table, output_file, f"{algo_and_network_config} {network} on {env_config}")
+        print(f"written to {output_file}")
+    if diagram_file is not None:
+        inspection.save_diagram(drawing, diagram_file)
+        print(f"written to {diagram_file}")
+    return 0
+
+
+def generate_hp_samples(
+    *,
+    algo_and_network_config: str = "ppo_mlp",
+    num_samples: Positive = 256,
+    output_file: Path = Path("hyperparam_samples.csv"),
+    sampling_method: SamplingMethod = "qmc_sobol",
+    experiment_type: ExperimentType = "independent_samples",
+    omit_ab: bool = False,
+    seed: int = 42,
+) -> int:
+    """Write hyperparameter samples to a csv, json or parquet file; trains nothing."""
+    import polars as pl
+
+    from hyperlax import samplers
+    from hyperlax.recipes import resolve
+
+    new_file("--output-file", output_file, ".csv", ".json", ".parquet")
+    space = resolve(algo_and_network_config).search_space()
+    if experiment_type == "sobol_matrices_A_B_AB":
+        rows = samplers.saltelli(space, num_samples, seed, omit_ab)
+    else:
+        rows = samplers.design(space, num_samples, sampling_method, seed)
+    frame = pl.DataFrame([{"sample": i, **row} for i, row in enumerate(rows)], infer_schema_length=None)
+    output_file.parent.mkdir(parents=True, exist_ok=True)
+    {".csv": frame.write_csv, ".json": frame.write_json, ".parquet": frame.write_parquet}[output_file.suffix](
+        output_file
+    )
+    print(f"{len(rows)} samples of {len(frame.columns) - 1} columns written to {output_file}")
+    return 0
+
+
+def list_names() -> int:
+    """Recipes and environments that can be named."""
+    from hyperlax import envs, recipes
+
+    print("recipes")
+    for name in recipes.names():
+        print(f"  {name}")
+    print("environments (every gymnax id works as well; brax also with --set env.backend=...)")
+    for name in envs.names():
+        print(f"  {name}")
+    return 0

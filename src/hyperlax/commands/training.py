@@ -1,0 +1,155 @@
+"""Commands that train one experiment."""
+
+from __future__ import annotations
+
+import importlib
+import sys
+import threading
+from pathlib import Path
+from typing import Any, Literal
+
+from hyperlax.commands.ending import conclude, stopped
+from hyperlax.commands.flags import (
+    Common,
+    ExperimentType,
+    Positive,
+    SamplingMethod,
+    assignments,
+    folder_of,
+)
+from hyperlax.launch import display, end_logging, start_jax
+
+Scheduler = Literal["none", "asha", "pbt"]
+
+
+def run_single_hp(*, common: Common = Common()) -> int:  # noqa: B008
+    """Train one experiment with the recipe's default hyperparameters."""
+    return train("run-single-hp", common, {})
+
+
+def sweep_hp_samples(
+    *,
+    common: Common = Common(),  # noqa: B008
+    num_samples: Positive = 8,
+    sampling_method: SamplingMethod = "qmc_sobol",
+    load_hyperparams: Path | None = None,
+    experiment_type: ExperimentType = "independent_samples",
+    omit_ab: bool = False,
+    sequential: bool = False,
+    scheduler: Scheduler = "none",
+    confirm: Positive | None = None,
+    confirm_seeds: Positive | None = None,
+) -> int:
+    """Draw hyperparameter samples and train all of them, with all their seeds, as lanes of few programs.
+
+    Parameters
+    ----------
+    num_samples
+        Samples to draw.
+    sampling_method
+        How to draw them.
+    load_hyperparams
+        Train the samples in this csv, json or parquet file instead of drawing any.
+    experiment_type
+        Independent samples, or the matrices of a variance-based sensitivity analysis, whose indices the
+        report then shows.
+    omit_ab
+        Draw the matrices A and B only, from which no indices follow.
+    sequential
+        One lane at a time, for comparison: the same numbers, slower.
+    scheduler
+        Train all to the end, stop those that fall behind (asha: asynchronous successive halving), or let the
+        worst go on from copies of the best with other hyperparameters (pbt: population-based training).
+        Options: --set scheduler.reduction_factor=3 and minimum for asha; interval, quantile, factor and
+        resample for pbt.
+    confirm
+        Train this many of the best samples again, from fresh seeds, when the sweep is done: what they score
+        without the luck of being chosen. With --resume also for a sweep that is done already.
+    confirm_seeds
+        Lanes per confirmed sample. [default: as many as the sweep]
+    """
+    design = {
+        "num_samples": num_samples,
+        "sampling_method": sampling_method,
+        "experiment_type": experiment_type,
+        "omit_ab": omit_ab,
+        "samples": load_hyperparams,
+    }
+    return train("sweep-hp-samples", common, design, sequential, scheduler, (confirm, confirm_seeds))
+
+
+def train(
+    command: str,
+    common: Common,
+    design: dict[str, Any],
+    sequential: bool = False,
+    scheduler: Scheduler = "none",
+    confirm: tuple[int | None, int | None] = (None, None),
+) -> int:
+    """Prepares, runs, confirms, reports; returns the exit code."""
+    start_jax(common.device)
+    from hyperlax import confirmation, sweeps
+    from hyperlax.runner import Interrupted
+
+    assigned = assignments(common.set_ or [])
+    schedule = _schedule(scheduler, assigned)
+    spec = sweeps.prepare(
+        common.algo_and_network_config,
+        common.env_config,
+        **design,
+        schedule=schedule,
+        set=assigned,
+        run_length_modifier=common.run_length_modifier or "default",
+        **common.settings(),
+    )
+    resume = common.resume or common.resume_from is not None
+    folder = folder_of(command, common)
+    how = common.execution(folder=folder, resume=resume, sequential=sequential)
+    sweeps.check(spec, how)
+    wanted = confirmation.request(spec, folder, *confirm)
+    shown = display(folder, common.log_level, common.save_logs)
+    # What draws the report takes a second to import, while XLA compiles without the interpreter.
+    threading.Thread(target=importlib.import_module, args=("hyperlax.report",), daemon=True).start()
+    try:
+        results = sweeps.run(spec, how, shown, command=["hyperlax", *sys.argv[1:]])
+        if wanted is not None:
+            shown.close()
+            results = _confirm(results, wanted, how, common)
+    except Interrupted as why:
+        shown.close()
+        return stopped(why)
+    finally:
+        shown.close()
+        end_logging()
+    return conclude(results, folder)
+
+
+def _schedule(name: Scheduler, assigned: dict[str, str]) -> Any:
+    """The schedule with its options, which are taken out of `assigned`; None to train all to the end."""
+    given = {k: assigned.pop(k) for k in list(assigned) if k.startswith("scheduler.")}
+    if name == "none":
+        if given:
+            raise ValueError(
+                f"--set {next(iter(given))} is for sweep-hp-samples with --scheduler asha or pbt"
+            )
+        return None
+    from hyperlax import schedules
+
+    return schedules.load(name, {k.removeprefix("scheduler."): v for k, v in given.items()})
+
+
+def _confirm(results: Any, wanted: tuple[int, int], how: Any, common: Common) -> Any:
+    """The results with their confirmation. Their report is there first, should this be interrupted."""
+    from hyperlax import confirmation, store
+    from hyperlax.report import write_report
+
+    write_report(results, results.folder / "report.html")
+    if not confirmation.chosen(results, wanted[0]):
+        print("nothing to confirm: no sample has an evaluation", file=sys.stderr)
+        return results
+    shown = display(results.folder / store.CONFIRMATION, common.log_level, common.save_logs)
+    try:
+        command = ["hyperlax", *sys.argv[1:]]
+        return confirmation.confirm(results, *wanted, execution=how, progress=shown, command=command)
+    finally:
+        shown.close()
