@@ -200,6 +200,7 @@ def test_a_finished_sweep_is_confirmed_later(home, swept, capsys):
     np.testing.assert_array_equal(results.confirmation.lanes["seed"], [0, 1, 2])
 
 
+@pytest.mark.slow
 def test_an_interrupted_confirmation_leaves_the_report_of_the_sweep(home, swept, capsys, monkeypatch):
     """And the code of an interruption; --confirm is not needed to continue once it has begun."""
     shutil.copytree(swept.folder, home)

@@ -21,13 +21,13 @@ from hyperlax.recipes import Recipe
 
 ENVS = ("gymnax.cartpole", "gymnax.pendulum")
 
-EVERY_TIME = {("ppo", "gymnax.cartpole"), ("dqn", "gymnax.cartpole")}
-"""Where every network is tested; elsewhere only the MLP is, and the others in the long tests."""
+EVERY_TIME = {("ppo", "gymnax.cartpole"): NETWORKS, ("dqn", "gymnax.cartpole"): ["mlp"]}
+EVERY_TIME |= {("sac", "gymnax.pendulum"): ["mlp"]}
+"""Networks that are tested every time; the others are in the long tests."""
 
 
 def _case(algorithm: str, network: str, env: str):
-    often = network == "mlp" or (algorithm, env) in EVERY_TIME
-    marks = () if often else pytest.mark.slow
+    marks = () if network in EVERY_TIME.get((algorithm, env), ()) else pytest.mark.slow
     return pytest.param(algorithm, network, env, id=f"{algorithm}_{network}-{env}", marks=marks)
 
 

@@ -62,11 +62,13 @@ class Scripted(AbstractAgent):
     metric_names: ClassVar[tuple[str, ...]] = ()
 
     hp: ScriptedHyperparams
+    optimiser: None
     shown: jax.Array
     evaluating: jax.Array
 
     def __init__(self):
         self.hp = ScriptedHyperparams()
+        self.optimiser = None
         self.shown = jnp.zeros(())
         self.evaluating = jnp.bool_(False)
 
