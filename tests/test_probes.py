@@ -67,7 +67,7 @@ STEP = {"tmlp": 2e-3}
 
 
 def _pair(algorithm: str, network: str):
-    """Every algorithm with MLPs, and PPO with tensor networks; the rest, slow to compile, in the long tests."""
+    """Every algorithm with MLPs, PPO with tensor networks; the rest, slow to compile, in the long tests."""
     marks = () if network == "mlp" or (algorithm, network) == ("ppo", "tmlp") else pytest.mark.slow
     return pytest.param(algorithm, network, id=f"{algorithm}_{network}", marks=marks)
 
