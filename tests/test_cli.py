@@ -19,7 +19,7 @@ import pytest
 
 import hyperlax
 from hyperlax import cli, sweeps
-from hyperlax.commands import training
+from hyperlax.commands import flags, training
 from hyperlax.hyperparams import values
 
 CACHE = str(Path(__file__).parents[1] / ".jax_cache")
@@ -143,7 +143,7 @@ def test_the_module_runs_as_a_program():
 
 
 def _boolean_flags() -> list[str]:
-    common = [f.name for f in dataclasses.fields(cli.Common) if f.type == "bool"]
+    common = [f.name for f in dataclasses.fields(flags.Common) if f.type == "bool"]
     own = [
         n
         for n, p in inspect.signature(training.sweep_hp_samples).parameters.items()

@@ -41,7 +41,9 @@ def run(line: str) -> int:
 def prepared(monkeypatch) -> list:
     """What would have been run: (experiment, execution), none of which trains."""
     seen = []
-    monkeypatch.setattr("hyperlax.cli_search._search", lambda spec, how, *_: seen.append((spec, how)) or 0)
+    monkeypatch.setattr(
+        "hyperlax.commands.searching._search", lambda spec, how, *_: seen.append((spec, how)) or 0
+    )
     return seen
 
 
@@ -95,7 +97,7 @@ def test_the_flags_say_what_is_searched_and_how(prepared):
 @pytest.mark.parametrize(("written", "expected"), [("", True), ("--no-save-optuna-plots", False)])
 def test_pictures_are_optional(monkeypatch, written, expected):
     seen = []
-    monkeypatch.setattr("hyperlax.cli_search._search", lambda *given: seen.append(given[-1]) or 0)
+    monkeypatch.setattr("hyperlax.commands.searching._search", lambda *given: seen.append(given[-1]) or 0)
     assert run(f"{SEARCH} {written}") == 0
     assert seen == [expected]
 

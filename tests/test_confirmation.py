@@ -174,6 +174,7 @@ def home(tmp_path, monkeypatch) -> Path:
     return Path("out") / "ppo_mlp_no_network_search" / "gymnax.pendulum"
 
 
+@pytest.mark.slow  # the tour of the README confirms as well
 def test_a_sweep_is_confirmed_when_it_ends(home, capsys):
     """Both reports, a table, and --resume without being asked again goes on with the same."""
     assert run(f"{COMMAND} --confirm 2 --output-root out") == 0
