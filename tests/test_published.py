@@ -52,6 +52,20 @@ def table(folder, *rows: str):
     return path
 
 
+def test_a_row_whose_two_ids_differ_measures_the_first_and_holds_the_hyperparameters_of_the_second(
+    tmp_path, ours
+):
+    path = summary(tmp_path, ours)
+    straight = read_published(path).samples
+    frame = pl.read_csv(path)
+    held = frame.select("gamma", "lr", "sample id")
+    pl.concat([frame.select("hp id", "peak return"), held.reverse()], how="horizontal").write_csv(path)
+    mixed = read_published(path).samples
+    columns = ["sample", "peak", "gamma", "lr"]
+    for cell, table in straight.items():
+        assert mixed[cell].select(columns).equals(table.select(columns))
+
+
 def test_names_are_the_same_however_they_are_spelled(tmp_path, ours):
     """`brax.inverted-double-pendulum` is `brax.inverted_double_pendulum`."""
     expected = Cell("brax.inverted_double_pendulum", "ppo", "drpqc")

@@ -17,7 +17,11 @@ COLUMNS = {
 }
 """Statistics over the peak returns of a cell's samples, and the columns of a table that hold them."""
 _FILE = re.compile(r"(?P<env>.+)_(?P<algorithm>[a-z0-9]+)-(?P<network>[a-z0-9_-]+?)_summary\.csv", re.I)
-_IDS = ("sample_id", "sample", "hp_id")
+_IDS = ("hp_id", "sample_id", "sample")
+"""Whose curve a row measures, by the first of them; whose hyperparameters it holds, by the second.
+
+In the published summaries of DQN on CartPole the two differ: rows go by one, their hyperparameters by the other.
+"""
 
 
 class Cell(NamedTuple):
@@ -54,7 +58,8 @@ def read_published(path: Path) -> Published:
     """A table with one row per cell, the per-sample summary of one cell, or a folder of such files.
 
     A table has env, algo, network, samples and any of best_peak, top5_iqm_peak, median_peak, q25_peak.
-    A summary is called <env>_<algo>-<network>_summary.csv, with columns "sample id" and "peak return".
+    A summary is called <env>_<algo>-<network>_summary.csv, with columns "sample id" or "hp id", and
+    "peak return".
     Raises ValueError for anything else.
     """
     if not path.exists():
@@ -90,8 +95,10 @@ def _read(file: Path, found: Published) -> None:
             f"{file.name} does not say of what it is a summary; call it <env>_<algo>-<network>_summary.csv"
         )
     peak = pl.col("peak_return").cast(pl.Float64, strict=False).fill_nan(None)
-    table = frame.with_columns(pl.col(ids[0]).cast(pl.Int64).alias("sample"), peak.alias("peak"))
-    found.samples[Cell.of(**name.groupdict())] = table
+    peaks = frame.select(pl.col(ids[0]).cast(pl.Int64).alias("sample"), peak.alias("peak"))
+    own = pl.col(ids[1] if len(ids) > 1 else ids[0]).cast(pl.Int64).alias("sample")
+    values = frame.with_columns(own).unique("sample", maintain_order=True)
+    found.samples[Cell.of(**name.groupdict())] = peaks.join(values, on="sample", how="left")
 
 
 def _cells(file: Path, frame: pl.DataFrame) -> dict[Cell, tuple[dict[str, float], int]]:
