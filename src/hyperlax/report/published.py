@@ -20,7 +20,7 @@ _FILE = re.compile(r"(?P<env>.+)_(?P<algorithm>[a-z0-9]+)-(?P<network>[a-z0-9_-]
 _IDS = ("hp_id", "sample_id", "sample")
 """Whose curve a row measures, by the first of them; whose hyperparameters it holds, by the second.
 
-In the published summaries of DQN on CartPole the two differ: rows go by one, their hyperparameters by the other.
+In the published summaries of DQN on CartPole they differ: rows go by one, their hyperparameters by the other.
 """
 
 
