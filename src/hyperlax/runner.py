@@ -112,13 +112,11 @@ class Runner:
 
     def prune(self, lane: Lane) -> None:
         """Ends a lane between segments, wherever it is: in a slot, waiting, or not yet begun."""
-        lane.status = "pruned"
-        self.parked.pop(lane.lane, None)
         for slots in self.running.values():
             for slot, other in slots.busy():
                 if other is lane:
                     slots.free(slot)
-        self.schedule.ended(self, lane)
+        self.end(lane, "pruned")
 
     def _enter(self, places: list[int], programs_of: Mapping[int, int]) -> list[Lane]:
         """Lanes, keys and costs of the samples at `places`."""
@@ -218,13 +216,14 @@ class Runner:
     ) -> bool:
         """Starts a program that has been compiled, and the compilation of the next one.
 
-        Waits for its compilation unless another program can run meanwhile: then False.
+        Waits for its compilation unless another program has a turn meanwhile: then False.
         """
         start = self.now()
         if number not in ahead:
             self.progress.compiling(number, len(self.programs))
             ahead[number] = pool.submit(self.compile, number)
-        if self.running and not ahead[number].done():
+        others = self.schedule.grows and any(n in self.running for n in waiting)
+        if others and not ahead[number].done():
             return False
         compiled = _wait(ahead.pop(number), self)
         traced = min(start + compiled.trace_seconds, self.now())  # sooner where it was compiled ahead
