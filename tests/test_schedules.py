@@ -101,3 +101,34 @@ def test_a_lane_that_waits_goes_on_as_if_it_had_not_and_a_pruned_one_keeps_its_p
     assert returns(stopped, (1, 2)).equals(returns(whole, (1, 2)))
     first = returns(whole, (0,)).group_by("lane", maintain_order=True).first().sort("lane")
     assert returns(stopped, (0,)).select(first.columns).equals(first)
+
+
+class AllWait(Schedule):
+    """Makes every lane wait at its first evaluation until all have come, and counts how often it is asked."""
+
+    def __init__(self):
+        self.held, self.asked = set(), 0
+
+    def judge(self, runner, lane, value):
+        if lane.lane in self.held:
+            return Verdict.GO_ON
+        self.held.add(lane.lane)
+        return Verdict.PAUSE
+
+    def refill(self, runner):
+        self.asked += 1
+        if all(lane.status == "paused" for lane in runner.lanes):
+            for lane in runner.lanes:
+                lane.status = "queued"
+
+
+def test_the_next_program_is_waited_for_while_all_lanes_of_the_last_one_wait():
+    """Not by asking over and over, which would keep a core busy and leave signals unanswered."""
+    schedule = AllWait()
+    results = hyperlax.sweep(
+        **ARGUMENTS, samples=ROWS, schedule=schedule, execution=hyperlax.Execution(group_by_sizes=True)
+    )
+    assert len(results.manifest["plan"]) == 2
+    assert results.lanes["status"].to_list() == ["done"] * 6
+    segments = results.timeline.filter(pl.col("phase") == "train").height
+    assert schedule.asked <= segments + 3
