@@ -14,7 +14,7 @@ from hyperlax.benchmark import Benchmark
 from hyperlax.cli import app
 from hyperlax.execution import Execution
 from hyperlax.prediction import Rates
-from hyperlax.runner import Interrupted
+from hyperlax.stopping import Interrupted
 from hyperlax.suites import Cell, Rule, Suite, cells
 from hyperlax.terminal import Silent
 

@@ -23,7 +23,7 @@ _HOMES = {
     "Results": "results",
     "Settings": "settings",
     "Suite": "suites",
-    "Interrupted": "runner",
+    "Interrupted": "stopping",
     "export": "exporters",
     "load": "policies",
     "Policy": "policies",
@@ -68,10 +68,10 @@ if TYPE_CHECKING:
     from hyperlax.policies import Policy, load
     from hyperlax.recipes import Recipe
     from hyperlax.results import Results
-    from hyperlax.runner import Interrupted
     from hyperlax.searches import search
     from hyperlax.settings import Settings
     from hyperlax.spaces import Choice, Integers, Joint, LogUniform, Uniform
+    from hyperlax.stopping import Interrupted
     from hyperlax.store import read
     from hyperlax.suites import Suite
     from hyperlax.sweeps import prepare, sweep

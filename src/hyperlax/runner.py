@@ -5,8 +5,6 @@ from __future__ import annotations
 import dataclasses
 import heapq
 import logging
-import signal
-import threading
 import time
 from collections import deque
 from collections.abc import Callable, Mapping
@@ -32,20 +30,13 @@ from hyperlax.replaced import Replaced
 from hyperlax.results import SCHEMAS
 from hyperlax.schedules import Verdict
 from hyperlax.slots import Slots
+from hyperlax.stopping import Interrupted, signals_of, wait
 from hyperlax.store import CHECKPOINT, Store
 from hyperlax.train import TrainState
 
 log = logging.getLogger("hyperlax")
 
 BEST_POLICIES = 5
-
-
-class Interrupted(Exception):
-    """The run was asked to stop; its state is saved when it has a folder."""
-
-    def __init__(self, signum: int, folder: Path | None):
-        super().__init__(f"stopped by {signal.Signals(signum).name}")
-        self.signum, self.folder = signum, folder
 
 
 class Runner:
@@ -188,7 +179,7 @@ class Runner:
         """Trains every lane that is not over. Raises `Interrupted` after saving when a signal asks for it."""
         pool = ThreadPoolExecutor(1)
         try:
-            with _signals(self):
+            with signals_of(self):
                 self._run(pool)
         finally:
             pool.shutdown(wait=False, cancel_futures=True)
@@ -225,7 +216,7 @@ class Runner:
         others = self.schedule.grows and any(n in self.running for n in waiting)
         if others and not ahead[number].done():
             return False
-        compiled = _wait(ahead.pop(number), self)
+        compiled = wait(ahead.pop(number), self)
         traced = min(start + compiled.trace_seconds, self.now())  # sooner where it was compiled ahead
         self.phase("trace", number, start, traced)
         self.phase("compile", number, traced)
@@ -438,37 +429,3 @@ class Runner:
 
 def _policy_path(store: Store, lane: int) -> Path:
     return store.folder / "policies" / f"lane-{lane:05d}.policy"
-
-
-def _wait(future: Future[Compiled], runner: Runner) -> Compiled:
-    """The compiled program; a signal meanwhile stops the run, with what was done before saved."""
-    while True:
-        try:
-            return future.result(timeout=0.2)
-        except TimeoutError:
-            if runner.stop is not None:
-                runner.save()
-                folder = runner.recorder.store.folder if runner.recorder.store else None
-                raise Interrupted(runner.stop, folder) from None
-
-
-class _signals:
-    """While active, SIGINT and SIGTERM ask the runner to save and stop; a second one stops at once."""
-
-    def __init__(self, runner: Runner):
-        self.runner, self.previous = runner, {}
-
-    def __enter__(self) -> None:
-        if threading.current_thread() is threading.main_thread():
-            for number in (signal.SIGINT, signal.SIGTERM):
-                self.previous[number] = signal.signal(number, self._asked)
-
-    def _asked(self, number: int, frame: Any) -> None:
-        if self.runner.stop is not None:
-            raise KeyboardInterrupt
-        self.runner.stop = number
-        self.runner.progress.stopping()
-
-    def __exit__(self, *_: Any) -> None:
-        for number, handler in self.previous.items():
-            signal.signal(number, handler)
