@@ -20,7 +20,8 @@ from hyperlax import runner, sweeps
 from hyperlax.experiment import Experiment, Lane
 from hyperlax.plan import Machine, Program, plan
 from hyperlax.report import leaderboard
-from hyperlax.terminal import STOPPING, Lines, Live, Silent, best_words, leaderboard_table
+from hyperlax.tables import best_words, leaderboard_table
+from hyperlax.terminal import STOPPING, Lines, Live, Silent, shown
 
 COMPILED: Any = SimpleNamespace(
     trace_seconds=1.25, compile_seconds=2.5, slots=2, bytes_per_lane=3 * 2**20, programs=1
@@ -79,6 +80,50 @@ def test_displays_answer_every_call_of_a_run():
             assert list(inspect.signature(getattr(display, name)).parameters) == list(
                 inspect.signature(getattr(Silent, name)).parameters
             )
+
+
+def unconfigured(monkeypatch: pytest.MonkeyPatch) -> logging.Logger:
+    """The `hyperlax` logger of a program that has not set up logging, until the test ends."""
+    logger = logging.getLogger("hyperlax")
+    monkeypatch.setattr(logger, "handlers", [])
+    monkeypatch.setattr(logger, "propagate", False)
+    monkeypatch.setattr(logger, "level", logging.NOTSET)
+    return logger
+
+
+def test_progress_shows_lines_where_there_is_no_terminal(capsys, monkeypatch, spec, programs):
+    logger = unconfigured(monkeypatch)
+    with shown(True) as display:
+        tell(display, spec, programs)
+    printed = capsys.readouterr().out.splitlines()
+    assert sum("return " in line for line in printed) == len(spec.lanes())
+    assert re.match(r"\[\d\d:\d\d:\d\d\] ppo_mlp on gymnax.cartpole", printed[0])
+    assert (logger.handlers, logger.level) == ([], logging.NOTSET)
+
+
+def test_progress_shows_a_bar_on_a_terminal(capsys, monkeypatch, spec, programs):
+    unconfigured(monkeypatch)
+    monkeypatch.setenv("TTY_COMPATIBLE", "1")
+    with shown(True) as display:
+        assert isinstance(display, Live)
+        tell(display, spec, programs)
+        assert display.display.is_started
+    assert not display.display.is_started
+    assert "steps/s" in capsys.readouterr().out
+
+
+def test_progress_leaves_a_display_and_the_logging_of_others_alone(caplog, capsys, spec, programs):
+    caplog.set_level(logging.INFO, logger="hyperlax")
+    for none in (None, False):
+        with shown(none) as display:
+            assert type(display) is Silent
+    own = Lines()
+    with shown(own) as display:
+        assert display is own
+    with shown(True) as display:
+        tell(display, spec, programs)
+    assert len(caplog.messages) > len(spec.lanes())
+    assert capsys.readouterr().out == ""
 
 
 def test_silence_is_silent(capfd, caplog, spec, programs):

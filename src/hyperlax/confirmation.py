@@ -6,7 +6,7 @@ import hashlib
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import polars as pl
 
@@ -16,9 +16,7 @@ from hyperlax.experiment import Experiment
 from hyperlax.recipes import Recipe
 from hyperlax.results import Results
 from hyperlax.settings import Settings
-
-if TYPE_CHECKING:
-    from hyperlax.terminal import Silent
+from hyperlax.terminal import Silent, shown
 
 
 def confirm(
@@ -27,15 +25,16 @@ def confirm(
     seeds: int | None = None,
     *,
     execution: Execution | None = None,
-    progress: Silent | None = None,
+    progress: Silent | bool | None = None,
     command: Sequence[str] | None = None,
 ) -> Results:
     """Trains the `best` samples of a finished sweep again; `results` with `confirmation`, what that showed.
 
     - `seeds`: lanes per sample (default: as many as the sweep). None of them is one of the sweep's: the
       confirmation's seed is `fresh_seed` of the sweep's.
-    - `execution`: how to run it. It is stored in `confirmation/` in the sweep's folder, if that has one;
-      what an interrupted confirmation has there is continued, and a finished one read.
+    - `execution`, `progress`: how to run it, what to show: as in `hyperlax.sweep`. It is stored in
+      `confirmation/` in the sweep's folder, if that has one; what an interrupted confirmation has there is
+      continued, and a finished one read.
 
     Raises `ValueError` when the sweep is not finished, or its folder holds another confirmation.
     """
@@ -45,7 +44,8 @@ def confirm(
     if stored is not None and stored != (best, spec.settings.seeds):
         raise ValueError(_another(stored, (best, spec.settings.seeds)))
     how = replace(execution or Execution(), folder=target, resume=stored is not None)
-    return replace(results, confirmation=sweeps.run(spec, how, progress, command))
+    with shown(progress) as display:
+        return replace(results, confirmation=sweeps.run(spec, how, display, command))
 
 
 def prepare(results: Results, best: int, seeds: int | None = None) -> Experiment:

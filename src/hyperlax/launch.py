@@ -21,7 +21,7 @@ def display(folder: Path, log_level: str, save_logs: bool) -> Lines:
     """The display that fits the terminal, and the log file."""
     from rich.console import Console
 
-    from hyperlax.terminal import Lines, Live
+    from hyperlax.terminal import Lines, Live, plain_lines
 
     logger = logging.getLogger("hyperlax")
     end_logging()
@@ -35,9 +35,8 @@ def display(folder: Path, log_level: str, save_logs: bool) -> Lines:
     console = Console(highlight=False)
     if console.is_terminal and log_level in ("DEBUG", "INFO"):
         return Live(console)
-    plain = logging.StreamHandler(sys.stdout)
+    plain = plain_lines()
     plain.setLevel(log_level)
-    plain.setFormatter(logging.Formatter("[%(asctime)s] %(message)s", "%H:%M:%S"))
     logger.addHandler(plain)
     return Lines()
 

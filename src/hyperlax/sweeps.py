@@ -24,7 +24,7 @@ from hyperlax.runner import Runner
 from hyperlax.schedules import Schedule
 from hyperlax.settings import PUBLISHED, Settings, run_length
 from hyperlax.store import Store
-from hyperlax.terminal import Silent
+from hyperlax.terminal import Silent, shown
 
 MEMORY_SHARE = 0.8
 """Share of the free memory a program may plan to use."""
@@ -83,14 +83,15 @@ def sweep(
     execution: Execution | None = None,
     folder: str | Path | None = None,
     resume: bool = False,
-    progress: Silent | None = None,
+    progress: Silent | bool | None = None,
     **arguments: Any,
 ) -> Results:
     """Trains every sample × seed as a lane of as few programs as pay, and returns the results.
 
     - `recipe`: a name (`ppo_mlp`, a dotted name, `file.py:name`) or a `Recipe`.
     - `execution`: how to run it; `folder` and `resume` are its most used fields, given directly.
-    - `progress`: what to show, e.g. `hyperlax.terminal.Lines()`; nothing by default.
+    - `progress`: True shows a bar and the best lanes so far, or lines where there is no terminal; nothing by
+      default. A display of your own is a subclass of `hyperlax.terminal.Silent`.
     - everything else describes the experiment: see `prepare`. Without `num_samples` or `samples` the
       recipe's defaults are trained as a single sample.
 
@@ -100,7 +101,9 @@ def sweep(
     how = execution or Execution()
     if folder is not None or resume:
         how = replace(how, folder=folder, resume=resume)
-    return run(prepare(recipe, env, **arguments), how, progress)
+    spec = prepare(recipe, env, **arguments)
+    with shown(progress) as display:
+        return run(spec, how, display)
 
 
 def run(

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Mapping, Sequence
+import sys
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
@@ -273,6 +275,38 @@ class Live(Lines):
         return table
 
 
+@contextmanager
+def shown(progress: Silent | bool | None) -> Iterator[Silent]:
+    """What to tell a run that was asked to show `progress`: that itself, or for True what fits the terminal.
+
+    A display made here is closed afterwards, and logging is as it was before.
+    """
+    if progress is not True:
+        yield progress or Silent()
+        return
+    from rich.console import Console
+
+    console, level = Console(highlight=False), log.level
+    display = Live(console) if console.is_terminal else Lines()
+    handler = logging.NullHandler() if console.is_terminal else plain_lines()
+    if not log.hasHandlers():  # else the program around this one has decided where lines go
+        log.addHandler(handler)
+        log.setLevel(logging.INFO)
+    try:
+        yield display
+    finally:
+        display.close()
+        log.removeHandler(handler)
+        log.setLevel(level)
+
+
+def plain_lines() -> logging.Handler:
+    """Prints the lines, with the time of day."""
+    handler = logging.StreamHandler(sys.stdout)
+    handler.setFormatter(logging.Formatter("[%(asctime)s] %(message)s", "%H:%M:%S"))
+    return handler
+
+
 def _expected(spec: Experiment) -> tuple[int, str]:
     """How many samples there are or will be, and what they are called."""
     coming = spec.schedule.expected
@@ -326,93 +360,3 @@ def _plan_table(spec: Experiment, programs: Sequence[Program]) -> RenderableType
             f"{program.useful_share:.0%}",
         )
     return Group(title, table)
-
-
-def cells_table(rows: Sequence[Mapping[str, Any]]) -> RenderableType:
-    """The cells of a benchmark, a column per entry that any of them has; below it those that were not run."""
-    from rich.box import SIMPLE_HEAD
-    from rich.console import Group
-    from rich.table import Table
-
-    columns = [k for k in dict.fromkeys(k for row in rows for k in row) if any(row.get(k) for row in rows)]
-    why = [f"{row['recipe']} on {row['environment']} {row['why']}" for row in rows if row.get("why")]
-    table = Table(box=SIMPLE_HEAD, pad_edge=False, padding=0)
-    for number, name in enumerate(c for c in columns if c != "why"):
-        table.add_column(
-            name, justify="right" if number > 2 else "left", overflow="fold", no_wrap=number > 1, min_width=4
-        )
-    for row in (r for r in rows if not str(r.get("why")).startswith("skipped")):
-        table.add_row(*("" if row.get(c) is None else _count(row[c]) for c in columns if c != "why"))
-    return Group(table, *why)
-
-
-def _count(value: Any) -> str:
-    return f"{value:,}" if isinstance(value, int | float) else str(value)
-
-
-def leaderboard_table(board: Any, samples: int) -> RenderableType:
-    """The frame of `report.leaderboard`, the best of `samples`; hyperparameters are left to the report."""
-    from rich.console import Group
-    from rich.table import Table
-
-    table = Table()
-    for name in ("rank", "sample", "peak return", "95 % interval"):
-        table.add_column(name, justify="right", no_wrap=True)
-    table.add_column("final", justify="right", no_wrap=True)
-    table.add_column("seeds", justify="right", no_wrap=True)
-    for row in board.iter_rows(named=True):
-        low, high = row["peak_low"], row["peak_high"]
-        interval = f"{low:.1f} … {high:.1f}" if low is not None else "one seed"
-        seeds = f"{row['seeds_done']}" + (
-            f" ({row['seeds_diverged']} diverged)" if row["seeds_diverged"] else ""
-        )
-        table.add_row(
-            row["rank"],
-            str(row["sample"]),
-            _number(row["peak_return"]),
-            interval,
-            _number(row["final_return"]),
-            seeds,
-        )
-    title = f"best {board.height} of {samples} samples by peak return"
-    return Group(f"{title}: interquartile mean over seeds, 95 % interval", table)
-
-
-def confirmed_table(found: Any) -> RenderableType:
-    """The frame of `report.selection_bias`: what the best samples score from fresh seeds."""
-    from rich.console import Group
-    from rich.table import Table
-
-    table = Table()
-    for name in ("sample", "tuning", "confirmed", "95 % interval", "drop", "seeds"):
-        table.add_column(name, justify="right", no_wrap=True)
-    for row in found.iter_rows(named=True):
-        low, high = row["confirmed_low"], row["confirmed_high"]
-        table.add_row(
-            str(row["sample"]),
-            _number(row["tuning"]),
-            _number(row["confirmed"]),
-            f"{low:.1f} … {high:.1f}" if low is not None else "one seed",
-            _number(row["drop"]),
-            f"{row['seeds']}" + (f" ({row['seeds_diverged']} diverged)" if row["seeds_diverged"] else ""),
-        )
-    return Group("confirmed from fresh seeds: peak return, and what being chosen had added", table)
-
-
-def best_words(board: Any, samples: Any) -> str:
-    """What was chosen for the first sample of the leaderboard; nothing when there is no choice or score."""
-    from hyperlax.report.leaderboard import varied_hyperparameters
-
-    varied = [name for name in varied_hyperparameters(samples) if name != "matrix"]
-    if not varied or not board.height or board["peak_return"][0] is None:
-        return ""
-    row = board.row(0, named=True)
-    chosen = (
-        f"{name}={row[name]:.4g}" if isinstance(row[name], float) else f"{name}={row[name]}"
-        for name in varied
-    )
-    return f"sample {row['sample']}: {', '.join(chosen)}"
-
-
-def _number(value: float | None) -> str:
-    return "–" if value is None else f"{value:.1f}"

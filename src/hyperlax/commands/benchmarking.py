@@ -72,8 +72,8 @@ def _benchmark(running: Running, suite: Any, folder: Path, name: str, dry_run: b
     from rich.console import Console
 
     from hyperlax.benchmark import Benchmark
-    from hyperlax.runner import Interrupted
-    from hyperlax.terminal import cells_table
+    from hyperlax.stopping import Interrupted
+    from hyperlax.tables import cells_table
 
     console = Console(highlight=False)
     benchmark = Benchmark(suite, folder, name, running.resume, **running.settings())

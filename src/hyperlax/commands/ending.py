@@ -16,7 +16,7 @@ def conclude(results: Any, folder: Path, more: Sequence[str] = ()) -> int:
 
     from hyperlax.report import leaderboard, selection_bias, write_report
     from hyperlax.report.lineage import explored
-    from hyperlax.terminal import best_words, confirmed_table, leaderboard_table
+    from hyperlax.tables import best_words, confirmed_table, leaderboard_table
 
     console = Console(highlight=False)
     with console.status("writing the report"):

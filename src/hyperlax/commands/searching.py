@@ -84,7 +84,7 @@ def optuna_hp_search(
 def _search(spec: Any, how: Any, folder: Path, common: Common, pictures: bool) -> int:
     """Runs and reports; the exit code."""
     from hyperlax import searches
-    from hyperlax.runner import Interrupted
+    from hyperlax.stopping import Interrupted
 
     shown = display(folder, common.log_level, common.save_logs)
     try:

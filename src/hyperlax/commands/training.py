@@ -89,7 +89,7 @@ def train(
     """Prepares, runs, confirms, reports; returns the exit code."""
     start_jax(common.device)
     from hyperlax import confirmation, sweeps
-    from hyperlax.runner import Interrupted
+    from hyperlax.stopping import Interrupted
 
     assigned = assignments(common.set_ or [])
     schedule = _schedule(scheduler, assigned)

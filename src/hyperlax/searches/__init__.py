@@ -18,12 +18,12 @@ from hyperlax.experiment import Experiment
 from hyperlax.plan import Program
 from hyperlax.recipes import Recipe
 from hyperlax.results import Results
-from hyperlax.runner import Interrupted
 from hyperlax.searches import outcome, studies
 from hyperlax.searches.objectives import objectives
 from hyperlax.searches.schedule import OptunaSearch, Search
+from hyperlax.stopping import Interrupted
 from hyperlax.store import Store
-from hyperlax.terminal import Silent
+from hyperlax.terminal import Silent, shown
 
 __all__ = ["OptunaSearch", "Search", "check", "objectives", "prepare", "run", "search"]
 
@@ -35,7 +35,7 @@ def search(
     execution: Execution | None = None,
     folder: str | Path | None = None,
     resume: bool = False,
-    progress: Silent | None = None,
+    progress: Silent | bool | None = None,
     **arguments: Any,
 ) -> Results:
     """Searches the recipe's space with Optuna and returns what was measured; `Results.trials` are its trials.
@@ -49,7 +49,9 @@ def search(
     how = execution or Execution()
     if folder is not None or resume:
         how = replace(how, folder=folder, resume=resume)
-    return run(prepare(recipe, env, **arguments), how, progress)
+    spec = prepare(recipe, env, **arguments)
+    with shown(progress) as display:
+        return run(spec, how, display)
 
 
 def prepare(
