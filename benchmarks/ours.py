@@ -61,31 +61,37 @@ SHAPES: dict[str, dict[str, object]] = {
 """The shapes of `peers.py`."""
 
 
-def train(algorithm: str, env: str, lanes: int, steps: int, evaluations: int = 0) -> hyperlax.Results:
+def train(
+    algorithm: str, env: str, lanes: int, steps: int, buffer_size: int | None = None, evaluations: int = 0
+) -> hyperlax.Results:
     """`lanes` seeds of one sample, `steps` each."""
     shapes = {"normalize_observations": False, **SHAPES[algorithm]}
     if algorithm != "ppo":
         shapes["update_to_data"] = 0.0
+    if buffer_size:
+        shapes["buffer_size"] = buffer_size
     return hyperlax.sweep(
         f"{algorithm}_mlp", env, set=shapes, seeds=lanes, total_timesteps=steps, evaluations=evaluations
     )
 
 
-def reached(algorithm: str, env: str, lanes: int, steps: int) -> float:
+def reached(algorithm: str, env: str, lanes: int, steps: int, buffer_size: int | None) -> float:
     """Mean return of the training episodes in the last tenth of a run, outside the timing."""
-    curves = train(algorithm, env, lanes, steps, evaluations=10).curves
+    curves = train(algorithm, env, lanes, steps, buffer_size, evaluations=10).curves
     last = curves.filter((curves["metric"] == "train/return") & (curves["env_steps"] >= steps))
     return float(last["value"].to_numpy().mean())
 
 
-def measure(algorithm: str, env: str, lanes: int, steps: int, runs: int) -> dict[str, object]:
+def measure(
+    algorithm: str, env: str, lanes: int, steps: int, runs: int, buffer_size: int | None
+) -> dict[str, object]:
     """Compiles, then times `runs` whole trainings."""
-    first = train(algorithm, env, lanes, steps)
+    first = train(algorithm, env, lanes, steps, buffer_size)
     compile_seconds = first.manifest["timings"]["compile_seconds"]
     rates = []
     for _ in range(runs):
         began = time.perf_counter()
-        results = train(algorithm, env, lanes, steps)
+        results = train(algorithm, env, lanes, steps, buffer_size)
         taken = int(results.lanes["env_steps"].sum())
         rates.append(taken / (time.perf_counter() - began))
     return {
@@ -96,7 +102,7 @@ def measure(algorithm: str, env: str, lanes: int, steps: int, runs: int) -> dict
         "steps": steps,
         "trace_compile_seconds": compile_seconds,
         "env_steps_per_second": {"best": max(rates), "median": statistics.median(rates), "runs": rates},
-        "return_reached": reached(algorithm, env, lanes, steps),
+        "return_reached": reached(algorithm, env, lanes, steps, buffer_size),
         "jax": jax.__version__,
     }
 
@@ -108,6 +114,7 @@ def main() -> None:
     parser.add_argument("--lanes", type=int, default=1)
     parser.add_argument("--steps", type=int, default=1_000_000)
     parser.add_argument("--runs", type=int, default=1)
+    parser.add_argument("--buffer-size", type=int)
     arguments = parser.parse_args()
     print(json.dumps(measure(**vars(arguments))))
 

@@ -72,6 +72,7 @@ def measure_peer(
     steps: int = 1_000_000,
     runs: int = 3,
     core: int | None = None,
+    buffer_size: int | None = None,
 ) -> dict[str, Any]:
     """Train `peer` in a subprocess and return its measurement, or why there is none under "error"."""
     label = {"peer": peer, "algorithm": algorithm, "env": env, "lanes": lanes}
@@ -81,6 +82,7 @@ def measure_peer(
         return {**label, "error": "not installed"}
     command = [python, str(Path(__file__).resolve()), "--child", peer, f"--{peer}", path, "--env", env]
     command += ["--algorithm", algorithm, "--lanes", str(lanes), "--steps", str(steps), "--runs", str(runs)]
+    command += ["--buffer-size", str(buffer_size)] if buffer_size else []
     return run_pinned(command, core, label)
 
 
@@ -184,7 +186,7 @@ def build_purejaxrl(path: str, env: str, steps: int) -> tuple[Any, Any]:
     return train, lambda out, keys: out["metrics"]["returned_episode_returns"][:, -5:].mean()
 
 
-def build_rejax(path: str, algorithm: str, env: str, steps: int) -> tuple[Any, Any]:
+def build_rejax(path: str, algorithm: str, env: str, steps: int, buffer_size: int | None) -> tuple[Any, Any]:
     """The functions key → output and output → return reached, of rejax."""
     import jax
 
@@ -216,6 +218,8 @@ def build_rejax(path: str, algorithm: str, env: str, steps: int) -> tuple[Any, A
             "fill_buffer": 1000,
         },
     }
+    if buffer_size:
+        shapes[algorithm]["buffer_size"] = buffer_size
     algorithm_class = vars(importlib.import_module("rejax"))[algorithm.upper()]
     peer = algorithm_class.create(
         env=made,
@@ -273,7 +277,9 @@ def child(arguments: argparse.Namespace) -> dict[str, Any]:
     if arguments.child == "purejaxrl":
         train, reached = build_purejaxrl(arguments.purejaxrl, arguments.env, steps)
     else:
-        train, reached = build_rejax(arguments.rejax, arguments.algorithm, arguments.env, steps)
+        train, reached = build_rejax(
+            arguments.rejax, arguments.algorithm, arguments.env, steps, arguments.buffer_size
+        )
     result = timed(train, reached, arguments.lanes, steps, arguments.runs)
     head = {
         "peer": arguments.child,
@@ -296,6 +302,7 @@ def main() -> None:
     parser.add_argument("--lanes", type=int, default=1)
     parser.add_argument("--steps", type=int, default=1_000_000, help="environment steps per lane")
     parser.add_argument("--runs", type=int, default=3, help="timed runs after compilation")
+    parser.add_argument("--buffer-size", type=int, help="transitions kept, instead of the shape's")
     parser.add_argument("--core", type=int, default=LAST_CORE, help="the core to run on")
     parser.add_argument("--child", choices=PEERS, help=argparse.SUPPRESS)
     arguments = parser.parse_args()

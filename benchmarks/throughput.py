@@ -33,7 +33,7 @@ CASES = {
 
 
 def measure_ours(
-    algorithm: str, env: str, lanes: int, steps: int, runs: int, core: int | None
+    algorithm: str, env: str, lanes: int, steps: int, runs: int, core: int | None, buffer_size: int | None
 ) -> dict[str, Any]:
     """This package's measurement in a pinned subprocess."""
     label = {"peer": OURS, "algorithm": algorithm, "env": env, "lanes": lanes}
@@ -41,7 +41,8 @@ def measure_ours(
     if not script.exists():
         return {**label, "error": "not available"}
     command = [sys.executable, str(script), "--algorithm", algorithm, "--env", env, "--lanes", str(lanes)]
-    return run_pinned([*command, "--steps", str(steps), "--runs", str(runs)], core, label)
+    command += ["--steps", str(steps), "--runs", str(runs)]
+    return run_pinned(command + (["--buffer-size", str(buffer_size)] if buffer_size else []), core, label)
 
 
 def merge(rounds: list[dict[str, Any]]) -> dict[str, Any]:
@@ -127,7 +128,7 @@ def compare(arguments: argparse.Namespace, algorithm: str, env: str, lanes: int)
         for name, found in rounds.items():
             if found and found[0].get("error") in ("not installed", "not available", "not measured"):
                 continue
-            shape = (algorithm, env, lanes, steps, arguments.runs, arguments.core)
+            shape = (algorithm, env, lanes, steps, arguments.runs, arguments.core, arguments.buffer_size)
             if name == OURS:
                 result = measure_ours(*shape)
             else:
@@ -145,6 +146,7 @@ def compare(arguments: argparse.Namespace, algorithm: str, env: str, lanes: int)
         "env": env,
         "lanes": lanes,
         "steps": steps,
+        "buffer_size": arguments.buffer_size,
         "results": results,
         "ratio": ratio(results),
     }
@@ -161,6 +163,7 @@ def main() -> None:
     parser.add_argument("--steps", type=int, help="environment steps per lane")
     parser.add_argument("--runs", type=int, default=1, help="timed runs per process, after compilation")
     parser.add_argument("--rounds", type=int, default=3, help="how often the contenders take turns")
+    parser.add_argument("--buffer-size", type=int, help="transitions kept, instead of the shape's (DQN, SAC)")
     parser.add_argument("--core", type=int, default=LAST_CORE, help="the core to run on")
     parser.add_argument("--out", type=Path, help="JSON file to write")
     arguments = parser.parse_args()
