@@ -206,20 +206,27 @@ BEST_SAC = {
 
 BEST_SAC_BRAX = {
     **SEARCH_SAC,
+    "actor.width": 128,
+    "critic.width": 128,
     "critic.layer_norm": True,
-    "actor_lr": 5e-4,
+    "actor_lr": 3e-4,
     "q_lr": 1e-3,
-    "alpha_lr": 1e-3,
-    "gamma": 0.97,
+    "alpha_lr": 3e-4,
+    "gamma": 0.99,
     "tau": 0.005,
-    "target_entropy_scale": 0.5,
-    "num_envs": 32,
-    "update_to_data": 0.5,
+    "target_entropy_scale": 3.0,
+    "init_alpha": 0.5,
+    "max_grad_norm": 20.0,
+    "num_envs": 8,
+    "warmup_rollout_length": 128,
+    "update_to_data": 1.0,
     "batch_size": 256,
-    "buffer_size": 1_000_000,
+    "buffer_size": 500_000,
     "decay_learning_rates": True,
 }
-"""LayerNorm in the critics and decaying step sizes make it steady: the best of ten tried by hand."""
+"""By hand. A step is 0.02 s: with discount 0.97 the cart drifts into the end of its rail within 250 to 700
+steps, because little beyond half a second ahead counts. The motor is strong: balancing takes a hundredth of
+its range, and with a target entropy of -1 the noise alone has a standard deviation of nine hundredths."""
 
 CIRCUIT = {"squash": "arctan", "output_scale": True}
 
@@ -398,7 +405,7 @@ RECIPES = {
         "ppo", "mlp", BEST_BRAX, {"total_timesteps": 1_500_000}, only=True
     ),
     "inverted_double_pendulum_sac_mlp": Recipe(
-        "sac", "mlp", BEST_SAC_BRAX, {"total_timesteps": 1_000_000}, only=True
+        "sac", "mlp", BEST_SAC_BRAX, {"total_timesteps": 400_000}, only=True
     ),
     "cartpole_ppo_mlp": Recipe("ppo", "mlp", BEST, {"total_timesteps": 300_000}, only=True),
     "acrobot_ppo_mlp": Recipe("ppo", "mlp", BEST, {"total_timesteps": 500_000}, only=True),
