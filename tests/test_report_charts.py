@@ -161,6 +161,18 @@ def test_one_seed_is_drawn_without_intervals_and_says_so():
     assert "no intervals" in spec["title"]["subtitle"][0]
 
 
+def test_the_seeds_of_a_single_sample_are_its_thin_lines():
+    results = synthetic(samples=1, seeds=3, diverged=())
+    spec = learning_curves(results).to_dict()
+    assert spec["title"]["subtitle"] == [
+        "Interquartile mean over seeds; bands: 95 % bootstrap intervals. Thin lines: its 3 seeds."
+    ]
+    drawn = next(rows for rows in spec["datasets"].values() if rows and "line" in rows[0])
+    measured = results.curves.filter(pl.col("metric") == "return").sort("lane", "env_steps")
+    assert [row["line"] for row in drawn] == measured["lane"].to_list()
+    assert [row["value"] for row in drawn] == pytest.approx(measured["value"].to_list())
+
+
 def test_values_are_written_as_a_reader_wants_them():
     written = [text(v) for v in (0.00012346, 123456.7, 64, True, [64, 64], None, "tanh", pl.Series([1, 2]))]
     assert written == ["0.0001235", "123457", "64", "True", "[64, 64]", "–", "tanh", "[1, 2]"]

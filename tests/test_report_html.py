@@ -71,6 +71,20 @@ def test_sobol_indices_have_a_section_where_they_were_drawn_for(page, tmp_path):
     assert "Sobol" not in page.text
 
 
+def test_a_single_sample_is_not_compared_with_itself(page, tmp_path):
+    single = _read(write_report(synthetic(samples=1, diverged=()), tmp_path / "report.html"))
+    missing = {value for _, name, value in page.attributes if name == "id"} - {
+        value for _, name, value in single.attributes if name == "id"
+    }
+    assert {"tuned", "distribution", "budget", "slices", "importance", "parallel", "sizes"} <= missing
+    assert set(json.loads(single.scripts[0])["specs"]) >= {
+        "leaderboard",
+        "learning_curves",
+        "training_health",
+    }
+    assert "No hyperparameter varies" not in single.text
+
+
 def test_anchors_and_ids_agree(page):
     ids = [value for _, name, value in page.attributes if name == "id"]
     assert len(ids) == len(set(ids))

@@ -208,6 +208,20 @@ def test_health_follows_the_selection():
     assert {row["sample"] for row in spec["datasets"][layer["data"]["name"]]} == {-1, 0, 1, 2, 3}
 
 
+def test_a_metric_that_never_changes_has_no_axis_of_rounding_errors():
+    results = synthetic(samples=2, seeds=2)
+    rounding = pl.when(pl.col("lane") == 0).then(1e-3).otherwise(1.00001e-3)
+    same = results.curves.with_columns(
+        value=pl.when(pl.col("metric") == "train/entropy").then(rounding).otherwise("value")
+    )
+    panels = training_health(dataclasses.replace(results, curves=same)).to_dict()["concat"]
+    scales = {
+        p["layer"][0]["encoding"]["y"]["title"]: p["layer"][0]["encoding"]["y"]["scale"] for p in panels
+    }
+    assert scales["entropy"] == {"zero": True}
+    assert scales["approx kl"] == {"zero": False}
+
+
 @pytest.mark.parametrize("metric", METRICS)
 def test_every_metric_can_be_chosen(results, metric):
     drawn = charts_with(Options(metric=metric))

@@ -38,6 +38,17 @@ _SEARCH = {
     "search_slices": "Slices",
     "search_parallel": "Trials through the space",
 }
+_BETWEEN_SAMPLES = (
+    "aggregate_curves",
+    "return_distribution",
+    "ecdf",
+    "best_of_k",
+    "slices",
+    "importance",
+    "parallel_coordinates",
+    "return_against_parameters",
+)
+"""Charts that say nothing about a single sample."""
 _PROTOCOLS = {
     "corrected": "the default of hyperlax, with the known defects of the published experiments put right",
     "published": "training and evaluation as in the published experiments of hyperlax v0.1, defects included",
@@ -58,7 +69,9 @@ def write_report(results: Results, path: Path, options: Options = _DEFAULTS) -> 
 
 
 def _applies(name: str, results: Results) -> bool:
-    """Some charts are only about circuits, or what was confirmed; of some a search has its own."""
+    """Some charts are only about circuits, several samples or a confirmation; some a search has its own."""
+    if name in _BETWEEN_SAMPLES and len(results.samples) == 1:
+        return False
     if name == "learning_curves_circuit_executions":
         return bool((results.lanes["circuit_executions"] > 0).any())
     if name == "entanglement":
@@ -73,16 +86,18 @@ def _body(results: Results, pictures: dict[str, str], options: Options) -> str:
         "leaderboard": ("Leaderboard", _leaderboard(results, options.top) + pictures["leaderboard"]),
         **_confirmation(results, pictures),
         "curves": ("Learning curves", tabs("curves", _curves(pictures))),
-        "tuned": ("Best and best few", pictures["aggregate_curves"]),
+        **_drawn("tuned", "Best and best few", pictures, "aggregate_curves"),
         **_scheduled(results, pictures),
         **_circuits(results),
         **_search(results, pictures),
-        "distribution": ("Return across samples", pictures["return_distribution"] + pictures["ecdf"]),
-        "budget": ("What a smaller search would find", pictures["best_of_k"]),
-        **_space(pictures),
+        **_drawn("distribution", "Return across samples", pictures, "return_distribution", "ecdf"),
+        **_drawn("budget", "What a smaller search would find", pictures, "best_of_k"),
+        **_drawn("slices", "Slices through the search space", pictures, "slices"),
+        **_drawn("importance", "Importance of hyperparameters", pictures, "importance"),
+        **_drawn("parallel", "Parallel coordinates", pictures, "parallel_coordinates"),
         **_sobol(results, pictures),
-        "sizes": ("Return against parameters", pictures["return_against_parameters"]),
-        **_entanglement(pictures),
+        **_drawn("sizes", "Return against parameters", pictures, "return_against_parameters"),
+        **_drawn("entanglement", "With and without entanglement", pictures, "entanglement"),
         "samples": ("All samples", _samples(results)),
         "health": ("Training health", _trouble(results) + pictures["training_health"]),
         "time": ("Where the time went", pictures["timeline"] + pictures["runtime"] + _plan(results)),
@@ -96,10 +111,10 @@ def _curves(pictures: dict[str, str]) -> dict[str, str]:
     return {label: pictures[name] for name, label in _CURVES.items() if name in pictures}
 
 
-def _entanglement(pictures: dict[str, str]) -> dict[str, tuple[str, str]]:
-    """A section where samples differ in their entangler."""
-    shown = pictures.get("entanglement")
-    return {"entanglement": ("With and without entanglement", shown)} if shown else {}
+def _drawn(name: str, heading: str, pictures: dict[str, str], *wanted: str) -> dict[str, tuple[str, str]]:
+    """A section with the `wanted` pictures; none where no such chart applies."""
+    shown = [pictures[chart] for chart in wanted if chart in pictures]
+    return {name: (heading, "".join(shown))} if shown else {}
 
 
 def _confirmation(results: Results, pictures: dict[str, str]) -> dict[str, tuple[str, str]]:
@@ -133,20 +148,6 @@ def _scheduled(results: Results, pictures: dict[str, str]) -> dict[str, tuple[st
     heading, names = contents[schedule["name"]]
     options = {k: v for k, v in schedule.items() if k not in ("name", "explores")}
     return {"schedule": (heading, markup.facts(options) + "".join(pictures[name] for name in names))}
-
-
-def _space(pictures: dict[str, str]) -> dict[str, tuple[str, str]]:
-    """Sections on what hyperparameters do; a search has them in its own."""
-    headings = {
-        "slices": "Slices through the search space",
-        "importance": "Importance of hyperparameters",
-        "parallel_coordinates": "Parallel coordinates",
-    }
-    return {
-        name.partition("_")[0]: (heading, pictures[name])
-        for name, heading in headings.items()
-        if name in pictures
-    }
 
 
 def _search(results: Results, pictures: dict[str, str]) -> dict[str, tuple[str, str]]:

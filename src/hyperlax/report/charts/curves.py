@@ -37,7 +37,7 @@ def learning_curves(results: Results, x: str = "env_steps", top: int = 5) -> Cha
     """Return against `x`, one of `X_TITLES`.
 
     The `top` samples by peak return and the interquartile mean over all samples come with 95 % intervals over
-    seeds; the other samples are thin lines.
+    seeds; the other samples are thin lines, or the seeds of a single one.
     """
     found = evaluations(results)
     if found.values.size == 0:
@@ -68,14 +68,9 @@ def learning_curves(results: Results, x: str = "env_steps", top: int = 5) -> Cha
         else "One seed per sample, hence no intervals."
     )
     chart = alt.layer(*layers).properties(width=WIDTH - 190, height=360)
-    return finished(
-        chart.encode(x=_x(x)),
-        f"Learning curves against {X_TITLES[x]}",
-        [
-            f"{spread} Thin lines: {thinned}.",
-            "The best were chosen on the very evaluations that are drawn, so their peaks are optimistic.",
-        ],
-    )
+    chosen = "The best were chosen on the very evaluations that are drawn, so their peaks are optimistic."
+    said = [f"{spread} Thin lines: {thinned}.", *([chosen] if len(order) > 1 else [])]
+    return finished(chart.encode(x=_x(x)), f"Learning curves against {X_TITLES[x]}", said)
 
 
 def _by_rank(results: Results, found: Evaluations) -> list[int]:
@@ -110,14 +105,20 @@ def _overall(found: Evaluations, x: str, name: str) -> pl.DataFrame:
 
 
 def _thin_lines(found: Evaluations, x: str, order: list[int]) -> tuple[pl.DataFrame, str]:
-    """Interquartile mean of every sample, within `MAX_ROWS` rows, and what had to be left out in words."""
+    """Interquartile mean of every sample, within `MAX_ROWS` rows, and what had to be left out in words.
+
+    Of a single sample, its seeds.
+    """
     count = found.values.shape[2]
+    if len(order) == 1 and found.values.shape[1] > 1:
+        return _seeds(found, x, order[0])
     points = _every(count, max(20, MAX_ROWS // max(1, len(order))))
     rows = [order[i] for i in _every(len(order), MAX_ROWS // len(points))]
     value = iqm(found.values[rows], axis=1)
     frame = pl.DataFrame(
         {
             "sample": np.repeat(found.samples[rows], len(points)),
+            "line": np.repeat(found.samples[rows], len(points)),
             "x": found.x[x][np.ix_(rows, points)].ravel(),
             "value": value[:, points].ravel(),
         }
@@ -129,6 +130,21 @@ def _thin_lines(found: Evaluations, x: str, order: list[int]) -> tuple[pl.DataFr
     )
     said += "" if len(points) == count else f", {len(points)} of {count} evaluations"
     return _present(frame), said
+
+
+def _seeds(found: Evaluations, x: str, row: int) -> tuple[pl.DataFrame, str]:
+    """A line per seed of one sample."""
+    seeds = found.values.shape[1]
+    points = _every(found.values.shape[2], MAX_ROWS // seeds)
+    frame = pl.DataFrame(
+        {
+            "sample": np.full(seeds * len(points), found.samples[row]),
+            "line": np.repeat(np.arange(seeds), len(points)),
+            "x": np.tile(found.x[x][row, points], seeds),
+            "value": found.values[row][:, points].ravel(),
+        }
+    )
+    return _present(frame), f"its {seeds} seeds"
 
 
 def _bands(rows: pl.DataFrame, colour: alt.Color, dash: list[int]) -> list[alt.Chart]:
@@ -154,7 +170,7 @@ def _bands(rows: pl.DataFrame, colour: alt.Color, dash: list[int]) -> list[alt.C
 
 def _others(rows: pl.DataFrame) -> alt.Chart:
     """Thin lines that fade as they become many; a dot where a sample has a single evaluation."""
-    samples = rows["sample"].n_unique()
+    samples = rows["line"].n_unique()
     line = alt.Chart(rows).mark_line(
         strokeWidth=1,
         opacity=0.5 if samples <= 32 else 0.2,
@@ -162,7 +178,9 @@ def _others(rows: pl.DataFrame) -> alt.Chart:
         point={"size": 12, "color": NEUTRAL} if len(rows) <= 15 * samples else False,
     )
     return line.encode(
-        y=_y("value"), detail="sample:N", tooltip=["sample:N", alt.Tooltip("value:Q", title="return")]
+        y=_y("value"),
+        detail=["sample:N", "line:N"],
+        tooltip=["sample:N", alt.Tooltip("value:Q", title="return")],
     )
 
 
@@ -170,7 +188,7 @@ def _picked(rows: pl.DataFrame) -> alt.Chart:
     line = alt.Chart(rows).mark_line(strokeWidth=3, color=HIGHLIGHT, point={"size": 40, "color": HIGHLIGHT})
     return line.encode(
         y=_y("value"),
-        detail="sample:N",
+        detail=["sample:N", "line:N"],
         opacity=alt.when(is_picked()).then(alt.value(1.0)).otherwise(alt.value(0.0)),
         tooltip=["sample:N", alt.Tooltip("value:Q", title="return")],
     )

@@ -73,22 +73,22 @@ def _panel(results: Results, metric: str, best: int | None) -> Layered | None:
     few = len(grid) < 15
     said = [alt.Tooltip(c, format=",.4~g") for c in columns]
     base = alt.Chart(rows).encode(x=_x(), tooltip=said)
-    axis = alt.Axis(format=axis_format(rows["high"]), tickCount=4)
+    axis, zero = alt.Axis(format=axis_format(rows["high"]), tickCount=4), _flat(rows)
     layers = [
-        base.mark_area(opacity=0.25, color=NEUTRAL).encode(y=_y("low", name), y2="high:Q"),
-        base.mark_line(color=NEUTRAL, point=_dots(few, NEUTRAL)).encode(y=_y("value", name, axis)),
+        base.mark_area(opacity=0.25, color=NEUTRAL).encode(y=_y("low", name, zero=zero), y2="high:Q"),
+        base.mark_line(color=NEUTRAL, point=_dots(few, NEUTRAL)).encode(y=_y("value", name, axis, zero)),
     ]
     place = np.flatnonzero(found.samples == best)
     if len(place):
         line = pl.DataFrame({"x": grid, "value": iqm(values[place[0]], axis=0)}).fill_nan(None).drop_nulls()
         colour = colour_of(results.manifest)
         drawn = alt.Chart(line).mark_line(color=colour, strokeWidth=2.2, point=_dots(few, colour))
-        layers.append(drawn.encode(x=_x(), y=_y("value", name), tooltip=said[::2][:2]))
-    layers.append(_picked(_per_sample(found, grid, values), name, few))
+        layers.append(drawn.encode(x=_x(), y=_y("value", name, zero=zero), tooltip=said[::2][:2]))
+    layers.append(_picked(_per_sample(found, grid, values), name, few, zero))
     return alt.layer(*layers).properties(width=275, height=165)
 
 
-def _picked(rows: pl.DataFrame, name: str, few: bool) -> alt.Chart:
+def _picked(rows: pl.DataFrame, name: str, few: bool, zero: bool) -> alt.Chart:
     """Lines of the selected samples only: the others would stretch the axis.
 
     An invisible row stays where nothing is selected, since Vega warns of axes without data.
@@ -97,7 +97,7 @@ def _picked(rows: pl.DataFrame, name: str, few: bool) -> alt.Chart:
     chart = alt.Chart(kept).transform_filter(f"datum.sample < 0 || {is_picked()}")
     return chart.mark_line(color=HIGHLIGHT, strokeWidth=2.5, point=_dots(few, HIGHLIGHT)).encode(
         x=_x(),
-        y=_y("value", name),
+        y=_y("value", name, zero=zero),
         detail="sample:N",
         opacity=alt.when(is_picked()).then(alt.value(1.0)).otherwise(alt.value(0.0)),
         tooltip=["sample:N", alt.Tooltip("value:Q", format=",.4~g")],
@@ -179,5 +179,11 @@ def _x() -> alt.X:
     return alt.X("x:Q", title="environment steps", axis=axis, scale=alt.Scale(zero=False))
 
 
-def _y(column: str, title: str, axis: Any = alt.Undefined) -> alt.Y:
-    return alt.Y(f"{column}:Q", title=title, scale=alt.Scale(zero=False), axis=axis)
+def _y(column: str, title: str, axis: Any = alt.Undefined, zero: bool = False) -> alt.Y:
+    return alt.Y(f"{column}:Q", title=title, scale=alt.Scale(zero=zero), axis=axis)
+
+
+def _flat(rows: pl.DataFrame) -> bool:
+    """Whether only rounding differs: an axis around that would show digits of noise."""
+    low, high = rows["low"].to_numpy(), rows["high"].to_numpy()
+    return bool(high.max(initial=-np.inf) - low.min(initial=np.inf) <= 1e-3 * np.abs(high).max(initial=0.0))
