@@ -107,9 +107,10 @@ def _panel(
 def _decades(low: float, high: float) -> alt.Axis:
     """Ticks at powers of ten, where the range holds at least two of them."""
     powers = [10.0**p for p in range(math.ceil(math.log10(low)), math.floor(math.log10(high)) + 1)]
+    form = ",~g" if low >= 0.01 and high < 1e5 else ".0e"
     if len(powers) < 2:
-        return alt.Axis(format=".0e", tickCount=2, grid=False, labelOverlap=True)
-    return alt.Axis(format=".0e", values=powers, labelOverlap=True)
+        return alt.Axis(format=form, tickCount=2, grid=False, labelOverlap=True)
+    return alt.Axis(format=form, values=powers, labelOverlap=True)
 
 
 def _categories(
