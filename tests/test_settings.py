@@ -1,4 +1,4 @@
-"""Settings: run lengths, milestones, and refusing nonsense."""
+"""Settings: run lengths, milestones, how and where, and refusing nonsense."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ import math
 import numpy as np
 import pytest
 
+from hyperlax.execution import Execution
 from hyperlax.settings import RUN_LENGTHS, Settings, run_length
 
 
@@ -99,3 +100,11 @@ def test_updating_leaves_the_original_alone():
     base = Settings()
     assert base.updated({"seeds": 3}) != base
     assert base == Settings()
+
+
+def test_folder_and_resume_add_to_how_an_experiment_is_run():
+    how = Execution(folder="there", lanes_at_once=3)
+    assert how.at(None, False) == how
+    assert how.at(None, True) == Execution(folder="there", resume=True, lanes_at_once=3)
+    assert how.at("here", False) == Execution(folder="here", lanes_at_once=3)
+    assert Execution(resume=True).at("here", False) == Execution(folder="here", resume=True)

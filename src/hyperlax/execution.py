@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 
@@ -40,6 +40,10 @@ class Execution:
                 raise ValueError(f"{name} must be at least 1, got {value}")
         if self.checkpoint_seconds < 0:
             raise ValueError(f"checkpoint_seconds must be at least 0, got {self.checkpoint_seconds}")
+
+    def at(self, folder: str | Path | None, resume: bool) -> Execution:
+        """The same, in `folder` (None: where it is stored anyway), and continued if either says `resume`."""
+        return replace(self, folder=self.folder if folder is None else folder, resume=resume or self.resume)
 
 
 def use_all_cores() -> None:

@@ -46,9 +46,7 @@ def search(
     The best hyperparameters are in the folder, as a recipe. Raises `ValueError` for bad input before anything
     is created, `Interrupted` after SIGINT or SIGTERM with the state saved.
     """
-    how = execution or Execution()
-    if folder is not None or resume:
-        how = replace(how, folder=folder, resume=resume)
+    how = (execution or Execution()).at(folder, resume)
     spec = prepare(recipe, env, **arguments)
     with shown(progress) as display:
         return run(spec, how, display)
