@@ -14,6 +14,8 @@ from hyperlax.envs.brax import DEFAULT_BACKENDS, quietly
 
 SIMPLE = ("inverted_double_pendulum", "reacher")
 """Those that compile in seconds."""
+TRACED = (*SIMPLE, "hopper", "swimmer")
+"""Those whose step is traced in the short tests: hopper keeps metrics, swimmer moves through a fluid."""
 SIZES = {
     "ant": (27, 8),
     "halfcheetah": (17, 6),
@@ -43,6 +45,23 @@ def test_every_environment_has_its_published_sizes_and_leaves_no_file(name, tmp_
     assert (set(env.action_space.low), set(env.action_space.high)) == ({-1.0}, {1.0})
     assert env.max_episode_steps == 1000
     assert env.backend == ("generalized" if name == "swimmer" else "positional")
+
+
+@pytest.mark.parametrize(
+    "name",
+    [pytest.param(n, marks=() if n in TRACED else pytest.mark.slow) for n in DEFAULT_BACKENDS],
+)
+def test_every_environment_can_be_stepped_in_a_loop(name, capsys):
+    """A step leads to a state of the same shapes and dtypes, without a word."""
+    env = envs.load(f"brax.{name}")
+    state, obs = jax.eval_shape(lambda: env.reset(key=jr.key(0)))
+    after, seen = jax.eval_shape(lambda s, a: env.step(s, a, key=None), state, jnp.zeros(SIZES[name][1]))
+    assert jax.tree.map(lambda x: (x.shape, x.dtype), after) == jax.tree.map(
+        lambda x: (x.shape, x.dtype), state
+    )
+    assert seen.obs.shape == obs.shape == (env.obs_size,)
+    assert seen.reward.shape == seen.terminated.shape == ()
+    assert capsys.readouterr().out == ""
 
 
 def stepped(env, actions):
@@ -100,6 +119,10 @@ def test_other_physics_can_be_asked_for(backend):
         ("brax.antt", r'unknown environment "brax.antt"; did you mean "brax.ant"'),
         ("brax.ant[backend=mjxx]", r"simulates with positional, .*mjx; got 'mjxx'; did you mean \"mjx\""),
         ("brax.ant[physics=mjx]", "brax.ant does not take physics"),
+        ("brax.swimmer[backend=mjx]", "brax.swimmer cannot be simulated with mjx .* take generalized"),
+        ("brax.ant[backend]", r"options of an environment are .*brax.ant\[backend=mjx\]"),
+        ("brax.ant[backend=]", r"options of an environment are .*brax.ant\[backend=mjx\]"),
+        ("brax.ant[backend=mjx", "ends with a bracket"),
         ("gymnax.cartpole[backend=mjx]", "gymnax.cartpole does not take backend"),
     ],
 )

@@ -52,14 +52,27 @@ def load(full_name: str) -> AbstractEnv:
 
     Raises `ValueError` naming the nearest known one.
     """
-    name, _, inside = full_name.removesuffix("]").partition("[")
-    options = dict(pair.split("=", 1) for pair in inside.split(",") if pair)
+    name, options = _split(full_name)
     try:
         return _load(name, options)
     except TypeError as error:
         if not options:
             raise
         raise ValueError(f"{name} does not take {', '.join(options)}: {error}") from error
+
+
+def _split(full_name: str) -> tuple[str, dict[str, str]]:
+    """The name of an environment without its options, and those."""
+    name, bracket, inside = full_name.partition("[")
+    if bracket and not inside.endswith("]"):
+        raise ValueError(f'environment "{full_name}": a name with options ends with a bracket, "{name}[…]"')
+    pairs = [pair.partition("=") for pair in inside.removesuffix("]").split(",") if pair]
+    if wrong := ["".join(pair) for pair in pairs if not (pair[0] and pair[2])]:
+        raise ValueError(
+            f'environment "{full_name}": options of an environment are written as in '
+            f'"brax.ant[backend=mjx]", got {wrong[0]!r}'
+        )
+    return name, {key: value for key, _, value in pairs}
 
 
 def names() -> list[str]:

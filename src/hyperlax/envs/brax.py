@@ -66,10 +66,18 @@ class BraxEnv(AbstractEnv):
             raise ValueError(
                 f"brax simulates with {', '.join(BACKENDS)}; got {backend!r}{nearest(backend, BACKENDS)}"
             )
-        with quietly():
+        with redirect_stdout(StringIO()), quietly():  # brax prints which optional packages it lacks
             import brax.envs
+            import brax.fluid
 
-            self._env = brax.envs.get_environment(name, backend=self.backend)
+            brax.fluid.jp = _NumPy()
+            try:
+                self._env = brax.envs.get_environment(name, backend=self.backend)
+            except ValueError as error:
+                raise ValueError(
+                    f"brax.{name} cannot be simulated with {self.backend} ({error}); "
+                    f"take {DEFAULT_BACKENDS[name]}, its default"
+                ) from error
             self.obs_size = int(self._env.observation_size)
             size = int(self._env.action_size)
         self.action_space = Box((-1.0,) * size, (1.0,) * size)
@@ -83,8 +91,9 @@ class BraxEnv(AbstractEnv):
 
     def step(self, state: BraxState, action: Array, *, key: Any) -> tuple[BraxState, Timestep]:
         before = state.state
+        given = jax.tree.map(lambda x: x, before)  # brax' environments write into the containers they get
         with quietly():
-            after = self._env.step(before, action)
+            after = self._env.step(given, action)
         after = jax.tree.map(lambda new, old: jnp.asarray(new, old.dtype).reshape(old.shape), after, before)
         time = state.time + 1
         terminated = after.done > 0
@@ -93,10 +102,24 @@ class BraxEnv(AbstractEnv):
         return BraxState(after, time), seen
 
 
+class _NumPy:
+    """`jax.numpy` as `brax.fluid` (brax 0.14) knows it: the bounds of `clip` had other names then."""
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(jnp, name)
+
+    @staticmethod
+    def clip(x: Any, a_min: Any = None, a_max: Any = None) -> Any:
+        return jnp.clip(x, a_min, a_max)
+
+
 @contextmanager
 def quietly() -> Iterator[None]:
-    """Without what brax prints and warns about: optional packages it lacks, and that it is not maintained."""
-    with redirect_stdout(StringIO()), warnings.catch_warnings(), standard_promotion():
+    """Without what brax and mujoco warn about, and with the promotions of types that brax counts on.
+
+    Standard output is left alone: another thread may be drawing progress while this one traces.
+    """
+    with warnings.catch_warnings(), standard_promotion():
         warnings.simplefilter("ignore")
         import mujoco
 
