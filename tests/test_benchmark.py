@@ -63,12 +63,13 @@ def test_a_benchmark_runs_its_cells_once(tmp_path, runs):
     assert len(again.results()) == 3
 
 
-def test_a_failed_cell_stops_no_other_and_is_tried_again_on_resume(tmp_path, runs):
+@pytest.mark.parametrize("error", [RuntimeError, AttributeError])
+def test_a_failed_cell_stops_no_other_and_is_tried_again_on_resume(tmp_path, runs, error):
     seen, broken = runs
-    broken["ppo_mlp on gymnax.cartpole"] = RuntimeError("no luck")
+    broken["ppo_mlp on gymnax.cartpole"] = error("no luck")
     ended = benchmark(tmp_path / "b").run(Execution(), quietly)
     assert [e["status"] for e in ended.values()] == ["done", "failed", "skipped", "done"]
-    assert ended["batched/ppo_mlp/gymnax.cartpole"]["reason"] == "RuntimeError: no luck"
+    assert ended["batched/ppo_mlp/gymnax.cartpole"]["reason"] == f"{error.__name__}: no luck"
     broken.clear()
     ended = benchmark(tmp_path / "b", resume=True).run(Execution(), quietly)
     assert [e["status"] for e in ended.values()] == ["done", "done", "skipped", "done"]

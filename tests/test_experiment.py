@@ -8,10 +8,13 @@ import platform
 import numpy as np
 import pytest
 
+from hyperlax import sweeps
+from hyperlax.agents import AGENTS
 from hyperlax.experiment import Lane, build, difference, git_commit, machine, sample_difference, versions
 from hyperlax.hyperparams import values
 from hyperlax.recipes import Recipe
 from hyperlax.settings import Settings
+from hyperlax.spaces import Choice
 
 RECIPE = Recipe("ppo", "mlp")
 ROWS = [{"sample": i, "gamma": 0.9 + i / 100, "actor.width": 8 * (i + 1)} for i in range(3)]
@@ -113,6 +116,34 @@ def test_a_rollout_longer_than_the_run_is_noted():
     assert experiment(rows=[row], total_timesteps=128).notes == []
     (note,) = experiment(rows=[row], total_timesteps=127).notes
     assert note == "sample 0: one rollout is 128 steps, the run 127: it trains once, on 128 steps"
+
+
+@pytest.mark.parametrize("length", ["default", "quick"])
+@pytest.mark.parametrize("recipe", sorted(f"{a}_mlp" for a in AGENTS))
+def test_the_published_protocol_is_not_searched_away(recipe, length):
+    """What it settles is drawn only where a recipe says so, and a table that says otherwise is noted."""
+    given = {"num_samples": 4, "protocol": "published", "run_length_modifier": length}
+    spec = sweeps.prepare(recipe, "gymnax.cartpole", **given)
+    settled = spec.base.published("gymnax.cartpole")
+    assert settled.keys() <= spec.settled.keys()
+    assert not settled.keys() & spec.recipe.search_space().keys()
+    for name, value in settled.items():
+        assert set(spec.samples[name]) == {value}
+    own = Recipe("dqn", "mlp", {"update_to_data": Choice(0.25, 0.5)}, only=True)
+    asked = sweeps.prepare(own, "gymnax.cartpole", **given)
+    assert 0.0 not in set(asked.samples["update_to_data"])
+    assert "update_to_data is 0.25 as asked for, not 0.0 as in the published protocol" in " ".join(
+        asked.notes
+    )
+
+
+def test_a_run_that_only_warms_up_is_noted():
+    row = {"num_envs": 16, "rollout_length": 4, "warmup_rollout_length": 30}
+    given = {"samples": [row], "total_timesteps": 512}
+    (note,) = sweeps.prepare("dqn_mlp", "gymnax.cartpole", **given).notes
+    assert note == "sample 0: the warm-up is 480 steps, the run 512: nothing is learned"
+    assert sweeps.prepare("dqn_mlp", "gymnax.cartpole", **{**given, "total_timesteps": 513}).notes == []
+    assert sweeps.prepare("dqn_mlp", "gymnax.cartpole", **given, set={"warmup_budget": "free"}).notes == []
 
 
 def test_samples_that_differ_are_named():

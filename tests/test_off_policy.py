@@ -16,6 +16,7 @@ from hyperlax import envs, train
 from hyperlax.agents import DQNHyperparams, SACHyperparams
 from hyperlax.agents.off_policy import discounted
 from hyperlax.hyperparams import assign
+from hyperlax.rollout import Trajectory
 
 ENV = envs.load("gymnax.cartpole")
 SIZES = {
@@ -138,6 +139,8 @@ def test_evaluation_never_acts_as_in_warm_up():
         ({"batch_size": 100}, "a batch of 100 from a buffer of 60"),
         ({"rollout_length": 30}, "a rollout of 90 steps into a buffer of 60"),
         ({"batch_size": 50, "warmup_rollout_length": 1}, "a batch of 50 after a warm-up of 6"),
+        ({"update_to_data": 0.5}, "epochs (2) has no effect while update_to_data is 0.5"),
+        ({"update_to_data": 0.5, "epochs": 16}, None),
     ],
 )
 def test_combinations_that_do_not_fit_are_explained(changes, message):
@@ -149,3 +152,18 @@ def test_combinations_that_do_not_fit_are_explained(changes, message):
 def test_a_goal_is_reward_and_discounted_future():
     reward, gamma, following = jnp.asarray([2.5, 0.9, -7.0])
     np.testing.assert_allclose(discounted(reward, gamma, following), 2.5 - 0.9 * 7, rtol=1e-6)
+
+
+@pytest.mark.parametrize("ratio", [0.0, 0.5])
+def test_a_lane_that_is_done_is_due_no_gradient_step(ratio):
+    """In a program with others it would make them wait."""
+    agent = lane(cycles=4, update_to_data=ratio).agent
+    hp, envs_, size = agent.hp, 3, ENV.obs_size
+    none, obs = jnp.zeros((2, envs_)), jnp.zeros((2, envs_, size))
+
+    def due(rows):
+        rollout = Trajectory(none.astype(int), obs, obs, none, none > 0, none > 0, obs[0], jnp.int32(rows))
+        return int(agent.experience.collected(hp, rollout).steps)
+
+    assert due(2) == (2 if ratio == 0 else 3)
+    assert due(0) == 0

@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import datetime
 import json
+import logging
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
@@ -21,8 +22,11 @@ from hyperlax.plan import MAX_PROGRAMS, Machine, Program, plan
 from hyperlax.prediction import Prediction, Predictor
 from hyperlax.report import write_report
 from hyperlax.results import Results
+from hyperlax.stopping import Interrupted
 from hyperlax.suites import MODES, Cell, Suite, cells, prepare
 from hyperlax.terminal import Silent
+
+log = logging.getLogger("hyperlax")
 
 STATUSES = ("waiting", "done", "failed", "skipped")
 """What may become of a cell; one that is interrupted stays waiting."""
@@ -89,7 +93,10 @@ class Benchmark:
             try:
                 programs = self.programs(how.group_by_sizes)[cell]
                 results = MODES[cell.mode].run(self.specs[cell], own, shown, command, programs)
-            except (ValueError, RuntimeError, OSError, MemoryError) as error:
+            except Interrupted:
+                raise
+            except Exception as error:  # an environment of the user's may raise anything
+                log.exception("%s failed", cell.name)
                 entry |= {"status": "failed", "reason": f"{type(error).__name__}: {error}"}
             else:
                 write_report(results, folder / "report.html")

@@ -69,6 +69,8 @@ class Experiment:
     sample_ids: list[int] = field(default_factory=list)
     notes: list[str] = field(default_factory=list)
     schedule: Schedule = field(default_factory=Schedule)
+    settled: dict[str, Any] = field(default_factory=dict)
+    """What the protocol settles."""
     confirms: dict[str, Any] | None = None
     """Whose best samples these are, when they are trained again (`confirmation.py`)."""
 
@@ -88,6 +90,11 @@ class Experiment:
         if refusal := _cannot_measure(tree, self.env, self.settings):
             raise ValueError(f"sample {number} of {self.recipe.name}: {refusal}")
         problems = [*tree.problems(), *_too_long(tree, self.settings.total_timesteps)]
+        problems += [
+            f"{k} is {v!r} as asked for, not {self.settled[k]!r} as in the published protocol"
+            for k, v in values(tree).items()
+            if k in self.settled and v != self.settled[k]
+        ]
         self.notes += [f"sample {number}: {p}" for p in problems]
         self.rows.append(dict(row))
         self.trees.append(tree)
@@ -203,15 +210,18 @@ def build(
         raise ValueError(
             f"{recipe.name} cannot act in {env_name}, which has {describe(env.action_space)}: {problem}"
         )
+    settled = {}
     if settings.protocol == "published":
         networks = {
             f"{name}.{k}": v
             for name, (net, _) in base.networks(env).items()
             for k, v in net.published().items()
         }
-        base = assign(base, {**base.published(env_name), **networks})
+        settled = {**base.published(env_name), **networks}
+    base = assign(base, settled)
+    settled = {k: v for k, v in values(base).items() if k in settled}
     base = assign(base, fixed)
-    experiment = Experiment(recipe_name, recipe, env_name, env, settings, base, dict(fixed))
+    experiment = Experiment(recipe_name, recipe, env_name, env, settings, base, dict(fixed), settled=settled)
     if schedule is not None:
         experiment.schedule = schedule
     for row in rows:
@@ -233,8 +243,10 @@ def _cannot_measure(tree: AbstractAgentHyperparams, env: AbstractEnv, settings: 
 
 
 def _too_long(tree: AbstractAgentHyperparams, total: int) -> list[str]:
-    """Says so when one cycle takes more environment steps than the whole run has."""
-    cycle = int(tree.num_envs) * int(tree.rollout_length)
+    """Says so when one cycle, or what comes before learning, takes all the environment steps of the run."""
+    cycle, warm = int(tree.num_envs) * int(tree.rollout_length), tree.warmup_steps()
+    if warm and -(-warm // cycle) * cycle >= total:
+        return [f"the warm-up is {warm:,} steps, the run {total:,}: nothing is learned"]
     if cycle <= total:
         return []
     return [f"one rollout is {cycle:,} steps, the run {total:,}: it trains once, on {cycle:,} steps"]

@@ -110,6 +110,11 @@ def fields(tree: AbstractHyperparams, prefix: str = "") -> Iterator[Field]:
             yield dataclasses.replace(meta, path=prefix + f.name, default=default)
 
 
+def default_of(tree: AbstractHyperparams, name: str) -> Any:
+    """What `tree`'s own hyperparameter `name` is unless somebody chooses."""
+    return next(f.metadata["hyperlax"].default for f in dataclasses.fields(tree) if f.name == name)
+
+
 def nearest(name: Any, known: Iterable[str]) -> str:
     """`; did you mean "x"?` for the known name closest to `name`, or nothing."""
     match = difflib.get_close_matches(str(name), list(known), n=1, cutoff=0.5)

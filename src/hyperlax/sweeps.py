@@ -58,14 +58,17 @@ def prepare(
     fixed, changes, options = _split(set or {}, known)
     env = envs.with_options(env, options)
     length = run_length(run_length_modifier)
-    if run_length_modifier == "quick" and samples is None:
-        found = found.quick_recipe()
     given = {k: v for k, v in settings.items() if v is not None}
     if twice := sorted(changes.keys() & given.keys()):
         raise ValueError(
             f"{twice[0]} is given twice: --set {twice[0]}={changes[twice[0]]} and {given[twice[0]]}"
         )
-    protocol = PUBLISHED if "published" in (given.get("protocol"), changes.get("protocol")) else {}
+    published = "published" in (given.get("protocol"), changes.get("protocol"))
+    protocol = PUBLISHED if published else {}
+    settled = found.published_recipe(env).space if published else {}
+    if run_length_modifier == "quick" and samples is None:
+        found = found.quick_recipe()
+    found = found.with_space(settled)
     chosen = Settings().updated({**found.settings, **length, **protocol, **changes, **given})
     assign(found.hyperparams(), fixed)
     rows: list[dict[str, Any]] = []

@@ -84,6 +84,10 @@ class AbstractAgentHyperparams(AbstractHyperparams):
         `gradient_steps` (per cycle), and the sizes of its networks under their names.
         """
 
+    def warmup_steps(self) -> int:
+        """Env steps of the budget that pass before the first gradient step."""
+        return 0
+
     @abstractmethod
     def uses(self) -> dict[str, Use]:
         """How often each of `networks` is evaluated; called on the host, on a single sample."""

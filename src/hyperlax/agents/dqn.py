@@ -49,7 +49,7 @@ class DQNHyperparams(AbstractOffPolicyHyperparams):
     max_abs_reward: Real = hp(1e9, doc="rewards are clipped to this magnitude")
     huber_loss_parameter: Real = hp(1.0, Choice(0.0, 0.5, 1.0), doc="Huber threshold; 0: squared error")
     warmup_rollout_length: Count = hp(
-        32, Choice(16, 32, 64), doc="steps before the first learning", least=0, settled=True
+        32, Choice(16, 32, 64), doc="steps per environment before the first learning", least=0, settled=True
     )
     num_envs: Count = hp(16, Choice(8, 16, 32), doc="environments stepped side by side")
     rollout_length: Count = hp(4, Choice(1, 2, 4, 8), doc="steps per environment and cycle")

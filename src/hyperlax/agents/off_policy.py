@@ -17,7 +17,7 @@ from jaxtyping import Array, Bool, Float, Int
 from hyperlax.agents.base import AbstractAgent, AbstractAgentHyperparams, Metrics
 from hyperlax.agents.chunks import Chunks
 from hyperlax.envs.base import AbstractEnv, Discrete
-from hyperlax.hyperparams import Count, Flag, Real
+from hyperlax.hyperparams import Count, Flag, Real, default_of
 from hyperlax.masking import lane_cond, lane_loop, select, standard_normal
 from hyperlax.networks.base import Sizes
 from hyperlax.normalise import Normaliser
@@ -76,6 +76,10 @@ class AbstractOffPolicyHyperparams(AbstractAgentHyperparams):
         """Whether anybody looks at normalised observations."""
         return self.normalize_observations | (self.evaluation_normalisation == 1)
 
+    def warmup_steps(self) -> int:
+        counted = int(self.warmup_budget) == 0
+        return int(self.warmup_rollout_length) * int(self.num_envs) if counted else 0
+
     def problems(self) -> list[str]:
         collected = int(self.num_envs) * int(self.rollout_length)
         held, batch = int(self.buffer_size), int(self.batch_size)
@@ -85,6 +89,12 @@ class AbstractOffPolicyHyperparams(AbstractAgentHyperparams):
             found.append(f"a batch of {batch} from a buffer of {held}: transitions repeat within every batch")
         if collected > held:
             found.append(f"a rollout of {collected} steps into a buffer of {held}: its first steps are lost")
+        ratio, epochs = float(self.update_to_data), int(self.epochs)
+        if ratio > 0 and epochs != default_of(self, "epochs"):
+            found.append(
+                f"epochs ({epochs}) has no effect while update_to_data is {ratio:.4g}; "
+                "add --set update_to_data=0"
+            )
         if batch > warm:
             found.append(f"a batch of {batch} after a warm-up of {warm} steps: the first repeat transitions")
         return found
@@ -126,6 +136,7 @@ class Experience(eqx.Module):
         replay = self.replay.add(trajectory, trajectory.aux, hp.num_envs)
         by_ratio = _whole(replay.added, hp.update_to_data) - _whole(self.replay.added, hp.update_to_data)
         due = jnp.where(hp.update_to_data > 0, by_ratio, hp.epochs)
+        due = jnp.where(trajectory.rows > 0, due, 0)  # a lane that is done must not keep the others busy
         return eqx.tree_at(
             lambda e: (e.replay, e.normaliser, e.warming, e.steps),
             self,
@@ -226,7 +237,8 @@ class AbstractOffPolicyAgent(AbstractAgent):
             sums = jnp.zeros(len(self.losses) + len(parts))
             return lane_loop(experience.steps, step, (weights, self.target, self.optimiser, sums))
 
-        weights, target, state, sums = self.chunks.choose(hp.batch_size, descend)
+        largest = jnp.where(trajectory.rows > 0, hp.batch_size, 1)
+        weights, target, state, sums = self.chunks.choose(largest, descend)
         agent = eqx.tree_at(lambda a: (a.target, a.optimiser), agent, (target, state))
         means = sums / jnp.maximum(experience.steps, 1).astype(jnp.float32)
         return agent.with_models(restore(weights), progress), dict(

@@ -217,6 +217,8 @@ class PPO(AbstractAgent):
         rollout = Rollout.of(self, trajectory)
         samples = rollout.samples()
         batch, minibatches = hp.num_envs * hp.rollout_length, self._minibatches()
+        active = trajectory.rows > 0  # a lane that is done must not keep the others busy
+        epochs, turns = jnp.where(active, hp.epochs, 0), jnp.where(active, minibatches, 0)
         lrs = [decayed(lr, progress, hp.decay_learning_rates) for lr in (hp.actor_lr, hp.critic_lr)]
         words = jr.bits(key, (self.epochs_cap, 8), jnp.uint32)
         models = (self.actor, self.critic)
@@ -238,11 +240,11 @@ class PPO(AbstractAgent):
                 return weights, state, sums + jnp.concatenate([measured / n, norms])
 
             def epoch(k: Any, carry: tuple) -> tuple:
-                return lane_loop(minibatches, partial(minibatch, k), carry)
+                return lane_loop(turns, partial(minibatch, k), carry)
 
-            return lane_loop(hp.epochs, epoch, (weights, self.optimiser, jnp.zeros(len(METRICS) + 2)))
+            return lane_loop(epochs, epoch, (weights, self.optimiser, jnp.zeros(len(METRICS) + 2)))
 
-        largest = (batch + minibatches - 1) // minibatches
+        largest = jnp.where(active, (batch + minibatches - 1) // minibatches, 1)
         weights, state, sums = self.chunks.choose(largest, descend)
         actor, critic = restore(weights)
         agent = eqx.tree_at(

@@ -56,7 +56,7 @@ class SACHyperparams(AbstractOffPolicyHyperparams):
     num_envs: Count = hp(4, Choice(4, 8, 16), doc="environments stepped side by side")
     rollout_length: Count = hp(1, Choice(1, 2, 4), doc="steps per environment and cycle")
     warmup_rollout_length: Count = hp(
-        64, Choice(32, 64, 128), doc="steps before the first learning", least=0, settled=True
+        64, Choice(32, 64, 128), doc="steps per environment before the first learning", least=0, settled=True
     )
     epochs: Count = hp(8, doc="gradient steps per cycle, where update_to_data is zero")
     update_to_data: Real = hp(0.25, Choice(0.25, 0.5, 1.0), doc="gradient steps per env step; 0: epochs")
