@@ -101,6 +101,19 @@ def test_compilation_that_costs_nothing_is_never_saved_by_padding():
     assert together.useful_share < 1
 
 
+def test_environments_that_are_slow_to_compile_and_to_step_share_optimised_programs(monkeypatch):
+    samples = drawn("ppo_mlp", 8, 0)
+    machine, steps = Machine.of("cpu", 2), 300_000
+    simple = plan(samples, ENV, steps, 1, machine)
+    monkeypatch.setattr(type(ENV), "compilation", 4.0)
+    monkeypatch.setattr(type(ENV), "step_work", 2e6)
+    costly = plan(samples, ENV, steps, 1, machine)
+    check(costly, samples)
+    assert len(costly) < len(simple)
+    assert "low" in {p.effort for p in simple}
+    assert {p.effort for p in costly} == {"full"}
+
+
 def test_a_program_holds_what_fits_into_it_and_nothing_else():
     small, large = (assign(PPOHyperparams(), {"actor.width": w, "num_envs": w}) for w in (8, 16))
     relu = assign(PPOHyperparams(), {"actor.width": 8, "actor.activation": "gelu"})

@@ -117,7 +117,7 @@ def plan(
         caps = merge(theirs)
         padded = running(members, caps)
         chunks = tuple(costs.chunks_wanted(theirs)[: costs.MOST_CHUNKS])
-        compiling = machine.compile_seconds * costs.compilation({**caps, "minibatch_chunks": chunks})
+        compiling = machine.compile_seconds * costs.compilation({**caps, "minibatch_chunks": chunks}, env)
         useful = sum(alone[i] for i in members) >= machine.least_useful * padded
         return compiling + padded, useful or padded < HARDLY_RUNS * compiling
 

@@ -175,7 +175,7 @@ def predict(work: Work, rates: Rates, within: float, compiled: set[Hashable]) ->
         if left > 0 and key not in compiled:
             compiled.add(key)
             faster = LOW_COMPILES_FASTER if program.effort == "low" else 1
-            compiling += rates.compilation * costs.compilation(program.caps) / faster
+            compiling += rates.compilation * costs.compilation(program.caps, spec.env) / faster
     lanes = sum(len(p.samples) for p in programs) * spec.settings.seeds
     busy = 1 if how.sequential else min(len(devices), max(lanes, 1))
     slower = lambda p: LOW_RUNS_SLOWER if p.effort == "low" else 1.0  # noqa: E731
@@ -204,7 +204,7 @@ def calibrate(spec: Experiment, programs: list[Program], how: Execution) -> Rate
     slower, faster = (LOW_RUNS_SLOWER, LOW_COMPILES_FASTER) if alone.effort == "low" else (1.0, 1.0)
     seconds = (compiled.trace_seconds + compiled.compile_seconds) * faster
     work, evaluation = _run(compiled, spec, tree, alone)
-    return Rates(seconds / costs.compilation(alone.caps), work * slower, evaluation / slower)
+    return Rates(seconds / costs.compilation(alone.caps, spec.env), work * slower, evaluation / slower)
 
 
 def _run(compiled: Compiled, spec: Experiment, tree: Any, program: Program) -> tuple[float, float]:

@@ -93,18 +93,18 @@ class AbstractAgentHyperparams(AbstractHyperparams):
         """How often each of `networks` is evaluated; called on the host, on a single sample."""
 
     def arithmetic(self, sizes: Sizes, env: AbstractEnv) -> Arithmetic:
-        """What acting and learning cost with networks of `sizes`, for the planner.
+        """What a step and learning cost in `env` with networks of `sizes`, for the planner.
 
         A derivative costs twice what a value costs.
         """
-        act = gradient = weights = 0.0
+        step, gradient, weights = env.step_work, 0.0, 0.0
         for name, (net, seen) in self.networks(env).items():
             use, own = self.uses()[name], nested(sizes, name)
             forward = net.flops(seen, own)
-            act += use.acting * forward
+            step += use.acting * forward
             gradient += (use.values + 3 * use.gradients) * forward
             weights += use.copies * net.weights(seen, own)
-        return Arithmetic(act, gradient, weights)
+        return Arithmetic(step, gradient, weights)
 
     def executions(self, env: AbstractEnv) -> tuple[float, float]:
         """Circuits that a quantum computer would run to train this sample: per env step, per gradient step.

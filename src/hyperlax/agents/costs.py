@@ -12,6 +12,7 @@ from collections.abc import Sequence
 from itertools import combinations
 from typing import Any, NamedTuple
 
+from hyperlax.envs.base import AbstractEnv
 from hyperlax.networks.base import Sizes
 
 STEP_OVERHEAD = 2e6
@@ -23,8 +24,6 @@ PER_SUMMED_WEIGHT = 250
 """What a chunk costs per weight when several are summed."""
 ROW_OVERHEAD = 1e6
 """One step of one block of environments, beyond what each environment costs."""
-ENV_STEP = 3e4
-"""Environment, random numbers and bookkeeping, per environment step."""
 LARGEST_CHUNK = 2048
 MOST_CHUNKS = 3
 CHUNK_COMPILATION = 1e11
@@ -34,9 +33,9 @@ SMALL_BATCH = 64
 
 
 class Arithmetic(NamedTuple):
-    """Operations per env step acted on and per sample of a gradient step, and how many weights train."""
+    """Operations per env step, acting included, and per sample of a gradient step; how many weights train."""
 
-    act: float
+    step: float
     gradient: float
     weights: float
 
@@ -74,7 +73,7 @@ def rollout_work(sizes: Sizes, caps: Sizes, arithmetic: Arithmetic) -> float:
     """Cost of collecting and valuing a rollout."""
     blocks = -(-sizes["num_envs"] // caps["env_block"])
     samples = blocks * caps["env_block"]
-    return sizes["rollout_length"] * (blocks * ROW_OVERHEAD + samples * (ENV_STEP + arithmetic.act))
+    return sizes["rollout_length"] * (blocks * ROW_OVERHEAD + samples * arithmetic.step)
 
 
 def cycle_work(sizes: Sizes, caps: Sizes, arithmetic: Arithmetic) -> tuple[float, float]:
@@ -83,10 +82,10 @@ def cycle_work(sizes: Sizes, caps: Sizes, arithmetic: Arithmetic) -> tuple[float
     return gradient + rollout_work(sizes, caps, arithmetic), gradient
 
 
-def compilation(caps: Sizes) -> float:
-    """Compilation time relative to a program of one chunk size without branches."""
+def compilation(caps: Sizes, env: AbstractEnv) -> float:
+    """Compilation time, in units of a program of one chunk size without branches in a simple environment."""
     branching = any(isinstance(v, frozenset) and len(v) > 1 for v in caps.values())
-    return 0.5 + (0.65 if branching else 0.5) * len(caps["minibatch_chunks"])
+    return 0.5 + env.compilation + (0.65 if branching else 0.5) * len(caps["minibatch_chunks"])
 
 
 def unshared(caps: Sizes, sizes: Sizes) -> dict[str, Any]:

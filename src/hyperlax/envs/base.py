@@ -61,10 +61,15 @@ class Timestep(eqx.Module):
 class AbstractEnv(eqx.Module):
     """One environment. `state` is any PyTree of arrays; every method acts on a single episode.
 
-    `costly_reset`: a reset costs enough to be computed only for the episodes that ended.
+    - `costly_reset`: a reset costs enough to be computed only for the episodes that ended.
+    - `step_work`: what a step costs, in floating-point operations a core would have done meanwhile, random
+      numbers and bookkeeping included. `compilation`: what it adds to the compilation of a program, in units
+      of one with an environment of a few lines. Both only decide which lanes share a program.
     """
 
     costly_reset: ClassVar[bool] = False
+    step_work: ClassVar[float] = 3e4
+    compilation: ClassVar[float] = 0.0
 
     obs_size: eqx.AbstractVar[int]
     action_space: eqx.AbstractVar[ActionSpace]

@@ -47,6 +47,8 @@ class BraxEnv(AbstractEnv):
     """A brax environment, actions in [-1, 1], cut after `EPISODE_LENGTH` steps by a time limit."""
 
     costly_reset: ClassVar[bool] = True
+    step_work: ClassVar[float] = 2e6
+    compilation: ClassVar[float] = 4.0
 
     obs_size: int = eqx.field(static=True)
     action_space: ActionSpace
