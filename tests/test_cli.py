@@ -199,6 +199,12 @@ REFUSED = [
     ("run-single-hp --set gamma=high", "gamma needs a float, got 'high'"),
     ("run-single-hp --set actor.activation=rel", 'one of relu, tanh, silu.*did you mean "relu"?'),
     ("run-single-hp --set num_envs=0", "num_envs must be at least 1, got '0'"),
+    ("run-single-hp --set gamma=1.5", "gamma must be at most 1, got '1.5'"),
+    ("run-single-hp --set actor_lr=-1e-3", "actor_lr must be at least 0, got '-1e-3'"),
+    (
+        "run-single-hp --algo-and-network-config sac_mlp --set init_alpha=0",
+        "init_alpha must be at least 1e-06, got '0'",
+    ),
     ("run-single-hp --set actor.width=0", "actor.width must be at least 1, got '0'"),
     ("run-single-hp --set gamma=0.9 --set gamma=0.8", "--set gamma is given twice: '0.9' and '0.8'"),
     ("run-single-hp --set seeds=2 --seeds 3", "seeds is given twice"),

@@ -242,6 +242,7 @@ def test_where_gymnax_differs_the_continuous_car_keeps_its_speed_at_the_left_wal
         ("pendulum", r'(?s)did you mean "gymnax.pendulum"\?.*environments are named <framework>.<name>'),
         ("gymnax.", "unknown environment"),
         ("gymnax.Pong-misc", r"observes an array of shape \(30, 40, 3\); only vectors"),
+        ("gymnax.MNISTBandit-bsuite", "observes images; only vectors are supported"),
         ("gymnax.Breakout-MinAtar", "only vectors are supported"),
         ("gymnax.FrozenLake-misc", r"observes an array of shape \(\); only vectors"),
     ],

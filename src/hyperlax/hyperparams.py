@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import dataclasses
 import difflib
+import math
 from collections.abc import Iterable, Iterator, Mapping
 from typing import Any, TypeVar
 
@@ -42,12 +43,18 @@ class Field:
     space: Space | None
     labels: tuple[str, ...] | None
     doc: str
-    least: int = 1
+    least: float | int | None = None
+    most: float | int = math.inf
     settled: bool = False
 
     @property
     def kind(self) -> type:
         return str if self.labels else type(self.default)
+
+    @property
+    def lowest(self) -> float | int:
+        """`least`, by default one for integers and zero for reals."""
+        return (1 if self.kind is int else 0) if self.least is None else self.least
 
     def encode(self, value: Any) -> np.ndarray:
         """`value` as the scalar array stored in the tree; a label becomes its index.
@@ -60,8 +67,9 @@ class Field:
                 raise ValueError(f"{self.path} is one of {known}; got {value!r}{nearest(value, self.labels)}")
             return np.asarray(self.labels.index(value), np.int32)
         number = _cast(self.path, value, self.kind)
-        if self.kind is int and number < self.least:
-            raise ValueError(f"{self.path} must be at least {self.least}, got {value!r}")
+        if self.kind is not bool and not self.lowest <= number <= self.most:
+            bound = f"at least {self.lowest:g}" if number < self.lowest else f"at most {self.most:g}"
+            raise ValueError(f"{self.path} must be {bound}, got {value!r}")
         return np.asarray(number, _DTYPES[self.kind])
 
     def decode(self, leaf: Any) -> Any:
@@ -75,16 +83,18 @@ def hp(
     *,
     labels: tuple[str, ...] | None = None,
     doc: str,
-    least: int = 1,
+    least: float | int | None = None,
+    most: float | int = math.inf,
     settled: bool = False,
 ) -> Any:
     """A hyperparameter field holding a scalar array of explicit dtype.
 
     `default` is a Python bool, int, float, or (with `labels`) a string. `space` is what a sweep searches
-    when the recipe says nothing else; None keeps the hyperparameter fixed. `least` bounds integers. `settled`
-    marks what a lane starts with or its weights get used to: changing it later would do nothing, or harm.
+    when the recipe says nothing else; None keeps the hyperparameter fixed. Numbers below `least` (by default
+    one for integers, zero for reals) or above `most` are refused. `settled` marks what a lane starts with or
+    its weights get used to: changing it later would do nothing, or harm.
     """
-    field = Field("", default, space, labels, doc, least, settled)
+    field = Field("", default, space, labels, doc, least, most, settled)
 
     def convert(value: Any) -> Any:
         if isinstance(value, (jax.Array, np.ndarray, np.generic)) or not isinstance(

@@ -41,11 +41,13 @@ class DQNHyperparams(AbstractOffPolicyHyperparams):
 
     critic: AbstractNetworkHyperparams = eqx.field(default_factory=MLPHyperparams)
     critic_lr: Real = hp(1e-3, LogUniform(1e-4, 3e-3), doc="Adam step size")
-    tau: Real = hp(0.0075, LogUniform(1e-3, 1e-1), doc="share of the weights that enters the target per step")
-    gamma: Real = hp(0.98, Uniform(0.9, 0.999), doc="discount")
+    tau: Real = hp(
+        0.0075, LogUniform(1e-3, 1e-1), doc="share of the weights that enters the target per step", most=1
+    )
+    gamma: Real = hp(0.98, Uniform(0.9, 0.999), doc="discount", most=1)
     max_grad_norm: Real = hp(10.0, LogUniform(0.5, 20.0), doc="global-norm clip of the gradient")
-    training_epsilon: Real = hp(0.05, Uniform(0.01, 0.2), doc="share of random actions in training")
-    evaluation_epsilon: Real = hp(0.0, doc="share of random actions in deterministic evaluation")
+    training_epsilon: Real = hp(0.05, Uniform(0.01, 0.2), doc="share of random actions in training", most=1)
+    evaluation_epsilon: Real = hp(0.0, doc="share of random actions in deterministic evaluation", most=1)
     max_abs_reward: Real = hp(1e9, doc="rewards are clipped to this magnitude")
     huber_loss_parameter: Real = hp(1.0, Choice(0.0, 0.5, 1.0), doc="Huber threshold; 0: squared error")
     warmup_rollout_length: Count = hp(
@@ -62,8 +64,10 @@ class DQNHyperparams(AbstractOffPolicyHyperparams):
         True, Choice(True, False), doc="normalise by running mean and std", settled=True
     )
     use_double_q: Flag = hp(True, Choice(True, False), doc="choose the next action by the online network")
-    epsilon_start: Real = hp(1.0, doc="share of random actions at the start of a linear schedule")
-    epsilon_decay: Real = hp(0.2, Choice(0.1, 0.2, 0.4), doc="its length as share of training; 0: constant")
+    epsilon_start: Real = hp(1.0, doc="share of random actions at the start of a linear schedule", most=1)
+    epsilon_decay: Real = hp(
+        0.2, Choice(0.1, 0.2, 0.4), doc="its length as share of training; 0: constant", most=1
+    )
     loss_reduction: Count = hp("mean", labels=("mean", "sum"), doc="over the batch")
     time_limit: Count = hp(
         "truncation", labels=("truncation", "termination"), doc="what a time limit counts as"

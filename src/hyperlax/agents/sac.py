@@ -43,15 +43,17 @@ class SACHyperparams(AbstractOffPolicyHyperparams):
     actor_lr: Real = hp(1e-3, LogUniform(1e-4, 3e-3), doc="Adam step size of the actor")
     q_lr: Real = hp(1e-3, LogUniform(1e-4, 3e-3), doc="Adam step size of the twin critics")
     alpha_lr: Real = hp(1e-3, LogUniform(1e-4, 3e-3), doc="Adam step size of the log-temperature")
-    gamma: Real = hp(0.99, Uniform(0.9, 0.999), doc="discount")
-    tau: Real = hp(0.015, LogUniform(1e-3, 1e-1), doc="share of the weights that enters the target per step")
+    gamma: Real = hp(0.99, Uniform(0.9, 0.999), doc="discount", most=1)
+    tau: Real = hp(
+        0.015, LogUniform(1e-3, 1e-1), doc="share of the weights that enters the target per step", most=1
+    )
     max_grad_norm: Real = hp(10.0, LogUniform(0.5, 20.0), doc="global-norm clip of each gradient")
     autotune: Flag = hp(True, Choice(True), doc="train the temperature towards the target entropy")
     target_entropy_scale: Real = hp(
         0.3, Uniform(0.1, 1.0), doc="target entropy: -scale · dimensions, or scale · log(number of actions)"
     )
     init_alpha: Real = hp(
-        0.2, LogUniform(0.05, 1.0), doc="temperature at the start, or throughout", settled=True
+        0.2, LogUniform(0.05, 1.0), doc="temperature at the start, or throughout", least=1e-6, settled=True
     )
     num_envs: Count = hp(4, Choice(4, 8, 16), doc="environments stepped side by side")
     rollout_length: Count = hp(1, Choice(1, 2, 4), doc="steps per environment and cycle")

@@ -59,6 +59,8 @@ class GymnaxEnv(AbstractEnv):
                 "`hyperlax list` shows them"
             )
         self.gymnax_id = known[name]
+        if self.gymnax_id == "MNISTBandit-bsuite":  # which would start by downloading them
+            raise ValueError(f"gymnax.{name} observes images; only vectors are supported")
         with standard_promotion():
             env, params = gymnax.make(self.gymnax_id)
             shape = env.observation_space(params).shape
