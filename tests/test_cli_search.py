@@ -154,7 +154,10 @@ def test_a_search_says_what_it_found_and_what_to_do_with_it(capsys, tmp_path):
 @pytest.mark.slow
 @pytest.mark.parametrize(("number", "code"), [(signal.SIGINT, 130), (signal.SIGKILL, -9)])
 def test_a_search_that_was_stopped_is_continued_to_its_total(tmp_path, number, code):
-    """Ctrl-C and kill -9 in the middle; all trials are there in the end, each told once."""
+    """Ctrl-C and kill -9 in the middle; all trials are there in the end, each told once.
+
+    A trial that was killed while its parameters were being chosen is given up and replaced.
+    """
     flags = "--n-trials 30 --total-timesteps 20000 --checkpoint-seconds 0.5"
     command = [sys.executable, "-m", "hyperlax", *f"{SEARCH} {flags} --output-root out".split()]
     environment = {**os.environ, "HYPERLAX_CACHE_DIR": CACHE}
@@ -173,9 +176,10 @@ def test_a_search_that_was_stopped_is_continued_to_its_total(tmp_path, number, c
     done = subprocess.run([*command, "--resume"], env=environment, capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
     results = hyperlax.read(folder)
-    assert results.trials["trial"].to_list() == list(range(30))
-    assert set(results.trials["state"]) == {"done"}
-    assert sorted(results.samples["sample"]) == list(range(30))
+    ended = results.trials.filter(state="done")["trial"].to_list()
+    assert len(ended) == 30
+    assert len(results.trials) - 30 <= (number == signal.SIGKILL)
+    assert sorted(results.samples["sample"]) == sorted(ended)
     assert set(results.lanes["status"]) == {"done"}
     assert results.curves.filter(metric="return").height == 30 * 2 * 4
     journal = (folder / "study.journal").read_bytes()
