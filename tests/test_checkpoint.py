@@ -33,7 +33,7 @@ def example(seed=0):
     }
 
 
-def same(a, b):
+def assert_same(a, b):
     assert jax.tree.structure(a) == jax.tree.structure(b)
     for x, y in zip(jax.tree.leaves(a), jax.tree.leaves(b), strict=True):
         assert (np.asarray(x).dtype, np.shape(x)) == (np.asarray(y).dtype, np.shape(y))
@@ -45,20 +45,20 @@ def test_every_dtype_survives_bit_by_bit(dtype):
     rng = np.random.default_rng(1)
     for _ in range(10):
         tree = {"a": random_array(rng, dtype), "b": [random_array(rng, dtype), random_array(rng, "float32")]}
-        same(unpack(pack(tree), tree), tree)
+        assert_same(unpack(pack(tree), tree), tree)
 
 
 def test_device_arrays_come_back_as_writable_host_arrays():
     tree = jax.tree.map(jnp.asarray, example())
     back = unpack(pack(tree), jax.eval_shape(lambda: tree))
-    same(back, tree)
+    assert_same(back, tree)
     back["weights"][0, 0] = 5.0
 
 
 def test_views_and_other_byte_orders_of_memory_are_stored_as_seen():
     matrix = np.arange(12, dtype=np.float32).reshape(3, 4)
     for view in (matrix.T, matrix[::2, ::-1], np.asfortranarray(matrix)):
-        same(unpack(pack([view]), [view]), [np.ascontiguousarray(view)])
+        assert_same(unpack(pack([view]), [view]), [np.ascontiguousarray(view)])
 
 
 def test_the_header_is_readable_alone():

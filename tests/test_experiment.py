@@ -6,6 +6,7 @@ import json
 import platform
 
 import numpy as np
+import polars as pl
 import pytest
 
 from hyperlax import sweeps
@@ -144,6 +145,24 @@ def test_a_run_that_only_warms_up_is_noted():
     assert note == "sample 0: the warm-up is 480 steps, the run 512: nothing is learned"
     assert sweeps.prepare("dqn_mlp", "gymnax.cartpole", **{**given, "total_timesteps": 513}).notes == []
     assert sweeps.prepare("dqn_mlp", "gymnax.cartpole", **given, set={"warmup_budget": "free"}).notes == []
+
+
+@pytest.mark.parametrize(
+    ("rows", "message"),
+    [
+        (
+            [{"sample": 0, "gamma": 0.9}, {"sample": 0, "gamma": 0.8}],
+            "id 0 of a sample is another sample's too",
+        ),
+        ([{"sample": 1}, {}], "id 1 of a sample is another sample's too"),
+        ([{"sample": -1}], "id -1 of a sample is negative"),
+        ([], "no samples were given"),
+    ],
+)
+def test_samples_that_cannot_be_told_apart_are_refused(rows, message):
+    for given in (rows, pl.DataFrame(rows)):
+        with pytest.raises(ValueError, match=message):
+            sweeps.prepare("ppo_mlp", "gymnax.pendulum", samples=given)
 
 
 def test_samples_that_differ_are_named():

@@ -244,6 +244,13 @@ def test_ids_must_be_unique(tmp_path, suffix):
         load(path, KNOWN)
 
 
+def test_a_byte_order_mark_is_no_part_of_a_name(tmp_path):
+    """Spreadsheets write one."""
+    path = tmp_path / "samples.csv"
+    path.write_bytes(b"\xef\xbb\xbfsample,gamma\r\n3,0.9\r\n")
+    assert load(path, ["gamma"]) == [{"sample": "3", "gamma": "0.9"}]
+
+
 def test_cells_left_empty_fall_back_to_the_defaults(tmp_path):
     path = tmp_path / "samples.csv"
     path.write_text("actor.width,actor_lr\n32,\n,0.001\n")

@@ -13,6 +13,7 @@ import pytest
 from hyperlax import recipes
 from hyperlax.hyperparams import assign
 from hyperlax.searches import studies
+from hyperlax.searches.shared import SharedStudy
 from hyperlax.spaces import Joint, resolved
 
 FEW = ("ppo_mlp", "ppo_tmlp", "dqn_drpqc")
@@ -128,3 +129,18 @@ def test_a_journal_survives_a_line_that_was_being_written(tmp_path):
     again.tell(again.ask(), 2.0)
     third = study_of("random", where=studies.storage(str(path), None))
     assert [t.value for t in third.trials] == [1.0, 2.0]
+
+
+def test_a_trial_that_was_lost_while_its_parameters_were_chosen_is_given_up_and_replaced():
+    """What a process leaves that is killed between creating a trial and choosing the last of it."""
+    where, space = studies.storage(None, None), recipes.resolve("ppo_mlp").search_space()
+    study = study_of("random", where=where)
+    distributions = {path: s.distribution() for path, s in space.items()}
+    shared = SharedStudy(study, where, "me", distributions, n_trials=3, alone=True)
+    whole = shared.ask()
+    half = optuna.trial.create_trial(state=optuna.trial.TrialState.RUNNING, user_attrs={"owner": "me"})
+    where.create_new_trial(study._study_id, half)
+    assert [t.number for t in shared.missed({whole.number})] == []
+    assert shared.trial(1).state is optuna.trial.TrialState.FAIL
+    asked = [t.number for t in iter(shared.ask, None)]
+    assert asked == [2, 3]

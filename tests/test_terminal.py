@@ -16,7 +16,7 @@ from report_data import synthetic
 from rich.console import Console
 from rich.live import Live as RichLive
 
-from hyperlax import runner, sweeps
+from hyperlax import runner, stopping, sweeps
 from hyperlax.experiment import Experiment, Lane
 from hyperlax.plan import Machine, Program, plan
 from hyperlax.report import leaderboard
@@ -72,9 +72,18 @@ def lines(caplog, spec, programs) -> list[str]:
 
 def test_displays_answer_every_call_of_a_run():
     """Whatever the runner and the compiler tell a display is a method of all of them."""
-    source = inspect.getsource(runner) + inspect.getsource(sweeps)
+    source = "".join(inspect.getsource(module) for module in (runner, stopping, sweeps))
     called = set(re.findall(r"progress\.([a-z]+)\(", source))
-    assert {"planned", "compiling", "compiled", "update", "evaluated", "diverged", "failed"} <= called
+    assert {
+        "planned",
+        "compiling",
+        "compiled",
+        "update",
+        "evaluated",
+        "diverged",
+        "failed",
+        "stopping",
+    } <= called
     for name in called:
         for display in (Lines, Live):
             assert list(inspect.signature(getattr(display, name)).parameters) == list(

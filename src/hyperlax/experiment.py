@@ -78,13 +78,19 @@ class Experiment:
         """Adds a sample, checked, and returns its place.
 
         The value of a hyperparameter is `base`'s unless the row has one and it is not `fixed`. Raises
-        `ValueError` for an unknown hyperparameter or value, and for a network that memory cannot hold.
+        `ValueError` for an unknown hyperparameter or value, an id that another sample has, and a network that
+        memory cannot hold.
         """
         known = {f.path for f in fields(self.base)}
         chosen = {k: v for k, v in row.items() if k not in ("sample", "matrix") and k not in self.fixed}
         if unknown := [k for k in chosen if k not in known]:
             assign(self.base, dict.fromkeys(unknown))
         tree, number = assign(self.base, chosen), int(row.get("sample", len(self.rows)))
+        if number < 0 or number in self.sample_ids:
+            why = "is negative" if number < 0 else "is another sample's too"
+            raise ValueError(
+                f"the id {number} of a sample {why}; leave column sample out to number them anew"
+            )
         if refusal := tree.refusal(self.env, device_memory()):
             raise ValueError(f"sample {number} of {self.recipe.name} does not fit {self.env_name}: {refusal}")
         if refusal := _cannot_measure(tree, self.env, self.settings):
@@ -210,14 +216,7 @@ def build(
         raise ValueError(
             f"{recipe.name} cannot act in {env_name}, which has {describe(env.action_space)}: {problem}"
         )
-    settled = {}
-    if settings.protocol == "published":
-        networks = {
-            f"{name}.{k}": v
-            for name, (net, _) in base.networks(env).items()
-            for k, v in net.published().items()
-        }
-        settled = {**base.published(env_name), **networks}
+    settled = recipe.published(env_name) if settings.protocol == "published" else {}
     base = assign(base, settled)
     settled = {k: v for k, v in values(base).items() if k in settled}
     base = assign(base, fixed)

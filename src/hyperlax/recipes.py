@@ -77,17 +77,21 @@ class Recipe:
         nets = {f"{name}.{k}": v for name in network_fields(algorithm) for k, v in network.quick().items()}
         return self.with_space({**algorithm.quick(), **nets, **self.quick})
 
+    def published(self, env_name: str) -> dict[str, Any]:
+        """What the published protocol settles on `env_name`, by dotted path."""
+        algorithm, network = AGENTS[self.algorithm], NETWORKS[self.network]
+        nets = {
+            f"{name}.{k}": v for name in network_fields(algorithm) for k, v in network.published().items()
+        }
+        return {**algorithm.published(env_name), **nets}
+
     def published_recipe(self, env_name: str) -> Recipe:
         """This recipe under the published protocol, which settles what else only defaults would draw.
 
         Spaces that the recipe names itself stay.
         """
-        algorithm, network = AGENTS[self.algorithm], NETWORKS[self.network]
         joint = {path for j in self.space.values() if isinstance(j, Joint) for path in j.paths}
-        nets = {
-            f"{name}.{k}": v for name in network_fields(algorithm) for k, v in network.published().items()
-        }
-        settled = {**algorithm.published(env_name), **nets}
+        settled = self.published(env_name)
         return self.with_space({k: v for k, v in settled.items() if k not in {*self.space, *joint}})
 
     def with_space(self, changes: Mapping[str, Any]) -> Recipe:

@@ -343,10 +343,11 @@ def _rows(
         raise ValueError(f'unknown experiment type "{experiment_type}"; known: {allowed}')
     if isinstance(samples, (str, Path)):
         return samplers.load(Path(samples), known)
-    if isinstance(samples, pl.DataFrame):
-        return samples.to_dicts()
     if samples is not None:
-        return [dict(row) for row in samples]
+        rows = samples.to_dicts() if isinstance(samples, pl.DataFrame) else samples
+        if not len(rows):
+            raise ValueError("no samples were given; leave samples out to train the recipe's defaults")
+        return [{k: v for k, v in row.items() if v is not None} for row in rows]  # as cells left empty
     if num_samples is None:
         return [{}]
     space = recipe.search_space()

@@ -100,7 +100,7 @@ def load(path: Path, known: Sequence[str]) -> list[dict[str, Any]]:
     if not path.is_file():
         raise FileNotFoundError(f"samples file {path} does not exist")
     if path.suffix == ".csv":
-        with open(path, newline="") as file:
+        with open(path, newline="", encoding="utf-8-sig") as file:
             rows: list[dict[str, Any]] = list(csv.DictReader(file))
     elif path.suffix == ".json":
         rows = json.loads(path.read_text())

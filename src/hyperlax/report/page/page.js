@@ -69,12 +69,13 @@
 
   // "relu gamma>0.95": every word must match; a comparison looks at the columns whose name contains its left side.
   function matcher(table, query) {
-    const names = [...table.tHead.rows[0].cells].map((cell) => cell.textContent.trim().toLowerCase());
+    const words = (name) => name.toLowerCase().replaceAll("_", " "); // as headers write names
+    const names = [...table.tHead.rows[0].cells].map((cell) => words(cell.textContent.trim()));
     const tests = query.toLowerCase().split(/\s+/).filter(Boolean).map((word) => {
       const parts = word.match(/^([^<>=]+)(<=|>=|<|>|=)(.+)$/);
       if (!parts) return (row) => row.textContent.toLowerCase().includes(word);
       const [, name, sign, wanted] = parts;
-      const columns = names.flatMap((other, i) => (other.includes(name) ? [i] : []));
+      const columns = names.flatMap((other, i) => (other.includes(words(name)) ? [i] : []));
       const holds = (value) => {
         const [a, b] = [Number(value), Number(wanted)];
         if (sign === "=") return value.toLowerCase() === wanted || (value !== "" && a === b);
