@@ -67,7 +67,7 @@
     table.tBodies[0].append(...[...table.tBodies[0].rows].sort(compare));
   }
 
-  // "relu gamma>0.95": every word must match; a comparison looks at the columns whose name contains its left side.
+  // "relu gamma>0.95": every word must match; a comparison looks at the column of that name, else at those that contain it.
   function matcher(table, query) {
     const words = (name) => name.toLowerCase().replaceAll("_", " "); // as headers write names
     const names = [...table.tHead.rows[0].cells].map((cell) => words(cell.textContent.trim()));
@@ -75,7 +75,8 @@
       const parts = word.match(/^([^<>=]+)(<=|>=|<|>|=)(.+)$/);
       if (!parts) return (row) => row.textContent.toLowerCase().includes(word);
       const [, name, sign, wanted] = parts;
-      const columns = names.flatMap((other, i) => (other.includes(words(name)) ? [i] : []));
+      const exact = names.indexOf(words(name));
+      const columns = exact >= 0 ? [exact] : names.flatMap((n, i) => (n.includes(words(name)) ? [i] : []));
       const holds = (value) => {
         const [a, b] = [Number(value), Number(wanted)];
         if (sign === "=") return value.toLowerCase() === wanted || (value !== "" && a === b);
