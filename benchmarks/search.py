@@ -40,8 +40,8 @@ def alone(recipe: str, env: str, trials: int) -> dict[str, Any]:
 
     import hyperlax
     from hyperlax import searches, sweeps
+    from hyperlax.hyperparams.spaces import resolved
     from hyperlax.searches import studies
-    from hyperlax.spaces import resolved
 
     began = time.perf_counter()
     spec: Any = searches.prepare(recipe, env, sampler="random", run_length_modifier="quick")

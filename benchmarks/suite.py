@@ -35,8 +35,8 @@ def cores(devices: str) -> dict[str, Any]:
 def compile_benchmarked() -> dict[str, Any]:
     """Programs and compilation time for the 64 published samples on CartPole."""
     from hyperlax import sweeps
-    from hyperlax.plan import Machine, plan
-    from hyperlax.programs import compile_program
+    from hyperlax.programs.compiled import compile_program
+    from hyperlax.programs.plan import Machine, plan
 
     jax.config.update("jax_num_cpu_devices", len(os.sched_getaffinity(0)))
     spec = sweeps.prepare(BENCHMARKED, "gymnax.cartpole", num_samples=64, total_timesteps=1_000_000)
@@ -55,7 +55,8 @@ def compile_benchmarked() -> dict[str, Any]:
 def heterogeneous(steps: str) -> dict[str, Any]:
     """16 published samples together, and each alone with a program of its own sizes, compilation apart."""
     import hyperlax
-    from hyperlax import plan, sweeps
+    from hyperlax import sweeps
+    from hyperlax.programs import plan
 
     plan.WORTH_OPTIMISING = 0.0  # what is compiled in a hurry runs slowly alone, and would flatter the ratio
     jax.config.update("jax_num_cpu_devices", 1)
@@ -90,8 +91,8 @@ def _useful_gradient_work(results: Any) -> dict[str, float]:
     """Share of the gradient arithmetic that belongs to real samples and real units (no overheads counted)."""
     from hyperlax import envs
     from hyperlax.agents import costs
+    from hyperlax.experiments.recipes import resolve
     from hyperlax.hyperparams import assign
-    from hyperlax.recipes import resolve
 
     base = resolve(BENCHMARKED).hyperparams()
     env = envs.load("gymnax.cartpole")
@@ -114,10 +115,11 @@ def replay() -> dict[str, Any]:
     import jax.numpy as jnp
     from ours import SHAPES
 
-    from hyperlax import envs, train
+    from hyperlax import envs
+    from hyperlax.experiments.recipes import resolve
     from hyperlax.hyperparams import assign
-    from hyperlax.programs import compiler_options
-    from hyperlax.recipes import resolve
+    from hyperlax.programs import train
+    from hyperlax.programs.compiled import compiler_options
 
     found: dict[str, Any] = {}
     options = compiler_options("full", "cpu")
@@ -161,8 +163,8 @@ def brax(environments: str) -> dict[str, Any]:
 
     from hyperlax import envs
     from hyperlax.envs.brax import DEFAULT_BACKENDS
-    from hyperlax.programs import compiler_options
-    from hyperlax.rollout import Envs, collect
+    from hyperlax.learning.rollout import Envs, collect
+    from hyperlax.programs.compiled import compiler_options
 
     n, steps, name = int(environments), 100, "inverted_double_pendulum"
     env, backend = envs.load(f"brax.{name}"), DEFAULT_BACKENDS[name]
@@ -206,8 +208,8 @@ def brax(environments: str) -> dict[str, Any]:
 def memory() -> dict[str, Any]:
     """A lane's state against parameters, optimiser, environments and rollout counted by hand."""
     from hyperlax import sweeps
-    from hyperlax.plan import Machine, plan
-    from hyperlax.programs import compile_program, state_like
+    from hyperlax.programs.compiled import compile_program, state_like
+    from hyperlax.programs.plan import Machine, plan
 
     spec = sweeps.prepare(
         "ppo_mlp", "gymnax.cartpole", set={"num_envs": 64, "rollout_length": 128, "num_minibatches": 4}

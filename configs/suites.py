@@ -2,7 +2,7 @@
 
 from dataclasses import replace
 
-from hyperlax.suites import Rule, Suite
+from hyperlax.studies.suites import Rule, Suite
 
 STUDY = "benchmarked.01_static_qmc_sampling_S64"
 DISCRETE = ("gymnax.cartpole", "gymnax.acrobot")

@@ -12,8 +12,8 @@ search_reacher_ppo_mlp and search_inverted_double_pendulum_ppo_mlp (12 samples Ã
 `benchmarks/learning.py` trains them with fresh seeds.
 """
 
-from hyperlax.recipes import Recipe
-from hyperlax.spaces import Choice, LogUniform
+from hyperlax.experiments.recipes import Recipe
+from hyperlax.hyperparams.spaces import Choice, LogUniform
 
 TANH_64 = {
     f"{network}.{name}": value

@@ -1,7 +1,7 @@
 """Named variants: each a small override of the algorithm's own spaces or of the benchmarked ones."""
 
-from hyperlax.recipes import Recipe, resolve
-from hyperlax.spaces import Choice, Integers, LogUniform, Uniform
+from hyperlax.experiments.recipes import Recipe, resolve
+from hyperlax.hyperparams.spaces import Choice, Integers, LogUniform, Uniform
 
 
 def _benchmarked(name: str) -> Recipe:

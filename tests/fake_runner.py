@@ -5,10 +5,10 @@ from __future__ import annotations
 from collections.abc import Callable
 from types import SimpleNamespace
 
-from hyperlax.execution import Execution
-from hyperlax.experiment import Experiment, Lane
+from hyperlax.experiments.execution import Execution
+from hyperlax.experiments.experiment import Experiment, Lane
+from hyperlax.run.terminal import Silent
 from hyperlax.schedules import Verdict
-from hyperlax.terminal import Silent
 
 
 class FakeRunner:

@@ -8,10 +8,10 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from hyperlax import train
 from hyperlax.hyperparams import fields, stack
-from hyperlax.masking import LANES
-from hyperlax.programs import compiler_options
+from hyperlax.lanes.masking import LANES
+from hyperlax.programs import train
+from hyperlax.programs.compiled import compiler_options
 
 LOW_EFFORT = compiler_options("low", "cpu")
 

@@ -9,9 +9,9 @@ from typing import Any
 import numpy as np
 import polars as pl
 
-from hyperlax.results import SCHEMAS, Results, empty
-from hyperlax.samplers import saltelli
-from hyperlax.spaces import Joint, LogUniform
+from hyperlax.hyperparams.samplers import saltelli
+from hyperlax.hyperparams.spaces import Joint, LogUniform
+from hyperlax.storage.results import SCHEMAS, Results, empty
 
 SPACE = {
     "lr": {"type": "log_uniform", "low": 1e-5, "high": 1e-2},

@@ -6,13 +6,13 @@ import polars as pl
 import pytest
 
 import hyperlax
-from hyperlax.execution import Execution
-from hyperlax.experiment import Lane
+from hyperlax.experiments.execution import Execution
+from hyperlax.experiments.experiment import Lane
+from hyperlax.experiments.settings import Settings
+from hyperlax.run.terminal import Silent
 from hyperlax.schedules import ASHA, Verdict, load
 from hyperlax.schedules.asha import among_best, rungs
 from hyperlax.schedules.base import decisions
-from hyperlax.settings import Settings
-from hyperlax.terminal import Silent
 
 ARGUMENTS = {
     "recipe": "ppo_mlp_no_network_search",

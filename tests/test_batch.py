@@ -10,12 +10,12 @@ from pathlib import Path
 import pytest
 from report_data import synthetic
 
-from hyperlax import cli
+from hyperlax.commands import main as cli
 from hyperlax.report.batch import draw_all, readable
 from hyperlax.report.export import about, export_charts, informed_title
 from hyperlax.report.options import Options
-from hyperlax.results import SCHEMAS, Results
-from hyperlax.store import Store
+from hyperlax.storage.results import SCHEMAS, Results
+from hyperlax.storage.store import Store
 
 
 def written(folder: Path, results: Results, parts: bool = False) -> Path:

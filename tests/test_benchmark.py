@@ -9,14 +9,16 @@ from pathlib import Path
 import polars as pl
 import pytest
 
-from hyperlax import prediction, store, sweeps
-from hyperlax.benchmark import Benchmark
-from hyperlax.cli import app
-from hyperlax.execution import Execution
-from hyperlax.prediction import Rates
-from hyperlax.stopping import Interrupted
-from hyperlax.suites import Cell, Rule, Suite, cells
-from hyperlax.terminal import Silent
+from hyperlax import sweeps
+from hyperlax.commands.main import app
+from hyperlax.experiments.execution import Execution
+from hyperlax.run.signals import Interrupted
+from hyperlax.run.terminal import Silent
+from hyperlax.storage import store
+from hyperlax.studies import prediction
+from hyperlax.studies.benchmark import Benchmark
+from hyperlax.studies.prediction import Rates
+from hyperlax.studies.suites import Cell, Rule, Suite, cells
 
 SMALL = Suite(("ppo_mlp", "dqn_mlp"), ("gymnax.pendulum", "gymnax.cartpole"), samples=2, run_length="quick")
 

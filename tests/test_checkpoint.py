@@ -7,7 +7,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from hyperlax.checkpoint import pack, read_header, structure, unpack
+from hyperlax.storage.checkpoint import pack, read_header, structure, unpack
 
 DTYPES = [
     *("bool", "int8", "int16", "int32", "int64", "uint8", "uint16", "uint32", "uint64"),
@@ -106,7 +106,7 @@ def test_another_structure_is_refused(other):
 
 def test_another_format_is_refused(monkeypatch):
     with monkeypatch.context() as changed:
-        changed.setattr("hyperlax.checkpoint.FORMAT", 2)
+        changed.setattr("hyperlax.storage.checkpoint.FORMAT", 2)
         data = pack(example())
     with pytest.raises(ValueError, match="format 2, this version reads 1"):
         unpack(data, example())

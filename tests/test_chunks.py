@@ -7,8 +7,8 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from hyperlax.agents.chunks import Chunks
-from hyperlax.masking import LANES
+from hyperlax.lanes.masking import LANES
+from hyperlax.learning.minibatches import Chunks
 
 VALUES = jnp.arange(1.0, 40.0)
 

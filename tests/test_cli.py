@@ -18,8 +18,9 @@ import polars as pl
 import pytest
 
 import hyperlax
-from hyperlax import cli, sweeps
+from hyperlax import sweeps
 from hyperlax.commands import flags, training
+from hyperlax.commands import main as cli
 from hyperlax.hyperparams import values
 
 CACHE = str(Path(__file__).parents[1] / ".jax_cache")
@@ -117,7 +118,7 @@ def test_help_is_there_for_every_command_and_starts_no_jax():
     """`--help` answers before anything heavy is imported."""
     code = """
 import sys
-from hyperlax.cli import main
+from hyperlax.commands.main import main
 training = ["run-single-hp", "sweep-hp-samples", "optuna-hp-search", "run-benchmark"]
 for command in ["", *training, "generate-hp-samples", "plot-benchmark", "export", "list"]:
     try:
@@ -504,7 +505,7 @@ def test_sizes_that_do_not_fit_are_noted_before_the_run(prepared):
 
 def test_list_names_recipes_and_environments(capsys):
     """All that it lists can be used."""
-    from hyperlax import recipes
+    from hyperlax.experiments import recipes
 
     assert run("list") == 0
     listed = {line.strip() for line in capsys.readouterr().out.splitlines() if line.startswith("  ")}

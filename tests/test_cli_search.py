@@ -15,7 +15,8 @@ import optuna
 import pytest
 
 import hyperlax
-from hyperlax import cli, searches
+from hyperlax import searches
+from hyperlax.commands import main as cli
 
 CACHE = str(Path(__file__).parents[1] / ".jax_cache")
 QUICK = "--algo-and-network-config ppo_mlp_no_network_search --run-length-modifier quick"

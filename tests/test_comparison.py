@@ -12,11 +12,11 @@ import polars as pl
 import pytest
 from report_data import nothing_yet, synthetic
 
-from hyperlax.cli import app
+from hyperlax.commands.main import app
 from hyperlax.report import export_comparison, write_comparison
 from hyperlax.report.charts.families import improvements
 from hyperlax.report.comparison import best_samples, by_environment, charts, summary, verdicts
-from hyperlax.results import Results
+from hyperlax.storage.results import Results
 
 
 def family(name: str, shift: float = 0.0, env: str = "gymnax.mountain_car", **kwargs) -> Results:
@@ -181,7 +181,7 @@ def test_the_command_compares_what_it_finds(three, tmp_path, capsys, monkeypatch
         (tmp_path / results.name).mkdir()
         (tmp_path / results.name / "manifest.json").write_text("{}")
     by_name = {results.name: results for results in three}
-    monkeypatch.setattr("hyperlax.store.read", lambda folder: by_name[folder.name])
+    monkeypatch.setattr("hyperlax.storage.store.read", lambda folder: by_name[folder.name])
     line = ["plot-benchmark", "--results-dir-to-plot", str(tmp_path), "--combined-only", "--top-n", "3"]
     assert app(line, exit_on_error=False, result_action="return_value") == 0
     assert capsys.readouterr().out.split() == [str(tmp_path / "comparison.html")]

@@ -15,8 +15,11 @@ import polars as pl
 import pytest
 
 import hyperlax
-from hyperlax import Execution, cli, confirmation, store
-from hyperlax.terminal import Silent
+from hyperlax import Execution
+from hyperlax.commands import main as cli
+from hyperlax.run.terminal import Silent
+from hyperlax.storage import store
+from hyperlax.studies import confirmation
 
 ARGUMENTS = {
     "recipe": "ppo_mlp_no_network_search",
@@ -214,7 +217,7 @@ def test_an_interrupted_confirmation_leaves_the_report_of_the_sweep(home, swept,
             os.kill(os.getpid(), signal.SIGTERM)
 
     with monkeypatch.context() as patched:
-        patched.setattr("hyperlax.terminal.Lines.evaluated", stop)
+        patched.setattr("hyperlax.run.terminal.Lines.evaluated", stop)
         patched.setattr(cli, "_leave", sys.exit)
         assert run(f"{COMMAND} --resume --confirm 1 --output-root out") == 75
     assert "state saved, continue with --resume" in capsys.readouterr().err

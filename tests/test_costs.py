@@ -8,9 +8,9 @@ import pytest
 from hyperlax import envs
 from hyperlax.agents import PPOHyperparams
 from hyperlax.agents.costs import LARGEST_CHUNK, MOST_CHUNKS, chunk_for
+from hyperlax.experiments.recipes import Recipe
 from hyperlax.hyperparams import assign
 from hyperlax.networks import MLPHyperparams
-from hyperlax.recipes import Recipe
 
 ENV = envs.load("gymnax.pendulum")
 

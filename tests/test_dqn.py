@@ -13,7 +13,7 @@ from hyperlax import envs
 from hyperlax.agents import DQNHyperparams
 from hyperlax.agents.dqn import huber, scheduled_epsilon
 from hyperlax.hyperparams import assign
-from hyperlax.replay import Transition
+from hyperlax.learning.replay import Transition
 
 ENV = envs.load("gymnax.acrobot")
 SMALL = {

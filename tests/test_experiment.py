@@ -11,11 +11,19 @@ import pytest
 
 from hyperlax import sweeps
 from hyperlax.agents import AGENTS
-from hyperlax.experiment import Lane, build, difference, git_commit, machine, sample_difference, versions
+from hyperlax.experiments.experiment import (
+    Lane,
+    build,
+    difference,
+    git_commit,
+    machine,
+    sample_difference,
+    versions,
+)
+from hyperlax.experiments.recipes import Recipe
+from hyperlax.experiments.settings import Settings
 from hyperlax.hyperparams import values
-from hyperlax.recipes import Recipe
-from hyperlax.settings import Settings
-from hyperlax.spaces import Choice
+from hyperlax.hyperparams.spaces import Choice
 
 RECIPE = Recipe("ppo", "mlp")
 ROWS = [{"sample": i, "gamma": 0.9 + i / 100, "actor.width": 8 * (i + 1)} for i in range(3)]

@@ -8,13 +8,14 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from hyperlax import envs, train
+from hyperlax import envs
 from hyperlax.agents import AGENTS
 from hyperlax.agents.base import merge
+from hyperlax.experiments.recipes import Recipe
 from hyperlax.hyperparams import assign, values
-from hyperlax.recipes import Recipe
+from hyperlax.hyperparams.spaces import Choice, Integers, Joint, LogUniform, Uniform
+from hyperlax.programs import train
 from hyperlax.schedules.exploration import changeable, perturbed
-from hyperlax.spaces import Choice, Integers, Joint, LogUniform, Uniform
 
 ENV = envs.load("gymnax.cartpole")
 SMALL = {"num_envs": 2, "rollout_length": 2, "buffer_size": 300, "batch_size": 64}

@@ -13,7 +13,7 @@ from scipy.stats import trim_mean
 
 from hyperlax.exporters.runs import file_name, flat, of, package
 from hyperlax.report import leaderboard
-from hyperlax.results import Results
+from hyperlax.storage.results import Results
 
 
 @pytest.fixture(scope="module")

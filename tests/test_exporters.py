@@ -15,11 +15,11 @@ import pytest
 from report_data import confirmed, nothing_yet, synthetic
 
 import hyperlax
-from hyperlax import cli
 from hyperlax.commands import looking
+from hyperlax.commands import main as cli
 from hyperlax.exporters import EXPORTERS, export, runs
-from hyperlax.results import Results
-from hyperlax.store import GROWING, Store
+from hyperlax.storage.results import Results
+from hyperlax.storage.store import GROWING, Store
 
 
 @pytest.fixture(scope="module")

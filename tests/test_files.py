@@ -6,7 +6,7 @@ import os
 
 import pytest
 
-from hyperlax.files import write_atomically
+from hyperlax.storage.files import write_atomically
 
 
 @pytest.mark.parametrize("fails", ["fsync", "replace"])

@@ -24,9 +24,9 @@ from hyperlax.hyperparams import (
     trainable,
     values,
 )
+from hyperlax.hyperparams.spaces import Choice, Uniform
 from hyperlax.networks import MLPHyperparams
 from hyperlax.networks.mlp import ACTIVATIONS
-from hyperlax.spaces import Choice, Uniform
 
 DTYPES = {bool: np.bool_, int: np.int32, float: np.float32, str: np.int32}
 

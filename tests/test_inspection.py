@@ -7,11 +7,11 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from hyperlax import inspection
-from hyperlax.cli import app
+from hyperlax.commands.main import app
 from hyperlax.hyperparams import assign
-from hyperlax.inspection import counts, entangling_capability, expressibility, measured
 from hyperlax.networks import PQCHyperparams
+from hyperlax.studies import inspection
+from hyperlax.studies.inspection import counts, entangling_capability, expressibility, measured
 
 
 def states(*vectors: list[complex]) -> jax.Array:

@@ -9,8 +9,8 @@ from pathlib import Path
 import jax
 import pytest
 
-from hyperlax import launch
-from hyperlax.terminal import Lines, Live
+from hyperlax.commands import launch
+from hyperlax.run.terminal import Lines, Live
 
 CACHE = str(Path(__file__).parents[1] / ".jax_cache")
 
@@ -76,7 +76,7 @@ def test_the_cache_folder_can_be_moved_and_turned_off(monkeypatch, tmp_path):
     default = launch.compilation_cache()
     assert default is not None
     assert default.parent == tmp_path / "hyperlax"
-    monkeypatch.setattr("hyperlax.experiment.processor", lambda: "another processor")
+    monkeypatch.setattr("hyperlax.experiments.experiment.processor", lambda: "another processor")
     assert launch.compilation_cache() != default
     monkeypatch.setenv("JAX_COMPILATION_CACHE_DIR", "elsewhere")
     assert launch.compilation_cache() is None

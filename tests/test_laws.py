@@ -15,9 +15,9 @@ from hyperlax import envs
 from hyperlax.agents import AGENTS
 from hyperlax.agents.off_policy import AbstractOffPolicyAgent
 from hyperlax.envs.base import describe
+from hyperlax.experiments.recipes import Recipe
 from hyperlax.hyperparams import assign, trainable
 from hyperlax.networks import NETWORKS
-from hyperlax.recipes import Recipe
 
 ENVS = ("gymnax.cartpole", "gymnax.pendulum")
 
@@ -119,7 +119,7 @@ def test_order_and_neighbours_do_not_matter(algorithm, network, env_name):
 def test_hyperparameter_values_do_not_change_the_program(algorithm, network, env_name):
     """Lanes of equal capacities trace to the same program, whatever their values."""
     env, hps, keys = _lanes(algorithm, network, env_name)
-    from hyperlax import train
+    from hyperlax.programs import train
 
     base = hps[0]
     caps = base.capacities([base.sizes()], [1], env)

@@ -11,7 +11,7 @@ from hyperlax.report.charts.schedules import hyperparameter_schedules, lineage, 
 from hyperlax.report.html import write_report
 from hyperlax.report.lineage import ancestry, best_lane, explored, spans
 from hyperlax.report.vega import vegalite_version
-from hyperlax.results import Results
+from hyperlax.storage.results import Results
 
 PBT = {
     "name": "pbt",

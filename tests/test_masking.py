@@ -10,7 +10,7 @@ import pytest
 from jax.extend.core import ClosedJaxpr
 from scipy import stats
 
-from hyperlax.masking import (
+from hyperlax.lanes.masking import (
     LANES,
     batched,
     freeze,

@@ -12,9 +12,9 @@ import pytest
 from hyperlax import envs
 from hyperlax.agents import PPOHyperparams
 from hyperlax.hyperparams import assign, stack, trainable
+from hyperlax.learning.optimise import adam_state, adam_step, flatten
 from hyperlax.networks import MLP, Critic, MLPHyperparams
 from hyperlax.networks.mlp import ACTIVATIONS
-from hyperlax.optimise import adam_state, adam_step, flatten
 
 IN = 5
 CAPS = {

@@ -12,11 +12,12 @@ import numpy as np
 import pytest
 from scipy import stats
 
-from hyperlax import envs, train
-from hyperlax.masking import row_keys
+from hyperlax import envs
+from hyperlax.experiments.recipes import Recipe
+from hyperlax.lanes.masking import row_keys
 from hyperlax.networks import NETWORKS
 from hyperlax.networks.base import Linear, orthogonal
-from hyperlax.recipes import Recipe
+from hyperlax.programs import train
 
 CAPS = (9, 7)
 

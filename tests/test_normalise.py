@@ -8,7 +8,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from hyperlax.normalise import STD_RANGE, Normaliser
+from hyperlax.learning.normalise import STD_RANGE, Normaliser
 
 update = jax.jit(lambda n, x, v: n.update(x, v))
 

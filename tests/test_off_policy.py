@@ -12,11 +12,12 @@ import numpy as np
 import pytest
 from lanes import LOW_EFFORT
 
-from hyperlax import envs, train
+from hyperlax import envs
 from hyperlax.agents import DQNHyperparams, SACHyperparams
 from hyperlax.agents.off_policy import discounted
 from hyperlax.hyperparams import assign
-from hyperlax.rollout import Trajectory
+from hyperlax.learning.rollout import Trajectory
+from hyperlax.programs import train
 
 ENV = envs.load("gymnax.cartpole")
 SIZES = {

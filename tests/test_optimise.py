@@ -10,8 +10,8 @@ import optax
 import pytest
 
 from hyperlax.hyperparams import AbstractHyperparams, Real, hp
-from hyperlax.optimise import adam_state, adam_step, decayed, flatten, per_part
-from hyperlax.spaces import Uniform
+from hyperlax.hyperparams.spaces import Uniform
+from hyperlax.learning.optimise import adam_state, adam_step, decayed, flatten, per_part
 
 
 class Settings(AbstractHyperparams):

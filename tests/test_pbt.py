@@ -13,17 +13,18 @@ import polars as pl
 import pytest
 
 import hyperlax
-from hyperlax import envs, train
+from hyperlax import envs
 from hyperlax.agents import PPOHyperparams
-from hyperlax.checkpoint import read_header
-from hyperlax.execution import Execution
-from hyperlax.experiment import Lane
+from hyperlax.experiments.execution import Execution
+from hyperlax.experiments.experiment import Lane
 from hyperlax.hyperparams import assign
+from hyperlax.hyperparams.spaces import Choice, LogUniform, Uniform
+from hyperlax.programs import train
 from hyperlax.report.lineage import ancestry, best_lane, explored, spans
+from hyperlax.run.terminal import Silent
 from hyperlax.schedules import PBT, Verdict, load
 from hyperlax.schedules.pbt import inherited
-from hyperlax.spaces import Choice, LogUniform, Uniform
-from hyperlax.terminal import Silent
+from hyperlax.storage.checkpoint import read_header
 
 RECIPE = hyperlax.Recipe(
     "ppo",

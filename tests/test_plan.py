@@ -8,11 +8,12 @@ import time
 import numpy as np
 import pytest
 
-from hyperlax import envs, recipes
+from hyperlax import envs
 from hyperlax.agents import PPOHyperparams
+from hyperlax.experiments import recipes
 from hyperlax.hyperparams import assign
-from hyperlax.plan import MAX_PROGRAMS, Machine, plan
-from hyperlax.samplers import design
+from hyperlax.hyperparams.samplers import design
+from hyperlax.programs.plan import MAX_PROGRAMS, Machine, plan
 
 PUBLISHED = "benchmarked.01_static_qmc_sampling_S64.ppo_mlp"
 ENV = envs.load("gymnax.pendulum")

@@ -8,9 +8,10 @@ import jax.random as jr
 import numpy as np
 import pytest
 
-from hyperlax import envs, policies
+from hyperlax import envs
+from hyperlax.experiments.recipes import Recipe
 from hyperlax.hyperparams import assign, values
-from hyperlax.recipes import Recipe
+from hyperlax.run import policies
 
 SIZES = [
     {"actor.width": 3, "actor.depth": 1, "critic.width": 5, "critic.depth": 2, "actor.activation": "elu"},
@@ -101,7 +102,7 @@ def test_damage_is_noticed_wherever_it_is(saved, tmp_path):
 
 def test_a_policy_of_another_version_is_refused(saved, tmp_path, monkeypatch):
     with monkeypatch.context() as changed:
-        changed.setattr("hyperlax.checkpoint.structure", lambda tree: "another")
+        changed.setattr("hyperlax.storage.checkpoint.structure", lambda tree: "another")
         path = tmp_path / "old.bin"
         recipe, _, caps, agent = trained("gymnax.cartpole")
         policies.save(path, jax.tree.map(np.asarray, agent), recipe, "gymnax.cartpole", caps)

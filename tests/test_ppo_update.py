@@ -14,8 +14,8 @@ from hyperlax import envs
 from hyperlax.agents import PPOHyperparams
 from hyperlax.agents.ppo_update import METRICS, Rollout, gradient_of_minibatch, minibatch_bounds
 from hyperlax.hyperparams import assign
-from hyperlax.optimise import flatten
-from hyperlax.rollout import Envs, collect
+from hyperlax.learning.optimise import flatten
+from hyperlax.learning.rollout import Envs, collect
 
 SIZES = {"num_envs": 3, "rollout_length": 5, "num_minibatches": 4}
 SMALL = {"actor.width": 6, "actor.depth": 1, "critic.width": 5, "critic.depth": 1, "clip_eps": 0.1}

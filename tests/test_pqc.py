@@ -15,9 +15,9 @@ from lanes import LOW_EFFORT
 
 from hyperlax.agents.base import merge
 from hyperlax.hyperparams import assign
+from hyperlax.learning.optimise import step_factors
 from hyperlax.networks import PQC, PQCHyperparams
 from hyperlax.networks.pqc import qubits, state_bytes
-from hyperlax.optimise import step_factors
 
 quick = partial(jax.jit, compiler_options=LOW_EFFORT)
 run = quick(lambda net, x: net(x))

@@ -7,11 +7,12 @@ from dataclasses import replace
 
 import pytest
 
-from hyperlax import prediction, sweeps
+from hyperlax import sweeps
 from hyperlax.agents import costs
-from hyperlax.execution import Execution
-from hyperlax.plan import Machine, plan
-from hyperlax.prediction import BORROWED_WITHIN, MEASURED_WITHIN, Predictor, Rates, duration, predict
+from hyperlax.experiments.execution import Execution
+from hyperlax.programs.plan import Machine, plan
+from hyperlax.studies import prediction
+from hyperlax.studies.prediction import BORROWED_WITHIN, MEASURED_WITHIN, Predictor, Rates, duration, predict
 
 RATES = Rates(compilation=2.0, work=1e9, evaluation=1e-3)
 SIZES = {"actor.width": 16, "critic.width": 16, "num_envs": 4, "rollout_length": 16}

@@ -11,12 +11,12 @@ import probes
 import pytest
 from lanes import LOW_EFFORT
 
-from hyperlax import train
 from hyperlax.agents import AGENTS
+from hyperlax.experiments.recipes import Recipe, network_fields
 from hyperlax.hyperparams import assign
+from hyperlax.learning.rollout import evaluate
 from hyperlax.networks import NETWORKS
-from hyperlax.recipes import Recipe, network_fields
-from hyperlax.rollout import evaluate
+from hyperlax.programs import train
 
 CYCLES = {"ppo": 120, "dqn": 400, "sac": 400}
 SMALL = {

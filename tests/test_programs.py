@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from hyperlax.agents import PPOHyperparams
-from hyperlax.programs import CPU_OPTIONS, blank_orders, compiler_options
+from hyperlax.programs.compiled import CPU_OPTIONS, blank_orders, compiler_options
 
 FUNCTIONS = ("arctan", "tanh", "sin", "cos", "exp", "expm1", "log1p", "sqrt", "arcsinh", "cbrt", "sinh")
 

@@ -17,7 +17,7 @@ from hyperlax.report.against_section import TABLE, Against, verdict
 from hyperlax.report.charts.published import sample_by_sample, side_by_side
 from hyperlax.report.published import Cell
 from hyperlax.report.statistics import Estimate
-from hyperlax.results import Results
+from hyperlax.storage.results import Results
 
 ENV = "gymnax.mountain_car"
 HEADER = (

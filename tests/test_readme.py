@@ -44,7 +44,7 @@ def test_the_tour_runs(tmp_path):
 def test_everything_the_readme_names_exists():
     """Public names, commands and folders."""
     import hyperlax
-    from hyperlax import recipes
+    from hyperlax.experiments import recipes
 
     for name in re.findall(r"hyperlax\.([a-z_]+)\(", README):
         assert hasattr(hyperlax, name), name

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import pytest
 
-from hyperlax import recipes
+from hyperlax.experiments import recipes
+from hyperlax.experiments.recipes import Recipe, names, network_fields, resolve
+from hyperlax.experiments.settings import Settings
 from hyperlax.hyperparams import assign, fields, values
-from hyperlax.recipes import Recipe, names, network_fields, resolve
-from hyperlax.samplers import design
-from hyperlax.settings import Settings
-from hyperlax.spaces import Choice, Integers, Joint, LogUniform, Uniform
+from hyperlax.hyperparams.samplers import design
+from hyperlax.hyperparams.spaces import Choice, Integers, Joint, LogUniform, Uniform
 
 BENCHMARKED = "benchmarked.01_static_qmc_sampling_S64.ppo_mlp"
 

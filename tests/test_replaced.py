@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 from hyperlax import envs
-from hyperlax.experiment import Lane
+from hyperlax.experiments.experiment import Lane
+from hyperlax.experiments.recipes import Recipe
 from hyperlax.hyperparams import assign
-from hyperlax.recipes import Recipe
-from hyperlax.replaced import Replaced
+from hyperlax.run.replaced import Replaced
 
 ENV = envs.load("gymnax.cartpole")
 

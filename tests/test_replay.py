@@ -10,8 +10,8 @@ import jax.random as jr
 import numpy as np
 import pytest
 
-from hyperlax.replay import Replay
-from hyperlax.rollout import Trajectory
+from hyperlax.learning.replay import Replay
+from hyperlax.learning.rollout import Trajectory
 
 ROLLOUT, ENVS, OBS = 4, 5, 2
 DISCRETE = jax.ShapeDtypeStruct((), jnp.int32)

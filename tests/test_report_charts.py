@@ -21,7 +21,7 @@ from hyperlax.report.charts.slices import space_by_column
 from hyperlax.report.charts.style import family_colour, text
 from hyperlax.report.charts.tuning import tuning_chart
 from hyperlax.report.vega import vegalite_version
-from hyperlax.results import Results
+from hyperlax.storage.results import Results
 
 AWKWARD = {
     "one evaluation": lambda: synthetic(samples=3, seeds=2, evaluations=1, diverged=()),

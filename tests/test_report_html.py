@@ -6,10 +6,10 @@ from html.parser import HTMLParser
 import pytest
 from report_data import confirmed, nothing_yet, sobol_design, synthetic
 
-from hyperlax.files import write_atomically
 from hyperlax.report import export_charts, write_report
 from hyperlax.report.charts import CHARTS, SCHEDULED
 from hyperlax.report.markup import public, without_folders
+from hyperlax.storage.files import write_atomically
 
 VOID = {"meta", "link", "input"}
 

@@ -8,7 +8,7 @@ from scipy import stats
 
 from hyperlax.report import lane_metrics, leaderboard, metrics, sample_metrics
 from hyperlax.report.leaderboard import varied_hyperparameters
-from hyperlax.results import Results
+from hyperlax.storage.results import Results
 
 NAN = np.nan
 STEPS = np.array([[100.0, 200.0, 300.0, 400.0], [100.0, 200.0, 300.0, NAN]])

@@ -26,7 +26,7 @@ from hyperlax.report.charts.runtime import compile_seconds, progress, scaling
 from hyperlax.report.charts.samples import combined_distribution
 from hyperlax.report.metrics import METRICS
 from hyperlax.report.options import Options
-from hyperlax.results import Results
+from hyperlax.storage.results import Results
 
 
 def rows(chart, *columns: str) -> pl.DataFrame:

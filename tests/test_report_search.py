@@ -11,7 +11,7 @@ from hyperlax.report import export_charts, write_report
 from hyperlax.report.charts import NothingToDraw
 from hyperlax.report.charts.search import SEARCH_CHARTS, history, importances, pareto, what_mattered
 from hyperlax.report.vega import vegalite_version
-from hyperlax.results import Results
+from hyperlax.storage.results import Results
 
 
 def searched(trials: int = 40, several: bool = False, states: tuple[str, ...] = ("done",)) -> Results:

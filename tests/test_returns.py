@@ -6,8 +6,8 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from hyperlax.masking import LANES
-from hyperlax.returns import generalised_advantage
+from hyperlax.lanes.masking import LANES
+from hyperlax.learning.returns import generalised_advantage
 
 
 def advantages(reward, value, last, terminated, truncated, final, gamma, lam, length):

@@ -13,8 +13,8 @@ import numpy as np
 import pytest
 from toys import Endless, Scripted, Walk
 
-from hyperlax.masking import LANES
-from hyperlax.rollout import Envs, collect, evaluate
+from hyperlax.lanes.masking import LANES
+from hyperlax.learning.rollout import Envs, collect, evaluate
 
 ENV, AGENT = Walk(), Scripted()
 KEY = jr.key(11)

@@ -14,8 +14,8 @@ import pytest
 from hyperlax import envs
 from hyperlax.agents import SACHyperparams
 from hyperlax.hyperparams import assign, trainable
-from hyperlax.optimise import flatten
-from hyperlax.replay import Transition
+from hyperlax.learning.optimise import flatten
+from hyperlax.learning.replay import Transition
 
 SMALL = {f"{n}.{k}": v for n in ("actor", "critic") for k, v in {"width": 6, "depth": 1}.items()}
 SIZES = {"num_envs": 2, "rollout_length": 2, "buffer_size": 16, "init_alpha": 0.3, "gamma": 0.9}

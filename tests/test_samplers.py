@@ -12,10 +12,10 @@ import numpy as np
 import polars as pl
 import pytest
 
-from hyperlax import recipes
+from hyperlax.experiments import recipes
 from hyperlax.hyperparams import fields
-from hyperlax.samplers import METHODS, SAMPLERS, design, load, saltelli
-from hyperlax.spaces import Choice, Integers, Joint, LogUniform, Uniform
+from hyperlax.hyperparams.samplers import METHODS, SAMPLERS, design, load, saltelli
+from hyperlax.hyperparams.spaces import Choice, Integers, Joint, LogUniform, Uniform
 
 PUBLISHED = "benchmarked.01_static_qmc_sampling_S64.ppo_mlp"
 DATA = Path(__file__).parent / "data"

@@ -10,11 +10,11 @@ from functools import cache
 import optuna
 import pytest
 
-from hyperlax import recipes
+from hyperlax.experiments import recipes
 from hyperlax.hyperparams import assign
+from hyperlax.hyperparams.spaces import Joint, resolved
 from hyperlax.searches import studies
 from hyperlax.searches.shared import SharedStudy
-from hyperlax.spaces import Joint, resolved
 
 FEW = ("ppo_mlp", "ppo_tmlp", "dqn_drpqc")
 """Recipes for samplers whose draws take long."""

@@ -9,9 +9,9 @@ import pytest
 
 import hyperlax
 from hyperlax import Choice, Execution, LogUniform, Recipe, searches
-from hyperlax.recipes import resolve
+from hyperlax.experiments.recipes import resolve
+from hyperlax.run.terminal import Silent
 from hyperlax.searches import outcome
-from hyperlax.terminal import Silent
 
 FIXED = {f"{net}.width": 8 for net in ("actor", "critic")} | {"num_envs": 4, "epochs": 1}
 RECIPE = Recipe(

@@ -12,7 +12,7 @@ from scipy.stats import trim_mean
 
 from hyperlax.report.charts import NothingToDraw, confirmation_chart
 from hyperlax.report.selection import average_drop, drop_words, selection_bias
-from hyperlax.results import Results
+from hyperlax.storage.results import Results
 
 
 def scored(*samples: list[float]) -> Results:

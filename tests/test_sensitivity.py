@@ -7,10 +7,10 @@ import polars as pl
 import pytest
 from report_data import sobol_design, synthetic
 
+from hyperlax.hyperparams.samplers import saltelli
+from hyperlax.hyperparams.spaces import Choice, Joint, LogUniform, Uniform
 from hyperlax.report.sensitivity import noise_share, sobol_indices, sobol_table
 from hyperlax.report.statistics import Unavailable
-from hyperlax.samplers import saltelli
-from hyperlax.spaces import Choice, Joint, LogUniform, Uniform
 
 CUBE = {f"x{i}": Uniform(-np.pi, np.pi) for i in (1, 2, 3)}
 

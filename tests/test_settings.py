@@ -7,8 +7,8 @@ import math
 import numpy as np
 import pytest
 
-from hyperlax.execution import Execution
-from hyperlax.settings import RUN_LENGTHS, Settings, run_length
+from hyperlax.experiments.execution import Execution
+from hyperlax.experiments.settings import RUN_LENGTHS, Settings, run_length
 
 
 def test_published_milestones():

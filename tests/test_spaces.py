@@ -9,7 +9,16 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from hyperlax.spaces import Choice, Integers, Joint, LogUniform, Uniform, decode, resolved, without
+from hyperlax.hyperparams.spaces import (
+    Choice,
+    Integers,
+    Joint,
+    LogUniform,
+    Uniform,
+    decode,
+    resolved,
+    without,
+)
 
 unit = st.floats(0, 1)
 few = settings(deadline=None, max_examples=60)

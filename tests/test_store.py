@@ -7,9 +7,9 @@ from pathlib import Path
 import polars as pl
 import pytest
 
-from hyperlax import store
-from hyperlax.results import SCHEMAS, empty
-from hyperlax.store import GROWING, Store, read
+from hyperlax.storage import store
+from hyperlax.storage.results import SCHEMAS, empty
+from hyperlax.storage.store import GROWING, Store, read
 
 LANES = pl.DataFrame([{"lane": 0, "sample": 0, "seed": 0, "status": "running"}]).select(
     pl.lit(None, dtype=kind).alias(name)

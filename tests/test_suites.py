@@ -7,8 +7,8 @@ from dataclasses import replace
 import pytest
 
 from hyperlax import sweeps
-from hyperlax.recipes import resolve
-from hyperlax.suites import MODES, Mode, Rule, Suite, cells, find, prepare
+from hyperlax.experiments.recipes import resolve
+from hyperlax.studies.suites import MODES, Mode, Rule, Suite, cells, find, prepare
 
 SMALL = Suite(("ppo_mlp", "dqn_mlp"), ("gymnax.pendulum", "gymnax.cartpole"), samples=2, run_length="quick")
 

@@ -15,8 +15,8 @@ import pytest
 
 import hyperlax
 from hyperlax import Execution
-from hyperlax.slots import Slots
-from hyperlax.terminal import Silent
+from hyperlax.run.slots import Slots
+from hyperlax.run.terminal import Silent
 
 ARGUMENTS = {
     "recipe": "ppo_mlp_no_network_search",
@@ -285,8 +285,8 @@ def test_devices_never_wait_for_each_other():
     import jax
 
     from hyperlax import sweeps
-    from hyperlax.plan import Machine, plan
-    from hyperlax.programs import compile_program
+    from hyperlax.programs.compiled import compile_program
+    from hyperlax.programs.plan import Machine, plan
 
     spec = sweeps.prepare(**ARGUMENTS)
     program = plan(spec.trees, spec.env, 700, 2, Machine.of("cpu", 2))[0]

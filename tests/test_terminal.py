@@ -16,12 +16,14 @@ from report_data import synthetic
 from rich.console import Console
 from rich.live import Live as RichLive
 
-from hyperlax import runner, stopping, sweeps
-from hyperlax.experiment import Experiment, Lane
-from hyperlax.plan import Machine, Program, plan
+from hyperlax import sweeps
+from hyperlax.commands.tables import best_words, leaderboard_table
+from hyperlax.experiments.experiment import Experiment, Lane
+from hyperlax.programs.plan import Machine, Program, plan
 from hyperlax.report import leaderboard
-from hyperlax.tables import best_words, leaderboard_table
-from hyperlax.terminal import STOPPING, Lines, Live, Silent, shown
+from hyperlax.run import runner
+from hyperlax.run import signals as stopping
+from hyperlax.run.terminal import STOPPING, Lines, Live, Silent, shown
 
 COMPILED: Any = SimpleNamespace(
     trace_seconds=1.25, compile_seconds=2.5, slots=2, bytes_per_lane=3 * 2**20, programs=1

@@ -8,7 +8,7 @@ import jax.random as jr
 import numpy as np
 import pytest
 
-from hyperlax.threefry import unrolled_key
+from hyperlax.lanes.threefry import unrolled_key
 
 DATA = jnp.asarray([7, 2**32 - 5], jnp.uint32)
 

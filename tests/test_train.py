@@ -9,9 +9,10 @@ import jax.random as jr
 import numpy as np
 import pytest
 
-from hyperlax import envs, train
+from hyperlax import envs
 from hyperlax.agents import PPOHyperparams
 from hyperlax.hyperparams import assign, trainable
+from hyperlax.programs import train
 
 ENV = envs.load("gymnax.cartpole")
 HP = assign(

@@ -17,7 +17,7 @@ from hyperlax.report.tuning import (
     sensitivity_table,
     tuned_scores,
 )
-from hyperlax.results import Results
+from hyperlax.storage.results import Results
 
 NAN = np.nan
 

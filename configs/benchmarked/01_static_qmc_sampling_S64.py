@@ -3,8 +3,8 @@
 The order of the values in a `Choice` is part of the design.
 """
 
-from hyperlax.recipes import Recipe
-from hyperlax.spaces import Choice, Joint, LogUniform, Uniform
+from hyperlax.experiments.recipes import Recipe
+from hyperlax.hyperparams.spaces import Choice, Joint, LogUniform, Uniform
 
 
 def _mlp(network: str, *activations: str) -> dict[str, object]:

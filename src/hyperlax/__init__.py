@@ -16,23 +16,23 @@ if os.environ.get("HYPERLAX_TYPECHECK") == "1":
 _HOMES = {
     "sweep": "sweeps",
     "prepare": "sweeps",
-    "confirm": "confirmation",
+    "confirm": "studies.confirmation",
     "search": "searches",
-    "Execution": "execution",
-    "Recipe": "recipes",
-    "Results": "results",
-    "Settings": "settings",
-    "Suite": "suites",
-    "Interrupted": "stopping",
+    "Execution": "experiments.execution",
+    "Recipe": "experiments.recipes",
+    "Results": "storage.results",
+    "Settings": "experiments.settings",
+    "Suite": "studies.suites",
+    "Interrupted": "run.signals",
     "export": "exporters",
-    "load": "policies",
-    "Policy": "policies",
-    "read": "store",
-    "Uniform": "spaces",
-    "LogUniform": "spaces",
-    "Integers": "spaces",
-    "Choice": "spaces",
-    "Joint": "spaces",
+    "load": "run.policies",
+    "Policy": "run.policies",
+    "read": "storage.store",
+    "Uniform": "hyperparams.spaces",
+    "LogUniform": "hyperparams.spaces",
+    "Integers": "hyperparams.spaces",
+    "Choice": "hyperparams.spaces",
+    "Joint": "hyperparams.spaces",
 }
 """Public name → the module it lives in, imported when first used: `import hyperlax` starts no jax."""
 
@@ -62,18 +62,18 @@ __all__ = [
 
 if TYPE_CHECKING:
     from hyperlax import schedules
-    from hyperlax.confirmation import confirm
-    from hyperlax.execution import Execution
+    from hyperlax.experiments.execution import Execution
+    from hyperlax.experiments.recipes import Recipe
+    from hyperlax.experiments.settings import Settings
     from hyperlax.exporters import export
-    from hyperlax.policies import Policy, load
-    from hyperlax.recipes import Recipe
-    from hyperlax.results import Results
+    from hyperlax.hyperparams.spaces import Choice, Integers, Joint, LogUniform, Uniform
+    from hyperlax.run.policies import Policy, load
+    from hyperlax.run.signals import Interrupted
     from hyperlax.searches import search
-    from hyperlax.settings import Settings
-    from hyperlax.spaces import Choice, Integers, Joint, LogUniform, Uniform
-    from hyperlax.stopping import Interrupted
-    from hyperlax.store import read
-    from hyperlax.suites import Suite
+    from hyperlax.storage.results import Results
+    from hyperlax.storage.store import read
+    from hyperlax.studies.confirmation import confirm
+    from hyperlax.studies.suites import Suite
     from hyperlax.sweeps import prepare, sweep
 
 

@@ -1,3 +1,3 @@
-from hyperlax.cli import main
+from hyperlax.commands.main import main
 
 main()

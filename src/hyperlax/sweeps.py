@@ -10,21 +10,22 @@ from typing import Any
 import jax
 import polars as pl
 
-from hyperlax import envs, samplers, store
-from hyperlax import experiment as experiments
-from hyperlax.execution import Execution, use_all_cores
-from hyperlax.experiment import Experiment
-from hyperlax.hyperparams import assign, fields, nearest
-from hyperlax.plan import MAX_PROGRAMS, Machine, Program, plan
-from hyperlax.programs import Compiled, compile_program
-from hyperlax.recipes import Recipe, resolve
-from hyperlax.recording import Recorder
-from hyperlax.results import SCHEMAS, Results
-from hyperlax.runner import Runner
+from hyperlax import envs
+from hyperlax.experiments import experiment as experiments
+from hyperlax.experiments.execution import Execution, use_all_cores
+from hyperlax.experiments.experiment import Experiment
+from hyperlax.experiments.recipes import Recipe, resolve
+from hyperlax.experiments.settings import PUBLISHED, Settings, run_length
+from hyperlax.hyperparams import assign, fields, nearest, samplers
+from hyperlax.programs.compiled import Compiled, compile_program
+from hyperlax.programs.plan import MAX_PROGRAMS, Machine, Program, plan
+from hyperlax.run.recording import Recorder
+from hyperlax.run.runner import Runner
+from hyperlax.run.terminal import Silent, shown
 from hyperlax.schedules import Schedule
-from hyperlax.settings import PUBLISHED, Settings, run_length
-from hyperlax.store import Store
-from hyperlax.terminal import Silent, shown
+from hyperlax.storage import store
+from hyperlax.storage.results import SCHEMAS, Results
+from hyperlax.storage.store import Store
 
 MEMORY_SHARE = 0.8
 """Share of the free memory a program may plan to use."""
@@ -94,7 +95,7 @@ def sweep(
     - `recipe`: a name (`ppo_mlp`, a dotted name, `file.py:name`) or a `Recipe`.
     - `execution`: how to run it; `folder` and `resume` are its most used fields, given directly.
     - `progress`: True shows a bar and the best lanes so far, or lines where there is no terminal; nothing by
-      default. A display of your own is a subclass of `hyperlax.terminal.Silent`.
+      default. A display of your own is a subclass of `hyperlax.run.terminal.Silent`.
     - everything else describes the experiment: see `prepare`. Without `num_samples` or `samples` the
       recipe's defaults are trained as a single sample.
 

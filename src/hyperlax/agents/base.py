@@ -15,8 +15,8 @@ from hyperlax.agents import costs
 from hyperlax.agents.costs import Arithmetic, Use
 from hyperlax.envs.base import AbstractEnv, ActionSpace
 from hyperlax.hyperparams import AbstractHyperparams
+from hyperlax.learning.rollout import Trajectory
 from hyperlax.networks.base import AbstractNetworkHyperparams, Sizes
-from hyperlax.rollout import Trajectory
 
 Metrics = Mapping[str, Float[Array, ""]]
 

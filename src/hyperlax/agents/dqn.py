@@ -13,7 +13,6 @@ import optax
 from jaxtyping import Array, Bool, Float, Int
 
 from hyperlax.agents.base import nested, prefixed
-from hyperlax.agents.chunks import Chunks
 from hyperlax.agents.costs import Use
 from hyperlax.agents.off_policy import (
     PUBLISHED,
@@ -24,12 +23,13 @@ from hyperlax.agents.off_policy import (
 )
 from hyperlax.envs.base import AbstractEnv, ActionSpace, Discrete
 from hyperlax.hyperparams import Count, Flag, Real, hp
+from hyperlax.hyperparams.spaces import Choice, LogUniform, Uniform
+from hyperlax.learning.minibatches import Chunks
+from hyperlax.learning.optimise import Weights, adam_state, decayed, flatten
+from hyperlax.learning.replay import Transition
 from hyperlax.networks import ActionValues
 from hyperlax.networks.base import AbstractNetworkHyperparams, Sizes
 from hyperlax.networks.mlp import MLPHyperparams
-from hyperlax.optimise import Weights, adam_state, decayed, flatten
-from hyperlax.replay import Transition
-from hyperlax.spaces import Choice, LogUniform, Uniform
 
 SMALLEST_HUBER = 1e-6
 """A threshold up to this means the squared error."""

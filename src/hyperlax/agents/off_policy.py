@@ -15,16 +15,16 @@ import optax
 from jaxtyping import Array, Bool, Float, Int
 
 from hyperlax.agents.base import AbstractAgent, AbstractAgentHyperparams, Metrics
-from hyperlax.agents.chunks import Chunks
 from hyperlax.envs.base import AbstractEnv, Discrete
 from hyperlax.hyperparams import Count, Flag, Real, default_of
-from hyperlax.masking import lane_cond, lane_loop, select, standard_normal
+from hyperlax.hyperparams.spaces import Choice
+from hyperlax.lanes.masking import lane_cond, lane_loop, select, standard_normal
+from hyperlax.learning.minibatches import Chunks
+from hyperlax.learning.normalise import Normaliser
+from hyperlax.learning.optimise import Weights, adam_step, flatten, step_factors
+from hyperlax.learning.replay import Replay, Transition
+from hyperlax.learning.rollout import Trajectory
 from hyperlax.networks.base import Sizes
-from hyperlax.normalise import Normaliser
-from hyperlax.optimise import Weights, adam_step, flatten, step_factors
-from hyperlax.replay import Replay, Transition
-from hyperlax.rollout import Trajectory
-from hyperlax.spaces import Choice
 
 
 class AbstractOffPolicyHyperparams(AbstractAgentHyperparams):

@@ -13,7 +13,6 @@ import optax
 from jaxtyping import Array, Bool, Float, Int
 
 from hyperlax.agents.base import AbstractAgent, AbstractAgentHyperparams, Metrics, nested, prefixed
-from hyperlax.agents.chunks import Chunks
 from hyperlax.agents.costs import Use
 from hyperlax.agents.ppo_update import (
     METRICS,
@@ -24,14 +23,15 @@ from hyperlax.agents.ppo_update import (
 )
 from hyperlax.envs.base import AbstractEnv, ActionSpace, Discrete
 from hyperlax.hyperparams import Count, Flag, Real, hp
-from hyperlax.masking import lane_cond, lane_loop
+from hyperlax.hyperparams.spaces import Choice, LogUniform, Uniform
+from hyperlax.lanes.masking import lane_cond, lane_loop
+from hyperlax.learning.minibatches import Chunks
+from hyperlax.learning.normalise import Normaliser
+from hyperlax.learning.optimise import adam_state, adam_step, decayed, flatten, step_factors
+from hyperlax.learning.rollout import Trajectory
 from hyperlax.networks import Actor, Critic
 from hyperlax.networks.base import AbstractNetworkHyperparams, Sizes
 from hyperlax.networks.mlp import MLPHyperparams
-from hyperlax.normalise import Normaliser
-from hyperlax.optimise import adam_state, adam_step, decayed, flatten, step_factors
-from hyperlax.rollout import Trajectory
-from hyperlax.spaces import Choice, LogUniform, Uniform
 
 
 @final

@@ -11,11 +11,11 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float, Int, UInt32
 
-from hyperlax.masking import lane_cond, lane_max, masked_moments, permuted
+from hyperlax.lanes.masking import lane_cond, lane_max, masked_moments, permuted
+from hyperlax.learning.optimise import Weights
+from hyperlax.learning.returns import generalised_advantage
+from hyperlax.learning.rollout import Trajectory
 from hyperlax.networks import Actor, Critic
-from hyperlax.optimise import Weights
-from hyperlax.returns import generalised_advantage
-from hyperlax.rollout import Trajectory
 
 if TYPE_CHECKING:
     from hyperlax.agents.ppo import PPO, PPOHyperparams

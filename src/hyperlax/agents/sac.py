@@ -15,7 +15,6 @@ import optax
 from jaxtyping import Array, Bool, Float, Int
 
 from hyperlax.agents.base import nested, prefixed
-from hyperlax.agents.chunks import Chunks
 from hyperlax.agents.costs import Use
 from hyperlax.agents.off_policy import (
     PUBLISHED,
@@ -26,12 +25,13 @@ from hyperlax.agents.off_policy import (
 )
 from hyperlax.envs.base import AbstractEnv, ActionSpace, Discrete
 from hyperlax.hyperparams import Count, Flag, Real, hp
+from hyperlax.hyperparams.spaces import Choice, LogUniform, Uniform
+from hyperlax.learning.minibatches import Chunks
+from hyperlax.learning.optimise import Weights, adam_state, decayed, flatten
+from hyperlax.learning.replay import Transition
 from hyperlax.networks import ActionValues, Actor, Categorical, Critic, TanhNormal
 from hyperlax.networks.base import AbstractNetworkHyperparams, Sizes
 from hyperlax.networks.mlp import MLPHyperparams
-from hyperlax.optimise import Weights, adam_state, decayed, flatten
-from hyperlax.replay import Transition
-from hyperlax.spaces import Choice, LogUniform, Uniform
 
 
 @final

@@ -8,7 +8,7 @@ from typing import Any
 
 from hyperlax.commands.ending import FAILED, stopped
 from hyperlax.commands.flags import Names, Positive, Running, SamplingMethod, assignments
-from hyperlax.launch import display, end_logging, start_jax
+from hyperlax.commands.launch import display, end_logging, start_jax
 
 
 def run_benchmark(
@@ -45,7 +45,7 @@ def run_benchmark(
     dry_run
         Only say what would be run, and predict how long that takes from a short calibration.
     """
-    from hyperlax import suites
+    from hyperlax.studies import suites
 
     if running.resume_from is not None:
         running.resume, running.output_root = True, running.resume_from
@@ -71,9 +71,9 @@ def _benchmark(running: Running, suite: Any, folder: Path, name: str, dry_run: b
     """Runs or only shows a suite; the exit code says whether cells have failed."""
     from rich.console import Console
 
-    from hyperlax.benchmark import Benchmark
-    from hyperlax.stopping import Interrupted
-    from hyperlax.tables import cells_table
+    from hyperlax.commands.tables import cells_table
+    from hyperlax.run.signals import Interrupted
+    from hyperlax.studies.benchmark import Benchmark
 
     console = Console(highlight=False)
     benchmark = Benchmark(suite, folder, name, running.resume, **running.settings())

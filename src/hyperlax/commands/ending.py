@@ -14,9 +14,9 @@ def conclude(results: Any, folder: Path, more: Sequence[str] = ()) -> int:
     """Writes the report, prints the leaderboard and `more`, and says what to do next."""
     from rich.console import Console
 
+    from hyperlax.commands.tables import best_words, confirmed_table, leaderboard_table
     from hyperlax.report import leaderboard, selection_bias, write_report
     from hyperlax.report.lineage import explored
-    from hyperlax.tables import best_words, confirmed_table, leaderboard_table
 
     console = Console(highlight=False)
     with console.status("writing the report"):

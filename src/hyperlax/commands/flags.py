@@ -9,7 +9,7 @@ from typing import Annotated, Any, Literal
 from cyclopts import Parameter
 from cyclopts.validators import Number
 
-from hyperlax.files import experiment_path
+from hyperlax.storage.files import experiment_path
 
 Positive = Annotated[int, Parameter(validator=Number(gte=1))]
 Names = Annotated[list[str] | None, Parameter(consume_multiple=True, negative="")]
@@ -70,7 +70,7 @@ class Running:
 
     def execution(self, **more: Any) -> Any:
         """How to run it."""
-        from hyperlax.execution import Execution
+        from hyperlax.experiments.execution import Execution
 
         return Execution(
             lanes_at_once=self.hparam_batch_size,

@@ -51,7 +51,7 @@ def plot_benchmark(
     formats = [f.strip() for f in format.split(",")]
     if wrong := [f for f in formats if f not in ("html", "png", "svg", "pdf")]:
         raise ValueError(f"--format knows html, png, svg and pdf; got {', '.join(wrong)}")
-    from hyperlax import store
+    from hyperlax.storage import store
 
     folders = store.find(results_dir_to_plot)
     from hyperlax import report

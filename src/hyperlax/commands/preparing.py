@@ -42,7 +42,7 @@ def inspect_circuit(
     diagram_file
         Also write a drawing of the smallest circuit (.svg, .png, .pdf).
     """
-    from hyperlax import inspection
+    from hyperlax.studies import inspection
 
     new_file("--output-file", output_file, ".csv", ".png", ".svg", ".pdf")
     new_file("--diagram-file", diagram_file, ".svg", ".png", ".pdf")
@@ -80,8 +80,8 @@ def generate_hp_samples(
     """Write hyperparameter samples to a csv, json or parquet file; trains nothing."""
     import polars as pl
 
-    from hyperlax import samplers
-    from hyperlax.recipes import resolve
+    from hyperlax.experiments.recipes import resolve
+    from hyperlax.hyperparams import samplers
 
     new_file("--output-file", output_file, ".csv", ".json", ".parquet")
     space = resolve(algo_and_network_config).search_space()
@@ -100,7 +100,8 @@ def generate_hp_samples(
 
 def list_names() -> int:
     """Recipes and environments that can be named."""
-    from hyperlax import envs, recipes
+    from hyperlax import envs
+    from hyperlax.experiments import recipes
 
     print("recipes")
     for name in recipes.names():

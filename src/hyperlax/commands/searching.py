@@ -9,7 +9,7 @@ from typing import Any
 
 from hyperlax.commands.ending import conclude, stopped
 from hyperlax.commands.flags import Common, Names, Positive, assignments, folder_of
-from hyperlax.launch import display, end_logging, start_jax
+from hyperlax.commands.launch import display, end_logging, start_jax
 
 
 def optuna_hp_search(
@@ -84,7 +84,7 @@ def optuna_hp_search(
 def _search(spec: Any, how: Any, folder: Path, common: Common, pictures: bool) -> int:
     """Runs and reports; the exit code."""
     from hyperlax import searches
-    from hyperlax.stopping import Interrupted
+    from hyperlax.run.signals import Interrupted
 
     shown = display(folder, common.log_level, common.save_logs)
     try:

@@ -17,7 +17,7 @@ from hyperlax.commands.flags import (
     assignments,
     folder_of,
 )
-from hyperlax.launch import display, end_logging, start_jax
+from hyperlax.commands.launch import display, end_logging, start_jax
 
 Scheduler = Literal["none", "asha", "pbt"]
 
@@ -88,8 +88,9 @@ def train(
 ) -> int:
     """Prepares, runs, confirms, reports; returns the exit code."""
     start_jax(common.device)
-    from hyperlax import confirmation, sweeps
-    from hyperlax.stopping import Interrupted
+    from hyperlax import sweeps
+    from hyperlax.run.signals import Interrupted
+    from hyperlax.studies import confirmation
 
     assigned = assignments(common.set_ or [])
     schedule = _schedule(scheduler, assigned)
@@ -140,8 +141,9 @@ def _schedule(name: Scheduler, assigned: dict[str, str]) -> Any:
 
 def _confirm(results: Any, wanted: tuple[int, int], how: Any, common: Common) -> Any:
     """The results with their confirmation. Their report is there first, should this be interrupted."""
-    from hyperlax import confirmation, store
     from hyperlax.report import write_report
+    from hyperlax.storage import store
+    from hyperlax.studies import confirmation
 
     write_report(results, results.folder / "report.html")
     if not confirmation.chosen(results, wanted[0]):

@@ -6,10 +6,10 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
-from hyperlax import store
 from hyperlax.exporters import mlflow, runs, tensorboard, wandb
 from hyperlax.hyperparams import nearest
-from hyperlax.results import Results
+from hyperlax.storage import store
+from hyperlax.storage.results import Results
 
 EXPORTERS: dict[str, Callable[[Sequence[runs.Run], Any], str]] = {
     "tensorboard": tensorboard.write,

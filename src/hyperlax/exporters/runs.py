@@ -23,7 +23,7 @@ from hyperlax.report.markup import without_folders
 from hyperlax.report.metrics import sample_metrics
 from hyperlax.report.selection import selection_bias
 from hyperlax.report.statistics import iqm, iqm_over_runs
-from hyperlax.results import LANE_STATUSES, Results
+from hyperlax.storage.results import LANE_STATUSES, Results
 
 _LEFT_OUT = ("identity", "plan", "timings", "notes", "confirms", "resumed")
 """Parts of a manifest that repeat others, or are summarised."""

@@ -13,7 +13,7 @@ import jax.random as jr
 from jaxtyping import Array, Float, Int, Shaped
 
 from hyperlax.hyperparams import AbstractHyperparams
-from hyperlax.masking import lane_loop, row_keys
+from hyperlax.lanes.masking import lane_loop, row_keys
 from hyperlax.networks.layout import batch_last
 from hyperlax.networks.measurement import Measurement
 

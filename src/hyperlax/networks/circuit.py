@@ -27,7 +27,7 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float, Int
 
-from hyperlax.masking import lane_max
+from hyperlax.lanes.masking import lane_max
 
 T = TypeVar("T")
 X = TypeVar("X")

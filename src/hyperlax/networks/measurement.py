@@ -9,7 +9,7 @@ import jax.numpy as jnp
 import jax.random as jr
 from jaxtyping import Array, Complex, Float, Int
 
-from hyperlax.masking import lane_max
+from hyperlax.lanes.masking import lane_max
 from hyperlax.networks.circuit import final_state, rotation
 
 AT_ONCE = 64

@@ -14,9 +14,9 @@ import numpy as np
 from jaxtyping import Array, Float, Int
 
 from hyperlax.hyperparams import Count, Flag, hp
+from hyperlax.hyperparams.spaces import Choice, Integers
 from hyperlax.networks.base import AbstractNetwork, AbstractNetworkHyperparams, Linear, Sizes, column
 from hyperlax.networks.layout import batch_last
-from hyperlax.spaces import Choice, Integers
 
 ACTIVATIONS = {
     "relu": jax.nn.relu,

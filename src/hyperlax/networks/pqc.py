@@ -12,7 +12,8 @@ import numpy as np
 from jaxtyping import Array, Float, Int
 
 from hyperlax.hyperparams import Count, Flag, Real, hp
-from hyperlax.masking import row_keys
+from hyperlax.hyperparams.spaces import Choice
+from hyperlax.lanes.masking import row_keys
 from hyperlax.networks.base import AbstractNetwork, AbstractNetworkHyperparams, Sizes
 from hyperlax.networks.circuit import expectations
 from hyperlax.networks.drawing import svg
@@ -20,7 +21,6 @@ from hyperlax.networks.layout import batch_last
 from hyperlax.networks.measurement import Measurement, probabilities, z_means
 from hyperlax.networks.pennylane import ANGLES, diagram
 from hyperlax.networks.pennylane import expectations as pennylane_expectations
-from hyperlax.spaces import Choice
 
 BACKENDS = ("native", "pennylane")
 ENTANGLERS = ("none", "cz", "cz_ring")

@@ -12,11 +12,11 @@ import jax.random as jr
 from jaxtyping import Array, Float, Int
 
 from hyperlax.hyperparams import Count, hp
-from hyperlax.masking import row_keys
+from hyperlax.hyperparams.spaces import Choice, Integers
+from hyperlax.lanes.masking import row_keys
 from hyperlax.networks.base import AbstractNetwork, AbstractNetworkHyperparams, Sizes, column
 from hyperlax.networks.layout import batch_last
 from hyperlax.networks.mlp import ACTIVATIONS, activate
-from hyperlax.spaces import Choice, Integers
 
 _POWERS = ((2, 3), (2, 5), (2, 6), (2, 7), (2, 8), (2, 9), (4, 3), (4, 4), (8, 2), (8, 3))
 SHAPES = tuple(f"{local**cores}={local}^{cores}" for local, cores in _POWERS)

@@ -19,7 +19,7 @@ from hyperlax.report.evaluations import evaluations
 from hyperlax.report.metrics import final_return, peak_return
 from hyperlax.report.published import COLUMNS, Cell, Published
 from hyperlax.report.statistics import REPETITIONS, Estimate, interval, iqm
-from hyperlax.results import Results
+from hyperlax.storage.results import Results
 
 STATISTICS = tuple(COLUMNS)
 OF_THE_BEST = ("best", "top 5 IQM")

@@ -14,7 +14,7 @@ from hyperlax.report.charts.style import Chart
 from hyperlax.report.document import Pictures
 from hyperlax.report.export import about
 from hyperlax.report.published import Published
-from hyperlax.results import Results
+from hyperlax.storage.results import Results
 
 TABLE = "comparison_published.csv"
 """The table's file, beside the page."""

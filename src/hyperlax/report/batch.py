@@ -8,11 +8,11 @@ from concurrent.futures import ProcessPoolExecutor
 from functools import partial
 from pathlib import Path
 
-from hyperlax import store
 from hyperlax.report.export import export_charts
 from hyperlax.report.html import write_report
 from hyperlax.report.options import Options
-from hyperlax.results import Results
+from hyperlax.storage import store
+from hyperlax.storage.results import Results
 
 
 def readable(folders: Sequence[Path]) -> tuple[dict[Path, Results], dict[Path, str]]:

@@ -11,7 +11,6 @@ from typing import Any
 import numpy as np
 import polars as pl
 
-from hyperlax.files import write_atomically
 from hyperlax.report import markup
 from hyperlax.report.against import cells
 from hyperlax.report.against_section import TABLE, Against
@@ -39,7 +38,8 @@ from hyperlax.report.options import Options
 from hyperlax.report.published import Published
 from hyperlax.report.statistics import Unavailable, best_of_k, iqm
 from hyperlax.report.tuning import sensitivity_table
-from hyperlax.results import Results
+from hyperlax.storage.files import write_atomically
+from hyperlax.storage.results import Results
 
 _DEFAULTS = Options()
 _BUDGET = 8

@@ -11,7 +11,7 @@ from jaxtyping import Float
 from hyperlax.report.evaluations import evaluations
 from hyperlax.report.metrics import reference_scores, sample_metrics
 from hyperlax.report.statistics import REPETITIONS, Estimate, Unavailable, interval
-from hyperlax.results import Results
+from hyperlax.storage.results import Results
 
 PROBABILITIES = (0.5, 0.9)
 """1 - δ: half of all runs, and nine of ten."""

@@ -12,10 +12,10 @@ from typing import Any
 
 from altair.utils.schemapi import debug_mode
 
-from hyperlax.files import write_atomically
 from hyperlax.report import markup
 from hyperlax.report.charts.style import Chart, NothingToDraw, theme
 from hyperlax.report.vega import javascript_bundle
+from hyperlax.storage.files import write_atomically
 
 
 @dataclass

@@ -8,7 +8,7 @@ import numpy as np
 import polars as pl
 from jaxtyping import Float, Int
 
-from hyperlax.results import Results
+from hyperlax.storage.results import Results
 
 X_AXES = ("env_steps", "seconds", "gradient_steps", "circuit_executions")
 """What a curve may be drawn against. Points of different seeds of a sample share env_steps."""

@@ -6,12 +6,12 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from hyperlax.files import write_atomically
 from hyperlax.report.charts import Chart, NothingToDraw, charts_with
 from hyperlax.report.charts.search import SEARCH_CHARTS
 from hyperlax.report.options import Options
 from hyperlax.report.vega import vegalite_version, vl_convert
-from hyperlax.results import Results
+from hyperlax.storage.files import write_atomically
+from hyperlax.storage.results import Results
 
 FORMATS = ("png", "svg", "pdf")
 _SCALE = 2.0

@@ -22,7 +22,7 @@ from hyperlax.report.lineage import explored
 from hyperlax.report.metrics import sample_metrics
 from hyperlax.report.options import Options
 from hyperlax.report.selection import drop_words, selection_bias
-from hyperlax.results import LANE_STATUSES, Results
+from hyperlax.storage.results import LANE_STATUSES, Results
 
 _CURVES = {
     "learning_curves": "environment steps",

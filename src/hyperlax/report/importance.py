@@ -33,7 +33,7 @@ from hyperlax.report.statistics import (
     iqm,
     quantiles,
 )
-from hyperlax.results import Results
+from hyperlax.storage.results import Results
 
 QUANTILE = 0.1
 LEAST_TOP = 5

@@ -7,7 +7,7 @@ import polars as pl
 from jaxtyping import Float
 
 from hyperlax.report.metrics import sample_metrics
-from hyperlax.results import Results
+from hyperlax.storage.results import Results
 
 LEAST_SEEDS = 3
 """Seeds a sample needs for its interval to rank it."""

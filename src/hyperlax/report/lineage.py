@@ -8,7 +8,7 @@ from typing import Any
 
 import polars as pl
 
-from hyperlax.results import Results
+from hyperlax.storage.results import Results
 
 
 @dataclass(frozen=True)

@@ -16,7 +16,7 @@ from jaxtyping import Bool, Float, Int
 
 from hyperlax.report.evaluations import evaluations
 from hyperlax.report.statistics import iqm_over_runs, quantiles
-from hyperlax.results import Results
+from hyperlax.storage.results import Results
 
 Curves = Float[np.ndarray, "lanes points"]
 PerLane = Float[np.ndarray, " lanes"]

@@ -9,7 +9,7 @@ from jaxtyping import Float
 from hyperlax.report.charts.style import text
 from hyperlax.report.metrics import lane_metrics, sample_metrics
 from hyperlax.report.statistics import REPETITIONS, Estimate, bootstrap_iqm, interval
-from hyperlax.results import Results
+from hyperlax.storage.results import Results
 
 
 def selection_bias(results: Results) -> pl.DataFrame:

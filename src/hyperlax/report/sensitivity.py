@@ -20,7 +20,7 @@ from jaxtyping import Bool, Float, Int
 from hyperlax.report.evaluations import evaluations
 from hyperlax.report.metrics import sample_metrics
 from hyperlax.report.statistics import LEVEL, REPETITIONS, Estimate, Unavailable, quantiles
-from hyperlax.results import Results
+from hyperlax.storage.results import Results
 
 COLUMNS = ("first", "first_low", "first_high", "total", "total_low", "total_high")
 

@@ -29,7 +29,7 @@ from hyperlax.report.statistics import (
     iqm,
     quantiles,
 )
-from hyperlax.results import Results
+from hyperlax.storage.results import Results
 
 PERCENTILES = (0.05, 0.95)
 KEPT = 0.95

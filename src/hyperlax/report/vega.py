@@ -7,7 +7,7 @@ from importlib.metadata import version
 from pathlib import Path
 from types import ModuleType
 
-from hyperlax.files import cache_folder, write_atomically
+from hyperlax.storage.files import cache_folder, write_atomically
 
 
 @cache

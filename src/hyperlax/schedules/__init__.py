@@ -6,11 +6,11 @@ import dataclasses
 from collections.abc import Mapping
 from typing import Any
 
+from hyperlax.experiments.settings import convert
 from hyperlax.hyperparams import nearest
 from hyperlax.schedules.asha import ASHA
 from hyperlax.schedules.base import Schedule, Verdict
 from hyperlax.schedules.pbt import PBT
-from hyperlax.settings import convert
 
 SCHEDULES: dict[str, type[Schedule]] = {"asha": ASHA, "pbt": PBT}
 """Those that `--scheduler` knows."""

@@ -9,8 +9,8 @@ from typing import TYPE_CHECKING, Any
 from hyperlax.schedules.base import Schedule, Verdict, decisions, refuse_designs
 
 if TYPE_CHECKING:
-    from hyperlax.experiment import Experiment, Lane
-    from hyperlax.runner import Runner
+    from hyperlax.experiments.experiment import Experiment, Lane
+    from hyperlax.run.runner import Runner
 
 
 @dataclass

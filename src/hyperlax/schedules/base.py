@@ -8,9 +8,9 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from hyperlax.agents.base import AbstractAgentHyperparams
-    from hyperlax.experiment import Experiment, Lane
-    from hyperlax.runner import Runner
-    from hyperlax.settings import Settings
+    from hyperlax.experiments.experiment import Experiment, Lane
+    from hyperlax.experiments.settings import Settings
+    from hyperlax.run.runner import Runner
 
 
 class Verdict(Enum):

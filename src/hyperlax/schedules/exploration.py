@@ -9,7 +9,7 @@ import numpy as np
 
 from hyperlax.agents.base import AbstractAgentHyperparams
 from hyperlax.hyperparams import assign, fields, values
-from hyperlax.spaces import Joint, Space
+from hyperlax.hyperparams.spaces import Joint, Space
 
 COLLECTED = ("num_envs", "rollout_length")
 """Sizes that belong to the environments a lane has, and decide where its cycles end."""

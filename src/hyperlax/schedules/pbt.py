@@ -11,14 +11,14 @@ import numpy as np
 
 from hyperlax.agents.base import AbstractAgentHyperparams
 from hyperlax.hyperparams import values
+from hyperlax.hyperparams.spaces import Space
+from hyperlax.programs.train import TrainState
 from hyperlax.schedules.base import Schedule, Verdict, decisions, refuse_designs
 from hyperlax.schedules.exploration import changeable, perturbed
-from hyperlax.spaces import Space
-from hyperlax.train import TrainState
 
 if TYPE_CHECKING:
-    from hyperlax.experiment import Experiment, Lane
-    from hyperlax.runner import Runner
+    from hyperlax.experiments.experiment import Experiment, Lane
+    from hyperlax.run.runner import Runner
 
 Population = tuple[int, int]
 

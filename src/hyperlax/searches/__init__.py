@@ -11,19 +11,20 @@ from typing import Any, cast
 
 import polars as pl
 
-from hyperlax import experiment as experiments
-from hyperlax import store, sweeps
-from hyperlax.execution import Execution
-from hyperlax.experiment import Experiment
-from hyperlax.plan import Program
-from hyperlax.recipes import Recipe
-from hyperlax.results import Results
+from hyperlax import sweeps
+from hyperlax.experiments import experiment as experiments
+from hyperlax.experiments.execution import Execution
+from hyperlax.experiments.experiment import Experiment
+from hyperlax.experiments.recipes import Recipe
+from hyperlax.programs.plan import Program
+from hyperlax.run.signals import Interrupted
+from hyperlax.run.terminal import Silent, shown
 from hyperlax.searches import outcome, studies
 from hyperlax.searches.objectives import objectives
 from hyperlax.searches.schedule import OptunaSearch, Search
-from hyperlax.stopping import Interrupted
-from hyperlax.store import Store
-from hyperlax.terminal import Silent, shown
+from hyperlax.storage import store
+from hyperlax.storage.results import Results
+from hyperlax.storage.store import Store
 
 __all__ = ["OptunaSearch", "Search", "check", "objectives", "prepare", "run", "search"]
 

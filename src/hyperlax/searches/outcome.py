@@ -12,13 +12,13 @@ import numpy as np
 import optuna
 import polars as pl
 
-from hyperlax.files import write_atomically
+from hyperlax.experiments.recipes import Recipe
 from hyperlax.hyperparams import assign, values
-from hyperlax.recipes import Recipe
+from hyperlax.hyperparams.spaces import Space, resolved
 from hyperlax.report.statistics import undominated
-from hyperlax.results import TRIAL_COLUMNS
 from hyperlax.searches.objectives import Objective
-from hyperlax.spaces import Space, resolved
+from hyperlax.storage.files import write_atomically
+from hyperlax.storage.results import TRIAL_COLUMNS
 
 ENDED = ("done", "diverged", "failed", "refused", "undefined", "pruned")
 """States of trials that are over and count."""

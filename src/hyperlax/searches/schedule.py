@@ -14,18 +14,17 @@ import jax
 from optuna.storages import BaseStorage
 from optuna.trial import FrozenTrial, TrialState
 
-from hyperlax import samplers
-from hyperlax.experiment import Experiment, Lane, device_memory
-from hyperlax.hyperparams import assign, values
+from hyperlax.experiments.experiment import Experiment, Lane, device_memory
+from hyperlax.hyperparams import assign, samplers, values
+from hyperlax.hyperparams.spaces import Space, resolved, without
 from hyperlax.schedules import Schedule, Verdict
 from hyperlax.searches import outcome, studies
 from hyperlax.searches.objectives import Objective, check
 from hyperlax.searches.shared import SharedStudy
-from hyperlax.spaces import Space, resolved, without
 
 if TYPE_CHECKING:
     from hyperlax.agents.base import AbstractAgentHyperparams
-    from hyperlax.runner import Runner
+    from hyperlax.run.runner import Runner
 
 LIKELY = 64
 """Points of the space that programs are planned for."""

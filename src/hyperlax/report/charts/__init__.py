@@ -20,7 +20,7 @@ from hyperlax.report.charts.slices import slices
 from hyperlax.report.charts.style import Chart, NothingToDraw
 from hyperlax.report.evaluations import X_AXES
 from hyperlax.report.options import Options
-from hyperlax.results import Results
+from hyperlax.storage.results import Results
 
 CHARTS: dict[str, Callable[[Results], Chart]] = {
     "learning_curves": learning_curves,

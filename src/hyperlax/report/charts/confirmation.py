@@ -17,7 +17,7 @@ from hyperlax.report.charts.style import (
     none_or_picked,
 )
 from hyperlax.report.selection import selection_bias
-from hyperlax.results import Results
+from hyperlax.storage.results import Results
 
 _SIDE = 420
 

@@ -21,7 +21,7 @@ from hyperlax.report.charts.style import (
 from hyperlax.report.evaluations import Evaluations, evaluations
 from hyperlax.report.leaderboard import leaderboard
 from hyperlax.report.statistics import iqm, iqm_over_runs, iqm_over_strata
-from hyperlax.results import Results
+from hyperlax.storage.results import Results
 
 X_TITLES = {
     "env_steps": "environment steps",

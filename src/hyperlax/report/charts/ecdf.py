@@ -21,7 +21,7 @@ from hyperlax.report.charts.style import (
 )
 from hyperlax.report.metrics import sample_metrics
 from hyperlax.report.statistics import performance_profile
-from hyperlax.results import Results
+from hyperlax.storage.results import Results
 
 _MOST_POINTS = 500
 

@@ -28,7 +28,7 @@ from hyperlax.report.statistics import (
     performance_profile,
     probability_of_improvement,
 )
-from hyperlax.results import Results
+from hyperlax.storage.results import Results
 
 _POINTS = 100
 _MARKS = 7

@@ -24,7 +24,7 @@ from hyperlax.report.charts.style import (
 from hyperlax.report.evaluations import Evaluations, evaluations
 from hyperlax.report.leaderboard import leaderboard
 from hyperlax.report.statistics import iqm, quantiles
-from hyperlax.results import Results
+from hyperlax.storage.results import Results
 
 _MOST_PANELS = 14
 _COLUMNS = 3

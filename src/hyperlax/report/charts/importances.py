@@ -18,7 +18,7 @@ from hyperlax.report.charts.style import (
 from hyperlax.report.importance import importance_table
 from hyperlax.report.sensitivity import noise_of, sobol_table
 from hyperlax.report.statistics import Unavailable
-from hyperlax.results import Results
+from hyperlax.storage.results import Results
 
 _CHANCE = "#b8860b"
 _MOST_ROWS = 40

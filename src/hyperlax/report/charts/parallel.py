@@ -24,7 +24,7 @@ from hyperlax.report.charts.style import (
 )
 from hyperlax.report.leaderboard import varied_hyperparameters
 from hyperlax.report.metrics import sample_metrics
-from hyperlax.results import Results
+from hyperlax.storage.results import Results
 
 _MOST_AXES = 40
 _AXES_PER_ROW = 11

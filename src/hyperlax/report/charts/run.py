@@ -12,7 +12,7 @@ from hyperlax.report.charts.style import (
     NothingToDraw,
     finished,
 )
-from hyperlax.results import Results
+from hyperlax.storage.results import Results
 
 PHASES = {
     "trace": "#cc79a7",

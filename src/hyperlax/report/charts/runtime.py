@@ -20,7 +20,7 @@ from hyperlax.report.charts.style import (
     family_shape,
     finished,
 )
-from hyperlax.results import Results
+from hyperlax.storage.results import Results
 
 _PANEL = ((WIDTH - 250) // 2, 250)
 _DASHES = {"without compiling": [1, 0], "compiling": [6, 4], "compiling included": [6, 4]}

@@ -28,7 +28,7 @@ from hyperlax.report.charts.style import (
 )
 from hyperlax.report.leaderboard import leaderboard
 from hyperlax.report.metrics import lane_metrics, reference_scores, sample_metrics
-from hyperlax.results import Results
+from hyperlax.storage.results import Results
 
 _LISTED = 20
 

@@ -8,6 +8,7 @@ from typing import Any
 import altair as alt
 import polars as pl
 
+from hyperlax.experiments.settings import Settings
 from hyperlax.report.charts.slices import space_by_column
 from hyperlax.report.charts.style import (
     DIVERGED,
@@ -24,10 +25,9 @@ from hyperlax.report.charts.style import (
     none_or_picked,
 )
 from hyperlax.report.lineage import Span, ancestry, best_lane, explored
-from hyperlax.results import Results
 from hyperlax.schedules.asha import rungs
 from hyperlax.schedules.base import decisions
-from hyperlax.settings import Settings
+from hyperlax.storage.results import Results
 
 _MOST_SEEDS = 4
 _MOST_PANELS = 12

@@ -27,7 +27,7 @@ from hyperlax.report.charts.style import (
     text,
 )
 from hyperlax.report.statistics import undominated
-from hyperlax.results import TRIAL_COLUMNS, Results
+from hyperlax.storage.results import TRIAL_COLUMNS, Results
 
 LEAST_TRIALS = 10
 """Trials with a score from which importance is more than noise."""

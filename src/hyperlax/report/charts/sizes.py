@@ -26,7 +26,7 @@ from hyperlax.report.charts.style import (
 )
 from hyperlax.report.leaderboard import varied_hyperparameters
 from hyperlax.report.metrics import sample_metrics
-from hyperlax.results import Results
+from hyperlax.storage.results import Results
 
 
 def size_chart(*experiments: Results, shared: bool = False) -> Chart:

@@ -27,7 +27,7 @@ from hyperlax.report.charts.style import (
 )
 from hyperlax.report.leaderboard import varied_hyperparameters
 from hyperlax.report.metrics import sample_metrics
-from hyperlax.results import Results
+from hyperlax.storage.results import Results
 
 _COLUMNS = 4
 _MOST_PANELS = 40

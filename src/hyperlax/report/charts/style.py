@@ -11,7 +11,7 @@ import altair as alt
 import numpy as np
 import polars as pl
 
-from hyperlax.results import Results
+from hyperlax.storage.results import Results
 
 WIDTH = 1_020
 """Pixels of a full-width chart."""

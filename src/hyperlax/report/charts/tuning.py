@@ -11,7 +11,7 @@ import polars as pl
 from hyperlax.report.charts.style import NEUTRAL, WIDTH, Chart, NothingToDraw, family_colours, finished
 from hyperlax.report.statistics import Unavailable
 from hyperlax.report.tuning import sensitivity_table
-from hyperlax.results import Results
+from hyperlax.storage.results import Results
 
 _KINDS = {"per_environment": "tuned for each environment", "across_environments": "one sample for all"}
 

@@ -1,0 +1,90 @@
+"""What happens before a command runs: the platform, the compilation cache, the display."""
+
+from __future__ import annotations
+
+import hashlib
+import logging
+import os
+import platform
+import shutil
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from hyperlax.storage.files import cache_folder
+
+if TYPE_CHECKING:
+    from hyperlax.run.terminal import Lines
+
+
+def display(folder: Path, log_level: str, save_logs: bool) -> Lines:
+    """The display that fits the terminal, and the log file."""
+    from rich.console import Console
+
+    from hyperlax.run.terminal import Lines, Live, plain_lines
+
+    logger = logging.getLogger("hyperlax")
+    end_logging()
+    logger.setLevel(logging.DEBUG)
+    logger.propagate = False
+    if save_logs:
+        folder.mkdir(parents=True, exist_ok=True)
+        file = logging.FileHandler(folder / "hyperlax.log")
+        file.setFormatter(logging.Formatter("%(asctime)s %(levelname)s %(message)s"))
+        logger.addHandler(file)
+    console = Console(highlight=False)
+    if console.is_terminal and log_level in ("DEBUG", "INFO"):
+        return Live(console)
+    plain = plain_lines()
+    plain.setLevel(log_level)
+    logger.addHandler(plain)
+    return Lines()
+
+
+def end_logging() -> None:
+    """Undoes what `display` has set up for the log."""
+    logger = logging.getLogger("hyperlax")
+    for handler in list(logger.handlers):
+        logger.removeHandler(handler)
+        handler.close()
+    logger.propagate = True
+
+
+def start_jax(device: str) -> None:
+    """Chooses the platform and the compilation cache, and one CPU device per core."""
+    if device != "auto":
+        os.environ["JAX_PLATFORMS"] = {"cpu": "cpu", "gpu": "cuda"}[device]
+    import jax
+
+    from hyperlax.experiments.execution import use_all_cores
+
+    use_all_cores()
+    if (cache := compilation_cache()) is not None:
+        jax.config.update("jax_compilation_cache_dir", str(cache))
+        jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.3)
+    try:
+        platform_name, problem = jax.default_backend(), ""
+    except (RuntimeError, AssertionError) as error:
+        platform_name, problem = "none", f" ({error})" if str(error) else ""
+    if platform_name not in {"auto": (platform_name,), "cpu": ("cpu",), "gpu": ("gpu", "cuda")}[device]:
+        raise ValueError(
+            f"--device {device}: jax finds no such device{problem}; "
+            'for an NVIDIA GPU pip install "hyperlax[cuda13]", otherwise use --device cpu'
+        )
+    if platform_name == "cpu" and device == "auto" and shutil.which("nvidia-smi"):
+        print(
+            "WARNING: this machine has an NVIDIA GPU but jax sees none; "
+            'install it with pip install "hyperlax[cuda13]". '
+            "Continuing on the CPU.",
+            file=sys.stderr,
+        )
+
+
+def compilation_cache() -> Path | None:
+    """Where compiled programs are kept: one folder per kind of processor; None when jax was told already."""
+    if "JAX_COMPILATION_CACHE_DIR" in os.environ or (base := cache_folder()) is None:
+        return None
+    from hyperlax.experiments.experiment import processor
+
+    kind = hashlib.sha256(f"{processor()} {platform.machine()}".encode()).hexdigest()[:8]
+    return base / f"compiled-{kind}"

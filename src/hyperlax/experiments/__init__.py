@@ -1,0 +1,1 @@
+"""What an experiment is before it runs: recipe, settings, samples and lanes."""

@@ -1,0 +1,42 @@
+"""Hyperparameters as array leaves that carry their search space."""
+
+from __future__ import annotations
+
+from hyperlax.hyperparams.fields import (
+    AbstractHyperparams,
+    Count,
+    Field,
+    Flag,
+    Real,
+    assign,
+    default_of,
+    fields,
+    hp,
+    nearest,
+    stack,
+    trainable,
+    values,
+)
+from hyperlax.hyperparams.spaces import Choice, Integers, Joint, LogUniform, Space, Uniform
+
+__all__ = [
+    "AbstractHyperparams",
+    "Choice",
+    "Count",
+    "Field",
+    "Flag",
+    "Integers",
+    "Joint",
+    "LogUniform",
+    "Real",
+    "Space",
+    "Uniform",
+    "assign",
+    "default_of",
+    "fields",
+    "hp",
+    "nearest",
+    "stack",
+    "trainable",
+    "values",
+]

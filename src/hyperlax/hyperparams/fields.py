@@ -1,0 +1,191 @@
+"""Hyperparameters as array leaves that carry their search space.
+
+A field made by `hp()` is a scalar array, so a sweep differs in its *values* and never in its program. The
+space, the labels of a choice and the help text live in the field's metadata: the sampler, the command line
+and the report all read them from there, under the field's dotted path (`actor.width`).
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import difflib
+import math
+from collections.abc import Iterable, Iterator, Mapping
+from typing import Any, TypeVar
+
+import equinox as eqx
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jaxtyping import Array, Bool, Float32, Int32, PyTree
+
+from hyperlax.hyperparams.spaces import Space
+from hyperlax.lanes.masking import Unfrozen
+
+Real = Float32[Array, ""]
+Count = Int32[Array, ""]
+Flag = Bool[Array, ""]
+
+_DTYPES: dict[type, Any] = {bool: np.bool_, int: np.int32, float: np.float32, str: np.int32}
+H = TypeVar("H", bound="AbstractHyperparams")
+
+
+class AbstractHyperparams(eqx.Module):
+    """Marks a node whose leaves are hyperparameters: the sampler reads its spaces, the optimiser skips it."""
+
+
+@dataclasses.dataclass(frozen=True)
+class Field:
+    """One hyperparameter: where it is, what it may be, what it means."""
+
+    path: str
+    default: Any
+    space: Space | None
+    labels: tuple[str, ...] | None
+    doc: str
+    least: float | int | None = None
+    most: float | int = math.inf
+    settled: bool = False
+
+    @property
+    def kind(self) -> type:
+        return str if self.labels else type(self.default)
+
+    @property
+    def lowest(self) -> float | int:
+        """`least`, by default one for integers and zero for reals."""
+        return (1 if self.kind is int else 0) if self.least is None else self.least
+
+    def encode(self, value: Any) -> np.ndarray:
+        """`value` as the scalar array stored in the tree; a label becomes its index.
+
+        Raises `ValueError` naming the hyperparameter when the value cannot be one.
+        """
+        if self.labels:
+            if value not in self.labels:
+                known = ", ".join(self.labels)
+                raise ValueError(f"{self.path} is one of {known}; got {value!r}{nearest(value, self.labels)}")
+            return np.asarray(self.labels.index(value), np.int32)
+        number = _cast(self.path, value, self.kind)
+        if self.kind is not bool and not self.lowest <= number <= self.most:
+            bound = f"at least {self.lowest:g}" if number < self.lowest else f"at most {self.most:g}"
+            raise ValueError(f"{self.path} must be {bound}, got {value!r}")
+        return np.asarray(number, _DTYPES[self.kind])
+
+    def decode(self, leaf: Any) -> Any:
+        """The Python value of `leaf`."""
+        return self.labels[int(leaf)] if self.labels else self.kind(np.asarray(leaf).item())
+
+
+def hp(
+    default: Any,
+    space: Space | None = None,
+    *,
+    labels: tuple[str, ...] | None = None,
+    doc: str,
+    least: float | int | None = None,
+    most: float | int = math.inf,
+    settled: bool = False,
+) -> Any:
+    """A hyperparameter field holding a scalar array of explicit dtype.
+
+    `default` is a Python bool, int, float, or (with `labels`) a string. `space` is what a sweep searches
+    when the recipe says nothing else; None keeps the hyperparameter fixed. Numbers below `least` (by default
+    one for integers, zero for reals) or above `most` are refused. `settled` marks what a lane starts with or
+    its weights get used to: changing it later would do nothing, or harm.
+    """
+    field = Field("", default, space, labels, doc, least, most, settled)
+
+    def convert(value: Any) -> Any:
+        if isinstance(value, (jax.Array, np.ndarray, np.generic)) or not isinstance(
+            value, (bool, int, float, str)
+        ):
+            return value
+        return jnp.asarray(field.encode(value))
+
+    return eqx.field(default_factory=lambda: default, converter=convert, metadata={"hyperlax": field})
+
+
+def fields(tree: AbstractHyperparams, prefix: str = "") -> Iterator[Field]:
+    """Every hyperparameter of `tree`: nested ones (networks) first, then its own, in order of declaration."""
+    order = list(type(tree).__annotations__)
+    own = sorted(dataclasses.fields(tree), key=lambda f: order.index(f.name))
+    for f in own:
+        child = getattr(tree, f.name)
+        if isinstance(child, AbstractHyperparams):
+            yield from fields(child, f"{prefix}{f.name}.")
+    for f in own:
+        if meta := f.metadata.get("hyperlax"):
+            default = meta.decode(getattr(tree, f.name))
+            yield dataclasses.replace(meta, path=prefix + f.name, default=default)
+
+
+def default_of(tree: AbstractHyperparams, name: str) -> Any:
+    """What `tree`'s own hyperparameter `name` is unless somebody chooses."""
+    return next(f.metadata["hyperlax"].default for f in dataclasses.fields(tree) if f.name == name)
+
+
+def nearest(name: Any, known: Iterable[str]) -> str:
+    """`; did you mean "x"?` for the known name closest to `name`, or nothing."""
+    match = difflib.get_close_matches(str(name), list(known), n=1, cutoff=0.5)
+    return f'; did you mean "{match[0]}"?' if match else ""
+
+
+def assign(tree: H, values: Mapping[str, Any]) -> H:
+    """`tree` with the hyperparameters at the dotted paths of `values` replaced; leaves are NumPy scalars.
+
+    Raises `ValueError` for an unknown path (with the nearest known one) or a value of the wrong kind.
+    """
+    known = {f.path: f for f in fields(tree)}
+    for path in values:
+        if path not in known:
+            raise ValueError(f'unknown hyperparameter "{path}"{nearest(path, known)}')
+    leaves = {path: known[path].encode(value) for path, value in values.items()}
+    return _rebuild(tree, leaves, "")
+
+
+def values(tree: AbstractHyperparams) -> dict[str, Any]:
+    """Every hyperparameter of `tree` (a single sample) by dotted path, decoded."""
+    return {f.path: f.default for f in fields(tree)}
+
+
+def stack(trees: list[PyTree]) -> PyTree:
+    """A batch of samples: every leaf stacked on a new leading axis, on the host."""
+    return jax.tree.map(lambda *leaves: np.stack([np.asarray(leaf) for leaf in leaves]), *trees)
+
+
+def trainable(tree: PyTree) -> PyTree:
+    """The filter for `eqx.partition`: inexact arrays of `tree`, not hyperparameters and not buffers."""
+
+    def apart(node: Any) -> bool:
+        return isinstance(node, (AbstractHyperparams, Unfrozen))
+
+    return jax.tree.map(lambda x: not apart(x) and eqx.is_inexact_array(x), tree, is_leaf=apart)
+
+
+def _rebuild(tree: H, leaves: Mapping[str, np.ndarray], prefix: str) -> H:
+    changes: dict[str, Any] = {}
+    for f in dataclasses.fields(tree):
+        child = getattr(tree, f.name)
+        if isinstance(child, AbstractHyperparams):
+            changes[f.name] = _rebuild(child, leaves, f"{prefix}{f.name}.")
+        elif prefix + f.name in leaves:
+            changes[f.name] = leaves[prefix + f.name]
+    return dataclasses.replace(tree, **changes)
+
+
+_BOOLS = {"true": True, "false": False, "1": True, "0": False, 1: True, 0: False}
+_LARGEST = {int: 2**31 - 1, float: float(np.finfo(np.float32).max)}
+
+
+def _cast(path: str, value: Any, kind: type) -> Any:
+    """`value`, or the text of one, as a `kind` that its leaf can hold."""
+    try:
+        if kind is bool:
+            return _BOOLS[value.strip().lower() if isinstance(value, str) else value]
+        number = float("nan") if isinstance(value, (bool, np.bool_)) else float(value)
+        if abs(number) <= _LARGEST[kind] and kind(number) == number:
+            return kind(number)
+    except (KeyError, TypeError, ValueError):
+        pass
+    raise ValueError(f"{path} needs {'an int' if kind is int else f'a {kind.__name__}'}, got {value!r}")

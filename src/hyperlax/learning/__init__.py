@@ -1,0 +1,1 @@
+"""What algorithms are made of: rollouts, returns, replay, normalisation, optimisation, minibatches."""

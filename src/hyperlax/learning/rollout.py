@@ -1,0 +1,263 @@
+"""Many episodes side by side: stepping a lane's environments, resetting the ones that end."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any, final
+
+import equinox as eqx
+import jax
+import jax.numpy as jnp
+import jax.random as jr
+from jaxtyping import Array, Bool, Float, Int, PyTree
+
+from hyperlax.envs.base import AbstractEnv
+from hyperlax.lanes.masking import lane_cond, lane_loop, lane_loop_with_scratch, lane_max, row_keys
+from hyperlax.networks.base import AbstractNetwork
+from hyperlax.networks.measurement import EXACT, Measurement
+
+if TYPE_CHECKING:
+    from hyperlax.agents.base import AbstractAgent
+
+
+RESETS_AT_ONCE = 4
+"""Environments reset together where resetting is costly."""
+MEASURING = 0x5107
+"""Sets the randomness of measured circuits apart from that of actions."""
+
+
+@final
+class Trajectory(eqx.Module):
+    """A rollout; rows and environments beyond the lane's own are garbage and must be masked.
+
+    `rows` are this lane's own: its rollout length, or none for a lane that is done while others go on.
+    `next_obs` is the observation the step led to, never that of the episode begun afterwards; `last_obs` is
+    what the environments show now. `aux` is what the agent noted when it acted.
+    """
+
+    aux: PyTree[Float[Array, "rollout envs ..."] | Int[Array, "rollout envs ..."]]
+    obs: Float[Array, "rollout envs obs"]
+    next_obs: Float[Array, "rollout envs obs"]
+    reward: Float[Array, "rollout envs"]
+    terminated: Bool[Array, "rollout envs"]
+    truncated: Bool[Array, "rollout envs"]
+    last_obs: Float[Array, "envs obs"]
+    rows: Int[Array, ""]
+
+
+@final
+class Envs(eqx.Module):
+    """A lane's environments in blocks: block b holds environments b·size … (b+1)·size − 1."""
+
+    state: PyTree
+    obs: Float[Array, "blocks size obs"]
+    episode_return: Float[Array, "blocks size"]
+    episode_length: Int[Array, "blocks size"]
+
+    def __init__(self, env: AbstractEnv, blocks: int, size: int, *, key: Any):
+        keys = row_keys(key, blocks * size).reshape(blocks, size)
+        self.state, self.obs = jax.vmap(jax.vmap(lambda k: env.reset(key=k)))(keys)
+        self.episode_return = jnp.zeros((blocks, size))
+        self.episode_length = jnp.zeros((blocks, size), jnp.int32)
+
+
+@final
+class Finished(eqx.Module):
+    """Sums over the training episodes that ended."""
+
+    episodes: Float[Array, ""]
+    returns: Float[Array, ""]
+    lengths: Float[Array, ""]
+
+    def __init__(self):
+        self.episodes = self.returns = self.lengths = jnp.zeros(())
+
+
+def collect(
+    agent: AbstractAgent,
+    env: AbstractEnv,
+    envs: Envs,
+    num_envs: Int[Array, ""],
+    rollout_length: Int[Array, ""],
+    rollout_cap: int,
+    time_limit_terminates: Bool[Array, ""],
+    *,
+    key: Any,
+) -> tuple[AbstractAgent, Envs, Trajectory, Finished]:
+    """Acts for `rollout_length` steps in `num_envs` environments.
+
+    Cost follows the blocks and rows in use, not the ones allocated. Randomness belongs to (step,
+    environment), so it does not depend on capacities.
+    """
+    blocks, size = envs.obs.shape[:2]
+    block_count = jnp.minimum((num_envs + size - 1) // size, blocks)
+    valid = (jnp.arange(blocks * size) < num_envs).reshape(blocks, size)
+    env_keys = row_keys(key, blocks * size).reshape(blocks, size)
+
+    def one_block(t: Any, b: Any, agent: AbstractAgent, envs: Envs, out: Any, done: Finished) -> tuple:
+        here = jax.tree.map(lambda x: jax.lax.dynamic_index_in_dim(x, b, 0, keepdims=False), envs)
+        here_keys = jax.lax.dynamic_index_in_dim(env_keys, b, 0, keepdims=False)
+        after, row, ended = _step_block(agent, env, here, here_keys, t, time_limit_terminates)
+        envs = jax.tree.map(lambda x, y: jax.lax.dynamic_update_index_in_dim(x, y, b, 0), envs, after)
+        out = jax.tree.map(lambda x, y: x.at[t, b].set(y), out, row)
+        use = valid[b] & ended
+        done = jax.tree.map(
+            lambda total, x: total + jnp.sum(jnp.where(use, x, 0)), done, _finished(here, row["reward"])
+        )
+        return envs, out, done
+
+    def one_step(t: Any, carry: tuple, out: Any) -> tuple:
+        agent, envs, done = carry
+        agent = agent.observe(envs.obs.reshape(blocks * size, -1), valid.reshape(-1))
+        if blocks == 1:
+            envs, out, done = one_block(t, 0, agent, envs, out, done)
+        else:
+            (envs, done), out = lane_loop_with_scratch(
+                block_count,
+                lambda b, c, o: (lambda e, o, d: ((e, d), o))(*one_block(t, b, agent, c[0], o, c[1])),
+                (envs, done),
+                out,
+            )
+        return (agent, envs, done), out
+
+    row = jax.eval_shape(
+        lambda: _step_block(agent, env, _block(envs), env_keys[0], 0, time_limit_terminates)[1]
+    )
+    out = jax.tree.map(lambda x: jnp.zeros((rollout_cap, blocks, *x.shape), x.dtype), row)
+    (agent, envs, done), out = lane_loop_with_scratch(
+        rollout_length, one_step, (agent, envs, Finished()), out
+    )
+    flat = jax.tree.map(lambda x: x.reshape(rollout_cap, blocks * size, *x.shape[3:]), out)
+    last_obs = envs.obs.reshape(blocks * size, -1)
+    return agent, envs, Trajectory(last_obs=last_obs, rows=rollout_length, **flat), done
+
+
+def _block(envs: Envs) -> Envs:
+    return jax.tree.map(lambda x: x[0], envs)
+
+
+def _step_block(
+    agent: AbstractAgent, env: AbstractEnv, here: Any, env_keys: Any, t: Any, time_limit_terminates: Any
+) -> tuple[Any, dict[str, Any], Bool[Array, " size"]]:
+    """One step of one block of environments: the block afterwards, the row to store, which episodes ended."""
+    keys = jax.vmap(lambda k: jr.split(jr.fold_in(k, t), 3))(env_keys)
+    act = jax.vmap(lambda obs, k: agent.act(obs, key=k, explore=jnp.bool_(True)))
+    action, aux = act(here.obs, keys[:, 0])
+    state, seen = jax.vmap(lambda s, a, k: env.step(s, a, key=k))(here.state, action, keys[:, 1])
+    ended = seen.terminated | seen.truncated
+
+    reset = _reset_ended if env.costly_reset else _reset_all
+    state, obs = lane_cond(
+        jnp.any(ended),
+        lambda s, o: reset(env, ended, keys[:, 2], (s, o)),
+        lambda s, o: (s, o),
+        state,
+        seen.obs,
+    )
+    after = eqx.tree_at(
+        lambda e: (e.state, e.obs, e.episode_return, e.episode_length),
+        here,
+        (
+            state,
+            obs,
+            jnp.where(ended, 0, here.episode_return + seen.reward),
+            jnp.where(ended, 0, here.episode_length + 1),
+        ),
+    )
+    row = {
+        "aux": aux,
+        "obs": here.obs,
+        "next_obs": seen.obs,
+        "reward": seen.reward,
+        "terminated": seen.terminated | (seen.truncated & time_limit_terminates),
+        "truncated": seen.truncated & ~time_limit_terminates,
+    }
+    return after, row, ended
+
+
+def _reset_all(env: AbstractEnv, ended: Bool[Array, " size"], keys: Any, old: tuple) -> tuple:
+    """New episodes where `ended`; computed for everybody."""
+    fresh = jax.vmap(lambda k: env.reset(key=k))(keys)
+    return jax.tree.map(lambda f, s: jnp.where(_like(ended, s), f, s), fresh, old)
+
+
+def _reset_ended(env: AbstractEnv, ended: Bool[Array, " size"], keys: Any, old: tuple) -> tuple:
+    """New episodes where `ended`; computed for a few environments at a time, as often as needed."""
+    size = ended.shape[0]
+    few = min(size, RESETS_AT_ONCE)
+    ended_first = jnp.argsort(~ended, stable=True)
+    count = jnp.sum(ended, dtype=jnp.int32)
+
+    def some(i: Any, carry: tuple) -> tuple:
+        position = i * few + jnp.arange(few)
+        where = ended_first[jnp.minimum(position, size - 1)]
+        fresh = jax.vmap(lambda k: env.reset(key=k))(keys[where])
+        target = jnp.where(position < count, where, size + jnp.arange(few))  # beyond the end: dropped
+        put = lambda s, f: s.at[target].set(f, mode="drop", unique_indices=True)  # noqa: E731
+        return jax.tree.map(put, carry, fresh)
+
+    return lane_loop((count + few - 1) // few, some, old)
+
+
+def _finished(here: Envs, reward: Float[Array, " size"]) -> Any:
+    """What each environment adds to `Finished` if its episode ends with this step."""
+    return eqx.tree_at(
+        lambda f: (f.episodes, f.returns, f.lengths),
+        Finished(),
+        (jnp.ones_like(reward), here.episode_return + reward, (here.episode_length + 1).astype(reward.dtype)),
+    )
+
+
+def _like(mask: Bool[Array, " size"], x: Array) -> Bool[Array, "..."]:
+    return mask.reshape(mask.shape + (1,) * (x.ndim - 1))
+
+
+def evaluate(
+    agent: AbstractAgent,
+    env: AbstractEnv,
+    episodes: int,
+    wanted: Bool[Array, ""],
+    measurement: Measurement = EXACT,
+    *,
+    key: Any,
+) -> tuple[Float[Array, "modes episodes"], Int[Array, "modes episodes"]]:
+    """Returns and lengths of whole episodes, row 0 with the policy's best action, row 1 with sampled ones.
+
+    Nothing is computed for a lane that is not `wanted`. Circuits are measured anew in every step.
+    """
+    agent = agent.for_evaluation()
+    n = 2 * episodes
+    explore = jnp.arange(n) >= episodes
+    keys = row_keys(key, n)
+    state, obs = jax.vmap(lambda k: env.reset(key=jr.fold_in(k, 0)))(keys)
+
+    def act(obs: Array, key: Any, explore: Array) -> Array:
+        return _measured(agent, measurement, key).act(obs, key=key, explore=explore)[0]
+
+    def step(carry: tuple) -> tuple:
+        t, state, obs, over, total, length = carry
+        both = jax.vmap(lambda k: jr.split(jr.fold_in(k, t + 1)))(keys)
+        action = jax.vmap(act)(obs, both[:, 0], explore)
+        state, seen = jax.vmap(lambda s, a, k: env.step(s, a, key=k))(state, action, both[:, 1])
+        total = total + jnp.where(over, 0, seen.reward)
+        length = length + (~over).astype(jnp.int32)
+        return t + 1, state, seen.obs, over | seen.terminated | seen.truncated, total, length
+
+    def more(carry: tuple) -> Bool[Array, ""]:
+        return lane_max(jnp.any(~carry[3]).astype(jnp.int32)) > 0
+
+    first = (jnp.int32(0), state, obs, jnp.full(n, ~wanted), jnp.zeros(n), jnp.zeros(n, jnp.int32))
+    *_, total, length = jax.lax.while_loop(more, step, first)
+    return total.reshape(2, episodes), length.reshape(2, episodes)
+
+
+def _measured(agent: AbstractAgent, how: Measurement, key: Any) -> AbstractAgent:
+    """`agent` with all its circuits measured so."""
+    if how.exact:
+        return agent
+    own = jr.fold_in(key, MEASURING)
+    leaves, treedef = jax.tree.flatten(agent, is_leaf=lambda x: isinstance(x, AbstractNetwork))
+    seen = [
+        x.measured(how, jr.fold_in(own, i)) if isinstance(x, AbstractNetwork) else x
+        for i, x in enumerate(leaves)
+    ]
+    return jax.tree.unflatten(treedef, seen)

@@ -1,0 +1,233 @@
+"""Compiled programs: a fixed number of slots, each holding one lane, sharded over the devices."""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from functools import cache
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import jax.random as jr
+import numpy as np
+from jax.sharding import Mesh, NamedSharding, PartitionSpec
+
+from hyperlax.agents.base import AbstractAgentHyperparams
+from hyperlax.envs.base import AbstractEnv
+from hyperlax.hyperparams import stack
+from hyperlax.lanes.masking import LANES, lane_cond
+from hyperlax.learning.rollout import evaluate
+from hyperlax.networks.measurement import EXACT, Measurement
+from hyperlax.programs import train
+from hyperlax.programs.plan import Program
+from hyperlax.programs.train import TrainState
+
+_OWN_CORE = {
+    "xla_cpu_multi_thread_eigen": False,
+    "xla_cpu_enable_concurrency_optimized_scheduler": False,
+}
+CPU_OPTIONS = {
+    "full": _OWN_CORE,
+    "low": {
+        **_OWN_CORE,
+        "xla_backend_optimization_level": 0,
+        "xla_cpu_use_fusion_emitters": False,
+    },
+}
+"""XLA options by compilation effort.
+
+Every core has a device of its own: products that spread over the other cores' threads only get in their way
+(with them, two devices were no faster than one). Nor is anything within a program worth running concurrently
+then. `low` compiles four times faster into slower code, for
+programs that hardly run. Wider vectors than LLVM's default (`xla_cpu_prefer_vector_width`) would give 5-10 %
+more throughput, and wrong arctangents (jaxlib 0.10.2).
+"""
+
+DEVICES = "devices"
+"""Mesh axis. Not `LANES`: a reduction over lanes stays on its device, nothing ever communicates."""
+
+_trace_lock = threading.Lock()
+
+
+@dataclass
+class Orders:
+    """What is to be started; arrays have one entry per slot.
+
+    A `fresh` slot becomes a new lane of `hp`, `key`, `init_key` and `total_steps`.
+    """
+
+    hp: Any
+    key: np.ndarray
+    init_key: np.ndarray
+    total_steps: np.ndarray
+    fresh: np.ndarray
+
+    def arrays(self) -> tuple:
+        """Copies for a program, which may read them after the call that starts it has returned."""
+        own = (self.hp, self.key, self.init_key, self.total_steps, self.fresh)
+        return jax.tree.map(np.array, own)
+
+
+@dataclass
+class Compiled:
+    """A program ready to run: `start`, `train` and `evaluate` take and return the state of all slots."""
+
+    slots: int
+    train: Callable[..., TrainState]
+    start: Callable[..., TrainState]
+    evaluate: Callable[..., tuple]
+    state_like: TrainState
+    sharding: NamedSharding
+    trace_seconds: float
+    compile_seconds: float
+    bytes_per_lane: int
+
+    def empty_state(self) -> TrainState:
+        """Slots without lanes."""
+        blank = jax.tree.map(lambda x: np.zeros((self.slots, *x.shape), x.dtype), self.state_like)
+        return jax.device_put(blank, self.sharding)
+
+    def place(self, state: TrainState, slot: int, lane: TrainState) -> TrainState:
+        """`state` with a single lane (host arrays) put into `slot`."""
+        host = jax.tree.map(lambda x: np.asarray(x).copy(), state)
+        for target, value in zip(jax.tree.leaves(host), jax.tree.leaves(lane), strict=True):
+            target[slot] = value
+        return jax.device_put(host, self.sharding)
+
+
+@cache
+def compiler_options(effort: str, platform: str) -> dict[str, Any]:
+    """XLA options for a compilation effort, those that this version of XLA knows."""
+    return {k: v for k, v in CPU_OPTIONS[effort].items() if platform == "cpu" and _known(k, v)}
+
+
+def _known(option: str, value: Any) -> bool:
+    """Whether XLA accepts an option; names come and go between its versions."""
+    probe = jax.jit(lambda x: x).lower(jax.ShapeDtypeStruct((), jnp.float32))
+    try:
+        probe.compile(compiler_options={option: value})
+    except jax.errors.JaxRuntimeError as error:
+        if "No such compile option" in str(error):
+            return False
+        raise
+    return True
+
+
+def lane_specs(hp: AbstractAgentHyperparams) -> tuple:
+    """Shapes of one lane's orders."""
+    scalar = jax.ShapeDtypeStruct((), jnp.int32)
+    key = jax.ShapeDtypeStruct((2,), jnp.uint32)
+    hp_spec = jax.tree.map(lambda x: jax.ShapeDtypeStruct(np.shape(x), np.asarray(x).dtype), hp)
+    return hp_spec, key, key, scalar, jax.ShapeDtypeStruct((), jnp.bool_)
+
+
+def state_like(hp: AbstractAgentHyperparams, env: AbstractEnv, caps: Any) -> TrainState:
+    """Shapes of one lane's state."""
+    return jax.eval_shape(_beginning(env, caps), *lane_specs(hp)[:4])
+
+
+def _beginning(env: AbstractEnv, caps: Any) -> Callable[..., TrainState]:
+    """A new lane from its hyperparameters, keys (training, initial weights) and budget."""
+    return jax.jit(lambda hp, key, init, total: train.start(hp, env, caps, total, key=key, init_key=init))
+
+
+def compile_program(
+    program: Program,
+    hp: AbstractAgentHyperparams,
+    env: AbstractEnv,
+    episodes: int,
+    slots: int,
+    devices: list[Any],
+    measurement: Measurement = EXACT,
+) -> Compiled:
+    """Traces and compiles `program` for `slots` lanes at once, a multiple of the number of devices.
+
+    `hp` is any sample of it: only its structure matters.
+    """
+    caps, per_device = program.caps, slots // len(devices)
+    mesh = Mesh(np.array(devices), (DEVICES,))
+    begin = _beginning(env, caps)  # jitted, so that its trace serves the shapes and the program
+    like = jax.eval_shape(begin, *lane_specs(hp)[:4])
+
+    def start_lane(state: TrainState, hp: Any, key: Any, init_key: Any, total: Any, fresh: Any) -> TrainState:
+        return lane_cond(fresh, lambda s: begin(hp, key, init_key, total), lambda s: s, state)
+
+    def train_lane(state: TrainState, cycles: Any) -> TrainState:
+        return train.segment(state, env, caps, cycles)
+
+    def evaluate_lane(state: TrainState, due: Any) -> tuple:
+        key = jr.fold_in(jr.fold_in(jr.wrap_key_data(state.key), 1), state.env_steps)
+        returns, lengths = evaluate(state.agent, env, episodes, due, measurement, key=key)
+        cleared, metrics = train.read_metrics(state)
+        kept = jax.tree.map(lambda c, s: c if c is s else jnp.where(due, c, s), cleared, state)
+        return kept, returns, lengths, metrics
+
+    sharding = NamedSharding(mesh, PartitionSpec(DEVICES))
+    batch = lambda x: jax.ShapeDtypeStruct((slots, *x.shape), x.dtype, sharding=sharding)  # noqa: E731
+    states, orders = jax.tree.map(batch, like), jax.tree.map(batch, lane_specs(hp))
+    due, cycles = (batch(jax.ShapeDtypeStruct((), d)) for d in (jnp.bool_, jnp.int32))
+    began = time.perf_counter()
+    with _trace_lock:
+        lowered = [
+            _sharded(train_lane, mesh, per_device).lower(states, cycles),
+            _sharded(start_lane, mesh, per_device).lower(states, *orders),
+            _sharded(evaluate_lane, mesh, per_device).lower(states, due),
+        ]
+    traced = time.perf_counter()
+    options = compiler_options(program.effort, devices[0].platform)
+    with ThreadPoolExecutor(len(lowered)) as pool:
+        results = list(pool.map(lambda low: low.compile(compiler_options=options), lowered))
+    compiled = time.perf_counter()
+    return Compiled(
+        slots,
+        results[0],
+        results[1],
+        results[2],
+        like,
+        sharding,
+        traced - began,
+        compiled - traced,
+        _bytes(results[0]) // per_device,
+    )
+
+
+def _sharded(lane: Callable[..., Any], mesh: Mesh, per_device: int) -> Any:
+    """`lane` for all slots: mapped over the lanes of a device (not at all for one), one shard per device."""
+
+    def device(*args: Any) -> Any:
+        if per_device == 1:
+            out = lane(*jax.tree.map(lambda x: x[0], args))
+            return jax.tree.map(lambda x: x[None], out)
+        return jax.vmap(lane, axis_name=LANES)(*args)
+
+    spec = PartitionSpec(DEVICES)
+    mapped = jax.shard_map(device, mesh=mesh, in_specs=spec, out_specs=spec, check_vma=False)
+    return jax.jit(mapped, donate_argnums=0)
+
+
+def _bytes(compiled: Any) -> int:
+    """Device memory one shard of the program needs, from XLA's own analysis."""
+    memory = compiled.memory_analysis()
+    if memory is None:
+        return 0
+    return int(
+        memory.argument_size_in_bytes
+        + memory.output_size_in_bytes
+        - memory.alias_size_in_bytes
+        + memory.temp_size_in_bytes
+    )
+
+
+def blank_orders(hp: AbstractAgentHyperparams, slots: int) -> Orders:
+    """Orders that do nothing."""
+    return Orders(
+        hp=stack([hp] * slots),
+        key=np.zeros((slots, 2), np.uint32),
+        init_key=np.zeros((slots, 2), np.uint32),
+        total_steps=np.ones(slots, np.int32),
+        fresh=np.zeros(slots, bool),
+    )

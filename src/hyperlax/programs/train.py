@@ -1,0 +1,134 @@
+"""One lane in training: collect, learn, repeat. Pure functions, usable inside any `jit` or `vmap`."""
+
+from __future__ import annotations
+
+from typing import Any, final
+
+import equinox as eqx
+import jax
+import jax.numpy as jnp
+import jax.random as jr
+from jax.flatten_util import ravel_pytree
+from jaxtyping import Array, Float, Int, UInt32
+
+from hyperlax.agents.base import AbstractAgent, AbstractAgentHyperparams
+from hyperlax.envs.base import AbstractEnv
+from hyperlax.hyperparams import trainable
+from hyperlax.lanes.masking import lane_while
+from hyperlax.lanes.threefry import unrolled_key
+from hyperlax.learning.rollout import Envs, Finished, collect
+from hyperlax.networks.base import Sizes
+
+NEVER = -1
+
+
+@final
+class TrainState(eqx.Module):
+    """Everything a lane is: continuing from it is continuing the lane.
+
+    `metrics` are sums over the gradient steps since they were last read, `metric_steps` how many.
+    `diverged_at` is the env step after which a weight was not finite, `NEVER` while all are.
+    """
+
+    agent: AbstractAgent
+    envs: Envs
+    key: UInt32[Array, " 2"]
+    total_steps: Int[Array, ""]
+    env_steps: Int[Array, ""]
+    gradient_steps: Int[Array, ""]
+    cycles: Int[Array, ""]
+    metrics: dict[str, Float[Array, ""]]
+    metric_steps: Int[Array, ""]
+    finished: Finished
+    diverged_at: Int[Array, ""]
+
+
+def start(
+    hp: AbstractAgentHyperparams,
+    env: AbstractEnv,
+    caps: Sizes,
+    total_steps: Int[Array, ""],
+    *,
+    key: UInt32[Array, " 2"],
+    init_key: UInt32[Array, " 2"],
+) -> TrainState:
+    """A lane before its first step. `init_key` draws the initial weights, `key` everything else."""
+    agent = hp.agent(env, caps, key=jr.wrap_key_data(init_key))
+    envs = Envs(env, caps["env_blocks"], caps["env_block"], key=jr.fold_in(jr.wrap_key_data(key), 0))
+    zero = jnp.zeros((), jnp.int32)
+    never = jnp.full((), NEVER, jnp.int32)
+    metrics = dict.fromkeys(agent.metric_names, jnp.zeros(()))
+    return TrainState(agent, envs, key, total_steps, zero, zero, zero, metrics, zero, Finished(), never)
+
+
+def segment(state: TrainState, env: AbstractEnv, caps: Sizes, cycles: Int[Array, ""]) -> TrainState:
+    """The lane after `cycles` more cycles, or after the one in which it diverged."""
+    last = state.cycles + cycles
+
+    def more(state: TrainState) -> Array:
+        return (state.cycles < last) & (state.diverged_at == NEVER)
+
+    return lane_while(more, lambda state: _cycle(state, env, caps, more(state)), state)
+
+
+def _cycle(state: TrainState, env: AbstractEnv, caps: Sizes, active: Array) -> TrainState:
+    """One cycle; a lane that is not `active` must not write to its `Unfrozen` buffers, all else is undone."""
+    hp: Any = state.agent.hp
+    keys = jr.split(jr.fold_in(unrolled_key(state.key), state.cycles + 1))
+    counted = state.agent.spends_budget()
+    agent, envs, trajectory, finished = collect(
+        state.agent,
+        env,
+        state.envs,
+        hp.num_envs,
+        jnp.where(active, hp.rollout_length, 0),
+        caps["rollout_length"],
+        hp.time_limit == 1,
+        key=keys[0],
+    )
+    progress = state.env_steps.astype(jnp.float32) / state.total_steps.astype(jnp.float32)
+    agent, metrics = agent.learn(trajectory, progress, key=keys[1])
+    env_steps = state.env_steps + jnp.where(counted, hp.num_envs * hp.rollout_length, 0)
+    steps = agent.gradient_steps()
+    weight = steps.astype(jnp.float32)
+    return TrainState(
+        agent=agent,
+        envs=envs,
+        key=state.key,
+        total_steps=state.total_steps,
+        env_steps=env_steps,
+        gradient_steps=state.gradient_steps + steps,
+        cycles=state.cycles + 1,
+        metrics={name: total + weight * metrics[name] for name, total in state.metrics.items()},
+        metric_steps=state.metric_steps + steps,
+        finished=jax.tree.map(jnp.add, state.finished, finished),
+        diverged_at=jnp.where(_all_finite(agent), jnp.int32(NEVER), env_steps),
+    )
+
+
+def _all_finite(agent: AbstractAgent) -> Array:
+    """Whether every weight is; a moment of the optimiser that is not has spoilt its weight in the same step.
+
+    A number minus itself is zero if it is finite. This takes a third of the time of `isfinite`.
+    """
+    kept = eqx.tree_at(lambda a: a.optimiser, agent, None)
+    weights = ravel_pytree(eqx.filter(kept, trainable(kept)))[0]
+    return jnp.sum(weights - weights) == 0
+
+
+def read_metrics(state: TrainState) -> tuple[TrainState, dict[str, Float[Array, ""]]]:
+    """Mean training metrics since they were last read, and the lane with the sums set back to zero."""
+    steps = state.metric_steps
+    means = {
+        name: jnp.where(steps > 0, total / jnp.maximum(steps, 1).astype(jnp.float32), jnp.nan)
+        for name, total in state.metrics.items()
+    }
+    ended = state.finished.episodes
+    means["return"] = jnp.where(ended > 0, state.finished.returns / jnp.maximum(ended, 1), jnp.nan)
+    means["length"] = jnp.where(ended > 0, state.finished.lengths / jnp.maximum(ended, 1), jnp.nan)
+    cleared = eqx.tree_at(
+        lambda s: (s.metrics, s.metric_steps, s.finished),
+        state,
+        (jax.tree.map(jnp.zeros_like, state.metrics), jnp.zeros((), jnp.int32), Finished()),
+    )
+    return cleared, means

@@ -1,0 +1,1 @@
+"""How an experiment runs on this machine: slots, signals, records, progress, policies."""

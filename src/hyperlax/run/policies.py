@@ -1,0 +1,82 @@
+"""Trained agents on disk, and using one again."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import equinox as eqx
+import jax
+import jax.numpy as jnp
+import jax.random as jr
+import numpy as np
+from jaxtyping import Array, ArrayLike, Float
+
+from hyperlax import envs
+from hyperlax.agents.base import AbstractAgent
+from hyperlax.envs.base import AbstractEnv
+from hyperlax.experiments.recipes import Recipe
+from hyperlax.hyperparams import assign, values
+from hyperlax.networks.base import sizes_from_json, sizes_to_json
+from hyperlax.storage.checkpoint import pack, read_header, unpack
+from hyperlax.storage.files import write_atomically
+
+
+@dataclass(frozen=True)
+class Policy:
+    """A trained agent ready to act."""
+
+    agent: AbstractAgent
+    env: AbstractEnv
+    header: dict[str, Any]
+
+    def act(self, obs: Float[ArrayLike, " obs"], *, key: Any = None) -> np.ndarray:
+        """The policy's best action for one observation; with a `key`, a sampled one.
+
+        Raises `ValueError` when the observation has another shape than the environment's.
+        """
+        obs = jnp.asarray(np.asarray(obs), jnp.float32)
+        if obs.shape != (self.env.obs_size,):
+            raise ValueError(
+                f"{self.header['env']} observes {self.env.obs_size} numbers, got shape {obs.shape}"
+            )
+        explore = jnp.bool_(key is not None)
+        return np.asarray(_act(self.agent, obs, jr.key(0) if key is None else key, explore))
+
+
+@eqx.filter_jit
+def _act(agent: AbstractAgent, obs: Array, key: Any, explore: Array) -> Array:
+    return agent.for_evaluation().act(obs, key=key, explore=explore)[0]
+
+
+def save(
+    path: Path, agent: AbstractAgent, recipe: Recipe, env_name: str, caps: Mapping[str, Any], **about: Any
+) -> None:
+    """Writes one agent (host arrays, no lane axis) with all it takes to build it again."""
+    header = {
+        "algorithm": recipe.algorithm,
+        "network": recipe.network,
+        "env": env_name,
+        "hyperparams": values(agent.hp),
+        "caps": sizes_to_json(caps),
+        **about,
+    }
+    write_atomically(path, pack(agent.for_acting(), **header))
+
+
+def load(path: str | Path) -> Policy:
+    """The policy saved at `path`.
+
+    Raises `FileNotFoundError` when there is none, `ValueError` when it is damaged or from another version.
+    """
+    data = Path(path).read_bytes()
+    header = read_header(data, str(path))
+    env = envs.load(header["env"])
+    hp = assign(Recipe(header["algorithm"], header["network"]).hyperparams(), header["hyperparams"])
+    caps = sizes_from_json(header["caps"])
+    hp = jax.tree.map(jnp.asarray, hp)
+    like = eqx.filter_eval_shape(lambda h: h.agent(env, caps, key=jr.key(0)).for_acting(), hp)
+    agent = unpack(data, like, str(path))
+    return Policy(jax.tree.map(jnp.asarray, agent), env, header)

@@ -1,0 +1,130 @@
+"""The slots of a running program: what is in them, and how far each goes in a segment."""
+
+from __future__ import annotations
+
+import time
+from collections import deque
+from typing import TYPE_CHECKING
+
+import jax
+import numpy as np
+
+from hyperlax.experiments.experiment import Lane
+from hyperlax.programs.compiled import Compiled, Orders, blank_orders
+from hyperlax.programs.train import NEVER, TrainState
+
+if TYPE_CHECKING:
+    from hyperlax.run.runner import Runner
+
+SEGMENT_SECONDS = 1.0
+"""What a segment should last: how often progress shows, and how soon a signal is answered."""
+
+
+class Slots:
+    """The slots of one running program, and which lane is in each."""
+
+    def __init__(self, runner: Runner, compiled: Compiled):
+        self.runner, self.compiled = runner, compiled
+        self.device_state = compiled.empty_state()
+        self.orders: Orders = blank_orders(runner.experiment.base, compiled.slots)
+        self.lanes: list[Lane | None] = [None] * compiled.slots
+        self.started: dict[int, float] = {}
+        self.targets: dict[int, int] = {}
+        self.rate = 5e9
+        self.segment = 0.1
+
+    def busy(self) -> list[tuple[int, Lane]]:
+        """Slots with a lane, and the lane."""
+        return [(s, lane) for s, lane in enumerate(self.lanes) if lane is not None]
+
+    def fill(self, queue: deque[Lane]) -> None:
+        """Puts the next lanes of the queue into empty slots, fresh or as they were saved."""
+        for slot in [s for s, lane in enumerate(self.lanes) if lane is None]:
+            if not queue or (self.runner.how.sequential and self.busy()):
+                return
+            lane = queue.popleft()
+            self.lanes[slot] = lane
+            self.started[lane.lane] = self.runner.now() - lane.seconds
+            lane.status = "running"
+            if (saved := self.runner.parked.pop(lane.lane, None)) is not None:
+                self.device_state = self.compiled.place(self.device_state, slot, saved)
+                continue
+            tree = self.runner.experiment.trees[self.runner.index[lane.sample]]
+            for target, value in zip(jax.tree.leaves(self.orders.hp), jax.tree.leaves(tree), strict=True):
+                target[slot] = np.asarray(value)
+            self.orders.key[slot] = self.runner.keys[lane.lane]
+            self.orders.init_key[slot] = self.runner.init_keys[lane.lane]
+            self.orders.total_steps[slot] = self.runner.settings.total_timesteps
+            self.orders.fresh[slot] = True
+
+    def target(self, lane: Lane) -> int:
+        """Env steps at which the lane is next looked at."""
+        total = self.runner.settings.total_timesteps
+        marks = [
+            m for m in self.runner.settings.milestones() if m > lane.env_steps or (m == 0 and self._new(lane))
+        ]
+        return marks[0] if marks else total
+
+    def _new(self, lane: Lane) -> bool:
+        return lane.env_steps == 0 and any(self.orders.fresh[s] for s, other in self.busy() if other is lane)
+
+    def due(self, lane: Lane) -> bool:
+        """Whether the lane has reached what the last segment ran towards."""
+        return lane.env_steps >= self.targets[lane.lane]
+
+    def advance(self) -> None:
+        """Runs one segment: every lane for about the same time, none past its next milestone."""
+        busy = self.busy()
+        self.targets = {lane.lane: self.target(lane) for _, lane in busy}
+        left, cost = {}, {}
+        for slot, lane in busy:
+            steps = max(self.targets[lane.lane] - lane.env_steps, 0)
+            left[slot] = -(-steps // self.runner.cycle_steps(lane))
+            cost[slot] = self.runner.work_of(lane)
+        share = min([left[s] * cost[s] for s in left if left[s]] + [self.segment * self.rate])
+        cycles = np.zeros(self.compiled.slots, np.int32)
+        for slot in left:
+            cycles[slot] = min(left[slot], max(1, round(share / cost[slot])))
+        if self.orders.fresh.any():
+            self.device_state = self.compiled.start(self.device_state, *self.orders.arrays())
+            self.orders.fresh[:] = False
+        began = time.perf_counter()
+        self.device_state = self.compiled.train(self.device_state, cycles)
+        steps, gradients, diverged = (
+            np.asarray(x)
+            for x in (
+                self.device_state.env_steps,
+                self.device_state.gradient_steps,
+                self.device_state.diverged_at,
+            )
+        )
+        seconds = time.perf_counter() - began
+        planned = max((cycles[s] * cost[s] for s in left), default=0)
+        if planned:
+            self.rate = 0.5 * self.rate + 0.5 * planned / seconds
+            self.segment = min(SEGMENT_SECONDS, 2 * self.segment)
+        for slot, lane in busy:
+            lane.env_steps, lane.gradient_steps = int(steps[slot]), int(gradients[slot])
+            lane.circuit_executions = self.runner.executed(lane)
+            if diverged[slot] != NEVER:
+                lane.diverged_at = int(diverged[slot])
+
+    def evaluate(self, slots: list[int]) -> tuple[np.ndarray, np.ndarray, dict[str, np.ndarray]]:
+        """Returns and lengths (slot × mode × episode), and mean training metrics since the last time."""
+        due = np.zeros(self.compiled.slots, bool)
+        due[slots] = bool(self.runner.settings.milestones())
+        self.device_state, returns, lengths, metrics = self.compiled.evaluate(self.device_state, due)
+        return np.asarray(returns), np.asarray(lengths), {k: np.asarray(v) for k, v in metrics.items()}
+
+    def state(self, slot: int) -> TrainState:
+        """The lane in `slot` as host arrays, copied: they may be kept while the slots go on."""
+        return jax.tree.map(lambda x: np.array(np.asarray(x)[slot]), self.device_state)
+
+    def states(self) -> dict[int, TrainState]:
+        """Lane → its state as host arrays, for every busy slot."""
+        host = jax.tree.map(np.asarray, self.device_state)
+        return {lane.lane: jax.tree.map(lambda x, s=s: x[s], host) for s, lane in self.busy()}
+
+    def free(self, slot: int) -> None:
+        """Makes room for the next lane."""
+        self.lanes[slot] = None

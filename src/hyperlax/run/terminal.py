@@ -1,0 +1,362 @@
+"""What a run shows: bars and tables on a terminal, one line per evaluation elsewhere."""
+
+from __future__ import annotations
+
+import logging
+import sys
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from rich.console import Console, RenderableType
+
+    from hyperlax.agents.base import AbstractAgentHyperparams
+    from hyperlax.experiments.experiment import Experiment, Lane
+    from hyperlax.programs.compiled import Compiled
+    from hyperlax.programs.plan import Machine, Program
+
+log = logging.getLogger("hyperlax")
+
+TOP = 5
+SHOWN_NOTES = 5
+STOPPING = "stopping as soon as the state can be saved; once more stops at once, without saving"
+
+
+class Silent:
+    """Shows nothing; the calls every display answers, in the order a run makes them."""
+
+    def planned(self, spec: Experiment, programs: Sequence[Program], machine: Machine, resumed: bool) -> None:
+        """The plan is made; nothing has been compiled."""
+
+    def compiling(self, number: int, count: int) -> None:
+        """Program `number` of `count` is waited for."""
+
+    def compiled(self, number: int, compiled: Compiled) -> None:
+        """Program `number` starts to run."""
+
+    def halved(self, needed_mb: float, limit_mb: float, lanes: int) -> None:
+        """Fewer lanes run at once, because of memory."""
+
+    def update(self, lanes: Sequence[Lane], seconds: float) -> None:
+        """A segment has run."""
+
+    def evaluated(self, lane: Lane, score: float) -> None:
+        """A lane was evaluated."""
+
+    def searched(self, over: int, total: int, best: str) -> None:
+        """A trial of a search has ended; `over` of `total` have, and what is best so far in words."""
+
+    def diverged(self, lane: Lane, hyperparams: AbstractAgentHyperparams) -> None:
+        """A lane has diverged."""
+
+    def failed(self, number: int, error: Exception) -> None:
+        """A program could not be run; its lanes are lost."""
+
+    def stopping(self) -> None:
+        """A signal has asked the run to stop; it goes on until the segment that is running ends."""
+
+    def close(self) -> None:
+        """The run is over, in whatever way."""
+
+
+class Lines(Silent):
+    """One plain line per event, through the `hyperlax` logger (and so into the log file)."""
+
+    def __init__(self):
+        self.total = 0
+        self.first_divergence = True
+
+    def planned(self, spec: Experiment, programs: Sequence[Program], machine: Machine, resumed: bool) -> None:
+        settings = spec.settings
+        self.total = settings.total_timesteps
+        count, what = _expected(spec)
+        log.info(
+            "%s on %s: %d %s x %d seeds = %d lanes, %s steps each, %s protocol",
+            spec.recipe_name,
+            spec.env_name,
+            count,
+            what,
+            settings.seeds,
+            count * settings.seeds,
+            f"{settings.total_timesteps:,}",
+            settings.protocol,
+        )
+        for number, program in enumerate(programs):
+            log.info("program %d: %s", number + 1, _program_words(program, settings.seeds))
+        for note in spec.notes[:SHOWN_NOTES]:
+            log.info("note: %s", note)
+        if len(spec.notes) > SHOWN_NOTES:
+            log.info("note: %d more like this, all in the manifest", len(spec.notes) - SHOWN_NOTES)
+        if resumed:
+            log.info("resumed from the checkpoint")
+
+    def compiling(self, number: int, count: int) -> None:
+        log.info("compiling program %d of %d", number + 1, count)
+
+    def compiled(self, number: int, compiled: Compiled) -> None:
+        log.info(
+            "program %d ready: traced in %.1f s, compiled in %.1f s, %d lanes at once, %.1f MB each",
+            number + 1,
+            compiled.trace_seconds,
+            compiled.compile_seconds,
+            compiled.slots,
+            compiled.bytes_per_lane / 2**20,
+        )
+
+    def halved(self, needed_mb: float, limit_mb: float, lanes: int) -> None:
+        log.warning(
+            "%.0f MB needed, %.0f MB may be used: %d lanes at once instead; results are the same",
+            needed_mb,
+            limit_mb,
+            lanes,
+        )
+
+    def evaluated(self, lane: Lane, score: float) -> None:
+        log.info(
+            "lane %d (sample %d, seed %d) step %s of %s: return %.2f",
+            lane.lane,
+            lane.sample,
+            lane.seed,
+            f"{lane.env_steps:,}",
+            f"{self.total:,}",
+            score,
+        )
+
+    def searched(self, over: int, total: int, best: str) -> None:
+        log.info("trial %d of %d%s", over, total, f"; {best}" if best else "")
+
+    def diverged(self, lane: Lane, hyperparams: AbstractAgentHyperparams) -> None:
+        from hyperlax.hyperparams import values
+
+        log.warning(
+            "lane %d (sample %d, seed %d) diverged at step %s",
+            lane.lane,
+            lane.sample,
+            lane.seed,
+            lane.diverged_at,
+        )
+        if self.first_divergence:
+            self.first_divergence = False
+            log.warning("first divergence, hyperparameters: %s", values(hyperparams))
+
+    def stopping(self) -> None:
+        log.warning(STOPPING)
+
+
+class Live(Lines):
+    """A bar with speed and time left and the best lanes so far; the lines go to the log file."""
+
+    def __init__(self, console: Console):
+        super().__init__()
+        from rich.live import Live as RichLive
+        from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
+
+        self.console = console
+        self.bar = Progress(
+            TextColumn("{task.description}"),
+            BarColumn(bar_width=None),
+            TextColumn("{task.percentage:>3.0f} %"),
+            TextColumn("{task.fields[speed]}"),
+            TimeElapsedColumn(),
+            TextColumn("left"),
+            TimeRemainingColumn(),
+            console=console,
+        )
+        self.task = self.bar.add_task("planning", total=None, speed="")
+        self.scores: dict[int, tuple[float, Lane]] = {}
+        self.counts = ""
+        self.search = ""
+        self.start: tuple[int, float] | None = None
+        self.display = RichLive(console=console, refresh_per_second=4, transient=True)
+
+    def planned(self, spec: Experiment, programs: Sequence[Program], machine: Machine, resumed: bool) -> None:
+        super().planned(spec, programs, machine, resumed)
+        self.console.print(_plan_table(spec, programs))
+        for note in spec.notes[:SHOWN_NOTES]:
+            self.console.print(f"note: {note}", style="dim", highlight=False, markup=False)
+        if len(spec.notes) > SHOWN_NOTES:
+            self.console.print(
+                f"note: {len(spec.notes) - SHOWN_NOTES} more, all in the manifest", style="dim"
+            )
+        if resumed:
+            self.console.print("resumed from the checkpoint")
+        lanes = _expected(spec)[0] * spec.settings.seeds
+        self.bar.update(self.task, total=lanes * spec.settings.total_timesteps)
+        self.display.start()
+        self._draw()
+
+    def compiling(self, number: int, count: int) -> None:
+        super().compiling(number, count)
+        self.bar.update(self.task, description=f"compiling {number + 1}/{count}")
+        self._draw()
+
+    def compiled(self, number: int, compiled: Compiled) -> None:
+        super().compiled(number, compiled)
+        seconds = compiled.trace_seconds + compiled.compile_seconds
+        memory = compiled.bytes_per_lane / 2**20
+        self.console.print(
+            f"program {number + 1} compiled in {seconds:.1f} s: {compiled.slots} lanes at once, "
+            f"{memory:.1f} MB each",
+            highlight=False,
+        )
+        self.bar.update(self.task, description=f"program {number + 1}")
+        self._draw()
+
+    def update(self, lanes: Sequence[Lane], seconds: float) -> None:
+        stopped = ("diverged", "pruned")
+        steps = sum(
+            self.total if lane.status in stopped else min(lane.env_steps, self.total) for lane in lanes
+        )
+        taken = sum(lane.env_steps for lane in lanes)
+        if self.start is None:
+            self.start = (taken, seconds)
+        elapsed = seconds - self.start[1]
+        speed = f"{(taken - self.start[0]) / elapsed:,.0f} steps/s" if elapsed > 0.5 else ""
+        states = {
+            s: sum(lane.status == s for lane in lanes) for s in ("done", "diverged", "pruned", "failed")
+        }
+        done = states.pop("done")
+        others = "".join(f", {n} {s}" for s, n in states.items() if n)
+        self.counts = f"{done} of {len(lanes)} lanes done{others}"
+        self.bar.update(self.task, completed=steps, speed=speed)
+        self._draw()
+
+    def evaluated(self, lane: Lane, score: float) -> None:
+        super().evaluated(lane, score)
+        self.scores[lane.lane] = (score, lane)
+
+    def searched(self, over: int, total: int, best: str) -> None:
+        super().searched(over, total, best)
+        self.search = f"trial {over} of {total}" + (f"; {best}" if best else "")
+
+    def diverged(self, lane: Lane, hyperparams: AbstractAgentHyperparams) -> None:
+        first = self.first_divergence
+        super().diverged(lane, hyperparams)
+        if first:
+            where = f"lane {lane.lane} (sample {lane.sample}, seed {lane.seed}), step {lane.diverged_at}"
+            self.console.print(f"first divergence: {where}; hyperparameters in the log", style="yellow")
+
+    def halved(self, needed_mb: float, limit_mb: float, lanes: int) -> None:
+        super().halved(needed_mb, limit_mb, lanes)
+        text = f"{needed_mb:.0f} MB needed, {limit_mb:.0f} MB may be used: {lanes} lanes at once instead"
+        self.console.print(text + "; results are the same", style="yellow", highlight=False)
+
+    def failed(self, number: int, error: Exception) -> None:
+        self.console.print(f"program {number + 1} failed: {error}", style="red", markup=False)
+
+    def stopping(self) -> None:
+        super().stopping()
+        self.bar.update(self.task, description="stopping")
+        self.console.print(STOPPING, style="yellow")
+
+    def close(self) -> None:
+        self.display.stop()
+
+    def _draw(self) -> None:
+        from rich.console import Group
+
+        parts: list[RenderableType] = [self.bar]
+        if self.search:
+            parts.append(self.search)
+        if self.counts:
+            parts.append(self.counts)
+        if self.scores:
+            parts.append(self._top())
+        self.display.update(Group(*parts))
+
+    def _top(self) -> RenderableType:
+        from rich.table import Table
+
+        table = Table("sample", "seed", "step", "return", title="best latest evaluations")
+        best = sorted(self.scores.values(), key=lambda entry: -entry[0])
+        for score, lane in best[:TOP]:
+            table.add_row(str(lane.sample), str(lane.seed), f"{lane.env_steps:,}", f"{score:.2f}")
+        return table
+
+
+@contextmanager
+def shown(progress: Silent | bool | None) -> Iterator[Silent]:
+    """What to tell a run that was asked to show `progress`: that itself, or for True what fits the terminal.
+
+    A display made here is closed afterwards, and logging is as it was before.
+    """
+    if progress is not True:
+        yield progress or Silent()
+        return
+    from rich.console import Console
+
+    console, level = Console(highlight=False), log.level
+    display = Live(console) if console.is_terminal else Lines()
+    handler = logging.NullHandler() if console.is_terminal else plain_lines()
+    if not log.hasHandlers():  # else the program around this one has decided where lines go
+        log.addHandler(handler)
+        log.setLevel(logging.INFO)
+    try:
+        yield display
+    finally:
+        display.close()
+        log.removeHandler(handler)
+        log.setLevel(level)
+
+
+def plain_lines() -> logging.Handler:
+    """Prints the lines, with the time of day."""
+    handler = logging.StreamHandler(sys.stdout)
+    handler.setFormatter(logging.Formatter("[%(asctime)s] %(message)s", "%H:%M:%S"))
+    return handler
+
+
+def _expected(spec: Experiment) -> tuple[int, str]:
+    """How many samples there are or will be, and what they are called."""
+    coming = spec.schedule.expected
+    return (coming, "trials") if coming else (len(spec.trees), "samples")
+
+
+def _program_words(program: Program, seeds: int) -> str:
+    lanes = len(program.samples) * seeds
+    return (
+        f"{lanes or 'any'} lanes, up to {program.caps['num_envs']} envs, rollout "
+        f"{program.caps['rollout_length']}, minibatch {program.caps['minibatch']}, "
+        f"{_networks(program.caps)}; "
+        f"predicted useful work {program.useful_share:.0%}"
+    )
+
+
+def _networks(caps: Mapping[str, Any]) -> str:
+    """What is allocated for the networks, those of equal size together."""
+    from hyperlax.agents.base import nested
+
+    found: dict[str, list[str]] = {}
+    for net in dict.fromkeys(name.partition(".")[0] for name in caps if "." in name):
+        own = nested(caps, net)
+        sizes = " ".join(
+            f"{k} {v}" for k, v in own.items() if isinstance(v, int | str) and not isinstance(v, bool)
+        )
+        found.setdefault(sizes, []).append(net)
+    return "; ".join(f"{', '.join(nets)}: {sizes}" for sizes, nets in found.items())
+
+
+def _plan_table(spec: Experiment, programs: Sequence[Program]) -> RenderableType:
+    from rich.console import Group
+    from rich.table import Table
+
+    settings = spec.settings
+    count, what = _expected(spec)
+    title = (
+        f"{spec.recipe_name} on {spec.env_name}: {count} {what} × {settings.seeds} seeds = "
+        f"{count * settings.seeds} lanes, {settings.total_timesteps:,} steps each, "
+        f"{settings.protocol} protocol"
+    )
+    table = Table("program", "lanes", "envs", "rollout", "minibatch", "networks", "useful work")
+    for number, program in enumerate(programs):
+        caps = program.caps
+        sizes = (caps["num_envs"], caps["rollout_length"], caps["minibatch"])
+        table.add_row(
+            str(number + 1),
+            str(len(program.samples) * settings.seeds) if program.samples else "as asked",
+            *(str(s) if len(program.samples) == 1 else f"≤ {s}" for s in sizes),
+            _networks(caps),
+            f"{program.useful_share:.0%}",
+        )
+    return Group(title, table)

@@ -1,0 +1,1 @@
+"""What an experiment writes and how it is read back: tables, checkpoints, files."""

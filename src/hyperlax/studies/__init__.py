@@ -1,0 +1,1 @@
+"""Studies of several experiments: suites, benchmarks, predictions, confirmations, circuits inspected."""

@@ -1,0 +1,241 @@
+"""A suite being run: every cell an experiment of its own folder, resumable cell by cell."""
+
+from __future__ import annotations
+
+import dataclasses
+import datetime
+import json
+import logging
+import time
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import jax
+
+from hyperlax.experiments.execution import Execution
+from hyperlax.experiments.experiment import Experiment, git_commit, versions
+from hyperlax.programs.plan import MAX_PROGRAMS, Machine, Program, plan
+from hyperlax.report import write_report
+from hyperlax.run.signals import Interrupted
+from hyperlax.run.terminal import Silent
+from hyperlax.storage import store
+from hyperlax.storage.files import write_atomically
+from hyperlax.storage.results import Results
+from hyperlax.studies.prediction import Prediction, Predictor
+from hyperlax.studies.suites import MODES, Cell, Suite, cells, prepare
+
+log = logging.getLogger("hyperlax")
+
+STATUSES = ("waiting", "done", "failed", "skipped")
+"""What may become of a cell; one that is interrupted stays waiting."""
+FILE = "benchmark.json"
+
+
+class Benchmark:
+    """A suite being run in a folder: what has become of every cell is in `benchmark.json`."""
+
+    def __init__(self, suite: Suite, folder: Path, name: str, resume: bool, **settings: Any):
+        """Raises `ValueError`, before anything is created, for what cannot be and for a folder in use."""
+        self.suite, self.folder, self.settings = suite, folder, settings
+        self.cells = cells(suite)
+        stored = _read(folder / FILE)
+        identity = json.loads(json.dumps({"suite": dataclasses.asdict(suite), "settings": settings}))
+        if stored is None:
+            if resume:
+                raise ValueError(f"nothing to resume: {folder} holds no benchmark")
+            if folder.exists() and any(folder.iterdir()):
+                raise ValueError(f"{folder} is not empty; choose another --output-root")
+        elif differing := _difference(stored["identity"], identity):
+            raise ValueError(f"{folder} holds another benchmark:\n  " + "\n  ".join(differing))
+        elif not resume:
+            raise ValueError(f"{folder} already holds this benchmark; continue it with --resume")
+        self.specs = {c: prepare(suite, c, **settings) for c in self.cells if c.skipped is None}
+        if not self.specs:
+            reasons = "\n  ".join(f"{c.name}: {c.skipped}" for c in self.cells)
+            raise ValueError(f"no cell can be run:\n  {reasons}")
+        self.record = stored or {
+            "schema": 1,
+            "name": name,
+            "identity": identity,
+            "created": datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
+            "versions": versions(),
+            "git_commit": git_commit(),
+            "cells": {
+                str(c.path): {"status": "skipped" if c.skipped else "waiting", "reason": c.skipped}
+                for c in self.cells
+            },
+        }
+        self._plans: dict[bool, dict[Cell, list[Program]]] = {}
+
+    def run(
+        self,
+        how: Execution,
+        show: Callable[[Cell, Path], Silent],
+        command: Sequence[str] | None = None,
+    ) -> dict[str, dict[str, Any]]:
+        """Runs the cells that are not done and returns what has become of each, by folder.
+
+        A cell that fails is recorded with its error and does not stop the others; an interruption does.
+        """
+        self._write()
+        for cell in self.cells:
+            entry = self.record["cells"][str(cell.path)]
+            if entry["status"] in ("done", "skipped"):
+                continue
+            folder = self.folder / cell.path
+            folder.mkdir(parents=True, exist_ok=True)
+            shown = show(cell, folder)
+            began = time.monotonic()
+            own = replace(self._execution(cell, how), folder=folder)
+            own = replace(own, resume=store.read_manifest(folder) is not None)
+            try:
+                programs = self.programs(how.group_by_sizes)[cell]
+                results = MODES[cell.mode].run(self.specs[cell], own, shown, command, programs)
+            except Interrupted:
+                raise
+            except Exception as error:  # an environment of the user's may raise anything
+                log.exception("%s failed", cell.name)
+                entry |= {"status": "failed", "reason": f"{type(error).__name__}: {error}"}
+            else:
+                write_report(results, folder / "report.html")
+                failed = results.lanes.filter(results.lanes["status"] == "failed")["lane"].to_list()
+                entry |= {"status": "failed" if failed else "done"}
+                entry |= {"reason": f"lanes {', '.join(map(str, failed))} failed" if failed else None}
+            finally:
+                shown.close()
+                entry["seconds"] = round(entry.get("seconds", 0) + time.monotonic() - began, 1)
+                self._write()
+        return self.record["cells"]
+
+    def programs(self, group_by_sizes: bool = False) -> dict[Cell, list[Program]]:
+        """What every cell that can be run is compiled to; cells of one kind share programs."""
+        if group_by_sizes not in self._plans:
+            devices = jax.local_devices()
+            machine = Machine.of(devices[0].platform, len(devices))
+            self._plans[group_by_sizes] = plan_together(self.specs, machine, group_by_sizes)
+        return self._plans[group_by_sizes]
+
+    def plan(self, group_by_sizes: bool = False, predictor: Predictor | None = None) -> list[dict[str, Any]]:
+        """What every cell takes, or why it is skipped: for a table. With the times of `predict`, if given."""
+        predicted = predictor.all() if predictor else {}
+        rows = []
+        begun = any(self._state(c) not in ("waiting", "skipped") for c in self.cells)
+        for cell in self.cells:
+            row = {**self._names(cell), **({"state": self._state(cell)} if begun else {})}
+            if cell.skipped is not None:
+                rows.append({**row, "why": f"skipped: {cell.skipped}"})
+                continue
+            settings, programs = self.specs[cell].settings, self.programs(group_by_sizes)[cell]
+            lanes = (len(self.specs[cell].trees) or self.suite.samples) * settings.seeds
+            row |= {"lanes": lanes, "programs": len(programs)}
+            if predictor is None:
+                row["env steps"] = lanes * settings.total_timesteps
+            found = predicted.get(cell)
+            row |= found.words() if isinstance(found, Prediction) else {"why": found} if found else {}
+            rows.append(row)
+        return rows
+
+    def predict(self, how: Execution) -> Predictor:
+        """The predicted time of the cells that are not done; measures a few short programs."""
+        plans = self.programs(how.group_by_sizes)
+        left = [c for c in self.specs if self._state(c) != "done"]
+        return Predictor(
+            {c: (self.specs[c], plans[c], self._execution(c, how), self._share_left(c)) for c in left}
+        )
+
+    def outcome(self) -> list[dict[str, Any]]:
+        """What has become of every cell: for a table."""
+        rows = []
+        for cell in self.cells:
+            entry = self.record["cells"][str(cell.path)]
+            row = {**self._names(cell), "state": entry["status"], "seconds": entry.get("seconds")}
+            rows.append({**row, "why": entry["reason"] and f"{entry['status']}: {entry['reason']}"})
+        return rows
+
+    def results(self) -> list[Results]:
+        """Of every cell that has any."""
+        folders = [self.folder / c.path for c in self.cells]
+        return [store.read(f) for f in folders if store.read_manifest(f) is not None]
+
+    def _state(self, cell: Cell) -> str:
+        return self.record["cells"][str(cell.path)]["status"]
+
+    def _execution(self, cell: Cell, how: Execution) -> Execution:
+        return replace(how, sequential=MODES[cell.mode].sequential)
+
+    def _share_left(self, cell: Cell) -> float:
+        """Of its env steps, those still to be trained."""
+        folder, spec = self.folder / cell.path, self.specs[cell]
+        if store.read_manifest(folder) is None or not (folder / "lanes.parquet").exists():
+            return 1.0
+        lanes, total = store.read(folder).lanes, spec.settings.total_timesteps
+        over = lanes["status"].is_in(["done", "diverged", "pruned"])
+        done = sum(total if o else min(s, total) for o, s in zip(over, lanes["env_steps"], strict=True))
+        return 1 - done / (total * max(len(lanes), 1))
+
+    def _names(self, cell: Cell) -> dict[str, Any]:
+        """The cell in words; folders of recipes and the mode only where they tell cells apart."""
+        short = {name.rpartition(".")[2] for name in self.suite.algos}
+        recipe = cell.recipe.rpartition(".")[2] if len(short) == len(self.suite.algos) else cell.recipe
+        mode = {"mode": cell.mode} if len(self.suite.modes) > 1 else {}
+        return {"recipe": recipe, "environment": cell.env, **mode}
+
+    def _write(self) -> None:
+        self.folder.mkdir(parents=True, exist_ok=True)
+        write_atomically(self.folder / FILE, json.dumps(self.record, indent=1) + "\n")
+
+
+def plan_together(
+    specs: Mapping[Cell, Experiment], machine: Machine, group_by_sizes: bool
+) -> dict[Cell, list[Program]]:
+    """Programs of every cell: cells of one algorithm, network, environment and length are planned as one.
+
+    So they compile to the same programs, each of which a process compiles once; `useful_share` is that of
+    all cells that share it. What a lane learns does not depend on it, up to rounding.
+    """
+    kinds: dict[Any, dict[str, list[Cell]]] = {}
+    for cell, spec in specs.items():
+        s = spec.settings
+        kind = (cell.env, jax.tree.structure(spec.base), s.total_timesteps, s.seeds, spec.schedule.grows)
+        kind += (s.eval_episodes, s.measurement, cell if spec.schedule.grows else None)
+        kinds.setdefault(kind, {}).setdefault(cell.recipe, []).append(cell)
+    plans: dict[Cell, list[Program]] = {}
+    for recipes in kinds.values():
+        firsts = [specs[members[0]] for members in recipes.values()]
+        own = [spec.schedule.trees_to_plan(spec) for spec in firsts]
+        env, s = firsts[0].env, firsts[0].settings
+        most, trees = MAX_PROGRAMS * len(own), [tree for trees in own for tree in trees]
+        shared = plan(trees, env, s.total_timesteps, s.seeds, machine, most, group_by_sizes)
+        first = 0
+        for members, trees in zip(recipes.values(), own, strict=True):
+            parts = [_part(p, first, len(trees)) for p in shared]
+            plans |= {cell: [p for p in parts if p.samples] for cell in members}
+            first += len(trees)
+    return plans
+
+
+def _part(program: Program, first: int, count: int) -> Program:
+    """`program` for `count` of its samples, from `first` on."""
+    return replace(program, samples=tuple(i - first for i in program.samples if first <= i < first + count))
+
+
+def _difference(stored: dict[str, Any], asked: dict[str, Any]) -> list[str]:
+    """What differs between two identities, in words; a folder older than a field has its default."""
+    defaults = {
+        f.name: json.loads(json.dumps(f.default_factory() if callable(f.default_factory) else f.default))
+        for f in dataclasses.fields(Suite)
+        if f.name not in ("algos", "envs")
+    }
+    theirs = {**defaults, **stored["suite"], **stored["settings"]}
+    ours = {**asked["suite"], **asked["settings"]}
+    return [
+        f"{k}: {theirs.get(k)!r} in the folder, {ours.get(k)!r} asked for"
+        for k in sorted({*theirs, *ours})
+        if theirs.get(k) != ours.get(k)
+    ]
+
+
+def _read(path: Path) -> dict[str, Any] | None:
+    return json.loads(path.read_text()) if path.is_file() else None

@@ -1,0 +1,246 @@
+"""What a circuit is and can do before it is trained: counts, gradients, entanglement, expressibility."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import equinox as eqx
+import jax
+import jax.numpy as jnp
+import jax.random as jr
+import numpy as np
+import polars as pl
+from jaxtyping import Array, Float
+
+from hyperlax.agents.base import merge
+from hyperlax.hyperparams import assign
+from hyperlax.networks.circuit import final_state
+from hyperlax.networks.pennylane import couplings
+from hyperlax.networks.pqc import ENTANGLERS, PQC, PQCHyperparams, qubits, state_bytes
+from hyperlax.programs.compiled import compiler_options
+
+COLUMNS = {
+    "qubits": "qubits",
+    "layers": "layers",
+    "parameters": "weights",
+    "rotations": "gates",
+    "cz_gates": "CZ",
+    "shift_rule_executions": "circuits",
+    "gradient_variance": "gradient",
+    "entangling_capability": "entangling",
+    "expressibility": "expressib.",
+}
+"""What a terminal shows, under shorter names."""
+BINS = 75
+"""Of the histogram of fidelities, as in Sim et al. 2019."""
+
+
+def counts(hp: PQCHyperparams, in_size: int) -> dict[str, int]:
+    """Sizes of the circuit of one sample.
+
+    `shift_rule_executions` is what one gradient of one observation costs on hardware.
+    """
+    layers, wires = int(hp.layers), qubits(in_size, int(hp.stacks))
+    entangler = ENTANGLERS[int(hp.entangler)]
+    return {
+        "qubits": wires,
+        "layers": layers,
+        "stacks": int(hp.stacks),
+        "parameters": hp.parameter_count(in_size),
+        "rotations": hp.rotations(in_size),
+        "cz_gates": sum(len(couplings(wires, layer, entangler)) for layer in range(layers)),
+        "shift_rule_executions": hp.executions(in_size)[1],
+        "gradient_bytes": state_bytes(wires),
+    }
+
+
+def entangling_capability(states: Float[Array, "2 amplitudes batch"]) -> Float[Array, " batch"]:
+    """The Meyer–Wallach measure of pure states, 0 for products and 1 at most.
+
+    Q = 2 (1 - mean over wires of Tr ρ²), ρ being a wire's reduced state (Meyer & Wallach 2002, in the form of
+    Brennen 2003).
+    """
+    amplitudes, batch = states.shape[1:]
+    wires = amplitudes.bit_length() - 1
+    purities = []
+    for w in range(wires):
+        re, im = (x.reshape(2**w, 2, -1, batch) for x in states)
+        zero, one = (re[:, 0], im[:, 0]), (re[:, 1], im[:, 1])
+        p = [jnp.sum(r**2 + i**2, (0, 1)) for r, i in (zero, one)]
+        cross_re = jnp.sum(zero[0] * one[0] + zero[1] * one[1], (0, 1))
+        cross_im = jnp.sum(zero[0] * one[1] - zero[1] * one[0], (0, 1))
+        purities.append(p[0] ** 2 + p[1] ** 2 + 2 * (cross_re**2 + cross_im**2))
+    return 2 * (1 - jnp.mean(jnp.stack(purities), 0))
+
+
+def expressibility(fidelities: np.ndarray, wires: int) -> float:
+    """How far fidelities between pairs of states are from those of Haar-random states; 0 is best.
+
+    The Kullback–Leibler divergence of the histogram of `fidelities` from the Haar distribution, of density
+    (N - 1)(1 - F)^(N - 2), N = 2 ^ wires (Sim et al. 2019, eq. 4, 8 and 9).
+    """
+    edges = np.linspace(0, 1, BINS + 1)
+    found = np.histogram(fidelities, edges)[0] / len(fidelities)
+    beyond = (1 - edges) ** (2**wires - 1)
+    haar = beyond[:-1] - beyond[1:]
+    return float(
+        np.sum(np.where(found > 0, found * np.log(np.maximum(found, 1e-300) / np.maximum(haar, 1e-300)), 0))
+    )
+
+
+def measured(
+    samples: Sequence[PQCHyperparams], in_size: int, draws: int, seed: int = 0
+) -> list[dict[str, float]]:
+    """Properties at initialisation, over `draws` initial weights and standard normal observations.
+
+    `samples` may differ in everything but the number of stacks: they share one compiled program.
+
+    - `gradient_variance`: of the derivative of the first wire's ⟨σz⟩, mean over all trained angles; an
+      exponential decay in qubits is a barren plateau (McClean et al. 2018).
+    - `entangling_capability`: mean Meyer–Wallach measure.
+    - `expressibility`: of pairs of states.
+    """
+    caps = merge([hp.sizes() for hp in samples])
+    wires = qubits(in_size, int(samples[0].stacks))
+    keys = jr.split(jr.key(seed), (2, draws))
+
+    @partial(jax.jit, compiler_options=compiler_options("low", jax.default_backend()))
+    def run(hp: Any, keys: Any) -> Any:
+        return jax.lax.map(partial(_one, hp, in_size, caps), keys)
+
+    rows = []
+    for hp in samples:
+        (states, slopes), (others, _) = (run(jax.tree.map(jnp.asarray, hp), k) for k in keys)
+        a, b = (np.asarray(s[:, 0]) + 1j * np.asarray(s[:, 1]) for s in (states, others))
+        used = np.asarray(slopes)[:, : int(hp.layers) + 1]
+        rows.append(
+            {
+                "gradient_variance": float(np.mean(np.var(used, axis=0))),
+                "entangling_capability": float(np.mean(entangling_capability(jnp.moveaxis(states, 0, -1)))),
+                "expressibility": expressibility(np.abs(np.sum(a.conj() * b, axis=1)) ** 2, wires),
+            }
+        )
+    return rows
+
+
+def _one(hp: PQCHyperparams, in_size: int, sizes: Mapping[str, Any], key: Any) -> tuple[Array, Array]:
+    """State, and gradient of the first wire by the angles, of one draw."""
+    keys = jr.split(key)
+    net = PQC(hp, in_size, sizes, key=keys[0])
+    x = jr.normal(keys[1], (in_size, 1))
+
+    def first_wire(angles: Array) -> Float[Array, ""]:
+        return eqx.tree_at(lambda n: n.angles, net, angles).apply(x)[0, 0]
+
+    state = final_state(*net.rotation_angles(x), net.signs(), hp.layers)
+    return state[..., 0], jax.grad(first_wire)(net.angles)
+
+
+def inspect(
+    hp: PQCHyperparams, in_size: int, layers: Sequence[int], stacks: Sequence[int], draws: int, seed: int = 0
+) -> pl.DataFrame:
+    """Counts and measured properties, one row per number of layers and of stacks."""
+    rows = []
+    for s in stacks:
+        samples = [assign(hp, {"layers": n, "stacks": s}) for n in layers]
+        properties = measured(samples, in_size, draws, seed)
+        rows += [{**counts(hp, in_size), **p} for hp, p in zip(samples, properties, strict=True)]
+    return pl.DataFrame(rows)
+
+
+def chart(table: pl.DataFrame, title: str) -> Any:
+    """Gradient variance, entangling capability and expressibility against depth, a line per qubit count."""
+    import altair as alt
+
+    def panel(column: str, words: str, log: bool) -> Any:
+        scale = alt.Scale(type="log") if log else alt.Scale(zero=True)
+        return (
+            alt.Chart(table.with_columns(pl.col("qubits").cast(pl.String)), width=230, height=200)
+            .mark_line(point=True)
+            .encode(
+                x=alt.X("layers:Q", title="layers"),
+                y=alt.Y(f"{column}:Q", title=words, scale=scale),
+                color=alt.Color(
+                    "qubits:N",
+                    sort=[str(q) for q in sorted(set(table["qubits"]))],
+                    scale=alt.Scale(scheme="viridis"),
+                ),
+                tooltip=["qubits:N", "layers:Q", "parameters:Q", f"{column}:Q"],
+            )
+        )
+
+    return alt.hconcat(
+        panel("gradient_variance", "gradient variance", True),
+        panel("entangling_capability", "entangling capability", False),
+        panel("expressibility", "expressibility (0: Haar)", True),
+    ).properties(title=title)
+
+
+def of_recipe(
+    recipe_name: str,
+    env_name: str,
+    network: str,
+    layers: Sequence[int],
+    stacks: Sequence[int],
+    draws: int,
+    changes: Mapping[str, Any],
+    seed: int = 42,
+) -> tuple[pl.DataFrame, str, str]:
+    """`inspect` for a network of a recipe on an environment; its smallest circuit as text and as SVG.
+
+    Raises `ValueError` for a network that is not a circuit, and for circuits that memory cannot hold.
+    """
+    from hyperlax.experiments.experiment import device_memory
+    from hyperlax.sweeps import prepare
+
+    spec = prepare(recipe_name, env_name, set=changes)
+    networks = spec.trees[0].networks(spec.env)
+    if network not in networks:
+        raise ValueError(f'{recipe_name} has no network "{network}"; it has {", ".join(networks)}')
+    hp, in_size = networks[network]
+    if not isinstance(hp, PQCHyperparams):
+        raise ValueError(f"the {network} of {recipe_name} is not a circuit; take a recipe of drpqc")
+    for s in stacks:
+        if refusal := assign(hp, {"stacks": s}).refusal(in_size, device_memory()):
+            raise ValueError(refusal)
+    least = assign(hp, {"layers": min(layers), "stacks": min(stacks)})
+    net = PQC(jax.tree.map(jnp.asarray, least), in_size, least.sizes(), key=jr.key(seed))
+    title = f"{network} of {recipe_name} on {env_name}"
+    return inspect(hp, in_size, layers, stacks, draws, seed), net.draw(), least.picture(in_size, title)
+
+
+def show(table: pl.DataFrame) -> None:
+    """Prints the table."""
+    from rich.console import Console
+    from rich.table import Table
+
+    shown = Table(title="circuits at initialisation")
+    for word in COLUMNS.values():
+        shown.add_column(word, justify="right", overflow="fold")
+    for row in table.select(list(COLUMNS)).iter_rows():
+        shown.add_row(*(f"{v:.3g}" if isinstance(v, float) else f"{v:,}" for v in row))
+    Console().print(shown)
+
+
+def save_diagram(drawing: str, path: Path) -> None:
+    """Writes an SVG document as it is, or as .png or .pdf."""
+    from hyperlax.report.export import converted
+    from hyperlax.storage.files import write_atomically
+
+    path.parent.mkdir(parents=True, exist_ok=True)
+    write_atomically(path, converted(drawing, path.suffix[1:]))
+
+
+def save(table: pl.DataFrame, path: Path, title: str) -> None:
+    """Writes the table (.csv) or its chart (.png, .svg, .pdf)."""
+    from hyperlax.report.export import image
+    from hyperlax.storage.files import write_atomically
+
+    path.parent.mkdir(parents=True, exist_ok=True)
+    if path.suffix == ".csv":
+        write_atomically(path, table.write_csv().encode())
+    else:
+        write_atomically(path, image(chart(table, title).to_dict(), path.suffix[1:]))

@@ -1,0 +1,298 @@
+"""How long experiments will take: short programs are measured, the rest is the planner's arithmetic."""
+
+from __future__ import annotations
+
+import math
+import time
+from collections.abc import Hashable, Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
+from typing import Any, NamedTuple
+
+import jax
+import numpy as np
+
+from hyperlax import sweeps
+from hyperlax.agents import costs
+from hyperlax.experiments.execution import Execution
+from hyperlax.experiments.experiment import Experiment
+from hyperlax.hyperparams import stack
+from hyperlax.programs.compiled import Compiled, blank_orders
+from hyperlax.programs.plan import Machine, Program, plan
+from hyperlax.run.terminal import Silent
+
+CALIBRATION_SECONDS = 30.0
+"""No further program is measured once this much time has gone into measuring."""
+RUN_SECONDS = 1.0
+LOW_COMPILES_FASTER, LOW_RUNS_SLOWER = 4.0, 6.0
+"""Programs of little optimisation against optimised ones."""
+CELL_SECONDS = 4.0
+"""What an experiment takes beside its programs: starting, saving, the report."""
+MEASURED_WITHIN, BORROWED_WITHIN = 2.0, 4.0
+"""Factors that bound the error of most predictions, from a cell's own rates and from those of others."""
+
+Work = tuple[Experiment, list[Program], Execution, float]
+"""A cell: what is run, its programs, how, and the share of its env steps that is left."""
+
+
+@dataclass(frozen=True)
+class Rates:
+    """Measured speed: a unit of compilation in seconds, operations per second and device, and the seconds of
+    one step of an evaluation's episodes, for each of the lanes that a device trains at once."""
+
+    compilation: float
+    work: float
+    evaluation: float
+
+    @staticmethod
+    def mean(rates: list[Rates]) -> Rates:
+        """Geometric."""
+        middle = lambda name: math.exp(np.mean([math.log(getattr(r, name)) for r in rates]))  # noqa: E731
+        return Rates(middle("compilation"), middle("work"), middle("evaluation"))
+
+
+@dataclass(frozen=True)
+class Prediction:
+    """Seconds of a cell by phase; most true values lie within a factor of `within`."""
+
+    compilation: float
+    training: float
+    evaluation: float
+    within: float
+
+    @property
+    def seconds(self) -> float:
+        return CELL_SECONDS + self.compilation + self.training + self.evaluation
+
+    def words(self) -> dict[str, str]:
+        """For a table; the sign of what is taken from other cells is `~`."""
+        sign = "~ " if self.within == BORROWED_WITHIN else ""
+        return {
+            "compile": duration(self.compilation),
+            "train": duration(self.training),
+            "evaluate": duration(self.evaluation),
+            "predicted": sign + duration(self.seconds),
+        }
+
+
+_rates: dict[_Kind, Rates] = {}
+"""What was measured in this process."""
+
+
+class Predictor:
+    """Predictions for cells that run one after the other in this process, with nothing compiled before.
+
+    Measures programs of as many kinds of cells as there is time for, those of new networks, algorithms and
+    environments first, then those of least work. Other cells take the mean rates of their algorithm with
+    their network, else of their network, else of all.
+    """
+
+    def __init__(self, cells: Mapping[Any, Work]):
+        began = time.perf_counter()
+        self.cells, self.errors = cells, {}
+        self.known = {cell: _kind(work) for cell, work in cells.items()}
+        self._work = {cell: _training_work(work) for cell, work in cells.items()}
+        self.measured = 0
+        waiting = list(cells)
+        while waiting and (self.measured == 0 or time.perf_counter() - began < CALIBRATION_SECONDS):
+            best = max(waiting, key=self._urgency)
+            waiting.remove(best)
+            if (kind := self.known[best]) in _rates:
+                continue
+            try:
+                _rates[kind] = calibrate(*cells[best][:3])
+                self.measured += 1
+            except (MemoryError, RuntimeError) as error:
+                self.errors[best] = f"cannot be measured: {error}"
+        self.seconds = time.perf_counter() - began
+
+    def _urgency(self, cell: Any) -> tuple[int, float]:
+        kind = self.known[cell]
+        unknown = [
+            getattr(kind, n) not in {getattr(k, n) for k in _rates} for n in ("network", "family", "env")
+        ]
+        return sum(unknown), -self._work[cell]
+
+    def all(self) -> dict[Any, Prediction | str]:
+        """The prediction of every cell, or why there is none. A program counts where it is compiled first."""
+        compiled: set[Hashable] = set()
+        out: dict[Any, Prediction | str] = {}
+        for cell, work in self.cells.items():
+            if cell in self.errors:
+                out[cell] = self.errors[cell]
+                continue
+            rates, within = self._rates_of(cell)
+            out[cell] = predict(work, rates, within, compiled)
+        return out
+
+    def summary(self) -> str:
+        """The total, what it may be off by, and how it came about."""
+        found = [p for p in self.all().values() if isinstance(p, Prediction)]
+        total, low, high = (
+            duration(sum(f(p) for p in found))
+            for f in (
+                lambda p: p.seconds,
+                lambda p: p.seconds / p.within,
+                lambda p: p.seconds * p.within,
+            )
+        )
+        borrowed = (
+            "; ~ is taken from similar cells" if any(p.within == BORROWED_WITHIN for p in found) else ""
+        )
+        return (
+            f"predicted: roughly {total} in all, {low} to {high}, on this machine as busy as it is now "
+            f"and with nothing compiled before ({self.measured} short programs measured in "
+            f"{duration(self.seconds)}{borrowed})"
+        )
+
+    def _rates_of(self, cell: Any) -> tuple[Rates, float]:
+        kind = self.known[cell]
+        if kind in _rates:
+            return _rates[kind], MEASURED_WITHIN
+        alike = [(k, r) for k, r in _rates.items() if k.network == kind.network] or [*_rates.items()]
+        for name in ("alone", "framework", "family"):
+            alike = [(k, r) for k, r in alike if getattr(k, name) == getattr(kind, name)] or alike
+        return Rates.mean([r for _, r in alike]), BORROWED_WITHIN
+
+
+def duration(seconds: float | int) -> str:
+    """Two digits and a unit are as much as a prediction is worth."""
+    for unit, size, most in (("s", 1, 100), ("min", 60, 100), ("h", 3600, 48), ("days", 86400, math.inf)):
+        if (amount := seconds / size) < most:
+            return f"{amount:.1f} {unit}" if 0 < amount < 9.95 else f"{amount:.0f} {unit}"
+    raise ValueError(f"no duration: {seconds}")
+
+
+def predict(work: Work, rates: Rates, within: float, compiled: set[Hashable]) -> Prediction:
+    """The prediction of one cell; programs it is the first to need are added to `compiled`."""
+    spec, programs, how, left = work
+    devices = jax.local_devices()
+    compiling = 0.0
+    for program in programs:
+        s = spec.settings
+        key = (program.key, jax.tree.structure(spec.base), spec.env_name, _alone(how))
+        key += (s.eval_episodes, s.measurement)
+        if left > 0 and key not in compiled:
+            compiled.add(key)
+            faster = LOW_COMPILES_FASTER if program.effort == "low" else 1
+            compiling += rates.compilation * costs.compilation(program.caps, spec.env) / faster
+    lanes = sum(len(p.samples) for p in programs) * spec.settings.seeds
+    busy = 1 if how.sequential else min(len(devices), max(lanes, 1))
+    slower = lambda p: LOW_RUNS_SLOWER if p.effort == "low" else 1.0  # noqa: E731
+    training = sum(slower(p) * _program_work(spec, p) for p in programs)
+    steps = len(spec.settings.milestones()) * spec.env.max_episode_steps
+    watched = sum(slower(p) * len(p.samples) for p in programs) * spec.settings.seeds * steps
+    return Prediction(
+        compiling, left * training / rates.work / busy, left * watched * rates.evaluation / busy, within
+    )
+
+
+def calibrate(spec: Experiment, programs: list[Program], how: Execution) -> Rates:
+    """Compiles and runs for a moment the program of one ordinary sample of the cell's heaviest program."""
+    heaviest = max(programs, key=lambda p: _program_work(spec, p))
+    trees = spec.trees or spec.schedule.trees_to_plan(spec)
+    members = sorted(heaviest.samples or range(len(trees)), key=lambda i: _sample_work(spec, trees[i]))
+    tree = trees[members[len(members) // 2]]
+    devices = jax.local_devices()
+    machine = Machine.of(devices[0].platform, len(devices))
+    (alone,) = plan([tree], spec.env, spec.settings.total_timesteps, spec.settings.seeds, machine)
+    alone = replace(alone, samples=heaviest.samples, effort=heaviest.effort)
+    with _compiled_anew():
+        compiler = sweeps.Compiler(spec, devices, [alone], replace(how, folder=None, resume=False), Silent())
+        compiler.cache = {}
+        compiled = compiler(0)
+    slower, faster = (LOW_RUNS_SLOWER, LOW_COMPILES_FASTER) if alone.effort == "low" else (1.0, 1.0)
+    seconds = (compiled.trace_seconds + compiled.compile_seconds) * faster
+    work, evaluation = _run(compiled, spec, tree, alone)
+    return Rates(seconds / costs.compilation(alone.caps, spec.env), work * slower, evaluation / slower)
+
+
+def _run(compiled: Compiled, spec: Experiment, tree: Any, program: Program) -> tuple[float, float]:
+    """Operations per second and device in training, and seconds per step of a lane's evaluation."""
+    slots = compiled.slots
+    used = len(compiled.sharding.device_set)
+    orders = replace(blank_orders(tree, slots), hp=stack([tree] * slots), fresh=np.ones(slots, bool))
+    orders.key[:, 1] = orders.init_key[:, 1] = np.arange(slots)
+    orders.total_steps[:] = spec.settings.total_timesteps
+    state = compiled.start(compiled.empty_state(), *orders.arrays())
+    cycle = tree.work(tree.sizes(), program.caps, spec.env)[0]
+    cycles, rate = 1, 0.0
+    while True:
+        warm = int(np.asarray(state.gradient_steps).sum()) > 0
+        before, began = int(np.asarray(state.cycles).sum()), time.perf_counter()
+        state = jax.block_until_ready(compiled.train(state, np.full(slots, cycles, np.int32)))
+        taken = time.perf_counter() - began
+        done = int(np.asarray(state.cycles).sum()) - before
+        rate = done * cycle / used / taken if done else rate
+        if not done or (warm and taken >= RUN_SECONDS / 2):
+            break
+        if warm:  # before, cycles are cheaper, and say nothing about how many to run
+            cycles *= int(np.clip(RUN_SECONDS / max(taken, 1e-3), 1, 16))
+    if not rate:
+        raise RuntimeError("its lanes diverge at once")
+    began = time.perf_counter()
+    state, _, lengths, _ = compiled.evaluate(state, np.ones(slots, bool))
+    longest = int(np.asarray(lengths).max())
+    watched = time.perf_counter() - began
+    return rate, watched * used / slots / max(longest, 1)
+
+
+@contextmanager
+def _compiled_anew() -> Iterator[None]:
+    """Without the persistent cache, from which a program comes in no time."""
+    from jax.experimental.compilation_cache import compilation_cache
+
+    before = jax.config.values["jax_enable_compilation_cache"]
+    jax.config.update("jax_enable_compilation_cache", False)
+    compilation_cache.reset_cache()
+    try:
+        yield
+    finally:
+        jax.config.update("jax_enable_compilation_cache", before)
+        compilation_cache.reset_cache()
+
+
+class _Kind(NamedTuple):
+    """What speed depends on; cells of one kind have the same rates."""
+
+    family: Any
+    network: frozenset[str]
+    env: str
+    framework: str
+    alone: bool
+    lanes_at_once: int | None
+
+
+def _kind(work: Work) -> _Kind:
+    spec, _, how, _ = work
+    network = frozenset(name.partition(".")[2] for name in spec.base.sizes() if "." in name)
+    framework = spec.env_name.partition(".")[0]
+    family = jax.tree.structure(spec.base)
+    return _Kind(family, network, spec.env_name, framework, _alone(how), how.lanes_at_once)
+
+
+def _alone(how: Execution) -> bool:
+    """Whether lanes run one by one where others would run many at once; on a CPU they share programs."""
+    return how.sequential and jax.local_devices()[0].platform != "cpu"
+
+
+def _training_work(work: Work) -> float:
+    spec, programs, _, _ = work
+    return sum(_program_work(spec, p) for p in programs)
+
+
+def _program_work(spec: Experiment, program: Program) -> float:
+    """Operations of all lanes of a program."""
+    trees = spec.trees or spec.schedule.trees_to_plan(spec)
+    arithmetic = trees[0].arithmetic(program.caps, spec.env)
+    total = 0.0
+    for i in program.samples:
+        sizes = trees[i].sizes()
+        cycles = -(-spec.settings.total_timesteps // (sizes["num_envs"] * sizes["rollout_length"]))
+        total += cycles * costs.cycle_work(sizes, program.caps, arithmetic)[0]
+    return total * spec.settings.seeds
+
+
+def _sample_work(spec: Experiment, tree: Any) -> float:
+    sizes = tree.sizes()
+    return tree.work(sizes, tree.capacities([sizes], [1], spec.env), spec.env)[0]
