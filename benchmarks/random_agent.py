@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any, ClassVar, final
+from typing import Any, final
 
 import jax.numpy as jnp
 
@@ -15,7 +15,9 @@ from hyperlax.hyperparams import AbstractHyperparams
 class RandomAgent(AbstractAgent):
     """Uniform actions."""
 
-    metric_names: ClassVar[tuple[str, ...]] = ()
+    @property
+    def metric_names(self) -> tuple[str, ...]:
+        return ()
 
     hp: AbstractHyperparams
     action_space: ActionSpace

@@ -10,10 +10,10 @@ import pytest
 
 from hyperlax import envs
 from hyperlax.agents import AGENTS
-from hyperlax.agents.base import merge
 from hyperlax.experiments.recipes import Recipe
 from hyperlax.hyperparams import assign, values
 from hyperlax.hyperparams.spaces import Choice, Integers, Joint, LogUniform, Uniform
+from hyperlax.lanes.sizes import merge
 from hyperlax.programs import train
 from hyperlax.schedules.exploration import changeable, perturbed
 

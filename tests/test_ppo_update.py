@@ -11,10 +11,11 @@ import numpy as np
 import pytest
 
 from hyperlax import envs
-from hyperlax.agents import PPOHyperparams
-from hyperlax.agents.ppo_update import METRICS, Rollout, gradient_of_minibatch, minibatch_bounds
+from hyperlax.agents import PPO, PPOHyperparams
 from hyperlax.hyperparams import assign
+from hyperlax.learning.minibatches import Minibatch, minibatch_bounds
 from hyperlax.learning.optimise import flatten
+from hyperlax.learning.returns import standardised
 from hyperlax.learning.rollout import Envs, collect
 
 SIZES = {"num_envs": 3, "rollout_length": 5, "num_minibatches": 4}
@@ -56,20 +57,20 @@ def case(env_name, chunks, **changes):
         agent, _, trajectory, _ = collect(
             agent, env, outside, hp.num_envs, hp.rollout_length, 6, jnp.bool_(False), key=jr.key(2)
         )
-        rollout = Rollout.of(agent, trajectory)
+        rollout = agent.estimates(trajectory)
         weights, _, _ = flatten((agent.actor, agent.critic))
         moved = weights + 0.3 * jr.normal(jr.key(3), weights.shape)
-        return agent, rollout, moved
+        return agent, trajectory, rollout, moved
 
     return collected(hp)
 
 
-def textbook(agent, rollout, weights):
+def textbook(agent, trajectory, rollout, weights):
     """The summed objective of all samples and its gradient (Schulman et al. 2017, eq. 9; values clipped)."""
     hp = agent.hp
     own = (slice(0, int(hp.rollout_length)), slice(0, int(hp.num_envs)))
     pick = lambda x: jnp.asarray(np.asarray(x)[own].reshape(BATCH, *x.shape[2:]))  # noqa: E731
-    step = jax.tree.map(pick, rollout.step)
+    step = jax.tree.map(pick, trajectory.aux)
     old_value, advantage, target = (pick(x) for x in (rollout.value, rollout.advantage, rollout.target))
     if hp.standardize_advantages:
         advantage = (advantage - advantage.mean()) / jnp.sqrt(advantage.var() + 1e-5)
@@ -97,16 +98,17 @@ def textbook(agent, rollout, weights):
 
 
 @jax.jit
-def all_minibatches(agent, rollout, weights, seed):
+def all_minibatches(agent, trajectory, rollout, weights, seed):
     """Gradients and metrics of every minibatch of one epoch, at the same weights."""
-    samples = rollout.samples()
+    samples = agent.samples(trajectory, rollout)
     words = jr.bits(jr.key(seed), (8,), jnp.uint32)
     _, _, restore = flatten((agent.actor, agent.critic))
 
     def one(chunk, j):
         batch = jnp.int32(BATCH)
         start, size = minibatch_bounds(j, batch, jnp.int32(MINIBATCHES), jnp.bool_(False))
-        return gradient_of_minibatch(agent, chunk, weights, restore, samples, words, start, size, batch)
+        minibatch = Minibatch(start, size, batch, words, agent.chunks, chunk)
+        return agent.gradient(weights, restore, samples, minibatch)
 
     largest = jnp.int32(-(-BATCH // MINIBATCHES))
     return agent.chunks.choose(largest, lambda n: jax.lax.map(partial(one, n), jnp.arange(MINIBATCHES)))
@@ -122,19 +124,19 @@ def all_minibatches(agent, rollout, weights, seed):
     ids=["whole", "several-chunks", "chunk-sizes"],
 )
 def test_the_minibatches_of_an_epoch_add_up_to_the_textbook_gradient(env_name, chunks, changes):
-    agent, rollout, weights = case(env_name, chunks, **changes)
-    expected, expected_metrics = textbook(agent, rollout, weights)
-    gradients, measured = all_minibatches(agent, rollout, weights, jnp.int32(0))
+    agent, trajectory, rollout, weights = case(env_name, chunks, **changes)
+    expected, expected_metrics = textbook(agent, trajectory, rollout, weights)
+    gradients, measured = all_minibatches(agent, trajectory, rollout, weights, jnp.int32(0))
     scale = float(jnp.abs(expected).max())
     np.testing.assert_allclose(gradients.sum(0), expected, rtol=1e-3, atol=1e-5 * scale)
-    assert measured.shape == (MINIBATCHES, len(METRICS))
+    assert measured.shape == (MINIBATCHES, len(PPO.losses))
     np.testing.assert_allclose(measured.sum(0), expected_metrics, rtol=1e-3, atol=1e-4)
 
 
 def test_epochs_shuffle_anew():
-    agent, rollout, weights = case("gymnax.cartpole", (4,))
-    first, _ = all_minibatches(agent, rollout, weights, jnp.int32(0))
-    second, _ = all_minibatches(agent, rollout, weights, jnp.int32(1))
+    agent, trajectory, rollout, weights = case("gymnax.cartpole", (4,))
+    first, _ = all_minibatches(agent, trajectory, rollout, weights, jnp.int32(0))
+    second, _ = all_minibatches(agent, trajectory, rollout, weights, jnp.int32(1))
     assert not np.allclose(first, second, rtol=1e-2)
     np.testing.assert_allclose(
         first.sum(0), second.sum(0), rtol=1e-2, atol=1e-4 * float(jnp.abs(first).max())
@@ -143,15 +145,17 @@ def test_epochs_shuffle_anew():
 
 def test_standardised_advantages_have_zero_mean_and_unit_variance_over_what_is_used():
     for statistics, axis in (("batch", None), ("time_step", 1)):
-        _, rollout, _ = case("gymnax.cartpole", (4,), advantage_statistics=statistics)
-        scaled = np.asarray(rollout._standardised())[:5, :3].astype(np.float64)
+        _, _, rollout, _ = case("gymnax.cartpole", (4,), advantage_statistics=statistics)
+        scaled = np.asarray(
+            standardised(rollout.advantage, rollout.used, jnp.bool_(statistics == "time_step"))
+        )[:5, :3].astype(np.float64)
         raw = np.asarray(rollout.advantage)[:5, :3].astype(np.float64)
         expected = (raw - raw.mean(axis, keepdims=True)) / np.sqrt(raw.var(axis, keepdims=True) + 1e-5)
         np.testing.assert_allclose(scaled, expected, rtol=1e-3, atol=1e-4)
 
 
 def test_explained_variance_of_values_that_explain_everything_and_nothing():
-    _, rollout, _ = case("gymnax.cartpole", (4,))
+    _, _, rollout, _ = case("gymnax.cartpole", (4,))
     own = (slice(0, 5), slice(0, 3))
     target, value = (np.asarray(x)[own].astype(np.float64) for x in (rollout.target, rollout.value))
     expected = 1 - (target - value).var() / target.var()

@@ -13,8 +13,8 @@ import pennylane as qml
 import pytest
 from lanes import LOW_EFFORT
 
-from hyperlax.agents.base import merge
 from hyperlax.hyperparams import assign
+from hyperlax.lanes.sizes import merge
 from hyperlax.learning.optimise import step_factors
 from hyperlax.networks import PQC, PQCHyperparams
 from hyperlax.networks.pqc import qubits, state_bytes

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any, ClassVar
+from typing import Any
 
 import equinox as eqx
 import jax
@@ -59,7 +59,9 @@ class ScriptedHyperparams(AbstractHyperparams):
 class Scripted(AbstractAgent):
     """Acts at random, or always the same; notes what it saw, and counts the observations shown to it."""
 
-    metric_names: ClassVar[tuple[str, ...]] = ()
+    @property
+    def metric_names(self) -> tuple[str, ...]:
+        return ()
 
     hp: ScriptedHyperparams
     optimiser: None

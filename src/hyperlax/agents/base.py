@@ -4,19 +4,20 @@ from __future__ import annotations
 
 from abc import abstractmethod
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any, ClassVar, NamedTuple
 
 import equinox as eqx
 import jax.numpy as jnp
 import optax
-from jaxtyping import Array, Bool, Float, Int, PyTree
+from jaxtyping import Array, Bool, Float, Int, PRNGKeyArray, PyTree
 
 from hyperlax.agents import costs
-from hyperlax.agents.costs import Arithmetic, Use
+from hyperlax.agents.costs import Arithmetic
 from hyperlax.envs.base import AbstractEnv, ActionSpace
-from hyperlax.hyperparams import AbstractHyperparams
+from hyperlax.hyperparams import AbstractHyperparams, Count
+from hyperlax.lanes.sizes import Sizes, merge, nested, prefixed
 from hyperlax.learning.rollout import Trajectory
-from hyperlax.networks.base import AbstractNetworkHyperparams, Sizes
+from hyperlax.networks.base import AbstractNetworkHyperparams
 
 Metrics = Mapping[str, Float[Array, ""]]
 
@@ -26,71 +27,121 @@ class AbstractAgent(eqx.Module):
 
     hp: eqx.AbstractVar[AbstractHyperparams]
     optimiser: eqx.AbstractVar[optax.OptState]
-    metric_names: eqx.AbstractClassVar[tuple[str, ...]]
-    """What `learn` reports, known without tracing it."""
+
+    @property
+    @abstractmethod
+    def metric_names(self) -> tuple[str, ...]:
+        """The keys of what `learn` reports, known without tracing it."""
 
     @abstractmethod
-    def act(self, obs: Float[Array, " obs"], *, key: Any, explore: Bool[Array, ""]) -> tuple[Array, PyTree]:
-        """An action for the environment, and what `learn` will want to know about it.
+    def act(
+        self, obs: Float[Array, " obs"], *, key: PRNGKeyArray, explore: Bool[Array, ""]
+    ) -> tuple[Array, PyTree]:
+        """Choose an action for the environment, and note what `learn` will want to know about it.
 
         Sampled where `explore`, otherwise the policy's best (mode, greedy).
         """
 
     @abstractmethod
-    def observe(self, obs: Float[Array, "envs obs"], valid: Bool[Array, " envs"]) -> AbstractAgent:
-        """The agent after seeing a row of observations, before acting on it."""
-
-    @abstractmethod
     def learn(
-        self, trajectory: Trajectory, progress: Float[Array, ""], *, key: Any
+        self, trajectory: Trajectory, progress: Float[Array, ""], *, key: PRNGKeyArray
     ) -> tuple[AbstractAgent, Metrics]:
-        """The agent after learning from a rollout; `progress` is the share of the training budget spent."""
+        """Learn from a rollout: the agent afterwards, and means over its gradient steps by `metric_names`.
+
+        `progress` is the share of the training budget that is spent, from 0 to 1.
+        """
 
     @abstractmethod
     def gradient_steps(self) -> Int[Array, ""]:
-        """Gradient steps of the latest `learn`."""
+        """The number of gradient steps that the latest `learn` took."""
+
+    def observe(self, obs: Float[Array, "envs obs"], valid: Bool[Array, " envs"]) -> AbstractAgent:
+        """Take note of a row of observations before acting on it; rows that are not `valid` are padding."""
+        return self
 
     def spends_budget(self) -> Bool[Array, ""]:
-        """Whether the env steps it is about to collect count."""
+        """Whether the env steps that the agent is about to collect count towards its training budget."""
         return jnp.bool_(True)
 
     def for_acting(self) -> AbstractAgent:
-        """Without what takes much memory and only learning needs; what is saved as a policy."""
+        """The agent without what takes much memory and only learning needs: what is saved as a policy."""
         return self
 
-    @abstractmethod
     def for_evaluation(self) -> AbstractAgent:
         """The agent as evaluation is to see it."""
+        return self
+
+
+class NetworkUse(NamedTuple):
+    """One network of an agent: what it sees, what its head returns, and how often it is evaluated.
+
+    - `hp`: its hyperparameters. `inputs`: the length of the vector it sees. `outputs`: of its linear head.
+    - `acting`: evaluations per env step.
+    - `values`, `gradients`: evaluations per sample of a gradient step, without derivatives and with those of
+      weights or inputs.
+    - `copies`: networks of this kind that learn weights of their own.
+    """
+
+    hp: AbstractNetworkHyperparams
+    inputs: int
+    outputs: int
+    acting: float = 1
+    values: float = 0
+    gradients: float = 1
+    copies: int = 1
+
+    def parameter_count(self) -> int:
+        """Count the trainable parameters, those of the head included."""
+        head = (self.hp.out(self.inputs) + 1) * self.outputs
+        return self.copies * (self.hp.parameter_count(self.inputs) + head)
 
 
 class AbstractAgentHyperparams(AbstractHyperparams):
     """Hyperparameters of an algorithm, those of its networks nested inside.
 
-    `num_envs` and `rollout_length` are common to all algorithms: what is collected before each `learn`.
+    What the program around an agent reads is common to all algorithms: `num_envs` environments are stepped
+    `rollout_length` times before each `learn`, and `time_limit` (labels "truncation" and "termination") says
+    what the end of an episode by its time limit counts as.
     """
 
-    num_envs: eqx.AbstractVar[Int[Array, ""]]
-    rollout_length: eqx.AbstractVar[Int[Array, ""]]
+    required: ClassVar[tuple[str, ...]] = ("num_envs", "rollout_length", "time_limit")
+
+    num_envs: eqx.AbstractVar[Count]
+    rollout_length: eqx.AbstractVar[Count]
+    if TYPE_CHECKING:
+        time_limit: eqx.AbstractVar[Count]
 
     @abstractmethod
-    def agent(self, env: AbstractEnv, caps: Sizes, *, key: Any) -> AbstractAgent:
-        """A fresh agent inside the capacities `caps`."""
+    def agent(self, env: AbstractEnv, caps: Sizes, *, key: PRNGKeyArray) -> AbstractAgent:
+        """Build a fresh agent inside the capacities `caps`."""
 
     @abstractmethod
-    def sizes(self) -> dict[str, Any]:
-        """The sizes this sample uses; called on the host, on a single sample.
+    def own_sizes(self) -> dict[str, Any]:
+        """The sizes of this sample that are not those of a network; called on the host, on a single sample.
 
         For every algorithm `num_envs`, `rollout_length`, `minibatch` (samples of a gradient step) and
-        `gradient_steps` (per cycle), and the sizes of its networks under their names.
+        `gradient_steps` (per cycle).
         """
+
+    @abstractmethod
+    def networks(self, env: AbstractEnv) -> dict[str, NetworkUse]:
+        """The networks by the name of their field, and how each is used; called on a single sample."""
+
+    def sizes(self) -> dict[str, Any]:
+        """The sizes of this sample, those of its networks under their names (`hyperlax.lanes.sizes`)."""
+        sizes = self.own_sizes()
+        for name, net in self.nested_networks().items():
+            sizes |= prefixed(net.sizes(), name)
+        return sizes
+
+    def nested_networks(self) -> dict[str, AbstractNetworkHyperparams]:
+        """The hyperparameters of the networks by the name of their field, in order of declaration."""
+        own = {name: getattr(self, name) for name in self.__dataclass_fields__}
+        return {name: net for name, net in own.items() if isinstance(net, AbstractNetworkHyperparams)}
 
     def warmup_steps(self) -> int:
         """Env steps of the budget that pass before the first gradient step."""
         return 0
-
-    @abstractmethod
-    def uses(self) -> dict[str, Use]:
-        """How often each of `networks` is evaluated; called on the host, on a single sample."""
 
     def arithmetic(self, sizes: Sizes, env: AbstractEnv) -> Arithmetic:
         """What a step and learning cost in `env` with networks of `sizes`, for the planner.
@@ -98,12 +149,12 @@ class AbstractAgentHyperparams(AbstractHyperparams):
         A derivative costs twice what a value costs.
         """
         step, gradient, weights = env.step_work, 0.0, 0.0
-        for name, (net, seen) in self.networks(env).items():
-            use, own = self.uses()[name], nested(sizes, name)
-            forward = net.flops(seen, own)
+        for name, use in self.networks(env).items():
+            own = nested(sizes, name)
+            forward = use.hp.flops(use.inputs, own)
             step += use.acting * forward
             gradient += (use.values + 3 * use.gradients) * forward
-            weights += use.copies * net.weights(seen, own)
+            weights += use.copies * use.hp.weights(use.inputs, own)
         return Arithmetic(step, gradient, weights)
 
     def executions(self, env: AbstractEnv) -> tuple[float, float]:
@@ -113,8 +164,8 @@ class AbstractAgentHyperparams(AbstractHyperparams):
         Evaluation episodes are not counted.
         """
         acting = learning = 0.0
-        for name, (net, seen) in self.networks(env).items():
-            use, (value, gradient) = self.uses()[name], net.executions(seen)
+        for use in self.networks(env).values():
+            value, gradient = use.hp.executions(use.inputs)
             acting += use.acting * value
             learning += use.values * value + use.gradients * gradient
         return acting, learning * self.sizes()["minibatch"]
@@ -125,71 +176,38 @@ class AbstractAgentHyperparams(AbstractHyperparams):
         return costs.with_blocks(caps, sizes, cycles, self.arithmetic(caps, env))
 
     def work(self, sizes: Sizes, caps: Sizes, env: AbstractEnv) -> tuple[float, float]:
-        """Predicted cost of one cycle of a lane of `sizes` in a program with `caps`: (all of it, gradients).
+        """Predict the cost of a cycle of a lane of `sizes` in a program with `caps`: (all of it, gradients).
 
         In floating-point operations; what the padded program does, not what the lane needs.
         """
         return costs.cycle_work(sizes, caps, self.arithmetic(caps, env))
 
-    @abstractmethod
-    def networks(self, env: AbstractEnv) -> dict[str, tuple[AbstractNetworkHyperparams, int]]:
-        """The networks by name, and the length of the vector each sees."""
-
     def refusal(self, env: AbstractEnv, memory: int) -> str | None:
-        """Why this sample cannot run in so many bytes, whatever else is changed; None when it can."""
-        for name, (net, in_size) in self.networks(env).items():
-            if answer := net.refusal(in_size, memory):
+        """Say why this sample cannot run in `memory` bytes, whatever else is changed; None when it can."""
+        for name, use in self.networks(env).items():
+            if answer := use.hp.refusal(use.inputs, memory):
                 return f"{name}: {answer}"
         return None
 
-    @abstractmethod
     def parameter_count(self, env: AbstractEnv) -> int:
-        """Trainable parameters this sample uses; called on the host, on a single sample."""
+        """Count the trainable parameters of this sample; called on the host, on a single sample."""
+        return sum(use.parameter_count() for use in self.networks(env).values())
 
     @classmethod
-    @abstractmethod
     def supports(cls, space: ActionSpace) -> str | None:
         """None when the algorithm can act in `space`, otherwise why not and what fits instead."""
+        return None
 
-    @abstractmethod
     def problems(self) -> list[str]:
         """What does not fit together in this sample, and what is done about it; called on the host."""
+        return []
 
     @staticmethod
-    @abstractmethod
     def quick() -> dict[str, Any]:
         """Spaces and values for trying out: sizes so small that a run ends in seconds."""
+        return {}
 
     @staticmethod
-    @abstractmethod
     def published(env_name: str) -> dict[str, Any]:
         """The settings that reproduce the published protocol on `env_name`."""
-
-
-def merge(sizes: Sequence[Sizes]) -> dict[str, Any]:
-    """The smallest capacities that hold all of `sizes`: maxima, and unions of branches.
-
-    Raises `ValueError` where a shape that cannot be padded differs.
-    """
-    merged: dict[str, Any] = {}
-    for name in sizes[0]:
-        column = [s[name] for s in sizes]
-        if isinstance(column[0], str) and len(set(column)) > 1:
-            raise ValueError(f"{name} cannot differ within a program: {', '.join(sorted(set(column)))}")
-        merged[name] = frozenset().union(*column) if isinstance(column[0], frozenset) else max(column)
-    return merged
-
-
-def shapes(sizes: Sizes) -> tuple[tuple[str, str], ...]:
-    """What must be equal in all lanes of a program."""
-    return tuple((k, v) for k, v in sorted(sizes.items()) if isinstance(v, str))
-
-
-def nested(sizes: Sizes, prefix: str) -> dict[str, Any]:
-    """The entries of `sizes` under `prefix.`, without it."""
-    return {k.removeprefix(prefix + "."): v for k, v in sizes.items() if k.startswith(prefix + ".")}
-
-
-def prefixed(sizes: Sizes, prefix: str) -> dict[str, Any]:
-    """`sizes` with every name put under `prefix.`."""
-    return {f"{prefix}.{k}": v for k, v in sizes.items()}
+        return {}

@@ -13,7 +13,7 @@ from itertools import combinations
 from typing import Any, NamedTuple
 
 from hyperlax.envs.base import AbstractEnv
-from hyperlax.networks.base import Sizes
+from hyperlax.lanes.sizes import Extent, Sizes, has_alternatives
 
 STEP_OVERHEAD = 2e6
 """One gradient step, beyond what follows: loops, losses, small kernels."""
@@ -38,19 +38,6 @@ class Arithmetic(NamedTuple):
     step: float
     gradient: float
     weights: float
-
-
-class Use(NamedTuple):
-    """How often an agent evaluates one of its networks.
-
-    `acting` times per env step, and per sample of a gradient step `values` times without derivatives and
-    `gradients` times with those of its weights or inputs; `copies` networks with weights of their own learn.
-    """
-
-    acting: float
-    values: float
-    gradients: float
-    copies: int = 1
 
 
 def chunk_for(minibatch: int, chunks: Sequence[int]) -> int:
@@ -84,8 +71,7 @@ def cycle_work(sizes: Sizes, caps: Sizes, arithmetic: Arithmetic) -> tuple[float
 
 def compilation(caps: Sizes, env: AbstractEnv) -> float:
     """Compilation time, in units of a program of one chunk size without branches in a simple environment."""
-    branching = any(isinstance(v, frozenset) and len(v) > 1 for v in caps.values())
-    return 0.5 + env.compilation + (0.65 if branching else 0.5) * len(caps["minibatch_chunks"])
+    return 0.5 + env.compilation + (0.65 if has_alternatives(caps) else 0.5) * len(caps["minibatch_chunks"])
 
 
 def unshared(caps: Sizes, sizes: Sizes) -> dict[str, Any]:
@@ -109,8 +95,8 @@ def with_blocks(
     networks = {k.partition(".")[0] for k in caps if "." in k}
     return {
         **caps,
-        "env_block": block,
-        "env_blocks": -(-caps["num_envs"] // block),
+        "env_block": Extent(block),
+        "env_blocks": Extent(-(-caps["num_envs"] // block)),
         "minibatch_chunks": chunks,
         **{f"{name}.batch_last": chunks[0] > SMALL_BATCH for name in sorted(networks)},
     }

@@ -12,8 +12,7 @@ import jax.random as jr
 import optax
 from jaxtyping import Array, Bool, Float, Int
 
-from hyperlax.agents.base import nested, prefixed
-from hyperlax.agents.costs import Use
+from hyperlax.agents.base import NetworkUse
 from hyperlax.agents.off_policy import (
     PUBLISHED,
     AbstractOffPolicyAgent,
@@ -22,13 +21,15 @@ from hyperlax.agents.off_policy import (
     discounted,
 )
 from hyperlax.envs.base import AbstractEnv, ActionSpace, Discrete
-from hyperlax.hyperparams import Count, Flag, Real, hp
-from hyperlax.hyperparams.spaces import Choice, LogUniform, Uniform
+from hyperlax.hyperparams import Choice, Count, Flag, LogUniform, Real, Uniform, hp
+from hyperlax.lanes.sizes import Sizes, nested
+from hyperlax.learning.losses import Measured
 from hyperlax.learning.minibatches import Chunks
 from hyperlax.learning.optimise import Weights, adam_state, decayed, flatten
 from hyperlax.learning.replay import Transition
 from hyperlax.networks import ActionValues
-from hyperlax.networks.base import AbstractNetworkHyperparams, Sizes
+from hyperlax.networks.base import AbstractNetworkHyperparams
+from hyperlax.networks.heads import policy_outputs
 from hyperlax.networks.mlp import MLPHyperparams
 
 SMALLEST_HUBER = 1e-6
@@ -86,19 +87,8 @@ class DQNHyperparams(AbstractOffPolicyHyperparams):
     def agent(self, env: AbstractEnv, caps: Sizes, *, key: Any) -> DQN:
         return DQN(self, env, caps, key=key)
 
-    def sizes(self) -> dict[str, Any]:
-        return {**self.own_sizes(), **prefixed(self.critic.sizes(), "critic")}
-
-    def networks(self, env: AbstractEnv) -> dict[str, tuple[AbstractNetworkHyperparams, int]]:
-        return {"critic": (self.critic, env.obs_size)}
-
-    def uses(self) -> dict[str, Use]:
-        return {"critic": Use(acting=1, values=2, gradients=1)}
-
-    def parameter_count(self, env: AbstractEnv) -> int:
-        assert isinstance(env.action_space, Discrete)
-        seen = env.obs_size
-        return self.critic.parameter_count(seen) + (self.critic.out(seen) + 1) * env.action_space.n
+    def networks(self, env: AbstractEnv) -> dict[str, NetworkUse]:
+        return {"critic": NetworkUse(self.critic, env.obs_size, policy_outputs(env.action_space), values=2)}
 
     @classmethod
     def supports(cls, space: ActionSpace) -> str | None:
@@ -122,7 +112,7 @@ class DQN(AbstractOffPolicyAgent):
     """A DQN agent: the values of all actions, a target for them, their optimiser, and the replay."""
 
     losses: ClassVar[tuple[str, ...]] = ("td_loss", "td_error", "q_value")
-    metric_names: ClassVar[tuple[str, ...]] = (*losses, "critic_grad_norm", "critic_lr")
+    learned: ClassVar[tuple[str, ...]] = ("critic_grad_norm", "critic_lr")
 
     hp: DQNHyperparams
     critic: ActionValues
@@ -170,7 +160,7 @@ class DQN(AbstractOffPolicyAgent):
 
     def loss(
         self, models: tuple[Any, ...], target: Any, transition: Transition, noise: Float[Array, " noise"]
-    ) -> tuple[Float[Array, ""], Float[Array, " losses"]]:
+    ) -> tuple[Float[Array, ""], Measured]:
         """Huber of the temporal-difference error, bootstrapping from the target network unless terminated."""
         hp, critic = self.hp, models[0]
         values, following = critic(transition.obs), target(transition.next_obs)
@@ -181,7 +171,7 @@ class DQN(AbstractOffPolicyAgent):
         value = _at(values, transition.action)
         error = jax.lax.stop_gradient(goal) - value
         loss = huber(error, hp.huber_loss_parameter)
-        return loss, jnp.stack([loss, jnp.abs(error), value])
+        return loss, {"td_loss": loss, "td_error": jnp.abs(error), "q_value": value}
 
 
 def huber(error: Float[Array, ""], threshold: Float[Array, ""]) -> Float[Array, ""]:

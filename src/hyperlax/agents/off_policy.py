@@ -19,12 +19,13 @@ from hyperlax.envs.base import AbstractEnv, Discrete
 from hyperlax.hyperparams import Count, Flag, Real, default_of
 from hyperlax.hyperparams.spaces import Choice
 from hyperlax.lanes.masking import lane_cond, lane_loop, select, standard_normal
+from hyperlax.lanes.sizes import Extent, Sizes
+from hyperlax.learning.losses import Measured, summed_gradient
 from hyperlax.learning.minibatches import Chunks
 from hyperlax.learning.normalise import Normaliser
 from hyperlax.learning.optimise import Weights, adam_step, flatten, step_factors
 from hyperlax.learning.replay import Replay, Transition
 from hyperlax.learning.rollout import Trajectory
-from hyperlax.networks.base import Sizes
 
 
 class AbstractOffPolicyHyperparams(AbstractAgentHyperparams):
@@ -61,24 +62,24 @@ class AbstractOffPolicyHyperparams(AbstractAgentHyperparams):
         }
 
     def own_sizes(self) -> dict[str, Any]:
-        """The sizes that are not those of a network."""
         collected = int(self.num_envs) * int(self.rollout_length)
         by_ratio = -(-collected * float(self.update_to_data) // 1)
         return {
-            "num_envs": int(self.num_envs),
-            "rollout_length": int(self.rollout_length),
-            "minibatch": int(self.batch_size),
-            "gradient_steps": int(by_ratio) if float(self.update_to_data) > 0 else int(self.epochs),
-            "buffer_size": int(self.buffer_size),
+            "num_envs": Extent(self.num_envs),
+            "rollout_length": Extent(self.rollout_length),
+            "minibatch": Extent(self.batch_size),
+            "gradient_steps": Extent(by_ratio if float(self.update_to_data) > 0 else self.epochs),
+            "buffer_size": Extent(self.buffer_size),
         }
 
     def normalises(self) -> Bool[Array, ""]:
-        """Whether anybody looks at normalised observations."""
-        return self.normalize_observations | (self.evaluation_normalisation == 1)
+        """Whether training or evaluation normalises observations, so that statistics are needed."""
+        return self.normalize_observations | self.chosen("evaluation_normalisation", "always")
 
     def warmup_steps(self) -> int:
-        counted = int(self.warmup_budget) == 0
-        return int(self.warmup_rollout_length) * int(self.num_envs) if counted else 0
+        if self.label("warmup_budget") == "free":
+            return 0
+        return int(self.warmup_rollout_length) * int(self.num_envs)
 
     def problems(self) -> list[str]:
         collected = int(self.num_envs) * int(self.rollout_length)
@@ -128,7 +129,7 @@ class Experience(eqx.Module):
         """After a row of observations, before acting on it."""
         before = self.seen
         seen = lane_cond(hp.normalises(), lambda s: s.update(obs, valid), lambda s: s, before)
-        acting = select(hp.normaliser_order == 1, seen, before)
+        acting = select(hp.chosen("normaliser_order", "before_acting"), seen, before)
         return eqx.tree_at(lambda e: (e.seen, e.normaliser), self, (seen, acting))
 
     def collected(self, hp: AbstractOffPolicyHyperparams, trajectory: Trajectory) -> Experience:
@@ -166,7 +167,13 @@ class AbstractOffPolicyAgent(AbstractAgent):
     experience: eqx.AbstractVar[Experience]
     chunks: eqx.AbstractVar[Chunks]
     losses: eqx.AbstractClassVar[tuple[str, ...]]
-    """What `loss` measures."""
+    """The names of what `loss` measures."""
+    learned: eqx.AbstractClassVar[tuple[str, ...]]
+    """The names under which gradient norms, one per model, and the first step size are reported."""
+
+    @property
+    def metric_names(self) -> tuple[str, ...]:
+        return *self.losses, *self.learned
 
     @abstractmethod
     def models(self) -> tuple[eqx.Module, ...]:
@@ -187,7 +194,7 @@ class AbstractOffPolicyAgent(AbstractAgent):
     @abstractmethod
     def loss(
         self, models: tuple[Any, ...], target: Any, transition: Transition, noise: Float[Array, " noise"]
-    ) -> tuple[Float[Array, ""], Float[Array, " losses"]]:
+    ) -> tuple[Float[Array, ""], Measured]:
         """The loss of one transition, observations as the networks see them, and what `losses` names."""
 
     def observe(self, obs: Float[Array, "envs obs"], valid: Bool[Array, " envs"]) -> AbstractOffPolicyAgent:
@@ -197,7 +204,7 @@ class AbstractOffPolicyAgent(AbstractAgent):
         return self.experience.steps
 
     def spends_budget(self) -> Bool[Array, ""]:
-        return ~self.experience.warming | (self.hp.warmup_budget == 0)
+        return ~self.experience.warming | self.hp.chosen("warmup_budget", "counted")
 
     def for_evaluation(self) -> AbstractOffPolicyAgent:
         return eqx.tree_at(
@@ -211,7 +218,7 @@ class AbstractOffPolicyAgent(AbstractAgent):
 
     def acts_randomly(self) -> Bool[Array, ""]:
         """Whether actions are uniformly random, as they are while warming up."""
-        return self.experience.warming & (self.hp.warmup_actions == 0)
+        return self.experience.warming & self.hp.chosen("warmup_actions", "uniform")
 
     def learn(
         self, trajectory: Trajectory, progress: Float[Array, ""], *, key: Any
@@ -221,7 +228,7 @@ class AbstractOffPolicyAgent(AbstractAgent):
         weights, parts, restore = flatten(self.models())
         factors = step_factors(self.models())
         lrs = self.step_sizes(progress)
-        scale = jnp.where(hp.loss_reduction == 1, 1.0, 1.0 / hp.batch_size.astype(jnp.float32))
+        scale = jnp.where(hp.chosen("loss_reduction", "sum"), 1.0, 1.0 / hp.batch_size.astype(jnp.float32))
 
         def descend(chunk: int) -> tuple:
             def step(i: Any, carry: tuple) -> tuple:
@@ -257,19 +264,14 @@ class AbstractOffPolicyAgent(AbstractAgent):
             own = words[position]
             batch, noise = self.experience.replay.sample(own[:, 0]), standard_normal(own[:, 1:])
 
-            def total(weights: Weights) -> tuple[Float[Array, ""], Float[Array, " losses"]]:
-                models = restore(weights)
-                losses, measured = jax.vmap(partial(self._loss, models, target_model))(batch, noise)
-                measured = jax.lax.stop_gradient(measured)
-                return jnp.sum(jnp.where(valid, losses, 0)), jnp.sum(
-                    jnp.where(valid[:, None], measured, 0), axis=0
-                )
-
-            return jax.grad(total, has_aux=True)(weights)
+            loss = partial(self._loss, target_model)
+            return summed_gradient(loss, self.losses, restore, weights, (batch, noise), valid)
 
         return self.chunks.summed(chunk, self.hp.batch_size, part)
 
-    def _loss(self, models: Any, target: Any, transition: Transition, noise: Any) -> tuple[Array, Array]:
+    def _loss(
+        self, target: Any, models: Any, transition: Transition, noise: Any
+    ) -> tuple[Float[Array, ""], Measured]:
         features = partial(self.experience.features, self.hp)
         seen = eqx.tree_at(
             lambda t: (t.obs, t.next_obs),

@@ -2,41 +2,26 @@
 
 from __future__ import annotations
 
-from functools import partial
+from collections.abc import Sequence
 from typing import Any, ClassVar, final
 
 import equinox as eqx
-import jax
 import jax.numpy as jnp
-import jax.random as jr
-import optax
-from jaxtyping import Array, Bool, Float, Int
+from jaxtyping import Array, Float, PRNGKeyArray
 
-from hyperlax.agents.base import AbstractAgent, AbstractAgentHyperparams, Metrics, nested, prefixed
-from hyperlax.agents.costs import Use
-from hyperlax.agents.ppo_update import (
-    METRICS,
-    Rollout,
-    Step,
-    gradient_of_minibatch,
-    minibatch_bounds,
-)
-from hyperlax.envs.base import AbstractEnv, ActionSpace, Discrete
-from hyperlax.hyperparams import Count, Flag, Real, hp
-from hyperlax.hyperparams.spaces import Choice, LogUniform, Uniform
-from hyperlax.lanes.masking import lane_cond, lane_loop
-from hyperlax.learning.minibatches import Chunks
-from hyperlax.learning.normalise import Normaliser
-from hyperlax.learning.optimise import adam_state, adam_step, decayed, flatten, step_factors
-from hyperlax.learning.rollout import Trajectory
+from hyperlax.agents.on_policy import AbstractOnPolicyAgent, AbstractOnPolicyHyperparams, Sample
+from hyperlax.envs.base import AbstractEnv
+from hyperlax.hyperparams import Choice, Count, Flag, LogUniform, Real, Uniform, hp
+from hyperlax.lanes.sizes import Sizes
+from hyperlax.learning.losses import Measured
 from hyperlax.networks import Actor, Critic
-from hyperlax.networks.base import AbstractNetworkHyperparams, Sizes
+from hyperlax.networks.base import AbstractNetworkHyperparams
 from hyperlax.networks.mlp import MLPHyperparams
 
 
 @final
-class PPOHyperparams(AbstractAgentHyperparams):
-    """What PPO can be told; every field may differ between the lanes of one program."""
+class PPOHyperparams(AbstractOnPolicyHyperparams):
+    """The hyperparameters of PPO; every one may differ between the lanes of one program."""
 
     actor: AbstractNetworkHyperparams = eqx.field(default_factory=MLPHyperparams)
     critic: AbstractNetworkHyperparams = eqx.field(default_factory=MLPHyperparams)
@@ -82,49 +67,8 @@ class PPOHyperparams(AbstractAgentHyperparams):
         "as_trained", labels=("as_trained", "always"), doc="whether evaluation normalises observations"
     )
 
-    def agent(self, env: AbstractEnv, caps: Sizes, *, key: Any) -> PPO:
-        return PPO(self, env, caps, key=key)
-
-    def sizes(self) -> dict[str, Any]:
-        batch = int(self.num_envs) * int(self.rollout_length)
-        minibatches = min(int(self.num_minibatches), batch)
-        return {
-            "num_envs": int(self.num_envs),
-            "rollout_length": int(self.rollout_length),
-            "minibatch": -(-batch // minibatches),
-            "epochs": int(self.epochs),
-            "gradient_steps": int(self.epochs) * minibatches,
-            **prefixed(self.actor.sizes(), "actor"),
-            **prefixed(self.critic.sizes(), "critic"),
-        }
-
-    def networks(self, env: AbstractEnv) -> dict[str, tuple[AbstractNetworkHyperparams, int]]:
-        return {"actor": (self.actor, env.obs_size), "critic": (self.critic, env.obs_size)}
-
-    def uses(self) -> dict[str, Use]:
-        once = Use(acting=1, values=0, gradients=1)
-        return {"actor": once, "critic": once._replace(acting=1 + 1 / int(self.rollout_length))}
-
-    def parameter_count(self, env: AbstractEnv) -> int:
-        outputs = (
-            env.action_space.n if isinstance(env.action_space, Discrete) else 2 * env.action_space.shape[0]
-        )
-        actor, critic = self.actor, self.critic
-        heads = (actor.out(env.obs_size) + 1) * outputs + critic.out(env.obs_size) + 1
-        return actor.parameter_count(env.obs_size) + critic.parameter_count(env.obs_size) + heads
-
-    @classmethod
-    def supports(cls, space: ActionSpace) -> str | None:
-        return None
-
-    def problems(self) -> list[str]:
-        batch = int(self.num_envs) * int(self.rollout_length)
-        minibatches = int(self.num_minibatches)
-        if minibatches > batch:
-            return [f"{minibatches} minibatches of {batch} samples: {batch} minibatches of one are used"]
-        if batch % minibatches:
-            return [f"{minibatches} minibatches do not divide {batch} samples: their sizes differ by one"]
-        return []
+    def agent(self, env: AbstractEnv, caps: Sizes, *, key: PRNGKeyArray) -> PPO:
+        return PPO.create(self, env, caps, key=key)
 
     @staticmethod
     def quick() -> dict[str, Any]:
@@ -151,108 +95,32 @@ class PPOHyperparams(AbstractAgentHyperparams):
 
 
 @final
-class PPO(AbstractAgent):
-    """A PPO agent: actor, critic, their optimiser, and the observation normaliser.
+class PPO(AbstractOnPolicyAgent[PPOHyperparams]):
+    """A PPO agent: an on-policy agent whose policy and values may not move far from the rollout's."""
 
-    During a cycle observations are normalised by the statistics of the cycles before (`normaliser`), so
-    that old and new log-probabilities see the same inputs; what is observed meanwhile collects in `seen`.
-    """
+    losses: ClassVar[tuple[str, ...]] = ("policy_loss", "value_loss", "entropy", "approx_kl", "clip_fraction")
 
-    metric_names: ClassVar[tuple[str, ...]] = (
-        *METRICS,
-        "actor_grad_norm",
-        "critic_grad_norm",
-        "explained_variance",
-        "actor_lr",
-    )
+    def step_sizes(self) -> Sequence[Float[Array, ""]]:
+        return self.hp.actor_lr, self.hp.critic_lr
 
-    hp: PPOHyperparams
-    actor: Actor
-    critic: Critic
-    optimiser: optax.OptState
-    normaliser: Normaliser
-    seen: Normaliser
-    chunks: Chunks = eqx.field(static=True)
-    epochs_cap: int = eqx.field(static=True)
-
-    def __init__(self, hp: PPOHyperparams, env: AbstractEnv, caps: Sizes, *, key: Any):
-        keys = jr.split(key, 4)
-        self.hp = hp
-        actor = hp.actor.network(env.obs_size, nested(caps, "actor"), key=keys[0])
-        critic = hp.critic.network(env.obs_size, nested(caps, "critic"), key=keys[1])
-        self.actor = Actor(actor, env.action_space, key=keys[2])
-        self.critic = Critic(critic, key=keys[3])
-        self.optimiser = adam_state((self.actor, self.critic))
-        self.normaliser = self.seen = Normaliser(env.obs_size)
-        self.chunks = Chunks.of(caps)
-        self.epochs_cap = caps["epochs"]
-
-    def act(self, obs: Float[Array, " obs"], *, key: Any, explore: Bool[Array, ""]) -> tuple[Array, Step]:
-        features = self.features(obs)
-        policy = self.actor(features)
-        sampled, noise = policy.sample(key=key)
-        raw = jnp.where(explore, sampled, policy.mode())
-        return policy.action(raw), Step(features, raw, policy.log_prob(raw), noise)
-
-    def features(self, obs: Float[Array, " obs"]) -> Float[Array, " obs"]:
-        """What the networks see of `obs`."""
-        return jnp.where(self.hp.normalize_observations, self.normaliser(obs), obs)
-
-    def observe(self, obs: Float[Array, "envs obs"], valid: Bool[Array, " envs"]) -> PPO:
-        used = self.hp.normalize_observations | (self.hp.evaluation_normalisation == 1)
-        seen = lane_cond(used, lambda s: s.update(obs, valid), lambda s: s, self.seen)
-        at_once = self.hp.normaliser_order == 1
-        now = jax.tree.map(lambda s, n: jnp.where(at_once, s, n), seen, self.normaliser)
-        return eqx.tree_at(lambda a: (a.seen, a.normaliser), self, (seen, now))
-
-    def for_evaluation(self) -> PPO:
-        always = self.hp.normalize_observations | (self.hp.evaluation_normalisation == 1)
-        return eqx.tree_at(lambda a: a.hp.normalize_observations, self, always)
-
-    def gradient_steps(self) -> Int[Array, ""]:
-        return self.hp.epochs * self._minibatches()
-
-    def learn(self, trajectory: Trajectory, progress: Float[Array, ""], *, key: Any) -> tuple[PPO, Metrics]:
-        hp = self.hp
-        rollout = Rollout.of(self, trajectory)
-        samples = rollout.samples()
-        batch, minibatches = hp.num_envs * hp.rollout_length, self._minibatches()
-        active = trajectory.rows > 0  # a lane that is done must not keep the others busy
-        epochs, turns = jnp.where(active, hp.epochs, 0), jnp.where(active, minibatches, 0)
-        lrs = [decayed(lr, progress, hp.decay_learning_rates) for lr in (hp.actor_lr, hp.critic_lr)]
-        words = jr.bits(key, (self.epochs_cap, 8), jnp.uint32)
-        models = (self.actor, self.critic)
-        weights, parts, restore = flatten(models)
-        factors = step_factors(models)
-
-        def descend(chunk: int) -> tuple:
-            def minibatch(k: Any, j: Any, carry: tuple) -> tuple:
-                weights, state, sums = carry
-                start, size = minibatch_bounds(j, batch, minibatches, hp.minibatch_remainder == 1)
-                gradient, measured = gradient_of_minibatch(
-                    self, chunk, weights, restore, samples, words[k], start, size, batch
-                )
-                n = size.astype(jnp.float32)
-                gradient = gradient * jnp.where(hp.loss_reduction == 1, 1.0, 1.0 / n)
-                weights, state, norms = adam_step(
-                    weights, gradient, state, parts, lrs, hp.max_grad_norm, factors
-                )
-                return weights, state, sums + jnp.concatenate([measured / n, norms])
-
-            def epoch(k: Any, carry: tuple) -> tuple:
-                return lane_loop(turns, partial(minibatch, k), carry)
-
-            return lane_loop(epochs, epoch, (weights, self.optimiser, jnp.zeros(len(METRICS) + 2)))
-
-        largest = jnp.where(active, (batch + minibatches - 1) // minibatches, 1)
-        weights, state, sums = self.chunks.choose(largest, descend)
-        actor, critic = restore(weights)
-        agent = eqx.tree_at(
-            lambda a: (a.actor, a.critic, a.optimiser, a.normaliser), self, (actor, critic, state, self.seen)
-        )
-        means = sums / self.gradient_steps().astype(jnp.float32)
-        measured = [*means, rollout.explained_variance(), lrs[0]]
-        return agent, dict(zip(self.metric_names, measured, strict=True))
-
-    def _minibatches(self) -> Int[Array, ""]:
-        return jnp.minimum(self.hp.num_minibatches, self.hp.num_envs * self.hp.rollout_length)
+    def loss(self, actor: Actor, critic: Critic, sample: Sample) -> tuple[Float[Array, ""], Measured]:
+        """The clipped objective of one sample (Schulman et al. 2017, eq. 7 and 9, value clipped likewise)."""
+        hp, step = self.hp, sample.step
+        policy = actor(step.features)
+        log_ratio = policy.log_prob(step.raw) - step.log_prob
+        ratio = jnp.exp(log_ratio)
+        clipped = jnp.clip(ratio, 1 - hp.clip_eps, 1 + hp.clip_eps)
+        policy_loss = -jnp.minimum(ratio * sample.advantage, clipped * sample.advantage)
+        entropy = policy.entropy(step.noise)
+        value = critic(step.features)
+        near = sample.value + jnp.clip(value - sample.value, -hp.clip_eps, hp.clip_eps)
+        free, near = (value - sample.target) ** 2, (near - sample.target) ** 2
+        value_loss = 0.5 * jnp.where(hp.clip_value, jnp.maximum(free, near), free)
+        total = policy_loss - hp.ent_coef * entropy + hp.vf_coef * value_loss
+        return total, {
+            "policy_loss": policy_loss,
+            "value_loss": value_loss,
+            "entropy": entropy,
+            "approx_kl": ratio - 1 - log_ratio,
+            "clip_fraction": (jnp.abs(ratio - 1) > hp.clip_eps).astype(total.dtype),
+        }

@@ -14,8 +14,7 @@ import jax.random as jr
 import optax
 from jaxtyping import Array, Bool, Float, Int
 
-from hyperlax.agents.base import nested, prefixed
-from hyperlax.agents.costs import Use
+from hyperlax.agents.base import NetworkUse
 from hyperlax.agents.off_policy import (
     PUBLISHED,
     AbstractOffPolicyAgent,
@@ -24,13 +23,15 @@ from hyperlax.agents.off_policy import (
     discounted,
 )
 from hyperlax.envs.base import AbstractEnv, ActionSpace, Discrete
-from hyperlax.hyperparams import Count, Flag, Real, hp
-from hyperlax.hyperparams.spaces import Choice, LogUniform, Uniform
+from hyperlax.hyperparams import Choice, Count, Flag, LogUniform, Real, Uniform, hp
+from hyperlax.lanes.sizes import Sizes, nested
+from hyperlax.learning.losses import Measured
 from hyperlax.learning.minibatches import Chunks
 from hyperlax.learning.optimise import Weights, adam_state, decayed, flatten
 from hyperlax.learning.replay import Transition
 from hyperlax.networks import ActionValues, Actor, Categorical, Critic, TanhNormal
-from hyperlax.networks.base import AbstractNetworkHyperparams, Sizes
+from hyperlax.networks.base import AbstractNetworkHyperparams
+from hyperlax.networks.heads import policy_outputs
 from hyperlax.networks.mlp import MLPHyperparams
 
 
@@ -86,33 +87,18 @@ class SACHyperparams(AbstractOffPolicyHyperparams):
     def agent(self, env: AbstractEnv, caps: Sizes, *, key: Any) -> SAC:
         return SAC(self, env, caps, key=key)
 
-    def sizes(self) -> dict[str, Any]:
+    def networks(self, env: AbstractEnv) -> dict[str, NetworkUse]:
+        outputs = policy_outputs(env.action_space)
+        values = outputs if isinstance(env.action_space, Discrete) else 1
         return {
-            **self.own_sizes(),
-            **prefixed(self.actor.sizes(), "actor"),
-            **prefixed(self.critic.sizes(), "critic"),
-        }
-
-    def networks(self, env: AbstractEnv) -> dict[str, tuple[AbstractNetworkHyperparams, int]]:
-        return {"actor": (self.actor, env.obs_size), "critic": (self.critic, _critic_inputs(env))}
-
-    def uses(self) -> dict[str, Use]:
-        return {
-            "actor": Use(acting=1, values=1, gradients=1),
-            "critic": Use(acting=0, values=2, gradients=4, copies=2),
+            "actor": NetworkUse(self.actor, env.obs_size, outputs, values=1),
+            "critic": NetworkUse(
+                self.critic, _critic_inputs(env), values, acting=0, values=2, gradients=4, copies=2
+            ),
         }
 
     def parameter_count(self, env: AbstractEnv) -> int:
-        space = env.action_space
-        policy, values = (space.n, space.n) if isinstance(space, Discrete) else (2 * space.shape[0], 1)
-        seen, valued = env.obs_size, _critic_inputs(env)
-        actor = self.actor.parameter_count(seen) + (self.actor.out(seen) + 1) * policy
-        critic = self.critic.parameter_count(valued) + (self.critic.out(valued) + 1) * values
-        return actor + 2 * critic + 1
-
-    @classmethod
-    def supports(cls, space: ActionSpace) -> str | None:
-        return None
+        return super().parameter_count(env) + 1  # the temperature
 
     @staticmethod
     def published(env_name: str) -> dict[str, Any]:
@@ -194,13 +180,7 @@ class SAC(AbstractOffPolicyAgent):
     """A SAC agent: actor, twin critics and their target, temperature, their optimiser, and the replay."""
 
     losses: ClassVar[tuple[str, ...]] = ("q_loss", "policy_loss", "entropy", "alpha", "q_value")
-    metric_names: ClassVar[tuple[str, ...]] = (
-        *losses,
-        "q_grad_norm",
-        "actor_grad_norm",
-        "alpha_grad_norm",
-        "q_lr",
-    )
+    learned: ClassVar[tuple[str, ...]] = ("q_grad_norm", "actor_grad_norm", "alpha_grad_norm", "q_lr")
 
     hp: SACHyperparams
     actor: Actor
@@ -263,7 +243,7 @@ class SAC(AbstractOffPolicyAgent):
 
     def loss(
         self, models: tuple[Any, ...], target: Any, transition: Transition, noise: Float[Array, " noise"]
-    ) -> tuple[Float[Array, ""], Float[Array, " losses"]]:
+    ) -> tuple[Float[Array, ""], Measured]:
         """Losses of critics, policy and temperature, all from the weights before the step.
 
         Haarnoja et al. 2018 ("Algorithms and Applications"), eq. 5, 7 and 18, the latter for log α.
@@ -285,5 +265,11 @@ class SAC(AbstractOffPolicyAgent):
 
         surplus = jax.lax.stop_gradient(-log_prob - self.target_entropy())
         alpha_loss = jnp.where(hp.autotune, alpha * surplus, 0)
-        measured = jnp.stack([q_loss, policy_loss, -log_prob, fixed_alpha, jnp.mean(values)])
+        measured = {
+            "q_loss": q_loss,
+            "policy_loss": policy_loss,
+            "entropy": -log_prob,
+            "alpha": fixed_alpha,
+            "q_value": jnp.mean(values),
+        }
         return q_loss + policy_loss + alpha_loss, measured

@@ -170,7 +170,7 @@ class Experiment:
             "settings": dataclasses.asdict(self.settings),
             "space": {path: s.describe() for path, s in self.recipe.search_space().items()},
             "defaults": values(self.recipe.hyperparams()),
-            "inputs": {name: seen for name, (_, seen) in self.base.networks(self.env).items()},
+            "inputs": {name: use.inputs for name, use in self.base.networks(self.env).items()},
             "identity": self.identity(),
             "reference": self.reference,
             "notes": self.notes,
@@ -234,10 +234,10 @@ def _cannot_measure(tree: AbstractAgentHyperparams, env: AbstractEnv, settings: 
     if settings.measurement.exact:
         return None
     networks = tree.networks(env).values()
-    if not any(sum(net.executions(seen)) for net, seen in networks):
+    if not any(sum(use.hp.executions(use.inputs)) for use in networks):
         return "eval.shots and eval.depolarizing are for circuits, and it has none; take a recipe of drpqc"
     memory = device_memory() // (2 * settings.eval_episodes)
-    refusals = (net.measurement_refusal(seen, settings.measurement, memory) for net, seen in networks)
+    refusals = (use.hp.measurement_refusal(use.inputs, settings.measurement, memory) for use in networks)
     return next((f"{r} for each of {2 * settings.eval_episodes} episodes" for r in refusals if r), None)
 
 

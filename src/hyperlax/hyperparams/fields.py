@@ -11,7 +11,7 @@ import dataclasses
 import difflib
 import math
 from collections.abc import Iterable, Iterator, Mapping
-from typing import Any, TypeVar
+from typing import Any, ClassVar, TypeVar
 
 import equinox as eqx
 import jax
@@ -31,7 +31,31 @@ H = TypeVar("H", bound="AbstractHyperparams")
 
 
 class AbstractHyperparams(eqx.Module):
-    """Marks a node whose leaves are hyperparameters: the sampler reads its spaces, the optimiser skips it."""
+    """Marks a node whose leaves are hyperparameters: the sampler reads its spaces, the optimiser skips it.
+
+    `required` names the hyperparameters that a class must declare. (An `eqx.AbstractVar` would say the same,
+    but also move the leaf to the place where it is first named, and thereby change what is on disk.)
+    """
+
+    required: ClassVar[tuple[str, ...]] = ()
+
+    def __check_init__(self):
+        if missing := [name for name in self.required if name not in self.__dataclass_fields__]:
+            raise TypeError(
+                f"{type(self).__name__} does not declare the hyperparameter {missing[0]!r}, which its base "
+                f"class reads; it needs {', '.join(self.required)}"
+            )
+
+    def chosen(self, name: str, label: str) -> Flag:
+        """Whether the hyperparameter `name`, which has labels, is `label`; also for traced leaves.
+
+        Raises `ValueError` naming the labels there are when `label` is none of them.
+        """
+        return getattr(self, name) == _field_of(self, name).encode(label)
+
+    def label(self, name: str) -> str:
+        """The label of the hyperparameter `name`; called on the host, on a single sample."""
+        return _field_of(self, name).decode(getattr(self, name))
 
 
 @dataclasses.dataclass(frozen=True)
@@ -107,9 +131,12 @@ def hp(
 
 
 def fields(tree: AbstractHyperparams, prefix: str = "") -> Iterator[Field]:
-    """Every hyperparameter of `tree`: nested ones (networks) first, then its own, in order of declaration."""
-    order = list(type(tree).__annotations__)
-    own = sorted(dataclasses.fields(tree), key=lambda f: order.index(f.name))
+    """Every hyperparameter of `tree`: nested ones (networks) first, then its own, in order of declaration.
+
+    Those that its class inherits follow those that it declares.
+    """
+    order = {name: i for i, name in enumerate(type(tree).__annotations__)}
+    own = sorted(dataclasses.fields(tree), key=lambda f: order.get(f.name, len(order)))
     for f in own:
         child = getattr(tree, f.name)
         if isinstance(child, AbstractHyperparams):
@@ -118,6 +145,11 @@ def fields(tree: AbstractHyperparams, prefix: str = "") -> Iterator[Field]:
         if meta := f.metadata.get("hyperlax"):
             default = meta.decode(getattr(tree, f.name))
             yield dataclasses.replace(meta, path=prefix + f.name, default=default)
+
+
+def _field_of(tree: AbstractHyperparams, name: str) -> Field:
+    own = next(f.metadata["hyperlax"] for f in dataclasses.fields(tree) if f.name == name)
+    return dataclasses.replace(own, path=name)
 
 
 def default_of(tree: AbstractHyperparams, name: str) -> Any:

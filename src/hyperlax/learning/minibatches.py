@@ -1,17 +1,22 @@
-"""Minibatches of different sizes in one program: the chunk a lane's samples are processed in."""
+"""Minibatches of different sizes in one program: how a batch is shuffled, cut and processed in chunks."""
 
 from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any
+from functools import partial
+from typing import Any, TypeVar, final
 
+import equinox as eqx
 import jax
 import jax.numpy as jnp
-from jaxtyping import Array, Bool, Int
+import jax.random as jr
+from jaxtyping import Array, Bool, Int, PRNGKeyArray, UInt32
 
-from hyperlax.lanes.masking import lane_loop, lane_max
-from hyperlax.networks.base import Sizes
+from hyperlax.lanes.masking import lane_loop, lane_max, permuted
+from hyperlax.lanes.sizes import Sizes
+
+T = TypeVar("T")
 
 
 @dataclass(frozen=True)
@@ -25,7 +30,7 @@ class Chunks:
     def of(cls, caps: Sizes) -> Chunks:
         return cls(caps["minibatch_chunks"], caps["minibatch"])
 
-    def choose(self, largest: Int[Array, ""], learn: Callable[[int], Any]) -> Any:
+    def choose(self, largest: Int[Array, ""], learn: Callable[[int], T]) -> T:
         """`learn(length)` with the smallest chunk that holds the `largest` minibatch, else the largest one.
 
         Work follows the lane's minibatches, not the largest in the program; chosen once per cycle, because
@@ -56,3 +61,91 @@ class Chunks:
         zero = jax.tree.map(lambda x: jnp.zeros(x.shape, x.dtype), jax.eval_shape(lambda: chunk(0)))
         add = lambda c, total: jax.tree.map(jnp.add, total, chunk(c))  # noqa: E731
         return lane_loop((size + length - 1) // length, add, zero)
+
+
+@final
+class Minibatch(eqx.Module):
+    """One minibatch of a shuffled batch: `size` samples from position `start` of the shuffled order."""
+
+    start: Int[Array, ""]
+    size: Int[Array, ""]
+    batch: Int[Array, ""]
+    words: UInt32[Array, " 8"]
+    chunks: Chunks = eqx.field(static=True)
+    length: int = eqx.field(static=True)
+
+    def total(self, part: Callable[[Int[Array, " k"], Bool[Array, " k"]], Any]) -> Any:
+        """The sum of `part(index, valid)` over the minibatch.
+
+        `index` are samples 0 … batch − 1, some at a time; those that are not `valid` are padding.
+        """
+
+        def shuffled(position: Int[Array, " k"], valid: Bool[Array, " k"]) -> Any:
+            index = permuted(jnp.minimum(self.start + position, self.batch - 1), self.batch, self.words)
+            return part(index, valid)
+
+        return self.chunks.summed(self.length, self.size, shuffled)
+
+
+@final
+class Passes(eqx.Module):
+    """Passes over a batch of `batch` samples, shuffled anew for each and cut into `minibatches`.
+
+    Where these do not divide the batch their sizes differ by one, or with `drop` the samples left over are
+    left out. A lane that is not `active` takes no step.
+    """
+
+    batch: Int[Array, ""]
+    minibatches: Int[Array, ""]
+    epochs: Int[Array, ""]
+    drop: Bool[Array, ""]
+    active: Bool[Array, ""]
+    words: UInt32[Array, "epochs 8"]
+    chunks: Chunks = eqx.field(static=True)
+
+    def __init__(
+        self,
+        batch: Int[Array, ""],
+        minibatches: Int[Array, ""],
+        epochs: Int[Array, ""],
+        epochs_cap: int,
+        drop: Bool[Array, ""],
+        active: Bool[Array, ""],
+        chunks: Chunks,
+        *,
+        key: PRNGKeyArray,
+    ):
+        self.batch, self.minibatches, self.epochs = batch, minibatches, epochs
+        self.drop, self.active, self.chunks = drop, active, chunks
+        self.words = jr.bits(key, (epochs_cap, 8), jnp.uint32)
+
+    def fold(self, step: Callable[[Minibatch, T], T], carry: T) -> T:
+        """`carry = step(minibatch, carry)` for every minibatch of every pass."""
+        epochs = jnp.where(self.active, self.epochs, 0)
+        turns = jnp.where(self.active, self.minibatches, 0)
+
+        def descend(length: int) -> T:
+            def minibatch(k: Any, j: Any, carry: T) -> T:
+                start, size = minibatch_bounds(j, self.batch, self.minibatches, self.drop)
+                return step(Minibatch(start, size, self.batch, self.words[k], self.chunks, length), carry)
+
+            def epoch(k: Any, carry: T) -> T:
+                return lane_loop(turns, partial(minibatch, k), carry)
+
+            return lane_loop(epochs, epoch, carry)
+
+        largest = jnp.where(self.active, (self.batch + self.minibatches - 1) // self.minibatches, 1)
+        return self.chunks.choose(largest, descend)
+
+
+def minibatch_bounds(
+    j: Any, batch: Any, minibatches: Any, drop: Any
+) -> tuple[Int[Array, ""], Int[Array, ""]]:
+    """First position and size of minibatch `j` in the shuffled batch.
+
+    With `drop` all have the same size and a remainder is left out, otherwise sizes differ by at most one.
+    """
+    even = batch // minibatches
+    more = batch % minibatches
+    spread = j * even + jnp.minimum(j, more)
+    return jnp.where(drop, j * even, spread), jnp.where(drop, even, even + (j < more).astype(jnp.int32))

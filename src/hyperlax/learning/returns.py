@@ -1,14 +1,109 @@
-"""Advantages."""
+"""Values of a rollout's states, and advantages of its actions."""
 
 from __future__ import annotations
 
 from collections.abc import Callable
+from typing import Any, final
 
+import equinox as eqx
 import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float, Int
 
-from hyperlax.lanes.masking import freeze, lane_max
+from hyperlax.lanes.masking import freeze, lane_cond, lane_max, masked_moments
+from hyperlax.learning.rollout import Trajectory
+
+VALUE_BLOCK = 1024
+"""Observations valued at once after a rollout."""
+
+
+@final
+class Estimates(eqx.Module):
+    """Values and advantages of a rollout; steps and environments that are not `used` are padding."""
+
+    value: Float[Array, "rollout envs"]
+    advantage: Float[Array, "rollout envs"]
+    used: Bool[Array, "rollout envs"]
+
+    @property
+    def target(self) -> Float[Array, "rollout envs"]:
+        """The returns that the values should have been."""
+        return self.advantage + self.value
+
+    def explained_variance(self) -> Float[Array, ""]:
+        """1 − Var[target − value] / Var[target]."""
+        used = self.used.reshape(-1)
+        _, residual = masked_moments(self.advantage.reshape(-1), used)
+        _, spread = masked_moments(self.target.reshape(-1), used)
+        return 1 - residual / jnp.maximum(spread, 1e-8)
+
+
+def estimate(
+    critic: Callable[[Float[Array, " obs"]], Float[Array, ""]],
+    features_of: Callable[[Float[Array, " obs"]], Float[Array, " obs"]],
+    features: Float[Array, "rollout envs obs"],
+    trajectory: Trajectory,
+    num_envs: Int[Array, ""],
+    rollout_length: Int[Array, ""],
+    gamma: Float[Array, ""],
+    gae_lambda: Float[Array, ""],
+    next_episode: Bool[Array, ""],
+) -> Estimates:
+    """Value every observation once, then estimate advantages backwards.
+
+    - `critic` values what `features_of` makes of an observation; `features` are those of the rollout.
+    - `next_episode`: a truncated step bootstraps from the first observation of the episode begun afterwards,
+      instead of the one that it was cut at.
+    """
+    rollout, envs = trajectory.reward.shape
+    value_of = jax.vmap(critic)
+    features = jnp.concatenate([features, jax.vmap(features_of)(trajectory.last_obs)[None]])
+    last = jax.lax.dynamic_update_index_in_dim(features, features[-1], rollout_length, 0)
+    flat = last.reshape((rollout + 1) * envs, -1)
+    value = _in_blocks(value_of, flat, (rollout_length + 1) * envs).reshape(rollout + 1, envs)
+    env_used = jnp.arange(envs) < num_envs
+
+    def value_if_truncated(t: Any, following: Float[Array, " envs"]) -> Float[Array, " envs"]:
+        cut = jnp.any(trajectory.truncated[t] & env_used) & ~next_episode & (t < rollout_length)
+        final_obs = trajectory.next_obs[t]
+        return lane_cond(cut, lambda: value_of(jax.vmap(features_of)(final_obs)), lambda: following)
+
+    advantage = generalised_advantage(
+        trajectory.reward,
+        value[:-1],
+        jax.lax.dynamic_index_in_dim(value, rollout_length, 0, keepdims=False),
+        trajectory.terminated,
+        trajectory.truncated,
+        value_if_truncated,
+        gamma,
+        gae_lambda,
+        rollout_length,
+    )
+    used = (jnp.arange(rollout) < rollout_length)[:, None] & env_used[None]
+    return Estimates(value[:-1], advantage, used)
+
+
+def standardised(
+    advantage: Float[Array, "rollout envs"], used: Bool[Array, "rollout envs"], by_time_step: Bool[Array, ""]
+) -> Float[Array, "rollout envs"]:
+    """Advantages with mean 0 and variance 1 over all that are used, or over those of each time step."""
+    mean, variance = masked_moments(advantage.reshape(-1), used.reshape(-1))
+    row_mean, row_variance = jax.vmap(masked_moments)(advantage, used)
+    mean = jnp.where(by_time_step, row_mean, mean)[:, None]
+    variance = jnp.where(by_time_step, row_variance, variance)[:, None]
+    return (advantage - mean) / jnp.sqrt(variance + 1e-5)
+
+
+def _in_blocks(f: Callable[..., Any], x: Float[Array, "n obs"], n: Int[Array, ""]) -> Float[Array, " n"]:
+    """`f(x)` for the first `n` rows, computed block by block; later rows are garbage or zero."""
+    block = min(VALUE_BLOCK, x.shape[0])
+
+    def one(i: Any, out: Any) -> Any:
+        first = jnp.minimum(i * block, x.shape[0] - block)
+        y = f(jax.lax.dynamic_slice_in_dim(x, first, block))
+        return jax.lax.dynamic_update_slice_in_dim(out, y, first, 0)
+
+    return jax.lax.fori_loop(0, lane_max((n + block - 1) // block), one, jnp.zeros(x.shape[0]))
 
 
 def generalised_advantage(

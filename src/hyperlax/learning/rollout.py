@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any, final
+from typing import Any, Protocol, TypeVar, final, runtime_checkable
 
 import equinox as eqx
 import jax
@@ -15,14 +15,24 @@ from hyperlax.lanes.masking import lane_cond, lane_loop, lane_loop_with_scratch,
 from hyperlax.networks.base import AbstractNetwork
 from hyperlax.networks.measurement import EXACT, Measurement
 
-if TYPE_CHECKING:
-    from hyperlax.agents.base import AbstractAgent
-
-
 RESETS_AT_ONCE = 4
 """Environments reset together where resetting is costly."""
 MEASURING = 0x5107
 """Sets the randomness of measured circuits apart from that of actions."""
+
+
+@runtime_checkable
+class Acting(Protocol):
+    """What a rollout asks of an agent (`hyperlax.agents.base.AbstractAgent`)."""
+
+    def act(self, obs: Any, *, key: Any, explore: Any) -> tuple[Array, PyTree]: ...
+
+    def observe(self, obs: Any, valid: Any) -> Any: ...
+
+    def for_evaluation(self) -> Any: ...
+
+
+A = TypeVar("A", bound=Acting)
 
 
 @final
@@ -73,7 +83,7 @@ class Finished(eqx.Module):
 
 
 def collect(
-    agent: AbstractAgent,
+    agent: A,
     env: AbstractEnv,
     envs: Envs,
     num_envs: Int[Array, ""],
@@ -82,7 +92,7 @@ def collect(
     time_limit_terminates: Bool[Array, ""],
     *,
     key: Any,
-) -> tuple[AbstractAgent, Envs, Trajectory, Finished]:
+) -> tuple[A, Envs, Trajectory, Finished]:
     """Acts for `rollout_length` steps in `num_envs` environments.
 
     Cost follows the blocks and rows in use, not the ones allocated. Randomness belongs to (step,
@@ -93,7 +103,7 @@ def collect(
     valid = (jnp.arange(blocks * size) < num_envs).reshape(blocks, size)
     env_keys = row_keys(key, blocks * size).reshape(blocks, size)
 
-    def one_block(t: Any, b: Any, agent: AbstractAgent, envs: Envs, out: Any, done: Finished) -> tuple:
+    def one_block(t: Any, b: Any, agent: Acting, envs: Envs, out: Any, done: Finished) -> tuple:
         here = jax.tree.map(lambda x: jax.lax.dynamic_index_in_dim(x, b, 0, keepdims=False), envs)
         here_keys = jax.lax.dynamic_index_in_dim(env_keys, b, 0, keepdims=False)
         after, row, ended = _step_block(agent, env, here, here_keys, t, time_limit_terminates)
@@ -136,7 +146,7 @@ def _block(envs: Envs) -> Envs:
 
 
 def _step_block(
-    agent: AbstractAgent, env: AbstractEnv, here: Any, env_keys: Any, t: Any, time_limit_terminates: Any
+    agent: Acting, env: AbstractEnv, here: Any, env_keys: Any, t: Any, time_limit_terminates: Any
 ) -> tuple[Any, dict[str, Any], Bool[Array, " size"]]:
     """One step of one block of environments: the block afterwards, the row to store, which episodes ended."""
     keys = jax.vmap(lambda k: jr.split(jr.fold_in(k, t), 3))(env_keys)
@@ -212,7 +222,7 @@ def _like(mask: Bool[Array, " size"], x: Array) -> Bool[Array, "..."]:
 
 
 def evaluate(
-    agent: AbstractAgent,
+    agent: Acting,
     env: AbstractEnv,
     episodes: int,
     wanted: Bool[Array, ""],
@@ -250,7 +260,7 @@ def evaluate(
     return total.reshape(2, episodes), length.reshape(2, episodes)
 
 
-def _measured(agent: AbstractAgent, how: Measurement, key: Any) -> AbstractAgent:
+def _measured(agent: Acting, how: Measurement, key: Any) -> Acting:
     """`agent` with all its circuits measured so."""
     if how.exact:
         return agent

@@ -2,43 +2,23 @@
 
 from __future__ import annotations
 
+import math
 from abc import abstractmethod
-from collections.abc import Mapping
+from functools import cache
 from typing import Any, final
 
 import equinox as eqx
 import jax
 import jax.numpy as jnp
 import jax.random as jr
-from jaxtyping import Array, Float, Int, Shaped
+from jax.extend.core import jaxprs_in_params
+from jaxtyping import Array, Float, Int, PRNGKeyArray, Shaped
 
-from hyperlax.hyperparams import AbstractHyperparams
+from hyperlax.hyperparams import AbstractHyperparams, trainable
 from hyperlax.lanes.masking import lane_loop, row_keys
+from hyperlax.lanes.sizes import Sizes
 from hyperlax.networks.layout import batch_last
 from hyperlax.networks.measurement import Measurement
-
-Sizes = Mapping[str, Any]
-"""What shapes a computation, by name: an integer size, or the frozenset of branches taken.
-
-For one sample it says what the sample uses; as capacities, what a program allocates: the largest size and
-every branch of its lanes.
-"""
-
-
-def sizes_to_json(sizes: Sizes) -> dict[str, Any]:
-    """`sizes` as JSON-ready values."""
-    return {k: {"branches": sorted(v)} if isinstance(v, frozenset) else v for k, v in sizes.items()}
-
-
-def sizes_from_json(sizes: Mapping[str, Any]) -> dict[str, Any]:
-    """What `sizes_to_json` was given."""
-
-    def value(v: Any) -> Any:
-        if isinstance(v, dict):
-            return frozenset(v["branches"])
-        return tuple(v) if isinstance(v, list) else v
-
-    return {k: value(v) for k, v in sizes.items()}
 
 
 class AbstractNetwork(eqx.Module):
@@ -75,45 +55,46 @@ class AbstractNetwork(eqx.Module):
 
 
 class AbstractNetworkHyperparams(AbstractHyperparams):
-    """Hyperparameters of a network."""
+    """Hyperparameters of a network: `sizes` and `network` must be given, the rest follows from them."""
 
     @abstractmethod
     def sizes(self) -> dict[str, Any]:
-        """The sizes this sample uses; called on the host, on a single sample."""
+        """The sizes of this sample by name (`hyperlax.lanes.sizes`); called on a single sample."""
 
     @abstractmethod
-    def network(self, in_size: int, caps: Sizes, *, key: Any) -> AbstractNetwork:
-        """The network these hyperparameters describe, inside the capacities `caps`."""
+    def network(self, in_size: int, caps: Sizes, *, key: PRNGKeyArray) -> AbstractNetwork:
+        """Build the network that these hyperparameters describe, inside the capacities `caps`."""
 
-    @abstractmethod
     def parameter_count(self, in_size: int) -> int:
-        """Trainable parameters this sample uses; called on the host, on a single sample."""
+        """Count the trainable parameters of this sample; called on the host, on a single sample."""
+        return self.weights(in_size, self.sizes())
 
-    @staticmethod
-    @abstractmethod
-    def flops(in_size: int, sizes: Sizes) -> float:
-        """Floating-point operations of one forward pass at `sizes`, for the planner."""
-
-    @staticmethod
-    @abstractmethod
-    def weights(in_size: int, sizes: Sizes) -> int:
-        """Weights allocated at `sizes`, for the planner."""
-
-    @staticmethod
-    @abstractmethod
-    def quick() -> dict[str, Any]:
-        """Spaces and values for trying out, under the names of the fields."""
-
-    @abstractmethod
     def out(self, in_size: int) -> int:
-        """Length of the output this sample uses; called on the host, on a single sample."""
+        """The length of this sample's output; called on the host, on a single sample."""
+        return int(abstract_network(type(self), in_size, self.sizes()).out_cap)
+
+    @classmethod
+    def flops(cls, in_size: int, sizes: Sizes) -> float:
+        """Count the floating-point operations of one forward pass at `sizes`, for the planner."""
+        return _forward_work(cls, in_size, _frozen(sizes))
+
+    @classmethod
+    def weights(cls, in_size: int, sizes: Sizes) -> int:
+        """Count the weights allocated at `sizes`, for the planner."""
+        network = abstract_network(cls, in_size, sizes)
+        return sum(math.prod(x.shape) for x in jax.tree.leaves(eqx.filter(network, trainable(network))))
+
+    @staticmethod
+    def quick() -> dict[str, Any]:
+        """Spaces and values for trying out, by field: so small that a run takes seconds."""
+        return {}
 
     def executions(self, in_size: int) -> tuple[int, int]:
-        """Quantum circuits run for the output of one input, and for that and its derivatives."""
+        """Count the quantum circuits run for the output of one input, and for that and its derivatives."""
         return 0, 0
 
     def measurement_refusal(self, in_size: int, how: Measurement, memory: int) -> str | None:
-        """Why this sample's circuit cannot be measured so in so many bytes; None when it can."""
+        """Say why this sample's circuit cannot be measured like that in `memory` bytes; None when it can."""
         return None
 
     @staticmethod
@@ -122,8 +103,57 @@ class AbstractNetworkHyperparams(AbstractHyperparams):
         return {}
 
     def refusal(self, in_size: int, memory: int) -> str | None:
-        """Why this sample cannot run in so many bytes, whatever else is changed; None when it can."""
+        """Say why this sample cannot run in `memory` bytes, whatever else is changed; None when it can."""
         return None
+
+
+def abstract_network(kind: type[AbstractNetworkHyperparams], in_size: int, sizes: Sizes) -> AbstractNetwork:
+    """The structure of a network that allocates `sizes`: shapes and types instead of arrays."""
+    return _abstract_network(kind, in_size, _frozen(sizes))
+
+
+def _frozen(sizes: Sizes) -> tuple[tuple[str, Any], ...]:
+    return tuple(sorted(sizes.items()))
+
+
+@cache
+def _abstract_network(kind: type[AbstractNetworkHyperparams], in_size: int, sizes: Any) -> AbstractNetwork:
+    build: Any = kind
+    return eqx.filter_eval_shape(lambda key: build().network(in_size, dict(sizes), key=key), jr.key(0))
+
+
+@cache
+def _forward_work(kind: type[AbstractNetworkHyperparams], in_size: int, sizes: Any) -> float:
+    network = _abstract_network(kind, in_size, sizes)
+    arrays, rest = eqx.partition(network, lambda x: isinstance(x, jax.ShapeDtypeStruct))
+    forward = lambda arrays, x: eqx.combine(arrays, rest)(x)  # noqa: E731
+    return operations(jax.make_jaxpr(forward)(arrays, jax.ShapeDtypeStruct((in_size,), jnp.float32)).jaxpr)
+
+
+def operations(jaxpr: Any) -> float:
+    """Count the floating-point operations of a jaxpr: products in full, everything else once per output.
+
+    A loop counts its body as often as it runs where that is known (`scan`), once otherwise; a branch counts
+    the largest of its sides.
+    """
+    total = 0.0
+    for equation in jaxpr.eqns:
+        inner = [operations(j) for j in jaxprs_in_params(equation.params)]
+        if equation.primitive.name == "dot_general":
+            (contracted, _), _ = equation.params["dimension_numbers"]
+            length = math.prod(equation.invars[0].aval.shape[d] for d in contracted)
+            total += 2.0 * length * math.prod(equation.outvars[0].aval.shape)
+        elif equation.primitive.name == "conv_general_dilated":
+            kernel = equation.invars[1].aval.shape
+            outputs = kernel[equation.params["dimension_numbers"].rhs_spec[0]]
+            total += 2.0 * math.prod(kernel) / outputs * math.prod(equation.outvars[0].aval.shape)
+        elif equation.primitive.name == "cond":
+            total += max(inner)
+        elif inner:
+            total += equation.params.get("length", 1) * sum(inner)
+        else:
+            total += sum(math.prod(v.aval.shape) for v in equation.outvars)
+    return total
 
 
 def orthogonal(

@@ -119,6 +119,11 @@ class TanhNormal(AbstractPolicy):
         return jnp.log(self._half) + 2 * (math.log(2) - raw - jax.nn.softplus(-2 * raw))
 
 
+def policy_outputs(space: ActionSpace) -> int:
+    """How many numbers describe a policy over the actions of `space`: logits, or locations and spreads."""
+    return space.n if isinstance(space, Discrete) else 2 * space.shape[0]
+
+
 @final
 class PolicyHead(eqx.Module):
     """Features → distribution over the actions of a space; location and spread come from one product."""

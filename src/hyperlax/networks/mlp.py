@@ -15,7 +15,8 @@ from jaxtyping import Array, Float, Int
 
 from hyperlax.hyperparams import Count, Flag, hp
 from hyperlax.hyperparams.spaces import Choice, Integers
-from hyperlax.networks.base import AbstractNetwork, AbstractNetworkHyperparams, Linear, Sizes, column
+from hyperlax.lanes.sizes import Branches, Extent, Sizes
+from hyperlax.networks.base import AbstractNetwork, AbstractNetworkHyperparams, Linear, column
 from hyperlax.networks.layout import batch_last
 
 ACTIVATIONS = {
@@ -44,13 +45,12 @@ class MLPHyperparams(AbstractNetworkHyperparams):
     layer_norm_scale: Flag = hp(True, doc="LayerNorm trains a scale beside its bias")
 
     def sizes(self) -> dict[str, Any]:
-        names = tuple(ACTIVATIONS)
         return {
-            "width": int(self.width),
-            "depth": int(self.depth),
-            "depths": frozenset({int(self.depth)}),
-            "layer_norm": frozenset({bool(self.layer_norm)}),
-            "activation": frozenset({names[int(self.activation)]}),
+            "width": Extent(self.width),
+            "depth": Extent(self.depth),
+            "depths": Branches({int(self.depth)}),
+            "layer_norm": Branches({bool(self.layer_norm)}),
+            "activation": Branches({self.label("activation")}),
         }
 
     def network(self, in_size: int, caps: Sizes, *, key: Any) -> MLP:
@@ -61,8 +61,8 @@ class MLPHyperparams(AbstractNetworkHyperparams):
         norm = depth * width * (1 + bool(self.layer_norm_scale)) if self.layer_norm else 0
         return in_size * width + width + (depth - 1) * (width * width + width) + norm
 
-    @staticmethod
-    def flops(in_size: int, sizes: Sizes) -> float:
+    @classmethod
+    def flops(cls, in_size: int, sizes: Sizes) -> float:
         width = sizes["width"]
         return 2.0 * width * (in_size + (sizes["depth"] - 1) * width) + 20.0 * width * sizes["depth"]
 
@@ -74,8 +74,8 @@ class MLPHyperparams(AbstractNetworkHyperparams):
     def quick() -> dict[str, Any]:
         return {"width": 16, "depth": 2}
 
-    @staticmethod
-    def weights(in_size: int, sizes: Sizes) -> int:
+    @classmethod
+    def weights(cls, in_size: int, sizes: Sizes) -> int:
         return sizes["width"] * (in_size + (sizes["depth"] - 1) * sizes["width"])
 
     def out(self, in_size: int) -> int:

@@ -14,7 +14,8 @@ from jaxtyping import Array, Float, Int
 from hyperlax.hyperparams import Count, Flag, Real, hp
 from hyperlax.hyperparams.spaces import Choice
 from hyperlax.lanes.masking import row_keys
-from hyperlax.networks.base import AbstractNetwork, AbstractNetworkHyperparams, Sizes
+from hyperlax.lanes.sizes import Extent, Shape, Sizes
+from hyperlax.networks.base import AbstractNetwork, AbstractNetworkHyperparams
 from hyperlax.networks.circuit import expectations
 from hyperlax.networks.drawing import svg
 from hyperlax.networks.layout import batch_last
@@ -54,8 +55,11 @@ class PQCHyperparams(AbstractNetworkHyperparams):
     scale_lr_factor: Real = hp(1.0, doc="step size of the input scales, relative to the network's")
 
     def sizes(self) -> dict[str, Any]:
-        backend = BACKENDS[int(self.backend)]
-        return {"layers": int(self.layers), "stacks": int(self.stacks), "backend": backend}
+        return {
+            "layers": Extent(self.layers),
+            "stacks": Extent(self.stacks),
+            "backend": Shape(self.label("backend")),
+        }
 
     def network(self, in_size: int, caps: Sizes, *, key: Any) -> PQC:
         return PQC(self, in_size, caps, key=key)
@@ -83,13 +87,13 @@ class PQCHyperparams(AbstractNetworkHyperparams):
     def _outputs(self, wires: int) -> int:
         return min(int(self.measured), wires) or wires
 
-    @staticmethod
-    def flops(in_size: int, sizes: Sizes) -> float:
+    @classmethod
+    def flops(cls, in_size: int, sizes: Sizes) -> float:
         wires, layers = qubits(in_size, sizes["stacks"]), sizes["layers"] + 1
         return layers * wires * (60.0 * 2.0 ** min(wires, 60) + 4000.0)
 
-    @staticmethod
-    def weights(in_size: int, sizes: Sizes) -> int:
+    @classmethod
+    def weights(cls, in_size: int, sizes: Sizes) -> int:
         return 2 * ANGLES * qubits(in_size, sizes["stacks"]) * (sizes["layers"] + 1)
 
     @staticmethod
@@ -173,7 +177,7 @@ class PQC(AbstractNetwork):
         layers, wires = caps["layers"] + 1, qubits(in_size, caps["stacks"])
         angles, scales = (_uniform(k, layers, wires) for k in jr.split(key))
         used = self._used(layers, wires)
-        circle = jnp.where(hp.initial_angles == 1, 2 * np.pi, 1.0).astype(angles.dtype)
+        circle = jnp.where(hp.chosen("initial_angles", "circle"), 2 * np.pi, 1.0).astype(angles.dtype)
         self.angles = jnp.where(used, angles * circle, 0)
         self.scales = jnp.where(used & self._encoded(layers, wires), scales, 0)
         self.output_scales = jnp.where(hp.output_scale & (jnp.arange(wires) < self.out_size), 1.0, 0.0)
@@ -252,7 +256,11 @@ class PQC(AbstractNetwork):
         wall = jax.lax.population_count(both[None] & np.array([[even], [~even]], np.int32))
         first, last = index >> (wires - 1), (index >> (wires - self.wires)) & 1
         ring = wall.sum(0)[None] + jnp.where(self.wires > 2, first & last, 0)[None]
-        count = jnp.where(self.hp.entangler == 2, ring, jnp.where(self.hp.entangler == 1, wall, 0))
+        count = jnp.where(
+            self.hp.chosen("entangler", "cz_ring"),
+            ring,
+            jnp.where(self.hp.chosen("entangler", "cz"), wall, 0),
+        )
         return (1 - 2 * (count % 2)).astype(self.angles.dtype)
 
     def _used(self, layers: int, wires: int) -> Array:

@@ -14,7 +14,8 @@ from jaxtyping import Array, Float, Int
 from hyperlax.hyperparams import Count, hp
 from hyperlax.hyperparams.spaces import Choice, Integers
 from hyperlax.lanes.masking import row_keys
-from hyperlax.networks.base import AbstractNetwork, AbstractNetworkHyperparams, Sizes, column
+from hyperlax.lanes.sizes import Branches, Extent, Shape, Sizes
+from hyperlax.networks.base import AbstractNetwork, AbstractNetworkHyperparams, column
 from hyperlax.networks.layout import batch_last
 from hyperlax.networks.mlp import ACTIVATIONS, activate
 
@@ -53,25 +54,22 @@ class TensorMLPHyperparams(AbstractNetworkHyperparams):
 
     def sizes(self) -> dict[str, Any]:
         return {
-            "bond_dim": int(self.bond_dim),
-            "mpo_layers": int(self.mpo_layers),
-            "shape": SHAPES[int(self.shape)],
-            "activation": frozenset({tuple(ACTIVATIONS)[int(self.activation)]}),
+            "bond_dim": Extent(self.bond_dim),
+            "mpo_layers": Extent(self.mpo_layers),
+            "shape": Shape(self.label("shape")),
+            "activation": Branches({self.label("activation")}),
         }
 
     def network(self, in_size: int, caps: Sizes, *, key: Any) -> TensorMLP:
         return TensorMLP(self, in_size, caps, key=key)
 
-    def parameter_count(self, in_size: int) -> int:
-        return self.weights(in_size, self.sizes())
-
-    @staticmethod
-    def flops(in_size: int, sizes: Sizes) -> float:
+    @classmethod
+    def flops(cls, in_size: int, sizes: Sizes) -> float:
         hidden, layers = factors(sizes["shape"])[0], sizes["mpo_layers"]
         return 2.0 * hidden * (in_size + layers * hidden + FEATURES) + 20.0 * hidden * (layers + 1)
 
-    @staticmethod
-    def weights(in_size: int, sizes: Sizes) -> int:
+    @classmethod
+    def weights(cls, in_size: int, sizes: Sizes) -> int:
         hidden, local, cores = factors(sizes["shape"])
         bond = sizes["bond_dim"]
         ends, middle = 2 * local**2 * bond, (cores - 2) * (local * bond) ** 2
@@ -110,7 +108,7 @@ class MPO(eqx.Module):
         cap = drawn.shape[1]
         inside = jnp.arange(cap) < hp.bond_dim
         fan_in = jnp.where(jnp.arange(count) > 0, hp.bond_dim, 1).astype(drawn.dtype) * local
-        scale = jnp.where(hp.initial_cores == 1, 1.0, 1.0 / jnp.sqrt(fan_in))
+        scale = jnp.where(hp.chosen("initial_cores", "unit"), 1.0, 1.0 / jnp.sqrt(fan_in))
         scaled = drawn * scale[:, None, None, None, None]
         used = jnp.where((inside[:, None] & inside[None])[None, :, :, None, None], scaled, 0)
         cores = jnp.transpose(used, (0, 3, 1, 2, 4))

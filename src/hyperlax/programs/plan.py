@@ -8,9 +8,9 @@ from dataclasses import dataclass
 from typing import Any
 
 from hyperlax.agents import costs
-from hyperlax.agents.base import AbstractAgentHyperparams, merge, shapes
+from hyperlax.agents.base import AbstractAgentHyperparams
 from hyperlax.envs.base import AbstractEnv
-from hyperlax.networks.base import Sizes, sizes_from_json, sizes_to_json
+from hyperlax.lanes.sizes import Sizes, fits, from_json, merge, shapes, to_json, without_branches
 
 MAX_PROGRAMS = 8
 HARDLY_RUNS = 0.05
@@ -56,7 +56,7 @@ class Program:
         """JSON-ready; `Program.restored` reads it."""
         return {
             "samples": list(self.samples),
-            "caps": sizes_to_json(self.caps),
+            "caps": to_json(self.caps),
             "useful_share": round(self.useful_share, 4),
             "effort": self.effort,
         }
@@ -64,12 +64,12 @@ class Program:
     @staticmethod
     def restored(about: Mapping[str, Any]) -> Program:
         """The program that `describe` described: a resumed run keeps its plan."""
-        caps = sizes_from_json(about["caps"])
+        caps = from_json(about["caps"])
         return Program(tuple(about["samples"]), caps, about["useful_share"], about["effort"])
 
     def holds(self, sizes: Sizes) -> bool:
         """Whether a sample of `sizes` fits what is allocated."""
-        return all(_fits(size, self.caps[name]) for name, size in sizes.items())
+        return fits(sizes, self.caps)
 
     @property
     def key(self) -> str:
@@ -122,7 +122,7 @@ def plan(
         return compiling + padded, useful or padded < HARDLY_RUNS * compiling
 
     if group_by_sizes:
-        groups = _together([_exact(s) for s in sizes])
+        groups = _together([without_branches(s) for s in sizes])
     else:
         groups = _merge_groups(_by_architecture(sizes), cost, max_programs)
     runs = [seeds * c for c in cycles]
@@ -137,18 +137,9 @@ def plan(
     return sorted(programs, key=total, reverse=True)
 
 
-def _fits(size: Any, cap: Any) -> bool:
-    """Numbers within their maxima, branches among those compiled, shapes as they are."""
-    return size == cap if isinstance(size, str) else size <= cap
-
-
 def _by_architecture(sizes: Sequence[Sizes]) -> list[tuple[int, ...]]:
     """Samples whose networks have the same sizes and shapes, together."""
-    return _together([tuple(entry for entry in _exact(s) if "." in entry[0]) for s in sizes])
-
-
-def _exact(sizes: Sizes) -> tuple[tuple[str, int | str], ...]:
-    return tuple((k, v) for k, v in sorted(sizes.items()) if isinstance(v, int | str))
+    return _together([tuple(entry for entry in without_branches(s) if "." in entry[0]) for s in sizes])
 
 
 def _together(keys: Sequence[tuple]) -> list[tuple[int, ...]]:

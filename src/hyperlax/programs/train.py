@@ -15,9 +15,9 @@ from hyperlax.agents.base import AbstractAgent, AbstractAgentHyperparams
 from hyperlax.envs.base import AbstractEnv
 from hyperlax.hyperparams import trainable
 from hyperlax.lanes.masking import lane_while
+from hyperlax.lanes.sizes import Sizes
 from hyperlax.lanes.threefry import unrolled_key
 from hyperlax.learning.rollout import Envs, Finished, collect
-from hyperlax.networks.base import Sizes
 
 NEVER = -1
 
@@ -83,7 +83,7 @@ def _cycle(state: TrainState, env: AbstractEnv, caps: Sizes, active: Array) -> T
         hp.num_envs,
         jnp.where(active, hp.rollout_length, 0),
         caps["rollout_length"],
-        hp.time_limit == 1,
+        hp.chosen("time_limit", "termination"),
         key=keys[0],
     )
     progress = state.env_steps.astype(jnp.float32) / state.total_steps.astype(jnp.float32)

@@ -19,7 +19,7 @@ from hyperlax.agents.base import AbstractAgent
 from hyperlax.envs.base import AbstractEnv
 from hyperlax.experiments.recipes import Recipe
 from hyperlax.hyperparams import assign, values
-from hyperlax.networks.base import sizes_from_json, sizes_to_json
+from hyperlax.lanes.sizes import from_json, to_json
 from hyperlax.storage.checkpoint import pack, read_header, unpack
 from hyperlax.storage.files import write_atomically
 
@@ -60,7 +60,7 @@ def save(
         "network": recipe.network,
         "env": env_name,
         "hyperparams": values(agent.hp),
-        "caps": sizes_to_json(caps),
+        "caps": to_json(caps),
         **about,
     }
     write_atomically(path, pack(agent.for_acting(), **header))
@@ -75,7 +75,7 @@ def load(path: str | Path) -> Policy:
     header = read_header(data, str(path))
     env = envs.load(header["env"])
     hp = assign(Recipe(header["algorithm"], header["network"]).hyperparams(), header["hyperparams"])
-    caps = sizes_from_json(header["caps"])
+    caps = from_json(header["caps"])
     hp = jax.tree.map(jnp.asarray, hp)
     like = eqx.filter_eval_shape(lambda h: h.agent(env, caps, key=jr.key(0)).for_acting(), hp)
     agent = unpack(data, like, str(path))

@@ -325,7 +325,7 @@ def _program_words(program: Program, seeds: int) -> str:
 
 def _networks(caps: Mapping[str, Any]) -> str:
     """What is allocated for the networks, those of equal size together."""
-    from hyperlax.agents.base import nested
+    from hyperlax.lanes.sizes import nested
 
     found: dict[str, list[str]] = {}
     for net in dict.fromkeys(name.partition(".")[0] for name in caps if "." in name):

@@ -15,8 +15,8 @@ import numpy as np
 import polars as pl
 from jaxtyping import Array, Float
 
-from hyperlax.agents.base import merge
 from hyperlax.hyperparams import assign
+from hyperlax.lanes.sizes import merge
 from hyperlax.networks.circuit import final_state
 from hyperlax.networks.pennylane import couplings
 from hyperlax.networks.pqc import ENTANGLERS, PQC, PQCHyperparams, qubits, state_bytes
@@ -200,7 +200,7 @@ def of_recipe(
     networks = spec.trees[0].networks(spec.env)
     if network not in networks:
         raise ValueError(f'{recipe_name} has no network "{network}"; it has {", ".join(networks)}')
-    hp, in_size = networks[network]
+    hp, in_size = networks[network].hp, networks[network].inputs
     if not isinstance(hp, PQCHyperparams):
         raise ValueError(f"the {network} of {recipe_name} is not a circuit; take a recipe of drpqc")
     for s in stacks:

@@ -1,0 +1,287 @@
+"""What on-policy algorithms share: acting, advantages, and passes over a rollout in shuffled minibatches."""
+
+from __future__ import annotations
+
+from abc import abstractmethod
+from collections.abc import Callable, Sequence
+from typing import TYPE_CHECKING, Any, ClassVar, Generic, TypeVar, final
+
+import equinox as eqx
+import jax.numpy as jnp
+import jax.random as jr
+import optax
+from jaxtyping import Array, Bool, Float, Int, PRNGKeyArray
+
+from hyperlax.agents.base import AbstractAgent, AbstractAgentHyperparams, Metrics, NetworkUse
+from hyperlax.envs.base import AbstractEnv
+from hyperlax.hyperparams import Count, Flag, Real
+from hyperlax.lanes.masking import lane_cond, select
+from hyperlax.lanes.sizes import Extent, Sizes, nested
+from hyperlax.learning.losses import Measured, summed_gradient
+from hyperlax.learning.minibatches import Chunks, Minibatch, Passes
+from hyperlax.learning.normalise import Normaliser
+from hyperlax.learning.optimise import Weights, adam_state, adam_step, decayed, flatten, step_factors
+from hyperlax.learning.returns import Estimates, estimate, standardised
+from hyperlax.learning.rollout import Trajectory
+from hyperlax.learning.samples import Samples
+from hyperlax.networks import Actor, Critic
+from hyperlax.networks.base import AbstractNetworkHyperparams
+from hyperlax.networks.heads import policy_outputs
+
+
+class AbstractOnPolicyHyperparams(AbstractAgentHyperparams):
+    """The hyperparameters that every on-policy algorithm has; `OnPolicyDefaults` declares them all."""
+
+    if TYPE_CHECKING:
+        actor: eqx.AbstractVar[AbstractNetworkHyperparams]
+        critic: eqx.AbstractVar[AbstractNetworkHyperparams]
+        gamma: eqx.AbstractVar[Real]
+        gae_lambda: eqx.AbstractVar[Real]
+        max_grad_norm: eqx.AbstractVar[Real]
+        epochs: eqx.AbstractVar[Count]
+        num_minibatches: eqx.AbstractVar[Count]
+        standardize_advantages: eqx.AbstractVar[Flag]
+        decay_learning_rates: eqx.AbstractVar[Flag]
+        normalize_observations: eqx.AbstractVar[Flag]
+        loss_reduction: eqx.AbstractVar[Count]
+        advantage_statistics: eqx.AbstractVar[Count]
+        minibatch_remainder: eqx.AbstractVar[Count]
+        truncation_bootstrap: eqx.AbstractVar[Count]
+        normaliser_order: eqx.AbstractVar[Count]
+        evaluation_normalisation: eqx.AbstractVar[Count]
+
+    required: ClassVar[tuple[str, ...]] = (
+        *AbstractAgentHyperparams.required,
+        "actor",
+        "critic",
+        "gamma",
+        "gae_lambda",
+        "max_grad_norm",
+        "epochs",
+        "num_minibatches",
+        "standardize_advantages",
+        "decay_learning_rates",
+        "normalize_observations",
+        "loss_reduction",
+        "advantage_statistics",
+        "minibatch_remainder",
+        "truncation_bootstrap",
+        "normaliser_order",
+        "evaluation_normalisation",
+    )
+
+    def own_sizes(self) -> dict[str, Any]:
+        batch = int(self.num_envs) * int(self.rollout_length)
+        minibatches = min(int(self.num_minibatches), batch)
+        return {
+            "num_envs": Extent(self.num_envs),
+            "rollout_length": Extent(self.rollout_length),
+            "minibatch": Extent(-(-batch // minibatches)),
+            "epochs": Extent(self.epochs),
+            "gradient_steps": Extent(int(self.epochs) * minibatches),
+        }
+
+    def networks(self, env: AbstractEnv) -> dict[str, NetworkUse]:
+        valuing = 1 + 1 / int(self.rollout_length)
+        return {
+            "actor": NetworkUse(self.actor, env.obs_size, policy_outputs(env.action_space)),
+            "critic": NetworkUse(self.critic, env.obs_size, 1, acting=valuing),
+        }
+
+    def problems(self) -> list[str]:
+        batch = int(self.num_envs) * int(self.rollout_length)
+        minibatches = int(self.num_minibatches)
+        if minibatches > batch:
+            return [f"{minibatches} minibatches of {batch} samples: {batch} minibatches of one are used"]
+        if batch % minibatches:
+            return [f"{minibatches} minibatches do not divide {batch} samples: their sizes differ by one"]
+        return []
+
+    def normalises(self) -> Bool[Array, ""]:
+        """Whether training or evaluation normalises observations, so that statistics are needed."""
+        return self.normalize_observations | self.chosen("evaluation_normalisation", "always")
+
+    def batch(self) -> Int[Array, ""]:
+        """Samples of a rollout."""
+        return self.num_envs * self.rollout_length
+
+    def minibatches(self) -> Int[Array, ""]:
+        """Minibatches of a pass: as many as asked for, but none is empty."""
+        return jnp.minimum(self.num_minibatches, self.batch())
+
+
+@final
+class Step(eqx.Module):
+    """What is noted of one action; `raw` is the action before squashing (see `AbstractPolicy`)."""
+
+    log_prob: Float[Array, "*rollout"]
+    raw: Array
+    noise: Float[Array, "*rollout act"]
+    features: Float[Array, "*rollout obs"]
+
+
+@final
+class Sample(eqx.Module):
+    """One sample of a rollout: what was noted of the action, and what was estimated afterwards.
+
+    - `value`: of the state, as estimated before learning. `target`: the return that it should have been.
+    - `advantage`: of the action, standardised where the hyperparameters ask for it.
+    """
+
+    value: Float[Array, "*rollout"]
+    advantage: Float[Array, "*rollout"]
+    target: Float[Array, "*rollout"]
+    step: Step
+
+
+T = TypeVar("T")
+H = TypeVar("H", bound=AbstractOnPolicyHyperparams)
+
+
+class AbstractOnPolicyAgent(AbstractAgent, Generic[H]):
+    """Actor, critic, their optimiser, and the normaliser; a subclass says what loss a sample has.
+
+    During a cycle observations are normalised by the statistics of the cycles before (`normaliser`), so
+    that old and new log-probabilities see the same inputs; what is observed meanwhile collects in `seen`.
+    """
+
+    losses: eqx.AbstractClassVar[tuple[str, ...]]
+    """The names of what `loss` measures."""
+
+    hp: H
+    actor: Actor
+    critic: Critic
+    optimiser: optax.OptState
+    normaliser: Normaliser
+    seen: Normaliser
+    chunks: Chunks = eqx.field(static=True)
+    epochs_cap: int = eqx.field(static=True)
+
+    def __init__(self, hp: H, env: AbstractEnv, caps: Sizes, *, key: PRNGKeyArray):
+        keys = jr.split(key, 4)
+        self.hp = hp
+        actor = hp.actor.network(env.obs_size, nested(caps, "actor"), key=keys[0])
+        critic = hp.critic.network(env.obs_size, nested(caps, "critic"), key=keys[1])
+        self.actor = Actor(actor, env.action_space, key=keys[2])
+        self.critic = Critic(critic, key=keys[3])
+        self.optimiser = adam_state((self.actor, self.critic))
+        self.normaliser = self.seen = Normaliser(env.obs_size)
+        self.chunks = Chunks.of(caps)
+        self.epochs_cap = caps["epochs"]
+
+    @classmethod
+    def create(cls: type[T], hp: Any, env: AbstractEnv, caps: Sizes, *, key: PRNGKeyArray) -> T:
+        """Build a fresh agent inside the capacities `caps`."""
+        build: Any = cls
+        return build(hp, env, caps, key=key)
+
+    @abstractmethod
+    def loss(self, actor: Actor, critic: Critic, sample: Sample) -> tuple[Float[Array, ""], Measured]:
+        """The loss of one sample, and what `losses` names."""
+
+    @abstractmethod
+    def step_sizes(self) -> Sequence[Float[Array, ""]]:
+        """The step sizes of actor and critic, before any decay."""
+
+    @property
+    def metric_names(self) -> tuple[str, ...]:
+        return (*self.losses, "actor_grad_norm", "critic_grad_norm", "explained_variance", "actor_lr")
+
+    def act(
+        self, obs: Float[Array, " obs"], *, key: PRNGKeyArray, explore: Bool[Array, ""]
+    ) -> tuple[Array, Step]:
+        features = self.features(obs)
+        policy = self.actor(features)
+        sampled, noise = policy.sample(key=key)
+        raw = jnp.where(explore, sampled, policy.mode())
+        return policy.action(raw), Step(policy.log_prob(raw), raw, noise, features)
+
+    def features(self, obs: Float[Array, " obs"]) -> Float[Array, " obs"]:
+        """What the networks see of `obs`."""
+        return jnp.where(self.hp.normalize_observations, self.normaliser(obs), obs)
+
+    def observe(self, obs: Float[Array, "envs obs"], valid: Bool[Array, " envs"]) -> AbstractOnPolicyAgent:
+        seen = lane_cond(self.hp.normalises(), lambda s: s.update(obs, valid), lambda s: s, self.seen)
+        now = select(self.hp.chosen("normaliser_order", "before_acting"), seen, self.normaliser)
+        return eqx.tree_at(lambda a: (a.seen, a.normaliser), self, (seen, now))
+
+    def for_evaluation(self) -> AbstractOnPolicyAgent:
+        return eqx.tree_at(lambda a: a.hp.normalize_observations, self, self.hp.normalises())
+
+    def gradient_steps(self) -> Int[Array, ""]:
+        return self.hp.epochs * self.hp.minibatches()
+
+    def estimates(self, trajectory: Trajectory) -> Estimates:
+        """Values of the states and advantages of the actions: generalised advantage estimation."""
+        hp, features = self.hp, trajectory.aux.features
+        next_episode = hp.chosen("truncation_bootstrap", "next_episode")
+        return estimate(
+            self.critic,
+            self.features,
+            features,
+            trajectory,
+            hp.num_envs,
+            hp.rollout_length,
+            hp.gamma,
+            hp.gae_lambda,
+            next_episode,
+        )
+
+    def samples(self, trajectory: Trajectory, estimates: Estimates) -> Samples:
+        """The samples to learn from, advantages standardised where the hyperparameters ask for it."""
+        by_time_step = self.hp.chosen("advantage_statistics", "time_step")
+        standard = standardised(estimates.advantage, estimates.used, by_time_step)
+        advantage = jnp.where(self.hp.standardize_advantages, standard, estimates.advantage)
+        return Samples(Sample(estimates.value, advantage, estimates.target, trajectory.aux))
+
+    def gradient(
+        self, weights: Weights, restore: Callable[[Weights], Any], samples: Samples, minibatch: Minibatch
+    ) -> tuple[Weights, Float[Array, " losses"]]:
+        """The gradient of the loss and the `losses`, summed over a minibatch."""
+
+        def loss(models: tuple[Any, ...], row: Float[Array, " columns"]) -> tuple[Float[Array, ""], Measured]:
+            return self.loss(models[0], models[1], samples.unpack(row))
+
+        def part(
+            index: Int[Array, " k"], valid: Bool[Array, " k"]
+        ) -> tuple[Weights, Float[Array, " losses"]]:
+            rows = samples.rows(index, self.hp.num_envs)
+            return summed_gradient(loss, self.losses, restore, weights, (rows,), valid)
+
+        return minibatch.total(part)
+
+    def learn(
+        self, trajectory: Trajectory, progress: Float[Array, ""], *, key: PRNGKeyArray
+    ) -> tuple[AbstractOnPolicyAgent, Metrics]:
+        hp, estimates = self.hp, self.estimates(trajectory)
+        samples = self.samples(trajectory, estimates)
+        lrs = [decayed(lr, progress, hp.decay_learning_rates) for lr in self.step_sizes()]
+        models = (self.actor, self.critic)
+        weights, parts, restore = flatten(models)
+        factors = step_factors(models)
+
+        def step(minibatch: Minibatch, carry: tuple[Any, ...]) -> tuple[Any, ...]:
+            weights, state, sums = carry
+            slope, measured = self.gradient(weights, restore, samples, minibatch)
+            n = minibatch.size.astype(jnp.float32)
+            slope = slope * jnp.where(hp.chosen("loss_reduction", "sum"), 1.0, 1.0 / n)
+            weights, state, norms = adam_step(weights, slope, state, parts, lrs, hp.max_grad_norm, factors)
+            return weights, state, sums + jnp.concatenate([measured / n, norms])
+
+        passes = Passes(
+            hp.batch(),
+            hp.minibatches(),
+            hp.epochs,
+            self.epochs_cap,
+            hp.chosen("minibatch_remainder", "drop"),
+            trajectory.rows > 0,  # a lane that is done must not keep the others busy
+            self.chunks,
+            key=key,
+        )
+        sums = jnp.zeros(len(self.losses) + len(parts))
+        weights, state, sums = passes.fold(step, (weights, self.optimiser, sums))
+        learned = lambda a: (a.actor, a.critic, a.optimiser, a.normaliser)  # noqa: E731
+        agent = eqx.tree_at(learned, self, (*restore(weights), state, self.seen))
+        means = sums / self.gradient_steps().astype(jnp.float32)
+        measured = [*means, estimates.explained_variance(), lrs[0]]
+        return agent, dict(zip(self.metric_names, measured, strict=True))

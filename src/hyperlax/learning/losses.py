@@ -1,0 +1,50 @@
+"""Gradients of a loss that is given for one sample, with what it measures by name."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+from jaxtyping import Array, Bool, Float
+
+from hyperlax.learning.optimise import Weights
+
+Measured = Mapping[str, Float[Array, ""]]
+
+
+def summed_gradient(
+    loss: Callable[..., tuple[Float[Array, ""], Measured]],
+    names: tuple[str, ...],
+    restore: Callable[[Weights], tuple[Any, ...]],
+    weights: Weights,
+    samples: tuple[Any, ...],
+    valid: Bool[Array, " n"],
+) -> tuple[Weights, Float[Array, " names"]]:
+    """The gradient of `loss(models, *sample)`, summed over the samples that are valid, and sums of `names`.
+
+    `restore(weights)` are the models, and `samples` trees whose leaves have a leading axis of n.
+    """
+
+    def one(models: tuple[Any, ...], *sample: Any) -> tuple[Float[Array, ""], Float[Array, " names"]]:
+        total, measured = loss(models, *sample)
+        return total, jnp.stack([measured[name] for name in check_names(measured, names)])
+
+    def summed(weights: Weights) -> tuple[Float[Array, ""], Float[Array, " names"]]:
+        models = restore(weights)
+        total, measured = jax.vmap(lambda *sample: one(models, *sample))(*samples)
+        measured = jax.lax.stop_gradient(measured)
+        return jnp.sum(jnp.where(valid, total, 0)), jnp.sum(jnp.where(valid[:, None], measured, 0), axis=0)
+
+    return jax.grad(summed, has_aux=True)(weights)
+
+
+def check_names(measured: Measured, names: tuple[str, ...]) -> tuple[str, ...]:
+    """`names`, which must be the keys of `measured`; raises `ValueError` saying which are not."""
+    if set(measured) != set(names):
+        raise ValueError(
+            f"`losses` names {', '.join(names)}, and the loss measures {', '.join(measured)}: "
+            "let them be the same"
+        )
+    return names

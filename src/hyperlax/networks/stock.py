@@ -1,0 +1,117 @@
+"""Networks from stock Equinox modules: whatever maps a vector to a vector, function leaves included.
+
+Their architecture is not batched: lanes of one program share it, and a sample with another one gets another
+program. In exchange nothing has to be masked.
+"""
+
+from __future__ import annotations
+
+from abc import abstractmethod
+from collections.abc import Hashable
+from functools import partial
+from typing import Any, final
+
+import equinox as eqx
+import jax
+import jax.numpy as jnp
+from jaxtyping import Array, Float, Int, PRNGKeyArray, PyTree
+
+from hyperlax.hyperparams import AbstractHyperparams, fields
+from hyperlax.lanes.sizes import Shape, Sizes
+from hyperlax.networks.base import AbstractNetwork, AbstractNetworkHyperparams
+
+
+class AbstractStockHyperparams(AbstractNetworkHyperparams):
+    """Hyperparameters of a network whose architecture all lanes of a program share.
+
+    A subclass declares its hyperparameters and says in `module` what they build. Integers, labels and flags
+    are the architecture: `module` gets them by name, as Python values. Reals stay array leaves, which differ
+    from lane to lane: `module` finds them on `self`.
+    """
+
+    @abstractmethod
+    def module(self, in_size: int, *, key: PRNGKeyArray, **architecture: Any) -> eqx.Module:
+        """Build a module that maps Float[Array, " in_size"] to Float[Array, " out"] of any length."""
+
+    def sizes(self) -> dict[str, Any]:
+        return {f.path: Shape(str(f.default)) for f in fields(self) if f.kind is not float}
+
+    def network(self, in_size: int, caps: Sizes, *, key: PRNGKeyArray) -> StockNetwork:
+        architecture = {
+            f.path: f.decode(f.encode(caps[f.path])) for f in _declared(type(self)) if f.kind is not float
+        }
+        return StockNetwork(self, self.module(in_size, key=key, **architecture), in_size)
+
+
+def _declared(kind: type[AbstractStockHyperparams]) -> list[Any]:
+    build: Any = kind
+    return list(fields(build()))
+
+
+@final
+class StockNetwork(AbstractNetwork):
+    """A stock module as a network: its arrays as leaves, everything else as part of the program.
+
+    Raises `ValueError` for a module that does not map a vector to a vector.
+    """
+
+    hp: AbstractHyperparams
+    arrays: PyTree
+    rest: Rest = eqx.field(static=True)
+    length: int = eqx.field(static=True)
+    batch_last: bool = eqx.field(static=True)
+
+    def __init__(self, hp: AbstractHyperparams, module: eqx.Module, in_size: int):
+        arrays, rest = eqx.partition(module, eqx.is_array)
+        self.hp = hp
+        self.arrays = jax.tree.map(lambda x: jax.lax.convert_element_type(x, x.dtype), arrays)
+        self.rest = Rest(rest)
+        call: Any = module
+        out = eqx.filter_eval_shape(call, jax.ShapeDtypeStruct((in_size,), jnp.float32))
+        if not isinstance(out, jax.ShapeDtypeStruct) or out.ndim != 1:
+            raise ValueError(
+                f"{type(hp).__name__}.module maps a vector of {in_size} numbers to "
+                f"{getattr(out, 'shape', type(out).__name__)}; a network returns a vector, of shape (n,)"
+            )
+        self.length = out.shape[0]
+        self.batch_last = False
+
+    @property
+    def out_cap(self) -> int:
+        return self.length
+
+    @property
+    def out_size(self) -> Int[Array, ""]:
+        return jnp.asarray(self.length, jnp.int32)
+
+    def __call__(self, x: Float[Array, " in"]) -> Float[Array, " out"]:
+        return eqx.combine(self.arrays, self.rest.tree)(x)
+
+
+class Rest:
+    """What is no array in a module, equal to what another call of the same code has built.
+
+    A function that every call makes anew (a lambda, say) equals one that was compiled from the same lines,
+    with the same values around it.
+    """
+
+    def __init__(self, tree: PyTree):
+        self.tree = tree
+        leaves, structure = jax.tree.flatten(tree)
+        self.identity = (structure, tuple(_identity(leaf) for leaf in leaves))
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, Rest) and self.identity == other.identity
+
+    def __hash__(self) -> int:
+        return hash(self.identity)
+
+
+def _identity(leaf: Any) -> Hashable:
+    if isinstance(leaf, partial):
+        keywords = tuple(sorted((k, _identity(v)) for k, v in leaf.keywords.items()))
+        return _identity(leaf.func), tuple(map(_identity, leaf.args)), keywords
+    if (code := getattr(leaf, "__code__", None)) is not None:
+        around = tuple(_identity(cell.cell_contents) for cell in leaf.__closure__ or ())
+        return code, around, tuple(map(_identity, leaf.__defaults__ or ()))
+    return leaf if isinstance(leaf, Hashable) else id(leaf)
