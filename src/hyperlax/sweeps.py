@@ -17,7 +17,7 @@ from hyperlax.experiments.experiment import Experiment
 from hyperlax.experiments.recipes import Recipe, resolve
 from hyperlax.experiments.settings import PUBLISHED, Settings, run_length
 from hyperlax.hyperparams import assign, fields, nearest, samplers
-from hyperlax.programs.compiled import Compiled, compile_program
+from hyperlax.programs.compiled import Compiled, compile_program, identity
 from hyperlax.programs.plan import MAX_PROGRAMS, Machine, Program, plan
 from hyperlax.run.recording import Recorder
 from hyperlax.run.runner import Runner
@@ -288,7 +288,7 @@ class Compiler:
         spec, slots = self.spec, per_device * len(devices)
         hp = spec.base
         episodes, measurement = spec.settings.eval_episodes, spec.settings.measurement
-        key = (program.key, type(hp), spec.env_name, episodes, measurement, slots, tuple(devices))
+        key = (identity(program, hp, spec.env_name, spec.env, spec.settings), slots, tuple(devices))
         if key in self.cache:
             return replace(self.cache[key], trace_seconds=0.0, compile_seconds=0.0)
         compiled = compile_program(program, hp, spec.env, episodes, slots, devices, measurement)

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
-from hyperlax.agents.base import AbstractAgent, AbstractAgentHyperparams
+from hyperlax.agents.base import AbstractAgent, AbstractAgentHyperparams, NetworkUse
+from hyperlax.agents.defaults import OffPolicyDefaults, OnPolicyDefaults
 from hyperlax.agents.dqn import DQN, DQNHyperparams
+from hyperlax.agents.off_policy import AbstractOffPolicyAgent
+from hyperlax.agents.on_policy import AbstractOnPolicyAgent, Sample
 from hyperlax.agents.ppo import PPO, PPOHyperparams
 from hyperlax.agents.sac import SAC, SACHyperparams
 
@@ -21,7 +24,13 @@ __all__ = [
     "SAC",
     "AbstractAgent",
     "AbstractAgentHyperparams",
+    "AbstractOffPolicyAgent",
+    "AbstractOnPolicyAgent",
     "DQNHyperparams",
+    "NetworkUse",
+    "OffPolicyDefaults",
+    "OnPolicyDefaults",
     "PPOHyperparams",
     "SACHyperparams",
+    "Sample",
 ]

@@ -51,11 +51,11 @@ class AbstractHyperparams(eqx.Module):
 
         Raises `ValueError` naming the labels there are when `label` is none of them.
         """
-        return getattr(self, name) == _field_of(self, name).encode(label)
+        return getattr(self, name) == declared(type(self))[name].encode(label)
 
     def label(self, name: str) -> str:
         """The label of the hyperparameter `name`; called on the host, on a single sample."""
-        return _field_of(self, name).decode(getattr(self, name))
+        return declared(type(self))[name].decode(getattr(self, name))
 
 
 @dataclasses.dataclass(frozen=True)
@@ -147,14 +147,15 @@ def fields(tree: AbstractHyperparams, prefix: str = "") -> Iterator[Field]:
             yield dataclasses.replace(meta, path=prefix + f.name, default=default)
 
 
-def _field_of(tree: AbstractHyperparams, name: str) -> Field:
-    own = next(f.metadata["hyperlax"] for f in dataclasses.fields(tree) if f.name == name)
-    return dataclasses.replace(own, path=name)
+def declared(kind: type[AbstractHyperparams]) -> dict[str, Field]:
+    """The hyperparameters of a class by name, nested ones left out; needs no instance."""
+    marked = [(f.name, f.metadata["hyperlax"]) for f in dataclasses.fields(kind) if "hyperlax" in f.metadata]
+    return {name: dataclasses.replace(field, path=name) for name, field in marked}
 
 
 def default_of(tree: AbstractHyperparams, name: str) -> Any:
-    """What `tree`'s own hyperparameter `name` is unless somebody chooses."""
-    return next(f.metadata["hyperlax"].default for f in dataclasses.fields(tree) if f.name == name)
+    """The declared default of `tree`'s own hyperparameter `name`."""
+    return declared(type(tree))[name].default
 
 
 def nearest(name: Any, known: Iterable[str]) -> str:
@@ -187,12 +188,16 @@ def stack(trees: list[PyTree]) -> PyTree:
 
 
 def trainable(tree: PyTree) -> PyTree:
-    """The filter for `eqx.partition`: inexact arrays of `tree`, not hyperparameters and not buffers."""
+    """The filter for `eqx.partition`: inexact arrays (or their shapes), not hyperparameters or buffers."""
 
     def apart(node: Any) -> bool:
         return isinstance(node, (AbstractHyperparams, Unfrozen))
 
-    return jax.tree.map(lambda x: not apart(x) and eqx.is_inexact_array(x), tree, is_leaf=apart)
+    def inexact(x: Any) -> bool:
+        return isinstance(x, jax.ShapeDtypeStruct) and jnp.issubdtype(x.dtype, jnp.inexact)
+
+    chosen = lambda x: not apart(x) and (eqx.is_inexact_array(x) or inexact(x))  # noqa: E731
+    return jax.tree.map(chosen, tree, is_leaf=apart)
 
 
 def _rebuild(tree: H, leaves: Mapping[str, np.ndarray], prefix: str) -> H:

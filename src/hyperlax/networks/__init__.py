@@ -6,6 +6,7 @@ from hyperlax.networks.base import AbstractNetwork, AbstractNetworkHyperparams, 
 from hyperlax.networks.heads import ActionValues, Actor, Categorical, Critic, PolicyHead, TanhNormal
 from hyperlax.networks.mlp import MLP, MLPHyperparams
 from hyperlax.networks.pqc import PQC, PQCHyperparams
+from hyperlax.networks.stock import AbstractStockHyperparams
 from hyperlax.networks.tensor import TensorMLP, TensorMLPHyperparams
 
 NETWORKS: dict[str, type[AbstractNetworkHyperparams]] = {
@@ -21,6 +22,7 @@ __all__ = [
     "PQC",
     "AbstractNetwork",
     "AbstractNetworkHyperparams",
+    "AbstractStockHyperparams",
     "ActionValues",
     "Actor",
     "Categorical",

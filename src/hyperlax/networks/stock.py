@@ -16,7 +16,7 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float, Int, PRNGKeyArray, PyTree
 
-from hyperlax.hyperparams import AbstractHyperparams, fields
+from hyperlax.hyperparams import AbstractHyperparams, Field, declared
 from hyperlax.lanes.sizes import Shape, Sizes
 from hyperlax.networks.base import AbstractNetwork, AbstractNetworkHyperparams
 
@@ -34,18 +34,15 @@ class AbstractStockHyperparams(AbstractNetworkHyperparams):
         """Build a module that maps Float[Array, " in_size"] to Float[Array, " out"] of any length."""
 
     def sizes(self) -> dict[str, Any]:
-        return {f.path: Shape(str(f.default)) for f in fields(self) if f.kind is not float}
+        return {name: Shape(str(f.decode(getattr(self, name)))) for name, f in self._architecture().items()}
 
     def network(self, in_size: int, caps: Sizes, *, key: PRNGKeyArray) -> StockNetwork:
-        architecture = {
-            f.path: f.decode(f.encode(caps[f.path])) for f in _declared(type(self)) if f.kind is not float
-        }
-        return StockNetwork(self, self.module(in_size, key=key, **architecture), in_size)
+        chosen = {name: f.decode(f.encode(caps[name])) for name, f in self._architecture().items()}
+        return StockNetwork(self, self.module(in_size, key=key, **chosen), in_size)
 
-
-def _declared(kind: type[AbstractStockHyperparams]) -> list[Any]:
-    build: Any = kind
-    return list(fields(build()))
+    @classmethod
+    def _architecture(cls) -> dict[str, Field]:
+        return {name: f for name, f in declared(cls).items() if f.kind is not float}
 
 
 @final

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Hashable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from functools import cache
 from typing import Any
 
+import equinox as eqx
 import jax
 import jax.numpy as jnp
 import jax.random as jr
@@ -130,9 +131,40 @@ def state_like(hp: AbstractAgentHyperparams, env: AbstractEnv, caps: Any) -> Tra
     return jax.eval_shape(_beginning(env, caps), *lane_specs(hp)[:4])
 
 
+def identity(
+    program: Program, hp: AbstractAgentHyperparams, env_name: str, env: AbstractEnv, settings: Any
+) -> Hashable:
+    """What decides how a program is compiled: equal for experiments that can use each other's.
+
+    The classes of the algorithm and its networks are in the structure of `hp`; `settings` are how lanes are
+    evaluated.
+    """
+    evaluation = (settings.eval_episodes, settings.measurement)
+    return program.key, jax.tree.structure(hp), env_name, type(env), evaluation
+
+
 def _beginning(env: AbstractEnv, caps: Any) -> Callable[..., TrainState]:
-    """A new lane from its hyperparameters, keys (training, initial weights) and budget."""
-    return jax.jit(lambda hp, key, init, total: train.start(hp, env, caps, total, key=key, init_key=init))
+    """A function from hyperparameters, keys (training, initial weights) and budget to a new lane."""
+
+    def begin(hp: Any, key: Any, init: Any, total: Any) -> TrainState:
+        state = train.start(hp, env, caps, total, key=key, init_key=init)
+        if strangers := without_arrays(state):
+            raise TypeError(
+                f"{type(hp).__name__} builds an agent that holds {strangers[0]}, which is no array: a "
+                "program cannot pass it on from step to step. Declare the field with eqx.field(static=True); "
+                "for a stock module as a network, derive its hyperparameters from "
+                "hyperlax.networks.AbstractStockHyperparams, which keeps functions apart"
+            )
+        return state
+
+    return jax.jit(begin)
+
+
+def without_arrays(tree: Any) -> list[str]:
+    """The paths of leaves that are no arrays (functions, for example), with what they are."""
+    leaves = jax.tree_util.tree_flatten_with_path(tree)[0]
+    found = [(jax.tree_util.keystr(path), x) for path, x in leaves if not eqx.is_array(x)]
+    return [f"{path.removeprefix('.')} ({getattr(x, '__name__', repr(x))})" for path, x in found]
 
 
 def compile_program(
@@ -202,7 +234,7 @@ def _sharded(lane: Callable[..., Any], mesh: Mesh, per_device: int) -> Any:
         if per_device == 1:
             out = lane(*jax.tree.map(lambda x: x[0], args))
             return jax.tree.map(lambda x: x[None], out)
-        return jax.vmap(lane, axis_name=LANES)(*args)
+        return eqx.filter_vmap(lane, axis_name=LANES)(*args)
 
     spec = PartitionSpec(DEVICES)
     mapped = jax.shard_map(device, mesh=mesh, in_specs=spec, out_specs=spec, check_vma=False)

@@ -17,7 +17,7 @@ from hyperlax.agents import costs
 from hyperlax.experiments.execution import Execution
 from hyperlax.experiments.experiment import Experiment
 from hyperlax.hyperparams import stack
-from hyperlax.programs.compiled import Compiled, blank_orders
+from hyperlax.programs.compiled import Compiled, blank_orders, identity
 from hyperlax.programs.plan import Machine, Program, plan
 from hyperlax.run.terminal import Silent
 
@@ -169,9 +169,7 @@ def predict(work: Work, rates: Rates, within: float, compiled: set[Hashable]) ->
     devices = jax.local_devices()
     compiling = 0.0
     for program in programs:
-        s = spec.settings
-        key = (program.key, jax.tree.structure(spec.base), spec.env_name, _alone(how))
-        key += (s.eval_episodes, s.measurement)
+        key = (identity(program, spec.base, spec.env_name, spec.env, spec.settings), _alone(how))
         if left > 0 and key not in compiled:
             compiled.add(key)
             faster = LOW_COMPILES_FASTER if program.effort == "low" else 1

@@ -1,0 +1,139 @@
+"""Stock Equinox modules as networks: function leaves, shared architecture, sizes from the structure."""
+
+from __future__ import annotations
+
+import equinox as eqx
+import jax
+import jax.numpy as jnp
+import jax.random as jr
+import numpy as np
+import pytest
+
+from hyperlax import envs
+from hyperlax.agents import PPOHyperparams
+from hyperlax.hyperparams import Choice, Count, Flag, Real, assign, hp, trainable
+from hyperlax.lanes.sizes import Shape, merge
+from hyperlax.networks import MLPHyperparams
+from hyperlax.networks.base import AbstractNetworkHyperparams, operations
+from hyperlax.networks.pqc import PQCHyperparams
+from hyperlax.networks.stock import AbstractStockHyperparams, Rest
+from hyperlax.programs.compiled import state_like
+
+
+class Stock(AbstractStockHyperparams):
+    """An `eqx.nn.MLP`, whose activation is a leaf, made anew by every call."""
+
+    width: Count = hp(5, Choice(5, 7), doc="units")
+    activation: Count = hp("tanh", labels=("tanh", "relu"), doc="activation")
+    bias: Flag = hp(True, doc="biases")
+    gain: Real = hp(2.0, doc="factor of the output")
+
+    def module(self, in_size, *, width, activation, bias, key):
+        inside = lambda x: getattr(jax.nn, activation)(x)  # noqa: E731
+        layers = eqx.nn.MLP(in_size, 3, width, 1, inside, use_bias=bias, key=key)
+        return eqx.nn.Sequential([layers, eqx.nn.Lambda(lambda x, gain=self.gain: gain * x)])
+
+
+class Plain(AbstractStockHyperparams):
+    """One layer."""
+
+    width: Count = hp(4, doc="units")
+
+    def module(self, in_size, *, width, key):
+        return eqx.nn.Linear(in_size, width, key=key)
+
+
+class Matrix(AbstractStockHyperparams):
+    """No network: it returns a matrix."""
+
+    def module(self, in_size, *, key):
+        return eqx.nn.Lambda(lambda x: x[None])
+
+
+def test_a_network_computes_what_its_module_does():
+    hyper = Plain()
+    network = hyper.network(6, hyper.sizes(), key=jr.key(0))
+    x = jnp.arange(6.0)
+    np.testing.assert_array_equal(network(x), eqx.nn.Linear(6, 4, key=jr.key(0))(x))
+    assert (network.out_cap, int(network.out_size), hyper.out(6)) == (4, 4, 4)
+
+
+def test_counts_follow_from_the_structure():
+    assert Plain().parameter_count(6) == 6 * 4 + 4
+    assert Plain.flops(6, Plain().sizes()) == 2 * 6 * 4 + 4
+    assert (
+        assign(Stock(), {"bias": False}).parameter_count(6) == 6 * 5 + 5 * 3 + 3
+    )  # the last layer keeps its own
+
+
+@pytest.mark.parametrize("hyper", [MLPHyperparams(), PQCHyperparams()])
+def test_defaults_agree_with_what_networks_say_of_themselves(hyper):
+    assert AbstractNetworkHyperparams.out(hyper, 5) == hyper.out(5)
+    allocated = AbstractNetworkHyperparams.weights.__func__(type(hyper), 5, hyper.sizes())
+    assert allocated == sum(x.size for x in jax.tree.leaves(_weights(hyper)))
+    assert allocated >= hyper.parameter_count(5)
+
+
+def _weights(hyper):
+    network = hyper.network(5, hyper.sizes(), key=jr.key(0))
+    return eqx.filter(network, trainable(network))
+
+
+def test_architectures_cannot_share_a_program_and_reals_can():
+    one, other = Stock().sizes(), assign(Stock(), {"width": 7}).sizes()
+    assert one == {"width": Shape("5"), "activation": Shape("tanh"), "bias": Shape("True")}
+    with pytest.raises(ValueError, match="width cannot differ within a program: 5, 7"):
+        merge([one, other])
+    assert merge([one, assign(Stock(), {"gain": 1.0}).sizes()]) == one
+
+
+def test_functions_of_the_same_lines_and_values_are_the_same():
+    make = lambda n: lambda x: n * x  # noqa: E731
+    assert Rest(make(1)) == Rest(make(1))
+    assert hash(Rest(make(1))) == hash(Rest(make(1)))
+    assert Rest(make(1)) != Rest(make(2))
+    assert Rest(jnp.tanh) != Rest(jnp.sin)
+
+
+def test_a_module_that_returns_no_vector_is_refused():
+    with pytest.raises(ValueError, match=r"Matrix\.module maps a vector of 3 numbers to \(1, 3\)"):
+        Matrix().network(3, {}, key=jr.key(0))
+
+
+MLP = MLPHyperparams()
+MLP_SIZES = MLP.sizes()
+
+
+class Holder(AbstractNetworkHyperparams):
+    """A network that holds a function as a leaf."""
+
+    def sizes(self):
+        return {}
+
+    def network(self, in_size, caps, *, key):
+        network = MLP.network(in_size, MLP_SIZES, key=key)
+        return eqx.tree_at(lambda n: n.layers[0].bias, network, jnp.tanh)
+
+    @classmethod
+    def flops(cls, in_size, sizes):
+        return 1.0
+
+    @classmethod
+    def weights(cls, in_size, sizes):
+        return 1
+
+
+def test_a_function_leaf_is_named():
+    env = envs.load("gymnax.cartpole")
+    hyper = PPOHyperparams(actor=Holder())
+    caps = hyper.capacities([hyper.sizes()], [1], env)
+    with pytest.raises(TypeError, match=r"agent\.actor\.body\.layers\[0\]\.bias \(tanh\), which is no array"):
+        state_like(hyper, env, caps)
+
+
+def test_loops_count_as_often_as_they_run_and_branches_at_their_largest():
+    matrix = jnp.ones((4, 4))
+    loop = lambda x: jax.lax.scan(lambda c, _: (matrix @ c, None), x, length=3)[0]  # noqa: E731
+    branch = lambda x: jax.lax.cond(x[0] > 0, lambda x: matrix @ x, lambda x: x, x)  # noqa: E731
+    assert operations(jax.make_jaxpr(loop)(jnp.ones(4)).jaxpr) == 3 * 2 * 16
+    assert 2 * 16 <= operations(jax.make_jaxpr(branch)(jnp.ones(4)).jaxpr) < 3 * 16
