@@ -18,6 +18,7 @@ from hyperlax.hyperparams import AbstractHyperparams, Count
 from hyperlax.lanes.sizes import Sizes, merge, nested, prefixed
 from hyperlax.learning.rollout import Trajectory
 from hyperlax.networks.base import AbstractNetworkHyperparams
+from hyperlax.typecheck import check_fields
 
 Metrics = Mapping[str, Float[Array, ""]]
 
@@ -27,6 +28,9 @@ class AbstractAgent(eqx.Module):
 
     hp: eqx.AbstractVar[AbstractHyperparams]
     optimiser: eqx.AbstractVar[optax.OptState]
+
+    def __check_init__(self):
+        check_fields(self)
 
     @property
     @abstractmethod

@@ -13,6 +13,8 @@ import jax.numpy as jnp
 import jax.random as jr
 from jaxtyping import Array, Bool, Float, Int
 
+from hyperlax.typecheck import check_fields
+
 
 @final
 class Discrete(eqx.Module):
@@ -74,6 +76,9 @@ class AbstractEnv(eqx.Module):
     obs_size: eqx.AbstractVar[int]
     action_space: eqx.AbstractVar[ActionSpace]
     max_episode_steps: eqx.AbstractVar[int]
+
+    def __check_init__(self):
+        check_fields(self)
 
     @abstractmethod
     def reset(self, *, key: Any) -> tuple[Any, Float[Array, " obs"]]:

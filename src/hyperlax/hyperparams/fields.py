@@ -21,6 +21,7 @@ from jaxtyping import Array, Bool, Float32, Int32, PyTree
 
 from hyperlax.hyperparams.spaces import Space
 from hyperlax.lanes.masking import Unfrozen
+from hyperlax.typecheck import check_fields
 
 Real = Float32[Array, ""]
 Count = Int32[Array, ""]
@@ -45,6 +46,7 @@ class AbstractHyperparams(eqx.Module):
                 f"{type(self).__name__} does not declare the hyperparameter {missing[0]!r}, which its base "
                 f"class reads; it needs {', '.join(self.required)}"
             )
+        check_fields(self)
 
     def chosen(self, name: str, label: str) -> Flag:
         """Whether the hyperparameter `name`, which has labels, is `label`; also for traced leaves.
@@ -125,7 +127,7 @@ def hp(
             value, (bool, int, float, str)
         ):
             return value
-        return jnp.asarray(field.encode(value))
+        return jnp.asarray(dataclasses.replace(field, path=f"the {doc}").encode(value))
 
     return eqx.field(default_factory=lambda: default, converter=convert, metadata={"hyperlax": field})
 

@@ -19,6 +19,7 @@ from hyperlax.lanes.masking import lane_loop, row_keys
 from hyperlax.lanes.sizes import Sizes
 from hyperlax.networks.layout import batch_last
 from hyperlax.networks.measurement import Measurement
+from hyperlax.typecheck import check_fields
 
 
 class AbstractNetwork(eqx.Module):
@@ -30,6 +31,9 @@ class AbstractNetwork(eqx.Module):
 
     hp: eqx.AbstractVar[AbstractHyperparams]
     batch_last: eqx.AbstractVar[bool]
+
+    def __check_init__(self):
+        check_fields(self)
 
     @property
     @abstractmethod

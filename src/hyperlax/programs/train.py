@@ -53,7 +53,18 @@ def start(
     init_key: UInt32[Array, " 2"],
 ) -> TrainState:
     """A lane before its first step. `init_key` draws the initial weights, `key` everything else."""
-    agent = hp.agent(env, caps, key=jr.wrap_key_data(init_key))
+    return begin(hp.agent(env, caps, key=jr.wrap_key_data(init_key)), env, caps, total_steps, key=key)
+
+
+def begin(
+    agent: AbstractAgent,
+    env: AbstractEnv,
+    caps: Sizes,
+    total_steps: Int[Array, ""],
+    *,
+    key: UInt32[Array, " 2"],
+) -> TrainState:
+    """A lane of `agent` before its first step, to be trained for `total_steps` env steps."""
     envs = Envs(env, caps["env_blocks"], caps["env_block"], key=jr.fold_in(jr.wrap_key_data(key), 0))
     zero = jnp.zeros((), jnp.int32)
     never = jnp.full((), NEVER, jnp.int32)
