@@ -18,7 +18,7 @@ OUT = Path(__file__).parent / "out"
 
 def context() -> dict[str, Any]:
     """Machine, versions, commit and date: goes into every result."""
-    from hyperlax.experiments.experiment import git_commit, machine, versions
+    from hyperlax.experiments.machine import git_commit, machine, versions
 
     return {
         "date": datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),

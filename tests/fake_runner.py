@@ -1,45 +1,68 @@
-"""A runner that trains nothing: what lanes are evaluated to is given, so schedules can be driven fast."""
+"""Runners that train nothing: what lanes are evaluated to is given, so schedules can be driven fast."""
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from types import SimpleNamespace
+from collections.abc import Callable, Mapping
+from typing import Any
 
+from hyperlax.agents.base import AbstractAgentHyperparams
 from hyperlax.experiments.execution import Execution
-from hyperlax.experiments.experiment import Experiment, Lane
-from hyperlax.run.terminal import Silent
-from hyperlax.schedules import Verdict
+from hyperlax.experiments.experiment import Experiment
+from hyperlax.experiments.samples import Lane
+from hyperlax.programs.plan import Program
+from hyperlax.programs.train import TrainState
+from hyperlax.run.display import Display
+from hyperlax.run.recording import Recorder
+from hyperlax.schedules import Schedule, Verdict
 
 
-class FakeRunner:
+class StillRunner:
+    """All that a schedule sees of a runner (`schedules.RunnerView`), with lanes that stay where they are."""
+
+    def __init__(self, experiment: Any, schedule: Any, lanes: list[Lane]):
+        self.experiment, self.schedule, self.lanes = experiment, schedule, lanes
+        self.how, self.progress, self.recorder = Execution(), Display(), Recorder(None)
+        self.programs: list[Program] = []
+        self.parked: dict[int, TrainState] = {}
+        self.last_return: dict[int, float] = {}
+        self.clock = 0.0
+
+    def now(self) -> float:
+        return self.clock
+
+    def tree(self, lane: Lane) -> AbstractAgentHyperparams:
+        return self.experiment.records[lane.sample].tree
+
+    def admit(self, row: Mapping[str, Any]) -> list[Lane]:
+        lanes = self.experiment.lanes([self.experiment.add(row)])
+        self.lanes.extend(lanes)
+        return lanes
+
+    def replace(self, lane: Lane, state: TrainState) -> None:
+        self.parked[lane.lane] = state
+
+    def end(self, lane: Lane, status: str) -> None:
+        lane.status = status
+        self.schedule.ended(self, lane)
+
+
+class FakeRunner(StillRunner):
     """Calls a schedule as `runner.Runner` does, `slots` lanes at a time, one milestone per segment.
 
     `value(sample row, seed, env steps)` is a lane's evaluation; None means that it diverges there.
     """
 
-    def __init__(self, spec: Experiment, value: Callable[[dict, int, int], float | None], slots: int = 2):
-        self.experiment, self.value, self.slots = spec, value, slots
-        self.schedule, self.settings, self.how = spec.schedule, spec.settings, Execution()
-        self.programs = [None]
-        self.progress, self.recorder = Silent(), SimpleNamespace(store=None)
-        self.lanes: list[Lane] = []
-        self.last_return: dict[int, float] = {}
-        self.clock = 0.0
+    def __init__(
+        self, spec: Experiment[Schedule], value: Callable[[dict, int, int], float | None], slots: int = 2
+    ):
+        super().__init__(spec, spec.schedule, [])
+        self.value, self.slots, self.settings = value, slots, spec.settings
         self.busy: list[Lane] = []
         self.occupied: list[int] = []
 
-    def now(self) -> float:
-        return self.clock
-
-    def admit(self, row) -> list[Lane]:
-        lanes = self.experiment.lanes([self.experiment.add(row)])
-        self.lanes.extend(lanes)
-        return lanes
-
-    def prune(self, lane: Lane) -> None:
-        lane.status = "pruned"
+    def end(self, lane: Lane, status: str) -> None:
         self.busy = [other for other in self.busy if other is not lane]
-        self.schedule.ended(self, lane)
+        super().end(lane, status)
 
     def run(self, segments: int = 10_000) -> None:
         """Until nothing is left to train, or for so many segments."""
@@ -86,7 +109,7 @@ class FakeRunner:
             lane.env_steps = next(m for m in marks if m > lane.env_steps)
         verdicts = {}
         for lane in due:
-            row = self.experiment.rows[self.experiment.sample_ids.index(lane.sample)]
+            row = self.experiment.records[lane.sample].row
             measured = self.value(row, lane.seed, lane.env_steps)
             if measured is None:
                 lane.diverged_at = lane.env_steps

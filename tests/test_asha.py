@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import polars as pl
 import pytest
+from fake_runner import StillRunner
 
 import hyperlax
 from hyperlax.experiments.execution import Execution
-from hyperlax.experiments.experiment import Lane
+from hyperlax.experiments.samples import Lane
 from hyperlax.experiments.settings import Settings
-from hyperlax.run.terminal import Silent
+from hyperlax.run.display import Display
 from hyperlax.schedules import ASHA, Verdict, load
 from hyperlax.schedules.asha import among_best, rungs
 from hyperlax.schedules.base import decisions
@@ -55,17 +56,16 @@ def test_the_best_third_of_those_that_came_go_on():
     assert among_best([5.0, 5.0, 5.0], 3), "nobody was better"
 
 
-class Fake:
-    """A runner without programs: lanes, and how they end."""
+class Fake(StillRunner):
+    """Lanes, and how they end."""
 
     def __init__(self, schedule, samples, seeds):
-        self.lanes = [
-            Lane(i * seeds + s, i, s, status="running") for i in range(samples) for s in range(seeds)
-        ]
-        self.schedule, self.ended = schedule, []
+        lanes = [Lane(i * seeds + s, i, s, status="running") for i in range(samples) for s in range(seeds)]
+        super().__init__(None, schedule, lanes)
+        self.ended = []
 
     def end(self, lane, status):
-        lane.status = status
+        super().end(lane, status)
         self.ended.append(lane.lane)
 
     def arrives(self, number, steps, value):
@@ -169,7 +169,7 @@ def test_options_are_checked_and_may_be_text():
         load("ashas", {})
 
 
-class Crash(Silent):
+class Crash(Display):
     """Dies at the n-th evaluation."""
 
     def __init__(self, evaluations):

@@ -12,8 +12,8 @@ import pytest
 from hyperlax import sweeps
 from hyperlax.commands.main import app
 from hyperlax.experiments.execution import Execution
+from hyperlax.run.display import Display
 from hyperlax.run.signals import Interrupted
-from hyperlax.run.terminal import Silent
 from hyperlax.storage import store
 from hyperlax.studies import prediction
 from hyperlax.studies.benchmark import Benchmark
@@ -27,8 +27,8 @@ def benchmark(folder: Path, resume: bool = False, suite: Suite = SMALL, **settin
     return Benchmark(suite, folder, "small", resume, **settings)
 
 
-def quietly(cell: Cell, folder: Path) -> Silent:
-    return Silent()
+def quietly(cell: Cell, folder: Path) -> Display:
+    return Display()
 
 
 @pytest.fixture

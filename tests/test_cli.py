@@ -409,7 +409,7 @@ def test_generated_samples_are_those_a_sweep_draws(tiny, prepared, suffix, capsy
     assert run(f"sweep-hp-samples {tiny} --num-samples 5 --seed 3") == 0
     assert run(f"sweep-hp-samples {tiny} --load-hyperparams files/s.{suffix} --seed 3 --output-root x") == 0
     (drawn, _), (loaded, _) = prepared
-    assert loaded.sample_ids == list(range(5))
+    assert list(loaded.records) == list(range(5))
     assert drawn.samples.equals(loaded.samples)
     assert drawn.identity() == loaded.identity()
 

@@ -5,32 +5,37 @@ from __future__ import annotations
 import json
 import platform
 
-import numpy as np
+import jax.random as jr
 import polars as pl
 import pytest
 
 from hyperlax import sweeps
 from hyperlax.agents import AGENTS
-from hyperlax.experiments.experiment import (
-    Lane,
-    build,
-    difference,
-    git_commit,
-    machine,
-    sample_difference,
-    versions,
-)
+from hyperlax.experiments.experiment import build, difference, sample_difference
+from hyperlax.experiments.machine import git_commit, machine, versions
 from hyperlax.experiments.recipes import Recipe
+from hyperlax.experiments.samples import Lane
 from hyperlax.experiments.settings import Settings
 from hyperlax.hyperparams import values
 from hyperlax.hyperparams.spaces import Choice
+from hyperlax.schedules import Schedule
 
 RECIPE = Recipe("ppo", "mlp")
 ROWS = [{"sample": i, "gamma": 0.9 + i / 100, "actor.width": 8 * (i + 1)} for i in range(3)]
 
 
 def experiment(rows=ROWS, fixed=None, env="gymnax.pendulum", recipe=RECIPE, **settings):
-    return build("ppo_mlp", recipe, env, Settings(seeds=2).updated(settings), rows, fixed or {})
+    given = Settings(seeds=2).updated(settings)
+    return build("ppo_mlp", recipe, env, given, rows, fixed or {}, Schedule())
+
+
+def lane_keys(spec):
+    """(sample id, seed) → (training key, initial-weight key), as tuples."""
+    return {
+        (sample.id, seed): (tuple(sample.keys[seed].tolist()), tuple(sample.init_keys[seed].tolist()))
+        for sample in spec.records.values()
+        for seed in range(spec.settings.seeds)
+    }
 
 
 def test_every_sample_becomes_a_tree_of_its_values():
@@ -60,21 +65,29 @@ def test_there_is_a_lane_for_every_sample_and_seed():
 
 
 def test_keys_belong_to_sample_and_seed_not_to_a_place():
-    whole = experiment()
-    keys = {(a.sample, a.seed): k for a, *k in zip(whole.lanes(), *whole.lane_keys(), strict=True)}
-    part = experiment(rows=[ROWS[2], ROWS[0]])
-    for lane, *key in zip(part.lanes(), *part.lane_keys(), strict=True):
-        np.testing.assert_array_equal(key, keys[lane.sample, lane.seed])
-    flat = [tuple(k.tolist()) for pair in keys.values() for k in pair]
+    keys = lane_keys(experiment())
+    part = lane_keys(experiment(rows=[ROWS[2], ROWS[0]]))
+    assert part == {where: keys[where] for where in part}
+    assert len(part) == 4
+    flat = [key for pair in keys.values() for key in pair]
     assert len(set(flat)) == len(flat) == 12
-    other = experiment(seed=43)
-    assert not set(map(tuple, other.lane_keys()[0].tolist())) & set(flat)
+    other = lane_keys(experiment(seed=43))
+    assert not {key for pair in other.values() for key in pair} & set(flat)
+
+
+def test_keys_are_folded_from_the_seed_of_the_experiment_the_sample_and_the_seed():
+    for (sample, seed), (key, init_key) in lane_keys(experiment()).items():
+        own = jr.fold_in(jr.fold_in(jr.key(42), sample), seed)
+        assert key == tuple(jr.key_data(jr.fold_in(own, 0)).tolist())
+        assert init_key == tuple(jr.key_data(jr.fold_in(own, 1)).tolist())
 
 
 def test_shared_initial_weights_are_one_draw():
-    key, init = experiment(initial_weights="shared").lane_keys()
-    assert len({tuple(k) for k in init.tolist()}) == 1
-    np.testing.assert_array_equal(key, experiment().lane_keys()[0])
+    shared, own = lane_keys(experiment(initial_weights="shared")), lane_keys(experiment())
+    assert len({init for _, init in shared.values()}) == 1
+    assert {where: key for where, (key, _) in shared.items()} == {
+        where: key for where, (key, _) in own.items()
+    }
 
 
 def test_the_published_protocol_sets_its_switches_and_a_user_can_overrule_them():

@@ -76,7 +76,7 @@ def test_the_cache_folder_can_be_moved_and_turned_off(monkeypatch, tmp_path):
     default = launch.compilation_cache()
     assert default is not None
     assert default.parent == tmp_path / "hyperlax"
-    monkeypatch.setattr("hyperlax.experiments.experiment.processor", lambda: "another processor")
+    monkeypatch.setattr("hyperlax.experiments.machine.processor", lambda: "another processor")
     assert launch.compilation_cache() != default
     monkeypatch.setenv("JAX_COMPILATION_CACHE_DIR", "elsewhere")
     assert launch.compilation_cache() is None

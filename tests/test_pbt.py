@@ -11,17 +11,18 @@ import jax.random as jr
 import numpy as np
 import polars as pl
 import pytest
+from fake_runner import StillRunner
 
 import hyperlax
 from hyperlax import envs
 from hyperlax.agents import PPOHyperparams
 from hyperlax.experiments.execution import Execution
-from hyperlax.experiments.experiment import Lane
+from hyperlax.experiments.samples import Lane
 from hyperlax.hyperparams import assign
 from hyperlax.hyperparams.spaces import Choice, LogUniform, Uniform
 from hyperlax.programs import train
 from hyperlax.report.lineage import ancestry, best_lane, explored, spans
-from hyperlax.run.terminal import Silent
+from hyperlax.run.display import Display
 from hyperlax.schedules import PBT, Verdict, load
 from hyperlax.schedules.pbt import inherited
 from hyperlax.storage.checkpoint import read_header
@@ -78,22 +79,18 @@ def test_diverged_lanes_are_always_replaced():
     assert PBT().copies(1, 1, {0: None, 1: None}) == {}
 
 
-class Fake:
-    """A runner without programs; copies are only noted."""
+class Fake(StillRunner):
+    """Lanes whose copies are only noted."""
 
     def __init__(self, schedule, lanes):
-        self.schedule, self.lanes, self.copied = schedule, lanes, []
-        self.experiment = SimpleNamespace(settings=SimpleNamespace(seed=1))
+        super().__init__(SimpleNamespace(settings=SimpleNamespace(seed=1)), schedule, lanes)
+        self.copied = []
         schedule._copy = lambda _, lane, donor, barrier: self.note(lane, donor, barrier)
 
     def note(self, lane, donor, barrier):
         self.copied.append((lane.lane, donor.lane, barrier))
         reached, _ = self.schedule.waiting[lane.lane]
         self.schedule.waiting[lane.lane] = (reached, 0.0)
-
-    def end(self, lane, status):
-        lane.status = status
-        self.schedule.ended(self, lane)
 
     def arrives(self, number, steps, value):
         lane = self.lanes[number]
@@ -244,7 +241,7 @@ def test_a_copy_goes_on_exactly_as_its_donor_would_with_its_key_and_hyperparamet
 # Whole runs
 
 
-class Crash(Silent):
+class Crash(Display):
     """Dies at the n-th evaluation."""
 
     def __init__(self, evaluations):

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 from hyperlax import envs
-from hyperlax.experiments.experiment import Lane
 from hyperlax.experiments.recipes import Recipe
+from hyperlax.experiments.samples import Lane
 from hyperlax.hyperparams import assign
 from hyperlax.run.replaced import Replaced
 

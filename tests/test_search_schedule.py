@@ -147,7 +147,7 @@ def test_an_interrupted_search_ends_like_one_that_was_not(pruner, lost):
     assert [t.number for t in ended] == list(range(12))
     assert all(t.state.is_finished() for t in ended)
     assert {n: ended[n].values for n in told} == told
-    assert sorted(again.experiment.sample_ids) == list(range(12))
+    assert sorted(again.experiment.records) == list(range(12))
     assert all(lane.over for lane in again.lanes)
     if pruner == "none":
         assert [t.params for t in ended] == [t.params for t in trials(whole)]
@@ -193,7 +193,7 @@ def test_processes_share_a_study_and_its_total(tmp_path):
     ended = trials(a)
     assert sum(t.state is TrialState.COMPLETE for t in ended) == 11
     assert {t.state for t in ended} <= {TrialState.COMPLETE, TrialState.FAIL}
-    samples = [set(r.experiment.sample_ids) for r in (a, b)]
+    samples = [set(r.experiment.records) for r in (a, b)]
     assert not samples[0] & samples[1]
     assert min(map(len, samples)) >= 3
     assert len({tuple(t.params.values()) for t in ended}) == len(ended)

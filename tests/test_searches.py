@@ -10,7 +10,7 @@ import pytest
 import hyperlax
 from hyperlax import Choice, Execution, LogUniform, Recipe, searches
 from hyperlax.experiments.recipes import resolve
-from hyperlax.run.terminal import Silent
+from hyperlax.run.display import Display
 from hyperlax.searches import outcome
 
 FIXED = {f"{net}.width": 8 for net in ("actor", "critic")} | {"num_envs": 4, "epochs": 1}
@@ -30,7 +30,7 @@ RECIPE = Recipe(
 )
 
 
-class Watch(Silent):
+class Watch(Display):
     """What a search says, and a crash after so many evaluations."""
 
     def __init__(self, crash: int = 0):

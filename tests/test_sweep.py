@@ -15,8 +15,8 @@ import pytest
 
 import hyperlax
 from hyperlax import Execution
+from hyperlax.run.display import Display
 from hyperlax.run.slots import Slots
-from hyperlax.run.terminal import Silent
 
 ARGUMENTS = {
     "recipe": "ppo_mlp_no_network_search",
@@ -87,7 +87,7 @@ def test_lanes_mapped_together_give_the_same_numbers(whole):
     np.testing.assert_allclose(left["value"], right["value"], rtol=2e-3)
 
 
-class Crash(Silent):
+class Crash(Display):
     """Dies at the n-th evaluation, as if the process were killed: nothing more is saved."""
 
     def __init__(self, n: int):
@@ -183,7 +183,7 @@ def test_memory_is_respected(whole):
     """Lanes per device are halved until they fit, said once; a lane that never fits fails, with numbers."""
     said = []
 
-    class Listen(Silent):
+    class Listen(Display):
         def halved(self, needed_mb, limit_mb, lanes):
             said.append(lanes)
 

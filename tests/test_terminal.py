@@ -18,12 +18,13 @@ from rich.live import Live as RichLive
 
 from hyperlax import sweeps
 from hyperlax.commands.tables import best_words, leaderboard_table
-from hyperlax.experiments.experiment import Experiment, Lane
+from hyperlax.experiments.experiment import Experiment
+from hyperlax.experiments.samples import Lane
 from hyperlax.programs.plan import Machine, Program, plan
 from hyperlax.report import leaderboard
 from hyperlax.run import runner
 from hyperlax.run import signals as stopping
-from hyperlax.run.terminal import STOPPING, Lines, Live, Silent, shown
+from hyperlax.run.terminal import STOPPING, Display, Lines, Live, shown
 
 COMPILED: Any = SimpleNamespace(
     trace_seconds=1.25, compile_seconds=2.5, slots=2, bytes_per_lane=3 * 2**20, programs=1
@@ -46,7 +47,7 @@ def programs(spec) -> list[Program]:
     return plan(spec.trees, spec.env, spec.settings.total_timesteps, 2, MACHINE, group_by_sizes=True)
 
 
-def tell(display: Silent, spec: Experiment, programs: list[Program], seconds: float = 2.0) -> list[Lane]:
+def tell(display: Display, spec: Experiment, programs: list[Program], seconds: float = 2.0) -> list[Lane]:
     """A run, as the runner tells a display of it; the lanes at its end."""
     lanes = spec.lanes()
     display.planned(spec, programs, MACHINE, resumed=True)
@@ -89,7 +90,7 @@ def test_displays_answer_every_call_of_a_run():
     for name in called:
         for display in (Lines, Live):
             assert list(inspect.signature(getattr(display, name)).parameters) == list(
-                inspect.signature(getattr(Silent, name)).parameters
+                inspect.signature(getattr(Display, name)).parameters
             )
 
 
@@ -127,7 +128,7 @@ def test_progress_leaves_a_display_and_the_logging_of_others_alone(caplog, capsy
     caplog.set_level(logging.INFO, logger="hyperlax")
     for none in (None, False):
         with shown(none) as display:
-            assert type(display) is Silent
+            assert type(display) is Display
     own = Lines()
     with shown(own) as display:
         assert display is own
@@ -139,7 +140,7 @@ def test_progress_leaves_a_display_and_the_logging_of_others_alone(caplog, capsy
 
 def test_silence_is_silent(capfd, caplog, spec, programs):
     caplog.set_level(logging.INFO, logger="hyperlax")
-    shown = Silent()
+    shown = Display()
     tell(shown, spec, programs)
     shown.stopping()
     shown.failed(0, RuntimeError("broken"))

@@ -12,16 +12,18 @@ import polars as pl
 
 from hyperlax import envs
 from hyperlax.experiments import experiment as experiments
-from hyperlax.experiments.execution import Execution, use_all_cores
+from hyperlax.experiments.execution import Execution
 from hyperlax.experiments.experiment import Experiment
+from hyperlax.experiments.machine import use_all_cores
 from hyperlax.experiments.recipes import Recipe, resolve
 from hyperlax.experiments.settings import PUBLISHED, Settings, run_length
 from hyperlax.hyperparams import assign, fields, nearest, samplers
 from hyperlax.programs.compiled import Compiled, compile_program, identity
 from hyperlax.programs.plan import MAX_PROGRAMS, Machine, Program, plan
+from hyperlax.run.display import Display
 from hyperlax.run.recording import Recorder
 from hyperlax.run.runner import Runner
-from hyperlax.run.terminal import Silent, shown
+from hyperlax.run.terminal import shown
 from hyperlax.schedules import Schedule
 from hyperlax.storage import store
 from hyperlax.storage.results import SCHEMAS, Results
@@ -47,7 +49,7 @@ def prepare(
     run_length_modifier: str | int = "default",
     schedule: Schedule | None = None,
     **settings: Any,
-) -> Experiment:
+) -> Experiment[Schedule]:
     """The experiment described by the arguments of `sweep`, checked, before anything is created or run.
 
     Raises `ValueError` with the fix for everything that cannot be.
@@ -77,7 +79,7 @@ def prepare(
         rows = _rows(
             found, known, fixed, chosen, num_samples, sampling_method, experiment_type, omit_ab, samples
         )
-    return experiments.build(name, found, env, chosen, rows, fixed, schedule)
+    return experiments.build(name, found, env, chosen, rows, fixed, schedule or Schedule())
 
 
 def sweep(
@@ -87,7 +89,7 @@ def sweep(
     execution: Execution | None = None,
     folder: str | Path | None = None,
     resume: bool = False,
-    progress: Silent | bool | None = None,
+    progress: Display | bool | None = None,
     **arguments: Any,
 ) -> Results:
     """Trains every sample × seed as a lane of as few programs as pay, and returns the results.
@@ -95,7 +97,7 @@ def sweep(
     - `recipe`: a name (`ppo_mlp`, a dotted name, `file.py:name`) or a `Recipe`.
     - `execution`: how to run it; `folder` and `resume` are its most used fields, given directly.
     - `progress`: True shows a bar and the best lanes so far, or lines where there is no terminal; nothing by
-      default. A display of your own is a subclass of `hyperlax.run.terminal.Silent`.
+      default. A display of your own is a subclass of `hyperlax.run.display.Display`.
     - everything else describes the experiment: see `prepare`. Without `num_samples` or `samples` the
       recipe's defaults are trained as a single sample.
 
@@ -109,9 +111,9 @@ def sweep(
 
 
 def run(
-    spec: Experiment,
+    spec: Experiment[Schedule],
     how: Execution | None = None,
-    progress: Silent | None = None,
+    progress: Display | None = None,
     command: Sequence[str] | None = None,
     programs: Sequence[Program] | None = None,
 ) -> Results:
@@ -119,7 +121,7 @@ def run(
 
     `programs`: a plan made together with other experiments', instead of one of its own.
     """
-    how, progress = how or Execution(), progress or Silent()
+    how, progress = how or Execution(), progress or Display()
     target = check(spec, how)
     devices = jax.local_devices()
     machine = Machine.of(devices[0].platform, len(devices))
@@ -148,7 +150,7 @@ def run(
     if keeper is not None and not (keeper.folder / "samples.csv").exists():
         keeper.write_samples(spec.samples)
     compiler = Compiler(spec, devices, programs, how, progress)
-    single = lambda place: _plan(spec, [spec.trees[place]], machine, False)[0]  # noqa: E731
+    single = lambda tree: _plan(spec, [tree], machine, False)[0]  # noqa: E731
     runner = Runner(spec, programs, compiler, Recorder(keeper), progress, how, single)
     resumed = runner.restore()
     progress.planned(spec, programs, machine, resumed)
@@ -163,12 +165,14 @@ def run(
     if keeper is None:
         rows = runner.recorder.rows
         frames: dict[str, Any] = {k: pl.DataFrame(v, schema=SCHEMAS[k]) for k, v in rows.items()}
-        return Results(manifest, spec.samples, lanes=runner.lanes_frame(), **frames)
+        return Results(manifest, spec.samples, lanes=runner.roster.frame(), **frames)
     keeper.merge()
     return store.read(keeper.folder)
 
 
-def _plan(spec: Experiment, trees: Sequence[Any], machine: Machine, group_by_sizes: bool) -> list[Program]:
+def _plan(
+    spec: Experiment[Schedule], trees: Sequence[Any], machine: Machine, group_by_sizes: bool
+) -> list[Program]:
     s = spec.settings
     most = 1 if spec.schedule.one_program else MAX_PROGRAMS
     return plan(trees, spec.env, s.total_timesteps, s.seeds, machine, most, group_by_sizes)
@@ -194,7 +198,7 @@ def _note_timings(manifest: dict[str, Any], runner: Runner, compiler: Compiler) 
     ]
 
 
-def check(spec: Experiment, how: Execution) -> Path | None:
+def check(spec: Experiment[Schedule], how: Execution) -> Path | None:
     """The folder to write to; raises `ValueError` when the experiment cannot be run so, or not there."""
     if how.group_by_sizes and spec.schedule.one_program:
         raise ValueError(
@@ -204,7 +208,7 @@ def check(spec: Experiment, how: Execution) -> Path | None:
     return check_folder(spec, how.folder, how.resume)
 
 
-def check_folder(spec: Experiment, folder: str | Path | None, resume: bool) -> Path | None:
+def check_folder(spec: Experiment[Schedule], folder: str | Path | None, resume: bool) -> Path | None:
     """The folder to write to; raises `ValueError` when what it holds is not to be touched."""
     if folder is None:
         return None
@@ -234,11 +238,11 @@ class Compiler:
 
     def __init__(
         self,
-        spec: Experiment,
+        spec: Experiment[Schedule],
         devices: list[Any],
         programs: list[Program],
         how: Execution,
-        progress: Silent,
+        progress: Display,
     ):
         self.spec, self.programs, self.progress = spec, programs, progress
         self.most = how.lanes_at_once

@@ -56,7 +56,7 @@ def start_jax(device: str) -> None:
         os.environ["JAX_PLATFORMS"] = {"cpu": "cpu", "gpu": "cuda"}[device]
     import jax
 
-    from hyperlax.experiments.execution import use_all_cores
+    from hyperlax.experiments.machine import use_all_cores
 
     use_all_cores()
     if (cache := compilation_cache()) is not None:
@@ -84,7 +84,7 @@ def compilation_cache() -> Path | None:
     """Where compiled programs are kept: one folder per kind of processor; None when jax was told already."""
     if "JAX_COMPILATION_CACHE_DIR" in os.environ or (base := cache_folder()) is None:
         return None
-    from hyperlax.experiments.experiment import processor
+    from hyperlax.experiments.machine import processor
 
     kind = hashlib.sha256(f"{processor()} {platform.machine()}".encode()).hexdigest()[:8]
     return base / f"compiled-{kind}"

@@ -44,15 +44,3 @@ class Execution:
     def at(self, folder: str | Path | None, resume: bool) -> Execution:
         """The same, in `folder` (None: where it is stored anyway), and continued if either says `resume`."""
         return replace(self, folder=self.folder if folder is None else folder, resume=resume or self.resume)
-
-
-def use_all_cores() -> None:
-    """Gives jax one CPU device per usable core, unless it has started already: then it keeps what it has."""
-    import jax
-
-    from hyperlax.experiments.experiment import usable_cores
-
-    try:
-        jax.config.update("jax_num_cpu_devices", usable_cores())
-    except RuntimeError:
-        return

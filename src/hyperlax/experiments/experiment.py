@@ -6,55 +6,54 @@ import dataclasses
 import datetime
 import hashlib
 import json
-import os
-import platform
-import subprocess
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
-from importlib.metadata import PackageNotFoundError, version
-from pathlib import Path
-from typing import Any
+from functools import cached_property
+from typing import Any, Generic, Protocol, TypeVar, runtime_checkable
 
-import jax
 import jax.random as jr
 import numpy as np
 import polars as pl
+from jaxtyping import UInt32
 
 from hyperlax import envs
 from hyperlax.agents.base import AbstractAgentHyperparams
 from hyperlax.envs.base import AbstractEnv, describe
+from hyperlax.experiments.machine import device_memory, git_commit, machine, versions
 from hyperlax.experiments.recipes import Recipe
+from hyperlax.experiments.samples import Lane, Sample, lane_keys
 from hyperlax.experiments.settings import Settings
 from hyperlax.hyperparams import assign, fields, values
-from hyperlax.schedules import Schedule
-
-PACKAGES = ("hyperlax", "jax", "jaxlib", "equinox", "optax", "gymnax", "brax", "pennylane", "numpy", "scipy")
 
 
-@dataclass
-class Lane:
-    """One agent in training: a sample × a seed, and how far it has come."""
-
-    lane: int
-    sample: int
-    seed: int
-    program: int = -1
-    status: str = "queued"
-    env_steps: int = 0
-    gradient_steps: int = 0
-    circuit_executions: int = 0
-    seconds: float = 0.0
-    parameters: int = 0
-    diverged_at: int | None = None
+@runtime_checkable
+class ExperimentSchedule(Protocol):
+    """What an experiment asks of its schedule before anything runs; `schedules.Schedule` is one."""
 
     @property
-    def over(self) -> bool:
-        return self.status in ("done", "diverged", "pruned", "failed")
+    def grows(self) -> bool:
+        """Whether samples are added while it runs."""
+        ...
+
+    def check(self, experiment: Experiment[Any]) -> None:
+        """Raises `ValueError` with the fix for an experiment it cannot run; may add to its notes."""
+        ...
+
+    def describe(self) -> dict[str, Any] | None:
+        """What decides its results, JSON-ready; None where nothing does."""
+        ...
+
+    def manifest(self) -> dict[str, Any]:
+        """What it adds to the experiment's manifest, JSON-ready."""
+        ...
+
+
+Scheduled = TypeVar("Scheduled", bound=ExperimentSchedule)
 
 
 @dataclass
-class Experiment:
+class Experiment(Generic[Scheduled]):
     """Everything that decides what an experiment's lanes learn, and nothing that does not."""
 
     recipe_name: str
@@ -64,18 +63,17 @@ class Experiment:
     settings: Settings
     base: AbstractAgentHyperparams
     fixed: dict[str, Any]
-    rows: list[dict[str, Any]] = field(default_factory=list)
-    trees: list[AbstractAgentHyperparams] = field(default_factory=list)
-    sample_ids: list[int] = field(default_factory=list)
+    schedule: Scheduled
+    records: dict[int, Sample] = field(default_factory=dict)
+    """Id → sample, in the order of their places."""
     notes: list[str] = field(default_factory=list)
-    schedule: Schedule = field(default_factory=Schedule)
     settled: dict[str, Any] = field(default_factory=dict)
     """What the protocol settles."""
     confirms: dict[str, Any] | None = None
     """Whose best samples these are, when they are trained again (`confirmation.py`)."""
 
-    def add(self, row: Mapping[str, Any]) -> int:
-        """Adds a sample, checked, and returns its place.
+    def add(self, row: Mapping[str, Any]) -> Sample:
+        """Adds a sample, checked, and returns it.
 
         The value of a hyperparameter is `base`'s unless the row has one and it is not `fixed`. Raises
         `ValueError` for an unknown hyperparameter or value, an id that another sample has, and a network that
@@ -85,8 +83,8 @@ class Experiment:
         chosen = {k: v for k, v in row.items() if k not in ("sample", "matrix") and k not in self.fixed}
         if unknown := [k for k in chosen if k not in known]:
             assign(self.base, dict.fromkeys(unknown))
-        tree, number = assign(self.base, chosen), int(row.get("sample", len(self.rows)))
-        if number < 0 or number in self.sample_ids:
+        tree, number = assign(self.base, chosen), int(row.get("sample", len(self.records)))
+        if number < 0 or number in self.records:
             why = "is negative" if number < 0 else "is another sample's too"
             raise ValueError(
                 f"the id {number} of a sample {why}; leave column sample out to number them anew"
@@ -102,40 +100,51 @@ class Experiment:
             if k in self.settled and v != self.settled[k]
         ]
         self.notes += [f"sample {number}: {p}" for p in problems]
-        self.rows.append(dict(row))
-        self.trees.append(tree)
-        self.sample_ids.append(number)
-        return len(self.rows) - 1
+        keys, init_keys = self._keys(number)
+        executions = tree.executions(self.env)
+        sample = Sample(len(self.records), number, dict(row), tree, keys, init_keys, executions)
+        self.records[number] = sample
+        return sample
+
+    @property
+    def rows(self) -> list[dict[str, Any]]:
+        """What every sample was made from."""
+        return [sample.row for sample in self.records.values()]
+
+    @property
+    def trees(self) -> list[AbstractAgentHyperparams]:
+        """The hyperparameters of every sample."""
+        return [sample.tree for sample in self.records.values()]
 
     @property
     def samples(self) -> pl.DataFrame:
         """One row per sample: id, design matrix if any, every hyperparameter."""
-        extra = [{"matrix": r["matrix"]} if "matrix" in r else {} for r in self.rows]
         table = [
-            {"sample": i, **more, **values(tree)}
-            for i, more, tree in zip(self.sample_ids, extra, self.trees, strict=True)
+            {"sample": s.id, **({"matrix": s.row["matrix"]} if "matrix" in s.row else {}), **values(s.tree)}
+            for s in self.records.values()
         ]
         return pl.DataFrame(table, schema=None if table else {"sample": pl.Int64}, infer_schema_length=None)
 
-    def lanes(self, places: Sequence[int] | None = None) -> list[Lane]:
-        """Every sample × seed, not yet started; only of the samples at `places` where given."""
+    def lanes(self, samples: Iterable[Sample] | None = None) -> list[Lane]:
+        """A lane for every seed of every sample (of `samples` where given), none of them started."""
         seeds = self.settings.seeds
         return [
-            Lane(i * seeds + s, self.sample_ids[i], s, parameters=self.trees[i].parameter_count(self.env))
-            for i in (range(len(self.rows)) if places is None else places)
-            for s in range(seeds)
+            Lane(s.place * seeds + seed, s.id, seed, parameters=s.tree.parameter_count(self.env))
+            for s in (self.records.values() if samples is None else samples)
+            for seed in range(seeds)
         ]
 
-    def lane_keys(self, places: Sequence[int] | None = None) -> tuple[np.ndarray, np.ndarray]:
-        """Raw keys (training, initial weights) of `lanes(places)`; they belong to (sample, seed) alone."""
-        chosen = self.sample_ids if places is None else [self.sample_ids[i] for i in places]
-        ids = np.repeat(np.asarray(chosen, np.uint32), self.settings.seeds)
-        seeds = np.tile(np.arange(self.settings.seeds, dtype=np.uint32), len(chosen))
-        base = jr.key_data(jr.key(self.settings.seed))
-        keys, init = _keys(base, ids, seeds)
+    def _keys(self, sample: int) -> tuple[UInt32[np.ndarray, "seeds 2"], UInt32[np.ndarray, "seeds 2"]]:
+        """Raw keys (training, initial weights) of the lanes of the sample with this id."""
+        seeds = np.arange(self.settings.seeds, dtype=np.uint32)
+        keys, init_keys = lane_keys(self._key, np.uint32(sample), seeds)
         if self.settings.initial_weights == "shared":
-            init = np.broadcast_to(np.asarray(base), init.shape)
-        return np.asarray(keys), np.asarray(init)
+            init_keys = np.broadcast_to(self._key, init_keys.shape)
+        return np.asarray(keys), np.asarray(init_keys)
+
+    @cached_property
+    def _key(self) -> UInt32[np.ndarray, "2"]:
+        return np.asarray(jr.key_data(jr.key(self.settings.seed)))
 
     @property
     def reference(self) -> dict[str, float] | None:
@@ -153,7 +162,7 @@ class Experiment:
             identity["fixed"] = {k: str(v) for k, v in self.fixed.items()}
         else:
             digest = hashlib.sha256(self.samples.write_csv().encode()).hexdigest()[:16]
-            identity["samples"] = f"{len(self.trees)} ({digest})"
+            identity["samples"] = f"{len(self.records)} ({digest})"
         return {**identity, **dataclasses.asdict(self.settings)}
 
     def manifest(self, command: Sequence[str] | None = None) -> dict[str, Any]:
@@ -184,17 +193,6 @@ class Experiment:
         }
 
 
-@jax.jit
-def _keys(base: Any, ids: Any, seeds: Any) -> tuple[Any, Any]:
-    """Raw keys for training and for initial weights, of every (sample id, seed)."""
-
-    def one(sample: Any, seed: Any) -> tuple[Any, Any]:
-        own = jr.fold_in(jr.fold_in(jr.wrap_key_data(base), sample), seed)
-        return jr.key_data(jr.fold_in(own, 0)), jr.key_data(jr.fold_in(own, 1))
-
-    return jax.vmap(one)(ids, seeds)
-
-
 def build(
     recipe_name: str,
     recipe: Recipe,
@@ -202,8 +200,8 @@ def build(
     settings: Settings,
     rows: Sequence[Mapping[str, Any]],
     fixed: Mapping[str, Any],
-    schedule: Schedule | None = None,
-) -> Experiment:
+    schedule: Scheduled,
+) -> Experiment[Scheduled]:
     """The experiment, with every sample turned into a hyperparameter tree.
 
     Fixed values win over the samples'. Raises `ValueError` for an unknown environment, hyperparameter or
@@ -220,12 +218,12 @@ def build(
     base = assign(base, settled)
     settled = {k: v for k, v in values(base).items() if k in settled}
     base = assign(base, fixed)
-    experiment = Experiment(recipe_name, recipe, env_name, env, settings, base, dict(fixed), settled=settled)
-    if schedule is not None:
-        experiment.schedule = schedule
+    experiment = Experiment(
+        recipe_name, recipe, env_name, env, settings, base, dict(fixed), schedule, settled=settled
+    )
     for row in rows:
         experiment.add(row)
-    experiment.schedule.check(experiment)
+    schedule.check(experiment)
     return experiment
 
 
@@ -274,65 +272,3 @@ def sample_difference(stored: pl.DataFrame, wanted: pl.DataFrame) -> list[str]:
             more = f" and {len(changed) - 3} more" if len(changed) > 3 else ""
             return [f"first in sample {row['sample']}: {'; '.join(words)}{more}"]
     return []
-
-
-def versions() -> dict[str, str]:
-    found = {"python": platform.python_version()}
-    for package in PACKAGES:
-        try:
-            found[package] = version(package)
-        except PackageNotFoundError:
-            continue
-    return found
-
-
-def machine() -> dict[str, Any]:
-    """Processor, memory and devices of this machine; nothing that identifies whose it is."""
-    import psutil
-
-    devices = jax.devices()
-    return {
-        "system": platform.system(),
-        "architecture": platform.machine(),
-        "processor": processor(),
-        "cores": usable_cores(),
-        "memory_gb": round(psutil.virtual_memory().total / 2**30, 1),
-        "platform": devices[0].platform,
-        "device": devices[0].device_kind,
-        "devices": len(devices),
-    }
-
-
-def device_memory() -> int:
-    """Bytes of memory of a device, used or not."""
-    import psutil
-
-    stats = jax.devices()[0].memory_stats() or {}
-    return int(stats.get("bytes_limit", psutil.virtual_memory().total))
-
-
-def usable_cores() -> int:
-    """Cores this process may run on."""
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else (os.cpu_count() or 1)
-
-
-def git_commit() -> str | None:
-    """The commit of the hyperlax checkout this runs from, None when installed without one."""
-    try:
-        answer = subprocess.run(
-            ["git", "rev-parse", "HEAD"], cwd=Path(__file__).parent, capture_output=True, text=True, timeout=5
-        )
-    except (OSError, subprocess.TimeoutExpired):
-        return None
-    return answer.stdout.strip() or None if answer.returncode == 0 else None
-
-
-def processor() -> str:
-    """The name of the processor model."""
-    try:
-        for line in Path("/proc/cpuinfo").read_text().splitlines():
-            if line.startswith("model name"):
-                return line.split(":", 1)[1].strip()
-    except OSError:
-        pass
-    return platform.processor()

@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from hyperlax.experiments.experiment import Lane
+from hyperlax.experiments.samples import Lane
 from hyperlax.storage.results import SCHEMAS
 from hyperlax.storage.store import Store
 

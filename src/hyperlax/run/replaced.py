@@ -3,13 +3,11 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from hyperlax.envs.base import AbstractEnv
+from hyperlax.experiments.samples import Lane
 from hyperlax.programs.train import TrainState
-
-if TYPE_CHECKING:
-    from hyperlax.experiments.experiment import Lane
 
 
 @dataclass

@@ -6,10 +6,9 @@ import signal
 import threading
 from concurrent.futures import Future
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import Any, Protocol, TypeVar, runtime_checkable
 
-if TYPE_CHECKING:
-    from hyperlax.run.runner import Runner
+from hyperlax.run.display import Display
 
 Waited = TypeVar("Waited")
 
@@ -22,7 +21,28 @@ class Interrupted(Exception):
         self.signum, self.folder = signum, folder
 
 
-def wait(future: Future[Waited], runner: Runner) -> Waited:
+@runtime_checkable
+class Stoppable(Protocol):
+    """A run that can be asked to stop; `stop` is the signal that has asked for it, if one has."""
+
+    stop: int | None
+
+    @property
+    def progress(self) -> Display:
+        """What shows the run to the user."""
+        ...
+
+    @property
+    def folder(self) -> Path | None:
+        """Where its state is saved; None where nothing is written."""
+        ...
+
+    def save(self) -> None:
+        """Saves the state, if there is a folder."""
+        ...
+
+
+def wait(future: Future[Waited], runner: Stoppable) -> Waited:
     """What `future` brings; a signal meanwhile stops the run, with what was done before saved."""
     while True:
         try:
@@ -30,14 +50,13 @@ def wait(future: Future[Waited], runner: Runner) -> Waited:
         except TimeoutError:
             if runner.stop is not None:
                 runner.save()
-                folder = runner.recorder.store.folder if runner.recorder.store else None
-                raise Interrupted(runner.stop, folder) from None
+                raise Interrupted(runner.stop, runner.folder) from None
 
 
 class signals_of:
     """While active, SIGINT and SIGTERM ask the runner to save and stop; a second one stops at once."""
 
-    def __init__(self, runner: Runner):
+    def __init__(self, runner: Stoppable):
         self.runner, self.previous = runner, {}
 
     def __enter__(self) -> None:

@@ -4,29 +4,31 @@ from __future__ import annotations
 
 import time
 from collections import deque
-from typing import TYPE_CHECKING
+from collections.abc import Callable
 
 import jax
 import numpy as np
 
-from hyperlax.experiments.experiment import Lane
+from hyperlax.experiments.samples import Lane
 from hyperlax.programs.compiled import Compiled, Orders, blank_orders
 from hyperlax.programs.train import NEVER, TrainState
-
-if TYPE_CHECKING:
-    from hyperlax.run.runner import Runner
+from hyperlax.run.roster import Roster
 
 SEGMENT_SECONDS = 1.0
 """What a segment should last: how often progress shows, and how soon a signal is answered."""
 
 
 class Slots:
-    """The slots of one running program, and which lane is in each."""
+    """The slots of one running program, and which lane of `roster` is in each.
 
-    def __init__(self, runner: Runner, compiled: Compiled):
-        self.runner, self.compiled = runner, compiled
+    With `sequential`, one slot is used at a time. `now` returns seconds since the experiment began.
+    """
+
+    def __init__(self, roster: Roster, compiled: Compiled, sequential: bool, now: Callable[[], float]):
+        self.roster, self.compiled, self.sequential, self.now = roster, compiled, sequential, now
+        self.settings = roster.experiment.settings
         self.device_state = compiled.empty_state()
-        self.orders: Orders = blank_orders(runner.experiment.base, compiled.slots)
+        self.orders: Orders = blank_orders(roster.experiment.base, compiled.slots)
         self.lanes: list[Lane | None] = [None] * compiled.slots
         self.started: dict[int, float] = {}
         self.targets: dict[int, int] = {}
@@ -40,29 +42,28 @@ class Slots:
     def fill(self, queue: deque[Lane]) -> None:
         """Puts the next lanes of the queue into empty slots, fresh or as they were saved."""
         for slot in [s for s, lane in enumerate(self.lanes) if lane is None]:
-            if not queue or (self.runner.how.sequential and self.busy()):
+            if not queue or (self.sequential and self.busy()):
                 return
             lane = queue.popleft()
             self.lanes[slot] = lane
-            self.started[lane.lane] = self.runner.now() - lane.seconds
+            self.started[lane.lane] = self.now() - lane.seconds
             lane.status = "running"
-            if (saved := self.runner.parked.pop(lane.lane, None)) is not None:
+            if (saved := self.roster.parked.pop(lane.lane, None)) is not None:
                 self.device_state = self.compiled.place(self.device_state, slot, saved)
                 continue
-            tree = self.runner.experiment.trees[self.runner.index[lane.sample]]
-            for target, value in zip(jax.tree.leaves(self.orders.hp), jax.tree.leaves(tree), strict=True):
+            sample, hp = self.roster.sample(lane), jax.tree.leaves(self.orders.hp)
+            for target, value in zip(hp, jax.tree.leaves(sample.tree), strict=True):
                 target[slot] = np.asarray(value)
-            self.orders.key[slot] = self.runner.keys[lane.lane]
-            self.orders.init_key[slot] = self.runner.init_keys[lane.lane]
-            self.orders.total_steps[slot] = self.runner.settings.total_timesteps
+            self.orders.key[slot] = sample.keys[lane.seed]
+            self.orders.init_key[slot] = sample.init_keys[lane.seed]
+            self.orders.total_steps[slot] = self.settings.total_timesteps
             self.orders.fresh[slot] = True
 
     def target(self, lane: Lane) -> int:
         """Env steps at which the lane is next looked at."""
-        total = self.runner.settings.total_timesteps
-        marks = [
-            m for m in self.runner.settings.milestones() if m > lane.env_steps or (m == 0 and self._new(lane))
-        ]
+        total = self.settings.total_timesteps
+        marks = self.settings.milestones()
+        marks = [m for m in marks if m > lane.env_steps or (m == 0 and self._new(lane))]
         return marks[0] if marks else total
 
     def _new(self, lane: Lane) -> bool:
@@ -79,8 +80,8 @@ class Slots:
         left, cost = {}, {}
         for slot, lane in busy:
             steps = max(self.targets[lane.lane] - lane.env_steps, 0)
-            left[slot] = -(-steps // self.runner.cycle_steps(lane))
-            cost[slot] = self.runner.work_of(lane)
+            left[slot] = -(-steps // self.roster.cycle_steps(lane))
+            cost[slot] = self.roster.work_of(lane)
         share = min([left[s] * cost[s] for s in left if left[s]] + [self.segment * self.rate])
         cycles = np.zeros(self.compiled.slots, np.int32)
         for slot in left:
@@ -105,14 +106,14 @@ class Slots:
             self.segment = min(SEGMENT_SECONDS, 2 * self.segment)
         for slot, lane in busy:
             lane.env_steps, lane.gradient_steps = int(steps[slot]), int(gradients[slot])
-            lane.circuit_executions = self.runner.executed(lane)
+            lane.circuit_executions = self.roster.executed(lane)
             if diverged[slot] != NEVER:
                 lane.diverged_at = int(diverged[slot])
 
     def evaluate(self, slots: list[int]) -> tuple[np.ndarray, np.ndarray, dict[str, np.ndarray]]:
         """Returns and lengths (slot × mode × episode), and mean training metrics since the last time."""
         due = np.zeros(self.compiled.slots, bool)
-        due[slots] = bool(self.runner.settings.milestones())
+        due[slots] = bool(self.settings.milestones())
         self.device_state, returns, lengths, metrics = self.compiled.evaluate(self.device_state, due)
         return np.asarray(returns), np.asarray(lengths), {k: np.asarray(v) for k, v in metrics.items()}
 

@@ -4,15 +4,19 @@ from __future__ import annotations
 
 import logging
 import sys
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
-if TYPE_CHECKING:
+from hyperlax.run.display import Display
+from hyperlax.run.plan_words import expected, plan_table, program_words
+
+if TYPE_CHECKING:  # a display is made before jax is imported
     from rich.console import Console, RenderableType
 
     from hyperlax.agents.base import AbstractAgentHyperparams
-    from hyperlax.experiments.experiment import Experiment, Lane
+    from hyperlax.experiments.experiment import Experiment
+    from hyperlax.experiments.samples import Lane
     from hyperlax.programs.compiled import Compiled
     from hyperlax.programs.plan import Machine, Program
 
@@ -22,45 +26,11 @@ TOP = 5
 SHOWN_NOTES = 5
 STOPPING = "stopping as soon as the state can be saved; once more stops at once, without saving"
 
-
-class Silent:
-    """Shows nothing; the calls every display answers, in the order a run makes them."""
-
-    def planned(self, spec: Experiment, programs: Sequence[Program], machine: Machine, resumed: bool) -> None:
-        """The plan is made; nothing has been compiled."""
-
-    def compiling(self, number: int, count: int) -> None:
-        """Program `number` of `count` is waited for."""
-
-    def compiled(self, number: int, compiled: Compiled) -> None:
-        """Program `number` starts to run."""
-
-    def halved(self, needed_mb: float, limit_mb: float, lanes: int) -> None:
-        """Fewer lanes run at once, because of memory."""
-
-    def update(self, lanes: Sequence[Lane], seconds: float) -> None:
-        """A segment has run."""
-
-    def evaluated(self, lane: Lane, score: float) -> None:
-        """A lane was evaluated."""
-
-    def searched(self, over: int, total: int, best: str) -> None:
-        """A trial of a search has ended; `over` of `total` have, and what is best so far in words."""
-
-    def diverged(self, lane: Lane, hyperparams: AbstractAgentHyperparams) -> None:
-        """A lane has diverged."""
-
-    def failed(self, number: int, error: Exception) -> None:
-        """A program could not be run; its lanes are lost."""
-
-    def stopping(self) -> None:
-        """A signal has asked the run to stop; it goes on until the segment that is running ends."""
-
-    def close(self) -> None:
-        """The run is over, in whatever way."""
+Silent = Display
+"""The name that `Display` had before; displays written for it keep working."""
 
 
-class Lines(Silent):
+class Lines(Display):
     """One plain line per event, through the `hyperlax` logger (and so into the log file)."""
 
     def __init__(self):
@@ -70,7 +40,7 @@ class Lines(Silent):
     def planned(self, spec: Experiment, programs: Sequence[Program], machine: Machine, resumed: bool) -> None:
         settings = spec.settings
         self.total = settings.total_timesteps
-        count, what = _expected(spec)
+        count, what = expected(spec)
         log.info(
             "%s on %s: %d %s x %d seeds = %d lanes, %s steps each, %s protocol",
             spec.recipe_name,
@@ -83,7 +53,7 @@ class Lines(Silent):
             settings.protocol,
         )
         for number, program in enumerate(programs):
-            log.info("program %d: %s", number + 1, _program_words(program, settings.seeds))
+            log.info("program %d: %s", number + 1, program_words(program, settings.seeds))
         for note in spec.notes[:SHOWN_NOTES]:
             log.info("note: %s", note)
         if len(spec.notes) > SHOWN_NOTES:
@@ -172,7 +142,7 @@ class Live(Lines):
 
     def planned(self, spec: Experiment, programs: Sequence[Program], machine: Machine, resumed: bool) -> None:
         super().planned(spec, programs, machine, resumed)
-        self.console.print(_plan_table(spec, programs))
+        self.console.print(plan_table(spec, programs))
         for note in spec.notes[:SHOWN_NOTES]:
             self.console.print(f"note: {note}", style="dim", highlight=False, markup=False)
         if len(spec.notes) > SHOWN_NOTES:
@@ -181,7 +151,7 @@ class Live(Lines):
             )
         if resumed:
             self.console.print("resumed from the checkpoint")
-        lanes = _expected(spec)[0] * spec.settings.seeds
+        lanes = expected(spec)[0] * spec.settings.seeds
         self.bar.update(self.task, total=lanes * spec.settings.total_timesteps)
         self.display.start()
         self._draw()
@@ -276,13 +246,13 @@ class Live(Lines):
 
 
 @contextmanager
-def shown(progress: Silent | bool | None) -> Iterator[Silent]:
+def shown(progress: Display | bool | None) -> Iterator[Display]:
     """What to tell a run that was asked to show `progress`: that itself, or for True what fits the terminal.
 
     A display made here is closed afterwards, and logging is as it was before.
     """
     if progress is not True:
-        yield progress or Silent()
+        yield progress or Display()
         return
     from rich.console import Console
 
@@ -305,58 +275,3 @@ def plain_lines() -> logging.Handler:
     handler = logging.StreamHandler(sys.stdout)
     handler.setFormatter(logging.Formatter("[%(asctime)s] %(message)s", "%H:%M:%S"))
     return handler
-
-
-def _expected(spec: Experiment) -> tuple[int, str]:
-    """How many samples there are or will be, and what they are called."""
-    coming = spec.schedule.expected
-    return (coming, "trials") if coming else (len(spec.trees), "samples")
-
-
-def _program_words(program: Program, seeds: int) -> str:
-    lanes = len(program.samples) * seeds
-    return (
-        f"{lanes or 'any'} lanes, up to {program.caps['num_envs']} envs, rollout "
-        f"{program.caps['rollout_length']}, minibatch {program.caps['minibatch']}, "
-        f"{_networks(program.caps)}; "
-        f"predicted useful work {program.useful_share:.0%}"
-    )
-
-
-def _networks(caps: Mapping[str, Any]) -> str:
-    """What is allocated for the networks, those of equal size together."""
-    from hyperlax.lanes.sizes import nested
-
-    found: dict[str, list[str]] = {}
-    for net in dict.fromkeys(name.partition(".")[0] for name in caps if "." in name):
-        own = nested(caps, net)
-        sizes = " ".join(
-            f"{k} {v}" for k, v in own.items() if isinstance(v, int | str) and not isinstance(v, bool)
-        )
-        found.setdefault(sizes, []).append(net)
-    return "; ".join(f"{', '.join(nets)}: {sizes}" for sizes, nets in found.items())
-
-
-def _plan_table(spec: Experiment, programs: Sequence[Program]) -> RenderableType:
-    from rich.console import Group
-    from rich.table import Table
-
-    settings = spec.settings
-    count, what = _expected(spec)
-    title = (
-        f"{spec.recipe_name} on {spec.env_name}: {count} {what} × {settings.seeds} seeds = "
-        f"{count * settings.seeds} lanes, {settings.total_timesteps:,} steps each, "
-        f"{settings.protocol} protocol"
-    )
-    table = Table("program", "lanes", "envs", "rollout", "minibatch", "networks", "useful work")
-    for number, program in enumerate(programs):
-        caps = program.caps
-        sizes = (caps["num_envs"], caps["rollout_length"], caps["minibatch"])
-        table.add_row(
-            str(number + 1),
-            str(len(program.samples) * settings.seeds) if program.samples else "as asked",
-            *(str(s) if len(program.samples) == 1 else f"≤ {s}" for s in sizes),
-            _networks(caps),
-            f"{program.useful_share:.0%}",
-        )
-    return Group(title, table)

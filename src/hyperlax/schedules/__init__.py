@@ -11,11 +11,12 @@ from hyperlax.hyperparams import nearest
 from hyperlax.schedules.asha import ASHA
 from hyperlax.schedules.base import Schedule, Verdict
 from hyperlax.schedules.pbt import PBT
+from hyperlax.schedules.view import RunnerView
 
 SCHEDULES: dict[str, type[Schedule]] = {"asha": ASHA, "pbt": PBT}
 """Those that `--scheduler` knows."""
 
-__all__ = ["ASHA", "PBT", "SCHEDULES", "Schedule", "Verdict", "load"]
+__all__ = ["ASHA", "PBT", "SCHEDULES", "RunnerView", "Schedule", "Verdict", "load"]
 
 
 def load(name: str, options: Mapping[str, Any]) -> Schedule:

@@ -4,13 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
+from hyperlax.experiments.experiment import Experiment
+from hyperlax.experiments.samples import Lane
 from hyperlax.schedules.base import Schedule, Verdict, decisions, refuse_designs
-
-if TYPE_CHECKING:
-    from hyperlax.experiments.experiment import Experiment, Lane
-    from hyperlax.run.runner import Runner
+from hyperlax.schedules.view import RunnerView
 
 
 @dataclass
@@ -47,7 +46,7 @@ class ASHA(Schedule):
             raise ValueError(f"scheduler.minimum is a number of env steps, got {self.minimum}")
 
     def check(self, experiment: Experiment) -> None:
-        samples = len(experiment.trees)
+        samples = len(experiment.records)
         if samples < 2:
             raise ValueError(f"successive halving compares samples and there is {samples}: --num-samples 9")
         refuse_designs(experiment, "some would be stopped early")
@@ -67,14 +66,14 @@ class ASHA(Schedule):
     def describe(self) -> dict[str, Any]:
         return {"name": "asha", "reduction_factor": float(self.reduction_factor), "minimum": self.minimum}
 
-    def judge(self, runner: Runner, lane: Lane, value: float) -> Verdict:
+    def judge(self, runner: RunnerView, lane: Lane, value: float) -> Verdict:
         reached = sum(rung <= lane.env_steps for rung in self.rungs)
         new = [r for r in range(reached) if lane.lane not in self.values.get(r, {})]
         for rung in new:
             self.values.setdefault(rung, {})[lane.lane] = value
         return Verdict.PAUSE if new else Verdict.GO_ON
 
-    def refill(self, runner: Runner) -> None:
+    def refill(self, runner: RunnerView) -> None:
         samples: dict[int, list[Lane]] = {}
         for lane in runner.lanes:
             if not lane.over:

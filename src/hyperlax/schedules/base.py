@@ -4,13 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from enum import Enum
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
-if TYPE_CHECKING:
-    from hyperlax.agents.base import AbstractAgentHyperparams
-    from hyperlax.experiments.experiment import Experiment, Lane
-    from hyperlax.experiments.settings import Settings
-    from hyperlax.run.runner import Runner
+from hyperlax.agents.base import AbstractAgentHyperparams
+from hyperlax.experiments.experiment import Experiment
+from hyperlax.experiments.samples import Lane
+from hyperlax.experiments.settings import Settings
+from hyperlax.schedules.view import RunnerView
 
 
 class Verdict(Enum):
@@ -59,21 +59,21 @@ class Schedule:
         """What it adds to the experiment's manifest, JSON-ready."""
         return {}
 
-    def begin(self, runner: Runner) -> None:
+    def begin(self, runner: RunnerView) -> None:
         """Before the first segment of a run, fresh or resumed."""
 
-    def refill(self, runner: Runner) -> None:
+    def refill(self, runner: RunnerView) -> None:
         """Before every segment: may admit samples (`runner.admit`) and release paused lanes."""
 
-    def judge(self, runner: Runner, lane: Lane, value: float) -> Verdict:
+    def judge(self, runner: RunnerView, lane: Lane, value: float) -> Verdict:
         """After an evaluation of a lane that is not over; `value` is its headline return."""
         return Verdict.GO_ON
 
-    def lost(self, runner: Runner, lane: Lane) -> Verdict:
+    def lost(self, runner: RunnerView, lane: Lane) -> Verdict:
         """A lane has diverged: PAUSE where it will be given another state, PRUNE to end it as diverged."""
         return Verdict.PRUNE
 
-    def ended(self, runner: Runner, lane: Lane) -> None:
+    def ended(self, runner: RunnerView, lane: Lane) -> None:
         """A lane is over: done, diverged, pruned or failed."""
 
     def order(self, lane: Lane, work_left: float) -> float:

@@ -4,21 +4,20 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import equinox as eqx
 import numpy as np
 
 from hyperlax.agents.base import AbstractAgentHyperparams
+from hyperlax.experiments.experiment import Experiment
+from hyperlax.experiments.samples import Lane
 from hyperlax.hyperparams import values
 from hyperlax.hyperparams.spaces import Space
 from hyperlax.programs.train import TrainState
 from hyperlax.schedules.base import Schedule, Verdict, decisions, refuse_designs
 from hyperlax.schedules.exploration import changeable, perturbed
-
-if TYPE_CHECKING:
-    from hyperlax.experiments.experiment import Experiment, Lane
-    from hyperlax.run.runner import Runner
+from hyperlax.schedules.view import RunnerView
 
 Population = tuple[int, int]
 
@@ -69,7 +68,7 @@ class PBT(Schedule):
             raise ValueError(f"scheduler.resample is a probability, got {self.resample}")
 
     def check(self, experiment: Experiment) -> None:
-        samples = len(experiment.trees)
+        samples = len(experiment.records)
         if samples < 2:
             raise ValueError(
                 f"population-based training copies between samples and there is {samples}: --num-samples 8"
@@ -102,24 +101,24 @@ class PBT(Schedule):
             "explores": list(self.explored),
         }
 
-    def judge(self, runner: Runner, lane: Lane, value: float) -> Verdict:
+    def judge(self, runner: RunnerView, lane: Lane, value: float) -> Verdict:
         reached = sum(mark <= lane.env_steps for mark in self.barriers)
         if reached <= self.passed.get(population(lane), 0):
             return Verdict.GO_ON
         self.waiting[lane.lane] = (reached, value)
         return Verdict.PAUSE
 
-    def lost(self, runner: Runner, lane: Lane) -> Verdict:
+    def lost(self, runner: RunnerView, lane: Lane) -> Verdict:
         passed = self.passed.get(population(lane), 0)
         if passed == len(self.barriers):
             return Verdict.PRUNE
         self.waiting[lane.lane] = (passed + 1, None)
         return Verdict.PAUSE
 
-    def ended(self, runner: Runner, lane: Lane) -> None:
+    def ended(self, runner: RunnerView, lane: Lane) -> None:
         self.waiting.pop(lane.lane, None)
 
-    def refill(self, runner: Runner) -> None:
+    def refill(self, runner: RunnerView) -> None:
         populations: dict[Population, list[Lane]] = {}
         for lane in runner.lanes:
             if not lane.over:
@@ -127,7 +126,7 @@ class PBT(Schedule):
         for key, lanes in populations.items():
             self._advance(runner, key, lanes)
 
-    def _advance(self, runner: Runner, key: Population, lanes: list[Lane]) -> None:
+    def _advance(self, runner: RunnerView, key: Population, lanes: list[Lane]) -> None:
         """Opens the barriers that all of a population have reached."""
         while lanes and all(self._reached(lane) > self.passed.get(key, 0) for lane in lanes):
             barrier = self.passed[key] = self.passed.get(key, 0) + 1
@@ -165,7 +164,7 @@ class PBT(Schedule):
                 chosen[lane] = donor
         return chosen
 
-    def _copy(self, runner: Runner, lane: Lane, donor: Lane, barrier: int) -> None:
+    def _copy(self, runner: RunnerView, lane: Lane, donor: Lane, barrier: int) -> None:
         own, state = runner.parked[lane.lane], runner.parked[donor.lane]
         program = runner.programs[lane.program]
         before, copied = values(runner.tree(lane)), runner.tree(donor)

@@ -17,8 +17,9 @@ from hyperlax.experiments.execution import Execution
 from hyperlax.experiments.experiment import Experiment
 from hyperlax.experiments.recipes import Recipe
 from hyperlax.programs.plan import Program
+from hyperlax.run.display import Display
 from hyperlax.run.signals import Interrupted
-from hyperlax.run.terminal import Silent, shown
+from hyperlax.run.terminal import shown
 from hyperlax.searches import outcome, studies
 from hyperlax.searches.objectives import objectives
 from hyperlax.searches.schedule import OptunaSearch, Search
@@ -36,7 +37,7 @@ def search(
     execution: Execution | None = None,
     folder: str | Path | None = None,
     resume: bool = False,
-    progress: Silent | bool | None = None,
+    progress: Display | bool | None = None,
     **arguments: Any,
 ) -> Results:
     """Searches the recipe's space with Optuna and returns what was measured; `Results.trials` are its trials.
@@ -133,7 +134,7 @@ def _check_study(schedule: OptunaSearch, spec: Experiment, resumes: bool, joins:
 def run(
     spec: Experiment,
     how: Execution | None = None,
-    progress: Silent | None = None,
+    progress: Display | None = None,
     command: Sequence[str] | None = None,
     programs: Sequence[Program] | None = None,
 ) -> Results:

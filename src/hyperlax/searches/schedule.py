@@ -8,23 +8,22 @@ import json
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import jax
 from optuna.storages import BaseStorage
 from optuna.trial import FrozenTrial, TrialState
 
-from hyperlax.experiments.experiment import Experiment, Lane, device_memory
+from hyperlax.agents.base import AbstractAgentHyperparams
+from hyperlax.experiments.experiment import Experiment
+from hyperlax.experiments.machine import device_memory
+from hyperlax.experiments.samples import Lane
 from hyperlax.hyperparams import assign, samplers, values
 from hyperlax.hyperparams.spaces import Space, resolved, without
-from hyperlax.schedules import Schedule, Verdict
+from hyperlax.schedules import RunnerView, Schedule, Verdict
 from hyperlax.searches import outcome, studies
 from hyperlax.searches.objectives import Objective, check
 from hyperlax.searches.shared import SharedStudy
-
-if TYPE_CHECKING:
-    from hyperlax.agents.base import AbstractAgentHyperparams
-    from hyperlax.run.runner import Runner
 
 LIKELY = 64
 """Points of the space that programs are planned for."""
@@ -156,7 +155,7 @@ class OptunaSearch(Schedule):
         assert self.shared is not None, "the search has not begun"
         return self.shared
 
-    def begin(self, runner: Runner) -> None:
+    def begin(self, runner: RunnerView) -> None:
         spec, search, store = runner.experiment, self.search, runner.recorder.store
         own = None if store is None else store.folder / studies.JOURNAL
         self.at_once = search.at_once or _room(runner)
@@ -179,18 +178,18 @@ class OptunaSearch(Schedule):
         self.study.beat()
         self._reconcile(runner)
 
-    def refill(self, runner: Runner) -> None:
+    def refill(self, runner: RunnerView) -> None:
         self.study.beat()
         for trial in list(self.active.values()):
             for lane in [lane for lane in self.lanes[trial.number] if not lane.over]:
                 if trial.over:
-                    runner.prune(lane)
+                    runner.end(lane, "pruned")
                 elif lane.status == "paused" and self._passed(trial, lane) <= trial.step:
                     lane.status = "queued"
         while len(self.active) < self.at_once and (asked := self.study.ask()) is not None:
             self._enter(runner, asked)
 
-    def judge(self, runner: Runner, lane: Lane, value: float) -> Verdict:
+    def judge(self, runner: RunnerView, lane: Lane, value: float) -> Verdict:
         trial = self.active[lane.sample]
         trial.curves.setdefault(lane.lane, []).append((lane.env_steps, value))
         if trial.over:
@@ -210,7 +209,7 @@ class OptunaSearch(Schedule):
             return Verdict.PRUNE
         return Verdict.GO_ON
 
-    def ended(self, runner: Runner, lane: Lane) -> None:
+    def ended(self, runner: RunnerView, lane: Lane) -> None:
         trial = self.active.get(lane.sample)
         if trial is None:
             return
@@ -235,7 +234,7 @@ class OptunaSearch(Schedule):
 
     # Trials
 
-    def _enter(self, runner: Runner, asked: FrozenTrial) -> None:
+    def _enter(self, runner: RunnerView, asked: FrozenTrial) -> None:
         """Trains the trial; one that this machine cannot hold gets the worst score, and says why."""
         trial = Trial(asked.number, runner.now())
         try:
@@ -246,7 +245,7 @@ class OptunaSearch(Schedule):
             return
         self.lanes[asked.number], self.active[asked.number] = lanes, trial
 
-    def _conclude(self, runner: Runner, trial: Trial) -> None:
+    def _conclude(self, runner: RunnerView, trial: Trial) -> None:
         """Tells the study, once: a trial that it knows the end of stays as it is."""
         self.active.pop(trial.number, None)
         if not self.study.trial(trial.number).state.is_finished():
@@ -265,7 +264,7 @@ class OptunaSearch(Schedule):
         told = self.study.told()
         return [o.worst(self.about, [v[i] for v in told]) for i, o in enumerate(self.search.objectives)]
 
-    def _reconcile(self, runner: Runner) -> None:
+    def _reconcile(self, runner: RunnerView) -> None:
         """What the study knows and the checkpoint does not, after an interruption.
 
         Trials asked since the checkpoint are trained again, under their numbers; those that had been told
@@ -277,10 +276,10 @@ class OptunaSearch(Schedule):
         for trial in self.active.values():
             if trials[trial.number].state is TrialState.FAIL:
                 trial.over = "taken"
-        for missed in self.study.missed(set(runner.experiment.sample_ids)):
+        for missed in self.study.missed(set(runner.experiment.records)):
             self._enter(runner, missed)
 
-    def _show(self, runner: Runner) -> None:
+    def _show(self, runner: RunnerView) -> None:
         objectives, store = self.search.objectives, runner.recorder.store
         table = outcome.trials_table(self.study.study, self.space, objectives)
         over = table.filter(table["state"].is_in(outcome.ENDED)).height
@@ -302,9 +301,9 @@ class OptunaSearch(Schedule):
         return self._milestone(curve[-1][0]) if curve else 0
 
 
-def _room(runner: Runner) -> int:
+def _room(runner: RunnerView) -> int:
     """Trials that keep every slot busy, one in hand: their seeds may end one by one."""
-    devices, seeds = jax.local_devices(), runner.settings.seeds
+    devices, seeds = jax.local_devices(), runner.experiment.settings.seeds
     if devices[0].platform != "cpu":
         return -(-(runner.how.lanes_at_once or LANES_ON_ACCELERATORS) // seeds)
     slots = min(len(devices), runner.how.lanes_at_once or len(devices))

@@ -15,11 +15,12 @@ from typing import Any
 import jax
 
 from hyperlax.experiments.execution import Execution
-from hyperlax.experiments.experiment import Experiment, git_commit, versions
+from hyperlax.experiments.experiment import Experiment
+from hyperlax.experiments.machine import git_commit, versions
 from hyperlax.programs.plan import MAX_PROGRAMS, Machine, Program, plan
 from hyperlax.report import write_report
+from hyperlax.run.display import Display
 from hyperlax.run.signals import Interrupted
-from hyperlax.run.terminal import Silent
 from hyperlax.storage import store
 from hyperlax.storage.files import write_atomically
 from hyperlax.storage.results import Results
@@ -72,7 +73,7 @@ class Benchmark:
     def run(
         self,
         how: Execution,
-        show: Callable[[Cell, Path], Silent],
+        show: Callable[[Cell, Path], Display],
         command: Sequence[str] | None = None,
     ) -> dict[str, dict[str, Any]]:
         """Runs the cells that are not done and returns what has become of each, by folder.
@@ -128,7 +129,7 @@ class Benchmark:
                 rows.append({**row, "why": f"skipped: {cell.skipped}"})
                 continue
             settings, programs = self.specs[cell].settings, self.programs(group_by_sizes)[cell]
-            lanes = (len(self.specs[cell].trees) or self.suite.samples) * settings.seeds
+            lanes = (len(self.specs[cell].records) or self.suite.samples) * settings.seeds
             row |= {"lanes": lanes, "programs": len(programs)}
             if predictor is None:
                 row["env steps"] = lanes * settings.total_timesteps

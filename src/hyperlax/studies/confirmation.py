@@ -12,11 +12,14 @@ import polars as pl
 
 from hyperlax import sweeps
 from hyperlax.experiments import experiment
-from hyperlax.experiments.execution import Execution, use_all_cores
+from hyperlax.experiments.execution import Execution
 from hyperlax.experiments.experiment import Experiment
+from hyperlax.experiments.machine import use_all_cores
 from hyperlax.experiments.recipes import Recipe
 from hyperlax.experiments.settings import Settings
-from hyperlax.run.terminal import Silent, shown
+from hyperlax.run.display import Display
+from hyperlax.run.terminal import shown
+from hyperlax.schedules import Schedule
 from hyperlax.storage import store
 from hyperlax.storage.results import Results
 
@@ -27,7 +30,7 @@ def confirm(
     seeds: int | None = None,
     *,
     execution: Execution | None = None,
-    progress: Silent | bool | None = None,
+    progress: Display | bool | None = None,
     command: Sequence[str] | None = None,
 ) -> Results:
     """Trains the `best` samples of a finished sweep again; `results` with `confirmation`, what that showed.
@@ -72,7 +75,7 @@ def prepare(results: Results, best: int, seeds: int | None = None) -> Experiment
     table = results.samples.drop("matrix", strict=False)
     rows = [table.row(by_predicate=pl.col("sample") == sample, named=True) for sample in ids]
     recipe = Recipe(manifest["algorithm"], manifest["network"], only=True)
-    spec = experiment.build(manifest["recipe"], recipe, manifest["env"], settings, rows, {})
+    spec = experiment.build(manifest["recipe"], recipe, manifest["env"], settings, rows, {}, Schedule())
     said = f"confirmation of the best {len(ids)} of {len(results.samples)} samples of a sweep with seed"
     return replace(
         spec,
@@ -104,8 +107,8 @@ def request(spec: Experiment, folder: Path, best: int | None, seeds: int | None)
     if best is None:
         return None
     _refuse_changing(spec.schedule.describe())
-    if best > len(spec.trees) and not spec.schedule.grows:
-        raise ValueError(f"--confirm {best} of {len(spec.trees)} samples; lower it or draw more samples")
+    if best > len(spec.records) and not spec.schedule.grows:
+        raise ValueError(f"--confirm {best} of {len(spec.records)} samples; lower it or draw more samples")
     if not spec.settings.milestones():
         raise ValueError("--confirm chooses by evaluations, and there are none; --set evaluations=10")
     wanted = (best, seeds or (stored[1] if stored is not None else spec.settings.seeds))

@@ -193,7 +193,7 @@ def of_recipe(
 
     Raises `ValueError` for a network that is not a circuit, and for circuits that memory cannot hold.
     """
-    from hyperlax.experiments.experiment import device_memory
+    from hyperlax.experiments.machine import device_memory
     from hyperlax.sweeps import prepare
 
     spec = prepare(recipe_name, env_name, set=changes)

@@ -19,7 +19,7 @@ from hyperlax.experiments.experiment import Experiment
 from hyperlax.hyperparams import stack
 from hyperlax.programs.compiled import Compiled, blank_orders, identity
 from hyperlax.programs.plan import Machine, Program, plan
-from hyperlax.run.terminal import Silent
+from hyperlax.run.display import Display
 
 CALIBRATION_SECONDS = 30.0
 """No further program is measured once this much time has gone into measuring."""
@@ -196,7 +196,7 @@ def calibrate(spec: Experiment, programs: list[Program], how: Execution) -> Rate
     (alone,) = plan([tree], spec.env, spec.settings.total_timesteps, spec.settings.seeds, machine)
     alone = replace(alone, samples=heaviest.samples, effort=heaviest.effort)
     with _compiled_anew():
-        compiler = sweeps.Compiler(spec, devices, [alone], replace(how, folder=None, resume=False), Silent())
+        compiler = sweeps.Compiler(spec, devices, [alone], replace(how, folder=None, resume=False), Display())
         compiler.cache = {}
         compiled = compiler(0)
     slower, faster = (LOW_RUNS_SLOWER, LOW_COMPILES_FASTER) if alone.effort == "low" else (1.0, 1.0)

@@ -15,7 +15,7 @@ from hyperlax.experiments.experiment import Experiment
 from hyperlax.experiments.recipes import configs_folder, load_file, resolve
 from hyperlax.hyperparams import nearest
 from hyperlax.programs.plan import Program
-from hyperlax.run.terminal import Silent
+from hyperlax.run.display import Display
 from hyperlax.storage.files import experiment_path
 from hyperlax.storage.results import Results
 
@@ -111,7 +111,11 @@ def _drawn(suite: Suite, recipe: str, env: str, **arguments: Any) -> Experiment:
 
 
 def _run(
-    spec: Experiment, how: Execution, progress: Silent, command: Sequence[str] | None, programs: list[Program]
+    spec: Experiment,
+    how: Execution,
+    progress: Display,
+    command: Sequence[str] | None,
+    programs: list[Program],
 ) -> Results:
     return sweeps.run(spec, how, progress, command, programs)
 
@@ -124,7 +128,11 @@ def _searched(suite: Suite, recipe: str, env: str, **arguments: Any) -> Experime
 
 
 def _search(
-    spec: Experiment, how: Execution, progress: Silent, command: Sequence[str] | None, programs: list[Program]
+    spec: Experiment,
+    how: Execution,
+    progress: Display,
+    command: Sequence[str] | None,
+    programs: list[Program],
 ) -> Results:
     from hyperlax import searches
 
@@ -139,7 +147,7 @@ class Mode:
     """
 
     prepare: Callable[..., Experiment] = _drawn
-    run: Callable[[Experiment, Execution, Silent, Sequence[str] | None, list[Program]], Results] = _run
+    run: Callable[[Experiment, Execution, Display, Sequence[str] | None, list[Program]], Results] = _run
     sequential: bool = False
 
 

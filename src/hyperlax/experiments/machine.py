@@ -1,0 +1,83 @@
+"""Facts about this machine and its software: versions, processor, cores, memory."""
+
+from __future__ import annotations
+
+import os
+import platform
+import subprocess
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+from typing import Any
+
+import jax
+import psutil
+
+PACKAGES = ("hyperlax", "jax", "jaxlib", "equinox", "optax", "gymnax", "brax", "pennylane", "numpy", "scipy")
+"""Packages whose versions a manifest records."""
+
+
+def use_all_cores() -> None:
+    """Gives jax one CPU device per usable core, unless it has started already: then it keeps what it has."""
+    try:
+        jax.config.update("jax_num_cpu_devices", usable_cores())
+    except RuntimeError:
+        return
+
+
+def usable_cores() -> int:
+    """The number of cores this process may run on."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else (os.cpu_count() or 1)
+
+
+def device_memory() -> int:
+    """Bytes of memory of a device, used or not."""
+    stats = jax.devices()[0].memory_stats() or {}
+    return int(stats.get("bytes_limit", psutil.virtual_memory().total))
+
+
+def versions() -> dict[str, str]:
+    """Package → version, for Python and for every one of `PACKAGES` that is installed."""
+    found = {"python": platform.python_version()}
+    for package in PACKAGES:
+        try:
+            found[package] = version(package)
+        except PackageNotFoundError:
+            continue
+    return found
+
+
+def machine() -> dict[str, Any]:
+    """Processor, memory and devices of this machine; nothing that identifies whose it is."""
+    devices = jax.devices()
+    return {
+        "system": platform.system(),
+        "architecture": platform.machine(),
+        "processor": processor(),
+        "cores": usable_cores(),
+        "memory_gb": round(psutil.virtual_memory().total / 2**30, 1),
+        "platform": devices[0].platform,
+        "device": devices[0].device_kind,
+        "devices": len(devices),
+    }
+
+
+def git_commit() -> str | None:
+    """The commit of the hyperlax checkout this runs from, None when installed without one."""
+    try:
+        answer = subprocess.run(
+            ["git", "rev-parse", "HEAD"], cwd=Path(__file__).parent, capture_output=True, text=True, timeout=5
+        )
+    except (OSError, subprocess.TimeoutExpired):
+        return None
+    return answer.stdout.strip() or None if answer.returncode == 0 else None
+
+
+def processor() -> str:
+    """The name of the processor model."""
+    try:
+        for line in Path("/proc/cpuinfo").read_text().splitlines():
+            if line.startswith("model name"):
+                return line.split(":", 1)[1].strip()
+    except OSError:
+        pass
+    return platform.processor()

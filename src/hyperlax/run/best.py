@@ -1,0 +1,54 @@
+"""Which trained agents of a run are kept as policies."""
+
+from __future__ import annotations
+
+import heapq
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from hyperlax.agents.base import AbstractAgent
+from hyperlax.experiments.experiment import Experiment
+from hyperlax.experiments.samples import Lane
+from hyperlax.run import policies
+from hyperlax.storage.store import Store
+
+BEST_POLICIES = 5
+"""How many policies `Execution.save_policies="best"` keeps."""
+
+
+class BestPolicies:
+    """Saves the agents of lanes that are done: the `best`, `all` or `none`, as `which` says.
+
+    `best` is a heap of (score, lane) of those that are saved.
+    """
+
+    def __init__(self, store: Store | None, which: str, experiment: Experiment[Any]):
+        self.store, self.which, self.experiment = store, which, experiment
+        self.best: list[tuple[float, int]] = []
+
+    def keep(
+        self, lane: Lane, score: float | None, caps: Mapping[str, Any], agent: Callable[[], AbstractAgent]
+    ) -> None:
+        """Saves what `agent` returns if the lane's `score` is among the best so far (or all are wanted).
+
+        A policy that is no longer among the best is removed. A lane without a score counts as the worst.
+        """
+        if self.store is None or self.which == "none" or lane.status != "done":
+            return
+        heapq.heappush(self.best, (float(-np.inf if score is None else score), lane.lane))
+        dropped = None
+        if self.which == "best" and len(self.best) > BEST_POLICIES:
+            dropped = heapq.heappop(self.best)[1]
+        if dropped != lane.lane:
+            about = {"lane": lane.lane, "sample": lane.sample, "seed": lane.seed, "env_steps": lane.env_steps}
+            spec, path = self.experiment, _path(self.store, lane.lane)
+            policies.save(path, agent(), spec.recipe, spec.env_name, caps, **about)
+        if dropped is not None and dropped != lane.lane:
+            _path(self.store, dropped).unlink(missing_ok=True)
+
+
+def _path(store: Store, lane: int) -> Path:
+    return store.folder / "policies" / f"lane-{lane:05d}.policy"

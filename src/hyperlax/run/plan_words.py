@@ -1,0 +1,69 @@
+"""A plan in words: how many samples and lanes there are, and which programs train them."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:  # a display is made before jax is imported
+    from rich.console import RenderableType
+
+    from hyperlax.experiments.experiment import Experiment
+    from hyperlax.programs.plan import Program
+
+
+def expected(spec: Experiment) -> tuple[int, str]:
+    """How many samples there are or will be, and what they are called."""
+    coming = spec.schedule.expected
+    return (coming, "trials") if coming else (len(spec.records), "samples")
+
+
+def program_words(program: Program, seeds: int) -> str:
+    """One program of a plan, in a line."""
+    lanes = len(program.samples) * seeds
+    return (
+        f"{lanes or 'any'} lanes, up to {program.caps['num_envs']} envs, rollout "
+        f"{program.caps['rollout_length']}, minibatch {program.caps['minibatch']}, "
+        f"{_networks(program.caps)}; "
+        f"predicted useful work {program.useful_share:.0%}"
+    )
+
+
+def _networks(caps: Mapping[str, Any]) -> str:
+    """What is allocated for the networks, those of equal size together."""
+    from hyperlax.lanes.sizes import nested
+
+    found: dict[str, list[str]] = {}
+    for net in dict.fromkeys(name.partition(".")[0] for name in caps if "." in name):
+        own = nested(caps, net)
+        sizes = " ".join(
+            f"{k} {v}" for k, v in own.items() if isinstance(v, int | str) and not isinstance(v, bool)
+        )
+        found.setdefault(sizes, []).append(net)
+    return "; ".join(f"{', '.join(nets)}: {sizes}" for sizes, nets in found.items())
+
+
+def plan_table(spec: Experiment, programs: Sequence[Program]) -> RenderableType:
+    """The plan as a table for the terminal, one row per program."""
+    from rich.console import Group
+    from rich.table import Table
+
+    settings = spec.settings
+    count, what = expected(spec)
+    title = (
+        f"{spec.recipe_name} on {spec.env_name}: {count} {what} × {settings.seeds} seeds = "
+        f"{count * settings.seeds} lanes, {settings.total_timesteps:,} steps each, "
+        f"{settings.protocol} protocol"
+    )
+    table = Table("program", "lanes", "envs", "rollout", "minibatch", "networks", "useful work")
+    for number, program in enumerate(programs):
+        caps = program.caps
+        sizes = (caps["num_envs"], caps["rollout_length"], caps["minibatch"])
+        table.add_row(
+            str(number + 1),
+            str(len(program.samples) * settings.seeds) if program.samples else "as asked",
+            *(str(s) if len(program.samples) == 1 else f"≤ {s}" for s in sizes),
+            _networks(caps),
+            f"{program.useful_share:.0%}",
+        )
+    return Group(title, table)

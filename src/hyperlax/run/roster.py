@@ -1,0 +1,124 @@
+"""The lanes of a run: what each of them is now, and the state of those that wait."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Iterable
+from typing import Any
+
+import polars as pl
+
+from hyperlax.agents.base import AbstractAgentHyperparams
+from hyperlax.experiments.experiment import Experiment
+from hyperlax.experiments.samples import Lane, Sample
+from hyperlax.programs.plan import Program
+from hyperlax.programs.train import TrainState
+from hyperlax.run.replaced import Replaced
+from hyperlax.storage.results import SCHEMAS
+
+
+class Roster:
+    """The lanes of an experiment that runs in `programs`, a list to which programs may be added.
+
+    - `lanes`: every lane, in the order of their numbers.
+    - `samples`: id → sample, with its predicted work in the program that trains it.
+    - `parked`: lane → its state as host arrays, for lanes that have begun and are in no slot.
+    - `replaced`: lane → what it is since its schedule gave it another's state.
+    - `last_return`: lane → its latest headline return.
+    """
+
+    def __init__(self, experiment: Experiment[Any], programs: list[Program]):
+        self.experiment, self.programs = experiment, programs
+        self.lanes: list[Lane] = []
+        self.samples: dict[int, Sample] = {}
+        self.parked: dict[int, TrainState] = {}
+        self.replaced: dict[int, Replaced] = {}
+        self.last_return: dict[int, float] = {}
+        self.enter(experiment.records.values())
+
+    def enter(self, samples: Iterable[Sample]) -> list[Lane]:
+        """Adds the lanes of `samples`, of which every one is listed by one of the programs."""
+        samples, env = list(samples), self.experiment.env
+        programs = {place: n for n, program in enumerate(self.programs) for place in program.samples}
+        lanes = self.experiment.lanes(samples)
+        for sample in samples:
+            caps = self.programs[programs[sample.place]].caps
+            work = sample.tree.work(sample.tree.sizes(), caps, env)[0]
+            self.samples[sample.id] = dataclasses.replace(sample, work=work)
+        for lane in lanes:
+            lane.program = programs[self.samples[lane.sample].place]
+        self.lanes.extend(lanes)
+        return lanes
+
+    def sample(self, lane: Lane) -> Sample:
+        """The sample that the lane began with."""
+        return self.samples[lane.sample]
+
+    def tree(self, lane: Lane) -> AbstractAgentHyperparams:
+        """The hyperparameters the lane trains with: its sample's, unless its schedule has replaced them."""
+        changed = self.replaced.get(lane.lane)
+        return self.sample(lane).tree if changed is None else changed.tree
+
+    def cycle_steps(self, lane: Lane) -> int:
+        """Environment steps of one cycle."""
+        sizes = self.tree(lane).sizes()
+        return sizes["num_envs"] * sizes["rollout_length"]
+
+    def work_of(self, lane: Lane) -> float:
+        """Predicted cost of one cycle."""
+        if lane.lane not in self.replaced:
+            return self.sample(lane).work
+        tree = self.tree(lane)
+        return tree.work(tree.sizes(), self.programs[lane.program].caps, self.experiment.env)[0]
+
+    def executed(self, lane: Lane) -> int:
+        """Circuit executions so far."""
+        if (changed := self.replaced.get(lane.lane)) is None:
+            per_step, per_gradient = self.sample(lane).executions
+            return round(per_step * lane.env_steps + per_gradient * lane.gradient_steps)
+        return changed.executed(lane, self.experiment.env)
+
+    def replace(self, lane: Lane, state: TrainState) -> None:
+        """Gives a parked lane another state (host arrays), in which it goes on with the counts it has."""
+        self.parked[lane.lane], self.replaced[lane.lane] = state, Replaced.now(lane, state)
+        lane.env_steps, lane.diverged_at = int(state.env_steps), None
+        lane.parameters = self.tree(lane).parameter_count(self.experiment.env)
+
+    def trainable(self, program: int) -> list[Lane]:
+        """The lanes of a program that may train now."""
+        return [lane for lane in self.unfinished(program) if lane.status != "paused"]
+
+    def unfinished(self, program: int) -> list[Lane]:
+        """The lanes of a program that are not over."""
+        return [lane for lane in self.lanes if lane.program == program and not lane.over]
+
+    def frame(self) -> pl.DataFrame:
+        """The table of lanes."""
+        return pl.DataFrame([dataclasses.asdict(lane) for lane in self.lanes], schema=SCHEMAS["lanes"])
+
+    def fitting(self, sample: Sample, broken: Iterable[int]) -> int | None:
+        """The program where a sample costs least, of those that hold it and are not `broken`."""
+        sizes, env = sample.tree.sizes(), self.experiment.env
+        programs = [n for n, p in enumerate(self.programs) if n not in broken and p.holds(sizes)]
+        return min(
+            programs, key=lambda n: sample.tree.work(sizes, self.programs[n].caps, env)[0], default=None
+        )
+
+    def assign(self, sample: Sample, program: int) -> list[Lane]:
+        """Adds the lanes of a new sample to a program."""
+        found = self.programs[program]
+        self.programs[program] = dataclasses.replace(found, samples=(*found.samples, sample.place))
+        return self.enter([sample])
+
+    def try_again(self) -> list[int]:
+        """Queues the failed lanes; the numbers of those that have no state and begin anew."""
+        anew = []
+        for lane in self.lanes:
+            if lane.status == "failed":
+                lane.status = "queued"
+                if lane.lane not in self.parked:
+                    lane.env_steps = lane.gradient_steps = lane.circuit_executions = 0
+                    lane.seconds, lane.diverged_at = 0.0, None
+                    self.last_return.pop(lane.lane, None)
+                    anew.append(lane.lane)
+        return anew

@@ -1,0 +1,86 @@
+"""The checkpoint of a run: written as it goes, and read to continue it."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Mapping
+from typing import NamedTuple
+
+from hyperlax.experiments.samples import Lane
+from hyperlax.programs.compiled import state_like
+from hyperlax.programs.plan import Program
+from hyperlax.programs.train import TrainState
+from hyperlax.run.replaced import Replaced
+from hyperlax.run.roster import Roster
+from hyperlax.schedules import Schedule
+from hyperlax.storage.checkpoint import pack, read_header, unpack
+from hyperlax.storage.files import write_atomically
+from hyperlax.storage.store import CHECKPOINT, Store
+
+
+class Saved(NamedTuple):
+    """What a checkpoint holds beside the lanes and the schedule.
+
+    - `elapsed`: seconds the run had taken.
+    - `best`: (score, lane) of the policies that have been kept.
+    """
+
+    elapsed: float
+    best: list[tuple[float, int]]
+
+
+def save(
+    store: Store, roster: Roster, running: Mapping[int, TrainState], schedule: Schedule, extra: Saved
+) -> None:
+    """Flushes the tables and replaces the checkpoint; the two always belong together.
+
+    `running`: lane → its state as host arrays, for the lanes in slots.
+    """
+    states = {**roster.parked, **running}
+    if schedule.grows and roster.experiment.records:
+        store.write_samples(roster.experiment.samples)
+    store.flush(roster.frame())
+    header = {
+        "parts": store.parts,
+        "elapsed": extra.elapsed,
+        "lanes": [dataclasses.asdict(lane) for lane in roster.lanes],
+        "states": list(states),
+        "replaced": {lane: roster.replaced[lane].counts() for lane in states if lane in roster.replaced},
+        "best": extra.best,
+        "programs": [p.describe() for p in roster.programs],
+        "rows": roster.experiment.rows if schedule.grows else None,
+        "schedule": schedule.state(),
+        "last_return": roster.last_return,
+    }
+    write_atomically(store.folder / CHECKPOINT, pack(list(states.values()), **header))
+
+
+def restore(store: Store, roster: Roster, schedule: Schedule) -> Saved | None:
+    """Continues from the checkpoint in the store's folder; None when there is none yet.
+
+    Raises `ValueError` for a checkpoint that is damaged or was written under another plan of programs.
+    """
+    if not (store.folder / CHECKPOINT).exists():
+        store.discard_after(0)
+        return None
+    data = (store.folder / CHECKPOINT).read_bytes()
+    header = read_header(data)
+    programs = [Program.restored(about) for about in header["programs"]]
+    if [p.key for p in programs[: len(roster.programs)]] != [p.key for p in roster.programs]:
+        raise ValueError("the checkpoint was written under another plan of programs; it cannot be continued")
+    roster.programs[:] = programs
+    roster.enter([roster.experiment.add(row) for row in header["rows"] or []])
+    roster.lanes = [Lane(**lane) for lane in header["lanes"]]
+    lanes = [roster.lanes[number] for number in header["states"]]
+    env = roster.experiment.env
+    likes = [state_like(roster.sample(lane).tree, env, roster.programs[lane.program].caps) for lane in lanes]
+    states = unpack(data, likes, str(CHECKPOINT))
+    roster.parked = dict(zip(header["states"], states, strict=True))
+    for number, counts in header["replaced"].items():
+        roster.replaced[int(number)] = Replaced(roster.parked[int(number)].agent.hp, *counts)
+    roster.last_return = {int(k): v for k, v in header["last_return"].items()}
+    schedule.restore(header["schedule"])
+    store.discard_after(header["parts"])
+    if schedule.describe() is None:  # others have decided what follows from a failure
+        store.forget(roster.try_again())
+    return Saved(header["elapsed"], [(float(score), int(lane)) for score, lane in header["best"]])
