@@ -40,22 +40,19 @@ def alone(recipe: str, env: str, trials: int) -> dict[str, Any]:
 
     import hyperlax
     from hyperlax import searches, sweeps
-    from hyperlax.hyperparams.spaces import resolved
-    from hyperlax.searches import studies
+    from hyperlax.hyperparams.samplers import OptunaSampler
 
     began = time.perf_counter()
     spec: Any = searches.prepare(recipe, env, sampler="random", run_length_modifier="quick")
-    space = spec.schedule.space
-    study = studies.opened(studies.storage(None, None), "alone", ["maximize"], "random", "none", 42, 4, {})
+    sampler = OptunaSampler(spec.schedule.space, 42, algorithm="random")
     compiling = 0.0
     for _ in range(trials):
         sweeps._compiled.clear()
         jax.clear_caches()
-        trial = study.ask({path: s.distribution() for path, s in space.items()})
-        row = {"sample": trial.number, **resolved(space, trial.params)}
-        results = hyperlax.sweep(recipe, env, samples=[row], run_length_modifier="quick")
+        sampler, samples = sampler.ask(1)
+        results = hyperlax.sweep(recipe, env, samples=samples, run_length_modifier="quick")
         returns = results.curves.filter(metric="return")["value"]
-        study.tell(trial, float(returns.to_numpy().max()))
+        sampler = sampler.tell([float(returns.to_numpy().max())])
         compiling += results.manifest["timings"]["compile_seconds"]
     return {"seconds": time.perf_counter() - began, "compile_seconds": compiling, "programs": trials}
 

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 import polars as pl
 
-from hyperlax.hyperparams.samplers import saltelli
+from hyperlax.hyperparams.samplers import Saltelli, rest
 from hyperlax.hyperparams.spaces import Joint, LogUniform
 from hyperlax.storage.results import SCHEMAS, Results, empty
 
@@ -128,7 +128,7 @@ def manifest(samples: int, seeds: int, evaluations: int, budget: int) -> dict[st
 def sobol_design(rows: int = 4, seeds: int = 2, omit_ab: bool = False) -> Results:
     """Matrices A, B and AB in which nothing but the rate matters; sample 2 has no evaluation."""
     space = {"rate": LogUniform(1e-4, 1e-2), "width+depth": Joint(("width", "depth"), (8, 1), (16, 2))}
-    drawn = saltelli(space, rows, 0, omit_ab)
+    drawn = rest(Saltelli(space, 0, rows, omit_ab))
     full = synthetic(samples=len(drawn), seeds=seeds, evaluations=3, diverged=())
     samples = pl.DataFrame([{"sample": i, **row} for i, row in enumerate(drawn)])
     curves = full.curves.join(samples.select("sample", "rate"), on="sample").with_columns(

@@ -17,6 +17,7 @@ import pytest
 import hyperlax
 from hyperlax import searches
 from hyperlax.commands import main as cli
+from hyperlax.hyperparams.samplers import OptunaSampler
 
 CACHE = str(Path(__file__).parents[1] / ".jax_cache")
 QUICK = "--algo-and-network-config ppo_mlp_no_network_search --run-length-modifier quick"
@@ -110,8 +111,8 @@ def test_a_study_of_others_is_joined_only_when_asked_and_only_if_it_is_the_same(
         "ppo_mlp_no_network_search", "gymnax.pendulum", run_length_modifier="quick", storage=url
     )
     where = searches.studies.storage(url, None)
-    studies = (where, spec.schedule.search.study_name, ["maximize"], "tpe", "none", 42, 4)
-    searches.studies.opened(*studies, spec.identity())
+    sampler = OptunaSampler({}, 42, study_name=spec.schedule.search.study_name, storage=where)
+    searches.studies.opened(sampler, "none", 4, spec.identity())
     assert run(f"{SEARCH} --storage {url}") == 2
     assert "work on it with --resume, or choose another --study-name" in capsys.readouterr().err
     assert run(f"{SEARCH} --storage {url} --resume --seed 7") == 2

@@ -56,7 +56,8 @@ def test_the_target_is_the_textbook_one(double, terminated):
     for key in keys:
         obs, following = jr.normal(key, (2, ENV.obs_size))
         step = Transition(obs, following, jnp.int32(1), jnp.float32(-0.5), jnp.bool_(terminated))
-        loss, (_, size, value) = online.loss((online.critic,), other.critic, step, jnp.zeros(0))
+        loss, measured = online.loss((online.critic,), other.critic, step, jnp.zeros(0))
+        size, value = measured["td_error"], measured["q_value"]
         target = other.critic(following)
         best = jnp.argmax(online.critic(following)) if double else jnp.argmax(target)
         differ += int(best != jnp.argmax(target))
@@ -71,7 +72,8 @@ def test_rewards_are_clipped_where_asked_for():
     online = agent(0, max_abs_reward=0.25, huber_loss_parameter=0.0)
     obs = jnp.ones(ENV.obs_size)
     step = Transition(obs, obs, jnp.int32(0), jnp.float32(-7.0), jnp.bool_(True))
-    _, (_, size, value) = online.loss((online.critic,), online.critic, step, jnp.zeros(0))
+    _, measured = online.loss((online.critic,), online.critic, step, jnp.zeros(0))
+    size, value = measured["td_error"], measured["q_value"]
     np.testing.assert_allclose(size, abs(-0.25 - value), atol=1e-6)
 
 

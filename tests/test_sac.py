@@ -75,10 +75,10 @@ def test_losses_are_the_textbook_ones(env, parts, terminated):
         noise = jr.normal(jr.key(k + 100), (one.noise_size(),))
         _, measured = one.loss(one.models(), other.critics, step, noise)
         q_loss, policy_loss, log_prob = parts(one, other, step, noise)
-        np.testing.assert_allclose(measured[0], q_loss, rtol=1e-4, atol=1e-6)
-        np.testing.assert_allclose(measured[1], policy_loss, rtol=1e-4, atol=1e-6)
-        np.testing.assert_allclose(measured[2], -log_prob, rtol=1e-4, atol=1e-6)
-        np.testing.assert_allclose(measured[3], 0.3, rtol=1e-6)
+        np.testing.assert_allclose(measured["q_loss"], q_loss, rtol=1e-4, atol=1e-6)
+        np.testing.assert_allclose(measured["policy_loss"], policy_loss, rtol=1e-4, atol=1e-6)
+        np.testing.assert_allclose(measured["entropy"], -log_prob, rtol=1e-4, atol=1e-6)
+        np.testing.assert_allclose(measured["alpha"], 0.3, rtol=1e-6)
 
 
 @pytest.mark.parametrize(("env", "parts"), CASES)

@@ -4,17 +4,14 @@ from __future__ import annotations
 
 import csv
 import itertools
-import json
 import math
 from pathlib import Path
 
 import numpy as np
-import polars as pl
 import pytest
 
 from hyperlax.experiments import recipes
-from hyperlax.hyperparams import fields
-from hyperlax.hyperparams.samplers import METHODS, SAMPLERS, design, load, saltelli
+from hyperlax.hyperparams.samplers import METHODS, SAMPLERS, Saltelli, design, draw, rest, sampler_class
 from hyperlax.hyperparams.spaces import Choice, Integers, Joint, LogUniform, Uniform
 
 PUBLISHED = "benchmarked.01_static_qmc_sampling_S64.ppo_mlp"
@@ -27,6 +24,10 @@ MIXED = {
     "norm": Choice(True, False),
 }
 POINT_METHODS = [m for m in METHODS if m != "grid"]
+
+
+def unit_points(method, n, seed):
+    return SAMPLERS[method].sized(CONTINUOUS, seed, n).points(0, n)
 
 
 def points(rows):
@@ -100,20 +101,20 @@ def test_every_sample_lies_in_the_space(method):
 @pytest.mark.parametrize("method", POINT_METHODS)
 def test_points_lie_in_the_unit_cube_and_there_are_n(method):
     for n in (1, 7, 64):
-        drawn = SAMPLERS[method](CONTINUOUS, n, 5)
+        drawn = unit_points(method, n, 5)
         assert drawn.shape == (n, 5)
         assert ((drawn >= 0) & (drawn < 1)).all()
 
 
 def test_latin_hypercube_puts_one_point_in_every_slice():
     for n in (1, 5, 17, 64):
-        slices = np.floor(SAMPLERS["latin_hypercube"](CONTINUOUS, n, n) * n).astype(int)
+        slices = np.floor(unit_points("latin_hypercube", n, n) * n).astype(int)
         assert (np.sort(slices, axis=0) == np.arange(n)[:, None]).all()
 
 
 def test_sobol_balances_every_dimension():
     """2^k points: exactly one in each of the 2^k slices of every dimension."""
-    slices = np.floor(SAMPLERS["qmc_sobol"](CONTINUOUS, 64, 9) * 64).astype(int)
+    slices = np.floor(unit_points("qmc_sobol", 64, 9) * 64).astype(int)
     assert (np.sort(slices, axis=0) == np.arange(64)[:, None]).all()
 
 
@@ -121,7 +122,7 @@ def test_halton_balances_each_dimension_in_its_own_base():
     """p² points put exactly one into each of the p² slices of the dimension whose base is the prime p."""
     for dimension, base in enumerate((2, 3, 5, 7, 11)):
         count = base**2
-        column = SAMPLERS["halton"](CONTINUOUS, count, 3)[:, dimension]
+        column = unit_points("halton", count, 3)[:, dimension]
         assert (np.sort(np.floor(column * count).astype(int)) == np.arange(count)).all()
 
 
@@ -156,7 +157,7 @@ def test_a_grid_reaches_the_ends_of_continuous_spaces():
 
 def test_saltelli_mixes_one_column_of_b_into_a():
     for n in (1, 3, 8):
-        rows = saltelli(CONTINUOUS, n, 7)
+        rows = rest(Saltelli(CONTINUOUS, 7, n))
         assert len(rows) == n * (len(CONTINUOUS) + 2)
         by_matrix = {
             m: [r for r in rows if r["matrix"] == m] for m in dict.fromkeys(r["matrix"] for r in rows)
@@ -173,7 +174,7 @@ def test_saltelli_mixes_one_column_of_b_into_a():
 
 def test_saltelli_matrices_estimate_first_order_effects():
     """Of f = x0 + 2 x1 the shares of variance are 1/5 and 4/5; needs A and B independent of one another."""
-    rows = saltelli(CONTINUOUS, 512, 1)
+    rows = rest(Saltelli(CONTINUOUS, 1, 512))
     f = {}
     for m in ("A", "B", "AB:x0", "AB:x1", "AB:x2"):
         x = points([r for r in rows if r["matrix"] == m])
@@ -184,12 +185,18 @@ def test_saltelli_matrices_estimate_first_order_effects():
 
 
 def test_saltelli_can_leave_out_the_mixed_matrices():
-    assert {r["matrix"] for r in saltelli(MIXED, 4, 0, omit_ab=True)} == {"A", "B"}
+    assert {r["matrix"] for r in rest(Saltelli(MIXED, 0, 4, omit_ab=True))} == {"A", "B"}
+    drawn = draw(MIXED, 4, experiment_type="sobol_matrices_A_B_AB", omit_ab=True, seed=0)
+    assert drawn == rest(Saltelli(MIXED, 0, 4))[:8]
 
 
 def test_an_unknown_method_names_the_nearest():
     with pytest.raises(ValueError, match='did you mean "qmc_sobol"'):
         design(MIXED, 4, "sobol", 0)
+    with pytest.raises(ValueError, match='did you mean "grid"'):
+        sampler_class("gird")
+    with pytest.raises(ValueError, match='unknown experiment type "sobol_matrices"; did you mean'):
+        draw(MIXED, 4, experiment_type="sobol_matrices", seed=0)
 
 
 def test_a_design_needs_a_sample():
@@ -199,70 +206,3 @@ def test_a_design_needs_a_sample():
 
 def test_nothing_to_search_is_one_sample_of_defaults():
     assert design({}, 8, "qmc_sobol", 0) == [{}]
-
-
-KNOWN = ["actor.width", "actor.activation", "actor_lr"]
-ROWS = [
-    {"sample": 4, "actor.width": 32, "actor.activation": "relu", "actor_lr": 1e-3},
-    {"sample": 9, "actor.width": 64, "actor.activation": "tanh", "actor_lr": 2e-4},
-]
-
-
-def write(folder, suffix, rows):
-    path = folder / f"samples{suffix}"
-    if suffix == ".json":
-        path.write_text(json.dumps(rows))
-    elif suffix == ".csv":
-        pl.DataFrame(rows).write_csv(path)
-    else:
-        pl.DataFrame(rows).write_parquet(path)
-    return path
-
-
-@pytest.mark.parametrize("suffix", [".csv", ".json", ".parquet"])
-def test_samples_survive_a_file_in_every_format(tmp_path, suffix):
-    tree = recipes.resolve("ppo_mlp").hyperparams()
-    encode = {f.path: f.encode for f in fields(tree)}
-    loaded = load(write(tmp_path, suffix, ROWS), list(encode))
-    for row, wanted in zip(loaded, ROWS, strict=True):
-        assert int(row["sample"]) == wanted["sample"]
-        for path in KNOWN:
-            assert encode[path](row[path]) == encode[path](wanted[path])
-
-
-@pytest.mark.parametrize("suffix", [".csv", ".json", ".parquet"])
-def test_an_unknown_column_names_the_nearest(tmp_path, suffix):
-    path = write(tmp_path, suffix, [{"actor.widht": 32}])
-    with pytest.raises(ValueError, match=r'"actor\.widht"; did you mean "actor\.width"'):
-        load(path, KNOWN)
-
-
-@pytest.mark.parametrize("suffix", [".csv", ".json", ".parquet"])
-def test_ids_must_be_unique(tmp_path, suffix):
-    path = write(tmp_path, suffix, [{"sample": 1, "actor_lr": 1e-3}, {"sample": 1, "actor_lr": 1e-4}])
-    with pytest.raises(ValueError, match="not unique"):
-        load(path, KNOWN)
-
-
-def test_a_byte_order_mark_is_no_part_of_a_name(tmp_path):
-    """Spreadsheets write one."""
-    path = tmp_path / "samples.csv"
-    path.write_bytes(b"\xef\xbb\xbfsample,gamma\r\n3,0.9\r\n")
-    assert load(path, ["gamma"]) == [{"sample": "3", "gamma": "0.9"}]
-
-
-def test_cells_left_empty_fall_back_to_the_defaults(tmp_path):
-    path = tmp_path / "samples.csv"
-    path.write_text("actor.width,actor_lr\n32,\n,0.001\n")
-    assert load(path, KNOWN) == [{"actor.width": "32"}, {"actor_lr": "0.001"}]
-
-
-def test_files_that_are_missing_empty_or_of_another_kind_are_refused(tmp_path):
-    with pytest.raises(FileNotFoundError, match="does not exist"):
-        load(tmp_path / "none.csv", KNOWN)
-    (tmp_path / "samples.txt").write_text("actor_lr\n1\n")
-    with pytest.raises(ValueError, match=r"must end in \.csv, \.json or \.parquet"):
-        load(tmp_path / "samples.txt", KNOWN)
-    (tmp_path / "empty.csv").write_text("actor_lr\n")
-    with pytest.raises(ValueError, match="no samples"):
-        load(tmp_path / "empty.csv", KNOWN)

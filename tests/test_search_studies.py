@@ -12,6 +12,7 @@ import pytest
 
 from hyperlax.experiments import recipes
 from hyperlax.hyperparams import assign
+from hyperlax.hyperparams.samplers.optuna import ALGORITHMS, OptunaSampler
 from hyperlax.hyperparams.spaces import Joint, resolved
 from hyperlax.searches import studies
 from hyperlax.searches.shared import SharedStudy
@@ -34,12 +35,17 @@ def recipes_of_distinct_spaces():
     return list(found.values())
 
 
-def study_of(sampler, directions=("maximize",), where=None, pruner="none"):
+def sampler_of(algorithm, directions=("maximize",), where=None, space=None):
     where = where or studies.storage(None, None)
-    return studies.opened(where, "a study", directions, sampler, pruner, 42, 4, {})
+    about = {"algorithm": algorithm, "study_name": "a study", "storage": where, "directions": directions}
+    return OptunaSampler(space or {}, 42, owner="me", **about)
 
 
-@pytest.mark.parametrize("sampler", studies.SAMPLERS)
+def study_of(*about, **more):
+    return studies.opened(sampler_of(*about, **more), "none", 4, {})
+
+
+@pytest.mark.parametrize("sampler", ALGORITHMS)
 def test_every_sampler_draws_valid_values_from_every_space(sampler):
     needed = {"gp": "torch", "cmaes": "cmaes"}.get(sampler)
     if needed and importlib.util.find_spec(needed) is None:
@@ -60,7 +66,7 @@ def test_every_sampler_draws_valid_values_from_every_space(sampler):
         assign(recipe.hyperparams(), resolved(space, trial.params))
 
 
-@pytest.mark.parametrize("sampler", [s for s in studies.SAMPLERS if s not in ("cmaes", "gp")])
+@pytest.mark.parametrize("sampler", [s for s in ALGORITHMS if s not in ("cmaes", "gp")])
 def test_samplers_take_several_objectives_and_trials_in_flight(sampler):
     study = study_of(sampler, ("maximize", "minimize"))
     distributions = {p: s.distribution() for p, s in recipes.resolve("ppo_tmlp").search_space().items()}
@@ -134,13 +140,13 @@ def test_a_journal_survives_a_line_that_was_being_written(tmp_path):
 def test_a_trial_that_was_lost_while_its_parameters_were_chosen_is_given_up_and_replaced():
     """What a process leaves that is killed between creating a trial and choosing the last of it."""
     where, space = studies.storage(None, None), recipes.resolve("ppo_mlp").search_space()
-    study = study_of("random", where=where)
-    distributions = {path: s.distribution() for path, s in space.items()}
-    shared = SharedStudy(study, where, "me", distributions, n_trials=3, alone=True)
+    sampler = sampler_of("random", where=where, space=space)
+    study = studies.opened(sampler, "none", 4, {})
+    shared = SharedStudy(sampler, study, n_trials=3, alone=True)
     whole = shared.ask()
     half = optuna.trial.create_trial(state=optuna.trial.TrialState.RUNNING, user_attrs={"owner": "me"})
     where.create_new_trial(study._study_id, half)
-    assert [t.number for t in shared.missed({whole.number})] == []
+    assert shared.missed({whole["sample"]}) == []
     assert shared.trial(1).state is optuna.trial.TrialState.FAIL
-    asked = [t.number for t in iter(shared.ask, None)]
+    asked = [sample["sample"] for sample in iter(shared.ask, None)]
     assert asked == [2, 3]

@@ -7,7 +7,7 @@ import polars as pl
 import pytest
 from report_data import sobol_design, synthetic
 
-from hyperlax.hyperparams.samplers import saltelli
+from hyperlax.hyperparams.samplers import Saltelli, rest
 from hyperlax.hyperparams.spaces import Choice, Joint, LogUniform, Uniform
 from hyperlax.report.sensitivity import noise_share, sobol_indices, sobol_table
 from hyperlax.report.statistics import Unavailable
@@ -17,7 +17,7 @@ CUBE = {f"x{i}": Uniform(-np.pi, np.pi) for i in (1, 2, 3)}
 
 def evaluated(space, function, rows: int, seed: int = 0):
     """Scores of A, B and every AB of our own design, as `sobol_indices` takes them."""
-    design = saltelli(space, rows, seed)
+    design = rest(Saltelli(space, seed, rows))
     scores = np.array([function({k: v for k, v in row.items() if k != "matrix"}) for row in design], float)
     a, b, *mixed = scores.reshape(-1, rows)
     return a, b, np.array(mixed)

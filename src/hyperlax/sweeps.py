@@ -41,8 +41,8 @@ def prepare(
     env: str,
     *,
     num_samples: int | None = None,
-    sampling_method: str = "qmc_sobol",
-    experiment_type: str = "independent_samples",
+    sampling_method: samplers.Method = "qmc_sobol",
+    experiment_type: str = samplers.INDEPENDENT,
     omit_ab: bool = False,
     samples: Sequence[Mapping[str, Any]] | pl.DataFrame | str | Path | None = None,
     set: Mapping[str, Any] | None = None,
@@ -51,6 +51,9 @@ def prepare(
     **settings: Any,
 ) -> Experiment[Schedule]:
     """The experiment described by the arguments of `sweep`, checked, before anything is created or run.
+
+    - `sampling_method`: a name in `hyperlax.hyperparams.samplers.METHODS`, a class derived from
+      `AbstractSampler`, or such a sampler with a space of its own.
 
     Raises `ValueError` with the fix for everything that cannot be.
     """
@@ -338,24 +341,26 @@ def _rows(
     fixed: Mapping[str, Any],
     settings: Settings,
     num_samples: int | None,
-    method: str,
+    method: samplers.Method,
     experiment_type: str,
     omit_ab: bool,
     samples: Any,
 ) -> list[dict[str, Any]]:
-    if experiment_type not in samplers.EXPERIMENT_TYPES:
-        allowed = ", ".join(samplers.EXPERIMENT_TYPES)
-        raise ValueError(f'unknown experiment type "{experiment_type}"; known: {allowed}')
+    samplers.check_experiment_type(experiment_type)
     if isinstance(samples, (str, Path)):
-        return samplers.load(Path(samples), known)
+        return samplers.rest(samplers.SamplesFile(Path(samples), known))
     if samples is not None:
         rows = samples.to_dicts() if isinstance(samples, pl.DataFrame) else samples
         if not len(rows):
             raise ValueError("no samples were given; leave samples out to train the recipe's defaults")
         return [{k: v for k, v in row.items() if v is not None} for row in rows]  # as cells left empty
-    if num_samples is None:
+    if num_samples is None and isinstance(method, str):
         return [{}]
-    space = recipe.search_space()
-    if experiment_type == "sobol_matrices_A_B_AB":
-        return samplers.saltelli(space, num_samples, settings.seed, omit_ab)
-    return samplers.design(space, num_samples, method, settings.seed)
+    return samplers.draw(
+        recipe.search_space(),
+        num_samples,
+        method=method,
+        experiment_type=experiment_type,
+        omit_ab=omit_ab,
+        seed=settings.seed,
+    )

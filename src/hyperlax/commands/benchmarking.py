@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from hyperlax.commands.ending import FAILED, stopped
-from hyperlax.commands.flags import Names, Positive, Running, SamplingMethod, assignments
+from hyperlax.commands.flags import Names, Positive, Running, assignments
 from hyperlax.commands.launch import display, end_logging, start_jax
 
 
@@ -20,7 +20,7 @@ def run_benchmark(
     envs: Names = None,
     sweep_modes: Names = None,
     num_samples_per_run: Positive | None = None,
-    sampling_method: SamplingMethod | None = None,
+    sampling_method: str | None = None,
     dry_run: bool = False,
 ) -> int:
     """Train every recipe on every environment, each pair an experiment of its own, and compare them.
@@ -41,7 +41,7 @@ def run_benchmark(
     num_samples_per_run
         Samples of every recipe's space, or trials of a search.
     sampling_method
-        How to draw them.
+        How to draw them: a sampling method that `hyperlax list` shows.
     dry_run
         Only say what would be run, and predict how long that takes from a short calibration.
     """

@@ -13,8 +13,6 @@ from hyperlax.storage.files import experiment_path
 
 Positive = Annotated[int, Parameter(validator=Number(gte=1))]
 Names = Annotated[list[str] | None, Parameter(consume_multiple=True, negative="")]
-SamplingMethod = Literal["qmc_sobol", "random", "latin_hypercube", "halton", "grid"]
-ExperimentType = Literal["independent_samples", "sobol_matrices_A_B_AB"]
 
 
 @Parameter(name="*")

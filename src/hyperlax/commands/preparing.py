@@ -7,7 +7,7 @@ from typing import Annotated
 
 from cyclopts import Parameter
 
-from hyperlax.commands.flags import ExperimentType, Positive, SamplingMethod, assignments, new_file
+from hyperlax.commands.flags import Positive, assignments, new_file
 
 
 def inspect_circuit(
@@ -72,8 +72,8 @@ def generate_hp_samples(
     algo_and_network_config: str = "ppo_mlp",
     num_samples: Positive = 256,
     output_file: Path = Path("hyperparam_samples.csv"),
-    sampling_method: SamplingMethod = "qmc_sobol",
-    experiment_type: ExperimentType = "independent_samples",
+    sampling_method: str = "qmc_sobol",
+    experiment_type: str = "independent_samples",
     omit_ab: bool = False,
     seed: int = 42,
 ) -> int:
@@ -85,10 +85,14 @@ def generate_hp_samples(
 
     new_file("--output-file", output_file, ".csv", ".json", ".parquet")
     space = resolve(algo_and_network_config).search_space()
-    if experiment_type == "sobol_matrices_A_B_AB":
-        rows = samplers.saltelli(space, num_samples, seed, omit_ab)
-    else:
-        rows = samplers.design(space, num_samples, sampling_method, seed)
+    rows = samplers.draw(
+        space,
+        num_samples,
+        method=sampling_method,
+        experiment_type=experiment_type,
+        omit_ab=omit_ab,
+        seed=seed,
+    )
     frame = pl.DataFrame([{"sample": i, **row} for i, row in enumerate(rows)], infer_schema_length=None)
     output_file.parent.mkdir(parents=True, exist_ok=True)
     {".csv": frame.write_csv, ".json": frame.write_json, ".parquet": frame.write_parquet}[output_file.suffix](
@@ -99,14 +103,18 @@ def generate_hp_samples(
 
 
 def list_names() -> int:
-    """Recipes and environments that can be named."""
+    """Recipes, environments and sampling methods that can be named."""
     from hyperlax import envs
     from hyperlax.experiments import recipes
+    from hyperlax.hyperparams import samplers
 
     print("recipes")
     for name in recipes.names():
         print(f"  {name}")
     print("environments (every gymnax id works as well; brax also with --set env.backend=...)")
     for name in envs.names():
+        print(f"  {name}")
+    print("sampling methods")
+    for name in samplers.METHODS:
         print(f"  {name}")
     return 0

@@ -11,9 +11,7 @@ from typing import Any, Literal
 from hyperlax.commands.ending import conclude, stopped
 from hyperlax.commands.flags import (
     Common,
-    ExperimentType,
     Positive,
-    SamplingMethod,
     assignments,
     folder_of,
 )
@@ -31,9 +29,9 @@ def sweep_hp_samples(
     *,
     common: Common = Common(),  # noqa: B008
     num_samples: Positive = 8,
-    sampling_method: SamplingMethod = "qmc_sobol",
+    sampling_method: str = "qmc_sobol",
     load_hyperparams: Path | None = None,
-    experiment_type: ExperimentType = "independent_samples",
+    experiment_type: str = "independent_samples",
     omit_ab: bool = False,
     sequential: bool = False,
     scheduler: Scheduler = "none",
@@ -47,12 +45,12 @@ def sweep_hp_samples(
     num_samples
         Samples to draw.
     sampling_method
-        How to draw them.
+        How to draw them: a sampling method that `hyperlax list` shows.
     load_hyperparams
         Train the samples in this csv, json or parquet file instead of drawing any.
     experiment_type
-        Independent samples, or the matrices of a variance-based sensitivity analysis, whose indices the
-        report then shows.
+        independent_samples, or sobol_matrices_A_B_AB: the matrices of a variance-based sensitivity analysis,
+        whose indices the report then shows.
     omit_ab
         Draw the matrices A and B only, from which no indices follow.
     sequential

@@ -6,20 +6,21 @@ import dataclasses
 import hashlib
 import json
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
 import jax
 from optuna.storages import BaseStorage
-from optuna.trial import FrozenTrial, TrialState
+from optuna.trial import TrialState
 
 from hyperlax.agents.base import AbstractAgentHyperparams
 from hyperlax.experiments.experiment import Experiment
 from hyperlax.experiments.machine import device_memory
 from hyperlax.experiments.samples import Lane
 from hyperlax.hyperparams import assign, samplers, values
-from hyperlax.hyperparams.spaces import Space, resolved, without
+from hyperlax.hyperparams.samplers.optuna import OptunaSampler
+from hyperlax.hyperparams.spaces import Space, without
 from hyperlax.schedules import RunnerView, Schedule, Verdict
 from hyperlax.searches import outcome, studies
 from hyperlax.searches.objectives import Objective, check
@@ -160,19 +161,17 @@ class OptunaSearch(Schedule):
         own = None if store is None else store.folder / studies.JOURNAL
         self.at_once = search.at_once or _room(runner)
         self.storage = self.storage or studies.storage(search.storage, own)
-        study = studies.opened(
-            self.storage,
-            search.study_name,
-            [o.direction for o in search.objectives],
-            search.sampler,
-            search.pruner,
+        sampler = OptunaSampler(
+            self.space,
             spec.settings.seed,
-            spec.settings.evaluations,
-            self.identity,
+            algorithm=search.sampler,
+            study_name=search.study_name,
+            storage=self.storage,
+            directions=[o.direction for o in search.objectives],
+            owner=self.owner,
         )
-        distributions = {path: s.distribution() for path, s in self.space.items()}
-        alone = search.storage is None
-        self.shared = SharedStudy(study, self.storage, self.owner, distributions, search.n_trials, alone)
+        study = studies.opened(sampler, search.pruner, spec.settings.evaluations, self.identity)
+        self.shared = SharedStudy(sampler, study, search.n_trials, alone=search.storage is None)
         for lane in runner.lanes:
             self.lanes.setdefault(lane.sample, []).append(lane)
         self.study.beat()
@@ -234,16 +233,16 @@ class OptunaSearch(Schedule):
 
     # Trials
 
-    def _enter(self, runner: RunnerView, asked: FrozenTrial) -> None:
-        """Trains the trial; one that this machine cannot hold gets the worst score, and says why."""
-        trial = Trial(asked.number, runner.now())
+    def _enter(self, runner: RunnerView, sample: Mapping[str, Any]) -> None:
+        """Trains the sample of a trial; one too large for this machine gets the worst score, and says why."""
+        trial = Trial(sample["sample"], runner.now())
         try:
-            lanes = runner.admit({"sample": asked.number, **resolved(self.space, asked.params)})
+            lanes = runner.admit(sample)
         except ValueError as error:
             trial.over, trial.why = "refused", str(error)
             self._conclude(runner, trial)
             return
-        self.lanes[asked.number], self.active[asked.number] = lanes, trial
+        self.lanes[trial.number], self.active[trial.number] = lanes, trial
 
     def _conclude(self, runner: RunnerView, trial: Trial) -> None:
         """Tells the study, once: a trial that it knows the end of stays as it is."""

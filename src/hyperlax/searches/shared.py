@@ -9,10 +9,10 @@ from dataclasses import dataclass
 from typing import Any
 
 import optuna
-from optuna.distributions import BaseDistribution
 from optuna.exceptions import UpdateFinishedTrialError
-from optuna.storages import BaseStorage
 from optuna.trial import FrozenTrial, TrialState
+
+from hyperlax.hyperparams.samplers.optuna import OptunaSampler
 
 log = logging.getLogger("hyperlax")
 
@@ -24,18 +24,21 @@ COUNTED = (TrialState.COMPLETE, TrialState.PRUNED, TrialState.RUNNING)
 
 @dataclass
 class SharedStudy:
-    """The study, and the process that calls itself `owner`; its trials carry that as an attribute.
+    """The study that the sampler asks, and the process that is the sampler's `owner`.
 
     `alone`: no other process can know the study, so that every trial is this one's.
     """
 
+    sampler: OptunaSampler
     study: optuna.Study
-    storage: BaseStorage
-    owner: str
-    distributions: dict[str, BaseDistribution]
     n_trials: int
     alone: bool = False
     beaten: float = 0.0
+
+    @property
+    def owner(self) -> str:
+        """What this process is called in the study; its trials carry that as an attribute."""
+        return self.sampler.owner
 
     def trials(self) -> list[FrozenTrial]:
         """Every trial of every process; not to be changed."""
@@ -45,8 +48,8 @@ class SharedStudy:
         """The trial as the study knows it now."""
         return next(t for t in self.trials() if t.number == number)
 
-    def ask(self) -> FrozenTrial | None:
-        """The next trial, its parameters chosen; None when the study has all it is to have.
+    def ask(self) -> dict[str, Any] | None:
+        """The next sample, its trial's number with it; None when the study has all it is to have.
 
         Of several processes that ask for the last one at the same time, the others give theirs up.
         """
@@ -54,12 +57,12 @@ class SharedStudy:
         self._take_over(trials)
         if sum(t.state in COUNTED for t in trials) >= self.n_trials:
             return None
-        asked = self._created(waiting=any(t.state is TrialState.WAITING for t in trials))
-        before = sum(t.state in COUNTED and t.number < asked.number for t in self.trials())
+        self.sampler, (asked,) = self.sampler.ask(1)
+        before = sum(t.state in COUNTED and t.number < asked["sample"] for t in self.trials())
         if before >= self.n_trials:
-            self.study.tell(asked, state=TrialState.FAIL)
+            self.study.tell(asked["sample"], state=TrialState.FAIL)
             return None
-        return self.trial(asked.number)
+        return asked
 
     def told(self) -> list[Sequence[float]]:
         """The values of every trial that has been told some."""
@@ -70,9 +73,8 @@ class SharedStudy:
         trial = self.trial(number)
         try:
             for key, value in notes.items():
-                self.storage.set_trial_user_attr(trial._trial_id, key, value)
-            state = TrialState.PRUNED if values is None else TrialState.COMPLETE
-            self.study.tell(number, values, state, skip_if_finished=True)
+                self.sampler.storage.set_trial_user_attr(trial._trial_id, key, value)
+            self.sampler.conclude(number, values)
         except UpdateFinishedTrialError:
             log.info("trial %d had been ended by another process", number)
 
@@ -82,8 +84,8 @@ class SharedStudy:
         if trial.state.is_finished():
             return trial.state is TrialState.PRUNED and step >= (trial.last_step or 0)
         if step not in trial.intermediate_values:
-            self.storage.set_trial_intermediate_value(trial._trial_id, step, score)
-        return bool(self.study.pruner.prune(self.study, self.storage.get_trial(trial._trial_id)))
+            self.sampler.storage.set_trial_intermediate_value(trial._trial_id, step, score)
+        return bool(self.study.pruner.prune(self.study, self.sampler.storage.get_trial(trial._trial_id)))
 
     def beat(self) -> None:
         """Says to the other processes that this one lives, now and then."""
@@ -91,8 +93,8 @@ class SharedStudy:
             self.beaten = time.time()
             self.study.set_user_attr(f"beat:{self.owner}", self.beaten)
 
-    def missed(self, known: set[int]) -> list[FrozenTrial]:
-        """This process's trials beside the `known` ones, to be trained (again) under their numbers.
+    def missed(self, known: set[int]) -> list[dict[str, Any]]:
+        """The samples of this process's trials beside the `known` ones, to be trained (again).
 
         Those of which not all parameters had been chosen are given up.
         """
@@ -104,27 +106,11 @@ class SharedStudy:
             refused = trial.state.is_finished() and trial.user_attrs.get("status") == "refused"
             if owner != self.owner or refused:
                 continue
-            if trial.params.keys() >= self.distributions.keys():
-                found.append(trial)
+            if trial.params.keys() >= self.sampler.space.keys():
+                found.append(self.sampler.sample(trial))
             else:
                 self.study.tell(trial.number, state=TrialState.FAIL, skip_if_finished=True)
         return found
-
-    def _created(self, waiting: bool) -> optuna.Trial:
-        """A trial with its owner's name from its first moment on, so that no crash leaves it without one.
-
-        What `Study.ask` does, which can name it only afterwards; that is left for trials that were waiting.
-        """
-        if waiting:
-            asked = self.study.ask(self.distributions)
-            asked.set_user_attr("owner", self.owner)
-            return asked
-        self.study._thread_local.cached_all_trials = None
-        named = optuna.trial.create_trial(state=TrialState.RUNNING, user_attrs={"owner": self.owner})
-        asked = optuna.Trial(self.study, self.storage.create_new_trial(self.study._study_id, named))
-        for name, distribution in self.distributions.items():
-            asked._suggest(name, distribution)
-        return asked
 
     def _take_over(self, trials: Sequence[FrozenTrial]) -> None:
         """Gives up trials of processes long silent; they are asked again, before new ones."""
@@ -137,6 +123,6 @@ class SharedStudy:
             if now - max(beats.get(f"beat:{owner}", 0.0), began) < STALE_SECONDS:
                 continue
             self.study.tell(trial.number, state=TrialState.FAIL, skip_if_finished=True)
-            if trial.params.keys() >= self.distributions.keys():
+            if trial.params.keys() >= self.sampler.space.keys():
                 self.study.enqueue_trial(trial.params, user_attrs={"again": trial.number})
             log.warning("trial %d was left by a process that has stopped; it is trained again", trial.number)

@@ -14,6 +14,7 @@ from hyperlax.experiments.execution import Execution
 from hyperlax.experiments.experiment import Experiment
 from hyperlax.experiments.recipes import configs_folder, load_file, resolve
 from hyperlax.hyperparams import nearest
+from hyperlax.hyperparams.samplers import sampler_class
 from hyperlax.programs.plan import Program
 from hyperlax.run.display import Display
 from hyperlax.storage.files import experiment_path
@@ -70,6 +71,7 @@ class Suite:
             )
         if self.samples < 1:
             raise ValueError(f"samples must be at least 1, got {self.samples}")
+        sampler_class(self.sampling)
 
     def changed(
         self, changes: Mapping[str, Any], settings: Mapping[str, Any], given_otherwise: Iterable[str]

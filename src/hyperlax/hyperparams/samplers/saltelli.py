@@ -1,0 +1,69 @@
+"""Designs of a variance-based sensitivity analysis."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from typing import Any, ClassVar, final
+
+import equinox as eqx
+import numpy as np
+from beartype import beartype
+from jaxtyping import jaxtyped
+
+from hyperlax.hyperparams.samplers.base import AbstractDesign
+from hyperlax.hyperparams.spaces import Space, decode
+
+
+@final
+@jaxtyped(typechecker=beartype)
+class Saltelli(AbstractDesign):
+    """The matrices A, B and one AB per dimension, as Saltelli et al. 2010 define them.
+
+    A and B, of `size` rows each, are the two halves of one Sobol' sequence of twice as many dimensions; AB
+    of a dimension is A with that column taken from B. Samples come matrix by matrix, and each carries its
+    `matrix`: "A", "B" or "AB:<path>". `omit_ab` leaves A and B only.
+    """
+
+    omit_ab: bool = eqx.field(static=True)
+    chosen_by: ClassVar[str] = "experiment_type"
+    endless: ClassVar[bool] = False
+
+    def __init__(
+        self,
+        space: Mapping[str, Space],
+        seed: int | np.integer = 0,
+        size: int | None = None,
+        omit_ab: bool = False,
+    ):
+        super().__init__(space, seed, size)
+        self.omit_ab = omit_ab
+
+    @property
+    def total(self) -> int:
+        assert self.size is not None
+        return len(self._matrices()) * self.size
+
+    def rows(self, first: int, last: int) -> list[dict[str, Any]]:
+        from scipy.stats import qmc
+
+        assert self.size is not None
+        size, count = len(self.space), self.size
+        rng = np.random.default_rng(int(self.seed))
+        sequence = qmc.Sobol(2 * size, scramble=True, rng=rng)
+        points = sequence.random_base2(math.ceil(math.log2(count)))[:count]
+        a, b = points[:, :size], points[:, size:]
+        names, paths = self._matrices(), list(self.space)
+        rows = []
+        for number in range(first, last):
+            matrix, row = names[number // count], number % count
+            if matrix in ("A", "B"):
+                point = a[row] if matrix == "A" else b[row]
+            else:
+                column = np.arange(size) == paths.index(matrix.removeprefix("AB:"))
+                point = np.where(column, b[row], a[row])
+            rows.append({"matrix": matrix, **decode(self.space, point)})
+        return rows
+
+    def _matrices(self) -> list[str]:
+        return ["A", "B", *(() if self.omit_ab else (f"AB:{path}" for path in self.space))]

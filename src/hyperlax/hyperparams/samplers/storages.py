@@ -1,0 +1,88 @@
+"""Where Optuna keeps its studies: databases, journal files, memory."""
+
+from __future__ import annotations
+
+import time
+from pathlib import Path
+
+import optuna
+from optuna import storages
+from optuna.storages import journal
+
+
+def storage(url: str | None, own: Path | None) -> storages.BaseStorage:
+    """The storage at an Optuna URL or in a journal file; without either, the journal `own` or memory.
+
+    Raises `ValueError` when it cannot be reached, or its driver is missing.
+    """
+    optuna.logging.set_verbosity(optuna.logging.ERROR)
+    if url is None:
+        return storages.InMemoryStorage() if own is None else _journal(own)
+    if "://" not in url:
+        if url.endswith((".db", ".sqlite", ".sqlite3")):
+            raise ValueError(f"for SQLite write --storage sqlite:///{url}; a plain path is a journal file")
+        return _journal(Path(url))
+    try:
+        if url.startswith("redis"):
+            backend = journal.JournalRedisBackend(url)
+            return storages.JournalStorage(backend)
+        return _database(url)
+    except ImportError as error:
+        reason = str(error).splitlines()[0]
+        raise ValueError(
+            f'the driver for {public(url)} is missing: pip install "hyperlax[search]" brings that for '
+            f"PostgreSQL ({reason})"
+        ) from None
+    except Exception as error:
+        reason = str(error.__cause__ or error).strip().splitlines()[0]
+        raise ValueError(f"the storage {public(url)} cannot be used: {reason}") from None
+
+
+def _database(url: str) -> storages.BaseStorage:
+    """Several processes may find the database empty and make its tables: all but one fail, and try again."""
+    for attempt in range(4):
+        try:
+            return storages.RDBStorage(url, engine_kwargs={"pool_pre_ping": True})
+        except Exception as error:
+            from sqlalchemy.exc import IntegrityError, ProgrammingError
+
+            raced = isinstance(error, IntegrityError | ProgrammingError) or "already exists" in str(error)
+            if not raced or attempt == 3:
+                raise
+        time.sleep(0.5 * (attempt + 1))
+    raise AssertionError("unreachable")
+
+
+def close(where: storages.BaseStorage | None) -> None:
+    """Closes the connections to a database."""
+    if isinstance(where, storages.RDBStorage):
+        where.remove_session()
+        where.engine.dispose()
+
+
+def _journal(path: Path) -> storages.BaseStorage:
+    """A journal file; what a killed process has left of a line is removed, or the next would run into it."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    lock = journal.JournalFileOpenLock(str(path))
+    if path.exists() and not _ends_in_a_line(path):
+        lock.acquire()
+        try:
+            data = path.read_bytes()
+            with path.open("r+b") as file:
+                file.truncate(data.rfind(b"\n") + 1)
+        finally:
+            lock.release()
+    return storages.JournalStorage(journal.JournalFileBackend(str(path), lock_obj=lock))
+
+
+def _ends_in_a_line(path: Path) -> bool:
+    data = path.read_bytes()
+    return not data or data.endswith(b"\n")
+
+
+def public(url: str) -> str:
+    """`url` without its password."""
+    scheme, separator, rest = url.partition("://")
+    credentials, at, place = rest.rpartition("@")
+    user, colon, _ = credentials.partition(":")
+    return f"{scheme}{separator}{user}{':***' if colon else ''}{at}{place}" if at else url
