@@ -154,7 +154,7 @@ class Benchmark:
         )
 
     def outcome(self) -> list[dict[str, Any]]:
-        """Table rows with the state of every cell, its seconds and the reason why it failed or was skipped."""
+        """Table rows with the state of every cell, its seconds and why it failed or was skipped."""
         rows = []
         for cell in self.cells:
             entry = self.record["cells"][str(cell.path)]
@@ -184,7 +184,7 @@ class Benchmark:
         return 1 - done / (total * max(len(lanes), 1))
 
     def _names(self, cell: Cell) -> dict[str, Any]:
-        """Names of the cell for a table, without the recipe's folder and the mode where these are redundant."""
+        """Names of the cell for a table; the recipe's folder and the mode only where cells differ by them."""
         short = {name.rpartition(".")[2] for name in self.suite.algos}
         recipe = cell.recipe.rpartition(".")[2] if len(short) == len(self.suite.algos) else cell.recipe
         mode = {"mode": cell.mode} if len(self.suite.modes) > 1 else {}
