@@ -125,7 +125,7 @@ def test_a_cell_that_cannot_be_measured_has_the_reason_instead_of_a_prediction(m
     monkeypatch.setattr(prediction, "_rates", {})
     predictor = Predictor({"a": cell()})
     assert predictor.all() == {"a": "cannot be measured: one lane needs 9 MB"}
-    assert "roughly 0 s in all" in predictor.summary()
+    assert "roughly 0 s in total" in predictor.summary()
 
 
 def test_calibration_runs_the_cells_program(monkeypatch):
