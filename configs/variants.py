@@ -1,4 +1,4 @@
-"""Named variants: each a small override of the algorithm's own spaces or of the benchmarked ones."""
+"""Variants of the benchmarked recipes, each of which changes a few entries of their search spaces."""
 
 from hyperlax.experiments.recipes import Recipe, resolve
 from hyperlax.hyperparams.spaces import Choice, Integers, LogUniform, Uniform
@@ -16,7 +16,7 @@ BENCHMARKED_PPO, BENCHMARKED_DQN, BENCHMARKED_SAC = (
 def _fixed(
     width: int, activation: str = "relu", networks: tuple[str, ...] = ("actor", "critic"), depth: int = 2
 ) -> dict[str, object]:
-    """One architecture for all networks."""
+    """Fix one MLP architecture for all `networks`."""
     net = {"width": width, "depth": depth, "layer_norm": False, "activation": activation}
     return {f"{network}.{k}": v for network in networks for k, v in net.items()}
 
@@ -52,7 +52,7 @@ LOWER_NUM_ENVS_REPLAY = {
 }
 
 HOMO = {"num_envs": 128, "rollout_length": 4, "epochs": 1, "num_minibatches": 8}
-"""Every size fixed: lanes differ in continuous values alone."""
+"""Fixed values for every size, so that lanes differ only in continuous hyperparameters."""
 
 HOMO_REPLAY = {
     "num_envs": 128,
@@ -65,7 +65,7 @@ HOMO_REPLAY = {
 
 
 def _searched(network: str) -> dict[str, object]:
-    """Depth and width searched apart, over a wider range."""
+    """A search space in which depth and width vary independently and over a wider range."""
     return {
         f"{network}.width": Choice(64, 128, 256),
         f"{network}.depth": Integers(1, 4),
@@ -78,6 +78,7 @@ PPO_VEC_MLP = BENCHMARKED_PPO.with_space({**_searched("actor"), **_searched("cri
 
 
 def _named(recipe: Recipe, **changes: object) -> Recipe:
+    """A copy of `recipe`, with its settings replaced by `changes` if there are any."""
     return Recipe(
         recipe.algorithm,
         recipe.network,
@@ -106,7 +107,7 @@ LARGER_SHAPES = ("64=2^6", "128=2^7", "256=2^8", "512=2^9", "64=4^3", "256=4^4",
 
 
 def _larger(network: str) -> dict[str, object]:
-    """Hidden units and their factorisation, chosen together."""
+    """A search space of hidden units together with their factorisation."""
     return {f"{network}.shape": Choice(*LARGER_SHAPES)}
 
 
@@ -136,11 +137,11 @@ RUNTIME_NETWORKS = {
         _benchmarked("ppo_drpqc").with_space(_circuits(Choice(5, 10, 15), Choice(1, 2, 3))),
     ),
 }
-"""Each network with one architecture for all lanes, and with as many as there are lanes."""
+"""Network → recipe with one architecture for all lanes, and recipe in which lanes differ in architecture."""
 
 
 def _runtime_scaling() -> dict[str, Recipe]:
-    """What a sweep costs as lanes differ in ever more: in nothing, sizes, architecture, both."""
+    """Recipes to time sweeps whose lanes are equal, or differ in sizes, in architecture, or in both."""
     recipes = {}
     for network, (same, differing) in RUNTIME_NETWORKS.items():
         for name, recipe, sizes, lower in (

@@ -60,7 +60,7 @@ class AbstractHyperparams(eqx.Module):
 
 @dataclasses.dataclass(frozen=True)
 class Field:
-    """One hyperparameter: where it is, what it may be, what it means."""
+    """Description of one hyperparameter: its path, default, search space, labels, bounds and help text."""
 
     path: str
     default: Any
@@ -97,7 +97,7 @@ class Field:
         return np.asarray(number, _DTYPES[self.kind])
 
     def decode(self, leaf: Any) -> Any:
-        """The Python value of `leaf`."""
+        """The Python value of the scalar array `leaf`; an index of a choice becomes its label."""
         return self.labels[int(leaf)] if self.labels else self.kind(np.asarray(leaf).item())
 
 
@@ -113,10 +113,11 @@ def hp(
 ) -> Any:
     """A hyperparameter field holding a scalar array of explicit dtype.
 
-    `default` is a Python bool, int, float, or (with `labels`) a string. `space` is what a sweep searches
-    when the recipe says nothing else; None keeps the hyperparameter fixed. Numbers below `least` (by default
-    one for integers, zero for reals) or above `most` are refused. `settled` marks what a lane starts with or
-    its weights get used to: changing it later would do nothing, or harm.
+    `default` is a Python bool, int, float, or (with `labels`) a string. `space` is the search space of a
+    sweep unless the recipe chooses another; None keeps the hyperparameter fixed. Numbers below `least` (by
+    default one for integers, zero for reals) or above `most` are refused. `settled` marks a hyperparameter
+    that must not change after a lane has started, because the change would have no effect or would invalidate
+    what has been learned.
     """
     field = Field("", default, space, labels, doc, least, most, settled)
 

@@ -135,7 +135,7 @@ class PQCHyperparams(AbstractNetworkHyperparams):
         if needed <= memory:
             return None
         state = "a density matrix" if how.depolarizing else "a state"
-        return f"measuring {wires} qubits takes {state} of {_size(needed)}, but only {_size(memory)} are available"
+        return f"measuring {wires} qubits takes {state} of {_size(needed)} ({_size(memory)} are available)"
 
 
 def state_bytes(wires: int) -> int:
