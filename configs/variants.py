@@ -64,7 +64,7 @@ HOMO_REPLAY = {
 }
 
 
-def _searched(network: str) -> dict[str, object]:
+def _mlp_space(network: str) -> dict[str, object]:
     """A search space in which depth and width vary independently and over a wider range."""
     return {
         f"{network}.width": Choice(64, 128, 256),
@@ -74,10 +74,10 @@ def _searched(network: str) -> dict[str, object]:
     }
 
 
-PPO_VEC_MLP = BENCHMARKED_PPO.with_space({**_searched("actor"), **_searched("critic")})
+PPO_VEC_MLP = BENCHMARKED_PPO.with_space({**_mlp_space("actor"), **_mlp_space("critic")})
 
 
-def _named(recipe: Recipe, **changes: object) -> Recipe:
+def _variant(recipe: Recipe, **changes: object) -> Recipe:
     """A copy of `recipe`, with its settings replaced by `changes` if there are any."""
     return Recipe(
         recipe.algorithm,
@@ -106,7 +106,7 @@ DQN_DRPQC_PRIORS = _benchmarked("dqn_drpqc").with_space(
 LARGER_SHAPES = ("64=2^6", "128=2^7", "256=2^8", "512=2^9", "64=4^3", "256=4^4", "64=8^2", "512=8^3")
 
 
-def _larger(network: str) -> dict[str, object]:
+def _shape_space(network: str) -> dict[str, object]:
     """A search space of hidden units together with their factorisation."""
     return {f"{network}.shape": Choice(*LARGER_SHAPES)}
 
@@ -122,7 +122,8 @@ LOWER_RUNTIME = {"num_envs": 32, "num_minibatches": 8}
 LOWER_RUNTIME_SIZES = {"num_envs": Choice(16, 32, 64), "num_minibatches": Choice(4, 8, 16)}
 
 
-def _circuits(layers: object, stacks: object) -> dict[str, object]:
+def _circuit_space(layers: object, stacks: object) -> dict[str, object]:
+    """Values or spaces for the numbers of layers and stacks of the circuits of both networks."""
     return {
         f"{network}.{k}": v
         for network in ("actor", "critic")
@@ -133,8 +134,8 @@ def _circuits(layers: object, stacks: object) -> dict[str, object]:
 RUNTIME_NETWORKS = {
     "mlp": (BENCHMARKED_PPO.with_space(_fixed(128)), PPO_VEC_MLP),
     "drpqc": (
-        _benchmarked("ppo_drpqc").with_space(_circuits(10, 4)),
-        _benchmarked("ppo_drpqc").with_space(_circuits(Choice(5, 10, 15), Choice(1, 2, 3))),
+        _benchmarked("ppo_drpqc").with_space(_circuit_space(10, 4)),
+        _benchmarked("ppo_drpqc").with_space(_circuit_space(Choice(5, 10, 15), Choice(1, 2, 3))),
     ),
 }
 """Network → recipe with one architecture for all lanes, and recipe in which lanes differ in architecture."""
@@ -157,15 +158,17 @@ def _runtime_scaling() -> dict[str, Recipe]:
         ):
             full = f"runtime_scaling_{name}"
             small = recipe.with_space({**sizes, **lower})
-            recipes[full] = _named(recipe.with_space(sizes))
-            recipes[f"{full}_lower_num_envs"] = _named(small, seeds=4, evaluations=20, eval_episodes=8)
-            recipes[f"{full}_lower_num_envs_no_eval"] = _named(small, seeds=4, evaluations=0, eval_episodes=8)
+            recipes[full] = _variant(recipe.with_space(sizes))
+            recipes[f"{full}_lower_num_envs"] = _variant(small, seeds=4, evaluations=20, eval_episodes=8)
+            recipes[f"{full}_lower_num_envs_no_eval"] = _variant(
+                small, seeds=4, evaluations=0, eval_episodes=8
+            )
     return recipes
 
 
 RECIPES = {
-    "ppo_vec_mlp": _named(PPO_VEC_MLP),
-    "ppo_vec_mlp_lower_num_envs": _named(
+    "ppo_vec_mlp": _variant(PPO_VEC_MLP),
+    "ppo_vec_mlp_lower_num_envs": _variant(
         PPO_VEC_MLP.with_space(
             {
                 "rollout_length": Choice(16, 32, 64),
@@ -174,20 +177,20 @@ RECIPES = {
             }
         )
     ),
-    "ppo_mlp_no_network_search": _named(PPO_NO_NETWORK_SEARCH),
-    "ppo_mlp_no_network_search_lower_num_envs": _named(
+    "ppo_mlp_no_network_search": _variant(PPO_NO_NETWORK_SEARCH),
+    "ppo_mlp_no_network_search_lower_num_envs": _variant(
         PPO_NO_NETWORK_SEARCH.with_space({**_fixed(64), **LOWER_NUM_ENVS})
     ),
-    "ppo_mlp_homo_S1024": _named(
+    "ppo_mlp_homo_S1024": _variant(
         BENCHMARKED_PPO.with_space(
             {**_fixed(128), **HOMO, "actor_lr": LogUniform(1e-5, 1e-2), "critic_lr": LogUniform(1e-5, 1e-2)}
         ),
         evaluations=50,
         eval_episodes=128,
     ),
-    "dqn_mlp_no_network_search": _named(BENCHMARKED_DQN.with_space(_fixed(128, networks=("critic",)))),
-    "sac_mlp_no_network_search": _named(BENCHMARKED_SAC.with_space(_fixed(128))),
-    "dqn_mlp_no_network_search_lower_num_envs": _named(
+    "dqn_mlp_no_network_search": _variant(BENCHMARKED_DQN.with_space(_fixed(128, networks=("critic",)))),
+    "sac_mlp_no_network_search": _variant(BENCHMARKED_SAC.with_space(_fixed(128))),
+    "dqn_mlp_no_network_search_lower_num_envs": _variant(
         BENCHMARKED_DQN.with_space(
             {
                 **_fixed(64, networks=("critic",)),
@@ -197,15 +200,15 @@ RECIPES = {
             }
         )
     ),
-    "sac_mlp_no_network_search_lower_num_envs": _named(
+    "sac_mlp_no_network_search_lower_num_envs": _variant(
         BENCHMARKED_SAC.with_space({**_fixed(64), **LOWER_NUM_ENVS_REPLAY, "gamma": Uniform(0.9, 0.99)})
     ),
-    "dqn_mlp_homo_S1024": _named(
+    "dqn_mlp_homo_S1024": _variant(
         BENCHMARKED_DQN.with_space({**_fixed(128, networks=("critic",)), **HOMO_REPLAY}),
         evaluations=50,
         eval_episodes=128,
     ),
-    "sac_mlp_homo_S1024": _named(
+    "sac_mlp_homo_S1024": _variant(
         BENCHMARKED_SAC.with_space(
             {
                 **_fixed(128),
@@ -216,7 +219,7 @@ RECIPES = {
         evaluations=50,
         eval_episodes=128,
     ),
-    "sac_mlp_close_to_stoix": _named(
+    "sac_mlp_close_to_stoix": _variant(
         BENCHMARKED_SAC.with_space(
             {
                 **_fixed(256, "silu", depth=4),
@@ -234,11 +237,11 @@ RECIPES = {
             }
         )
     ),
-    "dqn_vec_mlp": _named(BENCHMARKED_DQN.with_space(_searched("critic"))),
-    "sac_vec_mlp": _named(BENCHMARKED_SAC.with_space({**_searched("actor"), **_searched("critic")})),
-    "dqn_drpqc_priors": _named(DQN_DRPQC_PRIORS),
-    "ppo_tmlp_larger_arch": _named(
-        _benchmarked("ppo_tmlp").with_space({**_larger("actor"), **_larger("critic")}),
+    "dqn_vec_mlp": _variant(BENCHMARKED_DQN.with_space(_mlp_space("critic"))),
+    "sac_vec_mlp": _variant(BENCHMARKED_SAC.with_space({**_mlp_space("actor"), **_mlp_space("critic")})),
+    "dqn_drpqc_priors": _variant(DQN_DRPQC_PRIORS),
+    "ppo_tmlp_larger_arch": _variant(
+        _benchmarked("ppo_tmlp").with_space({**_shape_space("actor"), **_shape_space("critic")}),
         total_timesteps=5_000_000,
     ),
     **_runtime_scaling(),

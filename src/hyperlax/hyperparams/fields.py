@@ -31,7 +31,7 @@ H = TypeVar("H", bound="AbstractHyperparams")
 
 
 class AbstractHyperparams(eqx.Module):
-    """Marks a node whose leaves are hyperparameters: the sampler reads its spaces, the optimiser skips it.
+    """Base class of modules whose leaves are hyperparameters: samplers draw them, optimisers skip them.
 
     `required` names the hyperparameters that a class must declare. (An `eqx.AbstractVar` would say the same,
     but also move the leaf to the place where it is first named, and thereby change what is on disk.)

@@ -81,14 +81,14 @@ class Uniform(Space):
         return float(low + (high - low) * np.float32(u))
 
     def grid(self, points: int) -> list[float]:
-        return _spread(self, points)
+        return _evenly_spaced(self, points)
 
     def contains(self, value: Any) -> bool:
         return _is_number(value) and _within(value, self.low, self.high)
 
     def beside(self, value: Any, up: bool, factor: float | int) -> float:
         step = (factor - 1) * (self.high - self.low)
-        return _inside(self, value + step if up else value - step)
+        return _clipped(self, value + step if up else value - step)
 
     def describe(self) -> dict[str, Any]:
         return {"type": "uniform", "low": self.low, "high": self.high}
@@ -117,13 +117,13 @@ class LogUniform(Space):
         return float(np.clip(np.exp(low + np.float32(u) * (high - low)), np.float32(self.low), self.high))
 
     def grid(self, points: int) -> list[float]:
-        return _spread(self, points)
+        return _evenly_spaced(self, points)
 
     def contains(self, value: Any) -> bool:
         return _is_number(value) and _within(value, self.low, self.high)
 
     def beside(self, value: Any, up: bool, factor: float | int) -> float:
-        return _inside(self, value * factor if up else value / factor)
+        return _clipped(self, value * factor if up else value / factor)
 
     def describe(self) -> dict[str, Any]:
         return {"type": "log_uniform", "low": self.low, "high": self.high}
@@ -203,7 +203,7 @@ class Choice(Space):
         return _categories([_storable(value) for value in self.values])
 
     def chosen(self, parameter: Any) -> Any:
-        return _behind(parameter, self.values, [_storable(value) for value in self.values])
+        return _value_of(parameter, self.values, [_storable(value) for value in self.values])
 
 
 @dataclass(frozen=True)
@@ -244,12 +244,12 @@ class Joint(Space):
         return _categories([json.dumps(choice) for choice in self.choices])
 
     def chosen(self, parameter: Any) -> dict[str, Any]:
-        choice = _behind(parameter, self.choices, [json.dumps(choice) for choice in self.choices])
+        choice = _value_of(parameter, self.choices, [json.dumps(choice) for choice in self.choices])
         return dict(zip(self.paths, choice, strict=True))
 
 
 def decode(space: Mapping[str, Space], point: Iterable[float]) -> dict[str, Any]:
-    """The hyperparameters (path → value) at `point`, which has one coordinate in [0, 1] per entry of `space`."""
+    """The hyperparameters (path → value) at `point`, with one coordinate in [0, 1] per entry of `space`."""
     return _by_path(space, {p: s.ppf(float(u)) for (p, s), u in zip(space.items(), point, strict=True)})
 
 
@@ -299,7 +299,7 @@ def _storable(value: Any) -> Value | None:
     return value if value is None or isinstance(value, (bool, int, float, str)) else json.dumps(value)
 
 
-def _behind(parameter: Any, values: Sequence[Any], names: Sequence[Any]) -> Any:
+def _value_of(parameter: Any, values: Sequence[Any], names: Sequence[Any]) -> Any:
     found = [value for value, name in zip(values, names, strict=True) if _same(parameter, name)]
     if not found:
         raise ValueError(f"{parameter!r} is none of {', '.join(map(repr, names))}")
@@ -310,13 +310,13 @@ def _same(a: Any, b: Any) -> bool:
     return a == b and isinstance(a, bool) == isinstance(b, bool)
 
 
-def _spread(space: Space, points: int) -> list[Any]:
+def _evenly_spaced(space: Space, points: int) -> list[Any]:
     """Values at evenly spaced probabilities; fewer than `points` if some are equal in float32."""
     probabilities = np.linspace(0, 1, points) if points > 1 else [0.5]
     return list(dict.fromkeys(space.ppf(float(u)) for u in probabilities))
 
 
-def _inside(space: Uniform | LogUniform, value: float | int) -> float:
+def _clipped(space: Uniform | LogUniform, value: float | int) -> float:
     """`value` in float32, clipped to the bounds of the space."""
     return float(np.clip(np.float32(value), np.float32(space.low), np.float32(space.high)))
 
