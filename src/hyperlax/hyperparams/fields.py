@@ -69,7 +69,7 @@ class Field:
     doc: str
     least: float | int | None = None
     most: float | int = math.inf
-    settled: bool = False
+    fixed_at_start: bool = False
 
     @property
     def kind(self) -> type:
@@ -109,17 +109,17 @@ def hp(
     doc: str,
     least: float | int | None = None,
     most: float | int = math.inf,
-    settled: bool = False,
+    fixed_at_start: bool = False,
 ) -> Any:
     """A hyperparameter field holding a scalar array of explicit dtype.
 
     `default` is a Python bool, int, float, or (with `labels`) a string. `space` is the search space of a
     sweep unless the recipe chooses another; None keeps the hyperparameter fixed. Numbers below `least` (by
-    default one for integers, zero for reals) or above `most` are refused. `settled` marks a hyperparameter
-    that must not change after a lane has started, because the change would have no effect or would invalidate
-    what has been learned.
+    default one for integers, zero for reals) or above `most` are refused. `fixed_at_start` marks a
+    hyperparameter that must not change after a lane has started, because the change would have no effect or
+    would invalidate what has been learned.
     """
-    field = Field("", default, space, labels, doc, least, most, settled)
+    field = Field("", default, space, labels, doc, least, most, fixed_at_start)
 
     def convert(value: Any) -> Any:
         if isinstance(value, (jax.Array, np.ndarray, np.generic)) or not isinstance(
