@@ -1,4 +1,4 @@
-# Every target makes its own virtual environment when there is none.
+# Every target creates the virtual environment if it does not exist.
 PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
@@ -35,7 +35,7 @@ $(STAMP): pyproject.toml constraints.txt
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e ".[dev]"
 	touch $(STAMP)
 
-# Large, and needed by the tests of the exporters only, which are skipped without them.
+# The trackers are large; only the tests of the exporters need them, and are skipped without.
 $(TRACKERS): $(STAMP)
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e ".[dev,trackers]"
 	touch $(TRACKERS)

@@ -1,11 +1,12 @@
-"""The data re-uploading circuit here and in other simulators: the same circuit, batch 256, one core.
+"""Speed of the data re-uploading circuit in this package and in other simulators, batch 256, one core.
 
     python benchmarks/circuit.py [--peer-python PYTHON] [--only NAME ...] [--sizes F,L,V ...] [--limit S]
 
-Measured is value and gradient (by angles and input scales) of the sum of all ⟨σz⟩², and the forward
-pass: trace + compile, time per call (median), and the memory XLA plans for. PennyLane is a dependency, run
-in this Python; tensorcircuit-ng and qujax run in `--peer-python`, a virtual environment that has them beside
-the same jax. Every measurement is a fresh process on one core; one that passes the limit is reported as such.
+For the forward pass, and for value and gradient (by angles and input scales) of the sum of all ⟨σz⟩², this
+measures the time to trace and compile, the median time per call, and the memory that XLA plans. PennyLane is
+a dependency and runs in this Python; tensorcircuit-ng and qujax run in `--peer-python`, a virtual environment
+that has them and the same version of jax. Every measurement is a fresh process on one core; one that exceeds
+the limit (in seconds) is reported as an error.
 
     python benchmarks/circuit.py --largest     20 qubits, 5 layers, one observation
     python benchmarks/circuit.py --depths      trace + compile at 5 and 30 layers
@@ -25,7 +26,7 @@ from collections.abc import Callable
 from typing import Any
 
 SIZES = ("3,5,1", "4,5,2", "8,10,2", "11,15,3")
-"""Features, layers, stacks."""
+"""Sizes of circuits: features, layers, stacks."""
 PEERS = ("tensorcircuit", "qujax")
 NAMES = ("hyperlax", "pennylane", *PEERS)
 BATCH = 256
@@ -65,7 +66,11 @@ def hyperlax(features: int, layers: int, stacks: int) -> Callable[..., Any]:
 
 
 def steps(layers: int, wires: int, blocks: int, apply: Callable[..., None], cz: Callable[..., Any]) -> None:
-    """The circuit gate by gate: `apply(layer, wire, kind)` rotates, kind `encode`, `train` or `both`."""
+    """Apply the circuit gate by gate.
+
+    `apply(layer, wire, kind)` rotates a wire, where `kind` is `encode`, `train` or `both`; `cz(a, b)` applies
+    CZ to two wires.
+    """
     for layer in range(layers):
         for w in range(wires):
             apply(layer, w, "encode")
@@ -178,7 +183,7 @@ def qujax(features: int, layers: int, stacks: int) -> Callable[..., Any]:
 
 
 def measure(name: str, size: str, batch: int, gradient: bool) -> dict[str, Any]:
-    """One implementation at one size, in this process."""
+    """Measure one implementation at one size in this process."""
     import jax
     import jax.numpy as jnp
     import numpy as np

@@ -1,4 +1,4 @@
-"""What the benchmarks share: the machine they ran on, tables, JSON files, and timed whole processes."""
+"""Shared helpers of the benchmarks: machine information, tables, JSON files and timing of processes."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ OUT = Path(__file__).parent / "out"
 
 
 def context() -> dict[str, Any]:
-    """Machine, versions, commit and date: goes into every result."""
+    """The machine, versions, commit and date, which are stored with every result."""
     from hyperlax.experiments.machine import git_commit, machine, versions
 
     return {
@@ -29,7 +29,7 @@ def context() -> dict[str, Any]:
 
 
 def save(name: str, results: Any) -> Path:
-    """`results` with their context as `benchmarks/out/<name>.json`."""
+    """Write `results` with their context to `benchmarks/out/<name>.json`; returns the path."""
     OUT.mkdir(exist_ok=True)
     path = OUT / f"{name}.json"
     path.write_text(json.dumps({**context(), "results": results}, indent=1, default=str) + "\n")
@@ -37,7 +37,7 @@ def save(name: str, results: Any) -> Path:
 
 
 def table(rows: Sequence[Mapping[str, Any]], title: str) -> None:
-    """Prints `rows` under `title`."""
+    """Print `rows`, which share their columns, as a table with a title."""
     from rich.console import Console
     from rich.table import Table
 
@@ -50,7 +50,7 @@ def table(rows: Sequence[Mapping[str, Any]], title: str) -> None:
 
 
 def whole_process(command: Sequence[str], **environment: str) -> float:
-    """Seconds a command takes from start to exit; raises when it fails."""
+    """Run a command; returns the seconds from start to exit. Raises `RuntimeError` when it fails."""
     began = time.perf_counter()
     done = subprocess.run(command, env={**os.environ, **environment}, capture_output=True, text=True)
     seconds = time.perf_counter() - began
@@ -65,7 +65,7 @@ def cli(*arguments: str) -> list[str]:
 
 
 def temporary_folder() -> tempfile.TemporaryDirectory[str]:
-    """A folder that goes away."""
+    """A folder that is deleted when its `with` block ends."""
     return tempfile.TemporaryDirectory(prefix="hyperlax-bench-")
 
 

@@ -1,9 +1,9 @@
-"""What the tuned recipes reach on real environments, with fresh seeds.
+"""Returns that the tuned recipes reach with fresh seeds.
 
     python benchmarks/learning.py [--only cartpole_ppo_mlp ...] [--seeds 8]
 
-The score of a seed is the mean return of the last evaluation, deterministic actions; reported are the
-interquartile mean over seeds, its bootstrap interval, and every seed.
+The score of a seed is the mean return of its last evaluation, with deterministic actions. The report holds
+the interquartile mean over seeds, its bootstrap interval, and the score of every seed.
 """
 
 from __future__ import annotations
@@ -19,12 +19,12 @@ import hyperlax
 from hyperlax.report.statistics import iqm_over_runs
 
 FRESH_SEED = 2026
-"""Not the seed that the recipes were found with; a target whose recipe was names another."""
+"""A seed with which no recipe was found, except for targets that name another one."""
 
 
 @dataclass(frozen=True)
 class Target:
-    """What a recipe must reach, and within how many environment steps."""
+    """The return that a recipe must reach on an environment within a number of environment steps."""
 
     env: str
     recipe: str
@@ -52,7 +52,7 @@ TARGETS = (
 
 
 def measure(target: Target, seeds: int) -> dict[str, Any]:
-    """Trains the recipe and summarises the last evaluation of every seed."""
+    """Train the recipe of `target` and summarise the last evaluation of every seed."""
     results = hyperlax.sweep(
         target.recipe,
         target.env,

@@ -1,9 +1,9 @@
-"""This package's side of `throughput.py`: whole trainings through `hyperlax.sweep`, compiled beforehand.
+"""Throughput of this package for `throughput.py`: complete trainings by `hyperlax.sweep`, compiled before.
 
     python benchmarks/ours.py --algorithm ppo --env gymnax.cartpole --lanes 1 --steps 1000000
 
-What is timed is what a user waits for once programs are compiled: planning, the host loop, every training
-step and the recording of metrics; no evaluation, like the peers.
+The timing covers what a user waits for once programs are compiled: planning, the host loop, every training
+step and the recording of metrics. As for the peers, there is no evaluation.
 """
 
 from __future__ import annotations
@@ -58,13 +58,13 @@ SHAPES: dict[str, dict[str, object]] = {
         **_networks("relu", "actor", "critic"),
     },
 }
-"""The shapes of `peers.py`."""
+"""Algorithm → hyperparameters that give the shapes of `peers.py`."""
 
 
 def train(
     algorithm: str, env: str, lanes: int, steps: int, buffer_size: int | None = None, evaluations: int = 0
 ) -> hyperlax.Results:
-    """`lanes` seeds of one sample, `steps` each."""
+    """Train one sample with `lanes` seeds for `steps` environment steps each."""
     shapes = {"normalize_observations": False, **SHAPES[algorithm]}
     if algorithm != "ppo":
         shapes["update_to_data"] = 0.0
@@ -76,7 +76,7 @@ def train(
 
 
 def reached(algorithm: str, env: str, lanes: int, steps: int, buffer_size: int | None) -> float:
-    """Mean return of the training episodes in the last tenth of a run, outside the timing."""
+    """The mean return of the training episodes in the last tenth of a run, which is not timed."""
     curves = train(algorithm, env, lanes, steps, buffer_size, evaluations=10).curves
     last = curves.filter((curves["metric"] == "train/return") & (curves["env_steps"] >= steps))
     return float(last["value"].to_numpy().mean())
@@ -85,7 +85,7 @@ def reached(algorithm: str, env: str, lanes: int, steps: int, buffer_size: int |
 def measure(
     algorithm: str, env: str, lanes: int, steps: int, runs: int, buffer_size: int | None
 ) -> dict[str, object]:
-    """Compiles, then times `runs` whole trainings."""
+    """Compile, then time `runs` complete trainings."""
     first = train(algorithm, env, lanes, steps, buffer_size)
     compile_seconds = first.manifest["timings"]["compile_seconds"]
     rates = []

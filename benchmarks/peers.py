@@ -1,20 +1,21 @@
 """Measure a peer at the shapes of this project's throughput benchmark, in its own Python.
 
 The peers are not dependencies and none of their code is here: give the path of a checkout and the Python
-of a virtual environment that can import its requirements. A peer that is not there is reported as
-"not installed".
+of a virtual environment with its requirements. A peer that is missing is reported as "not installed".
 
     python benchmarks/peers.py --purejaxrl PATH --rejax PATH --peer-python PYTHON --env gymnax.cartpole
 
-Shapes, on one core: PPO with 64 environments × 128 steps per cycle, 4 epochs of 4 minibatches, actor and
-critic of 2 × 64 tanh units; DQN with 10 environments, 5 gradient steps on 100 transitions per step of them,
-50k of which are kept; SAC with 1 environment, 1 gradient step on 256 transitions per step, 10k kept; the
-networks of both 2 × 64, as in rejax (purejaxrl has no DQN or SAC at these shapes).
+All measurements run on one core, with these shapes:
 
-Every difference between a peer's defaults and these shapes is set from here, in the peer's favour where there
-is a choice: no evaluation inside the timed region, and an environment that returns an empty info dictionary.
-Observations and rewards are normalised only where that is the peer's own default (purejaxrl on continuous
-actions).
+- PPO: 64 environments × 128 steps per cycle, 4 epochs of 4 minibatches, networks of 2 × 64 tanh units.
+- DQN: 10 environments, 5 gradient steps on 100 transitions per step of all, a buffer of 50k transitions.
+- SAC: 1 environment, 1 gradient step on 256 transitions per step, a buffer of 10k transitions.
+- The networks of DQN and SAC are 2 × 64, as in rejax (purejaxrl has no DQN or SAC at these shapes).
+
+This script sets everything in which a peer's defaults differ from these shapes, in the peer's favour where
+there is a choice: there is no evaluation inside the timed region, and environments return an empty info
+dictionary. Observations and rewards are normalised only where that is the peer's own default (purejaxrl on
+continuous actions).
 """
 
 from __future__ import annotations
@@ -42,7 +43,7 @@ TIME_LIMIT = 3600
 
 
 def run_pinned(command: list[str], core: int | None, label: dict[str, Any]) -> dict[str, Any]:
-    """The JSON object on the last line that `command` prints, run on one core; an "error" entry otherwise."""
+    """Run `command` on one core; returns the JSON object that it prints last, or `label` with an "error"."""
 
     def pin() -> None:
         if core is not None and hasattr(os, "sched_setaffinity"):
@@ -86,7 +87,7 @@ def measure_peer(
     return run_pinned(command, core, label)
 
 
-# --- what follows runs in the peer's Python --------------------------------------------------------------
+# The functions below run in the peer's Python.
 
 
 def plain_env(name: str, action_scale: float = 1.0) -> tuple[Any, Any]:
@@ -241,7 +242,7 @@ def build_rejax(path: str, algorithm: str, env: str, steps: int, buffer_size: in
 
 
 def timed(train: Any, reached: Any, lanes: int, steps: int, runs: int) -> dict[str, Any]:
-    """Compile `train` over `lanes` keys, then time whole trainings, each from other keys."""
+    """Compile `train` over `lanes` keys, then time `runs` complete trainings, each from different keys."""
     import jax
     import jax.numpy as jnp
 

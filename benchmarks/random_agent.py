@@ -1,4 +1,4 @@
-"""An agent that acts at random and learns nothing: what an environment costs by itself."""
+"""An agent that acts at random and learns nothing, to measure the cost of an environment by itself."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from hyperlax.hyperparams import AbstractHyperparams
 
 @final
 class RandomAgent(AbstractAgent):
-    """Uniform actions."""
+    """An agent that draws its actions uniformly."""
 
     @property
     def metric_names(self) -> tuple[str, ...]:

@@ -1,9 +1,9 @@
-"""Every affordable measurement in one command: JSON in `benchmarks/out/`, tables on the terminal.
+"""Run all measurements that take minutes; writes JSON to `benchmarks/out/` and prints tables.
 
     python benchmarks/run.py [--only NAME ...] [--purejaxrl PATH --rejax PATH --peer-python PYTHON]
 
 Names: help, quickstart, compile, cores, heterogeneous, memory, replay, brax, throughput. Peers are measured
-side by side when their sources are given; learning has a script of its own, `learning.py`.
+side by side when their sources are given. Learning has a script of its own, `learning.py`.
 """
 
 from __future__ import annotations
@@ -47,13 +47,13 @@ QUICKSTART = [
 
 
 def help_() -> list[dict[str, Any]]:
-    """`hyperlax --help`, whole process."""
+    """Time of the whole process `hyperlax --help`."""
     times = sorted(whole_process(cli("--help")) for _ in range(5))
     return [{"what": "hyperlax --help", "seconds": times[2], "reach": "<= 0.5"}]
 
 
 def quickstart() -> list[dict[str, Any]]:
-    """The original's quick start: whole process, without and with the compilation cache."""
+    """Time of the whole process of the quick start, without and with the compilation cache."""
     rows = []
     with temporary_folder() as folder:
         cold = [whole_process(cli(*QUICKSTART, f"{folder}/cold{i}"), HYPERLAX_CACHE_DIR="") for i in range(3)]
@@ -66,7 +66,7 @@ def quickstart() -> list[dict[str, Any]]:
 
 
 def compile_() -> list[dict[str, Any]]:
-    """Compiling for the 64 published samples."""
+    """Number and compilation time of the programs for the 64 published samples."""
     found = child("compile_benchmarked")
     seconds = found["trace_and_compile_seconds"]
     return [
@@ -76,7 +76,7 @@ def compile_() -> list[dict[str, Any]]:
 
 
 def cores() -> list[dict[str, Any]]:
-    """Eight lanes on one core and on two, in turn."""
+    """Throughput of eight lanes on one core and on two cores, measured alternately."""
     available = sorted(os.sched_getaffinity(0))
     one, two = [], []
     for _ in range(2):
@@ -90,14 +90,14 @@ def cores() -> list[dict[str, Any]]:
 
 
 def heterogeneous() -> list[dict[str, Any]]:
-    """16 published samples together against one by one."""
+    """Time of 16 published samples trained together and one by one."""
     found = child("heterogeneous", "200000", cores=sorted(os.sched_getaffinity(0))[:1])
     reach = {"ratio": "<= 1.3", "useful_gradient_share": ">= 0.7"}
     return [{"what": f"heterogeneous: {k}", "value": v, "reach": reach.get(k, "")} for k, v in found.items()]
 
 
 def memory() -> list[dict[str, Any]]:
-    """A lane's memory against a count by hand."""
+    """Memory of a lane, compared to a count by hand."""
     reach = {"state_ratio": "<= 1.2"}
     return [
         {"what": f"memory: {k}", "value": v, "reach": reach.get(k, "")} for k, v in child("memory").items()
@@ -105,14 +105,14 @@ def memory() -> list[dict[str, Any]]:
 
 
 def replay() -> list[dict[str, Any]]:
-    """A gradient step's time against the replay's capacity, and what SAC takes to compile."""
+    """Time of a gradient step for two capacities of the replay buffer, and compile time of SAC."""
     reach = {"dqn_ratio": "<= 1.1", "sac_ratio": "<= 1.1", "sac_train_compile_seconds": "<= 20"}
     found = child("replay", cores=sorted(os.sched_getaffinity(0))[:1])
     return [{"what": f"replay: {k}", "value": v, "reach": reach.get(k, "")} for k, v in found.items()]
 
 
 def brax() -> list[dict[str, Any]]:
-    """brax's inverted double pendulum through the adapter, and by itself."""
+    """Time per step of brax's inverted double pendulum through the adapter and in brax itself."""
     rows = []
     for n in (16, 128):
         found = child("brax", str(n), cores=sorted(os.sched_getaffinity(0))[:1])
@@ -121,7 +121,7 @@ def brax() -> list[dict[str, Any]]:
 
 
 def throughput(arguments: argparse.Namespace) -> None:
-    """`throughput.py` with the peers that were given."""
+    """Run `throughput.py` with the peers whose sources are given."""
     command = [sys.executable, str(Path(__file__).with_name("throughput.py"))]
     for flag in ("purejaxrl", "rejax", "peer_python"):
         if value := getattr(arguments, flag):

@@ -1,15 +1,15 @@
-"""A search with its trials in batches against the same trials one by one: wall time, compilation included.
+"""Wall time, including compilation, of a search with trials in batches and of the same trials one by one.
 
     python benchmarks/search.py [--trials 64] [--recipe ppo_mlp] [--env gymnax.pendulum]
 
-Every way runs in a process of its own without a persistent compilation cache, `quick` length, sampler random,
-so that all train the same hyperparameters with the same seeds. Time begins when the experiment is prepared
-and ends when the last trial is told; imports are not counted.
+Every way runs in a process of its own without a persistent compilation cache, with run length `quick` and the
+sampler `random`, so that all of them train the same hyperparameters with the same seeds. Timing starts when
+the experiment is prepared and ends when the last trial is told; imports are not counted.
 
-- batches: a search, as many trials in training as the machine has use for. Measured first and last.
-- in turn: the same search with one lane in training at a time, in the programs planned for all trials.
-- alone: each trial an experiment of its own that compiles its own program, as separate processes would: what
-  jax and hyperlax have compiled is forgotten before each.
+- batches: a search with as many trials at a time as the machine can use; measured first and last.
+- in turn: the same search with one lane at a time, in the programs planned for all trials.
+- alone: every trial is an experiment of its own that compiles its own program, as in separate processes; the
+  programs that jax and hyperlax keep in memory are cleared before each trial.
 """
 
 from __future__ import annotations

@@ -1,6 +1,6 @@
-"""The measurements of `run.py` that need a process of their own; each prints one JSON line.
+"""The measurements of `run.py` that need a process of their own; each of them prints one line of JSON.
 
-python benchmarks/suite.py cores 2
+For example, `python benchmarks/suite.py cores 2` measures training on two devices.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ BENCHMARKED = "benchmarked.01_static_qmc_sampling_S64.ppo_mlp"
 
 
 def cores(devices: str) -> dict[str, Any]:
-    """Env steps per second of eight equal lanes on so many devices."""
+    """Environment steps per second of eight equal lanes on `devices` CPU devices."""
     from ours import train
 
     jax.config.update("jax_num_cpu_devices", int(devices))
@@ -33,7 +33,7 @@ def cores(devices: str) -> dict[str, Any]:
 
 
 def compile_benchmarked() -> dict[str, Any]:
-    """Programs and compilation time for the 64 published samples on CartPole."""
+    """The number of programs and their compilation time for the 64 published samples on CartPole."""
     from hyperlax import sweeps
     from hyperlax.programs.compiled import compile_program
     from hyperlax.programs.plan import Machine, plan
@@ -53,12 +53,12 @@ def compile_benchmarked() -> dict[str, Any]:
 
 
 def heterogeneous(steps: str) -> dict[str, Any]:
-    """16 published samples together, and each alone with a program of its own sizes, compilation apart."""
+    """Time of 16 published samples trained together, and one by one in programs of their own sizes."""
     import hyperlax
     from hyperlax import sweeps
     from hyperlax.programs import plan
 
-    plan.WORTH_OPTIMISING = 0.0  # what is compiled in a hurry runs slowly alone, and would flatter the ratio
+    plan.WORTH_OPTIMISING = 0.0  # little optimised programs run slowly alone and would improve the ratio
     jax.config.update("jax_num_cpu_devices", 1)
     arguments: dict[str, Any] = {
         "recipe": BENCHMARKED,
@@ -69,7 +69,7 @@ def heterogeneous(steps: str) -> dict[str, Any]:
     }
 
     def seconds(**samples: Any) -> tuple[float, hyperlax.Results]:
-        """Wall time of a second run, when everything is compiled."""
+        """The wall time and results of a second run, in which everything is compiled."""
         hyperlax.sweep(**arguments, **samples)
         began = time.perf_counter()
         results = hyperlax.sweep(**arguments, **samples)
@@ -88,7 +88,7 @@ def heterogeneous(steps: str) -> dict[str, Any]:
 
 
 def _useful_gradient_work(results: Any) -> dict[str, float]:
-    """Share of the gradient arithmetic that belongs to real samples and real units (no overheads counted)."""
+    """The share of the gradient arithmetic that is not spent on padding; overheads are not counted."""
     from hyperlax import envs
     from hyperlax.agents import costs
     from hyperlax.experiments.recipes import resolve
@@ -111,7 +111,7 @@ def _useful_gradient_work(results: Any) -> dict[str, float]:
 
 
 def replay() -> dict[str, Any]:
-    """Cycles of DQN and SAC with full buffers of 30k and of 1M transitions in turn, and compile times."""
+    """Compile times and times per cycle of DQN and SAC with full buffers of 30k and of 1M transitions."""
     import jax.numpy as jnp
     from ours import SHAPES
 
@@ -155,7 +155,7 @@ def replay() -> dict[str, Any]:
 
 
 def brax(environments: str) -> dict[str, Any]:
-    """Our env steps of the brax inverted double pendulum, resets included, against brax's own, in turn."""
+    """Time per step, with resets, of brax's inverted double pendulum by the adapter and by brax itself."""
     import jax.numpy as jnp
     import jax.random as jr
     from brax import envs as theirs
@@ -206,7 +206,7 @@ def brax(environments: str) -> dict[str, Any]:
 
 
 def memory() -> dict[str, Any]:
-    """A lane's state against parameters, optimiser, environments and rollout counted by hand."""
+    """Memory of a lane, and the same counted by hand from parameters, optimiser, environments and rollout."""
     from hyperlax import sweeps
     from hyperlax.programs.compiled import compile_program, state_like
     from hyperlax.programs.plan import Machine, plan

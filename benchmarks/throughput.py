@@ -1,11 +1,12 @@
-"""Side-by-side throughput: this package against purejaxrl and rejax, alternating, on one core.
+"""Throughput of this package, purejaxrl and rejax, measured alternately on one core.
 
     python benchmarks/throughput.py --purejaxrl PATH --rejax PATH --peer-python PYTHON \\
         --out benchmarks/out/throughput.json
 
-Every measurement is a fresh process pinned to one core: compile, then timed whole trainings. The contenders
-take turns (ours, peer, peer, ours, peer, peer, …) so that a busy machine slows all of them alike. Shapes and
-fairness rules are in `peers.py`; ours is `ours.py`, which prints the same JSON object.
+Every measurement is a fresh process pinned to one core, which compiles and then times complete trainings.
+The contenders take turns (ours, peer, peer, ours, peer, peer, …), so that a busy machine slows all of them
+alike. Shapes and rules of fairness are in `peers.py`; `ours.py` measures this package and prints the same
+JSON object.
 """
 
 from __future__ import annotations
@@ -29,7 +30,7 @@ CASES = {
     "dqn": (("gymnax.cartpole",), 100_000),
     "sac": (("gymnax.pendulum",), 30_000),
 }
-"""Algorithm → environments, and environment steps per lane."""
+"""Algorithm → environments, and number of environment steps per lane."""
 
 
 def measure_ours(
@@ -46,7 +47,7 @@ def measure_ours(
 
 
 def merge(rounds: list[dict[str, Any]]) -> dict[str, Any]:
-    """One contender's rounds as one result; the first error if no round succeeded."""
+    """Merge the rounds of one contender into one result; the first error if no round succeeded."""
     good = [result for result in rounds if "error" not in result]
     if not good:
         return rounds[0]
@@ -64,7 +65,7 @@ def merge(rounds: list[dict[str, Any]]) -> dict[str, Any]:
 
 
 def ratio(results: dict[str, dict[str, Any]]) -> dict[str, Any] | None:
-    """Ours over the faster peer, by best and by median; `None` unless both were measured."""
+    """The ratio of our speed to that of the faster peer, by best and by median; None if one is missing."""
     ours = results[OURS].get("env_steps_per_second")
     peers = {name: found["env_steps_per_second"] for name, found in results.items() if name != OURS
              and "env_steps_per_second" in found}  # fmt: skip
@@ -79,7 +80,7 @@ def ratio(results: dict[str, dict[str, Any]]) -> dict[str, Any] | None:
 
 
 def machine() -> dict[str, Any]:
-    """What the numbers were measured on."""
+    """The processor, number of cores and system of this machine."""
     model = platform.processor() or platform.machine()
     info = Path("/proc/cpuinfo")
     if info.exists():

@@ -24,10 +24,10 @@ PUBLISHED = Suite(
         for env in DISCRETE
     ),
 )
-"""The 30 cells of the published benchmark, as they were made: 64 Sobol samples, 5e6 steps, 4 seeds."""
+"""The 30 cells of the published benchmark in its protocol: 64 Sobol samples, 5e6 steps, 4 seeds."""
 
 PUBLISHED_CORRECTED = replace(PUBLISHED, settings={"protocol": "corrected", "seed": 42})
-"""The same samples, trained and evaluated as one should."""
+"""The samples of the published benchmark, trained and evaluated in the corrected protocol."""
 
 REPRODUCTION_SMALL = Suite(
     algos=_study("ppo_mlp", "dqn_mlp"),
@@ -36,7 +36,10 @@ REPRODUCTION_SMALL = Suite(
     run_length="long",
     settings={"protocol": "published", "seed": 42},
 )
-"""The three published cells that take least: a workstation can repeat them."""
+"""The cells of the published benchmark that take the least time, for a workstation.
+
+There are three of them, because DQN cannot take the continuous actions of pendulum.
+"""
 
 SUITES = {
     "ppo_mlp_vs_drpqc": Suite(("ppo_mlp", "ppo_drpqc"), ("gymnax.cartpole", "gymnax.pendulum")),

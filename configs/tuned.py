@@ -1,15 +1,17 @@
-"""Recipes that learn well, and the search that found them.
+"""Recipes that learn well, and the search spaces in which they were found.
 
-They are the best sample at the end of
+Unless noted otherwise, each recipe is the best sample at the end of
 
     hyperlax sweep-hp-samples --algo-and-network-config tuned.search_<algorithm>_mlp --env-config <name> \\
         --num-samples <n> --seeds 2 --total-timesteps <budget>
 
-with 300k steps on cartpole, 500k on acrobot, 1M (SAC 60k) on pendulum, and 24 samples for PPO, 20 for DQN, 12
-for SAC. Circuits on pendulum, one seed per sample: search_pendulum_ppo_drpqc (8 samples × 1M) and
-search_sac_drpqc (6 of 8 samples × 100k). One seed per sample too, ended when a sample had reached the score:
-search_reacher_ppo_mlp and search_inverted_double_pendulum_ppo_mlp (12 samples × 5M).
-`benchmarks/learning.py` trains them with fresh seeds.
+with a budget of 300k steps on cartpole, 500k on acrobot and 1M (SAC: 60k) on pendulum, and with 24 samples
+for PPO, 20 for DQN and 12 for SAC. The searches for circuits on pendulum used one seed per sample:
+search_pendulum_ppo_drpqc 8 samples of 1M steps, search_sac_drpqc 6 of 8 samples of 100k steps.
+search_reacher_ppo_mlp and search_inverted_double_pendulum_ppo_mlp also used one seed per sample (12 samples
+of 5M steps), and were stopped when a sample had reached the target score.
+
+`benchmarks/learning.py` trains the recipes with fresh seeds.
 """
 
 from hyperlax.experiments.recipes import Recipe
@@ -47,7 +49,7 @@ BEST = {
     "num_minibatches": 16,
     "num_envs": 16,
 }
-"""Sample 9 of the search, rounded: first by final return on pendulum and acrobot, at 500 on cartpole."""
+"""Sample 9 of the search, rounded: best final return on pendulum and acrobot, and 500 on cartpole."""
 
 SEARCH_DQN = {
     "critic.width": 64,
@@ -134,8 +136,10 @@ BEST_BRAX = {
     "num_minibatches": 32,
     "num_envs": 64,
 }
-"""Sample 2 of the search, rounded, with an entropy bonus that weighs something beside advantages that are not
-standardised: without it the policy narrows until one update undoes it, and seeds that were done fall back."""
+"""Sample 2 of the search, rounded, with a larger entropy bonus to match advantages without standardisation.
+
+Without it the policy narrows until a single update destroys it, and seeds that had solved the task fail.
+"""
 
 SEARCH_REACHER = {
     **SEARCH_BRAX,
@@ -172,7 +176,7 @@ BEST_REACHER = {
     "num_minibatches": 16,
     "num_envs": 256,
 }
-"""Sample 8 of the first nine of the search, rounded, with a longer horizon, worth two points."""
+"""Sample 8 of the first nine of the search, rounded, with a larger discount, which adds two points."""
 
 BEST_DQN = {
     **SEARCH_DQN,
@@ -188,7 +192,8 @@ BEST_DQN = {
     "epsilon_decay": 0.2,
     "decay_learning_rates": True,
 }
-"""Sample 8 of the search on cartpole, rounded: both seeds at 500, at a third of the cost of the other."""
+"""Sample 8 of the search on cartpole, rounded: both seeds reach 500, at a third of the cost of the other
+sample that does."""
 
 BEST_SAC = {
     **SEARCH_SAC,
@@ -202,7 +207,7 @@ BEST_SAC = {
     "update_to_data": 0.25,
     "batch_size": 64,
 }
-"""Sample 1 of the searches on cartpole and pendulum, rounded: second on pendulum, at 500 on cartpole."""
+"""Sample 1 of the searches on cartpole and pendulum, rounded: second on pendulum, and 500 on cartpole."""
 
 BEST_SAC_BRAX = {
     **SEARCH_SAC,
@@ -224,9 +229,12 @@ BEST_SAC_BRAX = {
     "buffer_size": 500_000,
     "decay_learning_rates": True,
 }
-"""By hand. A step is 0.02 s: with discount 0.97 the cart drifts into the end of its rail within 250 to 700
-steps, because little beyond half a second ahead counts. The motor is strong: balancing takes a hundredth of
-its range, and with a target entropy of -1 the noise alone has a standard deviation of nine hundredths."""
+"""Values chosen by hand.
+
+A step takes 0.02 s. With a discount of 0.97, rewards more than half a second ahead hardly count, and the cart
+drifts to the end of its rail within 250 to 700 steps. Balancing takes only a hundredth of the range of the
+motor, but with a target entropy of -1 the noise alone has a standard deviation of nine hundredths.
+"""
 
 CIRCUIT = {"squash": "arctan", "output_scale": True}
 
@@ -269,14 +277,18 @@ BEST_PPO_DRPQC = {
     "epochs": 4,
     "num_minibatches": 8,
 }
-"""By hand, after 12 samples: those that learn fastest are unsteady, a slower actor is not."""
+"""Values chosen by hand after 12 samples: those that learn fastest are unstable, a slower actor is stable."""
 
 PENDULUM_CIRCUIT = {
     f"{network}.{k}": v
     for network in ("actor", "critic")
     for k, v in {**CIRCUIT, "layers": 5, "stacks": 3}.items()
 }
-"""Returns of a thousand times an expectation value: the head learns fast, the angles a fraction of that."""
+"""Architecture of the circuits for pendulum.
+
+Returns are a thousand times as large as an expectation value, so the head learns fast, and the angles at a
+fraction of its learning rate (`angle_lr_factor`, `scale_lr_factor`).
+"""
 
 SEARCH_PENDULUM_PPO_DRPQC = {
     **PENDULUM_CIRCUIT,
@@ -312,7 +324,7 @@ BEST_PENDULUM_PPO_DRPQC = {
     "epochs": 8,
     "num_minibatches": 4,
 }
-"""Near sample 2 of 8 at 1M steps, with a slower actor: the best two samples differ in little else."""
+"""Close to sample 2 of 8 at 1M steps, with a slower actor, in which the best two samples mainly differ."""
 
 SEARCH_SAC_DRPQC = {
     **PENDULUM_CIRCUIT,
@@ -347,7 +359,7 @@ BEST_SAC_DRPQC = {
     "update_to_data": 0.5,
     "batch_size": 128,
 }
-"""Sample 3 of the first six, rounded: the best one."""
+"""Sample 3, the best of the first six, rounded."""
 
 SEARCH_SAC_TMLP = {
     **{
@@ -378,7 +390,7 @@ BEST_SAC_TMLP = {
     "update_to_data": 0.25,
     "batch_size": 128,
 }
-"""Sample 3 of 6 on pendulum, rounded: next to the best, at half its gradient steps."""
+"""Sample 3 of 6 on pendulum, rounded: second best, with half the gradient steps of the best."""
 
 RECIPES = {
     "search_sac_tmlp": Recipe("sac", "tmlp", SEARCH_SAC_TMLP, only=True),

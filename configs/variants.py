@@ -1,4 +1,4 @@
-"""Named variants: each a small override of the algorithm's own spaces or of the benchmarked ones."""
+"""Variants of the benchmarked recipes, each of which changes a few entries of their search spaces."""
 
 from hyperlax.experiments.recipes import Recipe, resolve
 from hyperlax.hyperparams.spaces import Choice, Integers, LogUniform, Uniform
@@ -16,7 +16,7 @@ BENCHMARKED_PPO, BENCHMARKED_DQN, BENCHMARKED_SAC = (
 def _fixed(
     width: int, activation: str = "relu", networks: tuple[str, ...] = ("actor", "critic"), depth: int = 2
 ) -> dict[str, object]:
-    """One architecture for all networks."""
+    """Fix one MLP architecture for all `networks`."""
     net = {"width": width, "depth": depth, "layer_norm": False, "activation": activation}
     return {f"{network}.{k}": v for network in networks for k, v in net.items()}
 
@@ -52,7 +52,7 @@ LOWER_NUM_ENVS_REPLAY = {
 }
 
 HOMO = {"num_envs": 128, "rollout_length": 4, "epochs": 1, "num_minibatches": 8}
-"""Every size fixed: lanes differ in continuous values alone."""
+"""Fixed values for every size, so that lanes differ only in continuous hyperparameters."""
 
 HOMO_REPLAY = {
     "num_envs": 128,
@@ -64,8 +64,8 @@ HOMO_REPLAY = {
 }
 
 
-def _searched(network: str) -> dict[str, object]:
-    """Depth and width searched apart, over a wider range."""
+def _mlp_space(network: str) -> dict[str, object]:
+    """A search space in which depth and width vary independently and over a wider range."""
     return {
         f"{network}.width": Choice(64, 128, 256),
         f"{network}.depth": Integers(1, 4),
@@ -74,10 +74,11 @@ def _searched(network: str) -> dict[str, object]:
     }
 
 
-PPO_VEC_MLP = BENCHMARKED_PPO.with_space({**_searched("actor"), **_searched("critic")})
+PPO_VEC_MLP = BENCHMARKED_PPO.with_space({**_mlp_space("actor"), **_mlp_space("critic")})
 
 
-def _named(recipe: Recipe, **changes: object) -> Recipe:
+def _variant(recipe: Recipe, **changes: object) -> Recipe:
+    """A copy of `recipe`, with its settings replaced by `changes` if there are any."""
     return Recipe(
         recipe.algorithm,
         recipe.network,
@@ -105,8 +106,8 @@ DQN_DRPQC_PRIORS = _benchmarked("dqn_drpqc").with_space(
 LARGER_SHAPES = ("64=2^6", "128=2^7", "256=2^8", "512=2^9", "64=4^3", "256=4^4", "64=8^2", "512=8^3")
 
 
-def _larger(network: str) -> dict[str, object]:
-    """Hidden units and their factorisation, chosen together."""
+def _shape_space(network: str) -> dict[str, object]:
+    """A search space of hidden units together with their factorisation."""
     return {f"{network}.shape": Choice(*LARGER_SHAPES)}
 
 
@@ -121,7 +122,8 @@ LOWER_RUNTIME = {"num_envs": 32, "num_minibatches": 8}
 LOWER_RUNTIME_SIZES = {"num_envs": Choice(16, 32, 64), "num_minibatches": Choice(4, 8, 16)}
 
 
-def _circuits(layers: object, stacks: object) -> dict[str, object]:
+def _circuit_space(layers: object, stacks: object) -> dict[str, object]:
+    """Values or spaces for the numbers of layers and stacks of the circuits of both networks."""
     return {
         f"{network}.{k}": v
         for network in ("actor", "critic")
@@ -132,15 +134,15 @@ def _circuits(layers: object, stacks: object) -> dict[str, object]:
 RUNTIME_NETWORKS = {
     "mlp": (BENCHMARKED_PPO.with_space(_fixed(128)), PPO_VEC_MLP),
     "drpqc": (
-        _benchmarked("ppo_drpqc").with_space(_circuits(10, 4)),
-        _benchmarked("ppo_drpqc").with_space(_circuits(Choice(5, 10, 15), Choice(1, 2, 3))),
+        _benchmarked("ppo_drpqc").with_space(_circuit_space(10, 4)),
+        _benchmarked("ppo_drpqc").with_space(_circuit_space(Choice(5, 10, 15), Choice(1, 2, 3))),
     ),
 }
-"""Each network with one architecture for all lanes, and with as many as there are lanes."""
+"""Network → recipe with one architecture for all lanes, and recipe in which lanes differ in architecture."""
 
 
 def _runtime_scaling() -> dict[str, Recipe]:
-    """What a sweep costs as lanes differ in ever more: in nothing, sizes, architecture, both."""
+    """Recipes to time sweeps whose lanes are equal, or differ in sizes, in architecture, or in both."""
     recipes = {}
     for network, (same, differing) in RUNTIME_NETWORKS.items():
         for name, recipe, sizes, lower in (
@@ -156,15 +158,17 @@ def _runtime_scaling() -> dict[str, Recipe]:
         ):
             full = f"runtime_scaling_{name}"
             small = recipe.with_space({**sizes, **lower})
-            recipes[full] = _named(recipe.with_space(sizes))
-            recipes[f"{full}_lower_num_envs"] = _named(small, seeds=4, evaluations=20, eval_episodes=8)
-            recipes[f"{full}_lower_num_envs_no_eval"] = _named(small, seeds=4, evaluations=0, eval_episodes=8)
+            recipes[full] = _variant(recipe.with_space(sizes))
+            recipes[f"{full}_lower_num_envs"] = _variant(small, seeds=4, evaluations=20, eval_episodes=8)
+            recipes[f"{full}_lower_num_envs_no_eval"] = _variant(
+                small, seeds=4, evaluations=0, eval_episodes=8
+            )
     return recipes
 
 
 RECIPES = {
-    "ppo_vec_mlp": _named(PPO_VEC_MLP),
-    "ppo_vec_mlp_lower_num_envs": _named(
+    "ppo_vec_mlp": _variant(PPO_VEC_MLP),
+    "ppo_vec_mlp_lower_num_envs": _variant(
         PPO_VEC_MLP.with_space(
             {
                 "rollout_length": Choice(16, 32, 64),
@@ -173,20 +177,20 @@ RECIPES = {
             }
         )
     ),
-    "ppo_mlp_no_network_search": _named(PPO_NO_NETWORK_SEARCH),
-    "ppo_mlp_no_network_search_lower_num_envs": _named(
+    "ppo_mlp_no_network_search": _variant(PPO_NO_NETWORK_SEARCH),
+    "ppo_mlp_no_network_search_lower_num_envs": _variant(
         PPO_NO_NETWORK_SEARCH.with_space({**_fixed(64), **LOWER_NUM_ENVS})
     ),
-    "ppo_mlp_homo_S1024": _named(
+    "ppo_mlp_homo_S1024": _variant(
         BENCHMARKED_PPO.with_space(
             {**_fixed(128), **HOMO, "actor_lr": LogUniform(1e-5, 1e-2), "critic_lr": LogUniform(1e-5, 1e-2)}
         ),
         evaluations=50,
         eval_episodes=128,
     ),
-    "dqn_mlp_no_network_search": _named(BENCHMARKED_DQN.with_space(_fixed(128, networks=("critic",)))),
-    "sac_mlp_no_network_search": _named(BENCHMARKED_SAC.with_space(_fixed(128))),
-    "dqn_mlp_no_network_search_lower_num_envs": _named(
+    "dqn_mlp_no_network_search": _variant(BENCHMARKED_DQN.with_space(_fixed(128, networks=("critic",)))),
+    "sac_mlp_no_network_search": _variant(BENCHMARKED_SAC.with_space(_fixed(128))),
+    "dqn_mlp_no_network_search_lower_num_envs": _variant(
         BENCHMARKED_DQN.with_space(
             {
                 **_fixed(64, networks=("critic",)),
@@ -196,15 +200,15 @@ RECIPES = {
             }
         )
     ),
-    "sac_mlp_no_network_search_lower_num_envs": _named(
+    "sac_mlp_no_network_search_lower_num_envs": _variant(
         BENCHMARKED_SAC.with_space({**_fixed(64), **LOWER_NUM_ENVS_REPLAY, "gamma": Uniform(0.9, 0.99)})
     ),
-    "dqn_mlp_homo_S1024": _named(
+    "dqn_mlp_homo_S1024": _variant(
         BENCHMARKED_DQN.with_space({**_fixed(128, networks=("critic",)), **HOMO_REPLAY}),
         evaluations=50,
         eval_episodes=128,
     ),
-    "sac_mlp_homo_S1024": _named(
+    "sac_mlp_homo_S1024": _variant(
         BENCHMARKED_SAC.with_space(
             {
                 **_fixed(128),
@@ -215,7 +219,7 @@ RECIPES = {
         evaluations=50,
         eval_episodes=128,
     ),
-    "sac_mlp_close_to_stoix": _named(
+    "sac_mlp_close_to_stoix": _variant(
         BENCHMARKED_SAC.with_space(
             {
                 **_fixed(256, "silu", depth=4),
@@ -233,11 +237,11 @@ RECIPES = {
             }
         )
     ),
-    "dqn_vec_mlp": _named(BENCHMARKED_DQN.with_space(_searched("critic"))),
-    "sac_vec_mlp": _named(BENCHMARKED_SAC.with_space({**_searched("actor"), **_searched("critic")})),
-    "dqn_drpqc_priors": _named(DQN_DRPQC_PRIORS),
-    "ppo_tmlp_larger_arch": _named(
-        _benchmarked("ppo_tmlp").with_space({**_larger("actor"), **_larger("critic")}),
+    "dqn_vec_mlp": _variant(BENCHMARKED_DQN.with_space(_mlp_space("critic"))),
+    "sac_vec_mlp": _variant(BENCHMARKED_SAC.with_space({**_mlp_space("actor"), **_mlp_space("critic")})),
+    "dqn_drpqc_priors": _variant(DQN_DRPQC_PRIORS),
+    "ppo_tmlp_larger_arch": _variant(
+        _benchmarked("ppo_tmlp").with_space({**_shape_space("actor"), **_shape_space("critic")}),
         total_timesteps=5_000_000,
     ),
     **_runtime_scaling(),

@@ -1,4 +1,4 @@
-"""Benchmarks being run: cells are independent and repeatable, and a failed one does not stop the rest."""
+"""The cells of a benchmark are independent and repeatable, and a failed one does not stop the rest."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ def quietly(cell: Cell, folder: Path) -> Display:
 
 @pytest.fixture
 def runs(monkeypatch):
-    """The cells that were run: nothing is trained, an experiment is its manifest and samples."""
+    """The list of cells that were run; instead of training, a manifest and samples are written."""
     seen: list[str] = []
     broken: dict[str, Exception] = {}
 
@@ -89,7 +89,7 @@ def test_an_interruption_stops_the_benchmark_and_resume_runs_what_is_missing(tmp
     assert seen[2:] == ["ppo_mlp on gymnax.cartpole resumed", "dqn_mlp on gymnax.cartpole"]
 
 
-def test_modes_are_cells_of_their_own(tmp_path, runs):
+def test_every_mode_has_its_own_cells(tmp_path, runs):
     seen, _ = runs
     both = Suite(("ppo_mlp",), ("gymnax.cartpole",), ("batched", "sequential"), 2, run_length="quick")
     benchmark(tmp_path / "b", suite=both).run(Execution(), quietly)
@@ -103,7 +103,7 @@ def test_the_plan_says_what_will_be_run_and_creates_nothing(tmp_path):
     assert not (tmp_path / "b").exists()
 
 
-def test_recipes_are_named_as_briefly_as_they_can_be(tmp_path):
+def test_recipes_appear_under_the_shortest_unique_name(tmp_path):
     one = Suite(("benchmarked.01_static_qmc_sampling_S64.ppo_mlp",), ("gymnax.cartpole",))
     assert benchmark(tmp_path / "b", suite=one).plan()[0]["recipe"] == "ppo_mlp"
     both = Suite((*one.algos, "ppo_mlp"), one.envs)
@@ -134,11 +134,11 @@ def test_a_wrong_setting_names_the_cell_before_anything_is_created(tmp_path):
 
 
 SPACE = "{'actor.width': 16, 'critic.width': 16, 'num_envs': 4, 'rollout_length': 16, 'epochs': 1"
-"""One set of sizes."""
+"""Hyperparameters that fix every size, so that one program serves all samples."""
 
 
 def family(folder: Path) -> tuple[str, str]:
-    """Two recipes of one family, the second with smaller minibatches."""
+    """A file with two recipes of one family, the second of which has smaller minibatches."""
     sizes = SPACE + ", 'num_minibatches': "
     text = "from hyperlax import LogUniform, Recipe\nRECIPES = {\n"
     for name, count in (("a", 2), ("b", 4)):
@@ -149,7 +149,7 @@ def family(folder: Path) -> tuple[str, str]:
 
 
 def test_cells_of_one_family_and_environment_share_programs(tmp_path):
-    """Those of another environment, or of another length, do not; samples stay each cell's own."""
+    """Cells of another environment or length have other programs; every cell keeps its own samples."""
     algos = (*family(tmp_path), "dqn_mlp")
     found = benchmark(tmp_path / "x", suite=replace(SMALL, algos=algos, modes=("batched", "sequential")))
     keys: dict[str, set[str]] = {}
@@ -167,7 +167,7 @@ def test_cells_of_one_family_and_environment_share_programs(tmp_path):
 
 
 def test_a_second_cell_of_one_family_and_environment_compiles_nothing(tmp_path, monkeypatch):
-    """Neither in another mode nor of another recipe; and all lanes train to their end."""
+    """This holds for another mode and for another recipe; all lanes train to their end."""
     compiled = []
     real = sweeps.compile_program
     monkeypatch.setattr(sweeps, "_compiled", {})
@@ -206,7 +206,7 @@ def test_a_folder_from_before_a_field_of_suites_existed_is_continued(tmp_path, r
 
 @pytest.fixture
 def measured(monkeypatch):
-    """The cells whose programs were measured, at made-up rates."""
+    """The list of cells whose programs were measured; the rates are made up."""
     seen: list[str] = []
 
     def calibrate(spec, programs, how):
@@ -218,7 +218,7 @@ def measured(monkeypatch):
     return seen
 
 
-def test_what_is_done_is_not_predicted(tmp_path, runs, measured):
+def test_finished_cells_are_not_predicted(tmp_path, runs, measured):
     runs[1]["ppo_mlp on gymnax.cartpole"] = RuntimeError("no luck")
     benchmark(tmp_path / "b").run(Execution(), quietly)
     again = benchmark(tmp_path / "b", resume=True)
@@ -233,7 +233,7 @@ def run(*line: str) -> int:
     return app(["run-benchmark", *line], exit_on_error=False, result_action="return_value")
 
 
-def test_flags_win_over_the_suite_and_failures_are_said(tmp_path, runs, capsys, monkeypatch):
+def test_flags_win_over_the_suite_and_failures_are_reported(tmp_path, runs, capsys, monkeypatch):
     seen, broken = runs
     broken["ppo_mlp on gymnax.cartpole"] = RuntimeError("no luck")
     line = ["--algos", "ppo_mlp", "dqn_mlp", "--envs", "gymnax.cartpole", "--num-samples-per-run", "3"]
@@ -260,7 +260,7 @@ def test_a_dry_run_predicts_and_creates_nothing(tmp_path, capsys, monkeypatch, m
 
 
 def test_the_reproduction_command_of_the_original_is_accepted(tmp_path, capsys, measured):
-    """As the shell expands it; fewer samples, for time. Impossible pairs are skipped with the reason."""
+    """The command is given as the shell expands it, with fewer samples; impossible pairs are skipped."""
     study = "benchmarked.01_static_qmc_sampling_S64"
     algos = [f"{study}.{a}_{n}" for a in ("dqn", "ppo", "sac") for n in ("mlp", "tmlp", "drpqc")]
     envs = ["gymnax.cartpole", "gymnax.pendulum", "gymnax.reacher", "brax.inverted_double_pendulum"]

@@ -1,4 +1,4 @@
-"""brax through the adapter: sizes, trajectories, time limits, physics by name."""
+"""The brax adapter keeps sizes and trajectories, adds time limits and chooses the physics backend."""
 
 from __future__ import annotations
 
@@ -13,9 +13,9 @@ from hyperlax import envs
 from hyperlax.envs.brax import DEFAULT_BACKENDS, quietly
 
 SIMPLE = ("inverted_double_pendulum", "reacher")
-"""Those that compile in seconds."""
+"""Environments that compile in seconds."""
 TRACED = ("hopper", "swimmer")
-"""Those whose step is traced in the short tests: hopper keeps metrics, swimmer moves through a fluid."""
+"""Environments that the short tests trace: the state of hopper holds metrics, swimmer moves in a fluid."""
 SIZES = {
     "ant": (27, 8),
     "halfcheetah": (17, 6),
@@ -29,7 +29,7 @@ SIZES = {
     "swimmer": (8, 2),
     "walker2d": (17, 6),
 }
-"""Lengths of observations and actions, as published."""
+"""Environment → published length of its observations and of its actions."""
 
 
 @pytest.mark.parametrize(
@@ -52,7 +52,7 @@ def test_every_environment_has_its_published_sizes_and_leaves_no_file(name, tmp_
     [pytest.param(n, marks=() if n in TRACED else pytest.mark.slow) for n in DEFAULT_BACKENDS],
 )
 def test_every_environment_can_be_stepped_in_a_loop(name, capsys):
-    """A step leads to a state of the same shapes and dtypes, without a word."""
+    """A step keeps the shapes and dtypes of the state and prints nothing."""
     env = envs.load(f"brax.{name}")
     state, obs = jax.eval_shape(lambda: env.reset(key=jr.key(0)))
     after, seen = jax.eval_shape(lambda s, a: env.step(s, a, key=None), state, jnp.zeros(SIZES[name][1]))
@@ -65,7 +65,7 @@ def test_every_environment_can_be_stepped_in_a_loop(name, capsys):
 
 
 def stepped(env, actions):
-    """Timesteps of taking `actions` one after the other, from a reset and from just before the time limit."""
+    """The timesteps of `actions` taken in turn, from a reset and from a state just before the time limit."""
 
     def run(key, actions):
         def step(state, action):
@@ -106,7 +106,7 @@ def test_the_adapter_takes_braxs_own_steps_and_adds_the_time_limit():
 
 @pytest.mark.slow
 @pytest.mark.parametrize("backend", ["generalized", "spring", "mjx"])
-def test_other_physics_can_be_asked_for(backend):
+def test_another_physics_backend_can_be_chosen(backend):
     env = envs.load(f"brax.inverted_pendulum[backend={backend}]")
     assert env.backend == backend
     _, seen, _ = stepped(env, jnp.zeros((2, 1)))
@@ -117,15 +117,18 @@ def test_other_physics_can_be_asked_for(backend):
     ("name", "message"),
     [
         ("brax.antt", r'unknown environment "brax.antt"; did you mean "brax.ant"'),
-        ("brax.ant[backend=mjxx]", r"simulates with positional, .*mjx; got 'mjxx'; did you mean \"mjx\""),
+        ("brax.ant[backend=mjxx]", r"must be one of positional, .*mjx; got 'mjxx'; did you mean \"mjx\""),
         ("brax.ant[physics=mjx]", "brax.ant does not take physics"),
-        ("brax.swimmer[backend=mjx]", "brax.swimmer cannot be simulated with mjx .* take generalized"),
+        (
+            "brax.swimmer[backend=mjx]",
+            "brax.swimmer cannot be simulated with mjx .* use its default, generalized",
+        ),
         ("brax.ant[backend]", r"options of an environment are .*brax.ant\[backend=mjx\]"),
         ("brax.ant[backend=]", r"options of an environment are .*brax.ant\[backend=mjx\]"),
         ("brax.ant[backend=mjx", "ends with a bracket"),
         ("gymnax.cartpole[backend=mjx]", "gymnax.cartpole does not take backend"),
     ],
 )
-def test_what_cannot_be_loaded_says_why(name, message):
+def test_environments_that_cannot_be_loaded_are_refused_with_the_reason(name, message):
     with pytest.raises(ValueError, match=message):
         envs.load(name)

@@ -1,4 +1,4 @@
-"""Packed trees: exact, and any damage is noticed."""
+"""Packed trees are restored exactly, and any damage to them is noticed."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ DTYPES = [
 
 
 def random_array(rng, dtype):
-    """Random bytes of a random shape (zero sizes included): NaNs, infinities and signed zeros too."""
+    """Draw an array of random bytes and random shape, with zero sizes, NaNs, infinities and signed zeros."""
     shape = tuple(int(n) for n in rng.integers(0, 4, rng.integers(0, 4)))
     kind = np.dtype(dtype)
     if kind.kind == "b":

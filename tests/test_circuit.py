@@ -1,4 +1,4 @@
-"""The simulator is exact: values and gradients are PennyLane's, whatever the size, precision and padding."""
+"""The simulator is exact: values and gradients equal PennyLane's for any size, precision and padding."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ SIZES = [
     *(pytest.param(wires, 1, 1, marks=pytest.mark.slow) for wires in (7, 8, 9)),
     (10, 1, 1),
 ]
-"""Wires, layers before the last, batch."""
+"""Sizes of circuits: wires, layers before the last one, batch."""
 
 
 quick = partial(jax.jit, compiler_options=LOW_EFFORT)
@@ -33,13 +33,13 @@ quick = partial(jax.jit, compiler_options=LOW_EFFORT)
 
 @contextmanager
 def pennylanes_promotion():
-    """PennyLane mixes precisions and ranks."""
+    """Allow the implicit promotions that PennyLane relies on."""
     with jax.numpy_dtype_promotion("standard"), jax.numpy_rank_promotion("allow"):
         yield
 
 
 def drawn(wires: int, layers: int, batch: int, seed: int = 0, dtype=np.float32):
-    """Angles of both rotations and random diagonal signs."""
+    """Draw the angles of both rotations, and random signs in place of CZ gates."""
     rng = np.random.default_rng([wires, layers, seed])
     first = rng.normal(size=(3, layers + 1, wires, batch)).astype(dtype)
     second = rng.normal(size=(3, layers + 1, wires, 1)).astype(dtype)
@@ -47,7 +47,7 @@ def drawn(wires: int, layers: int, batch: int, seed: int = 0, dtype=np.float32):
 
 
 def wall(wires: int) -> np.ndarray:
-    """Signs of CZ on (0,1), (2,3) … and on (1,2), (3,4) …, from the matrices."""
+    """The signs of CZ on (0,1), (2,3) … and on (1,2), (3,4) …, computed from the matrices."""
     table = np.ones((2, 2**wires))
     for i in range(2**wires):
         bits = [(i >> (wires - 1 - w)) & 1 for w in range(wires)]
@@ -57,7 +57,7 @@ def wall(wires: int) -> np.ndarray:
 
 
 def node(wires: int, layers: int):
-    """The same circuit as a PennyLane QNode, one observation."""
+    """The same circuit as a PennyLane QNode for one observation."""
 
     @qml.qnode(qml.device("default.qubit", wires=wires), interface="jax")
     def run(first, second):
@@ -117,7 +117,7 @@ def test_double_precision_is_used_where_asked_for():
 
 
 def test_the_gradient_obeys_parameter_shift():
-    """∂⟨σz⟩ = (⟨σz⟩ at +π/2 - ⟨σz⟩ at -π/2) / 2, for every angle (Schuld et al. 2019, eq. 14)."""
+    """For every angle, ∂⟨σz⟩ = (⟨σz⟩ at +π/2 - ⟨σz⟩ at -π/2) / 2 (Schuld et al. 2019, eq. 14)."""
     wires, layers = 3, 2
     first, second = drawn(wires, layers, 1, seed=4)
     run = quick(partial(ours, wires=wires, layers=layers))
@@ -135,7 +135,7 @@ def test_blocks_of_a_large_batch_change_nothing(monkeypatch):
     blocks = quick(jax.value_and_grad(lambda x, s: loss(x, s), (0, 1)))(first, second)
     for a, b in zip(jax.tree.leaves(whole), jax.tree.leaves(blocks), strict=True):
         np.testing.assert_allclose(a, b, rtol=1e-5, atol=2e-6)
-    assert first.shape[-1] > circuit.LEAST_BLOCK
+    assert first.shape[-1] > circuit.MIN_BLOCK
 
 
 def test_the_state_is_normalised_and_gives_the_expectations():
@@ -175,7 +175,7 @@ def test_the_state_is_pennylanes_up_to_a_phase():
 
 
 def test_the_gradient_keeps_two_states_whatever_the_depth():
-    """Memory the compiled gradient needs for states does not grow with the number of layers."""
+    """The memory of the compiled gradient for states does not grow with the number of layers."""
 
     def memory(layers: int) -> int:
         first, second = drawn(8, layers, 32)
@@ -191,7 +191,7 @@ def test_the_gradient_keeps_two_states_whatever_the_depth():
 
 
 def test_a_derivative_that_is_zero_is_exactly_zero():
-    """The last phases, and wires that nothing measured depends on: an optimiser must not follow rounding."""
+    """The last phases and wires that no measurement depends on have no derivative, not even from rounding."""
     first, second = drawn(3, 2, 5)
     nothing = jnp.ones((2, 8))
     gradient = quick(jax.grad(lambda s: expectations(first, s, nothing, jnp.int32(2))[0].sum()))(second)

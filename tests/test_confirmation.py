@@ -1,4 +1,4 @@
-"""Training the best again: fresh seeds, the same hyperparameters, resumable, and nothing overwritten."""
+"""Confirmations use fresh seeds and the same hyperparameters, can be resumed, and overwrite nothing."""
 
 from __future__ import annotations
 
@@ -40,7 +40,7 @@ COMMAND = (
 
 
 class Crash(Display):
-    """Dies at the n-th evaluation, as if the process were killed."""
+    """A display that raises at the n-th evaluation, as if the process were killed."""
 
     def __init__(self, n: int):
         self.left = n
@@ -59,7 +59,7 @@ def swept(tmp_path_factory) -> hyperlax.Results:
 
 @pytest.fixture
 def copied(swept, tmp_path) -> hyperlax.Results:
-    """The finished sweep, in a folder that may be changed."""
+    """The finished sweep, copied into a folder that a test may change."""
     shutil.copytree(swept.folder, tmp_path / "x")
     return hyperlax.read(tmp_path / "x")
 
@@ -71,7 +71,7 @@ def returns(results: hyperlax.Results | None) -> pl.DataFrame:
 
 
 def test_the_best_are_trained_again_with_their_own_hyperparameters(copied):
-    """Chosen as the leaderboard has them; every hyperparameter is the one they were chosen with."""
+    """The first of the leaderboard are chosen, and keep all their hyperparameters."""
     from hyperlax.report import leaderboard
 
     results = hyperlax.confirm(copied, 2, seeds=3)
@@ -103,7 +103,7 @@ def lane_keys(spec: Experiment, protocol: str) -> set[tuple[int, ...]]:
 
 
 def test_no_lane_shares_a_key_with_the_sweep(swept):
-    """Neither for training nor for initial weights; also not with sweeps of neighbouring seeds."""
+    """Keys for training and for initial weights differ, also from those of sweeps with neighbouring seeds."""
     again = confirmation.prepare(swept, 3, 50)
     tuning = hyperlax.prepare(**{**ARGUMENTS, "seeds": 50})
     for protocol in ("per_lane", "shared"):
@@ -121,7 +121,7 @@ def test_fresh_seeds_bring_other_returns(copied):
 
 
 def test_a_sweep_that_was_kept_in_memory_is_confirmed_in_memory(copied):
-    """The same numbers as with a folder, and nothing is written."""
+    """The results are the same as with a folder, and nothing is written."""
     kept = dataclasses.replace(copied, folder=None)
     confirmed = hyperlax.confirm(kept, 1).confirmation
     assert confirmed is not None
@@ -138,28 +138,28 @@ def test_a_killed_confirmation_continues_bitwise(swept, copied, evaluations):
     assert returns(hyperlax.confirm(copied, 2).confirmation).equals(returns(whole.confirmation))
 
 
-def test_what_cannot_be_confirmed_is_refused(copied, tmp_path):
-    """Before anything is trained: unfinished, without evaluations, a confirmation, another confirmation."""
+def test_impossible_confirmations_are_refused(copied, tmp_path):
+    """A sweep that is unfinished, unevaluated or a confirmation, and a folder with another confirmation."""
     running = copied.lanes.with_columns(
         status=pl.when(pl.col("lane") == 0).then(pl.lit("running")).otherwise("status")
     )
-    with pytest.raises(ValueError, match="not finished: 1 of its 6 lanes are not; continue it with --resume"):
+    with pytest.raises(ValueError, match="not finished: 1 of its 6 lanes remain; continue it with --resume"):
         hyperlax.confirm(dataclasses.replace(copied, lanes=running))
     with pytest.raises(ValueError, match="not finished: it has no lane yet"):
         hyperlax.confirm(dataclasses.replace(copied, lanes=running.clear()))
     with pytest.raises(ValueError, match="none has an evaluation"):
         hyperlax.confirm(dataclasses.replace(copied, curves=copied.curves.clear()))
-    with pytest.raises(ValueError, match="at least one sample"):
+    with pytest.raises(ValueError, match="must be at least 1, got 0"):
         hyperlax.confirm(copied, 0)
     again = hyperlax.confirm(copied, 1).confirmation
     with pytest.raises(ValueError, match="this is a confirmation"):
         hyperlax.confirm(again, 1)
-    with pytest.raises(ValueError, match="1 samples with 2 seeds, 2 with 2 are asked for"):
+    with pytest.raises(ValueError, match="1 samples with 2 seeds, but 2 with 2 were asked for"):
         hyperlax.confirm(copied, 2)
 
 
 def test_a_confirmation_is_no_experiment_of_a_comparison(copied):
-    """It is found with its sweep only, unless its own folder is asked for."""
+    """A confirmation is found only together with its sweep, unless its own folder is given."""
     hyperlax.confirm(copied, 1)
     assert store.find(copied.folder.parent) == [copied.folder]
     assert store.find(copied.folder) == [copied.folder]
@@ -186,7 +186,7 @@ def home(tmp_path, monkeypatch) -> Path:
 
 @pytest.mark.slow  # the tour of the README confirms as well
 def test_a_sweep_is_confirmed_when_it_ends(home, capsys):
-    """Both reports, a table, and --resume without being asked again goes on with the same."""
+    """Both reports and a table are written, and --resume alone continues the same confirmation."""
     assert run(f"{COMMAND} --confirm 2 --output-root out") == 0
     said = capsys.readouterr().out
     assert "confirmed from fresh seeds" in said
@@ -195,14 +195,14 @@ def test_a_sweep_is_confirmed_when_it_ends(home, capsys):
     assert run(f"{COMMAND} --resume --output-root out") == 0
     assert "confirmed from fresh seeds" in capsys.readouterr().out
     assert run(f"{COMMAND} --resume --confirm 3 --output-root out") == 2
-    assert "2 samples with 2 seeds, 3 with 2 are asked for" in capsys.readouterr().err
+    assert "2 samples with 2 seeds, but 3 with 2 were asked for" in capsys.readouterr().err
     results = hyperlax.read(home)
     assert results.confirmation is not None
     assert len(results.confirmation.lanes) == 4
 
 
 def test_a_finished_sweep_is_confirmed_later(home, swept, capsys):
-    """--confirm with --resume adds it, and trains nothing of the sweep again."""
+    """--confirm with --resume adds a confirmation without training the sweep again."""
     shutil.copytree(swept.folder, home)
     assert run(f"{COMMAND} --resume --confirm 1 --confirm-seeds 3 --output-root out") == 0
     results = hyperlax.read(home)
@@ -213,7 +213,7 @@ def test_a_finished_sweep_is_confirmed_later(home, swept, capsys):
 
 @pytest.mark.slow
 def test_an_interrupted_confirmation_leaves_the_report_of_the_sweep(home, swept, capsys, monkeypatch):
-    """And the code of an interruption; --confirm is not needed to continue once it has begun."""
+    """The command exits with the code of an interruption; --resume continues it without --confirm."""
     shutil.copytree(swept.folder, home)
 
     asked = []
@@ -240,13 +240,13 @@ def test_an_interrupted_confirmation_leaves_the_report_of_the_sweep(home, swept,
 @pytest.mark.parametrize(
     ("flags", "problem"),
     [
-        ("--confirm 4", "--confirm 4 of 3 samples"),
+        ("--confirm 4", "--confirm 4 exceeds the 3 samples"),
         ("--confirm 0", "Must be >= 1"),
-        ("--confirm 2 --set evaluations=0", "--confirm chooses by evaluations"),
+        ("--confirm 2 --set evaluations=0", "--confirm chooses samples by their evaluations"),
         ("--confirm-seeds 3", "--confirm-seeds needs --confirm"),
     ],
 )
-def test_what_cannot_be_confirmed_is_refused_before_the_sweep(home, capsys, flags, problem):
+def test_impossible_confirmations_are_refused_before_the_sweep(home, capsys, flags, problem):
     line = COMMAND.replace("--set evaluations=3", "") if "evaluations=0" in flags else COMMAND
     assert run(f"{line} {flags} --output-root out") == 2
     said = capsys.readouterr()

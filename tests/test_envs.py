@@ -1,4 +1,4 @@
-"""Environments: found by name, stepping under jit, ending for the right reason, moving as gymnasium's do."""
+"""Environments are found by name, step under jit, end for the right reason and move as in gymnasium."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ NAMES = [f"gymnax.{name}" for name in SHORT_NAMES]
 
 
 def rollout(env, state, actions, key):
-    """States and timesteps of taking `actions` from `state`, never resetting."""
+    """The states and timesteps that follow when `actions` are taken from `state`, without resets."""
 
     def step(state, inputs):
         action, key = inputs
@@ -89,13 +89,13 @@ def test_reference_scores_name_environments_and_what_a_random_policy_gets(name):
 
 
 def advance(env, state, steps):
-    """`state` with the clock set."""
+    """`state` with its time set to `steps`."""
     return jax.tree.unflatten(
         jax.tree.structure(state), jax.tree.leaves(state.replace(time=jnp.asarray(steps, state.time.dtype)))
     )
 
 
-def test_pendulum_is_cut_after_exactly_200_steps_and_never_ends_otherwise():
+def test_pendulum_is_truncated_after_exactly_200_steps_and_never_terminates():
     env = envs.load("gymnax.pendulum")
     state, _ = env.reset(key=jr.key(0))
     _, seen = jax.jit(lambda s: rollout(env, s, jnp.zeros((200, 1)), jr.key(1)))(state)
@@ -105,7 +105,7 @@ def test_pendulum_is_cut_after_exactly_200_steps_and_never_ends_otherwise():
 
 @pytest.mark.parametrize(("lean", "terminated"), [(0.0, False), (0.3, True)])
 def test_an_episode_that_fails_at_its_time_limit_has_failed(lean, terminated):
-    """Both at once cannot be: what would be bootstrapped from?"""
+    """A step never both terminates and truncates, since only a truncated episode has a value to bootstrap."""
     env = envs.load("gymnax.cartpole")
     state, _ = env.reset(key=jr.key(0))
     state = advance(env, state.replace(theta=jnp.float32(lean)), 499)
@@ -130,7 +130,7 @@ def test_no_step_ends_an_episode_for_two_reasons(name):
 
 
 def test_a_step_never_resets():
-    """The observation after the end is the one the episode ended in."""
+    """The observation after the last step is the one in which the episode ended."""
     env = envs.load("gymnax.pendulum")
     state, _ = env.reset(key=jr.key(0))
     state = advance(env, state.replace(theta=jnp.float32(2.0), theta_dot=jnp.float32(0.0)), 199)
@@ -149,7 +149,7 @@ def gymnasium_env(gymnax_id):
 
 
 def placed(gymnax_id, env, key):
-    """The same start for both: gymnax's reset state, and gymnasium's environment set to it."""
+    """The reset state of gymnax, and the environment of gymnasium set to the same state."""
     state, _ = env.reset(key=key)
     names = {
         "CartPole-v1": ("x", "x_dot", "theta", "theta_dot"),
@@ -169,7 +169,7 @@ CLASSIC = ["CartPole-v1", "Acrobot-v1", "Pendulum-v1", "MountainCar-v0", "Mounta
 
 @pytest.mark.parametrize("gymnax_id", CLASSIC)
 def test_classic_control_moves_as_gymnasium_does(gymnax_id):
-    """Same start, same actions, until the first end: observations, rewards and ends agree.
+    """From the same start, the same actions give the same observations, rewards and end of the episode.
 
     MountainCarContinuous keeps away from its left wall here, where gymnax differs (below).
     """
@@ -219,9 +219,8 @@ def test_reaching_the_hill_terminates_as_in_gymnasium(gymnax_id):
     assert (float(seen.reward), bool(seen.terminated)) == (pytest.approx(float(reward)), terminated)
 
 
-def test_where_gymnax_differs_the_continuous_car_keeps_its_speed_at_the_left_wall():
-    """gymnasium stops the car there; gymnax lets it go on pushing. Documented, not corrected: results of
-    other gymnax users include it."""
+def test_unlike_in_gymnasium_the_continuous_car_keeps_its_speed_at_the_left_wall():
+    """gymnasium stops the car at the wall, gymnax does not; kept to compare with results of gymnax users."""
     env = envs.load("gymnax.mountain_car_continuous")
     state, other = placed("MountainCarContinuous-v0", env, jr.key(0))
     state = state.replace(position=jnp.float32(-1.19), velocity=jnp.float32(-0.05))
@@ -247,12 +246,12 @@ def test_where_gymnax_differs_the_continuous_car_keeps_its_speed_at_the_left_wal
         ("gymnax.FrozenLake-misc", r"observes an array of shape \(\); only vectors"),
     ],
 )
-def test_environments_that_cannot_be_used_say_why(name, message):
+def test_unusable_environments_are_refused_with_the_reason(name, message):
     with pytest.raises(ValueError, match=message):
         envs.load(name)
 
 
-def test_an_environment_of_ones_own_is_named_by_its_import_path():
+def test_a_users_environment_is_named_by_its_import_path():
     env = envs.load("hyperlax.envs.gymnax:GymnaxEnv[name=cartpole]")
     assert isinstance(env, GymnaxEnv)
     assert env.gymnax_id == "CartPole-v1"

@@ -1,4 +1,4 @@
-"""Files a reader or a crash never sees half of."""
+"""Files are written atomically: neither a reader nor a crash leaves half a file."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Diagnostics of circuits: against hand-made states, known distributions and PennyLane's own counts."""
+"""Circuit diagnostics agree with hand-made states, known distributions and PennyLane's own counts."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from hyperlax.commands.main import app
 from hyperlax.hyperparams import assign
 from hyperlax.networks import PQCHyperparams
 from hyperlax.studies import inspection
-from hyperlax.studies.inspection import counts, entangling_capability, expressibility, measured
+from hyperlax.studies.inspection import counts, entangling_capability, expressibility, measure
 
 
 def states(*vectors: list[complex]) -> jax.Array:
@@ -20,7 +20,7 @@ def states(*vectors: list[complex]) -> jax.Array:
 
 
 def test_entangling_capability_of_known_states():
-    """Products 0; Bell and GHZ 1; W of three wires 8/9; a Bell pair beside a free wire 2/3."""
+    """Product states have 0, Bell and GHZ states 1, W on 3 wires 8/9, a Bell pair and a free wire 2/3."""
     r = np.sqrt(0.5)
     product = np.kron([1, 1j], np.kron([1, 2], [3j, 1])).tolist()
     ghz = [r, 0, 0, 0, 0, 0, 0, 1j * r]
@@ -32,7 +32,7 @@ def test_entangling_capability_of_known_states():
 
 @pytest.mark.parametrize("wires", [1, 2, 4])
 def test_haar_random_states_have_expressibility_zero(wires):
-    """Fidelities of random vectors from a normal distribution are Haar's; doing nothing is far from it."""
+    """Normal random vectors have the fidelities of Haar-random states; identical states are far from them."""
     rng = np.random.default_rng(0)
     draw = lambda: rng.normal(size=(20000, 2**wires)) + 1j * rng.normal(size=(20000, 2**wires))  # noqa: E731
     a, b = (v / np.linalg.norm(v, axis=1, keepdims=True) for v in (draw(), draw()))
@@ -42,7 +42,7 @@ def test_haar_random_states_have_expressibility_zero(wires):
 
 
 def test_counts_follow_the_definition():
-    """2 n L + n rotations; CZ in a brick wall of 5, then 4 … pairs; two executions per angle and one."""
+    """There are 2nL + n rotations, 5 and 4 CZ in turn, and two executions per angle and one for the value."""
     hp = assign(PQCHyperparams(), {"layers": 3, "stacks": 2})
     found = counts(hp, 8)
     assert found["qubits"] == 6
@@ -55,7 +55,7 @@ def test_counts_follow_the_definition():
 
 def test_no_entangler_entangles_nothing_and_depth_does():
     base = assign(PQCHyperparams(), {"stacks": 2, "initial_angles": "unit"})
-    free, shallow, deep = measured(
+    free, shallow, deep = measure(
         [assign(base, c) for c in ({"entangler": "none"}, {"layers": 1}, {"layers": 6})], 6, 60
     )
     assert free["entangling_capability"] == pytest.approx(0, abs=1e-5)
@@ -92,6 +92,6 @@ def test_the_command_prints_the_diagram_and_writes_table_and_chart(tmp_path, cap
         (["--diagram-file", "x.csv"], "--diagram-file x.csv must end in .svg, .png or .pdf"),
     ],
 )
-def test_what_cannot_be_inspected_is_refused(line, message):
+def test_networks_that_cannot_be_inspected_are_refused(line, message):
     with pytest.raises(ValueError, match=message):
         run("inspect-circuit", *line)

@@ -1,4 +1,4 @@
-"""Lane-uniform control flow, masked statistics and the shuffle that needs no sort."""
+"""Lane-uniform control flow, masked statistics, and shuffling without a sort."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ def lanes(f):
 
 
 def equations(jaxpr):
-    """Every equation of a jaxpr, those of loops and branches included."""
+    """Every equation of a jaxpr, including those inside loops and branches."""
     for eqn in jaxpr.eqns:
         yield eqn
         for inner in jax.tree.leaves(list(eqn.params.values()), is_leaf=lambda x: isinstance(x, ClosedJaxpr)):
@@ -117,8 +117,8 @@ def test_a_branch_is_taken_by_the_lanes_that_want_it():
         assert [run(jnp.asarray(w), x) for w, x in zip(wanted, STARTS, strict=True)] == list(together)
 
 
-def test_what_a_finished_lane_would_have_computed_cannot_reach_it():
-    """Squaring overflows in the longer lane; the one that stopped before keeps its number."""
+def test_iterations_past_its_count_do_not_change_a_lane():
+    """Squaring overflows in the longer lane; the lane that stopped earlier keeps its value."""
     run = lanes(lambda n, x: lane_loop(n, lambda i, c: c * c, x))
     kept, broken = run(jnp.asarray([1, 9], jnp.int32), jnp.full(2, 1e5))
     assert kept == jnp.float32(1e5) ** 2
@@ -126,7 +126,7 @@ def test_what_a_finished_lane_would_have_computed_cannot_reach_it():
 
 
 def test_bounds_and_predicates_stay_scalars_under_vmap():
-    """A batched bound would turn the loop into one whose predicate and carry are selected per lane."""
+    """With a batched bound, `vmap` would select the predicate and the carry of the loop per lane."""
 
     def run(n, pred, x):
         y = lane_loop(n, lambda i, c: c * 0.5, x)
@@ -144,7 +144,7 @@ def test_bounds_and_predicates_stay_scalars_under_vmap():
     assert "sort" not in {e.primitive.name for e in equations(branches[0].params["branches"][0].jaxpr)}
 
 
-def test_the_check_above_would_notice_an_ordinary_branch():
+def test_the_scalar_predicate_check_notices_an_ordinary_branch():
     def run(pred, x):
         return jax.lax.cond(pred, jnp.sort, lambda z: z, x)
 
@@ -166,7 +166,7 @@ def test_scratch_is_never_copied_to_undo_writes():
     assert (4, 1000) in selected_shapes(traced(lanes(frozen), COUNTS, STARTS))
 
 
-def test_one_lane_pays_for_no_masks():
+def test_a_single_lane_is_traced_without_masks():
     eqns = traced(looped, COUNTS[0], STARTS[0]) + traced(
         lambda p, x: lane_cond(p, jnp.sin, jnp.cos, x), COUNTS[0] > 0, STARTS[0]
     )
@@ -216,7 +216,7 @@ def test_masked_statistics_equal_those_of_the_valid_rows_alone():
         np.testing.assert_allclose(variance, good.var(0), rtol=1e-4, atol=1e-6)
 
 
-def test_statistics_of_nothing_are_zero():
+def test_masked_statistics_without_valid_rows_are_zero():
     x, none = jnp.full((3, 2), jnp.nan), jnp.zeros(3, bool)
     for result in (masked_sum(x, none), masked_mean(x, none), *masked_moments(x, none)):
         np.testing.assert_array_equal(result, np.zeros(2))
@@ -268,7 +268,7 @@ def test_large_sizes_give_a_bijection_that_moves_almost_everything(n):
 
 
 def test_a_shuffle_does_not_depend_on_how_it_is_read():
-    """Padding, blocks and order of the places asked for change nothing."""
+    """Padding, blocks and the order of the indices do not change the permutation."""
     rng = np.random.default_rng(0)
     n, key = 777, words(1, 1)[0]
     whole = np.asarray(shuffle(jnp.arange(777), jnp.int32(n), key))
@@ -290,7 +290,7 @@ def significance(counts):
 
 
 @pytest.mark.parametrize("n", [5, 13, 64, 100])
-def test_every_place_is_equally_likely_to_go_anywhere(n):
+def test_every_index_is_equally_likely_to_be_sent_anywhere(n):
     draws = 400 * n
     images = np.asarray(shuffles(jnp.arange(n), jnp.int32(n), words(n, draws)))
     for place in (0, n // 2, n - 1):
@@ -298,7 +298,7 @@ def test_every_place_is_equally_likely_to_go_anywhere(n):
 
 
 @pytest.mark.parametrize("n", [3, 7, 16, 23])
-def test_every_two_places_are_equally_likely_to_go_to_any_two(n):
+def test_every_pair_of_indices_is_equally_likely_to_be_sent_to_any_pair(n):
     images = np.asarray(shuffles(jnp.arange(n), jnp.int32(n), words(100 + n, 60 * n * n)))
     for a, b in ((0, 1), (0, n - 1), (n // 2, n - 1)):
         counts = np.bincount(images[:, a] * n + images[:, b], minlength=n * n).reshape(n, n)

@@ -1,4 +1,4 @@
-"""Predicted times: the planner's arithmetic at measured rates, and whose rates a cell takes."""
+"""Predicted times are the planner's work estimates at measured rates, taken from the most similar cells."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ SIZES = {"actor.width": 16, "critic.width": 16, "num_envs": 4, "rollout_length":
 
 
 def cell(recipe="ppo_mlp", env="gymnax.cartpole", left=1.0, how=Execution(), **settings):  # noqa: B008
-    """Three samples of one set of sizes, two seeds."""
+    """A cell of three samples with the same sizes and two seeds, as `Predictor` takes it."""
     samples = [{"gamma": 0.9 + i / 100} for i in range(3)]
     fixed = SIZES if recipe == "ppo_mlp" else {"critic.width": 16, "num_envs": 4, "rollout_length": 4}
     about = {"seeds": 2, "total_timesteps": 640, "evaluations": 4, **settings}
@@ -37,7 +37,7 @@ def two_devices(monkeypatch):
 
 
 def test_seconds_are_work_over_rates(two_devices):
-    """Counted by hand: 6 lanes of 10 cycles on two devices, 4 evaluations of at most 500 steps each."""
+    """A hand-made count: 6 lanes of 10 cycles on two devices, 4 evaluations of at most 500 steps each."""
     work = cell()
     spec, (program,), _, _ = work
     found = predict(work, RATES, 2.0, set())
@@ -49,7 +49,7 @@ def test_seconds_are_work_over_rates(two_devices):
     assert found.seconds > found.training + found.evaluation + found.compilation
 
 
-def test_one_by_one_uses_one_device_and_what_is_trained_is_left_out(two_devices):
+def test_sequential_lanes_use_one_device_and_finished_training_is_left_out(two_devices):
     whole = predict(cell(), RATES, 2.0, set())
     alone = predict(cell(how=Execution(sequential=True)), RATES, 2.0, set())
     assert (alone.training, alone.evaluation) == pytest.approx((2 * whole.training, 2 * whole.evaluation))
@@ -58,8 +58,8 @@ def test_one_by_one_uses_one_device_and_what_is_trained_is_left_out(two_devices)
     assert predict(cell(left=0.0), RATES, 2.0, set()).compilation == 0
 
 
-def test_a_program_is_compiled_where_it_comes_first(two_devices):
-    """Another mode needs no other program, another environment and other evaluations do."""
+def test_compilation_counts_for_the_first_cell_that_needs_the_program(two_devices):
+    """Another environment or number of evaluation episodes needs another program, another mode does not."""
     compiled = set()
     works = [cell(), cell(how=Execution(sequential=True)), cell(env="gymnax.pendulum"), cell(eval_episodes=3)]
     seconds = [predict(w, RATES, 2.0, compiled).compilation for w in works]
@@ -75,7 +75,7 @@ def test_little_optimised_programs_compile_faster_and_run_slower(two_devices):
 
 
 def test_rates_come_from_the_cell_its_family_or_others(monkeypatch):
-    """New families and environments are measured first; without time for more, others borrow."""
+    """New families and environments are measured first; when time is up, other cells use their rates."""
     rates = {"ppo_mlp": RATES, "dqn_mlp": replace(RATES, work=4e9)}
     order = []
 
@@ -117,7 +117,7 @@ def test_a_mean_of_rates_is_geometric():
     )
 
 
-def test_what_cannot_be_measured_says_why(monkeypatch):
+def test_a_cell_that_cannot_be_measured_has_the_reason_instead_of_a_prediction(monkeypatch):
     def calibrate(spec, programs, how):
         raise MemoryError("one lane needs 9 MB")
 
@@ -125,11 +125,11 @@ def test_what_cannot_be_measured_says_why(monkeypatch):
     monkeypatch.setattr(prediction, "_rates", {})
     predictor = Predictor({"a": cell()})
     assert predictor.all() == {"a": "cannot be measured: one lane needs 9 MB"}
-    assert "roughly 0 s in all" in predictor.summary()
+    assert "roughly 0 s in total" in predictor.summary()
 
 
 def test_calibration_runs_the_cells_program(monkeypatch):
-    """Its rates are finite, and the compilation cache is back as it was."""
+    """The rates are finite, and the compilation cache is restored."""
     monkeypatch.setattr(prediction, "RUN_SECONDS", 0.05)
     before = prediction.jax.config.values["jax_enable_compilation_cache"]
     spec, (program,), how, _ = cell()

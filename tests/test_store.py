@@ -1,4 +1,4 @@
-"""The experiment's folder: every row once, whenever the process is killed."""
+"""The folder of an experiment holds every row exactly once, whenever the process is killed."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ def new(folder) -> Store:
 
 
 def write(keeper, *steps):
-    """One part that holds a row per step in two of the growing tables."""
+    """Write one part with a row per step in two of the growing tables."""
     keeper.append("curves", [point(s) for s in steps])
     keeper.append("timeline", [phase(s) for s in steps])
     keeper.flush(LANES)
@@ -49,7 +49,7 @@ def steps(folder):
 
 
 class Killed(BaseException):
-    """What a kill looks like from inside."""
+    """Raised in place of a kill of the process."""
 
 
 def test_what_is_flushed_can_be_read_while_the_sweep_runs(tmp_path):
@@ -137,7 +137,7 @@ def test_rows_of_a_continued_experiment_join_the_merged_ones(tmp_path):
 
 @pytest.mark.parametrize("after", range(6))
 def test_a_merge_killed_anywhere_loses_and_repeats_nothing(tmp_path, monkeypatch, after):
-    """Every file operation of the merge in turn is the last one before the process dies."""
+    """The process dies after `after` file operations of the merge, for every possible number."""
     keeper = new(tmp_path)
     for i in range(3):
         write(keeper, i)
@@ -202,7 +202,7 @@ def test_every_growing_table_has_a_schema():
 
 
 def test_a_forgotten_lane_leaves_no_row_in_files_or_parts(tmp_path):
-    """Other lanes keep theirs, and what was merged is not read twice."""
+    """Other lanes keep their rows, and merged parts are not read twice."""
     keeper = new(tmp_path)
     both = lambda step: [point(step), {**point(step), "lane": 1}]  # noqa: E731
     keeper.append("curves", both(1))

@@ -1,4 +1,4 @@
-"""Suites: what the cells of a benchmark are, which of them cannot be, and how flags change them."""
+"""The cells of a suite, the impossible ones among them, and how flags change a suite."""
 
 from __future__ import annotations
 
@@ -42,12 +42,12 @@ def test_every_combination_is_a_cell_and_impossible_ones_say_why():
         (lambda: cells(Suite(("ppo_mlp",), ("gymnax.cartpol",))), "gymnax.cartpole"),
     ],
 )
-def test_what_cannot_be_is_refused(make, says):
+def test_invalid_suites_are_refused(make, says):
     with pytest.raises(ValueError, match=says):
         make()
 
 
-def test_a_suite_of_ones_own(tmp_path):
+def test_a_suite_in_a_users_file_is_found(tmp_path):
     path = tmp_path / "mine.py"
     path.write_text("from hyperlax import Suite\nSUITES = {'a': Suite(('ppo_mlp',), ('gymnax.cartpole',))}\n")
     assert find(f"{path}:a") == find(str(path)) == Suite(("ppo_mlp",), ("gymnax.cartpole",))
@@ -61,7 +61,7 @@ def test_shipped_suites_name_what_exists(name):
 
 
 def test_the_published_suite_is_the_published_benchmark():
-    """30 cells: DQN and PPO on two environments with discrete actions, PPO and SAC on three others."""
+    """It has 30 cells: DQN and PPO on two environments with discrete actions, PPO and SAC on three others."""
     suite = find("published")
     gymnax = tuple(e for e in suite.envs if e.startswith("gymnax."))
     assert set(suite.envs) - set(gymnax) == {"brax.inverted_double_pendulum"}
@@ -83,8 +83,8 @@ def test_the_published_suite_is_the_published_benchmark():
 @pytest.mark.parametrize(
     ("name", "protocol"), [("published", "published"), ("published_corrected", "corrected")]
 )
-def test_the_published_suites_are_of_both_protocols(name, protocol):
-    """Settings and samples of the published benchmark: its first two samples of PPO with MLPs are known."""
+def test_the_published_suites_follow_their_protocol(name, protocol):
+    """Settings and samples are the published ones; the first two samples of PPO with MLPs are known."""
     suite = find(name)
     cell = next(c for c in cells(replace(suite, algos=suite.algos[3:4], envs=("gymnax.cartpole",))))
     spec = prepare(suite, cell)
@@ -148,8 +148,8 @@ def test_recipes_of_one_folder_are_refused(tmp_path):
         cells(Suite(tuple(names), ("gymnax.cartpole",)))
 
 
-def test_a_mode_is_an_entry(monkeypatch):
-    """What a mode prepares is what its cells are."""
+def test_a_new_entry_in_modes_can_be_used(monkeypatch):
+    """A mode added to `MODES` prepares the experiments of its cells."""
 
     def one(suite, recipe, env, **arguments):
         return sweeps.prepare(recipe, env, samples=[{"gamma": 0.5}], **arguments)

@@ -1,4 +1,4 @@
-"""Random numbers without loops are jax's own."""
+"""Random numbers computed without loops equal those of jax."""
 
 from __future__ import annotations
 

@@ -1,6 +1,6 @@
 """The published benchmark's search spaces: 64 scrambled Sobol points of each, seed 42.
 
-The order of the values in a `Choice` is part of the design.
+The order of the values in a `Choice` is part of the design: it decides which value a point is mapped to.
 """
 
 from hyperlax.experiments.recipes import Recipe

@@ -30,7 +30,7 @@ class OnPolicyDefaults(AbstractOnPolicyHyperparams):
     standardize_advantages: Flag = hp(True, Choice(True, False), doc="standardise advantages")
     decay_learning_rates: Flag = hp(False, Choice(True, False), doc="decay step sizes linearly to zero")
     normalize_observations: Flag = hp(
-        True, Choice(True, False), doc="normalise by running mean and std", settled=True
+        True, Choice(True, False), doc="normalise by running mean and std", fixed_at_start=True
     )
     loss_reduction: Count = hp("mean", labels=("mean", "sum"), doc="over the minibatch")
     advantage_statistics: Count = hp(
@@ -68,14 +68,20 @@ class OffPolicyDefaults(AbstractOffPolicyHyperparams):
     num_envs: Count = hp(8, Choice(4, 8, 16), doc="environments stepped side by side")
     rollout_length: Count = hp(2, Choice(1, 2, 4), doc="steps per environment and cycle")
     warmup_rollout_length: Count = hp(
-        32, Choice(32, 64, 128), doc="steps per environment before the first learning", least=0, settled=True
+        32,
+        Choice(32, 64, 128),
+        doc="steps per environment before the first learning",
+        least=0,
+        fixed_at_start=True,
     )
     epochs: Count = hp(8, doc="gradient steps per cycle, where update_to_data is zero")
     update_to_data: Real = hp(0.25, Choice(0.25, 0.5, 1.0), doc="gradient steps per env step; 0: epochs")
-    buffer_size: Count = hp(50_000, Choice(20_000, 50_000, 100_000), doc="transitions kept", settled=True)
+    buffer_size: Count = hp(
+        50_000, Choice(20_000, 50_000, 100_000), doc="transitions kept", fixed_at_start=True
+    )
     batch_size: Count = hp(64, Choice(64, 128, 256), doc="transitions per gradient step")
     normalize_observations: Flag = hp(
-        True, Choice(True, False), doc="normalise by running mean and std", settled=True
+        True, Choice(True, False), doc="normalise by running mean and std", fixed_at_start=True
     )
     loss_reduction: Count = hp("mean", labels=("mean", "sum"), doc="over the batch")
     time_limit: Count = hp(

@@ -52,17 +52,23 @@ class DQNHyperparams(AbstractOffPolicyHyperparams):
     max_abs_reward: Real = hp(1e9, doc="rewards are clipped to this magnitude")
     huber_loss_parameter: Real = hp(1.0, Choice(0.0, 0.5, 1.0), doc="Huber threshold; 0: squared error")
     warmup_rollout_length: Count = hp(
-        32, Choice(16, 32, 64), doc="steps per environment before the first learning", least=0, settled=True
+        32,
+        Choice(16, 32, 64),
+        doc="steps per environment before the first learning",
+        least=0,
+        fixed_at_start=True,
     )
     num_envs: Count = hp(16, Choice(8, 16, 32), doc="environments stepped side by side")
     rollout_length: Count = hp(4, Choice(1, 2, 4, 8), doc="steps per environment and cycle")
     epochs: Count = hp(16, doc="gradient steps per cycle, where update_to_data is zero")
     update_to_data: Real = hp(0.5, Choice(0.125, 0.25, 0.5), doc="gradient steps per env step; 0: epochs")
-    buffer_size: Count = hp(50_000, Choice(10_000, 50_000, 100_000), doc="transitions kept", settled=True)
+    buffer_size: Count = hp(
+        50_000, Choice(10_000, 50_000, 100_000), doc="transitions kept", fixed_at_start=True
+    )
     batch_size: Count = hp(64, Choice(64, 128, 256), doc="transitions per gradient step")
     decay_learning_rates: Flag = hp(True, Choice(True, False), doc="decay the step size linearly to zero")
     normalize_observations: Flag = hp(
-        True, Choice(True, False), doc="normalise by running mean and std", settled=True
+        True, Choice(True, False), doc="normalise by running mean and std", fixed_at_start=True
     )
     use_double_q: Flag = hp(True, Choice(True, False), doc="choose the next action by the online network")
     epsilon_start: Real = hp(1.0, doc="share of random actions at the start of a linear schedule", most=1)

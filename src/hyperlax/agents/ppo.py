@@ -40,7 +40,7 @@ class PPOHyperparams(AbstractOnPolicyHyperparams):
     standardize_advantages: Flag = hp(True, Choice(True, False), doc="standardise advantages")
     decay_learning_rates: Flag = hp(False, Choice(True, False), doc="decay step sizes linearly to zero")
     normalize_observations: Flag = hp(
-        True, Choice(True, False), doc="normalise by running mean and std", settled=True
+        True, Choice(True, False), doc="normalise by running mean and std", fixed_at_start=True
     )
     clip_value: Flag = hp(True, doc="clip the value loss like the policy's, by clip_eps")
     loss_reduction: Count = hp("mean", labels=("mean", "sum"), doc="over the minibatch")

@@ -54,19 +54,29 @@ class SACHyperparams(AbstractOffPolicyHyperparams):
         0.3, Uniform(0.1, 1.0), doc="target entropy: -scale · dimensions, or scale · log(number of actions)"
     )
     init_alpha: Real = hp(
-        0.2, LogUniform(0.05, 1.0), doc="temperature at the start, or throughout", least=1e-6, settled=True
+        0.2,
+        LogUniform(0.05, 1.0),
+        doc="temperature at the start, or throughout",
+        least=1e-6,
+        fixed_at_start=True,
     )
     num_envs: Count = hp(4, Choice(4, 8, 16), doc="environments stepped side by side")
     rollout_length: Count = hp(1, Choice(1, 2, 4), doc="steps per environment and cycle")
     warmup_rollout_length: Count = hp(
-        64, Choice(32, 64, 128), doc="steps per environment before the first learning", least=0, settled=True
+        64,
+        Choice(32, 64, 128),
+        doc="steps per environment before the first learning",
+        least=0,
+        fixed_at_start=True,
     )
     epochs: Count = hp(8, doc="gradient steps per cycle, where update_to_data is zero")
     update_to_data: Real = hp(0.25, Choice(0.25, 0.5, 1.0), doc="gradient steps per env step; 0: epochs")
-    buffer_size: Count = hp(50_000, Choice(20_000, 50_000, 100_000), doc="transitions kept", settled=True)
+    buffer_size: Count = hp(
+        50_000, Choice(20_000, 50_000, 100_000), doc="transitions kept", fixed_at_start=True
+    )
     batch_size: Count = hp(64, Choice(64, 128, 256), doc="transitions per gradient step")
     normalize_observations: Flag = hp(
-        True, Choice(True, False), doc="normalise by running mean and std", settled=True
+        True, Choice(True, False), doc="normalise by running mean and std", fixed_at_start=True
     )
     decay_learning_rates: Flag = hp(False, doc="decay all step sizes linearly to zero")
     loss_reduction: Count = hp("mean", labels=("mean", "sum"), doc="over the batch")

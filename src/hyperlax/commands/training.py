@@ -144,7 +144,7 @@ def _confirm(results: Any, wanted: tuple[int, int], how: Any, common: Common) ->
     from hyperlax.studies import confirmation
 
     write_report(results, results.folder / "report.html")
-    if not confirmation.chosen(results, wanted[0]):
+    if not confirmation.best_samples(results, wanted[0]):
         print("nothing to confirm: no sample has an evaluation", file=sys.stderr)
         return results
     shown = display(results.folder / store.CONFIRMATION, common.log_level, common.save_logs)

@@ -1,4 +1,4 @@
-"""What an environment is: one episode at a time, no auto-reset, termination and truncation kept apart."""
+"""The interface of environments: single episodes, no auto-reset, termination distinct from truncation."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from hyperlax.typecheck import check_fields
 
 @final
 class Discrete(eqx.Module):
-    """Actions 0 … n-1."""
+    """The action space of the integers 0 … n-1."""
 
     n: int = eqx.field(static=True)
 
@@ -27,13 +27,13 @@ class Discrete(eqx.Module):
         return ()
 
     def uniform(self, *, key: Any) -> Int[Array, ""]:
-        """An action drawn uniformly."""
+        """Draw an action uniformly."""
         return jr.randint(key, (), 0, self.n)
 
 
 @final
 class Box(eqx.Module):
-    """Real action vectors with bounds per dimension."""
+    """The action space of real vectors with a lower and an upper bound per dimension."""
 
     low: tuple[float, ...] = eqx.field(static=True)
     high: tuple[float, ...] = eqx.field(static=True)
@@ -43,7 +43,7 @@ class Box(eqx.Module):
         return (len(self.low),)
 
     def uniform(self, *, key: Any) -> Float[Array, " act"]:
-        """An action drawn uniformly."""
+        """Draw an action uniformly."""
         return jr.uniform(key, self.shape, minval=jnp.asarray(self.low), maxval=jnp.asarray(self.high))
 
 
@@ -52,7 +52,7 @@ ActionSpace = Discrete | Box
 
 @final
 class Timestep(eqx.Module):
-    """What one step returns; `terminated` ends the task, `truncated` only the episode's time."""
+    """The outcome of one step; `terminated` ends the episode by the task, `truncated` by the time limit."""
 
     obs: Float[Array, " obs"]
     reward: Float[Array, ""]
@@ -61,12 +61,15 @@ class Timestep(eqx.Module):
 
 
 class AbstractEnv(eqx.Module):
-    """One environment. `state` is any PyTree of arrays; every method acts on a single episode.
+    """An environment. Its state is any PyTree of arrays, and every method acts on a single episode.
 
-    - `costly_reset`: a reset costs enough to be computed only for the episodes that ended.
-    - `step_work`: what a step costs, in floating-point operations a core would have done meanwhile, random
-      numbers and bookkeeping included. `compilation`: what it adds to the compilation of a program, in units
-      of one with an environment of a few lines. Both only decide which lanes share a program.
+    - `costly_reset`: whether a reset is so expensive that it should be computed only when an episode ends.
+    - `step_work`: the cost of one step including random numbers and bookkeeping, as the number of
+      floating-point operations that a core performs in the same time.
+    - `compilation`: the compilation time that the environment adds to a program, in units of the compilation
+      time of a program whose environment is a few lines long.
+
+    The last two are estimates that decide only which lanes share a program.
     """
 
     costly_reset: ClassVar[bool] = False
@@ -82,11 +85,11 @@ class AbstractEnv(eqx.Module):
 
     @abstractmethod
     def reset(self, *, key: Any) -> tuple[Any, Float[Array, " obs"]]:
-        """The first state and observation of a new episode."""
+        """Start a new episode; returns its first state and observation."""
 
     @abstractmethod
     def step(self, state: Any, action: Array, *, key: Any) -> tuple[Any, Timestep]:
-        """The next state and what was seen; never resets."""
+        """Take one step; returns the next state and its timestep. Never resets."""
 
 
 def describe(space: ActionSpace) -> str:
@@ -98,6 +101,6 @@ def describe(space: ActionSpace) -> str:
 
 @contextmanager
 def standard_promotion() -> Iterator[None]:
-    """Other libraries mix dtypes and ranks freely; strictness stops at their door."""
+    """Allow implicit promotion of dtypes and ranks in the `with` block, for libraries that rely on it."""
     with jax.numpy_dtype_promotion("standard"), jax.numpy_rank_promotion("allow"):
         yield

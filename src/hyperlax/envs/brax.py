@@ -1,4 +1,4 @@
-"""Adapter for brax's environments."""
+"""Adapter for brax environments."""
 
 from __future__ import annotations
 
@@ -31,12 +31,12 @@ DEFAULT_BACKENDS = {
     "swimmer": "generalized",
     "walker2d": "positional",
 }
-"""Environment → the physics it is simulated with unless another is asked for (the published ones)."""
+"""Environment → physics backend used by default, as in the published benchmark."""
 
 
 @final
 class BraxState(eqx.Module):
-    """A brax state and the time, in steps, since its episode began."""
+    """A brax state, and the number of steps since the episode began."""
 
     state: Any
     time: Int[Array, ""]
@@ -44,7 +44,11 @@ class BraxState(eqx.Module):
 
 @final
 class BraxEnv(AbstractEnv):
-    """A brax environment, actions in [-1, 1], cut after `EPISODE_LENGTH` steps by a time limit."""
+    """A brax environment with actions in [-1, 1] and a time limit of `EPISODE_LENGTH` steps.
+
+    Raises `ValueError` for an unknown name or backend, and for a backend that cannot simulate the
+    environment.
+    """
 
     costly_reset: ClassVar[bool] = True
     step_work: ClassVar[float] = 2e6
@@ -66,7 +70,8 @@ class BraxEnv(AbstractEnv):
         self.backend = backend or DEFAULT_BACKENDS[name]
         if self.backend not in BACKENDS:
             raise ValueError(
-                f"brax simulates with {', '.join(BACKENDS)}; got {backend!r}{nearest(backend, BACKENDS)}"
+                f"the backend of brax must be one of {', '.join(BACKENDS)}; got {backend!r}"
+                f"{nearest(backend, BACKENDS)}"
             )
         with redirect_stdout(StringIO()), quietly():  # brax prints which optional packages it lacks
             import brax.envs
@@ -78,7 +83,7 @@ class BraxEnv(AbstractEnv):
             except ValueError as error:
                 raise ValueError(
                     f"brax.{name} cannot be simulated with {self.backend} ({error}); "
-                    f"take {DEFAULT_BACKENDS[name]}, its default"
+                    f"use its default, {DEFAULT_BACKENDS[name]}"
                 ) from error
             self.obs_size = int(self._env.observation_size)
             size = int(self._env.action_size)
@@ -93,7 +98,7 @@ class BraxEnv(AbstractEnv):
 
     def step(self, state: BraxState, action: Array, *, key: Any) -> tuple[BraxState, Timestep]:
         before = state.state
-        given = jax.tree.map(lambda x: x, before)  # brax' environments write into the containers they get
+        given = jax.tree.map(lambda x: x, before)  # a copy, because brax modifies the containers it is given
         with quietly():
             after = self._env.step(given, action)
         after = jax.tree.map(lambda new, old: jnp.asarray(new, old.dtype).reshape(old.shape), after, before)
@@ -105,7 +110,7 @@ class BraxEnv(AbstractEnv):
 
 
 class _NumPy:
-    """`jax.numpy` as `brax.fluid` (brax 0.14) knows it: the bounds of `clip` had other names then."""
+    """`jax.numpy` with the older names of the bounds of `clip`, which `brax.fluid` (brax 0.14) still uses."""
 
     def __getattr__(self, name: str) -> Any:
         return getattr(jnp, name)
@@ -117,16 +122,16 @@ class _NumPy:
 
 @contextmanager
 def quietly() -> Iterator[None]:
-    """Without what brax and mujoco warn about, and with the promotions of types that brax counts on.
+    """Silence the warnings of brax and mujoco, and allow the implicit type promotions that brax relies on.
 
-    Standard output is left alone: another thread may be drawing progress while this one traces.
+    Standard output is not redirected, because another thread may be drawing progress at the same time.
     """
     with warnings.catch_warnings(), standard_promotion():
         warnings.simplefilter("ignore")
         import mujoco
 
         bindings: Any = mujoco
-        bindings.set_mju_user_warning(lambda message: None)  # else MUJOCO_LOG.TXT in the user's folder
+        bindings.set_mju_user_warning(lambda message: None)  # the default writes MUJOCO_LOG.TXT
         try:
             yield
         finally:

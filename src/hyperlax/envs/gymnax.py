@@ -30,15 +30,17 @@ SHORT_NAMES = {
     "memory_chain": "MemoryChain-bsuite",
     "umbrella_chain": "UmbrellaChain-bsuite",
 }
-"""Short names of the environments that observe a vector; a gymnax id (`CartPole-v1`) works as well."""
+"""Short name → gymnax id of the environments with vector observations; an id is accepted as a name, too."""
 
 
 @final
 class GymnaxEnv(AbstractEnv):
     """A gymnax environment with its default parameters.
 
-    The time limit is handled here: gymnax's own flag for it is not used, so `truncated` is exactly "the
-    episode has reached `max_episode_steps` and the task did not end".
+    The time limit is computed here rather than by gymnax: `truncated` is true exactly when the episode has
+    reached `max_episode_steps` without terminating.
+
+    Raises `ValueError` for an unknown name and for an environment whose observations are not vectors.
     """
 
     obs_size: int = eqx.field(static=True)
@@ -59,7 +61,7 @@ class GymnaxEnv(AbstractEnv):
                 "`hyperlax list` shows them"
             )
         self.gymnax_id = known[name]
-        if self.gymnax_id == "MNISTBandit-bsuite":  # which would start by downloading them
+        if self.gymnax_id == "MNISTBandit-bsuite":  # making it would download the images
             raise ValueError(f"gymnax.{name} observes images; only vectors are supported")
         with standard_promotion():
             env, params = gymnax.make(self.gymnax_id)
@@ -96,6 +98,6 @@ def _action_space(space: Any) -> ActionSpace:
 
 
 def _strong(state: Any) -> Any:
-    """Python scalars and weakly typed leaves as arrays of fixed dtype, so that a loop can carry them."""
+    """Convert Python scalars and weakly typed leaves to arrays of fixed dtype, which a loop can carry."""
     strong = lambda x, dtype: jnp.asarray(x, dtype) + jnp.zeros((), dtype)  # noqa: E731
     return jax.tree.map(lambda x: strong(x, jnp.result_type(x)), state)

@@ -32,7 +32,7 @@ H = TypeVar("H", bound="AbstractHyperparams")
 
 
 class AbstractHyperparams(eqx.Module):
-    """Marks a node whose leaves are hyperparameters: the sampler reads its spaces, the optimiser skips it.
+    """Base class of modules whose leaves are hyperparameters: samplers draw them, optimisers skip them.
 
     `required` names the hyperparameters that a class must declare. (An `eqx.AbstractVar` would say the same,
     but also move the leaf to the place where it is first named, and thereby change what is on disk.)
@@ -62,7 +62,7 @@ class AbstractHyperparams(eqx.Module):
 
 @dataclasses.dataclass(frozen=True)
 class Field:
-    """One hyperparameter: where it is, what it may be, what it means."""
+    """Description of one hyperparameter: its path, default, search space, labels, bounds and help text."""
 
     path: str
     default: Any
@@ -71,7 +71,7 @@ class Field:
     doc: str
     least: float | int | None = None
     most: float | int = math.inf
-    settled: bool = False
+    fixed_at_start: bool = False
 
     @property
     def kind(self) -> type:
@@ -99,7 +99,7 @@ class Field:
         return np.asarray(number, _DTYPES[self.kind])
 
     def decode(self, leaf: Any) -> Any:
-        """The Python value of `leaf`."""
+        """The Python value of the scalar array `leaf`; an index of a choice becomes its label."""
         return self.labels[int(leaf)] if self.labels else self.kind(np.asarray(leaf).item())
 
 
@@ -111,16 +111,17 @@ def hp(
     doc: str,
     least: float | int | None = None,
     most: float | int = math.inf,
-    settled: bool = False,
+    fixed_at_start: bool = False,
 ) -> Any:
     """A hyperparameter field holding a scalar array of explicit dtype.
 
-    `default` is a Python bool, int, float, or (with `labels`) a string. `space` is what a sweep searches
-    when the recipe says nothing else; None keeps the hyperparameter fixed. Numbers below `least` (by default
-    one for integers, zero for reals) or above `most` are refused. `settled` marks what a lane starts with or
-    its weights get used to: changing it later would do nothing, or harm.
+    `default` is a Python bool, int, float, or (with `labels`) a string. `space` is the search space of a
+    sweep unless the recipe chooses another; None keeps the hyperparameter fixed. Numbers below `least` (by
+    default one for integers, zero for reals) or above `most` are refused. `fixed_at_start` marks a
+    hyperparameter that must not change after a lane has started, because the change would have no effect or
+    would invalidate what has been learned.
     """
-    field = Field("", default, space, labels, doc, least, most, settled)
+    field = Field("", default, space, labels, doc, least, most, fixed_at_start)
 
     def convert(value: Any) -> Any:
         if isinstance(value, (jax.Array, np.ndarray, np.generic)) or not isinstance(

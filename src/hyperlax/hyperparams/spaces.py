@@ -1,7 +1,7 @@
-"""Search spaces: what values a hyperparameter may take, and how a uniform number becomes one.
+"""Search spaces: the values that a hyperparameter may take, with a distribution over them.
 
-Host-side and free of jax, so that designs can be drawn and checked without starting a backend. Continuous
-spaces compute in float32, as the published designs did.
+Spaces run on the host and do not import jax, so that designs can be drawn and checked without starting a
+backend. Continuous spaces compute in float32, as the published designs did.
 """
 
 from __future__ import annotations
@@ -22,38 +22,42 @@ Value = bool | int | float | str
 
 
 class Space(ABC):
-    """A set of values with a distribution on it."""
+    """A set of values with a probability distribution over it."""
 
     @abstractmethod
     def ppf(self, u: float) -> Any:
-        """The value at probability `u` in [0, 1] (the inverse of the distribution function)."""
+        """The quantile at probability `u` in [0, 1], i.e. the inverse of the distribution function."""
 
     @abstractmethod
     def grid(self, points: int) -> list[Any]:
-        """At most `points` values spread evenly over the space, ends included."""
+        """Distinct values spread evenly over the space, ends included.
+
+        Numeric spaces give at most `points` of them, choices give all of their values.
+        """
 
     @abstractmethod
     def contains(self, value: Any) -> bool:
-        """Whether `value` could have been drawn."""
+        """Whether `value` belongs to the space, up to rounding."""
 
     @abstractmethod
     def beside(self, value: Any, up: bool, factor: float | int) -> Any:
-        """The value a step above or below `value`, inside the space.
+        """The value one step above (`up`) or below `value`, limited to the space.
 
-        `factor` is the ratio of values where the space is logarithmic, 1 + the share of its range where it is
-        not; it means nothing to whole numbers and choices, which step to their neighbour, ends to themselves.
+        In a logarithmic space a step multiplies or divides by `factor`; in a uniform one it adds or subtracts
+        (`factor` - 1) times the range. Integers and choices ignore `factor` and step to the neighbouring
+        value; a step beyond the first or last one stays there.
         """
 
     @abstractmethod
     def describe(self) -> dict[str, Any]:
-        """A JSON-ready description, stored in every manifest."""
+        """A JSON-serialisable description of the space, which is stored in every manifest."""
 
     @abstractmethod
     def distribution(self) -> BaseDistribution:
-        """The space as Optuna sees it: numbers, or names of the choices where it cannot store them."""
+        """The space as an Optuna distribution; choices that Optuna cannot store are replaced by names."""
 
     def chosen(self, parameter: Any) -> Any:
-        """The value that stands behind a parameter drawn from `distribution`."""
+        """The value of the space for a parameter that Optuna drew from `distribution`."""
         return parameter
 
     log: bool = False
@@ -62,7 +66,7 @@ class Space(ABC):
 
 @dataclass(frozen=True)
 class Uniform(Space):
-    """Uniform on [low, high]."""
+    """The uniform distribution on [low, high]; raises `ValueError` unless low < high."""
 
     low: int | float
     high: int | float
@@ -77,14 +81,14 @@ class Uniform(Space):
         return float(low + (high - low) * np.float32(u))
 
     def grid(self, points: int) -> list[float]:
-        return _spread(self, points)
+        return _evenly_spaced(self, points)
 
     def contains(self, value: Any) -> bool:
         return _is_number(value) and _within(value, self.low, self.high)
 
     def beside(self, value: Any, up: bool, factor: float | int) -> float:
         step = (factor - 1) * (self.high - self.low)
-        return _inside(self, value + step if up else value - step)
+        return _clipped(self, value + step if up else value - step)
 
     def describe(self) -> dict[str, Any]:
         return {"type": "uniform", "low": self.low, "high": self.high}
@@ -97,7 +101,7 @@ class Uniform(Space):
 
 @dataclass(frozen=True)
 class LogUniform(Space):
-    """Uniform in the logarithm on [low, high], 0 < low."""
+    """The log-uniform distribution on [low, high]; raises `ValueError` unless 0 < low < high."""
 
     low: int | float
     high: int | float
@@ -113,13 +117,13 @@ class LogUniform(Space):
         return float(np.clip(np.exp(low + np.float32(u) * (high - low)), np.float32(self.low), self.high))
 
     def grid(self, points: int) -> list[float]:
-        return _spread(self, points)
+        return _evenly_spaced(self, points)
 
     def contains(self, value: Any) -> bool:
         return _is_number(value) and _within(value, self.low, self.high)
 
     def beside(self, value: Any, up: bool, factor: float | int) -> float:
-        return _inside(self, value * factor if up else value / factor)
+        return _clipped(self, value * factor if up else value / factor)
 
     def describe(self) -> dict[str, Any]:
         return {"type": "log_uniform", "low": self.low, "high": self.high}
@@ -132,7 +136,7 @@ class LogUniform(Space):
 
 @dataclass(frozen=True)
 class Integers(Space):
-    """Uniform on the integers low … high, both included."""
+    """The uniform distribution on the integers low … high; raises `ValueError` unless low <= high."""
 
     low: int
     high: int
@@ -164,7 +168,11 @@ class Integers(Space):
 
 @dataclass(frozen=True)
 class Choice(Space):
-    """One of `values` with equal probability. The order matters: it fixes which value a Sobol point gets."""
+    """A choice between `values` with equal probabilities.
+
+    The order of the values is part of a design, because it decides which value a point of a Sobol sequence
+    is mapped to.
+    """
 
     values: tuple[Any, ...]
 
@@ -195,14 +203,15 @@ class Choice(Space):
         return _categories([_storable(value) for value in self.values])
 
     def chosen(self, parameter: Any) -> Any:
-        return _behind(parameter, self.values, [_storable(value) for value in self.values])
+        return _value_of(parameter, self.values, [_storable(value) for value in self.values])
 
 
 @dataclass(frozen=True)
 class Joint(Space):
-    """Several hyperparameters chosen together, e.g. a width with the depth that goes with it.
+    """A choice of values for several hyperparameters together, e.g. of a width with a matching depth.
 
-    `paths` are relative to where the space is placed; each choice holds one value per path.
+    `paths` are the dotted paths of the hyperparameters, and each choice holds one value per path. Raises
+    `ValueError` when there is no choice or one with another number of values.
     """
 
     paths: tuple[str, ...]
@@ -235,24 +244,25 @@ class Joint(Space):
         return _categories([json.dumps(choice) for choice in self.choices])
 
     def chosen(self, parameter: Any) -> dict[str, Any]:
-        choice = _behind(parameter, self.choices, [json.dumps(choice) for choice in self.choices])
+        choice = _value_of(parameter, self.choices, [json.dumps(choice) for choice in self.choices])
         return dict(zip(self.paths, choice, strict=True))
 
 
 def decode(space: Mapping[str, Space], point: Iterable[float]) -> dict[str, Any]:
-    """The hyperparameters at `point` of the unit cube, one per entry of `space`, joints resolved."""
+    """The hyperparameters (path → value) at `point`, with one coordinate in [0, 1] per entry of `space`."""
     return _by_path(space, {p: s.ppf(float(u)) for (p, s), u in zip(space.items(), point, strict=True)})
 
 
 def resolved(space: Mapping[str, Space], parameters: Mapping[str, Any]) -> dict[str, Any]:
-    """The hyperparameters that Optuna's `parameters`, one per entry of `space`, stand for."""
+    """The hyperparameters (path → value) for Optuna's `parameters`, one of which belongs to each entry."""
     return _by_path(space, {path: s.chosen(parameters[path]) for path, s in space.items()})
 
 
 def without(space: Mapping[str, Space], fixed: Mapping[str, Any]) -> dict[str, Space]:
-    """What is left to choose when the hyperparameters `fixed` (path → value) are.
+    """The search space that remains when the hyperparameters `fixed` (path → value) are fixed.
 
-    Of a joint choice those are left that agree with what is fixed; where none does, its other values.
+    A joint choice keeps the choices that agree with the fixed values, or all of them when none agrees, and
+    loses the fixed hyperparameters.
     """
     left: dict[str, Space] = {}
     for path, s in space.items():
@@ -270,7 +280,7 @@ def without(space: Mapping[str, Space], fixed: Mapping[str, Any]) -> dict[str, S
 
 
 def _by_path(space: Mapping[str, Space], drawn: Mapping[str, Any]) -> dict[str, Any]:
-    """What was drawn from each entry of `space`, joints resolved."""
+    """The values drawn from the entries of `space`, with joint choices split into one value per path."""
     values: dict[str, Any] = {}
     for path, value in drawn.items():
         values |= value if isinstance(space[path], Joint) else {path: value}
@@ -285,11 +295,11 @@ def _categories(names: Sequence[Value | None]) -> BaseDistribution:
 
 
 def _storable(value: Any) -> Value | None:
-    """What Optuna can store of a choice: itself, or lists as JSON."""
+    """`value` in a form that Optuna can store: itself if it is a plain value, else its JSON text."""
     return value if value is None or isinstance(value, (bool, int, float, str)) else json.dumps(value)
 
 
-def _behind(parameter: Any, values: Sequence[Any], names: Sequence[Any]) -> Any:
+def _value_of(parameter: Any, values: Sequence[Any], names: Sequence[Any]) -> Any:
     found = [value for value, name in zip(values, names, strict=True) if _same(parameter, name)]
     if not found:
         raise ValueError(f"{parameter!r} is none of {', '.join(map(repr, names))}")
@@ -300,14 +310,14 @@ def _same(a: Any, b: Any) -> bool:
     return a == b and isinstance(a, bool) == isinstance(b, bool)
 
 
-def _spread(space: Space, points: int) -> list[Any]:
-    """Distinct values at evenly spaced probabilities; in a narrow space float32 holds fewer than asked."""
+def _evenly_spaced(space: Space, points: int) -> list[Any]:
+    """Values at evenly spaced probabilities; fewer than `points` if some are equal in float32."""
     probabilities = np.linspace(0, 1, points) if points > 1 else [0.5]
     return list(dict.fromkeys(space.ppf(float(u)) for u in probabilities))
 
 
-def _inside(space: Uniform | LogUniform, value: float | int) -> float:
-    """`value` in float32, no further than the ends of the space."""
+def _clipped(space: Uniform | LogUniform, value: float | int) -> float:
+    """`value` in float32, clipped to the bounds of the space."""
     return float(np.clip(np.float32(value), np.float32(space.low), np.float32(space.high)))
 
 

@@ -1,1 +1,1 @@
-"""What it takes to train many agents as lanes of one program: masks, lane-uniform loops, random keys."""
+"""Tools for training many agents as lanes of one program: masks, lane-uniform loops, random keys."""

@@ -1,9 +1,9 @@
-"""Lane-uniform control flow and masks: how lanes of different sizes share one program.
+"""Masks and lane-uniform control flow, by which lanes of different sizes share one program.
 
-A *lane* is one agent in training. Code is written for one lane; a program runs either a single lane (no
-batch axis at all) or many under `jax.vmap(axis_name=LANES)`. The helpers here read the same in both cases:
-a bound or a predicate is reduced over the lanes, so that it is a scalar, a loop stays a loop and a branch a
-branch, and a lane past its own count is left unchanged.
+A *lane* is one agent in training. Code is written for one lane; a program runs either a single lane (without
+a batch axis) or many under `jax.vmap(axis_name=LANES)`. The helpers in this module are called in the same way
+in both cases. Under `vmap` they reduce a loop bound or a predicate over the lanes to one scalar, so that a
+loop stays a loop and a branch stays a branch, and they leave a lane that has finished unchanged.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ T = TypeVar("T")
 
 
 def batched() -> bool:
-    """Whether the code being traced runs under `vmap(axis_name=LANES)`."""
+    """Whether the code that is being traced runs under `vmap(axis_name=LANES)`."""
     try:
         jax.lax.axis_size(LANES)
     except NameError:
@@ -44,22 +44,22 @@ def lane_any(x: Bool[Array, ""]) -> Bool[Array, ""]:
 
 @final
 class Unfrozen(eqx.Module):
-    """A large buffer that `freeze` passes on as it is.
+    """A large buffer that `freeze` never restores.
 
-    Undoing a write by selecting between two copies would read and write the whole buffer. Whoever writes to
-    it must therefore write nothing for a lane that is done.
+    Restoring means selecting between two copies, which would read and write the whole buffer. Code that
+    writes to such a buffer must therefore write nothing for a lane that has finished.
     """
 
     value: PyTree
 
 
 def select(pred: Bool[Array, ""], true: PyTree, false: PyTree) -> PyTree:
-    """`true` where `pred`, else `false`, leaf by leaf."""
+    """Choose between two trees of equal structure leaf by leaf: `true` where `pred` holds, else `false`."""
     return jax.tree.map(lambda t, f: t if t is f else jnp.where(pred, t, f), true, false)
 
 
 def freeze(active: Bool[Array, ""], new: PyTree, old: PyTree) -> PyTree:
-    """`new` where the lane is active, else `old`, leaf by leaf; `Unfrozen` buffers are always new."""
+    """Return `new` for a lane that is active and `old` otherwise; `Unfrozen` buffers are always `new`."""
     return jax.tree.map(lambda n, o: n if _unfrozen(n) else select(active, n, o), new, old, is_leaf=_unfrozen)
 
 
@@ -68,9 +68,9 @@ def _unfrozen(node: Any) -> bool:
 
 
 def lane_loop(n: Int[Array, ""], body: Callable[[Int[Array, ""], T], T], carry: T) -> T:
-    """`for i in range(n): carry = body(i, carry)`, with `n` different in every lane.
+    """Compute `for i in range(n): carry = body(i, carry)`, where `n` may differ between the lanes.
 
-    Runs as often as the longest lane asks; a lane that is done keeps its carry.
+    The loop runs for the largest `n` of all lanes; a lane that has finished keeps its carry.
     """
     if not batched():
         return jax.lax.fori_loop(0, n, body, carry)
@@ -80,10 +80,11 @@ def lane_loop(n: Int[Array, ""], body: Callable[[Int[Array, ""], T], T], carry: 
 def lane_loop_with_scratch(
     n: Int[Array, ""], body: Callable[[Int[Array, ""], T, Any], tuple[T, Any]], carry: T, scratch: Any
 ) -> tuple[T, Any]:
-    """`lane_loop` whose `scratch` is not kept for lanes that are done.
+    """Compute `for i in range(n): carry, scratch = body(i, carry, scratch)`, with `n` different per lane.
 
-    For large buffers of which a lane reads only what it wrote itself: writing past its own count is
-    harmless, and copying the whole buffer to undo it would not be.
+    A lane that has finished keeps its carry, as in `lane_loop`, but not its scratch, which the remaining
+    iterations go on writing to. This saves copying a large buffer in every iteration, and is correct when a
+    lane only reads what it wrote within its own count.
     """
     if not batched():
         return jax.lax.fori_loop(0, n, lambda i, cs: body(i, *cs), (carry, scratch))
@@ -96,14 +97,14 @@ def lane_loop_with_scratch(
 
 
 def lane_while(more: Callable[[T], Bool[Array, ""]], body: Callable[[T], T], carry: T) -> T:
-    """`while more(carry): carry = body(carry)`; a lane that is done keeps its carry while others go on."""
+    """Compute `while more(carry): carry = body(carry)`; a lane that has finished keeps its carry."""
     if not batched():
         return jax.lax.while_loop(more, body, carry)
     return jax.lax.while_loop(lambda c: lane_any(more(c)), lambda c: freeze(more(c), body(c), c), carry)
 
 
 def lane_cond(pred: Bool[Array, ""], true: Callable[..., T], false: Callable[..., T], *operands: Any) -> T:
-    """`true(*operands) if pred else false(*operands)`; `true` is computed only when some lane asks for it."""
+    """Compute `true(*operands) if pred else false(*operands)`; `true` only if `pred` holds in some lane."""
     if not batched():
         return jax.lax.cond(pred, true, false, *operands)
     return jax.lax.cond(
@@ -112,30 +113,30 @@ def lane_cond(pred: Bool[Array, ""], true: Callable[..., T], false: Callable[...
 
 
 def masked_sum(x: Float[Array, " n *rest"], valid: Bool[Array, " n"]) -> Float[Array, "*rest"]:
-    """The sum over the leading axis of the rows that are valid."""
+    """The sum over the leading axis of `x`, of valid rows only."""
     return jnp.sum(jnp.where(valid.reshape(valid.shape + (1,) * (x.ndim - 1)), x, 0), axis=0)
 
 
 def masked_mean(x: Float[Array, " n *rest"], valid: Bool[Array, " n"]) -> Float[Array, "*rest"]:
-    """The mean over the leading axis of the rows that are valid; zero when none is."""
+    """The mean over the leading axis of `x`, of valid rows only; zero when no row is valid."""
     return masked_sum(x, valid) / jnp.maximum(jnp.sum(valid), 1).astype(x.dtype)
 
 
 def masked_moments(
     x: Float[Array, " n *rest"], valid: Bool[Array, " n"]
 ) -> tuple[Float[Array, "*rest"], Float[Array, "*rest"]]:
-    """Mean and (population) variance over the valid rows, computed in two passes."""
+    """Mean and population variance over the leading axis of `x`, of valid rows only, in two passes."""
     mean = masked_mean(x, valid)
     return mean, masked_mean((x - mean[None]) ** 2, valid)
 
 
 def row_keys(key: Any, n: int) -> Any:
-    """`n` keys, of which the i-th does not depend on `n`: one per row of a padded axis."""
+    """`n` keys, one per row of a padded axis; the i-th key does not depend on `n`, hence not on padding."""
     return jax.vmap(lambda i: jr.fold_in(key, i))(jnp.arange(n))
 
 
 def standard_normal(words: UInt32[Array, "*shape"]) -> Float[Array, "*shape"]:
-    """Standard normal numbers from random words, those that `jr.normal` makes of its bits."""
+    """Standard normal numbers from random 32-bit words, by the same transformation as in `jr.normal`."""
     least = np.nextafter(np.float32(-1), np.float32(0))
     one_to_two = jax.lax.bitcast_convert_type((words >> jnp.uint32(9)) | jnp.uint32(0x3F800000), jnp.float32)
     uniform = jnp.maximum(least, (one_to_two - 1) * (1 - least) + least)
@@ -144,17 +145,18 @@ def standard_normal(words: UInt32[Array, "*shape"]) -> Float[Array, "*shape"]:
 
 _ROUNDS = 8
 _LEAST_BITS = 6
-"""So many rounds leave pairs of a smaller domain up to 20 % more or less likely than they should be."""
+"""Width of the smallest domain; in a smaller one, `_ROUNDS` rounds make some pairs up to 20 % too likely."""
 
 
 def permuted(index: Int[Array, " k"], n: Int[Array, ""], key: UInt32[Array, " 8"]) -> Int[Array, " k"]:
-    """Where a random permutation of 0 … n-1 sends each `index`, without building the permutation.
+    """The images of `index` under a random permutation of 0 … n-1, without building the permutation.
 
-    An alternating Feistel network on the smallest power of two (from 64) that holds `n`, walked along its
-    cycle until it lands below `n` (Black & Rogaway 2002, "Ciphers with arbitrary finite domains"; used for
-    shuffling by Mitchell et al. 2022, "Bandwidth-optimal random shuffling for GPUs"). It costs O(k) whatever
-    `n` is, needs no sort, and depends on `n` and `key` alone, so padding cannot change it. Entries of `index`
-    outside 0 … n-1 come back unchanged in number and meaningless in value, but inside the range.
+    An alternating Feistel network permutes 0 … 2^b - 1, the smallest such domain (b ≥ 6) that contains all
+    indices, and is applied again until the result is below `n` (cycle walking; Black & Rogaway 2002, "Ciphers
+    with arbitrary finite domains"; used for shuffling by Mitchell et al. 2022, "Bandwidth-optimal random
+    shuffling for GPUs"). The cost is O(k) for any `n`, without a sort. The permutation depends on `n` and
+    `key` alone, so padding does not change it. For an index outside 0 … n-1 the result is some number in
+    0 … n-1 without meaning.
 
     `key` holds one random word per round.
     """
@@ -180,7 +182,7 @@ def permuted(index: Int[Array, " k"], n: Int[Array, ""], key: UInt32[Array, " 8"
 
 
 def _scramble(x: UInt32[Array, " k"]) -> UInt32[Array, " k"]:
-    """A 32-bit finaliser (constants of Wellons' `lowbias32`): every input bit changes every output bit."""
+    """Mix the bits of 32-bit words, so that each input bit affects each output bit (Wellons' `lowbias32`)."""
     x = x ^ (x >> jnp.uint32(16))
     x = x * jnp.uint32(0x7FEB352D)
     x = x ^ (x >> jnp.uint32(15))

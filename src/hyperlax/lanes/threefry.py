@@ -1,7 +1,8 @@
-"""jax's own random numbers without loops: Threefry-2x32 (Salmon et al. 2011, "Parallel random numbers").
+"""Threefry-2x32 without loops, the same random numbers as those of jax.
 
-On a CPU jax rolls the twenty rounds up, into a loop whose steps take longer to start than to do for the few
-words that one cycle of a lane draws. Unrolled, XLA makes a kernel of them. The numbers are the same.
+The generator is that of Salmon et al. 2011, "Parallel random numbers: as easy as 1, 2, 3". On a CPU jax
+compiles its twenty rounds as a loop, whose overhead per iteration exceeds the work for the few words that one
+cycle of a lane draws. Unrolled rounds are compiled to one kernel.
 """
 
 from __future__ import annotations
@@ -19,12 +20,15 @@ _PARITY = 0x1BD11BDA
 
 
 def unrolled_key(data: UInt32[Array, " 2"]) -> Any:
-    """The key `jr.wrap_key_data(data)`, from which keys and numbers are computed without loops."""
+    """A key equivalent to `jr.wrap_key_data(data)`, whose subkeys and numbers are computed without loops.
+
+    Drawing numbers of more than 32 bits raises `ValueError`.
+    """
     return jr.wrap_key_data(data, impl=_UNROLLED)
 
 
 def _hash(key: UInt32[Array, " 2"], high: Any, low: Any) -> tuple[Array, Array]:
-    """Two random words per count, of which `high` and `low` are the halves."""
+    """The two random words for each 64-bit counter, given as its `high` and `low` halves."""
     keys = (key[0], key[1], key[0] ^ key[1] ^ jnp.uint32(_PARITY))
     a, b = high + keys[0], low + keys[1]
     for i in range(5):
@@ -54,7 +58,7 @@ def _fold_in(key: UInt32[Array, " 2"], data: Any) -> UInt32[Array, " 2"]:
 
 def _bits(key: UInt32[Array, " 2"], bit_width: int, shape: tuple[int, ...]) -> UInt[Array, "*shape"]:
     if bit_width > 32:
-        raise ValueError(f"random numbers of {bit_width} bits; at most 32 are drawn here")
+        raise ValueError(f"cannot draw random numbers of {bit_width} bits; at most 32 are supported")
     a, b = _hashed_counts(key, shape)
     return (a ^ b).astype(f"uint{bit_width}")
 

@@ -1,4 +1,4 @@
-"""A circuit as a picture: scalable, without scripts, readable on light and dark pages."""
+"""Drawing of circuits as SVG documents without scripts, readable on light and dark pages."""
 
 from __future__ import annotations
 
@@ -8,11 +8,11 @@ from html import escape
 from hyperlax.networks.pennylane import ANGLES, couplings
 
 LAYERS_SHOWN = 3
-"""Layers drawn before the rest is summed up."""
+"""Number of layers that are drawn before the remaining ones are summarised."""
 ROW, BOX, HEIGHT, GAP = 44, 62, 28, 8
-"""Distances in pixels: between wires, width and height of a gate, between gates."""
+"""Distances in pixels: between wires, width of a gate, height of a gate, between gates."""
 COLOURS = {"features": "#0072b2", "trained": "#e69f00", "both": "#009e73", "measured": "#777777"}
-"""Of gates, from the colour-blind palette of Okabe and Ito."""
+"""Kind of gate → colour, from the colour-blind palette of Okabe and Ito."""
 
 
 def svg(
@@ -25,11 +25,12 @@ def svg(
     measured: int = 0,
     title: str = "",
 ) -> str:
-    """The data re-uploading circuit of `networks.pqc.PQC` as an SVG document.
+    """Draw the data re-uploading circuit of `networks.pqc.PQC` as an SVG document.
 
-    Blue gates rotate by features x times their scales, orange ones by trained angles θ, green ones by the sum
-    of both; dots joined by a line are CZ. Deep circuits show their first layers, what repeats, and the last.
-    `measured` as in `PQCHyperparams`: the first wires are, all when zero.
+    Blue gates rotate by features x times their scales, orange ones by trained angles θ, and green ones by the
+    sum of both; two dots joined by a line are a CZ gate. For a deep circuit the first layers, the number of
+    omitted layers and the last layer are drawn. `measured` is the number of measured wires, counted from the
+    first one; 0 means all.
     """
     blocks = -(-in_size // ANGLES)
     wires = blocks * stacks
@@ -42,10 +43,10 @@ def svg(
             sheet.gates(features, "features")
         sheet.gates(["θ"] * wires, "trained")
         for column in _columns(couplings(wires, layer, entangler)):
-            sheet.joined(column)
+            sheet.cz_gates(column)
     if shown < layers:
         left = layers - shown
-        sheet.words(f"⋯ {left} more {'layers' if left > 1 else 'layer'} ⋯")
+        sheet.note(f"⋯ {left} more {'layers' if left > 1 else 'layer'} ⋯")
     if reupload or layers == 0:
         sheet.gates([f"{x}+θ" for x in features], "both")
     else:
@@ -56,6 +57,7 @@ def svg(
 
 
 def _features(block: int, in_size: int) -> str:
+    """The label of the features that block number `block` encodes, such as x₃…x₅."""
     first, last = ANGLES * block, min(ANGLES * (block + 1), in_size) - 1
     return f"x{_subscript(first)}" if first == last else f"x{_subscript(first)}…{_subscript(last)}"
 
@@ -65,7 +67,7 @@ def _subscript(number: int) -> str:
 
 
 def _columns(pairs: Sequence[tuple[int, int]]) -> list[list[tuple[int, int]]]:
-    """Pairs side by side only where their lines would cross."""
+    """Distribute pairs of wires over columns, so that the lines of a column do not overlap."""
     columns: list[list[tuple[int, int]]] = []
     for pair in pairs:
         low, high = sorted(pair)
@@ -79,7 +81,7 @@ def _columns(pairs: Sequence[tuple[int, int]]) -> list[list[tuple[int, int]]]:
 
 
 class _Sheet:
-    """Grows to the right, column by column."""
+    """A drawing that grows to the right, column by column; `x` is the left edge of the next column."""
 
     def __init__(self, wires: int):
         self.wires = wires
@@ -103,7 +105,7 @@ class _Sheet:
             self._text(self.x + BOX // 2, wire, word)
         self.x += BOX + GAP
 
-    def joined(self, pairs: Sequence[tuple[int, int]]) -> None:
+    def cz_gates(self, pairs: Sequence[tuple[int, int]]) -> None:
         x = self.x + 8
         for a, b in pairs:
             top, bottom = self._middle(min(a, b)), self._middle(max(a, b))
@@ -111,12 +113,12 @@ class _Sheet:
             self.parts += [f'<circle cx="{x}" cy="{y}" r="4" fill="currentColor"/>' for y in (top, bottom)]
         self.x += 16 + GAP
 
-    def words(self, said: str) -> None:
-        width = 8 * len(said)
+    def note(self, text: str) -> None:
+        width = 8 * len(text)
         middle = ROW * self.wires // 2
         for wire in range(self.wires):
             self._wire(wire, width)
-        self.parts.append(f'<text x="{self.x + width // 2}" y="{middle}" class="said">{escape(said)}</text>')
+        self.parts.append(f'<text x="{self.x + width // 2}" y="{middle}" class="said">{escape(text)}</text>')
         self.x += width + GAP
 
     def document(self, title: str) -> str:
@@ -133,7 +135,7 @@ class _Sheet:
         )
 
     def _wire(self, wire: int, width: int) -> None:
-        """The wire from what is last on it to something `width` wide that comes now."""
+        """Draw a wire from its last element to the current column, whose element is `width` pixels wide."""
         line = f'<path d="M{self.ends[wire]} {self._middle(wire)}H{self.x}" '
         self.parts.append(f'{line}stroke="currentColor" stroke-opacity="0.6"/>')
         self.ends[wire] = self.x + width

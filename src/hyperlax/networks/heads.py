@@ -1,4 +1,4 @@
-"""From features to a policy or a value: output layers and the distributions over actions."""
+"""Output layers that turn features into policies or values, and the distributions over actions."""
 
 from __future__ import annotations
 
@@ -21,34 +21,34 @@ MIN_STD = 1e-3
 class AbstractPolicy(eqx.Module):
     """A distribution over the actions in one state.
 
-    An action is carried in its *raw* form (the category, or the normal variable before squashing): the
-    log-probability of a squashed action is computed from it, exactly, also at the bounds.
+    Methods take and return actions in their *raw* form: the category, or the normal variable before it is
+    squashed. The log-probability of a squashed action computed from it is exact even at the bounds.
     """
 
     @abstractmethod
     def action(self, raw: Array) -> Array:
-        """What the environment is given for `raw`."""
+        """The action of the environment that belongs to `raw`."""
 
     @abstractmethod
     def sample(self, *, key: Any) -> tuple[Array, Float[Array, " act"]]:
-        """A raw action, and standard normal noise independent of it for `entropy` (empty where exact)."""
+        """Draw a raw action, and independent standard normal noise for `entropy` (empty if that is exact)."""
 
     @abstractmethod
     def mode(self) -> Array:
-        """The raw action taken when the policy is deterministic."""
+        """The raw action that the policy takes when it acts deterministically."""
 
     @abstractmethod
     def log_prob(self, raw: Array) -> Float[Array, ""]:
-        """Log-density (or log-mass) of `action(raw)`."""
+        """The logarithm of the density (or, for categories, of the probability) of `action(raw)`."""
 
     @abstractmethod
     def entropy(self, noise: Float[Array, " act"]) -> Float[Array, ""]:
-        """Entropy, exact or estimated at the standard normal `noise` (differentiable through it)."""
+        """The entropy, exact or estimated from the standard normal `noise`; differentiable in either case."""
 
 
 @final
 class Categorical(AbstractPolicy):
-    """Over `Discrete` actions, from logits."""
+    """A categorical distribution over `Discrete` actions, from logits."""
 
     log_probs: Float[Array, " actions"]
 
@@ -75,11 +75,11 @@ class Categorical(AbstractPolicy):
 
 @final
 class TanhNormal(AbstractPolicy):
-    """A normal with state-dependent scale, squashed by tanh into the bounds of a `Box`.
+    """A normal distribution with state-dependent scale, squashed by tanh into the bounds of a `Box`.
 
-    action = centre + half · tanh(u), u ~ N(loc, std), with bounds per dimension. By change of variables
-    log p(a) = Σ log N(u) − log half − log(1 − tanh² u), and log(1 − tanh² u) = 2 (log 2 − u − softplus(−2u))
-    stays exact for large |u| (Haarnoja et al. 2018, appendix C).
+    In every dimension, action = centre + half · tanh(u) with u ~ N(loc, std) and half the half width of the
+    bounds. By change of variables, log p(a) = Σ log N(u) − log half − log(1 − tanh² u) (Haarnoja et al. 2018,
+    appendix C), where log(1 − tanh² u) = 2 (log 2 − u − softplus(−2u)) is exact for large |u|, too.
     """
 
     loc: Float[Array, " act"]
@@ -89,6 +89,7 @@ class TanhNormal(AbstractPolicy):
 
     @property
     def _half(self) -> Float[Array, " act"]:
+        """Half the distance between the bounds, per dimension."""
         return (self.high - self.low) / 2
 
     def action(self, raw: Float[Array, " act"]) -> Float[Array, " act"]:
@@ -102,7 +103,7 @@ class TanhNormal(AbstractPolicy):
         return self.loc
 
     def raw(self, action: Float[Array, " act"]) -> Float[Array, " act"]:
-        """The raw action that gives `action`, which must lie strictly inside the bounds."""
+        """The raw action that belongs to `action`, which must lie strictly inside the bounds."""
         return jnp.arctanh((action - self.low) / self._half - 1)
 
     def log_prob(self, raw: Float[Array, " act"]) -> Float[Array, ""]:
@@ -115,7 +116,7 @@ class TanhNormal(AbstractPolicy):
         return jnp.sum(base + self._log_slope(self.loc + self.std * noise))
 
     def _log_slope(self, raw: Float[Array, " act"]) -> Float[Array, " act"]:
-        """log |d action / d raw|, per dimension."""
+        """The logarithm of d action / d raw, per dimension."""
         return jnp.log(self._half) + 2 * (math.log(2) - raw - jax.nn.softplus(-2 * raw))
 
 
@@ -126,7 +127,10 @@ def policy_outputs(space: ActionSpace) -> int:
 
 @final
 class PolicyHead(eqx.Module):
-    """Features → distribution over the actions of a space; location and spread come from one product."""
+    """Output layer that turns features into a distribution over the actions of a space.
+
+    For a `Box`, location and spread come from one matrix product.
+    """
 
     action_space: ActionSpace
     layer: Linear
@@ -150,7 +154,7 @@ class PolicyHead(eqx.Module):
 
 @final
 class Actor(eqx.Module):
-    """A policy: network and policy head."""
+    """A policy, consisting of a network and a policy head."""
 
     body: AbstractNetwork
     head: PolicyHead
@@ -165,7 +169,7 @@ class Actor(eqx.Module):
 
 @final
 class Critic(eqx.Module):
-    """A state value: network and scalar head (orthogonal 1)."""
+    """A state-value function, consisting of a network and a scalar head (orthogonal weights of gain 1)."""
 
     body: AbstractNetwork
     head: Linear
@@ -180,7 +184,7 @@ class Critic(eqx.Module):
 
 @final
 class ActionValues(eqx.Module):
-    """The value of every discrete action: network and one output per action (orthogonal 1)."""
+    """The values of all discrete actions: a network and one output per action (orthogonal, gain 1)."""
 
     body: AbstractNetwork
     head: Linear

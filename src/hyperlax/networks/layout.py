@@ -1,4 +1,4 @@
-"""Where a batch of observations lies in memory while it passes through a network."""
+"""Memory layout of a batch of observations while it passes through a network."""
 
 from __future__ import annotations
 
@@ -13,15 +13,15 @@ from jax.interpreters import ad, batching, mlir
 
 
 def batch_last(f: Callable[[Any, Any], Any], name: str) -> Callable[[Any, Any], Any]:
-    """`f(tree, x)`, which under `vmap` over `x` alone computes on [features, batch], not [batch, features].
+    """Wrap `f(tree, x)` so that `vmap` over `x` alone calls it on [features, batch] instead of many times.
 
-    `f` must accept `x` of shape [features] and of shape [features, batch]. Left to itself, `vmap` moves the
-    batch to the front, and so does XLA; the product of activations and cotangents that is the gradient of a
-    weight matrix then runs at half the speed on a CPU, that of a narrow one at an eighth.
+    `f` must accept `x` of shape [features] and of shape [features, batch]. By default, both `vmap` and XLA
+    move the batch axis to the front. The gradient of a weight matrix is then a product of activations and
+    cotangents that runs at half the speed on a CPU, and at an eighth for narrow matrices.
 
-    A barrier where the batch was moved keeps XLA from folding the transposition into the products around it.
-
-    Everywhere else (alone, under `grad` inside `vmap`, with other weights in every lane) it is plain `f`.
+    Where the batch axis is moved, an optimisation barrier keeps XLA from merging the transposition into the
+    neighbouring products. In all other cases (without `vmap`, under `grad` inside `vmap`, or with weights
+    that differ between lanes) the result is plain `f`. `name` becomes the name of the primitive in jaxprs.
     """
     primitive = Primitive(name)
 

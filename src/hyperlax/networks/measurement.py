@@ -1,4 +1,4 @@
-"""Circuits as hardware would show them, for evaluation: with a finite number of shots, and with noise."""
+"""Circuits measured as on hardware, with a finite number of shots and with noise, for evaluation."""
 
 from __future__ import annotations
 
@@ -12,17 +12,19 @@ from jaxtyping import Array, Complex, Float, Int
 from hyperlax.lanes.masking import lane_max
 from hyperlax.networks.circuit import final_state, rotation
 
-AT_ONCE = 64
-"""Shots drawn together."""
+SHOTS_PER_DRAW = 64
+"""Number of shots drawn in one vectorised step."""
 COMPLEX_BYTES = 8
 
 
 @dataclass(frozen=True)
 class Measurement:
-    """How circuits are measured; the default is exact.
+    """The way in which circuits are measured; the default is exact.
 
-    - `shots`: how often each circuit is run; 0: expectations as of infinitely many.
-    - `depolarizing`: probability that a wire suffers a Pauli error (X, Y or Z, a third each) after a layer.
+    - `shots`: how often each circuit is run; 0 gives exact expectations, as infinitely many shots would.
+    - `depolarizing`: probability of a Pauli error (X, Y or Z, equally likely) on each wire after each layer.
+
+    Raises `ValueError` for a negative number of shots and for a probability outside [0, 1].
     """
 
     shots: int = 0
@@ -32,14 +34,15 @@ class Measurement:
         if self.shots < 0:
             raise ValueError(f"shots must be at least 0 (exact), got {self.shots}")
         if not 0 <= self.depolarizing <= 1:
-            raise ValueError(f"the depolarizing probability lies between 0 and 1, got {self.depolarizing}")
+            raise ValueError(f"depolarizing must be a probability between 0 and 1, got {self.depolarizing}")
 
     @property
     def exact(self) -> bool:
+        """Whether circuits are measured without noise and with infinitely many shots."""
         return self.shots == 0 and self.depolarizing == 0
 
     def bytes(self, wires: int) -> int:
-        """Memory of one circuit's state, and as much again in passing: noise takes its density matrix."""
+        """Bytes for the state of one circuit (with noise, its density matrix) and as much for temporaries."""
         return 2 * COMPLEX_BYTES * (4**wires if self.depolarizing else 2**wires)
 
 
@@ -53,24 +56,26 @@ def probabilities(
     depth: Int[Array, ""],
     depolarizing: float,
 ) -> Float[Array, " amplitudes"]:
-    """Of every outcome, for one circuit of `circuit.expectations` with noise on every wire after every layer.
+    """The probability of every outcome of one circuit, with noise on every wire after every layer.
 
-    The noise ρ → (1 - p) ρ + p/3 (XρX + YρY + ZρZ) equals (1 - 4p/3) ρ + 4p/3 (𝟙/2 ⊗ Tr_wire ρ) (Nielsen and
-    Chuang 2010, section 8.3.4). Exact, by the density matrix: memory grows as 4 ^ wires.
+    `first`, `second`, `signs` and `depth` describe the circuit as in `circuit.expectations`. `depolarizing`
+    is the probability p of the noise ρ → (1 - p) ρ + p/3 (XρX + YρY + ZρZ), which equals
+    (1 - 4p/3) ρ + 4p/3 (𝟙/2 ⊗ Tr_wire ρ) (Nielsen and Chuang 2010, section 8.3.4). With noise, the density
+    matrix is simulated exactly, whose memory grows as 4 ^ wires.
     """
     if depolarizing == 0:
         states = final_state(first[..., None], second[..., None], signs, depth)
         return jnp.sum(states[..., 0] ** 2, 0)
     wires = first.shape[2]
-    own = [_matrices(angles) for angles in (first, second)]
-    gates = jnp.einsum("lwij,lwjk->lwik", own[1], own[0])
+    matrices = [_matrices(angles) for angles in (first, second)]
+    gates = jnp.einsum("lwij,lwjk->lwik", matrices[1], matrices[0])
 
     def layer(k: Array, rho: Complex[Array, "n n"]) -> Complex[Array, "n n"]:
         after = rho
         for w in range(wires):
             gate = jax.lax.dynamic_index_in_dim(gates, k, keepdims=False)[w]
-            after = _on_rows(gate, after, w)
-            after = _on_rows(gate.conj(), after.T, w).T
+            after = _gate_times(gate, after, w)
+            after = _gate_times(gate.conj(), after.T, w).T
         sign = jnp.where(k < depth, signs[k % 2], 1).astype(rho.dtype)
         after = after * (sign[:, None] * sign[None])
         for w in range(wires):
@@ -83,16 +88,21 @@ def probabilities(
 
 
 def _matrices(angles: Float[Array, "3 layers wires"]) -> Complex[Array, "layers wires 2 2"]:
+    """The rotations Rot(φ, θ, ω) as complex matrices."""
     gates = rotation(angles)
     a, b = jax.lax.complex(gates.a_re, gates.a_im), jax.lax.complex(gates.b_re, gates.b_im)
     return jnp.stack([jnp.stack([a, -b.conj()], -1), jnp.stack([b, a.conj()], -1)], -2)
 
 
-def _on_rows(gate: Complex[Array, "2 2"], matrix: Complex[Array, "n n"], wire: int) -> Complex[Array, "n n"]:
+def _gate_times(
+    gate: Complex[Array, "2 2"], matrix: Complex[Array, "n n"], wire: int
+) -> Complex[Array, "n n"]:
+    """The matrix product of `gate`, acting on `wire`, with `matrix`."""
     return jnp.einsum("ij,ajb->aib", gate, matrix.reshape(2**wire, 2, -1)).reshape(matrix.shape)
 
 
 def _depolarized(rho: Complex[Array, "n n"], wire: int, probability: float) -> Complex[Array, "n n"]:
+    """The density matrix `rho` after depolarizing noise on `wire`."""
     rest = rho.shape[0] // 2 ** (wire + 1)
     split = rho.reshape(2**wire, 2, rest, 2**wire, 2, rest)
     traced = split[:, 0, :, :, 0] + split[:, 1, :, :, 1]
@@ -102,9 +112,10 @@ def _depolarized(rho: Complex[Array, "n n"], wire: int, probability: float) -> C
 
 
 def z_means(weights: Float[Array, " amplitudes"], shots: int, *, key: Array) -> Float[Array, " wires"]:
-    """⟨σz⟩ of every wire for outcomes of probabilities `weights`: exact, or the mean over `shots` outcomes.
+    """⟨σz⟩ of every wire for outcomes with the probabilities `weights`.
 
-    All wires are read in the same shots, as hardware does.
+    The values are exact for `shots` = 0 and otherwise the mean over that many random outcomes, in each of
+    which all wires are read, as on hardware.
     """
     wires = weights.shape[0].bit_length() - 1
     places = jnp.arange(wires - 1, -1, -1)
@@ -114,11 +125,11 @@ def z_means(weights: Float[Array, " amplitudes"], shots: int, *, key: Array) -> 
     cumulative = jnp.cumsum(weights)
 
     def draw(i: Array, total: Float[Array, " wires"]) -> Float[Array, " wires"]:
-        uniform = jr.uniform(jr.fold_in(key, i), (AT_ONCE,)) * cumulative[-1]
+        uniform = jr.uniform(jr.fold_in(key, i), (SHOTS_PER_DRAW,)) * cumulative[-1]
         outcome = jnp.minimum(jnp.searchsorted(cumulative, uniform, side="right"), weights.shape[0] - 1)
         bits = (outcome[:, None] >> places[None]) & 1
-        wanted = (i * AT_ONCE + jnp.arange(AT_ONCE) < shots)[:, None]
+        wanted = (i * SHOTS_PER_DRAW + jnp.arange(SHOTS_PER_DRAW) < shots)[:, None]
         return total + jnp.sum(jnp.where(wanted, 1 - 2 * bits, 0), 0).astype(total.dtype)
 
-    total = jax.lax.fori_loop(0, -(-shots // AT_ONCE), draw, jnp.zeros(wires, weights.dtype))
+    total = jax.lax.fori_loop(0, -(-shots // SHOTS_PER_DRAW), draw, jnp.zeros(wires, weights.dtype))
     return total / shots

@@ -1,4 +1,4 @@
-"""Multi-layer perceptron whose width, depth, activation and LayerNorm may differ between lanes."""
+"""Multi-layer perceptrons, whose width, depth, activation and LayerNorm may differ between lanes."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ ACTIVATIONS = {
     "gelu": jax.nn.gelu,
     "elu": jax.nn.elu,
 }
-"""Every one of them maps zero to zero, so padded units stay silent."""
+"""Name → activation function. Each of them maps zero to zero, so that padded units stay zero."""
 
 LAYER_NORM_EPS = 1e-6
 Layer = TypeVar("Layer", bound=eqx.Module)
@@ -34,7 +34,7 @@ Layer = TypeVar("Layer", bound=eqx.Module)
 
 @final
 class MLPHyperparams(AbstractNetworkHyperparams):
-    """Architecture of an `MLP`."""
+    """Hyperparameters of an `MLP`, all of which describe its architecture."""
 
     width: Count = hp(64, Choice(32, 64, 128), doc="units per layer")
     depth: Count = hp(2, Integers(1, 3), doc="hidden layers")
@@ -42,7 +42,7 @@ class MLPHyperparams(AbstractNetworkHyperparams):
     activation: Count = hp(
         "tanh", Choice("tanh", "relu", "silu"), labels=tuple(ACTIVATIONS), doc="activation after every layer"
     )
-    layer_norm_scale: Flag = hp(True, doc="LayerNorm trains a scale beside its bias")
+    layer_norm_scale: Flag = hp(True, doc="train the scale of LayerNorm as well as its bias")
 
     def sizes(self) -> dict[str, Any]:
         return {
@@ -84,7 +84,7 @@ class MLPHyperparams(AbstractNetworkHyperparams):
 
 @final
 class LayerNorm(eqx.Module):
-    """Normalisation over the units in use (Ba et al. 2016), trainable scale and bias."""
+    """Layer normalisation over the units in use, with trainable scale and bias (Ba et al. 2016, eq. 4)."""
 
     scale: Float[Array, " width"]
     bias: Float[Array, " width"]
@@ -96,12 +96,14 @@ class LayerNorm(eqx.Module):
     def __call__(
         self, x: Float[Array, " width *batch"], size: Int[Array, ""], train_scale: Flag
     ) -> Float[Array, " width *batch"]:
-        """`x` must be zero beyond `size`; so is the result, because scale and bias are."""
+        """Normalise the first `size` entries of `x`; `x` must be zero beyond them, and so is the result.
+
+        Without `train_scale` the scale receives no gradient.
+        """
         used = column(jnp.arange(x.shape[0]) < size, x)
         n = size.astype(x.dtype)
-        mean = (
-            jnp.sum(jnp.where(used, x, 0), 0, keepdims=True) / n
-        )  # masked for the gradient: x is zero there
+        # x is zero where it is masked; the mask keeps gradients out of the padding
+        mean = jnp.sum(jnp.where(used, x, 0), 0, keepdims=True) / n
         centred = jnp.where(used, x - mean, 0)
         variance = jnp.sum(centred**2, 0, keepdims=True) / n
         scale = column(jnp.where(train_scale, self.scale, jax.lax.stop_gradient(self.scale)), x)
@@ -111,10 +113,10 @@ class LayerNorm(eqx.Module):
 
 @final
 class MLP(AbstractNetwork):
-    """Dense (orthogonal √2) → optional LayerNorm → activation, after every layer.
+    """Hidden layers, each a dense layer (orthogonal weights of gain √2), optional LayerNorm and activation.
 
-    Layers past this lane's depth pass their input on. A masked MLP of width w equals an MLP of width w in
-    values, gradients and initial distribution.
+    Layers beyond the depth of the lane return their input. A masked MLP of width w has the same values,
+    gradients and distribution of initial weights as an MLP that is allocated with width w.
     """
 
     hp: MLPHyperparams
@@ -154,7 +156,7 @@ class MLP(AbstractNetwork):
         return _mlp(self, x) if self.batch_last else self.apply(x)
 
     def apply(self, x: Float[Array, " in *batch"]) -> Float[Array, " out *batch"]:
-        """The same for one vector, or for a batch along the last axis."""
+        """The output for one observation, or for a batch of observations along the last axis."""
         hidden = self._layer(0, x)
         for i in range(1, len(self.layers)):
             after = self._layer(i, hidden)
@@ -185,9 +187,10 @@ def _untouched(x: Any, norm: LayerNorm, size: Any, train_scale: Any) -> Any:
 
 @jax.custom_vjp
 def _normalise_if(used: Flag, x: Any, norm: LayerNorm, size: Any, train_scale: Any) -> Any:
-    """LayerNorm in a lane that uses it, `x` in one that does not; a single lane computes only its own.
+    """Apply LayerNorm in lanes that use it, and return `x` in others; a single lane runs only its branch.
 
-    The custom gradient keeps the operands alone: differentiating the branch would keep what either needs.
+    The custom gradient stores only the operands; automatic differentiation of the branch would store the
+    intermediate values of both sides.
     """
     return jax.lax.cond(used, _normalise, _untouched, x, norm, size, train_scale)
 
@@ -212,14 +215,14 @@ _normalise_if.defvjp(_normalise_if_forward, _normalise_if_backward)
 
 
 def _no_gradient(x: Any) -> np.ndarray:
-    """The cotangent of an integer or a flag."""
+    """The cotangent of an integer or boolean array, which has no gradient."""
     return np.zeros(jnp.shape(x), jax.dtypes.float0)
 
 
 def activate(
     names: tuple[str, ...], index: Int[Array, ""], x: Float[Array, " n *batch"]
 ) -> Float[Array, " n *batch"]:
-    """The activation with `index` in `ACTIVATIONS`, one of `names`."""
+    """Apply the activation that has `index` in `ACTIVATIONS`; it must be one of `names`."""
     return ACTIVATIONS[names[0]](x) if len(names) == 1 else _activate(names, index, x)
 
 
@@ -227,9 +230,10 @@ def activate(
 def _activate(
     names: tuple[str, ...], index: Int[Array, ""], x: Float[Array, " n *batch"]
 ) -> Float[Array, " n *batch"]:
-    """`activate` for several names; a single lane computes only its own.
+    """Compute `activate` for several names; a single lane runs only its branch.
 
-    The custom gradient keeps `x` alone: differentiating the switch would keep what every branch needs.
+    The custom gradient stores only `x`; automatic differentiation of the switch would store the intermediate
+    values of every branch.
     """
     return jax.lax.switch(_position(names, index), [ACTIVATIONS[n] for n in names], x)
 
@@ -248,10 +252,11 @@ _activate.defvjp(_activate_forward, _activate_backward)
 
 
 def _position(names: tuple[str, ...], index: Int[Array, ""]) -> Int[Array, ""]:
+    """The position in `names` of the activation that has `index` in `ACTIVATIONS`."""
     known = jnp.asarray([list(ACTIVATIONS).index(n) for n in names])
     return jnp.argmax(known == index).astype(jnp.int32)
 
 
 def _dormant(layer: Layer, used: Any) -> Layer:
-    """`layer`, zero where this lane has no such layer: saved weights do not hold numbers nobody uses."""
+    """`layer` if this lane uses it, else all zeros, so that saved weights hold no unused numbers."""
     return jax.tree.map(lambda x: jnp.where(used, x, 0), layer)

@@ -1,4 +1,4 @@
-"""The circuit as PennyLane runs and draws it: the same module on a QNode, and its diagram."""
+"""Running and drawing of the data re-uploading circuit with PennyLane."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ import jax.numpy as jnp
 from jaxtyping import Array, Float
 
 ANGLES = 3
-"""Angles of a rotation."""
+"""Number of angles of a one-qubit rotation, and so of features that one wire encodes."""
 
 
 def expectations(
@@ -17,9 +17,10 @@ def expectations(
     second: Float[Array, "3 layers wires 1"],
     signs: Float[Array, "2 amplitudes"],
 ) -> Float[Array, "wires batch"]:
-    """What `circuit.expectations` computes, by PennyLane's `default.qubit`; differentiable.
+    """Compute `circuit.expectations` on PennyLane's device `default.qubit`; differentiable.
 
-    Unrolled gate by gate: tracing and compiling take minutes where the own simulator takes seconds.
+    PennyLane unrolls the circuit gate by gate, so tracing and compiling take minutes where
+    `circuit.expectations` takes seconds.
     """
     import pennylane as qml
 
@@ -42,7 +43,7 @@ def expectations(
 
 
 def diagram(in_size: int, stacks: int, layers: int, entangler: str) -> str:
-    """PennyLane's text diagram: rotations by features x (times their scales), and by trained angles θ."""
+    """PennyLane's text diagram of the circuit, with rotations by scaled features x and trained angles θ."""
     import pennylane as qml
 
     blocks = -(-in_size // ANGLES)
@@ -72,7 +73,7 @@ def _labelled(qml: Any, text: str, wire: int) -> None:
 
 
 def couplings(wires: int, layer: int, entangler: str) -> list[tuple[int, int]]:
-    """The pairs of wires that a CZ joins after `layer`."""
+    """The pairs of wires to which `entangler` (`none`, `cz` or `cz_ring`) applies CZ gates after `layer`."""
     if entangler == "none":
         return []
     if entangler == "cz":

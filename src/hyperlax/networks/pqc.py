@@ -1,4 +1,4 @@
-"""Data re-uploading quantum circuit whose depth, width, entangler and encoding may differ between lanes."""
+"""Data re-uploading quantum circuits, whose depth, width, entangler and encoding may differ between lanes."""
 
 from __future__ import annotations
 
@@ -26,33 +26,33 @@ from hyperlax.networks.pennylane import expectations as pennylane_expectations
 BACKENDS = ("native", "pennylane")
 ENTANGLERS = ("none", "cz", "cz_ring")
 LARGEST_CIRCUIT = 26
-"""Qubits whose states can be indexed and held at all; memory usually ends before."""
+"""Largest number of qubits that is supported; usually memory allows fewer."""
 
 
 def qubits(in_size: int, stacks: int) -> int:
-    """Wires that encode `in_size` features, three to a wire, `stacks` times over."""
+    """The number of wires that encode `in_size` features, three per wire, in `stacks` copies."""
     return -(-in_size // ANGLES) * stacks
 
 
 @final
 class PQCHyperparams(AbstractNetworkHyperparams):
-    """Architecture of a `PQC`."""
+    """Hyperparameters of a `PQC`: its architecture, initial weights and relative learning rates."""
 
     layers: Count = hp(5, Choice(5, 10, 15), doc="encoding and trainable layers before the last one")
     stacks: Count = hp(1, Choice(1, 2, 3), doc="copies of the encoding wires")
     entangler: Count = hp(
         "cz",
         labels=ENTANGLERS,
-        doc="no entanglement; CZ in a brick wall; CZ all around a ring",
+        doc="entangling gates: none, CZ in a brick wall, or CZ around a ring",
     )
-    squash: Count = hp("none", labels=("none", "tanh", "arctan"), doc="what features pass before encoding")
-    reupload: Flag = hp(True, doc="encode the features in every layer, or in the first alone")
-    measured: Count = hp(0, doc="wires whose σz is the output, from the first; 0: all", least=0)
-    output_scale: Flag = hp(False, doc="train a factor on every output")
+    squash: Count = hp("none", labels=("none", "tanh", "arctan"), doc="function applied to features first")
+    reupload: Flag = hp(True, doc="encode the features in every layer instead of only in the first")
+    measured: Count = hp(0, doc="number of wires, from the first, whose ⟨σz⟩ are the output; 0: all", least=0)
+    output_scale: Flag = hp(False, doc="train a factor for every output")
     initial_angles: Count = hp("unit", labels=("unit", "circle"), doc="angles start in [0, 1) or [0, 2π)")
-    backend: Count = hp("native", labels=BACKENDS, doc="who simulates: this package, or PennyLane")
-    angle_lr_factor: Real = hp(1.0, doc="step size of the angles, relative to the network's")
-    scale_lr_factor: Real = hp(1.0, doc="step size of the input scales, relative to the network's")
+    backend: Count = hp("native", labels=BACKENDS, doc="simulator: this package's own, or PennyLane's")
+    angle_lr_factor: Real = hp(1.0, doc="learning rate of the angles, relative to the network's")
+    scale_lr_factor: Real = hp(1.0, doc="learning rate of the input scales, relative to the network's")
 
     def sizes(self) -> dict[str, Any]:
         return {
@@ -72,19 +72,21 @@ class PQCHyperparams(AbstractNetworkHyperparams):
         return trained + scales + self._outputs(wires) * bool(self.output_scale)
 
     def rotations(self, in_size: int) -> int:
-        """One-qubit rotations of the circuit; encoding and trained angles of the last layer are one."""
+        """The number of one-qubit rotations; in the last layer, encoding and trained angles share one."""
         layers, wires = int(self.layers), qubits(in_size, int(self.stacks))
         encoding = layers if self.reupload else min(layers, 1)
         return wires * (encoding + layers + 1)
 
     def executions(self, in_size: int) -> tuple[int, int]:
-        """By the parameter-shift rule: two circuits per rotation angle and one for the value.
+        """Circuit executions on hardware of one forward pass and of one gradient for one observation.
 
-        Schuld et al. 2019, "Evaluating analytic gradients on quantum hardware".
+        The parameter-shift rule takes two circuits per rotation angle, and one more for the value (Schuld et
+        al. 2019, "Evaluating analytic gradients on quantum hardware").
         """
         return 1, 2 * ANGLES * self.rotations(in_size) + 1
 
     def _outputs(self, wires: int) -> int:
+        """The number of measured wires among `wires`."""
         return min(int(self.measured), wires) or wires
 
     @classmethod
@@ -104,7 +106,7 @@ class PQCHyperparams(AbstractNetworkHyperparams):
         return self._outputs(qubits(in_size, int(self.stacks)))
 
     def picture(self, in_size: int, title: str = "") -> str:
-        """This sample's circuit as an SVG document."""
+        """The circuit of this sample for observations of `in_size` features, as an SVG document."""
         return svg(
             in_size,
             int(self.stacks),
@@ -122,8 +124,9 @@ class PQCHyperparams(AbstractNetworkHyperparams):
             return None
         fits = max((w for w in range(1, LARGEST_CIRCUIT + 1) if state_bytes(w) <= memory), default=0)
         return (
-            f"{in_size} features on {int(self.stacks)} stacks are {wires} qubits: {_size(needed)} for one "
-            f"gradient of one observation, {_size(memory)} are there; {fits} qubits fit"
+            f"{in_size} features on {int(self.stacks)} stacks take {wires} qubits, which need "
+            f"{_size(needed)} for the gradient of one observation, but only {_size(memory)} are available; "
+            f"at most {fits} qubits fit"
         )
 
     def measurement_refusal(self, in_size: int, how: Measurement, memory: int) -> str | None:
@@ -132,33 +135,35 @@ class PQCHyperparams(AbstractNetworkHyperparams):
         if needed <= memory:
             return None
         state = "a density matrix" if how.depolarizing else "a state"
-        return f"measuring {wires} qubits takes {state} of {_size(needed)}, {_size(memory)} are there"
+        return f"measuring {wires} qubits takes {state} of {_size(needed)} ({_size(memory)} are available)"
 
 
 def state_bytes(wires: int) -> int:
-    """Memory of one observation's gradient: two complex states, and as much again in passing."""
+    """Bytes that the gradient of one observation takes: two complex64 states, and as much for temporaries."""
     return 4 * 8 * 2**wires
 
 
 def _size(count: int) -> str:
+    """`count` bytes in GiB, as text."""
     return f"{count / 2**30:.3g} GiB" if count < 2**60 else f"2^{count.bit_length() - 31} GiB"
 
 
 @final
 class PQC(AbstractNetwork):
-    """Data re-uploading circuit (Pérez-Salinas et al. 2020) of one-qubit rotations and CZ gates.
+    """Data re-uploading circuit of one-qubit rotations and CZ gates (Pérez-Salinas et al. 2020).
 
-    With q = ⌈features / 3⌉ wires per stack, x padded with zeros and f = w mod q:
+    There are q = ⌈features / 3⌉ wires per stack. With x padded with zeros and f = w mod q, the circuit is
 
-        for l = 0 … L - 1, on every wire w:  Rot(x[3f:3f+3] ∘ scales[l, w]), then Rot(angles[l, w])
-                            then CZ gates:   cz: (0,1), (2,3) … for even l, (1,2), (3,4) … for odd l
-        on every wire w:                     Rot(x[3f:3f+3] ∘ scales[L, w] + angles[L, w])
+        for l = 0 … L - 1, on every wire w:  Rot(x[3f:3f+3] ∘ scales[l, w]), then Rot(angles[l, w]),
+                            followed by CZ:  on (0,1), (2,3) … for even l, on (1,2), (3,4) … for odd l
+        at the end, on every wire w:         Rot(x[3f:3f+3] ∘ scales[L, w] + angles[L, w])
 
-    Rot(a, b, c) = RZ(c) RY(b) RZ(a). The output is ⟨σz⟩ of every measured wire.
+    where Rot(a, b, c) = RZ(c) RY(b) RZ(a). The output is ⟨σz⟩ of every measured wire. This is the entangler
+    `cz`; `cz_ring` instead applies CZ to all pairs of neighbours after every layer, including the last and
+    the first wire (Skolik et al. 2022), and `none` applies no CZ.
 
-    Layers past this lane's own are the identity, and wires past its own stay in |0⟩: what it computes does
-    not depend on what is allocated. `entangler`: `cz_ring` applies CZ to all neighbours after every layer,
-    first and last wire included (Skolik et al. 2022).
+    Layers beyond those of the lane are the identity, and wires beyond those of the lane stay in |0⟩, so the
+    output does not depend on how much is allocated.
     """
 
     hp: PQCHyperparams
@@ -184,7 +189,7 @@ class PQC(AbstractNetwork):
 
     @property
     def wires(self) -> Int[Array, ""]:
-        """Wires this lane uses."""
+        """The number of wires that this lane uses."""
         return -(-self.in_size // ANGLES) * self.hp.stacks
 
     @property
@@ -206,7 +211,7 @@ class PQC(AbstractNetwork):
         return _pqc(self, x)
 
     def apply(self, x: Float[Array, " in *batch"]) -> Float[Array, " out *batch"]:
-        """The same for one vector, or for a batch along the last axis."""
+        """The output for one observation, or for a batch of observations along the last axis."""
         batch = x if x.ndim == 2 else x[:, None]
         encoding, own = self.rotation_angles(batch)
         if self.backend == "pennylane":
@@ -217,7 +222,7 @@ class PQC(AbstractNetwork):
         return out if x.ndim == 2 else out[:, 0]
 
     def output_factors(self) -> Float[Array, " wires"]:
-        """What the ⟨σz⟩ are multiplied by; zero for wires that are not measured."""
+        """The factors by which the ⟨σz⟩ are multiplied; zero for wires that are not measured."""
         scale = jnp.where(self.hp.output_scale, self.output_scales, 1)
         return jnp.where(jnp.arange(self.out_cap) < self.out_size, scale, 0)
 
@@ -227,7 +232,11 @@ class PQC(AbstractNetwork):
     def rotation_angles(
         self, x: Float[Array, "in batch"]
     ) -> tuple[Float[Array, "3 layers wires batch"], Float[Array, "3 layers wires 1"]]:
-        """Angles of the first and the second rotation of every layer and wire, zero where there is none."""
+        """The angles of the first and of the second rotation in every layer, zero where there is none.
+
+        The first rotation encodes the observations `x`, the second one is trained and the same for all of
+        them. In the last layer both are merged into the first.
+        """
         layers, wires = self.angles.shape[:2]
         blocks = -(-self.in_size // ANGLES)
         squashed = _squash(self.hp.squash, x)
@@ -243,12 +252,12 @@ class PQC(AbstractNetwork):
         return features * scales + jnp.where(last, angles, 0), jnp.where(last, 0, angles)
 
     def draw(self) -> str:
-        """The circuit as text, drawn by PennyLane; for a single lane, outside of traced code."""
+        """The circuit as text, drawn by PennyLane; works for a single lane outside of traced code."""
         hp = self.hp
         return diagram(self.in_size, int(hp.stacks), int(hp.layers), ENTANGLERS[int(hp.entangler)])
 
     def signs(self) -> Float[Array, "2 amplitudes"]:
-        """What the CZ gates after even and after odd layers multiply the amplitudes by."""
+        """The signs by which the CZ gates after even and after odd layers multiply the amplitudes."""
         wires = self.out_cap
         index = jnp.arange(2**wires, dtype=jnp.int32)
         both = index & (index >> 1)
@@ -264,12 +273,12 @@ class PQC(AbstractNetwork):
         return (1 - 2 * (count % 2)).astype(self.angles.dtype)
 
     def _used(self, layers: int, wires: int) -> Array:
-        """[layers, wires, 1]: what belongs to this lane's circuit."""
+        """Mask [layers, wires, 1] of the layers and wires that belong to this lane's circuit."""
         layer, wire = jnp.arange(layers)[:, None, None], jnp.arange(wires)[None, :, None]
         return (layer <= self.hp.layers) & (wire < self.wires)
 
     def _encoded(self, layers: int, wires: int) -> Array:
-        """[layers, wires, 3]: where a feature enters; the features' padding is not trained."""
+        """Mask [layers, wires, 3] of the rotation angles that encode a feature, rather than padding."""
         blocks = -(-self.in_size // ANGLES)
         feature = np.arange(ANGLES)[None] + ANGLES * (np.arange(wires) % blocks)[:, None]
         layer = self.hp.reupload | (jnp.arange(layers) == 0)
@@ -278,7 +287,10 @@ class PQC(AbstractNetwork):
 
 @final
 class MeasuredPQC(AbstractNetwork):
-    """A `PQC` measured with finite shots or noise; the same at every call with the same key."""
+    """A `PQC` that is measured with a finite number of shots or with noise.
+
+    The outcomes are drawn with `key`, so equal observations give equal outputs.
+    """
 
     hp: PQCHyperparams
     circuit: PQC
@@ -311,7 +323,7 @@ _pqc = batch_last(PQC.apply, "hyperlax_pqc")
 
 
 def _uniform(key: Any, layers: int, wires: int) -> Float[Array, "{layers} {wires} 3"]:
-    """U[0, 1), of which no number depends on how many there are."""
+    """Uniform numbers in [0, 1), none of which depends on the numbers of layers and wires."""
     row = lambda k: jax.vmap(lambda k: jr.uniform(k, (ANGLES,)))(row_keys(k, wires))  # noqa: E731
     return jax.vmap(row)(row_keys(key, layers))
 

@@ -1,4 +1,4 @@
-"""MLP whose hidden layers are matrix product operators, of bond dimensions that may differ between lanes."""
+"""MLPs with matrix product operators as hidden layers, whose bond dimension may differ between lanes."""
 
 from __future__ import annotations
 
@@ -21,13 +21,13 @@ from hyperlax.networks.mlp import ACTIVATIONS, activate
 
 _POWERS = ((2, 3), (2, 5), (2, 6), (2, 7), (2, 8), (2, 9), (4, 3), (4, 4), (8, 2), (8, 3))
 SHAPES = tuple(f"{local**cores}={local}^{cores}" for local, cores in _POWERS)
-"""Hidden units as local dimension to the power of the number of cores."""
+"""Factorisations of the hidden units, written `hidden=local^cores` with `local` the local dimension."""
 FEATURES = 256
-"""Length of the output."""
+"""Number of output features."""
 
 
 def factors(shape: str) -> tuple[int, int, int]:
-    """(hidden units, local dimension, cores) of one of `SHAPES`."""
+    """Parse one of `SHAPES`; returns the numbers of hidden units, local dimension and cores."""
     hidden, _, power = shape.partition("=")
     local, _, cores = power.partition("^")
     return int(hidden), int(local), int(cores)
@@ -35,7 +35,7 @@ def factors(shape: str) -> tuple[int, int, int]:
 
 @final
 class TensorMLPHyperparams(AbstractNetworkHyperparams):
-    """Architecture of a `TensorMLP`."""
+    """Hyperparameters of a `TensorMLP`: its architecture and its initial cores."""
 
     bond_dim: Count = hp(8, Choice(4, 8, 16), doc="bond dimension of the matrix product operators")
     activation: Count = hp(
@@ -46,10 +46,10 @@ class TensorMLPHyperparams(AbstractNetworkHyperparams):
         "64=2^6",
         Choice("32=2^5", "64=2^6", "128=2^7"),
         labels=SHAPES,
-        doc="hidden units = local dimension ^ cores; one program each",
+        doc="hidden units = local dimension ^ cores; each shape is a program of its own",
     )
     initial_cores: Count = hp(
-        "variance", labels=("variance", "unit"), doc="cores drawn to keep the variance, or from N(0, 1)"
+        "variance", labels=("variance", "unit"), doc="initial cores: scaled to keep the variance, or N(0, 1)"
     )
 
     def sizes(self) -> dict[str, Any]:
@@ -90,14 +90,16 @@ class TensorMLPHyperparams(AbstractNetworkHyperparams):
 
 @final
 class MPO(eqx.Module):
-    """y = W x + b, W being a matrix product operator: hidden = local ^ cores units in and out.
+    """Linear layer y = W x + b whose matrix W is a matrix product operator.
 
-    The cores have indices [input, left bond, right bond, output], the first and the last without the bond
-    that leads out. Bond indices beyond `bond` are zero and stay so: whatever passes through them is zero.
+    W has hidden = local ^ cores rows and columns. The cores have indices [input, left bond, right bond,
+    output]; the first core has no left bond and the last one no right bond. Entries with a bond index beyond
+    the lane's bond dimension are zero and stay zero under training, because their gradient is zero, too.
 
-    Initial cores are normal with variance 1 / (local · left bond), their fan-in when x is contracted core
-    after core; the entries of W then have variance 1 / hidden, whatever the factorisation, and activations
-    keep their scale. (Unit variance gives entries of variance bond ^ (cores - 1).)
+    Initial cores are normal with variance 1 / (local · left bond), the inverse of their fan-in when x is
+    contracted with one core after the other. The entries of W then have variance 1 / hidden for every
+    factorisation, and activations keep their scale. With `initial_cores="unit"` the cores have variance 1 and
+    the entries of W have variance bond ^ (cores - 1).
     """
 
     cores: tuple[Float[Array, "..."], ...]
@@ -116,12 +118,12 @@ class MPO(eqx.Module):
         self.bias = jnp.zeros(hidden)
 
     def __call__(self, x: Float[Array, " hidden *batch"]) -> Float[Array, " hidden *batch"]:
-        """For one vector, or for a batch along the last axis."""
+        """The output for one vector, or for a batch of vectors along the last axis."""
         y = self._along_the_bond(x) if self._chain_is_cheaper(x) else self.dense() @ x
         return y + column(self.bias, x)
 
     def dense(self) -> Float[Array, "hidden hidden"]:
-        """The matrix W [output, input], its halves contracted first and then with each other."""
+        """The matrix W [output, input]; both halves of the cores are contracted before they are joined."""
         first, *middle, last = self.cores
         half = (len(self.cores) - 1) // 2
         left = first.transpose(2, 0, 1)  # [output, input, bond]
@@ -136,10 +138,10 @@ class MPO(eqx.Module):
         return matrix.reshape(self.bias.size, self.bias.size)
 
     def _along_the_bond(self, x: Float[Array, " hidden *batch"]) -> Float[Array, " hidden *batch"]:
-        """W x without W: x takes in one core after the other, from the first."""
+        """Compute W x without forming W, by contracting x with one core after the other."""
         first, *middle, last = self.cores
         local = first.shape[0]
-        # what is carried: [bond, outputs so far, inputs to come and batch]
+        # the axes of `carried` are [bond, outputs so far, remaining inputs and batch]
         carried = jnp.einsum("iyo,ir->yor", first, x.reshape(local, -1))
         for core in middle:
             split = carried.reshape(*carried.shape[:2], local, -1)
@@ -149,11 +151,11 @@ class MPO(eqx.Module):
         return jnp.einsum("ixp,xoir->opr", last, split).reshape(x.shape)
 
     def _chain_is_cheaper(self, x: Array) -> bool:
-        """Whether x along the bond takes fewer operations than forming W and multiplying.
+        """Whether contracting x core by core takes fewer operations than forming W and multiplying by it.
 
-        A pass along the bond costs bond² · local · hidden per core and sample; W costs bond · hidden² at the
-        end and hardly more before, once for all samples, and then hidden² per sample. So W is formed for all
-        but a few samples.
+        Contracting costs bond² · local · hidden operations per core and sample. Forming W costs about
+        bond · hidden² operations, most of them in the last contraction, once for all samples, and multiplying
+        by it hidden² per sample. W is therefore formed for all but small batches.
         """
         hidden, local, count = self.bias.size, self.cores[0].shape[0], len(self.cores)
         bond, batch = self.cores[0].shape[1], x[0].size
@@ -162,7 +164,7 @@ class MPO(eqx.Module):
 
 
 def _cores(key: Any, layers: int, shape: str, bond: int) -> Float[Array, "layers cores bond bond d d"]:
-    """Standard normal cores, of which no number depends on how many there are."""
+    """Standard normal cores, in which no number depends on the numbers of layers, cores and bonds."""
     _, local, count = factors(shape)
     rows = row_keys(key, layers)
     for n in (count, bond, bond):
@@ -173,7 +175,11 @@ def _cores(key: Any, layers: int, shape: str, bond: int) -> Float[Array, "layers
 
 @final
 class Dense(eqx.Module):
-    """weight @ x + bias, zero bias, LeCun normal weight (cut at two deviations, which leaves 0.88 of one)."""
+    """Dense layer with LeCun normal weight and zero bias.
+
+    The normal distribution is truncated at two standard deviations, which reduces its standard deviation to
+    0.88; the weight is divided by that.
+    """
 
     weight: Float[Array, "out in"]
     bias: Float[Array, " out"]
@@ -188,10 +194,10 @@ class Dense(eqx.Module):
 
 @final
 class TensorMLP(AbstractNetwork):
-    """Dense layer → MPO layers → linear layer to 256 features; activations after all but the last.
+    """Dense layer, MPO layers and a linear layer to 256 features, with activations after all but the last.
 
-    After "Tensorizing Neural Networks" (Novikov et al. 2015), with matrix product operators for matrices.
-    Layers past this lane's own pass their input on.
+    The network follows "Tensorizing Neural Networks" (Novikov et al. 2015), with matrix product operators as
+    the hidden matrices. Layers beyond those of the lane return their input.
     """
 
     hp: TensorMLPHyperparams
@@ -226,7 +232,7 @@ class TensorMLP(AbstractNetwork):
         return _tensor_mlp(self, x) if self.batch_last else self.apply(x)
 
     def apply(self, x: Float[Array, " in *batch"]) -> Float[Array, " out *batch"]:
-        """The same for one vector, or for a batch along the last axis."""
+        """The output for one observation, or for a batch of observations along the last axis."""
         hidden = activate(self.activations, self.hp.activation, self.first(x))
         for i, layer in enumerate(self.layers):
             after = activate(self.activations, self.hp.activation, layer(hidden))

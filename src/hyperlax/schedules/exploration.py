@@ -21,11 +21,11 @@ def changeable(
     """The part of `space` that a lane in training can follow exactly.
 
     Left out are: what is `fixed`; hyperparameters of the networks, which belong to the weights; those marked
-    `settled`; those that change what a cycle collects; and those with a single value. Epochs, minibatches,
-    batches and replay ratio are trip counts and masks inside the allocation, so they stay. A joint choice is
-    kept when all of its hyperparameters are.
+    `fixed_at_start`; those that change what a cycle collects; and those with a single value. Epochs,
+    minibatches, batches and replay ratio are trip counts and masks inside the allocation, so they stay. A
+    joint choice is kept when all of its hyperparameters are.
     """
-    own = {f.path for f in fields(tree) if "." not in f.path and not f.settled}
+    own = {f.path for f in fields(tree) if "." not in f.path and not f.fixed_at_start}
 
     def follows(path: str, dimension: Space) -> bool:
         paths = dimension.paths if isinstance(dimension, Joint) else (path,)

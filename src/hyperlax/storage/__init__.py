@@ -1,1 +1,1 @@
-"""What an experiment writes and how it is read back: tables, checkpoints, files."""
+"""Reading and writing the folder of an experiment: result tables, checkpoints and atomic files."""

@@ -1,4 +1,4 @@
-"""PyTrees on disk: raw array bytes and a JSON header with a fingerprint of the structure; never pickle."""
+"""Serialisation of PyTrees: raw array bytes behind a JSON header that holds checksums; never pickle."""
 
 from __future__ import annotations
 
@@ -13,18 +13,21 @@ T = TypeVar("T")
 
 FORMAT = 1
 _HEADER = 8 + 32
-"""Where the header begins: after its length and its checksum."""
+"""Offset of the JSON header in bytes: it follows its own length (8) and its SHA-256 checksum (32)."""
 
 
 def structure(tree: Any) -> str:
-    """A fingerprint of the tree's leaf paths, shapes and dtypes."""
+    """Fingerprint of the paths, shapes and dtypes of the leaves of `tree`: 16 hexadecimal digits."""
     leaves, _ = jax.tree_util.tree_flatten_with_path(tree)
     text = "\n".join(f"{jax.tree_util.keystr(p)} {np.shape(x)} {np.dtype(x.dtype)}" for p, x in leaves)
     return hashlib.sha256(text.encode()).hexdigest()[:16]
 
 
 def pack(tree: Any, **header: Any) -> bytes:
-    """`tree` (arrays only) and a JSON-ready `header` as one block of bytes."""
+    """Serialise `tree`, whose leaves must be arrays, together with `header`, which must be JSON-serialisable.
+
+    The names `format`, `structure`, `sha256` and `bytes` in the header are overwritten.
+    """
     arrays = [np.asarray(x) for x in jax.tree.leaves(tree)]
     body = b"".join(np.ascontiguousarray(a).tobytes() for a in arrays)
     head = {
@@ -39,7 +42,10 @@ def pack(tree: Any, **header: Any) -> bytes:
 
 
 def read_header(data: bytes, source: str = "checkpoint") -> dict[str, Any]:
-    """The header of packed bytes; raises `ValueError` when it is incomplete or damaged."""
+    """Return the header of `data`, which `pack` wrote; `source` names the data in error messages.
+
+    Raises `ValueError` when the header is incomplete or damaged.
+    """
     text = data[_HEADER : _HEADER + _header_size(data)]
     if hashlib.sha256(text).digest() != data[8:_HEADER]:
         raise ValueError(f"{source} is damaged: its header does not match its checksum")
@@ -47,9 +53,10 @@ def read_header(data: bytes, source: str = "checkpoint") -> dict[str, Any]:
 
 
 def unpack(data: bytes, like: T, source: str = "checkpoint") -> T:
-    """The tree of packed bytes, with the structure, shapes and dtypes of `like`, as NumPy arrays.
+    """Return the tree that `pack` wrote into `data`, as NumPy arrays in the structure of `like`.
 
-    Raises `ValueError` when the data is incomplete, damaged, or of another structure.
+    Raises `ValueError` when the data is incomplete or damaged, or when its leaves differ from those of `like`
+    in path, shape or dtype. `source` names the data in the message.
     """
     header, body = read_header(data, source), data[_HEADER + _header_size(data) :]
     if header["format"] != FORMAT:

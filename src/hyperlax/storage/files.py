@@ -1,4 +1,4 @@
-"""Writing a file so that a reader, or a crash, sees the old one or the new one; and where caches are."""
+"""Atomic writing of files, the folders of experiments, and the location of the cache."""
 
 from __future__ import annotations
 
@@ -9,7 +9,11 @@ from pathlib import Path
 
 
 def write_atomically(path: Path, content: bytes | str) -> Path:
-    """Temporary file beside `path`, fsync, rename, fsync of the folder; parent folders are made."""
+    """Write `content` so that a reader, or a crash, finds either the old file or the new one; return `path`.
+
+    A temporary file in the same folder is written, synced to disk and renamed. Missing parent folders are
+    created.
+    """
     path.parent.mkdir(parents=True, exist_ok=True)
     handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.", suffix=".tmp")
     try:
@@ -31,12 +35,15 @@ def write_atomically(path: Path, content: bytes | str) -> Path:
 
 
 def experiment_path(recipe: str, env: str) -> Path:
-    """The folder of an experiment below the output root: `<recipe>/<environment>`, safe as file names."""
+    """The folder of an experiment below the output root, `<recipe>/<environment>`, with safe file names."""
     return Path(re.sub(r"[^A-Za-z0-9_.-]+", "_", Path(recipe).name)) / env.replace(":", ".")
 
 
 def cache_folder() -> Path | None:
-    """Where what can be made again is kept; `HYPERLAX_CACHE_DIR` moves it, and turns it off when empty."""
+    """The folder of files that can be regenerated, such as compiled programs; None when caching is off.
+
+    The environment variable `HYPERLAX_CACHE_DIR` chooses another folder, or turns caching off when empty.
+    """
     chosen = os.environ.get("HYPERLAX_CACHE_DIR")
     if chosen is not None:
         return Path(chosen) if chosen else None

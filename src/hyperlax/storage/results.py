@@ -1,4 +1,4 @@
-"""What an experiment produced, as polars frames: the currency between the sweep, the store and the report."""
+"""The results of an experiment as polars frames, as the sweep, the store and the report exchange them."""
 
 from __future__ import annotations
 
@@ -74,31 +74,37 @@ SCHEMAS: dict[str, dict[str, Any]] = {
 
 
 TRIAL_COLUMNS = ("trial", "state", "start", "end", "seconds", "process")
-"""Columns of a table of trials that are neither objectives nor hyperparameters."""
+"""Columns of the table of trials that hold neither an objective nor a hyperparameter."""
 
 
 def empty(table: str) -> pl.DataFrame:
-    """A frame of `table` without rows."""
+    """A frame without rows that has the columns of `table`, one of `SCHEMAS`."""
     return pl.DataFrame(schema=SCHEMAS[table])
 
 
 @dataclass(frozen=True)
 class Results:
-    """One experiment: an algorithm × network on one environment.
+    """The results of one experiment, which trains one algorithm and network on one environment.
 
-    - `samples`: one row per hyperparameter sample: `sample` and every hyperparameter by dotted name, decoded.
-    - `lanes`: one row per lane (a sample × a seed); `diverged_at` is an env step or null;
-      `circuit_executions` is what a quantum computer would run in training (`AgentHyperparams.executions`).
-    - `curves`: long; metric `return` is the headline evaluation (mean over episodes), with `return_std`,
-      `return_q25`, `return_median`, `return_q75`, `length`; `stochastic_return` where the policy was also
-      sampled; training metrics are `train/<name>`. `seconds` is wall time since the experiment began.
-    - `episodes`: raw evaluation returns, `mode` deterministic or stochastic.
-    - `timeline`: seconds since the start; phase is trace, compile, train, evaluate or save.
-    - `lineage`: copies in population-based training: `lane` went on from the state of lane `parent`. One row
-      per hyperparameter that changed with it (null: none did); `score` is null for a lane that had diverged.
-    - `system`: CPU (percent of one core), memory and GPU use over time.
-    - `confirmation`: the best samples trained again from fresh seeds (`hyperlax.confirm`), where they were.
-    - `trials`: of a search, one row per trial (`searches.outcome.trials_table`); otherwise empty.
+    - `samples`: one row per hyperparameter sample, with its number in `sample` and every hyperparameter in a
+      column named by its dotted path; choices appear under their labels.
+    - `lanes`: one row per lane (one sample trained with one seed). `diverged_at` is the environment step at
+      which it diverged, or null; `circuit_executions` counts the circuits that a quantum computer would have
+      run in training (`AgentHyperparams.executions`).
+    - `curves`: long format, one row per lane, measurement and metric. The metric `return` is the mean over
+      the evaluation episodes; beside it are `return_std`, `return_q25`, `return_median`, `return_q75` and
+      `length`, `stochastic_return` if the policy was also evaluated with sampled actions, and the training
+      metrics `train/<name>`. `seconds` is wall time since the experiment began.
+    - `episodes`: the return and length of every evaluation episode; `mode` is deterministic or stochastic.
+    - `timeline`: what the process spent its time on, in seconds since the start; `phase` is trace, compile,
+      train, evaluate or save.
+    - `lineage`: the copies made by population-based training: `lane` continued from the state of `parent`.
+      One row per hyperparameter that changed with the copy, one row with a null hyperparameter if none did;
+      `score` is null for a lane that had diverged.
+    - `system`: CPU use (percent of one core), memory and GPU use over time.
+    - `trials`: one row per trial of a search (`searches.outcome.trials_table`); empty for a sweep.
+    - `folder`: the folder that holds the results; None when they were not written.
+    - `confirmation`: the results of training the best samples again (`hyperlax.confirm`), or None.
     """
 
     manifest: dict[str, Any]
@@ -115,5 +121,5 @@ class Results:
 
     @property
     def name(self) -> str:
-        """`<algorithm>_<network>`, the recipe's family name."""
+        """The names of the algorithm and the network, `<algorithm>_<network>`."""
         return str(self.manifest["name"])

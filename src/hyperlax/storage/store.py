@@ -1,4 +1,4 @@
-"""One experiment's folder: written so that killing the process at any instant leaves it readable."""
+"""The folder of one experiment, written so that it stays readable whenever the process is killed."""
 
 from __future__ import annotations
 
@@ -17,16 +17,17 @@ from hyperlax.storage.results import SCHEMAS, Results, empty
 MANIFEST = "manifest.json"
 CHECKPOINT = Path("checkpoint") / "state.bin"
 CONFIRMATION = "confirmation"
-"""Where an experiment's folder keeps its confirmation, an experiment of its own."""
+"""Name of the subfolder for the confirmation of an experiment, which is an experiment itself."""
 GROWING = ("curves", "episodes", "timeline", "lineage", "system")
-"""Tables appended part by part while the sweep runs; `lanes` is small and rewritten whole."""
+"""Tables to which parts are added while the sweep runs; the small table `lanes` is rewritten instead."""
 
 
 class Store:
-    """Writes one experiment: `manifest.json`, samples, lanes, and parts of the growing tables.
+    """Writer of one experiment's folder: `manifest.json`, samples, lanes, and parts of the growing tables.
 
-    Rows wait in memory until `flush`, which is called together with a checkpoint: what is on disk and the
-    state to continue from always belong together, so work that is redone after a crash is recorded once.
+    Appended rows are kept in memory until `flush`, which is called together with saving a checkpoint. The
+    rows on disk therefore always match the checkpoint, and work that is repeated after a crash is recorded
+    only once.
     """
 
     def __init__(self, folder: Path):
@@ -38,7 +39,7 @@ class Store:
         write_atomically(self.folder / MANIFEST, json.dumps(manifest, indent=1, default=str) + "\n")
 
     def write_frame(self, frame: pl.DataFrame, name: str, **metadata: str) -> None:
-        """`frame` as `<name>.parquet`."""
+        """Write `frame` as `<name>.parquet` below the folder, with `metadata` in the header of the file."""
         buffer = io.BytesIO()
         frame.write_parquet(buffer, metadata=metadata or None)
         write_atomically(self.folder / f"{name}.parquet", buffer.getvalue())
@@ -51,7 +52,7 @@ class Store:
         self._waiting[table].extend(dict(row) for row in rows)
 
     def flush(self, lanes: pl.DataFrame) -> None:
-        """Makes everything appended so far durable, as the next part of each table."""
+        """Write the rows appended since the last call as the next part of each table, and replace `lanes`."""
         self.parts += 1
         for table, rows in self._waiting.items():
             if rows:
@@ -60,7 +61,7 @@ class Store:
         self.write_frame(lanes, "lanes")
 
     def discard_after(self, parts: int) -> None:
-        """Removes parts written after the checkpoint that counts `parts`: their work is done again."""
+        """Remove every part after number `parts`, the last one included in the checkpoint."""
         for path in (self.folder / "parts").glob("*.parquet"):
             if _part(path) > parts:
                 path.unlink()
@@ -70,7 +71,7 @@ class Store:
         self.parts = parts
 
     def forget(self, lanes: Sequence[int]) -> None:
-        """Removes what was measured of `lanes`, which begin anew."""
+        """Remove the curves and episodes of `lanes`, which start over from their first step."""
         for table in ("curves", "episodes"):
             whole = self.folder / f"{table}.parquet"
             for path in [*([whole] if whole.exists() else []), *_parts(self.folder, table)]:
@@ -82,9 +83,10 @@ class Store:
                     self.write_frame(kept, str(name), **merged)
 
     def merge(self) -> None:
-        """Joins the parts of each growing table into one file; interrupted at any point, nothing is lost.
+        """Join the parts of each growing table into one file; safe to interrupt at any point.
 
-        The file notes the last part it holds, so parts that are still there, or come later, count once.
+        The file stores the number of the last part it contains, so that parts that are still there are not
+        read twice and later parts are added to it.
         """
         for table in GROWING:
             parts = _parts(self.folder, table)
@@ -98,13 +100,13 @@ class Store:
 
 
 def read_manifest(folder: Path) -> dict[str, Any] | None:
-    """The manifest of the experiment in `folder`, None when there is none."""
+    """The manifest of the experiment in `folder`, or None when the folder holds no experiment."""
     path = folder / MANIFEST
     return json.loads(path.read_text()) if path.exists() else None
 
 
 def read(folder: str | Path) -> Results:
-    """The results in `folder`, also of an experiment that is still running or was killed.
+    """Read the results in `folder`, even if the experiment is still running or was killed.
 
     Raises `FileNotFoundError` when the folder holds no experiment.
     """
@@ -121,9 +123,10 @@ def read(folder: str | Path) -> Results:
 
 
 def find(root: str | Path) -> list[Path]:
-    """The folders at or below `root` that hold an experiment; a confirmation is part of its experiment's.
+    """The folders at or below `root` that hold an experiment, in order of their paths.
 
-    Raises `ValueError` when there is none.
+    Confirmations are left out, because they are read together with their experiments. Raises `ValueError`
+    when there is no experiment.
     """
     root = Path(root)
     found = sorted(path.parent for path in root.rglob(MANIFEST))
@@ -133,7 +136,7 @@ def find(root: str | Path) -> list[Path]:
 
 
 def _table(folder: Path, name: str) -> pl.DataFrame:
-    """What has been merged into one file, and the parts that have not; null where a column is missing."""
+    """All rows of table `name`: the merged file and the parts not merged yet; missing columns become null."""
     whole, merged = folder / f"{name}.parquet", _merged_parts(folder, name)
     parts = _parts(folder, name)
     files = [whole] * whole.exists() + [p for p in parts if _part(p) > merged]
@@ -141,16 +144,17 @@ def _table(folder: Path, name: str) -> pl.DataFrame:
 
 
 def _parts(folder: Path, table: str) -> list[Path]:
-    """The parts of `table` that have not been deleted, in order."""
+    """The files in `parts/` that belong to `table`, in the order in which they were written."""
     return sorted((folder / "parts").glob(f"{table}-*.parquet"), key=_part)
 
 
 def _merged_parts(folder: Path, table: str) -> int:
-    """The last part that the file of `table` holds; 0 when there is no such file."""
+    """The number of the last part contained in the merged file of `table`; 0 when there is no such file."""
     whole = folder / f"{table}.parquet"
     return int(pl.read_parquet_metadata(whole).get("parts", 0)) if whole.exists() else 0
 
 
 def _part(path: Path) -> int:
+    """The number of the part in `path`, from its name `<table>-<number>.parquet`; -1 for other names."""
     match = re.search(r"-(\d+)$", path.stem)
     return int(match.group(1)) if match else -1

@@ -1,1 +1,1 @@
-"""Studies of several experiments: suites, benchmarks, predictions, confirmations, circuits inspected."""
+"""Work beyond a single experiment: suites, benchmarks, predicted times, confirmation, circuit diagnostics."""

@@ -1,4 +1,4 @@
-"""A suite being run: every cell an experiment of its own folder, resumable cell by cell."""
+"""Running a suite: every cell is an experiment in a folder of its own, and each can be resumed."""
 
 from __future__ import annotations
 
@@ -30,15 +30,19 @@ from hyperlax.studies.suites import MODES, Cell, Suite, cells, prepare
 log = logging.getLogger("hyperlax")
 
 STATUSES = ("waiting", "done", "failed", "skipped")
-"""What may become of a cell; one that is interrupted stays waiting."""
+"""The states of a cell; an interrupted cell stays waiting."""
 FILE = "benchmark.json"
 
 
 class Benchmark:
-    """A suite being run in a folder: what has become of every cell is in `benchmark.json`."""
+    """A run of a suite in a folder, where `benchmark.json` records the state of every cell."""
 
     def __init__(self, suite: Suite, folder: Path, name: str, resume: bool, **settings: Any):
-        """Raises `ValueError`, before anything is created, for what cannot be and for a folder in use."""
+        """Prepare all cells of `suite` without creating anything; `settings` apply to every cell.
+
+        Raises `ValueError` for an invalid suite or setting, when no cell can be run, when `folder` holds
+        another benchmark or other files, and when `resume` does not agree with what the folder holds.
+        """
         self.suite, self.folder, self.settings = suite, folder, settings
         self.cells = cells(suite)
         stored = _read(folder / FILE)
@@ -76,9 +80,10 @@ class Benchmark:
         show: Callable[[Cell, Path], Display],
         command: Sequence[str] | None = None,
     ) -> dict[str, dict[str, Any]]:
-        """Runs the cells that are not done and returns what has become of each, by folder.
+        """Run the cells that are not done; returns the record of every cell by its folder.
 
-        A cell that fails is recorded with its error and does not stop the others; an interruption does.
+        `show` makes the progress display of a cell from the cell and its folder. A cell that fails is
+        recorded with its error and the next one is run; an interruption (`Interrupted`) ends the run.
         """
         self._write()
         for cell in self.cells:
@@ -96,7 +101,7 @@ class Benchmark:
                 results = MODES[cell.mode].run(self.specs[cell], own, shown, command, programs)
             except Interrupted:
                 raise
-            except Exception as error:  # an environment of the user's may raise anything
+            except Exception as error:  # a user's environment may raise anything
                 log.exception("%s failed", cell.name)
                 entry |= {"status": "failed", "reason": f"{type(error).__name__}: {error}"}
             else:
@@ -111,7 +116,7 @@ class Benchmark:
         return self.record["cells"]
 
     def programs(self, group_by_sizes: bool = False) -> dict[Cell, list[Program]]:
-        """What every cell that can be run is compiled to; cells of one kind share programs."""
+        """The planned programs of every cell that can be run; cells of one kind share programs."""
         if group_by_sizes not in self._plans:
             devices = jax.local_devices()
             machine = Machine.of(devices[0].platform, len(devices))
@@ -119,7 +124,10 @@ class Benchmark:
         return self._plans[group_by_sizes]
 
     def plan(self, group_by_sizes: bool = False, predictor: Predictor | None = None) -> list[dict[str, Any]]:
-        """What every cell takes, or why it is skipped: for a table. With the times of `predict`, if given."""
+        """Table rows with the lanes and programs of every cell, or the reason why it is skipped.
+
+        A `predictor`, as `predict` returns it, adds predicted times.
+        """
         predicted = predictor.all() if predictor else {}
         rows = []
         begun = any(self._state(c) not in ("waiting", "skipped") for c in self.cells)
@@ -139,7 +147,7 @@ class Benchmark:
         return rows
 
     def predict(self, how: Execution) -> Predictor:
-        """The predicted time of the cells that are not done; measures a few short programs."""
+        """Predict the time of the cells that are not done, from a few short programs that are run here."""
         plans = self.programs(how.group_by_sizes)
         left = [c for c in self.specs if self._state(c) != "done"]
         return Predictor(
@@ -147,7 +155,7 @@ class Benchmark:
         )
 
     def outcome(self) -> list[dict[str, Any]]:
-        """What has become of every cell: for a table."""
+        """Table rows with the state of every cell, its seconds and why it failed or was skipped."""
         rows = []
         for cell in self.cells:
             entry = self.record["cells"][str(cell.path)]
@@ -156,7 +164,7 @@ class Benchmark:
         return rows
 
     def results(self) -> list[Results]:
-        """Of every cell that has any."""
+        """The results of all cells that have been started, finished or not."""
         folders = [self.folder / c.path for c in self.cells]
         return [store.read(f) for f in folders if store.read_manifest(f) is not None]
 
@@ -167,7 +175,7 @@ class Benchmark:
         return replace(how, sequential=MODES[cell.mode].sequential)
 
     def _share_left(self, cell: Cell) -> float:
-        """Of its env steps, those still to be trained."""
+        """The share of the cell's environment steps that is still to be trained, between 0 and 1."""
         folder, spec = self.folder / cell.path, self.specs[cell]
         if store.read_manifest(folder) is None or not (folder / "lanes.parquet").exists():
             return 1.0
@@ -177,7 +185,7 @@ class Benchmark:
         return 1 - done / (total * max(len(lanes), 1))
 
     def _names(self, cell: Cell) -> dict[str, Any]:
-        """The cell in words; folders of recipes and the mode only where they tell cells apart."""
+        """Names of the cell for a table; the recipe's folder and the mode only where cells differ by them."""
         short = {name.rpartition(".")[2] for name in self.suite.algos}
         recipe = cell.recipe.rpartition(".")[2] if len(short) == len(self.suite.algos) else cell.recipe
         mode = {"mode": cell.mode} if len(self.suite.modes) > 1 else {}
@@ -191,10 +199,11 @@ class Benchmark:
 def plan_together(
     specs: Mapping[Cell, Experiment], machine: Machine, group_by_sizes: bool
 ) -> dict[Cell, list[Program]]:
-    """Programs of every cell: cells of one algorithm, network, environment and length are planned as one.
+    """Plan the programs of all cells, those of one algorithm, network, environment and length together.
 
-    So they compile to the same programs, each of which a process compiles once; `useful_share` is that of
-    all cells that share it. What a lane learns does not depend on it, up to rounding.
+    Cells that are planned together run the same programs, so a process compiles each of them only once. The
+    `useful_share` of a program is then computed over all of these cells. Up to rounding, what a lane learns
+    does not depend on the plan.
     """
     kinds: dict[Any, dict[str, list[Cell]]] = {}
     for cell, spec in specs.items():
@@ -218,12 +227,12 @@ def plan_together(
 
 
 def _part(program: Program, first: int, count: int) -> Program:
-    """`program` for `count` of its samples, from `first` on."""
+    """`program` restricted to the samples first … first + count - 1, which are renumbered from 0."""
     return replace(program, samples=tuple(i - first for i in program.samples if first <= i < first + count))
 
 
 def _difference(stored: dict[str, Any], asked: dict[str, Any]) -> list[str]:
-    """What differs between two identities, in words; a folder older than a field has its default."""
+    """Describe the differences between two identities; a field unknown to `stored` has its default value."""
     defaults = {
         f.name: json.loads(json.dumps(f.default_factory() if callable(f.default_factory) else f.default))
         for f in dataclasses.fields(Suite)

@@ -1,4 +1,4 @@
-"""The best samples of a sweep, trained again from fresh seeds: scores without the luck of being chosen."""
+"""Training the best samples of a sweep again from fresh seeds, for scores without selection bias."""
 
 from __future__ import annotations
 
@@ -33,30 +33,33 @@ def confirm(
     progress: Display | bool | None = None,
     command: Sequence[str] | None = None,
 ) -> Results:
-    """Trains the `best` samples of a finished sweep again; `results` with `confirmation`, what that showed.
+    """Train the best samples of a finished sweep again; returns `results` with its field `confirmation` set.
 
-    - `seeds`: lanes per sample (default: as many as the sweep). None of them is one of the sweep's: the
-      confirmation's seed is `fresh_seed` of the sweep's.
-    - `execution`, `progress`: how to run it, what to show: as in `hyperlax.sweep`. It is stored in
-      `confirmation/` in the sweep's folder, if that has one; what an interrupted confirmation has there is
-      continued, and a finished one read.
+    - `best`: how many samples to train again, in the order of the leaderboard.
+    - `seeds`: lanes per sample (default: as many as in the sweep). The seed of the confirmation is
+      `fresh_seed` of the sweep's seed, so no lane repeats one of the sweep.
+    - `execution`, `progress`: how to run it and what to show, as in `hyperlax.sweep`.
+    - `command`: the command line to store in the manifest.
 
-    Raises `ValueError` when the sweep is not finished, or its folder holds another confirmation.
+    If the sweep has a folder, the confirmation is stored in its subfolder `confirmation/`; an interrupted
+    confirmation there is continued, and a finished one is read. Raises `ValueError` when the sweep is not
+    finished, or when its folder holds another confirmation.
     """
     spec = prepare(results, best, seeds)
     target = results.folder / store.CONFIRMATION if results.folder is not None else None
     stored = _request(target) if target is not None else None
     if stored is not None and stored != (best, spec.settings.seeds):
-        raise ValueError(_another(stored, (best, spec.settings.seeds)))
+        raise ValueError(_other_confirmation(stored, (best, spec.settings.seeds)))
     how = replace(execution or Execution(), folder=target, resume=stored is not None)
     with shown(progress) as display:
         return replace(results, confirmation=sweeps.run(spec, how, display, command))
 
 
 def prepare(results: Results, best: int, seeds: int | None = None) -> Experiment:
-    """The experiment that confirms the `best` samples of `results`, which keep their ids.
+    """Build the experiment that confirms the `best` samples of `results`; the samples keep their ids.
 
-    Raises `ValueError` when there is nothing to choose from yet.
+    Raises `ValueError` when the sweep is not finished, has no evaluations, is a confirmation itself or was
+    trained with a schedule that changes hyperparameters.
     """
     use_all_cores()
     manifest, lanes = results.manifest, results.lanes
@@ -64,10 +67,10 @@ def prepare(results: Results, best: int, seeds: int | None = None) -> Experiment
         raise ValueError("this is a confirmation; confirm the sweep that it belongs to")
     unfinished = int(lanes["status"].is_in(["queued", "running", "paused"]).sum())
     if unfinished or lanes.is_empty():
-        state = f"{unfinished} of its {len(lanes)} lanes are not" if len(lanes) else "it has no lane yet"
+        state = f"{unfinished} of its {len(lanes)} lanes remain" if len(lanes) else "it has no lane yet"
         raise ValueError(f"the sweep is not finished: {state}; continue it with --resume, then confirm")
     _refuse_changing((manifest.get("identity") or {}).get("schedule"))
-    ids = chosen(results, best)
+    ids = best_samples(results, best)
     if not ids:
         raise ValueError("no sample can be confirmed: none has an evaluation")
     given = {"seed": fresh_seed(manifest["seed"]), "seeds": seeds or manifest["settings"]["seeds"]}
@@ -76,28 +79,32 @@ def prepare(results: Results, best: int, seeds: int | None = None) -> Experiment
     rows = [table.row(by_predicate=pl.col("sample") == sample, named=True) for sample in ids]
     recipe = Recipe(manifest["algorithm"], manifest["network"], only=True)
     spec = experiment.build(manifest["recipe"], recipe, manifest["env"], settings, rows, {}, Schedule())
-    said = f"confirmation of the best {len(ids)} of {len(results.samples)} samples of a sweep with seed"
+    note = f"confirmation of the best {len(ids)} of {len(results.samples)} samples of a sweep with seed"
     return replace(
         spec,
-        notes=[f"{said} {manifest['seed']}, from fresh seeds", *spec.notes],
+        notes=[f"{note} {manifest['seed']}, from fresh seeds", *spec.notes],
         confirms={"best": best, "samples": ids, "seed": manifest["seed"], "created": manifest.get("created")},
     )
 
 
-def chosen(results: Results, best: int) -> list[int]:
-    """The samples that a confirmation of the `best` trains: as the leaderboard has them, scored ones only."""
-    from hyperlax.report.leaderboard import leaderboard  # takes a second, and is needed last
+def best_samples(results: Results, best: int) -> list[int]:
+    """The ids of the first `best` samples of the leaderboard that have a score.
+
+    Raises `ValueError` when `best` is less than 1.
+    """
+    from hyperlax.report.leaderboard import leaderboard  # imported late, because it takes a second
 
     if best < 1:
-        raise ValueError(f"at least one sample has to be confirmed, got {best}")
+        raise ValueError(f"the number of samples to confirm must be at least 1, got {best}")
     return leaderboard(results, top=None).drop_nulls("peak_return")["sample"].head(best).to_list()
 
 
 def request(spec: Experiment, folder: Path, best: int | None, seeds: int | None) -> tuple[int, int] | None:
-    """(samples, seeds) to be confirmed when the sweep `spec` in `folder` is done; None when none are.
+    """Decide which confirmation follows the sweep `spec` in `folder`: (samples, seeds), or None.
 
-    A confirmation that has begun is continued without being asked for again. Raises `ValueError`, before
-    anything runs, for one that cannot be.
+    `best` and `seeds` are what the user requested, None where nothing was. A confirmation that has begun in
+    `folder` is continued even without a request. Raises `ValueError`, before anything runs, for a
+    confirmation that is impossible.
     """
     stored = _request(folder / store.CONFIRMATION)
     if best is None:
@@ -108,47 +115,53 @@ def request(spec: Experiment, folder: Path, best: int | None, seeds: int | None)
         return None
     _refuse_changing(spec.schedule.describe())
     if best > len(spec.records) and not spec.schedule.grows:
-        raise ValueError(f"--confirm {best} of {len(spec.records)} samples; lower it or draw more samples")
+        raise ValueError(
+            f"--confirm {best} exceeds the {len(spec.records)} samples of the sweep; "
+            "lower it or draw more samples"
+        )
     if not spec.settings.milestones():
-        raise ValueError("--confirm chooses by evaluations, and there are none; --set evaluations=10")
+        raise ValueError(
+            "--confirm chooses samples by their evaluations, but there are none; use --set evaluations=10"
+        )
     wanted = (best, seeds or (stored[1] if stored is not None else spec.settings.seeds))
     if stored is not None and stored != wanted:
-        raise ValueError(_another(stored, wanted))
+        raise ValueError(_other_confirmation(stored, wanted))
     return wanted
 
 
 def fresh_seed(seed: int) -> int:
-    """The seed of the confirmation of a sweep with `seed`: the first 31 bits of a SHA-256.
+    """The seed of the confirmation of a sweep with `seed`: the first 31 bits of a SHA-256 hash of it.
 
-    Lanes derive their keys from seed, sample and number, so those of the confirmation are all new, also to
-    sweeps with neighbouring seeds.
+    Lanes derive their random keys from seed, sample and lane number. A hashed seed gives keys that occur
+    neither in the sweep nor in sweeps with neighbouring seeds.
     """
     digest = hashlib.sha256(f"confirmation of seed {seed}".encode()).digest()
     return int.from_bytes(digest[:4], "big") >> 1
 
 
 def _refuse_changing(schedule: Mapping[str, Any] | None) -> None:
-    """Raises `ValueError` when samples are not what their lanes trained with throughout."""
+    """Raise `ValueError` for a schedule that changes the hyperparameters of lanes during training."""
     if (schedule or {}).get("explores"):
         raise ValueError(
-            "a confirmation trains samples again with the hyperparameters they started with, and "
-            "population-based training changes those: leave out --confirm"
+            "a confirmation trains samples again with the hyperparameters they started with, but "
+            "population-based training changes them during training; leave out --confirm"
         )
 
 
 def _request(folder: Path) -> tuple[int, int] | None:
-    """(samples, seeds) that the confirmation in `folder` was asked for; None when there is none."""
+    """(samples, seeds) of the confirmation stored in `folder`; None when there is none."""
     manifest = store.read_manifest(folder)
     if manifest is None:
         return None
     if not manifest.get("confirms"):
-        raise ValueError(f"{folder} holds an experiment that is no confirmation; move it away")
+        raise ValueError(f"{folder} holds an experiment that is not a confirmation; move it away")
     return manifest["confirms"]["best"], manifest["settings"]["seeds"]
 
 
-def _another(stored: tuple[int, int], wanted: tuple[int, int]) -> str:
+def _other_confirmation(stored: tuple[int, int], wanted: tuple[int, int]) -> str:
+    """The error message for a folder whose confirmation has other numbers of samples and seeds."""
     return (
-        f"the folder holds the confirmation of {stored[0]} samples with {stored[1]} seeds, "
-        f"{wanted[0]} with {wanted[1]} are asked for; continue that one, or move its folder "
+        f"the folder holds the confirmation of {stored[0]} samples with {stored[1]} seeds, but "
+        f"{wanted[0]} with {wanted[1]} were asked for; continue that one, or move its folder "
         f"{store.CONFIRMATION}/ away"
     )

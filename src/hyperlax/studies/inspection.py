@@ -1,4 +1,4 @@
-"""What a circuit is and can do before it is trained: counts, gradients, entanglement, expressibility."""
+"""Diagnostics of untrained circuits: gate counts, gradient variance, entanglement and expressibility."""
 
 from __future__ import annotations
 
@@ -33,15 +33,16 @@ COLUMNS = {
     "entangling_capability": "entangling",
     "expressibility": "expressib.",
 }
-"""What a terminal shows, under shorter names."""
+"""Column → shorter heading, for the columns of the table printed on the terminal."""
 BINS = 75
-"""Of the histogram of fidelities, as in Sim et al. 2019."""
+"""Bins of the histogram of fidelities, as many as in Sim et al. 2019."""
 
 
 def counts(hp: PQCHyperparams, in_size: int) -> dict[str, int]:
-    """Sizes of the circuit of one sample.
+    """Sizes of the circuit of one sample `hp` for observations of `in_size` features.
 
-    `shift_rule_executions` is what one gradient of one observation costs on hardware.
+    `shift_rule_executions` counts the circuits that hardware runs for one gradient of one observation by the
+    parameter-shift rule; `gradient_bytes` is the memory that the simulator needs for it.
     """
     layers, wires = int(hp.layers), qubits(in_size, int(hp.stacks))
     entangler = ENTANGLERS[int(hp.entangler)]
@@ -58,10 +59,10 @@ def counts(hp: PQCHyperparams, in_size: int) -> dict[str, int]:
 
 
 def entangling_capability(states: Float[Array, "2 amplitudes batch"]) -> Float[Array, " batch"]:
-    """The Meyer–Wallach measure of pure states, 0 for products and 1 at most.
+    """The Meyer–Wallach measure of entanglement of pure states: 0 for product states, at most 1.
 
-    Q = 2 (1 - mean over wires of Tr ρ²), ρ being a wire's reduced state (Meyer & Wallach 2002, in the form of
-    Brennen 2003).
+    Q = 2 (1 - mean over wires of Tr ρ²), where ρ is the reduced state of a wire (Meyer & Wallach 2002, in the
+    form of Brennen 2003). `states` holds real and imaginary parts along its first axis.
     """
     amplitudes, batch = states.shape[1:]
     wires = amplitudes.bit_length() - 1
@@ -77,10 +78,10 @@ def entangling_capability(states: Float[Array, "2 amplitudes batch"]) -> Float[A
 
 
 def expressibility(fidelities: np.ndarray, wires: int) -> float:
-    """How far fidelities between pairs of states are from those of Haar-random states; 0 is best.
+    """Divergence of the fidelities between pairs of states from those of Haar-random states; 0 is best.
 
-    The Kullback–Leibler divergence of the histogram of `fidelities` from the Haar distribution, of density
-    (N - 1)(1 - F)^(N - 2), N = 2 ^ wires (Sim et al. 2019, eq. 4, 8 and 9).
+    It is the Kullback–Leibler divergence of the histogram of `fidelities` from the Haar distribution, whose
+    density is (N - 1)(1 - F)^(N - 2) with N = 2 ^ wires (Sim et al. 2019, eq. 4, 8 and 9).
     """
     edges = np.linspace(0, 1, BINS + 1)
     found = np.histogram(fidelities, edges)[0] / len(fidelities)
@@ -91,17 +92,18 @@ def expressibility(fidelities: np.ndarray, wires: int) -> float:
     )
 
 
-def measured(
+def measure(
     samples: Sequence[PQCHyperparams], in_size: int, draws: int, seed: int = 0
 ) -> list[dict[str, float]]:
-    """Properties at initialisation, over `draws` initial weights and standard normal observations.
+    """Properties of each sample over `draws` pairs of initial weights and standard normal observations.
 
-    `samples` may differ in everything but the number of stacks: they share one compiled program.
+    `samples` share one compiled program and must therefore agree in the number of stacks; all other
+    hyperparameters may differ.
 
-    - `gradient_variance`: of the derivative of the first wire's ⟨σz⟩, mean over all trained angles; an
-      exponential decay in qubits is a barren plateau (McClean et al. 2018).
-    - `entangling_capability`: mean Meyer–Wallach measure.
-    - `expressibility`: of pairs of states.
+    - `gradient_variance`: variance of the derivative of the first wire's ⟨σz⟩, averaged over all trained
+      angles; an exponential decay with the number of qubits is a barren plateau (McClean et al. 2018).
+    - `entangling_capability`: mean Meyer–Wallach measure of the states.
+    - `expressibility`: `expressibility` of the fidelities between two independent sets of states.
     """
     caps = merge([hp.sizes() for hp in samples])
     wires = qubits(in_size, int(samples[0].stacks))
@@ -109,7 +111,7 @@ def measured(
 
     @partial(jax.jit, compiler_options=compiler_options("low", jax.default_backend()))
     def run(hp: Any, keys: Any) -> Any:
-        return jax.lax.map(partial(_one, hp, in_size, caps), keys)
+        return jax.lax.map(partial(_state_and_gradient, hp, in_size, caps), keys)
 
     rows = []
     for hp in samples:
@@ -126,8 +128,10 @@ def measured(
     return rows
 
 
-def _one(hp: PQCHyperparams, in_size: int, sizes: Mapping[str, Any], key: Any) -> tuple[Array, Array]:
-    """State, and gradient of the first wire by the angles, of one draw."""
+def _state_and_gradient(
+    hp: PQCHyperparams, in_size: int, sizes: Mapping[str, Any], key: Any
+) -> tuple[Array, Array]:
+    """The final state of one random circuit, and the gradient of its first wire's ⟨σz⟩ by the angles."""
     keys = jr.split(key)
     net = PQC(hp, in_size, sizes, key=keys[0])
     x = jr.normal(keys[1], (in_size, 1))
@@ -142,17 +146,17 @@ def _one(hp: PQCHyperparams, in_size: int, sizes: Mapping[str, Any], key: Any) -
 def inspect(
     hp: PQCHyperparams, in_size: int, layers: Sequence[int], stacks: Sequence[int], draws: int, seed: int = 0
 ) -> pl.DataFrame:
-    """Counts and measured properties, one row per number of layers and of stacks."""
+    """A table of `counts` and `measure`, with one row per combination of `layers` and `stacks`."""
     rows = []
     for s in stacks:
         samples = [assign(hp, {"layers": n, "stacks": s}) for n in layers]
-        properties = measured(samples, in_size, draws, seed)
+        properties = measure(samples, in_size, draws, seed)
         rows += [{**counts(hp, in_size), **p} for hp, p in zip(samples, properties, strict=True)]
     return pl.DataFrame(rows)
 
 
 def chart(table: pl.DataFrame, title: str) -> Any:
-    """Gradient variance, entangling capability and expressibility against depth, a line per qubit count."""
+    """An Altair chart of the measured properties against the number of layers, one line per qubit count."""
     import altair as alt
 
     def panel(column: str, words: str, log: bool) -> Any:
@@ -189,9 +193,11 @@ def of_recipe(
     changes: Mapping[str, Any],
     seed: int = 42,
 ) -> tuple[pl.DataFrame, str, str]:
-    """`inspect` for a network of a recipe on an environment; its smallest circuit as text and as SVG.
+    """Inspect a network of a recipe on an environment.
 
-    Raises `ValueError` for a network that is not a circuit, and for circuits that memory cannot hold.
+    Returns the table of `inspect`, and its smallest circuit as text and as an SVG document. `network` is the
+    name of the network (`actor`, `critic`), `changes` replaces hyperparameters and settings of the recipe.
+    Raises `ValueError` for a network that is not a circuit, and for circuits that do not fit into memory.
     """
     from hyperlax.experiments.machine import device_memory
     from hyperlax.sweeps import prepare
@@ -202,7 +208,7 @@ def of_recipe(
         raise ValueError(f'{recipe_name} has no network "{network}"; it has {", ".join(networks)}')
     hp, in_size = networks[network].hp, networks[network].inputs
     if not isinstance(hp, PQCHyperparams):
-        raise ValueError(f"the {network} of {recipe_name} is not a circuit; take a recipe of drpqc")
+        raise ValueError(f"the {network} of {recipe_name} is not a circuit; choose a recipe of drpqc")
     for s in stacks:
         if refusal := assign(hp, {"stacks": s}).refusal(in_size, device_memory()):
             raise ValueError(refusal)
@@ -213,7 +219,7 @@ def of_recipe(
 
 
 def show(table: pl.DataFrame) -> None:
-    """Prints the table."""
+    """Print the table of `inspect` on the terminal."""
     from rich.console import Console
     from rich.table import Table
 
@@ -226,7 +232,7 @@ def show(table: pl.DataFrame) -> None:
 
 
 def save_diagram(drawing: str, path: Path) -> None:
-    """Writes an SVG document as it is, or as .png or .pdf."""
+    """Write the SVG document `drawing` in the format of the suffix of `path`: .svg, .png or .pdf."""
     from hyperlax.report.export import converted
     from hyperlax.storage.files import write_atomically
 
@@ -235,7 +241,7 @@ def save_diagram(drawing: str, path: Path) -> None:
 
 
 def save(table: pl.DataFrame, path: Path, title: str) -> None:
-    """Writes the table (.csv) or its chart (.png, .svg, .pdf)."""
+    """Write the table (.csv) or its chart (.png, .svg, .pdf), as the suffix of `path` says."""
     from hyperlax.report.export import image
     from hyperlax.storage.files import write_atomically
 

@@ -1,4 +1,4 @@
-"""How long experiments will take: short programs are measured, the rest is the planner's arithmetic."""
+"""Predicting how long experiments take, from measured short programs and the planner's work estimates."""
 
 from __future__ import annotations
 
@@ -22,23 +22,28 @@ from hyperlax.programs.plan import Machine, Program, plan
 from hyperlax.run.display import Display
 
 CALIBRATION_SECONDS = 30.0
-"""No further program is measured once this much time has gone into measuring."""
+"""Time limit for measuring: once it is exceeded, no further program is measured."""
 RUN_SECONDS = 1.0
+"""Approximate time for which a measured program is run."""
 LOW_COMPILES_FASTER, LOW_RUNS_SLOWER = 4.0, 6.0
-"""Programs of little optimisation against optimised ones."""
+"""Ratios of compilation time and of run time between fully and little optimised programs."""
 CELL_SECONDS = 4.0
-"""What an experiment takes beside its programs: starting, saving, the report."""
+"""Time that an experiment takes for anything but its programs: starting, saving, writing the report."""
 MEASURED_WITHIN, BORROWED_WITHIN = 2.0, 4.0
-"""Factors that bound the error of most predictions, from a cell's own rates and from those of others."""
+"""Factors that bound the error of most predictions, from a cell's own rates and from other cells' rates."""
 
 Work = tuple[Experiment, list[Program], Execution, float]
-"""A cell: what is run, its programs, how, and the share of its env steps that is left."""
+"""A cell to predict: the experiment, its programs, how it is run, and the share of its env steps left."""
 
 
 @dataclass(frozen=True)
 class Rates:
-    """Measured speed: a unit of compilation in seconds, operations per second and device, and the seconds of
-    one step of an evaluation's episodes, for each of the lanes that a device trains at once."""
+    """Measured speeds.
+
+    - `compilation`: seconds per unit of compilation (`costs.compilation`).
+    - `work`: operations of training per second and device.
+    - `evaluation`: seconds that one step of the evaluation episodes takes per lane of a device.
+    """
 
     compilation: float
     work: float
@@ -46,14 +51,14 @@ class Rates:
 
     @staticmethod
     def mean(rates: list[Rates]) -> Rates:
-        """Geometric."""
+        """The geometric mean of each speed over `rates`."""
         middle = lambda name: math.exp(np.mean([math.log(getattr(r, name)) for r in rates]))  # noqa: E731
         return Rates(middle("compilation"), middle("work"), middle("evaluation"))
 
 
 @dataclass(frozen=True)
 class Prediction:
-    """Seconds of a cell by phase; most true values lie within a factor of `within`."""
+    """Predicted seconds of a cell by phase; most true values lie within a factor of `within` of them."""
 
     compilation: float
     training: float
@@ -65,7 +70,7 @@ class Prediction:
         return CELL_SECONDS + self.compilation + self.training + self.evaluation
 
     def words(self) -> dict[str, str]:
-        """For a table; the sign of what is taken from other cells is `~`."""
+        """Columns of a table row; `~` marks a prediction from the rates of other cells."""
         sign = "~ " if self.within == BORROWED_WITHIN else ""
         return {
             "compile": duration(self.compilation),
@@ -76,15 +81,16 @@ class Prediction:
 
 
 _rates: dict[_Kind, Rates] = {}
-"""What was measured in this process."""
+"""The rates measured in this process so far."""
 
 
 class Predictor:
-    """Predictions for cells that run one after the other in this process, with nothing compiled before.
+    """Predictions for cells that run one after the other in this process, starting with nothing compiled.
 
-    Measures programs of as many kinds of cells as there is time for, those of new networks, algorithms and
-    environments first, then those of least work. Other cells take the mean rates of their algorithm with
-    their network, else of their network, else of all.
+    Measures programs of as many kinds of cells as `CALIBRATION_SECONDS` allows: first those that bring a new
+    network, algorithm or environment, then those with the least work. A cell of a kind that was not measured
+    takes the mean of the measured rates that are closest to it: those of its network if there are any, and
+    among these those of its mode, framework and algorithm.
     """
 
     def __init__(self, cells: Mapping[Any, Work]):
@@ -95,7 +101,7 @@ class Predictor:
         self.measured = 0
         waiting = list(cells)
         while waiting and (self.measured == 0 or time.perf_counter() - began < CALIBRATION_SECONDS):
-            best = max(waiting, key=self._urgency)
+            best = max(waiting, key=self._priority)
             waiting.remove(best)
             if (kind := self.known[best]) in _rates:
                 continue
@@ -106,7 +112,8 @@ class Predictor:
                 self.errors[best] = f"cannot be measured: {error}"
         self.seconds = time.perf_counter() - began
 
-    def _urgency(self, cell: Any) -> tuple[int, float]:
+    def _priority(self, cell: Any) -> tuple[int, float]:
+        """Sort key: how many of network, algorithm and environment are new, then the least work."""
         kind = self.known[cell]
         unknown = [
             getattr(kind, n) not in {getattr(k, n) for k in _rates} for n in ("network", "family", "env")
@@ -114,7 +121,10 @@ class Predictor:
         return sum(unknown), -self._work[cell]
 
     def all(self) -> dict[Any, Prediction | str]:
-        """The prediction of every cell, or why there is none. A program counts where it is compiled first."""
+        """The prediction of every cell, or the reason why there is none.
+
+        The compilation of a shared program counts for the first cell that needs it.
+        """
         compiled: set[Hashable] = set()
         out: dict[Any, Prediction | str] = {}
         for cell, work in self.cells.items():
@@ -126,7 +136,7 @@ class Predictor:
         return out
 
     def summary(self) -> str:
-        """The total, what it may be off by, and how it came about."""
+        """A sentence with the total time, its likely range and how it was measured."""
         found = [p for p in self.all().values() if isinstance(p, Prediction)]
         total, low, high = (
             duration(sum(f(p) for p in found))
@@ -137,15 +147,18 @@ class Predictor:
             )
         )
         borrowed = (
-            "; ~ is taken from similar cells" if any(p.within == BORROWED_WITHIN for p in found) else ""
+            "; ~ marks estimates from similar cells"
+            if any(p.within == BORROWED_WITHIN for p in found)
+            else ""
         )
         return (
-            f"predicted: roughly {total} in all, {low} to {high}, on this machine as busy as it is now "
-            f"and with nothing compiled before ({self.measured} short programs measured in "
+            f"predicted: roughly {total} in total, between {low} and {high}, on this machine under its "
+            f"current load and with nothing compiled before ({self.measured} short programs measured in "
             f"{duration(self.seconds)}{borrowed})"
         )
 
     def _rates_of(self, cell: Any) -> tuple[Rates, float]:
+        """The rates to predict `cell` with, and the factor that bounds the error of most predictions."""
         kind = self.known[cell]
         if kind in _rates:
             return _rates[kind], MEASURED_WITHIN
@@ -156,15 +169,15 @@ class Predictor:
 
 
 def duration(seconds: float | int) -> str:
-    """Two digits and a unit are as much as a prediction is worth."""
+    """`seconds` rounded to two digits, with a suitable unit."""
     for unit, size, most in (("s", 1, 100), ("min", 60, 100), ("h", 3600, 48), ("days", 86400, math.inf)):
         if (amount := seconds / size) < most:
             return f"{amount:.1f} {unit}" if 0 < amount < 9.95 else f"{amount:.0f} {unit}"
-    raise ValueError(f"no duration: {seconds}")
+    raise ValueError(f"not a duration: {seconds}")
 
 
 def predict(work: Work, rates: Rates, within: float, compiled: set[Hashable]) -> Prediction:
-    """The prediction of one cell; programs it is the first to need are added to `compiled`."""
+    """Predict the time of one cell; programs that it is the first to need are added to `compiled`."""
     spec, programs, how, left = work
     devices = jax.local_devices()
     compiling = 0.0
@@ -186,7 +199,11 @@ def predict(work: Work, rates: Rates, within: float, compiled: set[Hashable]) ->
 
 
 def calibrate(spec: Experiment, programs: list[Program], how: Execution) -> Rates:
-    """Compiles and runs for a moment the program of one ordinary sample of the cell's heaviest program."""
+    """Measure the rates of a cell: compile and briefly run a program for one typical sample.
+
+    The sample is the one of median work in the cell's program with the most work. Raises `RuntimeError` when
+    its lanes diverge at once.
+    """
     heaviest = max(programs, key=lambda p: _program_work(spec, p))
     trees = spec.trees or spec.schedule.trees_to_plan(spec)
     members = sorted(heaviest.samples or range(len(trees)), key=lambda i: _sample_work(spec, trees[i]))
@@ -206,7 +223,7 @@ def calibrate(spec: Experiment, programs: list[Program], how: Execution) -> Rate
 
 
 def _run(compiled: Compiled, spec: Experiment, tree: Any, program: Program) -> tuple[float, float]:
-    """Operations per second and device in training, and seconds per step of a lane's evaluation."""
+    """Run `compiled`; returns `Rates.work` and `Rates.evaluation` as measured."""
     slots = compiled.slots
     used = len(compiled.sharding.device_set)
     orders = replace(blank_orders(tree, slots), hp=stack([tree] * slots), fresh=np.ones(slots, bool))
@@ -224,10 +241,10 @@ def _run(compiled: Compiled, spec: Experiment, tree: Any, program: Program) -> t
         rate = done * cycle / used / taken if done else rate
         if not done or (warm and taken >= RUN_SECONDS / 2):
             break
-        if warm:  # before, cycles are cheaper, and say nothing about how many to run
+        if warm:  # cycles before the first gradient step are too cheap to extrapolate from
             cycles *= int(np.clip(RUN_SECONDS / max(taken, 1e-3), 1, 16))
     if not rate:
-        raise RuntimeError("its lanes diverge at once")
+        raise RuntimeError("its lanes diverge immediately")
     began = time.perf_counter()
     state, _, lengths, _ = compiled.evaluate(state, np.ones(slots, bool))
     longest = int(np.asarray(lengths).max())
@@ -237,7 +254,7 @@ def _run(compiled: Compiled, spec: Experiment, tree: Any, program: Program) -> t
 
 @contextmanager
 def _compiled_anew() -> Iterator[None]:
-    """Without the persistent cache, from which a program comes in no time."""
+    """Disable the persistent compilation cache, so that the measured compilation time is the full one."""
     from jax.experimental.compilation_cache import compilation_cache
 
     before = jax.config.values["jax_enable_compilation_cache"]
@@ -251,7 +268,7 @@ def _compiled_anew() -> Iterator[None]:
 
 
 class _Kind(NamedTuple):
-    """What speed depends on; cells of one kind have the same rates."""
+    """The properties of a cell on which its rates depend; cells of one kind have the same rates."""
 
     family: Any
     network: frozenset[str]
@@ -270,17 +287,18 @@ def _kind(work: Work) -> _Kind:
 
 
 def _alone(how: Execution) -> bool:
-    """Whether lanes run one by one where others would run many at once; on a CPU they share programs."""
+    """Whether lanes run one at a time in programs of a single lane; on a CPU all modes share programs."""
     return how.sequential and jax.local_devices()[0].platform != "cpu"
 
 
 def _training_work(work: Work) -> float:
+    """Operations of training all lanes of a cell."""
     spec, programs, _, _ = work
     return sum(_program_work(spec, p) for p in programs)
 
 
 def _program_work(spec: Experiment, program: Program) -> float:
-    """Operations of all lanes of a program."""
+    """Operations of training all lanes of a program."""
     trees = spec.trees or spec.schedule.trees_to_plan(spec)
     arithmetic = trees[0].arithmetic(program.caps, spec.env)
     total = 0.0
@@ -292,5 +310,6 @@ def _program_work(spec: Experiment, program: Program) -> float:
 
 
 def _sample_work(spec: Experiment, tree: Any) -> float:
+    """Operations of one training cycle of the sample `tree` in a program of its own sizes."""
     sizes = tree.sizes()
     return tree.work(sizes, tree.capacities([sizes], [1], spec.env), spec.env)[0]

@@ -1,4 +1,4 @@
-"""Benchmark suites: algorithms × environments × modes, each combination a cell."""
+"""Benchmark suites, whose cells are the combinations of recipes, environments and modes."""
 
 from __future__ import annotations
 
@@ -23,11 +23,12 @@ from hyperlax.storage.results import Results
 
 @dataclass(frozen=True)
 class Rule:
-    """What is special about some cells of a suite: those whose recipe and environment match.
+    """An exception for those cells of a suite whose recipe and environment match.
 
-    - `algo`, `env`: patterns with `*` for any characters.
-    - `settings`: as `--set`; they win over the suite's, and those of later rules over earlier ones.
-    - `skip`: why these cells are not to be run.
+    - `algo`, `env`: patterns of names, in which `*` stands for any characters.
+    - `settings`: settings and hyperparameters as given to `--set`. They override those of the suite, and
+      those of later rules override those of earlier ones.
+    - `skip`: the reason why matching cells are not run; None to run them.
     """
 
     algo: str = "*"
@@ -41,12 +42,15 @@ class Rule:
 
 @dataclass(frozen=True)
 class Suite:
-    """What a benchmark runs.
+    """The experiments of a benchmark, one cell for every combination of recipe, environment and mode.
 
-    - `algos`: recipes; `envs`: environments; `modes`: of `MODES`. Every combination is a cell.
-    - `samples` of every recipe's space, drawn by `sampling`.
-    - `run_length` as `--run-length-modifier`; `settings` as `--set`, for all cells.
-    - `rules`: what is special about some of them.
+    - `algos`, `envs`, `modes`: names of recipes, of environments, and of modes in `MODES`.
+    - `samples`: how many samples to draw from the space of every recipe; `sampling` names the method.
+    - `run_length`: the length of the experiments, as given to `--run-length-modifier`.
+    - `settings`: settings and hyperparameters for all cells, as given to `--set`.
+    - `rules`: exceptions for some of the cells.
+
+    Raises `ValueError` for empty or repeated names, unknown modes and less than one sample.
     """
 
     algos: tuple[str, ...]
@@ -76,9 +80,10 @@ class Suite:
     def changed(
         self, changes: Mapping[str, Any], settings: Mapping[str, Any], given_otherwise: Iterable[str]
     ) -> Suite:
-        """The suite with other fields and further settings, which win over its own and its rules'.
+        """The suite with the fields in `changes` replaced and `settings` added.
 
-        So do those that are `given_otherwise`, by flags of their own.
+        `settings` override those of the suite and of its rules. The settings named in `given_otherwise` come
+        from flags of their own, and are therefore removed from the suite and its rules.
         """
         dropped = {*settings, *given_otherwise}
         keep = lambda old: {k: v for k, v in old.items() if k not in dropped}  # noqa: E731
@@ -90,7 +95,7 @@ class Suite:
 
 @dataclass(frozen=True)
 class Cell:
-    """One experiment of a suite, and why it is not one (`skipped`) where it is none."""
+    """One experiment of a suite; `skipped` is the reason why it is not run, or None when it is."""
 
     recipe: str
     env: str
@@ -103,16 +108,16 @@ class Cell:
 
     @property
     def path(self) -> Path:
-        """Its folder, below the benchmark's."""
+        """The folder of the cell, relative to the folder of the benchmark."""
         return self.mode / experiment_path(self.recipe, self.env)
 
 
-def _drawn(suite: Suite, recipe: str, env: str, **arguments: Any) -> Experiment:
-    """The samples of a suite."""
+def _prepare_sweep(suite: Suite, recipe: str, env: str, **arguments: Any) -> Experiment:
+    """A sweep over the samples that the suite draws."""
     return sweeps.prepare(recipe, env, num_samples=suite.samples, sampling_method=suite.sampling, **arguments)
 
 
-def _run(
+def _run_sweep(
     spec: Experiment,
     how: Execution,
     progress: Display,
@@ -122,14 +127,14 @@ def _run(
     return sweeps.run(spec, how, progress, command, programs)
 
 
-def _searched(suite: Suite, recipe: str, env: str, **arguments: Any) -> Experiment:
-    """A search of as many trials as other modes have samples."""
-    from hyperlax import searches  # Optuna takes a second to import
+def _prepare_search(suite: Suite, recipe: str, env: str, **arguments: Any) -> Experiment:
+    """A search with as many trials as other modes have samples."""
+    from hyperlax import searches  # imported late, because importing Optuna takes a second
 
     return searches.prepare(recipe, env, n_trials=suite.samples, **arguments)
 
 
-def _search(
+def _run_search(
     spec: Experiment,
     how: Execution,
     progress: Display,
@@ -143,21 +148,31 @@ def _search(
 
 @dataclass(frozen=True)
 class Mode:
-    """How the experiment of a cell is prepared (from suite, recipe, environment and settings) and run.
+    """A way to run the cells of a suite.
 
-    `sequential` is that of `Execution`; `programs` are planned for it together with those of other cells.
+    - `prepare`: makes the experiment of a cell from suite, recipe, environment and settings.
+    - `run`: runs it with the programs that were planned for it together with those of other cells.
+    - `sequential`: whether lanes are trained one at a time, as in `Execution`.
     """
 
-    prepare: Callable[..., Experiment] = _drawn
-    run: Callable[[Experiment, Execution, Display, Sequence[str] | None, list[Program]], Results] = _run
+    prepare: Callable[..., Experiment] = _prepare_sweep
+    run: Callable[[Experiment, Execution, Display, Sequence[str] | None, list[Program]], Results] = _run_sweep
     sequential: bool = False
 
 
-MODES = {"batched": Mode(), "sequential": Mode(sequential=True), "optuna": Mode(_searched, _search)}
+MODES = {
+    "batched": Mode(),
+    "sequential": Mode(sequential=True),
+    "optuna": Mode(_prepare_search, _run_search),
+}
 
 
 def find(name: str) -> Suite:
-    """The suite called `name` in `configs/suites.py`, or `path/to/file.py:name` of one's own (`SUITES`)."""
+    """The suite called `name` in `configs/suites.py`, or a suite in a user's file, `path/to/file.py:name`.
+
+    The file defines a dictionary `SUITES` of names and suites; with a single suite, `:name` may be left out.
+    Raises `ValueError` when the file does not exist or holds no such suite.
+    """
     file, _, key = name.partition(":") if ".py" in name else ("", "", name)
     path = Path(file) if file else configs_folder() / "suites.py"
     if not path.is_file():
@@ -171,7 +186,7 @@ def find(name: str) -> Suite:
 
 
 def cells(suite: Suite) -> list[Cell]:
-    """Every combination, those marked that cannot be or are not wanted.
+    """All cells of `suite`; those that are impossible or excluded by a rule have the reason in `skipped`.
 
     Raises `ValueError` for unknown names, and for recipes whose folders would be the same.
     """
@@ -192,7 +207,10 @@ def cells(suite: Suite) -> list[Cell]:
 
 
 def prepare(suite: Suite, cell: Cell, **given: Any) -> Experiment:
-    """The experiment of a cell, checked; `ValueError` names the cell."""
+    """Build and check the experiment of a cell; `given` holds further arguments of the mode's `prepare`.
+
+    Raises `ValueError`, naming the cell, for invalid settings or hyperparameters.
+    """
     settings = dict(suite.settings)
     for rule in suite.rules:
         if rule.matches(cell.recipe, cell.env):
