@@ -97,7 +97,10 @@ def test_an_order_is_claimed_only_where_the_interval_allows_it(three):
 
 def test_whoever_is_ahead_is_named_first(three):
     (line,) = verdicts([three[2], three[0]])
-    assert line.startswith("ppo_mlp is ahead of ppo_drpqc: a random sample of it wins with probability 1.00")
+    assert line.startswith(
+        "ppo_mlp is ahead of ppo_drpqc: a random sample of the former has the higher peak return with "
+        "probability 1.00"
+    )
 
 
 def test_the_summary_is_what_the_samples_are(three):
@@ -141,8 +144,8 @@ def test_the_same_family_twice_is_told_apart_by_recipe_or_by_folder():
 def test_other_conditions_are_said(three, tmp_path):
     longer = family("ppo_tmlp", budget=900_000)
     page = write_comparison([three[0], longer], tmp_path / "a.html").read_text()
-    assert "Not the same conditions. total timesteps: ppo_mlp 500000, ppo_tmlp 900000." in page
-    assert "Not the same conditions" not in write_comparison(three, tmp_path / "b.html").read_text()
+    assert "The experiments differ in total timesteps: ppo_mlp 500000, ppo_tmlp 900000." in page
+    assert "The experiments differ in" not in write_comparison(three, tmp_path / "b.html").read_text()
 
 
 def test_environments_with_the_same_samples_are_compared_with_one_another(three, tmp_path):

@@ -90,9 +90,9 @@ def test_a_table_a_summary_and_a_folder_are_read(tmp_path, ours):
 @pytest.mark.parametrize(
     ("name", "content", "message"),
     [
-        ("a.csv", "x,y\n1,2\n", "neither a table of cells"),
-        ("a.csv", "", "no readable CSV table"),
-        ("a.csv", "sample id,peak return\n0,1.0\n", "call it <env>_<algo>-<network>_summary.csv"),
+        ("a.csv", "x,y\n1,2\n", "neither a table with one row per environment, algorithm and network"),
+        ("a.csv", "", "not a readable CSV table"),
+        ("a.csv", "sample id,peak return\n0,1.0\n", "rename it to <env>_<algo>-<network>_summary.csv"),
         ("a.csv", "env,algo,network,score\na,b,c,1\n", "none of the columns best_peak"),
         ("a.csv", "env,algo,network,best_peak\na,b,c,good\n", "column best_peak of .* not a number"),
     ],
@@ -207,9 +207,10 @@ def test_ids_of_another_design_are_not_compared(tmp_path, ours):
     """Sample 3 of a search is not sample 3 of a search with other samples."""
     shifted = dataclasses.replace(ours, samples=ours.samples.with_columns(gamma=pl.col("gamma") * 0.99))
     (one,) = matched([ours], read_published(summary(tmp_path, shifted)))
-    assert re.fullmatch(r"gamma of sample \d+ is [\d.]+, published [\d.]+", one.different)
+    difference = r"gamma of sample \d+ is [\d.]+ here, but [\d.]+ in the published results"
+    assert re.fullmatch(difference, one.different)
     assert one.pairs.is_empty()
-    assert "since theirs are others: gamma of sample" in verdict(one)
+    assert "because the designs differ: gamma of sample" in verdict(one)
     assert other_design(ours.samples, ours.samples.with_columns(pl.col("sample") + 100)).startswith(
         "no sample"
     )
@@ -219,7 +220,7 @@ def test_the_best_of_unequally_many_samples_is_not_ranked(tmp_path, ours):
     many = f"{ENV},ppo,mlp,64,0,5000,4000,3000,2000,1,0"
     (one,) = matched([ours], read_published(table(tmp_path, many)))
     claims = dict(one.rows.select("statistic", "ahead").iter_rows())
-    assert claims["best"] == claims["top 5 IQM"] == "not claimed: other number of samples"
+    assert claims["best"] == claims["top 5 IQM"] == "not claimed: different numbers of samples"
     assert claims["median"] == claims["q25"] == "published"
     equal = f"{ENV},ppo,mlp,12,0,5000,4000,3000,2000,1,0"
     (one,) = matched([ours], read_published(table(tmp_path, equal)))
@@ -245,7 +246,8 @@ def test_the_page_has_a_section_and_a_table_beside_it(tmp_path, ours):
         text = page.read_text()
         assert '<section id="published"><h2>Against published results</h2>' in text
         assert 'data-chart="p0_published_samples"' in text
-        assert ("Not published: sac_mlp on gymnax.mountain_car." in text) == (len(experiments) == 2)
+        unpublished = "Without published results: sac_mlp on gymnax.mountain_car."
+        assert (unpublished in text) == (len(experiments) == 2)
         written = pl.read_csv(page.with_name(TABLE))
         assert written["statistic"].to_list() == ["best", "top 5 IQM", "median", "q25"]
     assert "Against published" not in write_comparison([ours, other], tmp_path / "b.html").read_text()
@@ -278,6 +280,6 @@ def test_the_table_of_one_comparison_can_be_what_another_is_compared_with(tmp_pa
 def test_what_was_not_published_is_refused_with_what_was(tmp_path, ours):
     published = read_published(table(tmp_path, "gymnax.acrobot,dqn,mlp,64,0,-1,-2,-3,-4,-5,18"))
     with pytest.raises(
-        ValueError, match=r"nothing was published of ppo_mlp on .*: dqn_mlp on gymnax\.acrobot"
+        ValueError, match=r"no results were published for ppo_mlp on .*: dqn_mlp on gymnax\.acrobot"
     ):
         Against({ENV: [ours]}, published)

@@ -57,7 +57,7 @@ def test_a_confirmation_has_its_section_with_picture_and_table(page, tmp_path):
     assert "confirmation" in json.loads(again.scripts[0])["specs"]
     ids = {value for _, name, value in again.attributes if name == "id"}
     assert {"confirmation", "confirmed"} <= ids
-    assert "The drop is what choosing the best by their scores has added to them." in again.text
+    assert "estimates how far selecting the best samples by their tuning scores has inflated" in again.text
 
 
 def test_sobol_indices_have_a_section_where_they_were_drawn_for(page, tmp_path):

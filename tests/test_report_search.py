@@ -108,7 +108,7 @@ def test_charts_of_a_long_search_are_thinned():
 def test_the_report_has_a_section_for_the_search_and_only_then(tmp_path):
     page = write_report(searched(), tmp_path / "report.html").read_text()
     assert 'id="search"' in page
-    assert "flatters itself" in page
+    assert "its score is optimistic" in page
     assert "search_parallel" in page
     assert 'id="slices"' not in page
     plain = write_report(synthetic(samples=2, seeds=1), tmp_path / "plain.html").read_text()

@@ -79,9 +79,9 @@ def test_a_bias_is_claimed_only_where_the_interval_excludes_none():
     lower = with_confirmation(scored([11, 12, 13, 14]), scored([1, 2, 3, 4]))
     single = with_confirmation(scored([3]), scored([1]))
     assert drop_words(same).endswith("no bias is claimed.")
-    assert drop_words(lower).startswith("On average it is 10 [")
+    assert drop_words(lower).startswith("The average drop is 10 [")
     assert "claimed" not in drop_words(lower)
-    assert drop_words(single) == "On average it is 2; one seed alone gives no interval."
+    assert drop_words(single) == "The average drop is 2; a single seed gives no interval."
     assert drop_words(with_confirmation(scored([3]), scored([]))) == "Nothing has been confirmed yet."
 
 

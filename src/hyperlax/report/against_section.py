@@ -1,4 +1,4 @@
-"""The section on published results of a comparison, its table and its charts."""
+"""The section of a comparison page that sets experiments against published results."""
 
 from __future__ import annotations
 
@@ -17,13 +17,13 @@ from hyperlax.report.published import Published
 from hyperlax.storage.results import Results
 
 TABLE = "comparison_published.csv"
-"""The table's file, beside the page."""
+"""Name of the file that holds the section's table; it is written next to the page."""
 
 
 class Against:
-    """Experiments of every environment against what was published of them.
+    """Comparison of experiments with published results, grouped by environment.
 
-    Raises ValueError when nothing was published of any.
+    Raises ValueError if none of the experiments has published results.
     """
 
     def __init__(self, environments: Mapping[str, Sequence[Results]], published: Published):
@@ -39,15 +39,16 @@ class Against:
         if not self.found:
             known = ", ".join(str(cell) for cell in published.names()[:12]) or "nothing"
             raise ValueError(
-                f"nothing was published of {', '.join(self.rest) or 'these experiments'}; "
-                f"what was published: {known}"
+                f"no results were published for {', '.join(self.rest) or 'these experiments'}; "
+                f"published results exist for: {known}"
             )
 
     def table(self) -> pl.DataFrame:
-        """One row per environment, family and statistic, both sides with the ends of their intervals."""
+        """Return one row per environment, family and statistic: both values with their intervals."""
         return pl.concat([one.rows for cells in self.found.values() for one in cells])
 
     def charts(self, env: str) -> dict[str, Callable[[], Chart]]:
+        """Return the charts of `env` by name, as functions that draw them; none without published results."""
         cells = self.found.get(env, [])
         if not cells:
             return {}
@@ -57,7 +58,7 @@ class Against:
         return drawn
 
     def section(self, pictures: Pictures) -> str:
-        """Who is ahead, the charts, and the table."""
+        """Return the section as HTML: a verdict per family, the charts, and the table."""
         parts = []
         for place, (env, cells) in enumerate(self.found.items()):
             lines = [verdict(one) for one in cells]
@@ -66,26 +67,28 @@ class Against:
             drawn = (pictures.add(f"p{place}_{name}", draw) for name, draw in self.charts(env).items())
             parts.append(f"<h3>{markup.public(env)}</h3>{said}{''.join(drawn)}")
         if self.rest:
-            parts.append(f'<p class="note">Not published: {markup.public(", ".join(self.rest))}.</p>')
+            parts.append(
+                f'<p class="note">Without published results: {markup.public(", ".join(self.rest))}.</p>'
+            )
         note = (
-            "No order is claimed where intervals overlap, nor of the best of unequally many samples. "
-            f"The same numbers: {TABLE}, beside this page."
+            "No order is claimed where intervals overlap, nor for statistics of the best samples where the "
+            f"numbers of samples differ. The file {TABLE}, next to this page, holds the same numbers."
         )
         return "".join(parts) + markup.table(self.table(), "published-table", note, filtered=True)
 
 
 def verdict(one: Matched) -> str:
-    """What can be said of one cell, in words."""
+    """Summarise the comparison of one experiment in a sentence: who is ahead in which statistics."""
     name, rows = one.results.name, one.rows
     parts = []
-    for side, words in (("ours", "ours is ahead in"), ("published", "the published one is ahead in")):
+    for side, words in (("ours", "our result is ahead in"), ("published", "the published one is ahead in")):
         if won := rows.filter(pl.col("ahead") == side)["statistic"].to_list():
             parts.append(f"{words} {', '.join(won)}")
     if unclear := rows.filter(pl.col("ahead").str.starts_with("not"))["statistic"].to_list():
         parts.append(f"no order is claimed in {', '.join(unclear)}")
     samples = ""
     if one.different:
-        samples = f" Samples are not compared one by one, since theirs are others: {one.different}."
+        samples = f" Samples are not compared one by one, because the designs differ: {one.different}."
     elif len(one.pairs):
-        samples = f" Order of the samples: {correlation(one)}."
+        samples = f" Rank correlation of the samples: {correlation(one)}."
     return f"{name}: {'; '.join(parts)}.{samples}"

@@ -1,4 +1,7 @@
-"""Several experiments in one report: families of agents side by side, environment by environment."""
+"""Comparison of several experiments on one page: families of agents side by side on each environment.
+
+A family is an algorithm × network as one recipe configures it; every experiment stands for one family.
+"""
 
 from __future__ import annotations
 
@@ -43,11 +46,11 @@ from hyperlax.storage.results import Results
 
 _DEFAULTS = Options()
 _BUDGET = 8
-"""Samples of a small search, whose expected best is tabulated."""
+"""Number of samples of the small search whose expected best return the summary reports."""
 
 
 def charts(families: Families, top: int = 5) -> dict[str, Callable[[], Chart]]:
-    """The charts of one environment by file name."""
+    """Return the charts of one environment by file name, as functions that draw them."""
     curves = {
         f"tuned_curves_{axis}": partial(tuned_curves, families, axis, top)
         for axis in X_TITLES
@@ -68,7 +71,11 @@ def charts(families: Families, top: int = 5) -> dict[str, Callable[[], Chart]]:
 
 
 def by_environment(experiments: Sequence[Results]) -> dict[str, list[Results]]:
-    """Experiments by environment, those of equal name on one environment told apart by folder."""
+    """Group experiments by environment.
+
+    Experiments of equal name on one environment are renamed after their recipes, or after their folders if
+    the recipes are equal too.
+    """
     found: dict[str, list[Results]] = {}
     for results in experiments:
         found.setdefault(str(results.manifest.get("env", "an unnamed environment")), []).append(results)
@@ -88,17 +95,18 @@ def _told_apart(group: Sequence[Results]) -> list[Results]:
 
 
 def _folders(group: Sequence[Results]) -> list[str]:
-    """The part of each folder's path in which they differ."""
+    """Return, for each experiment, the components of its folder's path that are not common to all."""
     parts = [r.folder.parts if r.folder else (str(i),) for i, r in enumerate(group)]
     differ = [len(set(column)) > 1 for column in zip(*parts, strict=False)]
     return ["/".join(p for p, d in zip(own, differ, strict=False) if d) or "/".join(own) for own in parts]
 
 
 def summary(families: Families, top: int = 5) -> pl.DataFrame:
-    """One row per family: samples, lanes that diverged, peak returns, and what the best sample takes.
+    """Summarise every family in one row: samples, diverged lanes, peak returns, and the best sample's cost.
 
-    `best`, `median` and `top` are over the samples' peak returns (each an interquartile mean over seeds);
-    parameters and circuit executions are those of one lane of the best sample.
+    The best, the median and the interquartile mean (IQM) of the `top` best are taken over the peak returns of
+    the samples, each of which is an IQM over seeds. Parameters and circuit executions of the best sample are
+    those of one of its lanes.
     """
     rows = []
     for results in families:
@@ -129,7 +137,7 @@ def summary(families: Families, top: int = 5) -> pl.DataFrame:
 
 
 def overview(groups: Mapping[str, Families], top: int = 5) -> pl.DataFrame:
-    """The most telling columns of the summaries of all environments in one table."""
+    """Return the main columns of the summaries of all environments in one table."""
     kept = ["family", "samples", "diverged", "best peak return", f"top {top} IQM", "median"]
     tables = [
         summary(families, top).select(pl.lit(env).alias("environment"), *kept)
@@ -139,6 +147,7 @@ def overview(groups: Mapping[str, Families], top: int = 5) -> pl.DataFrame:
 
 
 def _expected(found: np.ndarray) -> float | None:
+    """Return the expected best of `_BUDGET` samples; None if there are fewer."""
     return float(best_of_k(found).value[_BUDGET - 1]) if len(found) >= _BUDGET else None
 
 
@@ -158,11 +167,12 @@ def _executions(results: Results) -> bool:
 def write_comparison(
     experiments: Sequence[Results], path: Path, top: int = 5, published: Published | None = None
 ) -> Path:
-    """Writes one page that compares `experiments`, and returns its path. Nothing else is loaded by it.
+    """Write one self-contained page that compares `experiments`, and return its path.
 
-    Beside it are the statistics of every experiment as a table, which a later comparison can take as
-    published. Where something was `published` of these, the page begins with both side by side, and the same
-    numbers are written as well (`TABLE`). Raises ValueError when nothing was published of any.
+    A CSV file next to the page holds the statistics of every experiment; a later comparison can use it as
+    published results. If `published` is given, the page begins with our results next to the published ones,
+    and the same numbers are written to a second CSV file (`TABLE`). Raises ValueError if `published` has
+    results for none of the experiments.
     """
     pictures = Pictures()
     groups = by_environment(experiments)
@@ -182,18 +192,20 @@ def write_comparison(
     title = f"{count} experiments compared" if count > 1 else experiments[0].name
     header = (
         f"<header><h1>{markup.public(title)}</h1><p>Peak returns are interquartile means over seeds. "
-        "The report of every experiment has its samples, health and how to repeat it.</p></header>"
+        "The report of each experiment lists its samples, shows how training went, and says how to repeat it."
+        "</p></header>"
     )
     write_atomically(path.with_suffix(".csv"), cells(experiments).write_csv())
     return write_document(path, "comparison", sections_of(header, sections), pictures)
 
 
 def check_published(experiments: Sequence[Results], published: Published) -> None:
-    """Raises ValueError when nothing was published of any of the experiments."""
+    """Raise ValueError if `published` has results for none of the experiments."""
     Against(by_environment(experiments), published)
 
 
 def _environment(families: Families, prefix: str, pictures: Pictures, top: int) -> str:
+    """Return the section of one environment as HTML; `prefix` makes its chart and table ids unique."""
     shown = {name: pictures.add(f"{prefix}_{name}", draw) for name, draw in charts(families, top).items()}
     curves = {
         title: shown[f"tuned_curves_{axis}"]
@@ -221,7 +233,7 @@ def _environment(families: Families, prefix: str, pictures: Pictures, top: int) 
 
 
 def _across(experiments: Sequence[Results], pictures: Pictures) -> str:
-    """Hyperparameter sensitivity across environments: the chart and its numbers, or why there are none."""
+    """Return the section on sensitivity across environments: chart and table, or why there are none."""
     shown = pictures.add("across_environments", partial(tuning_chart, experiments))
     try:
         return shown + markup.table(sensitivity_table(experiments), "across-table")
@@ -230,7 +242,7 @@ def _across(experiments: Sequence[Results], pictures: Pictures) -> str:
 
 
 def best_samples(families: Families, top: int = 5) -> pl.DataFrame:
-    """The `top` samples of every family, best first; `rank` is the place within the family."""
+    """Return the `top` samples of every family in one table, best first; ranks are within the family."""
     kept = ("rank", "peak_return", "peak_low", "peak_high", "final_return", "seeds_done", "seeds_diverged")
     tables = []
     for results in families:
@@ -247,7 +259,10 @@ def _best_samples(families: Families, prefix: str, top: int) -> str:
 
 
 def verdicts(families: Families) -> list[str]:
-    """Each pair in words; no order is claimed where the interval contains one half."""
+    """Say for each pair of families, in a sentence, which one is ahead.
+
+    No order is claimed if the interval of the probability of improvement contains one half.
+    """
     lines = []
     for row in improvements(families).iter_rows(named=True):
         a, b, p, low, high = (row[k] for k in ("family", "other", "probability", "low", "high"))
@@ -259,14 +274,15 @@ def verdicts(families: Families) -> list[str]:
         first, second = (a, b) if p > 0.5 else (b, a)
         p, low, high = (p, low, high) if p > 0.5 else (1 - p, 1 - high, 1 - low)
         lines.append(
-            f"{first} is ahead of {second}: a random sample of it wins with probability "
+            f"{first} is ahead of {second}: a random sample of the former has the higher peak return with "
+            "probability "
             f"{p:.2f} [{low:.2f}, {high:.2f}]."
         )
     return lines
 
 
 def _protocols(families: Families) -> str:
-    """Says so when the experiments were not made under the same conditions."""
+    """Return a warning that lists the settings in which the experiments differ; empty if they agree."""
     differing = []
     for key in ("total_timesteps", "evaluations", "eval_episodes", "seeds", "protocol", "evaluation"):
         values = {r.name: _setting(r, key) for r in families}
@@ -275,7 +291,7 @@ def _protocols(families: Families) -> str:
             differing.append(f"{key.replace('_', ' ')}: {said}")
     if not differing:
         return ""
-    return f'<p class="note bad">Not the same conditions. {markup.public("; ".join(differing))}.</p>'
+    return f'<p class="note bad">The experiments differ in {markup.public("; ".join(differing))}.</p>'
 
 
 def _setting(results: Results, key: str) -> Any:
@@ -293,10 +309,11 @@ def export_comparison(
     options: Options = _DEFAULTS,
     published: Published | None = None,
 ) -> list[Path]:
-    """Writes every chart that has data; returns the paths written.
+    """Write every chart that has data to `folder`, and return the paths written.
 
-    The names are `<environment>-<chart>.<format>`, and `combined_distribution` and `across_environments` for
-    those of all. Where something was `published` of the experiments, its table (`TABLE`) is written as well.
+    File names are `<environment>-<chart>.<format>`; the charts over all environments are called
+    `combined_distribution` and `across_environments`. If `published` is given, the table of the comparison
+    with it (`TABLE`) is written as well.
     """
     groups = by_environment(experiments)
     against = Against(groups, published) if published is not None else None

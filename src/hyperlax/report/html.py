@@ -34,7 +34,7 @@ _DEFAULTS = Options()
 _SEARCH = {
     "search_history": "History",
     "search_pareto": "Pareto front",
-    "search_importance": "What mattered",
+    "search_importance": "Importance of hyperparameters",
     "search_slices": "Slices",
     "search_parallel": "Trials through the space",
 }
@@ -48,18 +48,19 @@ _BETWEEN_SAMPLES = (
     "parallel_coordinates",
     "return_against_parameters",
 )
-"""Charts that say nothing about a single sample."""
+"""Charts that need several samples."""
 _PROTOCOLS = {
-    "corrected": "the default of hyperlax, with the known defects of the published experiments put right",
+    "corrected": "the default of hyperlax, which corrects the known defects of the published experiments",
     "published": "training and evaluation as in the published experiments of hyperlax v0.1, defects included",
 }
 
 
 def write_report(results: Results, path: Path, options: Options = _DEFAULTS) -> Path:
-    """Writes the report of `results`, drawn as `options` want it, to `path` and returns it.
+    """Write the report of one experiment to `path`, and return that path.
 
-    Vega is inside the file, which loads nothing else. A chart without data is replaced by the reason, so that
-    an experiment still running can be reported. The file appears complete or not at all.
+    The file is self-contained: it includes Vega and loads nothing else. A chart without data is replaced by
+    the reason why it is missing, so that a running experiment can be reported as well. The file is written
+    atomically.
     """
     pictures = Pictures()
     wanted = charts_with(options) | (SEARCH_CHARTS if len(results.trials) else {})
@@ -69,7 +70,11 @@ def write_report(results: Results, path: Path, options: Options = _DEFAULTS) -> 
 
 
 def _applies(name: str, results: Results) -> bool:
-    """Some charts are only about circuits, several samples or a confirmation; some a search has its own."""
+    """Whether the chart `name` makes sense for this experiment, whatever data it has so far.
+
+    Some charts are specific to circuits, to several samples or to a confirmation, and some are replaced by
+    charts of their own in a search.
+    """
     if name in _BETWEEN_SAMPLES and len(results.samples) == 1:
         return False
     if name == "learning_curves_circuit_executions":
@@ -82,16 +87,17 @@ def _applies(name: str, results: Results) -> bool:
 
 
 def _body(results: Results, pictures: dict[str, str], options: Options) -> str:
+    """Return the body of the page as HTML; `pictures` holds the HTML of each chart that applies."""
     sections = {
         "leaderboard": ("Leaderboard", _leaderboard(results, options.top) + pictures["leaderboard"]),
         **_confirmation(results, pictures),
         "curves": ("Learning curves", tabs("curves", _curves(pictures))),
-        **_drawn("tuned", "Best and best few", pictures, "aggregate_curves"),
+        **_drawn("tuned", "Best samples", pictures, "aggregate_curves"),
         **_scheduled(results, pictures),
         **_circuits(results),
         **_search(results, pictures),
         **_drawn("distribution", "Return across samples", pictures, "return_distribution", "ecdf"),
-        **_drawn("budget", "What a smaller search would find", pictures, "best_of_k"),
+        **_drawn("budget", "Expected result of a smaller search", pictures, "best_of_k"),
         **_drawn("slices", "Slices through the search space", pictures, "slices"),
         **_drawn("importance", "Importance of hyperparameters", pictures, "importance"),
         **_drawn("parallel", "Parallel coordinates", pictures, "parallel_coordinates"),
@@ -107,37 +113,38 @@ def _body(results: Results, pictures: dict[str, str], options: Options) -> str:
 
 
 def _curves(pictures: dict[str, str]) -> dict[str, str]:
-    """Pictures of the learning curves by tab."""
+    """Return the HTML of the learning curves by the label of their tab."""
     return {label: pictures[name] for name, label in _CURVES.items() if name in pictures}
 
 
 def _drawn(name: str, heading: str, pictures: dict[str, str], *wanted: str) -> dict[str, tuple[str, str]]:
-    """A section with the `wanted` pictures; none where no such chart applies."""
+    """Return a section, as a one-entry mapping, with the `wanted` charts; empty if none of them applies."""
     shown = [pictures[chart] for chart in wanted if chart in pictures]
     return {name: (heading, "".join(shown))} if shown else {}
 
 
 def _confirmation(results: Results, pictures: dict[str, str]) -> dict[str, tuple[str, str]]:
-    """A section with what the best samples score from fresh seeds, where they were trained again."""
+    """Return a section on the best samples retrained with fresh seeds; empty without a confirmation."""
     if results.confirmation is None:
         return {}
     found = selection_bias(results)
     note = (
-        "Peak return, interquartile mean over seeds, with the ends of its 95 % bootstrap interval. "
-        f"The drop is what choosing the best by their scores has added to them. {drop_words(results)}"
+        "Peak return: interquartile mean over seeds, with the ends of its 95 % bootstrap interval. "
+        "The drop, tuning score minus confirmed score, estimates how far selecting the best samples by their "
+        f"tuning scores has inflated these. {drop_words(results)}"
     )
     content = pictures["confirmation"] + markup.table(found, "confirmed", note)
     return {"confirmation": ("Tuning score against confirmed score", content)}
 
 
 def _sobol(results: Results, pictures: dict[str, str]) -> dict[str, tuple[str, str]]:
-    """A section with Sobol' indices, or why there are none, where the samples were drawn for them."""
+    """Return a section with Sobol' indices; empty unless the samples were drawn to estimate them."""
     drawn = "matrix" in results.samples.columns
     return {"sobol": ("Sobol’ indices", pictures["sobol_indices"])} if drawn else {}
 
 
 def _scheduled(results: Results, pictures: dict[str, str]) -> dict[str, tuple[str, str]]:
-    """A section about what a schedule decided, where there was one."""
+    """Return a section on the decisions of the schedule; empty if every lane was trained to its end."""
     schedule = (results.manifest.get("identity") or {}).get("schedule") or {}
     contents = {
         "pbt": ("Population-based training", ("lineage", "hyperparameter_schedules")),
@@ -151,7 +158,7 @@ def _scheduled(results: Results, pictures: dict[str, str]) -> dict[str, tuple[st
 
 
 def _search(results: Results, pictures: dict[str, str]) -> dict[str, tuple[str, str]]:
-    """A section with the trials of a search, where there was one."""
+    """Return a section on the trials of a search; empty if the experiment is not a search."""
     if results.trials.is_empty():
         return {}
     about = results.manifest.get("search") or {}
@@ -161,12 +168,12 @@ def _search(results: Results, pictures: dict[str, str]) -> dict[str, tuple[str, 
         "pruner": about.get("pruner"),
         "objectives": ", ".join(map(" ".join, zip(about["directions"], about["objectives"], strict=True))),
         "trials": ", ".join(f"{n} {state}" for state, n in sorted(ended.items(), key=lambda e: -e[1])),
-        "wanted": about.get("n_trials"),
+        "trials planned": about.get("n_trials"),
         "processes": results.trials["process"].n_unique(),
     }
     note = (
-        "A trial's score is over the seeds it was chosen by, so the best one flatters itself: "
-        "train best_recipe.py with fresh seeds before quoting it."
+        "The best trial was selected by the score shown here, so its score is optimistic: "
+        "train best_recipe.py with fresh seeds before you quote it."
     )
     several = len(about["objectives"]) > 1
     shown = {name: heading for name, heading in _SEARCH.items() if several or name != "search_pareto"}
@@ -179,7 +186,7 @@ def _search(results: Results, pictures: dict[str, str]) -> dict[str, tuple[str, 
 
 
 def _circuits(results: Results) -> dict[str, tuple[str, str]]:
-    """A section with the circuits of the best sample, where there are any."""
+    """Return a section with the circuit diagrams of the best sample; empty for other networks."""
     manifest, best = results.manifest, leaderboard(results)
     inputs = manifest.get("inputs") or {}
     if manifest.get("network") != "drpqc" or best.is_empty():
@@ -196,6 +203,7 @@ def _circuits(results: Results) -> dict[str, tuple[str, str]]:
 
 
 def _header(results: Results) -> str:
+    """Return the header of the page: title, protocol, the main facts and the notes of the experiment."""
     manifest, settings = results.manifest, results.manifest.get("settings", {})
     counts = dict(results.lanes.group_by("status").len().iter_rows())
     lanes = ", ".join(f"{counts[status]}\u00a0{status}" for status in LANE_STATUSES if status in counts)
@@ -227,8 +235,8 @@ def _header(results: Results) -> str:
 def _leaderboard(results: Results, top: int) -> str:
     note = (
         "Peak return: interquartile mean over seeds, with the ends of its 95 % bootstrap interval. "
-        "Rank: the places a sample may have, since no order is claimed where intervals overlap "
-        "or a sample has fewer than three seeds; one seed alone gives no interval."
+        "Rank: the range of places that the intervals allow. No order is claimed where intervals overlap "
+        "or a sample has fewer than three seeds; a single seed gives no interval."
     ) + _start_values(results)
     best = leaderboard(results, top)
     return "" if best.is_empty() else markup.table(best, "best", note)
@@ -245,8 +253,8 @@ def _samples(results: Results) -> str:
     constant = [c for c in results.samples.columns if c not in ("sample", *varied)]
     note = (
         "Metrics are interquartile means over seeds. Columns that end in “published” normalise each curve "
-        "by itself, as v0.1 did, and do not compare between samples; "
-        "those of the same name without it use fixed scores of the environment."
+        "by its own range, as v0.1 did, and cannot be compared between samples; "
+        "the columns without that ending use fixed reference scores of the environment."
     ) + _start_values(results)
     joined = results.samples.join(measured, on="sample", how="left")
     ordered = joined.sort("peak_return", "sample", descending=[True, False], nulls_last=True)
@@ -255,13 +263,13 @@ def _samples(results: Results) -> str:
 
 
 def _start_values(results: Results) -> str:
-    """Says so where hyperparameters are not what a sample was trained with throughout."""
+    """Return a note that names the hyperparameters which change during training; empty if none does."""
     names = ", ".join(explored(results))
-    return f" Hyperparameters are those at the start: {names} may change in training." if names else ""
+    return f" Hyperparameters are initial values: {names} may change during training." if names else ""
 
 
 def _trouble(results: Results) -> str:
-    """Lanes that did not finish as planned."""
+    """Return a table of the lanes that diverged, failed or were pruned, or a note that there are none."""
     lanes = results.lanes.filter(pl.col("status").is_in(["diverged", "failed", "pruned"]))
     if lanes.is_empty():
         return '<p class="note">No lane diverged or failed.</p>' if len(results.lanes) else ""
@@ -271,10 +279,11 @@ def _trouble(results: Results) -> str:
         shown = shown.with_columns(
             error=pl.Series([errors.get(str(lane)) for lane in shown["lane"]], dtype=pl.String)
         )
-    return markup.table(shown, "trouble", "Lanes that stopped early keep the evaluations they had.")
+    return markup.table(shown, "trouble", "Lanes that stopped early keep their evaluations up to that point.")
 
 
 def _plan(results: Results) -> str:
+    """Return a table of the compiled programs; empty if the manifest holds no plan."""
     plan = results.manifest.get("plan") or []
     if not plan:
         return ""
@@ -292,13 +301,14 @@ def _plan(results: Results) -> str:
     ]
     frame = pl.DataFrame(rows, infer_schema_length=None)
     note = (
-        "Compiled programs: the lanes that share one, what is allocated for each lane, "
-        "and how much of the work is useful."
+        "Compiled programs: the number of lanes that share each, the sizes allocated for every lane, "
+        "and the predicted share of the work that is not padding."
     )
     return markup.table(frame, "plan", note)
 
 
 def _repeat(results: Results) -> str:
+    """Return what is needed to repeat the experiment: command, seed, versions, settings and search space."""
     manifest = results.manifest
     command = [str(part) for part in manifest.get("command") or []]
     if command:
@@ -325,6 +335,7 @@ def _title(results: Results) -> str:
 
 
 def _words(value: Any) -> Any:
+    """Format a mapping as JSON without quotes; return other values unchanged."""
     return json.dumps(value, ensure_ascii=False).replace('"', "") if isinstance(value, dict) else value
 
 
@@ -348,5 +359,5 @@ def _duration(seconds: float) -> str:
 
 
 def _cap(value: Any) -> str:
-    """An allocated size, or the branches that were compiled."""
+    """Format a capacity: an allocated size, or the set of branches that were compiled."""
     return " or ".join(text(v) for v in value["branches"]) if isinstance(value, dict) else text(value)
