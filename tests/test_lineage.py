@@ -89,8 +89,8 @@ def test_the_pictures_are_valid_and_show_every_copy():
     spec = lineage(population()).to_dict()
     assert vlc.vegalite_to_vega(spec, vl_version=vegalite_version())["marks"]
     said = " ".join(spec["title"]["subtitle"])
-    assert said.startswith("3 copies.")
-    assert "1 lanes that had diverged" in said
+    assert said.startswith("Number of copies: 3.")
+    assert "Crosses: lanes that had diverged and continued from a copy (1)." in said
     drawn = [row for rows in spec["datasets"].values() for row in rows if "parent" in row]
     assert {(row["parent"], row["sample"], row["begin"]) for row in drawn} == {
         (0, 2, 100),
@@ -117,7 +117,7 @@ def test_a_large_population_is_thinned():
     )
     spec = lineage(many).to_dict()
     assert max(len(rows) for rows in spec["datasets"].values()) <= 4_000
-    assert "0 copies" in spec["title"]["subtitle"][0]
+    assert "Number of copies: 0." in spec["title"]["subtitle"][0]
 
 
 def test_experiments_without_a_schedule_have_no_section_about_one(tmp_path):
@@ -157,15 +157,15 @@ def test_survivors_are_counted_at_every_rung():
     rows = next(iter(pruned_at_rungs(results).to_dict()["datasets"].values()))
     fates = {(row["rung"], row["sample"]): row["fate"] for row in rows}
     assert fates == {
-        (100, 0): "went on",
-        (100, 1): "went on",
+        (100, 0): "continued",
+        (100, 1): "continued",
         (100, 2): "stopped",
         (300, 0): "stopped",
-        (300, 1): "went on",
-        (900, 1): "went on",
+        (300, 1): "continued",
+        (900, 1): "continued",
     }
     assert {row["label"] for row in rows} == {
-        "100 steps: 2 of 3 went on",
-        "300 steps: 1 of 2 went on",
+        "100 steps: 2 of 3 continued",
+        "300 steps: 1 of 2 continued",
         "the end: 1 samples",
     }

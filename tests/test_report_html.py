@@ -63,7 +63,7 @@ def test_a_confirmation_has_its_section_with_picture_and_table(page, tmp_path):
 def test_sobol_indices_have_a_section_where_they_were_drawn_for(page, tmp_path):
     drawn = _read(write_report(sobol_design(rows=8), tmp_path / "drawn.html"))
     assert "Only 8 base rows" in drawn.text
-    assert "7 of them remain for some index" in drawn.text
+    assert "only 7 rows remain for at least one index" in drawn.text
     assert {"sobol_indices", "importance"} <= set(json.loads(drawn.scripts[0])["specs"])
     without = _read(write_report(sobol_design(omit_ab=True), tmp_path / "without.html"))
     assert "no AB matrices (--omit-ab)" in without.text

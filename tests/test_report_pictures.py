@@ -72,7 +72,7 @@ def test_many_hyperparameters_take_several_rows_and_few_lines_are_left_out():
     more = [pl.lit(i).add(pl.col("sample")).alias(f"more.{i}") for i in range(20)]
     spec = parallel_coordinates(dataclasses.replace(wide, samples=wide.samples.with_columns(more))).to_dict()
     assert len(spec["vconcat"]) == 3
-    assert "Every" not in spec["title"]["subtitle"][0]
+    assert "Shown" not in spec["title"]["subtitle"][0]
 
 
 def test_the_distribution_rises_by_one_sample_at_a_time(results):

@@ -1,4 +1,4 @@
-"""How many env steps every family needs until its environment is solved."""
+"""Chart of the sample complexity: env steps that every family needs until its environment is solved."""
 
 from __future__ import annotations
 
@@ -17,7 +17,10 @@ _KINDS = [f"{p:.0%} of runs" for p in PROBABILITIES]
 
 
 def complexity_chart(families: Families) -> Chart:
-    """Env steps until most runs are solved: those of the best sample, and of all samples of each family."""
+    """Draw the env steps until a given share of the runs solves the environment.
+
+    Each family has two rows: the runs of its best sample, and the runs of all samples.
+    """
     try:
         table = sample_complexities(families)
     except Unavailable as reason:
@@ -34,16 +37,16 @@ def complexity_chart(families: Families) -> Chart:
         alt.layer(*_layers(rows, families)).properties(width=WIDTH - 420, height=alt.Step(24)),
         "Sample complexity",
         [
-            f"Env steps until half, and nine tenths, of the runs return {solved:g}, which counts as solved. "
-            "The best sample was chosen on these very evaluations, so it is optimistic.",
-            "Bars: 95 % bootstrap intervals over seeds, or over samples with their seeds; one that ends at "
-            "the budget has no upper end.",
+            f"Env steps until 50 % and 90 % of the runs return {solved:g}, which counts as solved. "
+            "The best sample was selected by these same evaluations, so its result is optimistic.",
+            "Bars: 95 % bootstrap intervals over seeds, or over samples with their seeds; a bar that ends at "
+            "the budget has no upper limit.",
         ],
     )
 
 
 def _layers(rows: pl.DataFrame, families: Families) -> list[alt.Chart]:
-    """Intervals, points, and words where the budget is not enough."""
+    """Return layers with the intervals, the points, and a text where the budget does not suffice."""
     said = {"steps_said": "env steps", "low_said": "low", "high_said": "high"}
     colours = alt.Scale(domain=[r.name for r in families], range=family_colours(families))
     encoding: dict[str, Any] = {

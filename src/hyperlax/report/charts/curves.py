@@ -1,4 +1,4 @@
-"""Learning curves: the best samples, all samples, and their interquartile mean."""
+"""Learning curves of the best samples and of all samples, and the interquartile mean over all samples."""
 
 from __future__ import annotations
 
@@ -34,10 +34,10 @@ _TOP_POINTS = 150
 
 
 def learning_curves(results: Results, x: str = "env_steps", top: int = 5) -> Chart:
-    """Return against `x`, one of `X_TITLES`.
+    """Draw the return against `x`, one of `X_TITLES`.
 
-    The `top` samples by peak return and the interquartile mean over all samples come with 95 % intervals over
-    seeds; the other samples are thin lines, or the seeds of a single one.
+    The `top` samples by peak return and the interquartile mean over all samples have 95 % intervals over
+    seeds. Thin lines show all samples, or the seeds if there is only one sample.
     """
     found = evaluations(results)
     if found.values.size == 0:
@@ -65,22 +65,23 @@ def learning_curves(results: Results, x: str = "env_steps", top: int = 5) -> Cha
     spread = (
         "Interquartile mean over seeds; bands: 95 % bootstrap intervals."
         if found.values.shape[1] > 1
-        else "One seed per sample, hence no intervals."
+        else "Each sample has one seed, so there are no intervals."
     )
     chart = alt.layer(*layers).properties(width=WIDTH - 190, height=360)
-    chosen = "The best were chosen on the very evaluations that are drawn, so their peaks are optimistic."
+    chosen = "The best samples were selected by these same evaluations, so their peaks are optimistic."
     said = [f"{spread} Thin lines: {thinned}.", *([chosen] if len(order) > 1 else [])]
     return finished(chart.encode(x=_x(x)), f"Learning curves against {X_TITLES[x]}", said)
 
 
 def _by_rank(results: Results, found: Evaluations) -> list[int]:
-    """Rows of `found` with a point, best sample first."""
+    """Return the rows of `found` that have an evaluation, best sample first."""
     place = {sample: row for row, sample in enumerate(found.samples.tolist())}
     ranked = leaderboard(results, top=None).filter(pl.col("peak_return").is_not_null())["sample"].to_list()
     return [place[sample] for sample in ranked]
 
 
 def _best(found: Evaluations, x: str, rows: list[int], names: list[str]) -> pl.DataFrame:
+    """Return the curves of the samples in `rows` with their intervals, at `_TOP_POINTS` points or fewer."""
     estimate = iqm_over_runs(found.values[rows])
     points = _every(found.values.shape[2], _TOP_POINTS)
     frames = []
@@ -98,6 +99,7 @@ def _best(found: Evaluations, x: str, rows: list[int], names: list[str]) -> pl.D
 
 
 def _overall(found: Evaluations, x: str, name: str) -> pl.DataFrame:
+    """Return the interquartile mean over all samples, with its interval, on a grid of positions."""
     grid, values = found.on_grid(x, min(found.values.shape[2], _GRID))
     estimate = iqm_over_strata(values)
     columns = {"x": grid, "value": estimate.value, "low": estimate.low, "high": estimate.high}
@@ -105,9 +107,9 @@ def _overall(found: Evaluations, x: str, name: str) -> pl.DataFrame:
 
 
 def _thin_lines(found: Evaluations, x: str, order: list[int]) -> tuple[pl.DataFrame, str]:
-    """Interquartile mean of every sample, within `MAX_ROWS` rows, and what had to be left out in words.
+    """Return the curve of every sample (of every seed, if there is one sample) and a description of them.
 
-    Of a single sample, its seeds.
+    The table has at most about `MAX_ROWS` rows; the description says which samples or evaluations are shown.
     """
     count = found.values.shape[2]
     if len(order) == 1 and found.values.shape[1] > 1:
@@ -126,14 +128,14 @@ def _thin_lines(found: Evaluations, x: str, order: list[int]) -> tuple[pl.DataFr
     said = (
         f"all {len(order)} samples"
         if len(rows) == len(order)
-        else f"{len(rows)} of {len(order)} samples, evenly by rank"
+        else f"{len(rows)} of {len(order)} samples, evenly spaced by rank"
     )
     said += "" if len(points) == count else f", {len(points)} of {count} evaluations"
     return _present(frame), said
 
 
 def _seeds(found: Evaluations, x: str, row: int) -> tuple[pl.DataFrame, str]:
-    """A line per seed of one sample."""
+    """Return the curve of every seed of one sample, and a description of them."""
     seeds = found.values.shape[1]
     points = _every(found.values.shape[2], MAX_ROWS // seeds)
     frame = pl.DataFrame(
@@ -148,6 +150,7 @@ def _seeds(found: Evaluations, x: str, row: int) -> tuple[pl.DataFrame, str]:
 
 
 def _bands(rows: pl.DataFrame, colour: alt.Color, dash: list[int]) -> list[alt.Chart]:
+    """Return layers with the curves and, where there are any, their intervals as bands."""
     tooltip = [
         alt.Tooltip("name:N", title="curve"),
         alt.Tooltip("x:Q", format=",.0f"),
@@ -169,7 +172,7 @@ def _bands(rows: pl.DataFrame, colour: alt.Color, dash: list[int]) -> list[alt.C
 
 
 def _others(rows: pl.DataFrame) -> alt.Chart:
-    """Thin lines that fade as they become many; a dot where a sample has a single evaluation."""
+    """Draw thin lines, fainter if there are many, and with dots if the samples have few evaluations."""
     samples = rows["line"].n_unique()
     line = alt.Chart(rows).mark_line(
         strokeWidth=1,
@@ -185,6 +188,7 @@ def _others(rows: pl.DataFrame) -> alt.Chart:
 
 
 def _picked(rows: pl.DataFrame) -> alt.Chart:
+    """Draw the curves of the selected samples as thick lines."""
     line = alt.Chart(rows).mark_line(strokeWidth=3, color=HIGHLIGHT, point={"size": 40, "color": HIGHLIGHT})
     return line.encode(
         y=_y("value"),
@@ -205,7 +209,7 @@ def _y(column: str) -> alt.Y:
 
 
 def _every(count: int, most: int) -> list[int]:
-    """At most `most` places out of `count`, evenly spread, the last always among them."""
+    """Return at most `most` evenly spaced indices below `count`, which include the last one."""
     if count <= most:
         return list(range(count))
     return sorted({round(place) for place in np.linspace(0, count - 1, max(1, most))} | {count - 1})

@@ -1,4 +1,4 @@
-"""Whether training was healthy: entropy, step sizes, fit of the values, gradients, lanes that diverged."""
+"""Charts of training health: entropy, policy updates, value fit, gradient norms and diverged lanes."""
 
 from __future__ import annotations
 
@@ -30,17 +30,18 @@ _MOST_PANELS = 14
 _COLUMNS = 3
 _POINTS = 60
 _PICKED_ROWS = 2_000
-"""Of a panel, for samples that may be selected: every panel has its own."""
+"""Maximum number of rows of the curves that each panel holds for samples that may be selected."""
 _FIRST = ("entropy", "approx_kl", "kl", "clip_fraction", "explained_variance")
+"""Metrics whose panels come first, in this order."""
 _LAST = ("return", "length")
-"""What training saw of its own episodes: the learning curves say it better."""
+"""Metrics of the training episodes. They come last, because the learning curves show the returns better."""
 
 
 def training_health(results: Results) -> Chart:
-    """Training metrics over env steps: median and middle half of all lanes, and the best sample.
+    """Draw training metrics over env steps: median and middle half of all lanes, and the best sample.
 
-    The samples that are selected on the page are drawn into every panel. The last panel counts the lanes
-    that have diverged.
+    Samples that are selected on the page are drawn in every panel. The last panel counts the lanes that have
+    diverged.
     """
     names = _health_metrics(results)
     if not names:
@@ -57,11 +58,12 @@ def training_health(results: Results) -> Chart:
     return finished(
         alt.concat(*panels, columns=_COLUMNS, spacing=20),
         "Training health",
-        [f"Grey: median and middle half of all lanes. Coloured: sample {best}, the best.{left_out}"],
+        [f"Grey: median and middle half of all lanes. Coloured: the best sample ({best}).{left_out}"],
     )
 
 
 def _panel(results: Results, metric: str, best: int | None) -> Layered | None:
+    """Draw the panel of one metric; None if it has no finite value."""
     found = evaluations(results, metric)
     if found.values.size == 0:
         return None
@@ -89,9 +91,9 @@ def _panel(results: Results, metric: str, best: int | None) -> Layered | None:
 
 
 def _picked(rows: pl.DataFrame, name: str, few: bool, zero: bool) -> alt.Chart:
-    """Lines of the selected samples only: the others would stretch the axis.
+    """Draw the lines of the selected samples; the others are filtered out, because they would widen the axis.
 
-    An invisible row stays where nothing is selected, since Vega warns of axes without data.
+    One invisible row is never filtered out, because Vega warns about axes without data.
     """
     kept = pl.concat([rows, rows.sort("value")[[len(rows) // 2]].with_columns(sample=pl.lit(-1, pl.Int64))])
     chart = alt.Chart(kept).transform_filter(f"datum.sample < 0 || {is_picked()}")
@@ -105,7 +107,7 @@ def _picked(rows: pl.DataFrame, name: str, few: bool, zero: bool) -> alt.Chart:
 
 
 def _per_sample(found: Evaluations, grid: np.ndarray, values: np.ndarray) -> pl.DataFrame:
-    """The interquartile mean over seeds of every sample, at so few points that they fit into a chart."""
+    """Return the interquartile mean over seeds of every sample, at few enough points to fit into a chart."""
     samples = len(found.samples)
     points = np.unique(np.linspace(0, len(grid) - 1, max(2, min(len(grid), _PICKED_ROWS // samples))).round())
     kept = points.astype(int)
@@ -126,7 +128,7 @@ def _per_sample(found: Evaluations, grid: np.ndarray, values: np.ndarray) -> pl.
 
 
 def _diverged(results: Results) -> Layered:
-    """Lanes that have diverged by then, of all that were trained."""
+    """Draw the number of lanes that have diverged, against env steps."""
     lanes = results.lanes
     gone = lanes.filter(pl.col("status") == "diverged").with_columns(
         at=pl.coalesce("diverged_at", "env_steps").fill_null(0)
@@ -158,7 +160,10 @@ def _diverged(results: Results) -> Layered:
 
 
 def _health_metrics(results: Results) -> list[str]:
-    """Names `train/…`, the usual ones of policy gradients first, then gradient norms, then the rest."""
+    """Return the names of all training metrics (`train/…`) in the order in which they are drawn.
+
+    The usual metrics of policy gradients come first, then gradient norms, then the others.
+    """
     present = sorted(n for n in results.curves["metric"].unique().to_list() if n.startswith("train/"))
 
     def place(name: str) -> tuple[int, str]:
@@ -184,6 +189,6 @@ def _y(column: str, title: str, axis: Any = alt.Undefined, zero: bool = False) -
 
 
 def _flat(rows: pl.DataFrame) -> bool:
-    """Whether only rounding differs: an axis around that would show digits of noise."""
+    """Whether the values differ by rounding errors only, so that an axis fitted to them would show noise."""
     low, high = rows["low"].to_numpy(), rows["high"].to_numpy()
     return bool(high.max(initial=-np.inf) - low.min(initial=np.inf) <= 1e-3 * np.abs(high).max(initial=0.0))

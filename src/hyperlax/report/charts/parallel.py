@@ -30,14 +30,15 @@ _MOST_AXES = 40
 _AXES_PER_ROW = 11
 _MOST_LABELS = 8
 _WORST_TO_BEST = ("#3b82c4", "#9a9a9a", "#e08214")
-"""Readable on light and dark, also without red and green."""
+"""Colours from the lowest to the highest score, legible on light and dark pages and to the colour-blind."""
 
 
 def parallel_coordinates(results: Results, metric: str = "peak_return") -> Chart:
-    """A line per sample through its hyperparameters and `metric` (over seeds), coloured by the latter.
+    """Draw one line per sample through its hyperparameters to its `metric` (over seeds), which colours it.
 
-    Axes are scaled as the space is: logarithmic where it is, categories evenly apart. The best samples are
-    drawn last, so that they lie on top. Many hyperparameters take several rows, each ending in `metric`.
+    An axis is logarithmic if its search space is; categories are spaced evenly. The best samples are drawn
+    last, on top of the others. If there are many hyperparameters, their axes take several rows, each of which
+    ends in `metric`.
     """
     varied = varied_hyperparameters(results.samples)[:_MOST_AXES]
     if not varied:
@@ -54,7 +55,7 @@ def parallel_coordinates(results: Results, metric: str = "peak_return") -> Chart
     shown = rows[::-1].gather_every(stride)[::-1]
     spaces = space_by_column(results.manifest.get("space", {}), varied)
     panels = [_panel(shown, group, spaces, title) for group in groups]
-    thinned = f" Every {stride}th of {len(rows)} samples by {title}." if stride > 1 else ""
+    thinned = f" Shown: 1 in {stride} of {len(rows)} samples, ranked by {title}." if stride > 1 else ""
     return finished(
         alt.vconcat(*panels, spacing=26),
         "Parallel coordinates",
@@ -63,7 +64,7 @@ def parallel_coordinates(results: Results, metric: str = "peak_return") -> Chart
 
 
 def _panel(rows: pl.DataFrame, columns: list[str], spaces: dict[str, Any], title: str) -> Layered:
-    """One row of axes; every axis runs from 0 to 1."""
+    """Draw one row of axes, each of which runs from 0 to 1."""
     lines, labels = [], []
     for column in [*columns, title]:
         values = rows["score"] if column == title else rows[column]
@@ -134,7 +135,7 @@ def _tooltip(title: str) -> list[alt.Tooltip]:
 def _axis(
     values: pl.Series, space: dict[str, Any] | None
 ) -> tuple[list[float | None], list[tuple[float, str]]]:
-    """Where each value lies between 0 and 1, and the labels of the axis."""
+    """Return the position of each value on an axis from 0 to 1, and the labels of the axis by position."""
     if not values.dtype.is_numeric() or (space or {}).get("type") == "choice":
         order = in_order(values, space)
         spread = {
@@ -160,7 +161,7 @@ def _axis(
 
 
 def _short(value: float) -> str:
-    """Three significant digits, without needless zeros."""
+    """Format a number with three significant digits, without superfluous zeros."""
     if 1e3 <= abs(value) < 1e5:
         return f"{value:,.0f}"
     return f"{value:.3g}".replace("e-0", "e-").replace("e+0", "e")

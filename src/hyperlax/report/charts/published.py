@@ -1,4 +1,4 @@
-"""Charts of results against published ones."""
+"""Charts that compare experiments with published results."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ _DASHES = {"ours": [1, 0], "published": [3, 3]}
 
 
 def side_by_side(found: Sequence[Matched]) -> Chart:
-    """Statistics over samples, ours and published, of every family on one environment."""
+    """Draw our statistics of every family on one environment next to the published ones."""
     rows = pl.concat([_sides(one.rows) for one in found]).drop_nulls("value")
     if rows.is_empty():
         raise NothingToDraw("No sample has an evaluation yet.")
@@ -44,14 +44,14 @@ def side_by_side(found: Sequence[Matched]) -> Chart:
         ),
         "Ours and published",
         [
-            "Peak return of a sample as published: the largest evaluation, each the mean over seeds. "
-            "Bars: 95 % intervals over samples; a published number without its samples has none."
+            "Peak return as in the publication: the largest evaluation of a sample, each evaluation a mean "
+            "over seeds. Bars: 95 % intervals over samples; a published number without its samples has none."
         ],
     )
 
 
 def _sides(rows: pl.DataFrame) -> pl.DataFrame:
-    """One row per statistic and source."""
+    """Reshape the comparison table to one row per statistic and source (ours or published)."""
     kept = ["family", "statistic"]
     ours = rows.select(*kept, "low", "high", "ahead", value="ours", tried="samples")
     theirs = rows.select(
@@ -69,6 +69,7 @@ def _sides(rows: pl.DataFrame) -> pl.DataFrame:
 
 
 def _statistic(rows: pl.DataFrame, name: str, found: Sequence[Matched], first: bool) -> Layered:
+    """Draw the panel of one statistic; only the first panel of the row labels the families."""
     names = [one.results.name for one in found]
     families = [one.results for one in found]
     y = alt.Y("family:N", sort=names, title=None, axis=alt.Axis() if first else None)
@@ -109,10 +110,10 @@ def _statistic(rows: pl.DataFrame, name: str, found: Sequence[Matched], first: b
 
 
 def sample_by_sample(found: Sequence[Matched]) -> Chart:
-    """Our peak return of every sample against the published one of the same sample."""
+    """Draw our peak return of every sample against the published peak return of the same sample."""
     paired = [one for one in found if len(one.pairs)]
     if not paired:
-        raise NothingToDraw("Samples were not published, or are others than ours.")
+        raise NothingToDraw("The samples were not published, or their hyperparameters differ from ours.")
     colours = family_colours([one.results for one in paired])
     panels = [
         _scatter(one, colour, MAX_ROWS // len(paired)) for one, colour in zip(paired, colours, strict=True)
@@ -121,7 +122,7 @@ def sample_by_sample(found: Sequence[Matched]) -> Chart:
         alt.concat(*panels, columns=3, spacing=26),
         "Sample by sample",
         [
-            "Peak return of the same hyperparameters, ours against published; dashed: equal. "
+            "Peak return of the same hyperparameters, ours against published. Dashed line: equal returns. "
             "ρ: Spearman's rank correlation with its 95 % interval over samples."
         ],
     )
@@ -154,7 +155,7 @@ def _scatter(one: Matched, colour: str, most: int) -> Layered:
 
 
 def correlation(one: Matched) -> str:
-    """`ρ 0.62 [0.41, 0.77], 64 samples`."""
+    """Format the rank correlation with its interval, as in `ρ 0.62 [0.41, 0.77], 64 samples`."""
     value, low, high = (float(v) for v in (one.correlation.value, one.correlation.low, one.correlation.high))
     count = f"{len(one.pairs)} samples"
     if math.isnan(value):

@@ -1,4 +1,4 @@
-"""What lanes cost: seconds and speed against how many of them, compilation apart."""
+"""Charts of runtime and speed against the number of lanes, with compilation shown separately."""
 
 from __future__ import annotations
 
@@ -27,7 +27,10 @@ _DASHES = {"without compiling": [1, 0], "compiling": [6, 4], "compiling included
 
 
 def runtime(results: Results) -> Chart:
-    """Seconds and env steps per second until n lanes had ended, with compilation dashed."""
+    """Draw the seconds until n lanes had ended, and the env steps per second up to then.
+
+    Dashed lines show the time of compilation, and the speed including it.
+    """
     rows = progress(results)
     if rows.is_empty():
         raise NothingToDraw("No lane has ended yet.")
@@ -46,15 +49,18 @@ def runtime(results: Results) -> Chart:
             _lines(seconds, "seconds", colour), _lines(speed, "env steps per second", colour), spacing=30
         ).resolve_scale(strokeDash="independent"),
         "Runtime against lanes",
-        ["Since the start, until so many lanes had ended; solid: tracing and compiling left out."],
+        [
+            "From the start until the given number of lanes had ended. "
+            "Solid: without tracing and compiling. Dashed: the time they took, and the speed including it."
+        ],
     )
 
 
 def progress(results: Results) -> pl.DataFrame:
-    """When the first, second, … lane had ended.
+    """Return the time and the env steps until n lanes had ended, for n = 1, 2, ….
 
-    Columns: `lanes`; seconds since the start, of them `compiling` (tracing and compiling) and `running` (all
-    else); `env_steps` of all lanes until then. A lane ends with its last evaluation.
+    Columns: `lanes` (n); the seconds since the start, split into `compiling` (which includes tracing) and
+    `running` (the rest); and `env_steps` of all lanes up to that time. A lane ends with its last evaluation.
     """
     points = (
         results.curves.filter(pl.col("metric") == "return", pl.col("seconds").is_finite())
@@ -81,9 +87,9 @@ def progress(results: Results) -> pl.DataFrame:
 
 
 def compile_seconds(results: Results, until: np.ndarray) -> np.ndarray:
-    """Seconds before each time of `until` in which a program was traced or compiled and none was trained.
+    """Return the seconds before each time of `until` that the run spent on tracing or compiling only.
 
-    Programs are compiled while others train, which costs no time of its own.
+    Compiling one program while another one trains does not delay the run, so it is not counted.
     """
     spans = results.timeline.filter(pl.col("end").is_finite(), pl.col("start").is_finite())
     compiled = spans.filter(pl.col("phase").is_in(["trace", "compile"]))
@@ -96,16 +102,17 @@ def compile_seconds(results: Results, until: np.ndarray) -> np.ndarray:
 
 
 def _covered(spans: pl.DataFrame, times: np.ndarray) -> np.ndarray:
-    """Whether each time lies within a span."""
+    """Whether each of `times` lies within a span, with shape (times,)."""
     begun = np.searchsorted(np.sort(spans["start"].to_numpy()), times, side="right")
     ended = np.searchsorted(np.sort(spans["end"].to_numpy()), times, side="right")
     return begun > ended
 
 
 def scaling(families: Sequence[Results]) -> Chart:
-    """Seconds and env steps per second of whole experiments against their lanes, with compilation dashed.
+    """Draw the seconds and the env steps per second of whole experiments against their numbers of lanes.
 
-    Experiments of the same algorithm, network and recipe are joined by a line.
+    A line joins the experiments of the same algorithm, network and recipe. Hollow marks and dashed lines show
+    the time of compilation, and the speed including it.
     """
     frames = []
     for results in families:
@@ -129,8 +136,8 @@ def scaling(families: Sequence[Results]) -> Chart:
         alt.hconcat(*panels, spacing=30).resolve_scale(strokeDash="independent"),
         "Runtime against lanes",
         [
-            "One mark per experiment. Filled: tracing and compiling left out. "
-            "Hollow and dashed: the time they took, and the speed with it."
+            "One mark per experiment. Filled: without tracing and compiling. "
+            "Hollow and dashed: the time they took, and the speed including it."
         ],
     )
 
@@ -140,7 +147,11 @@ def _ratio(above: pl.Expr, below: pl.Expr) -> pl.Expr:
 
 
 def _long(rows: pl.DataFrame, columns: dict[str, str]) -> pl.DataFrame:
-    """One row per kind of line: `lanes`, `value`, `kind` and what names an experiment."""
+    """Reshape `columns` of a table to one row per value, with the columns `lanes`, `value` and `kind`.
+
+    `columns` maps each kind of line to the column that holds its values. The columns `name` and `line`, which
+    identify an experiment, are kept if there are any.
+    """
     kept = [c for c in ("lanes", "name", "line") if c in rows.columns]
     frames = [
         rows.select(*kept, kind=pl.lit(kind), value=pl.col(c).cast(pl.Float64)) for kind, c in columns.items()

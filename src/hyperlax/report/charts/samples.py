@@ -1,4 +1,4 @@
-"""Charts of one number per sample: the leaderboard and the distribution of returns."""
+"""Charts of the peak returns of samples: the leaderboard and the distribution over samples."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ _LISTED = 20
 
 
 def leaderboard_chart(results: Results, top: int = _LISTED) -> Chart:
-    """Peak return of the best samples: interquartile mean, 95 % interval and one tick per seed."""
+    """Draw the peak returns of the best samples: interquartile mean, 95 % interval and one tick per seed."""
     table = leaderboard(results, top=None).filter(pl.col("peak_return").is_not_null())
     if table.is_empty():
         raise NothingToDraw("No sample has an evaluation yet.")
@@ -66,13 +66,13 @@ def leaderboard_chart(results: Results, top: int = _LISTED) -> Chart:
         [
             f"{said}Point: interquartile mean over seeds of the peak return; bar: 95 % bootstrap interval; "
             "tick: one seed; cross: a seed that diverged.",
-            "A rank is a range wherever intervals overlap.",
+            "Where intervals overlap, the rank is a range.",
         ],
     )
 
 
 def _ticks(seeds: pl.DataFrame, y: alt.Y, faded: Any) -> list[alt.Chart]:
-    """One mark per seed; those that diverged look different, and a kind that does not occur gets no layer."""
+    """Return layers with one mark per seed: ticks, and crosses for seeds that diverged."""
     layers = []
     for diverged, rows in seeds.partition_by("diverged", as_dict=True).items():
         base = alt.Chart(rows)
@@ -87,9 +87,10 @@ def _ticks(seeds: pl.DataFrame, y: alt.Y, faded: Any) -> list[alt.Chart]:
 
 
 def return_distribution(*experiments: Results, shared: bool = False) -> Chart:
-    """Peak return of every sample: box (quartiles, whiskers to the extremes) and points by family.
+    """Draw the peak returns of all samples of each family as a box plot and as points.
 
-    `shared`: on a page with other experiments, where a sample is known by its family as well.
+    `shared` says that the page also shows other experiments, so that a sample is identified by its family and
+    its id.
     """
     known = bool(reference_scores(experiments[0].manifest))
     layers, thinned = _distribution(experiments, shared or len(experiments) > 1)
@@ -102,13 +103,13 @@ def return_distribution(*experiments: Results, shared: bool = False) -> Chart:
         [
             "Peak return of each sample (interquartile mean over seeds). "
             "Box: quartiles and median; whiskers: extremes." + thinned,
-            "Dashed: return of the random policy and of a solved environment." if known else "",
+            "Dashed: returns of a random policy and of a solved environment." if known else "",
         ],
     )
 
 
 def combined_distribution(environments: Mapping[str, Sequence[Results]]) -> Chart:
-    """The distributions of all environments side by side, each with an axis of its own."""
+    """Draw the distributions of peak returns on all environments, each with its own axis."""
     panels, most = [], MAX_ROWS // max(1, len(environments))
     for env, families in environments.items():
         layers, _ = _distribution(families, True, most, box=32)
@@ -125,7 +126,7 @@ def combined_distribution(environments: Mapping[str, Sequence[Results]]) -> Char
         "Return across samples, all environments",
         [
             "Peak return of each sample (interquartile mean over seeds). Box: quartiles and median; "
-            "whiskers: extremes. Dashed: return of the random policy and of a solved environment.",
+            "whiskers: extremes. Dashed: returns of a random policy and of a solved environment.",
         ],
     )
 
@@ -133,7 +134,7 @@ def combined_distribution(environments: Mapping[str, Sequence[Results]]) -> Char
 def _distribution(
     experiments: Sequence[Results], shared: bool, most: int = MAX_ROWS, box: int = 60
 ) -> tuple[list[Any], str]:
-    """Layers of boxes, points and reference scores, one row per experiment, and what was left out."""
+    """Return layers with boxes, points and reference scores, and a note on the samples that are left out."""
     frames = []
     for results in experiments:
         scored = sample_metrics(results).select("sample", "peak_return").drop_nulls()
@@ -164,7 +165,7 @@ def _distribution(
             tooltip=["family:N", "sample:N", _number("peak_return")],
         )
     )
-    thinned = f" Points: every {stride}th of {len(rows)} samples by return." if stride > 1 else ""
+    thinned = f" Points: 1 in {stride} of {len(rows)} samples, ranked by return." if stride > 1 else ""
     return [*_boxes(rows, y, colours, box), point, *_references(experiments[0])], thinned
 
 

@@ -1,4 +1,4 @@
-"""What schedules decided: who copied whom, with which hyperparameters, and who was stopped at a rung."""
+"""Charts of what a schedule decided: copies in population-based training, and stops in successive halving."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ _STEPS = "environment steps"
 
 
 def lineage(results: Results) -> Chart:
-    """Every lane of a population over env steps, coloured by its return, and who went on from whose state."""
+    """Draw the lanes of a population over env steps, coloured by return, and the copies between them."""
     _named(results, "pbt", "Lanes copy one another only in population-based training.")
     lived = _lived(results)
     best = best_lane(results)
@@ -55,11 +55,11 @@ def lineage(results: Results) -> Chart:
         alt.vconcat(*panels, spacing=24),
         "Lineage",
         [
-            f"{copies} copies. A row is a sample, its colour the return it was evaluated with; a vertical "
-            "line leads from the lane that was copied to a dot in the one that went on from it.",
-            f"Outlined: how the best lane at the end (sample {line[-1].sample}) came to be.",
-            f"Cross: {revived} lanes that had diverged went on from a copy." if revived else "",
-            f"Seeds {', '.join(map(str, seeds[:_MOST_SEEDS]))} of {len(seeds)}."
+            f"Number of copies: {copies}. Each row is a sample, coloured by its evaluation return. A "
+            "vertical line leads from the copied lane to a dot in the lane that continued from the copy.",
+            f"Outlined: the lineage of the lane that is best at the end (sample {line[-1].sample}).",
+            f"Crosses: lanes that had diverged and continued from a copy ({revived})." if revived else "",
+            f"Shown: seeds {', '.join(map(str, seeds[:_MOST_SEEDS]))} of {len(seeds)} seeds."
             if len(seeds) > _MOST_SEEDS
             else "",
         ],
@@ -67,7 +67,11 @@ def lineage(results: Results) -> Chart:
 
 
 def _lived(results: Results) -> pl.DataFrame:
-    """One row per lane and evaluation: from the one before (or the start) to it, and the return there."""
+    """Return one row per lane and evaluation, with the stretch of env steps before it and its return.
+
+    Columns: `lane`, `sample`, `seed`, `begin` (env steps of the previous evaluation, or 0), `env_steps` and
+    `value` (the return).
+    """
     points = results.curves.filter(pl.col("metric") == "return", pl.col("value").is_finite())
     points = points.unique(["lane", "env_steps"], keep="last").sort("lane", "env_steps")
     stride = -(-len(points) // (MAX_ROWS // 2))
@@ -79,7 +83,7 @@ def _lived(results: Results) -> pl.DataFrame:
 
 
 def _population(results: Results, seed: int, lived: pl.DataFrame, line: list[Span]) -> Layered:
-    """The lanes of one seed; `line` is outlined."""
+    """Draw the lanes of one seed, with the spans of the ancestry `line` outlined."""
     own = lived.filter(pl.col("seed") == seed)
     x = alt.X("begin:Q", title=_STEPS, axis=alt.Axis(format="~s"), scale=alt.Scale(nice=False))
     y = alt.Y("sample:O", title=f"seed {seed}")
@@ -118,7 +122,7 @@ def _population(results: Results, seed: int, lived: pl.DataFrame, line: list[Spa
 
 
 def _copies(results: Results, seed: int) -> pl.DataFrame:
-    """One row per copy: samples of the lane and of its parent, scores of both."""
+    """Return one row per copy, with the samples and the scores of the lane and of the lane it copied."""
     samples = results.lanes.select(parent="lane", from_sample="sample")
     return (
         results.lineage.filter(pl.col("seed") == seed)
@@ -136,7 +140,7 @@ def _copies(results: Results, seed: int) -> pl.DataFrame:
 
 
 def hyperparameter_schedules(results: Results) -> Chart:
-    """The hyperparameters that the best lane at the end was trained with, by itself or by who it copied."""
+    """Draw the hyperparameters along the lineage of the lane that is best at the end."""
     _named(results, "pbt", "Hyperparameters change only in population-based training.")
     best = best_lane(results)
     if best is None:
@@ -153,14 +157,14 @@ def hyperparameter_schedules(results: Results) -> Chart:
         alt.concat(*panels, columns=_COLUMNS, spacing=20),
         "Hyperparameters over training",
         [
-            f"Of the best lane at the end and those it descends from, samples {lanes}. A hyperparameter "
-            f"changes where a state was copied.{left_out}"
+            f"Hyperparameters along the lineage of the lane that is best at the end: samples {lanes}. "
+            f"They change where the state of a lane was copied.{left_out}"
         ],
     )
 
 
 def _steps(line: list[Span], name: str, space: dict[str, Any], results: Results) -> Layered:
-    """One hyperparameter over the spans of an ancestry."""
+    """Draw one hyperparameter over the spans of an ancestry."""
     texts = [span.hyperparameters[name] for span in line]
     numeric = all(_is_number(t) for t in texts)
     rows = pl.DataFrame(
@@ -191,7 +195,7 @@ def _steps(line: list[Span], name: str, space: dict[str, Any], results: Results)
 
 
 def pruned_at_rungs(results: Results) -> Chart:
-    """The mean return of every sample at each rung, and whether it went on."""
+    """Draw the mean return of every sample at each rung, and whether the sample continued from there."""
     schedule = _named(results, "asha", "Samples are stopped at rungs only in successive halving.")
     stored = results.manifest["settings"]
     settings = Settings(total_timesteps=stored["total_timesteps"], evaluations=stored["evaluations"])
@@ -206,8 +210,8 @@ def pruned_at_rungs(results: Results) -> Chart:
     y = alt.Y("value:Q", title="mean return over seeds", scale=alt.Scale(zero=False))
     tooltip = ["sample:O", "label:N", "fate:N", alt.Tooltip("value:Q", format=",.4~g")]
     base = alt.Chart(rows).encode(x=x, y=y, tooltip=tooltip, opacity=faded)
-    fates = alt.Scale(domain=["went on", "stopped"], range=[colour, DIVERGED])
-    shapes = alt.Scale(domain=["went on", "stopped"], range=["circle", "cross"])
+    fates = alt.Scale(domain=["continued", "stopped"], range=[colour, DIVERGED])
+    shapes = alt.Scale(domain=["continued", "stopped"], range=["circle", "cross"])
     layers = [
         base.mark_line(color=NEUTRAL, strokeWidth=1).encode(detail="sample:N"),
         base.mark_point(filled=True, size=70).encode(
@@ -216,16 +220,21 @@ def pruned_at_rungs(results: Results) -> Chart:
     ]
     return finished(
         alt.layer(*layers).properties(width=WIDTH - 150, height=300),
-        "Who went on from each rung",
+        "Samples that continued from each rung",
         [
-            f"A sample is stopped unless it is among the best 1/{schedule['reduction_factor']:g} of those "
-            "that have come as far; early ones are judged mildly, for there is little to compare them with.",
+            f"A sample is stopped unless it is among the best 1/{schedule['reduction_factor']:g} of the "
+            "samples that have reached the rung. The first samples to reach a rung are rarely stopped, "
+            "because there are few others to compare them with.",
         ],
     )
 
 
 def _at_rungs(results: Results, at: list[int]) -> pl.DataFrame:
-    """One row per sample and rung it has an evaluation at or after: rung, sample, value, fate, label."""
+    """Return one row for each sample and each rung that the sample has reached.
+
+    Columns: `rung` (env steps), `sample`, `value` (mean return over seeds at the rung), `fate` ("continued"
+    or "stopped") and `label` (the rung with the numbers of samples, as text).
+    """
     points = results.curves.filter(pl.col("metric") == "return", pl.col("value").is_finite())
     stopped = set(results.lanes.filter(pl.col("status") == "pruned")["sample"])
     found = []
@@ -234,18 +243,21 @@ def _at_rungs(results: Results, at: list[int]) -> pl.DataFrame:
         means = here.group_by("sample").agg(pl.col("value").mean(), pl.len())
         beyond = set(points.filter(pl.col("env_steps") >= at[min(place + 1, len(at) - 1)])["sample"])
         fate = pl.Series(
-            ["stopped" if s in stopped and s not in beyond else "went on" for s in means["sample"]],
+            ["stopped" if s in stopped and s not in beyond else "continued" for s in means["sample"]],
             dtype=pl.String,
         )
-        on = int((fate == "went on").sum())
+        on = int((fate == "continued").sum())
         where = "the end" if place == len(at) - 1 else f"{rung:,} steps"
-        said = f"{len(means)} samples" if place == len(at) - 1 else f"{on} of {len(means)} went on"
+        said = f"{len(means)} samples" if place == len(at) - 1 else f"{on} of {len(means)} continued"
         found.append(means.with_columns(fate=fate, rung=pl.lit(rung), label=pl.lit(f"{where}: {said}")))
     return pl.concat(found).sort("rung", "sample")
 
 
 def _named(results: Results, name: str, otherwise: str) -> dict[str, Any]:
-    """The schedule `name` that ran, as it describes itself."""
+    """Return the description of the schedule in the manifest.
+
+    Raises `NothingToDraw` with the message `otherwise` if the schedule is not the one called `name`.
+    """
     schedule = (results.manifest.get("identity") or {}).get("schedule") or {}
     if schedule.get("name") != name:
         raise NothingToDraw(otherwise)
@@ -265,4 +277,4 @@ SCHEDULED: dict[str, Callable[[Results], Chart]] = {
     "hyperparameter_schedules": hyperparameter_schedules,
     "rungs": pruned_at_rungs,
 }
-"""Charts of experiments that a schedule decided over; elsewhere no reader misses them."""
+"""Charts of experiments with a schedule; the report of an experiment without one does not mention them."""

@@ -1,4 +1,4 @@
-"""Return against the number of trained parameters, and with and without entanglement."""
+"""Charts of the peak return against the number of trained parameters, and by entangler of a circuit."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ from hyperlax.storage.results import Results
 
 
 def size_chart(*experiments: Results, shared: bool = False) -> Chart:
-    """Peak return of every sample against its trained parameters."""
+    """Draw the peak return of every sample against its number of trained parameters."""
     frames = []
     for results in experiments:
         sizes = results.lanes.group_by("sample").agg(
@@ -54,12 +54,12 @@ def size_chart(*experiments: Results, shared: bool = False) -> Chart:
     return finished(
         chart.properties(width=WIDTH - 190, height=300),
         "Return against parameters",
-        ["One mark per sample." if stride == 1 else f"Every {stride}th of {len(rows)} samples."],
+        ["One mark per sample." if stride == 1 else f"Shown: 1 in {stride} of {len(rows)} samples."],
     )
 
 
 def entanglement(*experiments: Results, shared: bool = False) -> Chart:
-    """Peak return with each entangler, where samples differ in it: one panel per network that has one."""
+    """Draw the peak return by entangler, one panel per network whose samples differ in their entangler."""
     panels = [
         _entangled(results, column, shared or len(experiments) > 1)
         for results in experiments
@@ -72,11 +72,12 @@ def entanglement(*experiments: Results, shared: bool = False) -> Chart:
     return finished(
         alt.concat(*shown, columns=2, spacing=40),
         "With and without entanglement",
-        ["Peak return of each sample; box: quartiles and median. Other hyperparameters vary as well."],
+        ["Peak return of each sample. Box: quartiles and median. Other hyperparameters vary as well."],
     )
 
 
 def _entangled(results: Results, column: str, shared: bool) -> Layered | None:
+    """Draw the peak return by the value of the entangler in `column`; None without an evaluation."""
     chosen = results.samples.select(id="sample", value=pl.col(column).cast(pl.String))
     rows = _scored(results, shared).join(chosen, on="id").drop_nulls().sort("peak", "id")
     if rows.is_empty():
@@ -113,7 +114,7 @@ def _entangled(results: Results, column: str, shared: bool) -> Layered | None:
 
 
 def _scored(results: Results, shared: bool) -> pl.DataFrame:
-    """Columns `id`, `sample` (what the selection knows it by), `name` and `peak`."""
+    """Return the peak returns, with the columns `id`, `sample` (the key of the selection), `name`, `peak`."""
     found = sample_metrics(results).select(id="sample", peak="peak_return").drop_nulls()
     keys = sample_keys(results, found["id"], shared).alias("sample")
     return found.with_columns(keys, name=pl.lit(results.name))

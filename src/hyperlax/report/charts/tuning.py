@@ -1,4 +1,4 @@
-"""Tuning for every environment against one sample for all of them."""
+"""Chart of hyperparameter sensitivity: tuning per environment against one sample for all environments."""
 
 from __future__ import annotations
 
@@ -17,7 +17,10 @@ _KINDS = {"per_environment": "tuned for each environment", "across_environments"
 
 
 def tuning_chart(experiments: Sequence[Results]) -> Chart:
-    """Normalised scores of every family both ways; the distance is its hyperparameter sensitivity."""
+    """Draw the normalised scores of every family tuned per environment and tuned once for all.
+
+    The distance between the two is the hyperparameter sensitivity of the family.
+    """
     try:
         table = sensitivity_table(experiments)
     except Unavailable as reason:
@@ -29,16 +32,17 @@ def tuning_chart(experiments: Sequence[Results]) -> Chart:
         alt.layer(*_layers(table, colours)).properties(width=WIDTH - 420, height=alt.Step(56)),
         "Across environments",
         [
-            "Mean over environments of peak returns, the 5th percentile of all samples there being 0 and the "
-            "95th 1. The difference is the hyperparameter sensitivity (Adkins et al. 2024).",
+            "Mean over environments of peak returns, scaled so that on each environment the 5th percentile "
+            "of all samples is 0 and the 95th is 1. The difference is the hyperparameter sensitivity (Adkins "
+            "et al. 2024).",
             "Bars: 95 % bootstrap intervals over seeds. The best of noisy samples is optimistic, so with few "
-            "seeds the sensitivity is too high rather than too low.",
+            "seeds the sensitivity is rather too high than too low.",
         ],
     )
 
 
 def _layers(table: pl.DataFrame, colours: alt.Scale) -> list[alt.Chart]:
-    """Intervals, points, and the sensitivity in words between the two points of a family."""
+    """Return layers with the intervals, the points, and the sensitivity as text between a family's points."""
     table = table.with_columns(
         middle=(pl.col("per_environment") + pl.col("across_environments")) / 2,
         label=pl.Series([_words(row) for row in table.iter_rows(named=True)]),
