@@ -116,7 +116,7 @@ def flat(tree: Mapping[str, Any], prefix: str = "") -> dict[str, bool | int | fl
 
 
 def package(name: str) -> ModuleType:
-    """Import the package of a tracker; if it is missing, raise `ValueError` with the command to install it."""
+    """Import the package of a tracker; if it is missing, raise `ValueError` that says how to install it."""
     try:
         return importlib.import_module(name)
     except ModuleNotFoundError as error:

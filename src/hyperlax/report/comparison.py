@@ -222,8 +222,8 @@ def _environment(families: Families, prefix: str, pictures: Pictures, top: int) 
         _section("Performance profile", shown["performance_profile"]),
     ]
     if len(families) > 1:
-        said = "".join(f'<p class="note">{markup.public(line)}</p>' for line in verdicts(families))
-        parts.append(_section("Who is ahead", said + shown["probability_of_improvement"]))
+        notes = "".join(f'<p class="note">{markup.public(line)}</p>' for line in verdicts(families))
+        parts.append(_section("Who is ahead", notes + shown["probability_of_improvement"]))
     parts.append(_section("Sample complexity", shown["sample_complexity"]))
     parts.append(_section("Return against parameters", shown["return_against_parameters"]))
     if any(_entangled(results) for results in families):
@@ -287,8 +287,8 @@ def _protocols(families: Families) -> str:
     for key in ("total_timesteps", "evaluations", "eval_episodes", "seeds", "protocol", "evaluation"):
         values = {r.name: _setting(r, key) for r in families}
         if len(set(values.values())) > 1:
-            said = ", ".join(f"{name} {value}" for name, value in values.items())
-            differing.append(f"{key.replace('_', ' ')}: {said}")
+            by_family = ", ".join(f"{name} {value}" for name, value in values.items())
+            differing.append(f"{key.replace('_', ' ')}: {by_family}")
     if not differing:
         return ""
     return f'<p class="note bad">The experiments differ in {markup.public("; ".join(differing))}.</p>'

@@ -105,11 +105,11 @@ def divergence(
     is left out, because all hyperparameters share it. Each row of `top` is one choice of the top samples; the
     kernel width is derived from the first row and used for all of them.
     """
-    seen = np.zeros((len(dim.cell), dim.cells))
-    seen[np.arange(len(dim.cell)), dim.cell] = 1.0
-    everyone = _density(dim, seen.sum(axis=0, keepdims=True), dim.cell)
-    best = _density(dim, top.astype(float) @ seen, dim.cell[top[0]])
-    return np.sum((best - everyone) ** 2 / everyone, axis=1)
+    one_hot = np.zeros((len(dim.cell), dim.cells))
+    one_hot[np.arange(len(dim.cell)), dim.cell] = 1.0
+    overall = _density(dim, one_hot.sum(axis=0, keepdims=True), dim.cell)
+    best = _density(dim, top.astype(float) @ one_hot, dim.cell[top[0]])
+    return np.sum((best - overall) ** 2 / overall, axis=1)
 
 
 def importances(

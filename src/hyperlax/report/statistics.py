@@ -146,7 +146,7 @@ def _iqm_weights(
 ) -> Float[np.ndarray, "strata runs repetitions"]:
     """Return the weight of every rank in the interquartile mean of each bootstrap resample."""
     ranks = np.sort(rng.integers(runs, size=(strata * repetitions, runs)), axis=1)
-    kept: Int[np.ndarray, "draws kept"] = ranks[:, runs // 4 : runs - runs // 4]
+    kept: Int[np.ndarray, "draws middle"] = ranks[:, runs // 4 : runs - runs // 4]
     rows = np.arange(strata * repetitions)[:, None] * runs
     counts = np.bincount((kept + rows).ravel(), minlength=strata * repetitions * runs)
     return counts.reshape(strata, repetitions, runs).swapaxes(1, 2) / kept.shape[1]

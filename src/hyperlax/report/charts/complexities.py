@@ -30,7 +30,7 @@ def complexity_chart(families: Families) -> Chart:
         solved=pl.col("probability").replace_strict(dict(zip(PROBABILITIES, _KINDS, strict=True))),
         reached=pl.col("steps").is_finite(),
         **{f"{c}_drawn": pl.min_horizontal(c, "budget") for c in ("steps", "low", "high")},
-        **{f"{c}_said": _words(c) for c in ("steps", "low", "high")},
+        **{f"{c}_text": _words(c) for c in ("steps", "low", "high")},
     ).drop("steps", "low", "high")
     solved = reference_scores(families[0].manifest)["solved"]
     return finished(
@@ -47,7 +47,7 @@ def complexity_chart(families: Families) -> Chart:
 
 def _layers(rows: pl.DataFrame, families: Families) -> list[alt.Chart]:
     """Return layers with the intervals, the points, and a text where the budget does not suffice."""
-    said = {"steps_said": "env steps", "low_said": "low", "high_said": "high"}
+    tooltips = {"steps_text": "env steps", "low_text": "low", "high_text": "high"}
     colours = alt.Scale(domain=[r.name for r in families], range=family_colours(families))
     encoding: dict[str, Any] = {
         "y": alt.Y("name:N", title=None, sort=rows["name"].unique(maintain_order=True).to_list()),
@@ -55,7 +55,7 @@ def _layers(rows: pl.DataFrame, families: Families) -> list[alt.Chart]:
         "color": alt.Color("family:N", scale=colours, legend=None),
         "tooltip": [
             *("family:N", "runs:N", "lanes:Q", "solved:N"),
-            *(alt.Tooltip(f"{column}:N", title=title) for column, title in said.items()),
+            *(alt.Tooltip(f"{column}:N", title=title) for column, title in tooltips.items()),
         ],
     }
     axis: dict[str, Any] = {
@@ -85,5 +85,6 @@ def _layers(rows: pl.DataFrame, families: Families) -> list[alt.Chart]:
 
 
 def _words(column: str) -> pl.Expr:
+    """Return an expression for the env steps in `column` as text."""
     steps = pl.col(column).round().cast(pl.Int64, strict=False).cast(pl.String)
     return pl.when(pl.col(column).is_infinite()).then(pl.lit("not within the budget")).otherwise(steps)

@@ -68,9 +68,9 @@ def learning_curves(results: Results, x: str = "env_steps", top: int = 5) -> Cha
         else "Each sample has one seed, so there are no intervals."
     )
     chart = alt.layer(*layers).properties(width=WIDTH - 190, height=360)
-    chosen = "The best samples were selected by these same evaluations, so their peaks are optimistic."
-    said = [f"{spread} Thin lines: {thinned}.", *([chosen] if len(order) > 1 else [])]
-    return finished(chart.encode(x=_x(x)), f"Learning curves against {X_TITLES[x]}", said)
+    caveat = "The best samples were selected by these same evaluations, so their peaks are optimistic."
+    subtitle = [f"{spread} Thin lines: {thinned}.", *([caveat] if len(order) > 1 else [])]
+    return finished(chart.encode(x=_x(x)), f"Learning curves against {X_TITLES[x]}", subtitle)
 
 
 def _by_rank(results: Results, found: Evaluations) -> list[int]:
@@ -125,13 +125,13 @@ def _thin_lines(found: Evaluations, x: str, order: list[int]) -> tuple[pl.DataFr
             "value": value[:, points].ravel(),
         }
     )
-    said = (
+    description = (
         f"all {len(order)} samples"
         if len(rows) == len(order)
         else f"{len(rows)} of {len(order)} samples, evenly spaced by rank"
     )
-    said += "" if len(points) == count else f", {len(points)} of {count} evaluations"
-    return _present(frame), said
+    description += "" if len(points) == count else f", {len(points)} of {count} evaluations"
+    return _present(frame), description
 
 
 def _seeds(found: Evaluations, x: str, row: int) -> tuple[pl.DataFrame, str]:

@@ -54,7 +54,7 @@ def timeline(results: Results) -> Chart:
         .properties(width=WIDTH - 190, height=alt.Step(28))
     )
     thinned = (
-        f"The {len(spans)} recorded time spans are merged into {len(shown)}."
+        f"The {len(spans)} spans of time are merged into {len(shown)}."
         if len(shown) < len(spans)
         else ""
     )

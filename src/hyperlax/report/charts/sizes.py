@@ -98,11 +98,11 @@ def _entangled(results: Results, column: str, shared: bool) -> Layered | None:
     y = alt.Y("value:N", sort=order, title=column)
     said = ["value:N", "samples:Q", *(_number(c) for c in ("lower", "median", "upper"))]
     box = alt.Chart(boxes).encode(y=y, tooltip=said)
-    title = alt.Scale(zero=False)
-    x = alt.X("peak:Q", title="peak return", scale=title, axis=alt.Axis(tickCount=6))
+    scale = alt.Scale(zero=False)
+    x = alt.X("peak:Q", title="peak return", scale=scale, axis=alt.Axis(tickCount=6))
     layers = [
         box.mark_bar(height=26, opacity=0.25, color=NEUTRAL).encode(
-            x=alt.X("lower:Q", scale=title), x2="upper:Q"
+            x=alt.X("lower:Q", scale=scale), x2="upper:Q"
         ),
         box.mark_tick(thickness=3, size=26, color=NEUTRAL).encode(x="median:Q"),
         _points(alt.Chart(rows), [results]).encode(
