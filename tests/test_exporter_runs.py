@@ -11,7 +11,7 @@ import pytest
 from report_data import confirmed, nothing_yet, synthetic
 from scipy.stats import trim_mean
 
-from hyperlax.exporters.runs import file_name, flat, of, package
+from hyperlax.exporters.runs import file_name, flat, package, tracker_runs
 from hyperlax.report import leaderboard
 from hyperlax.storage.results import Results
 
@@ -23,17 +23,17 @@ def results() -> Results:
 
 def test_there_is_a_run_for_the_whole_and_for_each_of_the_best(results):
     """In the order of the leaderboard, however many lanes there are."""
-    runs = list(of([results], 3))
+    runs = list(tracker_runs([results], 3))
     best = leaderboard(results, top=3)["sample"].to_list()
     assert [run.sample for run in runs] == [None, *best]
     assert {run.group for run in runs} == {("gymnax.pendulum", "ppo_mlp")}
-    assert [run.sample for run in of([results], 0)] == [None]
-    assert len(list(of([results], 100))) == 1 + 4
+    assert [run.sample for run in tracker_runs([results], 0)] == [None]
+    assert len(list(tracker_runs([results], 100))) == 1 + 4
 
 
 def test_a_curve_is_the_interquartile_mean_over_seeds(results):
     """Against scipy's trimmed mean at every step; the whole experiment shows its best sample."""
-    whole, best = list(of([results], 1))
+    whole, best = list(tracker_runs([results], 1))
     rows = results.curves.filter(pl.col("sample") == best.sample, pl.col("metric") == "return")
     for point, steps in zip(best.points, sorted(rows["env_steps"].unique()), strict=True):
         values = rows.filter(pl.col("env_steps") == steps)["value"].to_numpy()
@@ -47,7 +47,7 @@ def test_a_curve_is_the_interquartile_mean_over_seeds(results):
 
 
 def test_summaries_are_those_of_the_leaderboard(results):
-    whole, best = list(of([results], 1))
+    whole, best = list(tracker_runs([results], 1))
     first = leaderboard(results, top=1).row(0, named=True)
     assert whole.summary["peak_return"] == best.summary["peak_return"] == first["peak_return"]
     assert whole.summary["best_sample"] == best.sample == first["sample"]
@@ -58,7 +58,7 @@ def test_summaries_are_those_of_the_leaderboard(results):
 
 def test_the_configuration_is_the_manifest_and_the_hyperparameters(results):
     """Flat, unset entries left out, no folder of this machine."""
-    whole, best = list(of([results], 1))
+    whole, best = list(tracker_runs([results], 1))
     assert whole.config["settings.total_timesteps"] == 500_000
     assert whole.config["space.lr.low"] == 1e-5
     assert whole.config["versions.jax"] == "0.10.2"
@@ -70,7 +70,7 @@ def test_the_configuration_is_the_manifest_and_the_hyperparameters(results):
 
 
 def test_confirmed_scores_come_with_their_sample(results):
-    runs = {run.sample: run for run in of([confirmed(results, (2, 0))], 4)}
+    runs = {run.sample: run for run in tracker_runs([confirmed(results, (2, 0))], 4)}
     assert runs[2].summary["confirmed"] == pytest.approx(
         runs[2].summary["peak_return"] - runs[2].summary["drop"]
     )
@@ -78,8 +78,8 @@ def test_confirmed_scores_come_with_their_sample(results):
 
 
 def test_points_have_the_time_they_were_measured_at(results):
-    whole = next(of([results], 0))
-    best = next(iter(of([results], 1)))
+    whole = next(tracker_runs([results], 0))
+    best = next(iter(tracker_runs([results], 1)))
     assert whole.began == 1770113472.0, "2026-02-03T10:11:12 UTC"
     assert [p.time - whole.began for p in best.points] == pytest.approx(
         [3 + 90 * p.env_steps / 500_000 for p in best.points]
@@ -87,14 +87,14 @@ def test_points_have_the_time_they_were_measured_at(results):
 
 
 def test_experiments_that_have_only_begun_have_a_run_without_points():
-    (run,) = of([nothing_yet()], 5)
+    (run,) = tracker_runs([nothing_yet()], 5)
     assert run.points == []
     assert run.summary["samples"] == 4
     assert run.config["env"] == "gymnax.pendulum"
 
 
 def test_one_seed_has_a_curve_without_interval():
-    run = list(of([synthetic(samples=2, seeds=1, diverged=())], 1))[1]
+    run = list(tracker_runs([synthetic(samples=2, seeds=1, diverged=())], 1))[1]
     assert {"return"} == {k for k in run.points[0].values if k.startswith("return") and "_" not in k}
     assert not {"return_low", "return_high"} & run.points[0].values.keys()
 
@@ -102,7 +102,7 @@ def test_one_seed_has_a_curve_without_interval():
 def test_experiments_of_equal_name_are_told_apart(results):
     recipes = ("ppo_mlp", "mine.py:tuned")
     both = [dataclasses.replace(results, manifest={**results.manifest, "recipe": r}) for r in recipes]
-    groups = {run.group[1] for run in of(both, 1)}
+    groups = {run.group[1] for run in tracker_runs(both, 1)}
     assert groups == set(recipes)
     assert file_name("mine.py:tuned") == "mine.py_tuned"
     assert file_name("../x") == "_x"
@@ -112,7 +112,7 @@ def test_numbers_that_are_not_finite_are_left_out(results):
     curves = results.curves.with_columns(
         value=pl.when(pl.col("metric") == "train/entropy").then(np.nan).otherwise("value")
     )
-    runs = list(of([dataclasses.replace(results, curves=curves)], 2))
+    runs = list(tracker_runs([dataclasses.replace(results, curves=curves)], 2))
     assert not any("train/entropy" in point.values for run in runs for point in run.points)
     assert np.isfinite([v for run in runs for v in run.summary.values()]).all()
 

@@ -32,7 +32,7 @@ def results() -> Results:
 
 @pytest.fixture(scope="module")
 def told(results) -> list[runs.Run]:
-    return list(runs.of([results], 2))
+    return list(runs.tracker_runs([results], 2))
 
 
 def stored(results: Results, folder: Path) -> Path:

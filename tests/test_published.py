@@ -12,10 +12,18 @@ import scipy.stats
 from report_data import nothing_yet, synthetic
 
 from hyperlax.report import export_comparison, read_published, write_comparison
-from hyperlax.report.against import ahead, cells, matched, other_design, over_samples, peaks, spearman
-from hyperlax.report.against_section import TABLE, Against, verdict
 from hyperlax.report.charts.published import sample_by_sample, side_by_side
 from hyperlax.report.published import Cell
+from hyperlax.report.published_comparison import (
+    ahead,
+    cells,
+    design_mismatch,
+    matched,
+    over_samples,
+    peaks,
+    spearman,
+)
+from hyperlax.report.published_section import TABLE, PublishedComparison, verdict
 from hyperlax.report.statistics import Estimate
 from hyperlax.storage.results import Results
 
@@ -179,7 +187,7 @@ def test_an_order_is_claimed_only_where_intervals_are_apart(ours, theirs, sample
 
 def test_the_same_samples_are_compared_one_by_one(tmp_path, ours):
     (one,) = matched([ours], read_published(summary(tmp_path, ours, shift=3000.0)))
-    assert one.different == ""
+    assert one.mismatch == ""
     assert len(one.pairs) == 12
     assert one.correlation.value == pytest.approx(1.0)
     assert one.rows["ahead"].to_list() == ["published"] * 4
@@ -208,10 +216,10 @@ def test_ids_of_another_design_are_not_compared(tmp_path, ours):
     shifted = dataclasses.replace(ours, samples=ours.samples.with_columns(gamma=pl.col("gamma") * 0.99))
     (one,) = matched([ours], read_published(summary(tmp_path, shifted)))
     difference = r"gamma of sample \d+ is [\d.]+ here, but [\d.]+ in the published results"
-    assert re.fullmatch(difference, one.different)
+    assert re.fullmatch(difference, one.mismatch)
     assert one.pairs.is_empty()
     assert "because the designs differ: gamma of sample" in verdict(one)
-    assert other_design(ours.samples, ours.samples.with_columns(pl.col("sample") + 100)).startswith(
+    assert design_mismatch(ours.samples, ours.samples.with_columns(pl.col("sample") + 100)).startswith(
         "no sample"
     )
 
@@ -244,13 +252,13 @@ def test_the_page_has_a_section_and_a_table_beside_it(tmp_path, ours):
     for experiments in ([ours], [ours, other]):
         page = write_comparison(experiments, tmp_path / "out" / "comparison.html", published=published)
         text = page.read_text()
-        assert '<section id="published"><h2>Against published results</h2>' in text
+        assert '<section id="published"><h2>Comparison with published results</h2>' in text
         assert 'data-chart="p0_published_samples"' in text
         unpublished = "Without published results: sac_mlp on gymnax.mountain_car."
         assert (unpublished in text) == (len(experiments) == 2)
         written = pl.read_csv(page.with_name(TABLE))
         assert written["statistic"].to_list() == ["best", "top 5 IQM", "median", "q25"]
-    assert "Against published" not in write_comparison([ours, other], tmp_path / "b.html").read_text()
+    assert "Comparison with published" not in write_comparison([ours, other], tmp_path / "b.html").read_text()
 
 
 def test_charts_and_table_are_exported(tmp_path, ours, monkeypatch):
@@ -282,4 +290,4 @@ def test_what_was_not_published_is_refused_with_what_was(tmp_path, ours):
     with pytest.raises(
         ValueError, match=r"no results were published for ppo_mlp on .*: dqn_mlp on gymnax\.acrobot"
     ):
-        Against({ENV: [ours]}, published)
+        PublishedComparison({ENV: [ours]}, published)

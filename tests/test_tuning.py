@@ -47,7 +47,7 @@ def test_the_number_of_hyperparameters_to_tune():
     by_tuned = scores_by_tuned(scores, levels)
     np.testing.assert_allclose(by_tuned, [0.49, 0.99, 1.0, 1.0])
     assert effective_dimensionality(by_tuned) == 1
-    assert effective_dimensionality(by_tuned, kept=0.999) == 2
+    assert effective_dimensionality(by_tuned, retained=0.999) == 2
     same = np.stack([1.0 - x, 1.0 - x])
     assert effective_dimensionality(scores_by_tuned(same, levels)) == 0
 

@@ -55,7 +55,7 @@ def export(
     if destination is None and place is None:
         raise ValueError("give a destination: these results are not in one folder")
     target = _target(to, place / to if destination is None and place is not None else destination)
-    return EXPORTERS[to](list(runs.of(found, top_k)), target)
+    return EXPORTERS[to](list(runs.tracker_runs(found, top_k)), target)
 
 
 def _target(to: str, destination: Any) -> Path | str:

@@ -25,7 +25,7 @@ from hyperlax.report.selection import selection_bias
 from hyperlax.report.statistics import iqm, iqm_over_runs
 from hyperlax.storage.results import LANE_STATUSES, Results
 
-_LEFT_OUT = ("identity", "plan", "timings", "notes", "confirms", "resumed")
+_OMITTED_KEYS = ("identity", "plan", "timings", "notes", "confirms", "resumed")
 """Keys of a manifest that are not exported, because they repeat others or are summarised elsewhere."""
 
 
@@ -58,14 +58,14 @@ class Run:
     began: float = 0.0
 
 
-def of(experiments: Sequence[Results], top_k: int) -> Iterator[Run]:
+def tracker_runs(experiments: Sequence[Results], top_k: int) -> Iterator[Run]:
     """Yield the runs of all experiments, each followed by the runs of its `top_k` best samples."""
     for env, group in by_environment(experiments).items():
         for results in group:
-            yield from of_experiment(results, (env, results.name), top_k)
+            yield from experiment_runs(results, (env, results.name), top_k)
 
 
-def of_experiment(results: Results, group: tuple[str, str], top_k: int) -> Iterator[Run]:
+def experiment_runs(results: Results, group: tuple[str, str], top_k: int) -> Iterator[Run]:
     """Yield the run of one experiment and those of its `top_k` best samples.
 
     Before its first evaluation, an experiment has no points and no best samples.
@@ -74,10 +74,10 @@ def of_experiment(results: Results, group: tuple[str, str], top_k: int) -> Itera
     began = _seconds(manifest.get("created"))
     ranked = leaderboard(results, top=None).drop_nulls("peak_return")
     best = ranked["sample"].to_list()[:top_k]
-    about = {k: v for k, v in manifest.items() if k not in _LEFT_OUT}
+    about = {k: v for k, v in manifest.items() if k not in _OMITTED_KEYS}
     about["command"] = " ".join(str(part) for part in manifest.get("command") or [])
     points = _points(results, best[0], began, only="return") if best else []
-    yield Run(group, None, flat(about), _whole(results, ranked, top_k), points, began)
+    yield Run(group, None, flat(about), _experiment_summary(results, ranked, top_k), points, began)
     measured = {row["sample"]: row for row in sample_metrics(results).iter_rows(named=True)}
     confirmed = {}
     if results.confirmation is not None:
@@ -92,7 +92,7 @@ def of_experiment(results: Results, group: tuple[str, str], top_k: int) -> Itera
             group,
             sample,
             flat({**own, **rank, **shared}),
-            _numbers({**found, **again}),
+            _finite({**found, **again}),
             _points(results, sample, began),
             began,
         )
@@ -130,7 +130,7 @@ def file_name(words: str) -> str:
     return re.sub(r"[^A-Za-z0-9_.\[\]=-]+", "_", words).strip(".") or "_"
 
 
-def _whole(results: Results, ranked: pl.DataFrame, top_k: int) -> dict[str, float]:
+def _experiment_summary(results: Results, ranked: pl.DataFrame, top_k: int) -> dict[str, float]:
     """Summarise an experiment: numbers of samples and lanes, run time, and returns of the best samples."""
     statuses = results.lanes["status"]
     numbers: dict[str, Any] = {
@@ -153,7 +153,7 @@ def _whole(results: Results, ranked: pl.DataFrame, top_k: int) -> dict[str, floa
             "peak_return_median": float(np.median(peaks)),
             f"peak_return_top_{top_k}": float(iqm(peaks[:top_k])),
         }
-    return _numbers(numbers)
+    return _finite(numbers)
 
 
 def _points(results: Results, sample: int, began: float, only: str | None = None) -> list[Point]:
@@ -178,11 +178,11 @@ def _points(results: Results, sample: int, began: float, only: str | None = None
                 continue
             time = began + float(np.nan_to_num(found.x["seconds"][0, place]))
             values = gathered.setdefault(round(float(steps)), (time, {}))[1]
-            values |= _numbers({k: float(v[place]) for k, v in columns.items()})
+            values |= _finite({k: float(v[place]) for k, v in columns.items()})
     return [Point(steps, time, values) for steps, (time, values) in sorted(gathered.items()) if values]
 
 
-def _numbers(values: Mapping[str, Any]) -> dict[str, float]:
+def _finite(values: Mapping[str, Any]) -> dict[str, float]:
     """Keep the values that are finite numbers, as floats."""
     return {k: float(v) for k, v in values.items() if v is not None and math.isfinite(float(v))}
 

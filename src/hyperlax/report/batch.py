@@ -20,13 +20,13 @@ def readable(folders: Sequence[Path]) -> tuple[dict[Path, Results], dict[Path, s
 
     Returns the experiments by folder, and for each of the other folders the reason why it cannot be read.
     """
-    found, broken = {}, {}
+    found, errors = {}, {}
     for folder in folders:
         try:
             found[folder] = _read(folder)
         except Exception as error:  # a defect of one folder must not hide the others
-            broken[folder] = f"cannot be read: {_words(error)}"
-    return found, broken
+            errors[folder] = f"cannot be read: {_message(error)}"
+    return found, errors
 
 
 def _read(folder: Path) -> Results:
@@ -72,11 +72,11 @@ def _draw(results: Results, folder: Path, formats: Sequence[str], options: Optio
         if images := [f for f in formats if f != "html"]:
             written += export_charts(results, folder / "charts", images, options)
     except Exception as error:  # a failure to draw one experiment must not stop the others
-        return written, f"cannot be drawn: {_words(error)}"
+        return written, f"cannot be drawn: {_message(error)}"
     return written, ""
 
 
-def _words(error: Exception) -> str:
+def _message(error: Exception) -> str:
     """Return the first line of the message, with the type of any error other than ValueError."""
     lines = str(error).strip().splitlines() or [""]
     return lines[0] if isinstance(error, ValueError) else f"{type(error).__name__}: {lines[0]}"

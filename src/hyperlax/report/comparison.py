@@ -15,8 +15,6 @@ import numpy as np
 import polars as pl
 
 from hyperlax.report import markup
-from hyperlax.report.against import cells
-from hyperlax.report.against_section import TABLE, Against
 from hyperlax.report.charts import ecdf, entanglement, return_distribution, size_chart
 from hyperlax.report.charts.complexities import complexity_chart
 from hyperlax.report.charts.curves import X_TITLES
@@ -39,13 +37,15 @@ from hyperlax.report.leaderboard import leaderboard, varied_hyperparameters
 from hyperlax.report.metrics import sample_metrics
 from hyperlax.report.options import Options
 from hyperlax.report.published import Published
+from hyperlax.report.published_comparison import cells
+from hyperlax.report.published_section import TABLE, PublishedComparison
 from hyperlax.report.statistics import Unavailable, best_of_k, iqm
 from hyperlax.report.tuning import sensitivity_table
 from hyperlax.storage.files import write_atomically
 from hyperlax.storage.results import Results
 
 _DEFAULTS = Options()
-_BUDGET = 8
+_SMALL_SEARCH = 8
 """Number of samples of the small search whose expected best return the summary reports."""
 
 
@@ -54,7 +54,7 @@ def charts(families: Families, top: int = 5) -> dict[str, Callable[[], Chart]]:
     curves = {
         f"tuned_curves_{axis}": partial(tuned_curves, families, axis, top)
         for axis in X_TITLES
-        if axis != "circuit_executions" or any(_executions(r) for r in families)
+        if axis != "circuit_executions" or any(_runs_circuits(r) for r in families)
     }
     return {
         **curves,
@@ -79,22 +79,22 @@ def by_environment(experiments: Sequence[Results]) -> dict[str, list[Results]]:
     found: dict[str, list[Results]] = {}
     for results in experiments:
         found.setdefault(str(results.manifest.get("env", "an unnamed environment")), []).append(results)
-    return {env: _told_apart(group) for env, group in found.items()}
+    return {env: _with_distinct_names(group) for env, group in found.items()}
 
 
-def _told_apart(group: Sequence[Results]) -> list[Results]:
+def _with_distinct_names(group: Sequence[Results]) -> list[Results]:
     names = [r.name for r in group]
     if len(set(names)) == len(names):
         return list(group)
     recipes = [str(r.manifest.get("recipe", r.name)) for r in group]
-    chosen = recipes if len(set(recipes)) == len(recipes) else _folders(group)
+    chosen = recipes if len(set(recipes)) == len(recipes) else _distinct_path_parts(group)
     return [
         dataclasses.replace(r, manifest={**r.manifest, "name": name})
         for r, name in zip(group, chosen, strict=True)
     ]
 
 
-def _folders(group: Sequence[Results]) -> list[str]:
+def _distinct_path_parts(group: Sequence[Results]) -> list[str]:
     """Return, for each experiment, the components of its folder's path that are not common to all."""
     parts = [r.folder.parts if r.folder else (str(i),) for i, r in enumerate(group)]
     differ = [len(set(column)) > 1 for column in zip(*parts, strict=False)]
@@ -123,11 +123,11 @@ def summary(families: Families, top: int = 5) -> pl.DataFrame:
                 "diverged": int((lanes["status"] == "diverged").sum()),
                 "best peak return": float(found.max()) if found.size else None,
                 f"top {top} IQM": float(iqm(np.sort(found)[-top:])) if found.size else None,
-                f"expected best of {_BUDGET}": _expected(found),
+                f"expected best of {_SMALL_SEARCH}": _expected_best(found),
                 "median": float(np.median(found)) if found.size else None,
-                "parameters of the best": _one(best, "parameters"),
+                "parameters of the best": _first_value(best, "parameters"),
                 "parameters": f"{sizes.min():,} – {sizes.max():,}" if len(sizes) else None,
-                "circuit executions of the best": _one(best, "circuit_executions"),
+                "circuit executions of the best": _first_value(best, "circuit_executions"),
                 "seconds per lane": float(lanes["seconds"].drop_nulls().to_numpy().mean())
                 if lanes["seconds"].drop_nulls().len()
                 else None,
@@ -138,29 +138,29 @@ def summary(families: Families, top: int = 5) -> pl.DataFrame:
 
 def overview(groups: Mapping[str, Families], top: int = 5) -> pl.DataFrame:
     """Return the main columns of the summaries of all environments in one table."""
-    kept = ["family", "samples", "diverged", "best peak return", f"top {top} IQM", "median"]
+    columns = ["family", "samples", "diverged", "best peak return", f"top {top} IQM", "median"]
     tables = [
-        summary(families, top).select(pl.lit(env).alias("environment"), *kept)
+        summary(families, top).select(pl.lit(env).alias("environment"), *columns)
         for env, families in groups.items()
     ]
     return pl.concat(tables, how="vertical_relaxed")
 
 
-def _expected(found: np.ndarray) -> float | None:
+def _expected_best(found: np.ndarray) -> float | None:
     """Return the expected best of `_BUDGET` samples; None if there are fewer."""
-    return float(best_of_k(found).value[_BUDGET - 1]) if len(found) >= _BUDGET else None
+    return float(best_of_k(found).value[_SMALL_SEARCH - 1]) if len(found) >= _SMALL_SEARCH else None
 
 
-def _one(lanes: pl.DataFrame, column: str) -> float | None:
+def _first_value(lanes: pl.DataFrame, column: str) -> float | None:
     values = lanes[column].drop_nulls()
     return float(values[0]) if len(values) else None
 
 
-def _entangled(results: Results) -> bool:
+def _varies_entangler(results: Results) -> bool:
     return any(c.endswith("entangler") for c in varied_hyperparameters(results.samples))
 
 
-def _executions(results: Results) -> bool:
+def _runs_circuits(results: Results) -> bool:
     return bool((results.lanes["circuit_executions"] > 0).any())
 
 
@@ -178,16 +178,19 @@ def write_comparison(
     groups = by_environment(experiments)
     sections = {}
     if published is not None:
-        against = Against(groups, published)
-        sections["published"] = ("Against published results", against.section(pictures))
-        write_atomically(path.with_name(TABLE), against.table().write_csv())
+        comparison = PublishedComparison(groups, published)
+        sections["published"] = ("Comparison with published results", comparison.section(pictures))
+        write_atomically(path.with_name(TABLE), comparison.table().write_csv())
     if len(groups) > 1:
         drawn = pictures.add("combined_distribution", partial(combined_distribution, groups))
         sections["combined"] = ("All environments", drawn + markup.table(overview(groups, top), "overview"))
     for place, (env, families) in enumerate(groups.items()):
-        sections[f"env-{place}"] = (markup.public(env), _environment(families, f"e{place}", pictures, top))
+        sections[f"env-{place}"] = (
+            markup.public(env),
+            _environment_section(families, f"e{place}", pictures, top),
+        )
     if len(groups) > 1:
-        sections["across"] = ("Across environments", _across(experiments, pictures))
+        sections["across"] = ("Across environments", _across_environments(experiments, pictures))
     count = sum(len(f) for f in groups.values())
     title = f"{count} experiments compared" if count > 1 else experiments[0].name
     header = (
@@ -201,10 +204,10 @@ def write_comparison(
 
 def check_published(experiments: Sequence[Results], published: Published) -> None:
     """Raise ValueError if `published` has results for none of the experiments."""
-    Against(by_environment(experiments), published)
+    PublishedComparison(by_environment(experiments), published)
 
 
-def _environment(families: Families, prefix: str, pictures: Pictures, top: int) -> str:
+def _environment_section(families: Families, prefix: str, pictures: Pictures, top: int) -> str:
     """Return the section of one environment as HTML; `prefix` makes its chart and table ids unique."""
     shown = {name: pictures.add(f"{prefix}_{name}", draw) for name, draw in charts(families, top).items()}
     curves = {
@@ -214,9 +217,9 @@ def _environment(families: Families, prefix: str, pictures: Pictures, top: int) 
     }
     parts = [
         markup.table(summary(families, top), f"{prefix}-summary"),
-        _protocols(families),
+        _differing_settings(families),
         _section("Tuned learning curves", tabs(f"{prefix}-curves", curves)),
-        _best_samples(families, prefix, top),
+        _best_samples_section(families, prefix, top),
         _section("Return across samples", shown["return_distribution"] + shown["ecdf"]),
         _section("Best of k samples", shown["best_of_k"]),
         _section("Performance profile", shown["performance_profile"]),
@@ -226,13 +229,13 @@ def _environment(families: Families, prefix: str, pictures: Pictures, top: int) 
         parts.append(_section("Who is ahead", notes + shown["probability_of_improvement"]))
     parts.append(_section("Sample complexity", shown["sample_complexity"]))
     parts.append(_section("Return against parameters", shown["return_against_parameters"]))
-    if any(_entangled(results) for results in families):
+    if any(_varies_entangler(results) for results in families):
         parts.append(_section("With and without entanglement", shown["entanglement"]))
     parts.append(_section("Runtime", shown["runtime"]))
     return "".join(parts)
 
 
-def _across(experiments: Sequence[Results], pictures: Pictures) -> str:
+def _across_environments(experiments: Sequence[Results], pictures: Pictures) -> str:
     """Return the section on sensitivity across environments: chart and table, or why there are none."""
     shown = pictures.add("across_environments", partial(tuning_chart, experiments))
     try:
@@ -243,16 +246,16 @@ def _across(experiments: Sequence[Results], pictures: Pictures) -> str:
 
 def best_samples(families: Families, top: int = 5) -> pl.DataFrame:
     """Return the `top` samples of every family in one table, best first; ranks are within the family."""
-    kept = ("rank", "peak_return", "peak_low", "peak_high", "final_return", "seeds_done", "seeds_diverged")
+    columns = ("rank", "peak_return", "peak_low", "peak_high", "final_return", "seeds_done", "seeds_diverged")
     tables = []
     for results in families:
         best = leaderboard(results, top).drop_nulls("peak_return")
         keys = sample_keys(results, best["sample"], True)
-        tables.append(best.select(keys, pl.lit(results.name).alias("family"), *kept))
+        tables.append(best.select(keys, pl.lit(results.name).alias("family"), *columns))
     return pl.concat(tables).sort("peak_return", descending=True, maintain_order=True)
 
 
-def _best_samples(families: Families, prefix: str, top: int) -> str:
+def _best_samples_section(families: Families, prefix: str, top: int) -> str:
     best = best_samples(families, top)
     note = "Ranks are places within the family. Click a sample to find it in every chart."
     return "" if best.is_empty() else _section("Best samples", markup.table(best, f"{prefix}-best", note))
@@ -281,7 +284,7 @@ def verdicts(families: Families) -> list[str]:
     return lines
 
 
-def _protocols(families: Families) -> str:
+def _differing_settings(families: Families) -> str:
     """Return a warning that lists the settings in which the experiments differ; empty if they agree."""
     differing = []
     for key in ("total_timesteps", "evaluations", "eval_episodes", "seeds", "protocol", "evaluation"):
@@ -316,7 +319,7 @@ def export_comparison(
     with it (`TABLE`) is written as well.
     """
     groups = by_environment(experiments)
-    against = Against(groups, published) if published is not None else None
+    comparison = PublishedComparison(groups, published) if published is not None else None
     drawn: dict[str, tuple[Callable[[], Chart], Families]] = {
         "across_environments": (partial(tuning_chart, experiments), ())
     }
@@ -324,11 +327,11 @@ def export_comparison(
         drawn["combined_distribution"] = partial(combined_distribution, groups), ()
     for env, families in groups.items():
         prefix = "".join(c if c.isalnum() else "_" for c in env)
-        every = charts(families, options.top) | (against.charts(env) if against is not None else {})
+        every = charts(families, options.top) | (comparison.charts(env) if comparison is not None else {})
         drawn |= {f"{prefix}-{name}": (draw, families) for name, draw in every.items()}
     written = []
-    if against is not None:
-        written.append(write_atomically(folder / TABLE, against.table().write_csv()))
+    if comparison is not None:
+        written.append(write_atomically(folder / TABLE, comparison.table().write_csv()))
     for name, (draw, families) in drawn.items():
         try:
             spec = draw().to_dict()

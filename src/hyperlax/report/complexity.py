@@ -42,11 +42,11 @@ def sample_complexity(
     if len(runs) == 0:
         return Estimate(unknown, unknown, unknown)
     above = np.sum(groups >= threshold, axis=1)
-    value = _first(steps, above.sum(axis=0) / runs.sum(), probability)
+    value = _first_reaching(steps, above.sum(axis=0) / runs.sum(), probability)
     if len(runs) < 2:
         return Estimate(value, unknown, unknown)
     drawn = np.random.default_rng(seed).multinomial(len(runs), np.full(len(runs), 1 / len(runs)), repetitions)
-    low, high = interval(_first(steps, drawn @ above / (drawn @ runs)[:, None], probability))
+    low, high = interval(_first_reaching(steps, drawn @ above / (drawn @ runs)[:, None], probability))
     return Estimate(value, np.asarray(low), np.asarray(high))
 
 
@@ -71,10 +71,10 @@ def sample_complexities(
         if found.values.size == 0:
             continue
         steps, returns = found.on_grid("env_steps", _GRID)
-        done = _places(found.lanes, "done")
-        returns[done] = _carried(returns[done])
-        returns[_places(found.lanes, "queued", "running", "paused")] = np.nan
-        lost = _places(found.lanes, "diverged", "failed", "pruned")
+        done = _lane_indices(found.lanes, "done")
+        returns[done] = _forward_filled(returns[done])
+        returns[_lane_indices(found.lanes, "queued", "running", "paused")] = np.nan
+        lost = _lane_indices(found.lanes, "diverged", "failed", "pruned")
         returns[..., 0][lost] = np.where(np.isnan(returns[..., 0][lost]), -np.inf, returns[..., 0][lost])
         ranked = sample_metrics(results).drop_nulls("peak_return").sort("peak_return", descending=True)
         best = found.samples == ranked["sample"][0]
@@ -98,19 +98,19 @@ def sample_complexities(
     return pl.DataFrame(rows).fill_nan(None)
 
 
-def _places(lanes: pl.DataFrame, *statuses: str) -> tuple[np.ndarray, np.ndarray]:
+def _lane_indices(lanes: pl.DataFrame, *statuses: str) -> tuple[np.ndarray, np.ndarray]:
     """Return the rows and columns in `Evaluations.values` of the lanes with one of these statuses."""
     chosen = lanes.filter(pl.col("status").is_in(statuses))
     return chosen["row"].to_numpy(), chosen["column"].to_numpy()
 
 
-def _carried(returns: Float[np.ndarray, "lanes points"]) -> Float[np.ndarray, "lanes points"]:
+def _forward_filled(returns: Float[np.ndarray, "lanes points"]) -> Float[np.ndarray, "lanes points"]:
     """Replace each NaN by the last value before it."""
     last = np.maximum.accumulate(np.where(np.isnan(returns), 0, np.arange(returns.shape[1])), axis=1)
     return np.take_along_axis(returns, last, axis=1)
 
 
-def _first(
+def _first_reaching(
     steps: Float[np.ndarray, " points"], share: Float[np.ndarray, "*repetitions points"], probability: float
 ) -> Float[np.ndarray, "*repetitions"]:
     """Return the first step at which the share reaches the probability; infinity if it never does."""

@@ -35,8 +35,8 @@ class Pictures:
         for unused in ("$schema", "config"):
             spec.pop(unused, None)
         self.specs[name] = spec
-        said = "".join(f'<p class="note">{markup.public(line)}</p>' for line in title["subtitle"])
-        return f'{said}<div class="chart" data-chart="{name}"></div>'
+        notes = "".join(f'<p class="note">{markup.public(line)}</p>' for line in title["subtitle"])
+        return f'{notes}<div class="chart" data-chart="{name}"></div>'
 
 
 def write_document(path: Path, title: str, body: str, pictures: Pictures) -> Path:

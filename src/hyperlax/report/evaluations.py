@@ -48,13 +48,13 @@ class Evaluations:
         known = np.where(np.isnan(x), np.inf, x)
         first = float(np.median(known.min(axis=1)[np.isfinite(known.min(axis=1))]))
         grid = np.linspace(first, float(np.nanmax(x)), points)
-        grace = (grid[1] - grid[0]) / 2 if points > 1 else np.inf
+        margin = (grid[1] - grid[0]) / 2 if points > 1 else np.inf
         out = np.full((*self.values.shape[:2], points), np.nan)
         for row, column in np.argwhere(~np.isnan(self.values).all(axis=2)):
             present = ~np.isnan(self.values[row, column]) & ~np.isnan(x[row])
             if present.any():
                 at, value = x[row][present], self.values[row, column][present]
-                inside = (grid >= at[0] - grace) & (grid <= at[-1] + grace)
+                inside = (grid >= at[0] - margin) & (grid <= at[-1] + margin)
                 out[row, column, inside] = np.interp(grid[inside], at, value)
         return grid, out
 

@@ -24,21 +24,21 @@ from hyperlax.report.options import Options
 from hyperlax.report.selection import drop_words, selection_bias
 from hyperlax.storage.results import LANE_STATUSES, Results
 
-_CURVES = {
+_CURVE_TABS = {
     "learning_curves": "environment steps",
     "learning_curves_seconds": "wall time",
     "learning_curves_gradient_steps": "gradient steps",
     "learning_curves_circuit_executions": "circuit executions",
 }
 _DEFAULTS = Options()
-_SEARCH = {
+_SEARCH_HEADINGS = {
     "search_history": "History",
     "search_pareto": "Pareto front",
     "search_importance": "Importance of hyperparameters",
     "search_slices": "Slices",
     "search_parallel": "Trials through the space",
 }
-_BETWEEN_SAMPLES = (
+_NEED_SEVERAL_SAMPLES = (
     "aggregate_curves",
     "return_distribution",
     "ecdf",
@@ -49,7 +49,7 @@ _BETWEEN_SAMPLES = (
     "return_against_parameters",
 )
 """Charts that need several samples."""
-_PROTOCOLS = {
+_PROTOCOL_MEANINGS = {
     "corrected": "the default of hyperlax, which corrects the known defects of the published experiments",
     "published": "training and evaluation as in the published experiments of hyperlax v0.1, defects included",
 }
@@ -75,7 +75,7 @@ def _applies(name: str, results: Results) -> bool:
     Some charts are specific to circuits, to several samples or to a confirmation, and some are replaced by
     charts of their own in a search.
     """
-    if name in _BETWEEN_SAMPLES and len(results.samples) == 1:
+    if name in _NEED_SEVERAL_SAMPLES and len(results.samples) == 1:
         return False
     if name == "learning_curves_circuit_executions":
         return bool((results.lanes["circuit_executions"] > 0).any())
@@ -89,41 +89,43 @@ def _applies(name: str, results: Results) -> bool:
 def _body(results: Results, pictures: dict[str, str], options: Options) -> str:
     """Return the body of the page as HTML; `pictures` holds the HTML of each chart that applies."""
     sections = {
-        "leaderboard": ("Leaderboard", _leaderboard(results, options.top) + pictures["leaderboard"]),
-        **_confirmation(results, pictures),
-        "curves": ("Learning curves", tabs("curves", _curves(pictures))),
-        **_drawn("tuned", "Best samples", pictures, "aggregate_curves"),
-        **_scheduled(results, pictures),
-        **_circuits(results),
-        **_search(results, pictures),
-        **_drawn("distribution", "Return across samples", pictures, "return_distribution", "ecdf"),
-        **_drawn("budget", "Expected result of a smaller search", pictures, "best_of_k"),
-        **_drawn("slices", "Slices through the search space", pictures, "slices"),
-        **_drawn("importance", "Importance of hyperparameters", pictures, "importance"),
-        **_drawn("parallel", "Parallel coordinates", pictures, "parallel_coordinates"),
-        **_sobol(results, pictures),
-        **_drawn("sizes", "Return against parameters", pictures, "return_against_parameters"),
-        **_drawn("entanglement", "With and without entanglement", pictures, "entanglement"),
-        "samples": ("All samples", _samples(results)),
-        "health": ("Training health", _trouble(results) + pictures["training_health"]),
-        "time": ("Where the time went", pictures["timeline"] + pictures["runtime"] + _plan(results)),
-        "repeat": ("How to repeat it", _repeat(results)),
+        "leaderboard": ("Leaderboard", _leaderboard_table(results, options.top) + pictures["leaderboard"]),
+        **_confirmation_section(results, pictures),
+        "curves": ("Learning curves", tabs("curves", _curve_tabs(pictures))),
+        **_chart_section("tuned", "Best samples", pictures, "aggregate_curves"),
+        **_schedule_section(results, pictures),
+        **_circuit_section(results),
+        **_search_section(results, pictures),
+        **_chart_section("distribution", "Return across samples", pictures, "return_distribution", "ecdf"),
+        **_chart_section("budget", "Expected result of a smaller search", pictures, "best_of_k"),
+        **_chart_section("slices", "Slices through the search space", pictures, "slices"),
+        **_chart_section("importance", "Importance of hyperparameters", pictures, "importance"),
+        **_chart_section("parallel", "Parallel coordinates", pictures, "parallel_coordinates"),
+        **_sobol_section(results, pictures),
+        **_chart_section("sizes", "Return against parameters", pictures, "return_against_parameters"),
+        **_chart_section("entanglement", "With and without entanglement", pictures, "entanglement"),
+        "samples": ("All samples", _sample_table(results)),
+        "health": ("Training health", _stopped_lanes(results) + pictures["training_health"]),
+        "time": ("Where the time went", pictures["timeline"] + pictures["runtime"] + _plan_table(results)),
+        "repeat": ("How to repeat it", _reproduction(results)),
     }
     return sections_of(_header(results), sections)
 
 
-def _curves(pictures: dict[str, str]) -> dict[str, str]:
+def _curve_tabs(pictures: dict[str, str]) -> dict[str, str]:
     """Return the HTML of the learning curves by the label of their tab."""
-    return {label: pictures[name] for name, label in _CURVES.items() if name in pictures}
+    return {label: pictures[name] for name, label in _CURVE_TABS.items() if name in pictures}
 
 
-def _drawn(name: str, heading: str, pictures: dict[str, str], *wanted: str) -> dict[str, tuple[str, str]]:
+def _chart_section(
+    name: str, heading: str, pictures: dict[str, str], *wanted: str
+) -> dict[str, tuple[str, str]]:
     """Return a section, as a one-entry mapping, with the `wanted` charts; empty if none of them applies."""
     shown = [pictures[chart] for chart in wanted if chart in pictures]
     return {name: (heading, "".join(shown))} if shown else {}
 
 
-def _confirmation(results: Results, pictures: dict[str, str]) -> dict[str, tuple[str, str]]:
+def _confirmation_section(results: Results, pictures: dict[str, str]) -> dict[str, tuple[str, str]]:
     """Return a section on the best samples retrained with fresh seeds; empty without a confirmation."""
     if results.confirmation is None:
         return {}
@@ -137,13 +139,13 @@ def _confirmation(results: Results, pictures: dict[str, str]) -> dict[str, tuple
     return {"confirmation": ("Tuning score against confirmed score", content)}
 
 
-def _sobol(results: Results, pictures: dict[str, str]) -> dict[str, tuple[str, str]]:
+def _sobol_section(results: Results, pictures: dict[str, str]) -> dict[str, tuple[str, str]]:
     """Return a section with Sobol' indices; empty unless the samples were drawn to estimate them."""
     drawn = "matrix" in results.samples.columns
     return {"sobol": ("Sobol’ indices", pictures["sobol_indices"])} if drawn else {}
 
 
-def _scheduled(results: Results, pictures: dict[str, str]) -> dict[str, tuple[str, str]]:
+def _schedule_section(results: Results, pictures: dict[str, str]) -> dict[str, tuple[str, str]]:
     """Return a section on the decisions of the schedule; empty if every lane was trained to its end."""
     schedule = (results.manifest.get("identity") or {}).get("schedule") or {}
     contents = {
@@ -157,26 +159,28 @@ def _scheduled(results: Results, pictures: dict[str, str]) -> dict[str, tuple[st
     return {"schedule": (heading, markup.facts(options) + "".join(pictures[name] for name in names))}
 
 
-def _search(results: Results, pictures: dict[str, str]) -> dict[str, tuple[str, str]]:
+def _search_section(results: Results, pictures: dict[str, str]) -> dict[str, tuple[str, str]]:
     """Return a section on the trials of a search; empty if the experiment is not a search."""
     if results.trials.is_empty():
         return {}
-    about = results.manifest.get("search") or {}
+    search = results.manifest.get("search") or {}
     ended = dict(results.trials.group_by("state").len().iter_rows())
     entries = {
-        "sampler": about.get("sampler"),
-        "pruner": about.get("pruner"),
-        "objectives": ", ".join(map(" ".join, zip(about["directions"], about["objectives"], strict=True))),
+        "sampler": search.get("sampler"),
+        "pruner": search.get("pruner"),
+        "objectives": ", ".join(map(" ".join, zip(search["directions"], search["objectives"], strict=True))),
         "trials": ", ".join(f"{n} {state}" for state, n in sorted(ended.items(), key=lambda e: -e[1])),
-        "trials planned": about.get("n_trials"),
+        "trials planned": search.get("n_trials"),
         "processes": results.trials["process"].n_unique(),
     }
     note = (
         "The best trial was selected by the score shown here, so its score is optimistic: "
         "train best_recipe.py with fresh seeds before you quote it."
     )
-    several = len(about["objectives"]) > 1
-    shown = {name: heading for name, heading in _SEARCH.items() if several or name != "search_pareto"}
+    several = len(search["objectives"]) > 1
+    shown = {
+        name: heading for name, heading in _SEARCH_HEADINGS.items() if several or name != "search_pareto"
+    }
     drawn = "".join(f"<h3>{heading}</h3>{pictures[name]}" for name, heading in shown.items())
     table = results.trials.drop("start", "end").rename({"trial": "sample"})
     listed = (
@@ -185,7 +189,7 @@ def _search(results: Results, pictures: dict[str, str]) -> dict[str, tuple[str, 
     return {"search": ("Search", f'{markup.facts(entries)}<p class="note">{note}</p>{drawn}{listed}')}
 
 
-def _circuits(results: Results) -> dict[str, tuple[str, str]]:
+def _circuit_section(results: Results) -> dict[str, tuple[str, str]]:
     """Return a section with the circuit diagrams of the best sample; empty for other networks."""
     manifest, best = results.manifest, leaderboard(results)
     inputs = manifest.get("inputs") or {}
@@ -197,8 +201,8 @@ def _circuits(results: Results) -> dict[str, tuple[str, str]]:
     for name, in_size in inputs.items():
         own = {k.removeprefix(f"{name}."): v for k, v in row.items() if k.startswith(f"{name}.")}
         hp = assign(PQCHyperparams(), own)
-        said = f"{name} of sample {sample}: {hp.parameter_count(in_size)} trained parameters"
-        parts.append(f'<p class="note">{said}</p><div class="scroll">{hp.picture(in_size, said)}</div>')
+        caption = f"{name} of sample {sample}: {hp.parameter_count(in_size)} trained parameters"
+        parts.append(f'<p class="note">{caption}</p><div class="scroll">{hp.picture(in_size, caption)}</div>')
     return {"circuits": ("Circuits of the best sample", "".join(parts))} if parts else {}
 
 
@@ -208,7 +212,7 @@ def _header(results: Results) -> str:
     counts = dict(results.lanes.group_by("status").len().iter_rows())
     lanes = ", ".join(f"{counts[status]}\u00a0{status}" for status in LANE_STATUSES if status in counts)
     protocol = str(manifest.get("protocol", "unknown"))
-    meaning = _PROTOCOLS.get(protocol)
+    meaning = _PROTOCOL_MEANINGS.get(protocol)
     wall = manifest.get("timings", {}).get("wall_seconds")
     entries = {
         "environment": manifest.get("env"),
@@ -232,17 +236,17 @@ def _header(results: Results) -> str:
     )
 
 
-def _leaderboard(results: Results, top: int) -> str:
+def _leaderboard_table(results: Results, top: int) -> str:
     note = (
         "Peak return: interquartile mean over seeds, with the ends of its 95 % bootstrap interval. "
         "Rank: the range of places that the intervals allow. No order is claimed where intervals overlap "
         "or a sample has fewer than three seeds; a single seed gives no interval."
-    ) + _start_values(results)
+    ) + _initial_value_note(results)
     best = leaderboard(results, top)
     return "" if best.is_empty() else markup.table(best, "best", note)
 
 
-def _samples(results: Results) -> str:
+def _sample_table(results: Results) -> str:
     measured = sample_metrics(results)
     first = ["peak_return", "peak_return_low", "peak_return_high", "final_return"]
     others = [
@@ -255,20 +259,20 @@ def _samples(results: Results) -> str:
         "Metrics are interquartile means over seeds. Columns that end in “published” normalise each curve "
         "by its own range, as v0.1 did, and cannot be compared between samples; "
         "the columns without that ending use fixed reference scores of the environment."
-    ) + _start_values(results)
+    ) + _initial_value_note(results)
     joined = results.samples.join(measured, on="sample", how="left")
     ordered = joined.sort("peak_return", "sample", descending=[True, False], nulls_last=True)
     columns = ["sample", *first, *varied, *defined, *constant]
     return markup.table(ordered.select(columns), "all", note if defined else "", filtered=True)
 
 
-def _start_values(results: Results) -> str:
+def _initial_value_note(results: Results) -> str:
     """Return a note that names the hyperparameters which change during training; empty if none does."""
     names = ", ".join(explored(results))
     return f" Hyperparameters are initial values: {names} may change during training." if names else ""
 
 
-def _trouble(results: Results) -> str:
+def _stopped_lanes(results: Results) -> str:
     """Return a table of the lanes that diverged, failed or were pruned, or a note that there are none."""
     lanes = results.lanes.filter(pl.col("status").is_in(["diverged", "failed", "pruned"]))
     if lanes.is_empty():
@@ -282,7 +286,7 @@ def _trouble(results: Results) -> str:
     return markup.table(shown, "trouble", "Lanes that stopped early keep their evaluations up to that point.")
 
 
-def _plan(results: Results) -> str:
+def _plan_table(results: Results) -> str:
     """Return a table of the compiled programs; empty if the manifest holds no plan."""
     plan = results.manifest.get("plan") or []
     if not plan:
@@ -292,7 +296,7 @@ def _plan(results: Results) -> str:
         {
             "program": entry.get("program", place),
             "lanes": entry.get("lanes") or len(entry.get("samples") or []) * seeds or None,
-            "capacities": ", ".join(f"{name} {_cap(v)}" for name, v in (entry.get("caps") or {}).items())
+            "capacities": ", ".join(f"{name} {_capacity(v)}" for name, v in (entry.get("caps") or {}).items())
             or "–",
             "useful share": None if entry.get("useful_share") is None else f"{entry['useful_share']:.0%}",
             "MB per lane": entry.get("memory_mb_per_lane"),
@@ -307,7 +311,7 @@ def _plan(results: Results) -> str:
     return markup.table(frame, "plan", note)
 
 
-def _repeat(results: Results) -> str:
+def _reproduction(results: Results) -> str:
     """Return what is needed to repeat the experiment: command, seed, versions, settings and search space."""
     manifest = results.manifest
     command = [str(part) for part in manifest.get("command") or []]
@@ -323,7 +327,7 @@ def _repeat(results: Results) -> str:
         ("Defaults of hyperparameters", "defaults"),
         ("Search space", "space"),
     ):
-        entries = {name: _words(value) for name, value in (manifest.get(key) or {}).items()}
+        entries = {name: _plain(value) for name, value in (manifest.get(key) or {}).items()}
         if entries:
             inner = markup.pairs(entries, ("name", "value"), key)
             parts.append(f"<details><summary>{heading}</summary>{inner}</details>")
@@ -334,7 +338,7 @@ def _title(results: Results) -> str:
     return f"{results.name} on {results.manifest.get('env', 'an unnamed environment')}"
 
 
-def _words(value: Any) -> Any:
+def _plain(value: Any) -> Any:
     """Format a mapping as JSON without quotes; return other values unchanged."""
     return json.dumps(value, ensure_ascii=False).replace('"', "") if isinstance(value, dict) else value
 
@@ -358,6 +362,6 @@ def _duration(seconds: float) -> str:
     return f"{minutes} min {rest} s" if minutes else f"{seconds:.1f} s"
 
 
-def _cap(value: Any) -> str:
+def _capacity(value: Any) -> str:
     """Format a capacity: an allocated size, or the set of branches that were compiled."""
     return " or ".join(text(v) for v in value["branches"]) if isinstance(value, dict) else text(value)

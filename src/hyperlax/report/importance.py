@@ -38,7 +38,7 @@ from hyperlax.storage.results import Results
 
 QUANTILE = 0.1
 """Share of the samples that count as the best."""
-LEAST_TOP = 5
+MIN_TOP = 5
 """Minimum number of samples that count as the best."""
 _CELLS = 50
 _LOG_RATIO = 100
@@ -77,10 +77,10 @@ def dimension(name: str, values: Sequence[Any], space: Mapping[str, Any] | None 
     x = np.asarray(values, float)
     low, high = (float(space[end]) for end in ("low", "high")) if space else (x.min(), x.max())
     log = kind == "log_uniform" or (space is None and low > 0 and high / low >= _LOG_RATIO)
-    whole = kind == "integers" or (space is None and all(isinstance(v, int) for v in values) and not log)
-    if whole:
+    integral = kind == "integers" or (space is None and all(isinstance(v, int) for v in values) and not log)
+    if integral:
         low, high = low - 0.5, high + 0.5
-    cells = min(_CELLS, round(high - low)) if whole else _CELLS
+    cells = min(_CELLS, round(high - low)) if integral else _CELLS
     if log:
         x, low, high = np.log(x), np.log(low), np.log(high)
     place = np.floor((x - low) / (high - low) * cells) if high > low else np.zeros(len(x))
@@ -88,11 +88,11 @@ def dimension(name: str, values: Sequence[Any], space: Mapping[str, Any] | None 
 
 
 def top_samples(
-    scores: Float[np.ndarray, "repetitions samples"], quantile: float = QUANTILE, least: int = LEAST_TOP
+    scores: Float[np.ndarray, "repetitions samples"], quantile: float = QUANTILE, minimum: int = MIN_TOP
 ) -> Bool[np.ndarray, "repetitions samples"]:
     """Mark the best `quantile` of the samples, at least `least` of them, and all ties with the last one."""
     samples = scores.shape[1]
-    last = samples - min(samples, max(least, int(np.ceil(quantile * samples))))
+    last = samples - min(samples, max(minimum, int(np.ceil(quantile * samples))))
     return scores >= np.partition(scores, last, axis=1)[:, last : last + 1]
 
 
@@ -127,8 +127,8 @@ def importances(
     level is the 95th percentile of the importance when the best samples are drawn at random. All results are
     NaN if all samples are equally good.
     """
-    single = iqm(scores, axis=1)[None]
-    top = top_samples(single, quantile)
+    measured = iqm(scores, axis=1)[None]
+    top = top_samples(measured, quantile)
     value = np.array([divergence(dim, top)[0] for dim in dimensions])
     if top.all():
         none = np.full(value.shape, np.nan)
@@ -139,7 +139,7 @@ def importances(
     low = high = np.full(value.shape, np.nan)
     if (np.sum(~np.isnan(scores), axis=1) > 1).any():
         redrawn = bootstrap_iqm(scores[:, :, None], repetitions, seed)[:, 0].T
-        redrawn = np.where(np.isnan(redrawn), single, redrawn)
+        redrawn = np.where(np.isnan(redrawn), measured, redrawn)
         # The first row must be the top of the scores as measured: it sets the width of the kernels.
         tops = np.concatenate([top, top_samples(redrawn, quantile)])
         draws = np.stack([divergence(dim, tops)[1:] for dim in dimensions])
@@ -166,8 +166,8 @@ def importance_table(results: Results, quantile: float = QUANTILE) -> pl.DataFra
     ids = scored["sample"].unique(maintain_order=True)
     if not varied_hyperparameters(results.samples):
         raise Unavailable("No hyperparameter varies between the samples.")
-    if len(ids) < 2 * LEAST_TOP:
-        raise Unavailable(f"Importances need {2 * LEAST_TOP} samples with an evaluation.")
+    if len(ids) < 2 * MIN_TOP:
+        raise Unavailable(f"Importances need {2 * MIN_TOP} samples with an evaluation.")
     samples = pl.DataFrame({"sample": ids}).join(results.samples, on="sample", maintain_order="left")
     found = dimensions_of(samples, results.manifest.get("space") or {})
     scores = np.full((len(ids), int(scored.group_by("sample").len()["len"].to_numpy().max())), np.nan)

@@ -9,7 +9,7 @@ from jaxtyping import Float
 from hyperlax.report.metrics import sample_metrics
 from hyperlax.storage.results import Results
 
-LEAST_SEEDS = 3
+MIN_SEEDS = 3
 """Minimum number of seeds for the interval of a sample to be trusted in ranking."""
 
 
@@ -56,18 +56,18 @@ def _ranks(measured: pl.DataFrame) -> list[str]:
     """Return the rank of each row: "a" or "a–b", and "–" for a sample without an evaluation.
 
     a is 1 + the number of samples whose intervals lie above, b the number of samples whose intervals do not
-    lie below. The interval of a sample with fewer than `LEAST_SEEDS` seeds is taken as unbounded, because
+    lie below. The interval of a sample with fewer than `MIN_SEEDS` seeds is taken as unbounded, because
     resampling two seeds says little about a third.
     """
-    value = _column(measured, "peak_return")
-    low, high = _column(measured, "peak_return_low"), _column(measured, "peak_return_high")
+    value = _floats(measured, "peak_return")
+    low, high = _floats(measured, "peak_return_low"), _floats(measured, "peak_return_high")
     scored = ~np.isnan(value)
-    unsure = np.isnan(low) | (_column(measured, "seeds") < LEAST_SEEDS)
+    unsure = np.isnan(low) | (_floats(measured, "seeds") < MIN_SEEDS)
     low = np.where(scored & unsure, -np.inf, low)
     high = np.where(scored & unsure, np.inf, high)
     texts = []
-    for here, above, below in zip(scored, low, high, strict=True):
-        if not here:
+    for has_score, above, below in zip(scored, low, high, strict=True):
+        if not has_score:
             texts.append("–")
             continue
         first = 1 + int(np.sum(scored & (low > below)))
@@ -76,6 +76,6 @@ def _ranks(measured: pl.DataFrame) -> list[str]:
     return texts
 
 
-def _column(frame: pl.DataFrame, name: str) -> Float[np.ndarray, " rows"]:
+def _floats(frame: pl.DataFrame, name: str) -> Float[np.ndarray, " rows"]:
     """Return a column as an array of floats, NaN for null."""
     return frame[name].cast(pl.Float64).fill_null(np.nan).to_numpy()

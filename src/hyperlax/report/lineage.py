@@ -53,19 +53,19 @@ def ancestry(results: Results, lane: int) -> list[Span]:
 
     The oldest span comes first. Each was trained by one lane, and ends where the next lane copied its state.
     """
-    every = spans(results)
+    spans_by_lane = spans(results)
     events = _events(results.lineage)
-    line: list[Span] = []
+    ancestors: list[Span] = []
     barrier, end = float("inf"), None
     while True:
         own = [event for event in events if event["lane"] == lane]
         copied = [event for event in own if event["barrier"] < barrier]
-        span = every[lane][len(copied)]
-        line.append(
+        span = spans_by_lane[lane][len(copied)]
+        ancestors.append(
             Span(lane, span.sample, span.start, span.end if end is None else end, span.hyperparameters)
         )
         if not copied:
-            return line[::-1]
+            return ancestors[::-1]
         last = copied[-1]
         lane, barrier, end = last["parent"], last["barrier"], last["env_steps"]
 

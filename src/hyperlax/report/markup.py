@@ -13,7 +13,7 @@ from hyperlax.report.charts.style import text
 
 _FOLDERS = re.compile(r"(?<![\w./~-])~?/(?:[^\s/'\"=:,]+/)+")
 
-_SHORT = 8
+_MAX_UNFILTERED = 8
 """Number of rows up to which a table needs no field to filter them."""
 
 
@@ -40,24 +40,24 @@ def table(frame: pl.DataFrame, name: str, note: str = "", filtered: bool | None 
     Rows with a `sample` can be clicked to select that sample on the whole page. A field to filter the rows is
     added if `filtered` is true, or if it is None and the table is long.
     """
-    columns = {column: _name(column) for column in frame.columns}
+    columns = {column: _heading(column) for column in frame.columns}
     numeric = {column for column in frame.columns if frame[column].dtype.is_numeric()}
     head = "".join(
-        f'<th{_right(column in numeric)}><button type="button">{html.escape(label)}</button></th>'
+        f'<th{_alignment(column in numeric)}><button type="button">{html.escape(label)}</button></th>'
         for column, label in columns.items()
     )
     rows = "".join(_row(row, numeric) for row in frame.iter_rows(named=True))
     tool = ""
-    if filtered or (filtered is None and len(frame) > _SHORT):
+    if filtered or (filtered is None and len(frame) > _MAX_UNFILTERED):
         hint = html.escape("filter, e.g.  relu gamma>0.95")
         tool = (
             f'<div class="tool"><input type="search" data-filters="{name}" '
             f'placeholder="{hint}" aria-label="filter">'
             f"<output>{len(frame)} of {len(frame)}</output></div>"
         )
-    said = f'<p class="note">{note}</p>' if note else ""
+    caption = f'<p class="note">{note}</p>' if note else ""
     return (
-        f'{said}{tool}<div class="scroll"><table class="sortable" id="{name}">'
+        f'{caption}{tool}<div class="scroll"><table class="sortable" id="{name}">'
         f"<thead><tr>{head}</tr></thead><tbody>{rows}</tbody></table></div>"
     )
 
@@ -85,10 +85,10 @@ def _cell(value: Any, number: bool) -> str:
     return f'<td class="number" data-value="{exact}">{public(value)}</td>'
 
 
-def _right(number: bool) -> str:
+def _alignment(number: bool) -> str:
     return ' class="number"' if number else ""
 
 
-def _name(column: str) -> str:
+def _heading(column: str) -> str:
     """Return the heading of a column: underscores become spaces, except in dotted hyperparameter names."""
     return column if "." in column else column.replace("_", " ")

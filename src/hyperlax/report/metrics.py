@@ -45,13 +45,13 @@ def peak_return(returns: Curves) -> PerLane:
 def peak_timestep(steps: Curves, returns: Curves) -> PerLane:
     """Return the env steps at which each curve first reaches its largest evaluation."""
     known = np.where(np.isnan(returns), -np.inf, returns)
-    return _at(steps, np.argmax(known, axis=1)) if returns.shape[1] else peak_return(returns)
+    return _take(steps, np.argmax(known, axis=1)) if returns.shape[1] else peak_return(returns)
 
 
 def final_return(returns: Curves) -> PerLane:
     """Return the mean of the last ⌊n/10⌋ of the n evaluations, but of at least one."""
-    count = _count(returns)
-    return _mean(returns, _last(returns, np.maximum(1, count // 10)))
+    count = _point_count(returns)
+    return _masked_mean(returns, _tail(returns, np.maximum(1, count // 10)))
 
 
 def auc_at_budget(steps: Curves, returns: Curves, random: float, solved: float) -> PerLane:
@@ -61,7 +61,7 @@ def auc_at_budget(steps: Curves, returns: Curves, random: float, solved: float) 
     The area extends over the evaluations of the curve itself, also if its lane stopped early. NaN with fewer
     than two evaluations.
     """
-    return _average_height(steps, (returns - random) / (solved - random))
+    return _area_per_step(steps, (returns - random) / (solved - random))
 
 
 def auc_at_budget_published(steps: Curves, returns: Curves) -> PerLane:
@@ -72,7 +72,7 @@ def auc_at_budget_published(steps: Curves, returns: Curves) -> PerLane:
     """
     low, goal = quantiles(returns, (0.0, 0.9))
     span = np.where(goal > low, goal - low, np.nan)[:, None]
-    return _average_height(steps, np.clip((returns - low[:, None]) / span, 0.0, 1.0))
+    return _area_per_step(steps, np.clip((returns - low[:, None]) / span, 0.0, 1.0))
 
 
 def stability_score(returns: Curves) -> PerLane:
@@ -80,8 +80,8 @@ def stability_score(returns: Curves) -> PerLane:
 
     IQR is the interquartile range. NaN with fewer than three evaluations.
     """
-    count = _count(returns)
-    tail = np.where(_last(returns, np.maximum(3, count // 10)), returns, np.nan)
+    count = _point_count(returns)
+    tail = np.where(_tail(returns, np.maximum(3, count // 10)), returns, np.nan)
     lower, median, upper = quantiles(tail, (0.25, 0.5, 0.75))
     score = np.clip(1.0 - (upper - lower) / (np.abs(median) + 1e-8), 0.0, 1.0)
     return np.where(count >= 3, score, np.nan)
@@ -98,10 +98,10 @@ def time_to_target(steps: Curves, returns: Curves, target: float | PerLane) -> P
     above = returns >= goal[:, None]
     after = np.argmax(above, axis=1)
     before = np.maximum(after - 1, 0)
-    gained, wanted = _at(returns, after) - _at(returns, before), goal - _at(returns, before)
+    gained, wanted = _take(returns, after) - _take(returns, before), goal - _take(returns, before)
     share = np.divide(wanted, gained, out=np.zeros(len(returns)), where=gained > 0)
-    crossing = _at(steps, before) + share * (_at(steps, after) - _at(steps, before))
-    return np.where(above.any(axis=1), crossing, np.where(_count(returns) > 0, np.inf, np.nan))
+    crossing = _take(steps, before) + share * (_take(steps, after) - _take(steps, before))
+    return np.where(above.any(axis=1), crossing, np.where(_point_count(returns) > 0, np.inf, np.nan))
 
 
 def time_to_target_published(steps: Curves, returns: Curves, budget: float) -> PerLane:
@@ -115,11 +115,11 @@ def time_to_target_published(steps: Curves, returns: Curves, budget: float) -> P
 
 def early_learning_rate(steps: Curves, returns: Curves) -> PerLane:
     """Return the gain per env step over the first ⌊n/2⌋ of n evaluations; NaN with fewer than four."""
-    half = _count(returns) // 2
+    half = _point_count(returns) // 2
     if returns.shape[1] == 0:
         return np.full(len(returns), np.nan)
     end = np.maximum(half - 1, 0)
-    gained, elapsed = _at(returns, end) - returns[:, 0], _at(steps, end) - steps[:, 0]
+    gained, elapsed = _take(returns, end) - returns[:, 0], _take(steps, end) - steps[:, 0]
     return np.divide(gained, elapsed, out=np.full(len(returns), np.nan), where=(half >= 2) & (elapsed > 0))
 
 
@@ -146,7 +146,7 @@ def lane_metrics(results: Results) -> pl.DataFrame:
         found.lanes.select("lane", "sample", "seed", "status")
         .with_columns(
             diverged=pl.col("status") == "diverged",
-            points=pl.Series(_count(returns), dtype=pl.Int64),
+            points=pl.Series(_point_count(returns), dtype=pl.Int64),
             **{name: pl.Series(column, dtype=pl.Float64) for name, column in columns.items()},
         )
         .with_columns(_finite_or_null(METRICS))
@@ -174,7 +174,7 @@ def sample_metrics(results: Results) -> pl.DataFrame:
         for suffix, array in (("", estimate.value), ("_low", estimate.low), ("_high", estimate.high)):
             table[name + suffix] = pl.Series(array[:, place], dtype=pl.Float64)
     seeds = (
-        found.lanes.with_columns(points=pl.Series(_count(returns), dtype=pl.Int64))
+        found.lanes.with_columns(points=pl.Series(_point_count(returns), dtype=pl.Int64))
         .group_by("sample")
         .agg(
             seeds=(pl.col("points") > 0).sum().cast(pl.Int64),
@@ -224,25 +224,25 @@ def _finite_or_null(columns) -> list[pl.Expr]:
     return [pl.when(pl.col(c).is_finite()).then(pl.col(c)).alias(c) for c in columns]
 
 
-def _count(returns: Curves) -> Int[np.ndarray, " lanes"]:
+def _point_count(returns: Curves) -> Int[np.ndarray, " lanes"]:
     return np.sum(~np.isnan(returns), axis=1)
 
 
-def _last(returns: Curves, size: Int[np.ndarray, " lanes"]) -> Bool[np.ndarray, "lanes points"]:
-    place, count = np.arange(returns.shape[1]), _count(returns)[:, None]
+def _tail(returns: Curves, size: Int[np.ndarray, " lanes"]) -> Bool[np.ndarray, "lanes points"]:
+    place, count = np.arange(returns.shape[1]), _point_count(returns)[:, None]
     return (place < count) & (place >= count - size[:, None])
 
 
-def _mean(returns: Curves, chosen: Bool[np.ndarray, "lanes points"]) -> PerLane:
+def _masked_mean(returns: Curves, chosen: Bool[np.ndarray, "lanes points"]) -> PerLane:
     total, size = np.where(chosen, returns, 0.0).sum(axis=1), chosen.sum(axis=1)
     return np.divide(total, size, out=np.full(len(returns), np.nan), where=size > 0)
 
 
-def _at(rows: Curves, place: Int[np.ndarray, " lanes"]) -> PerLane:
+def _take(rows: Curves, place: Int[np.ndarray, " lanes"]) -> PerLane:
     return np.take_along_axis(rows, place[:, None], axis=1)[:, 0]
 
 
-def _average_height(steps: Curves, heights: Curves) -> PerLane:
+def _area_per_step(steps: Curves, heights: Curves) -> PerLane:
     """Return the area by the trapezoid rule, divided by the range of env steps that it extends over."""
     width = np.diff(steps, axis=1)
     present = ~np.isnan(width) & ~np.isnan(heights[:, 1:]) & ~np.isnan(heights[:, :-1])

@@ -20,8 +20,10 @@ COLUMNS = {
     "q25": "q25_peak",
 }
 """Maps each statistic over the peak returns of a cell's samples to its column in a published table."""
-_FILE = re.compile(r"(?P<env>.+)_(?P<algorithm>[a-z0-9]+)-(?P<network>[a-z0-9_-]+?)_summary\.csv", re.I)
-_IDS = ("hp_id", "sample_id", "sample")
+_SUMMARY_NAME = re.compile(
+    r"(?P<env>.+)_(?P<algorithm>[a-z0-9]+)-(?P<network>[a-z0-9_-]+?)_summary\.csv", re.I
+)
+_ID_COLUMNS = ("hp_id", "sample_id", "sample")
 """Columns that may hold sample ids, in order of preference.
 
 The first that is present identifies the sample whose returns a row holds, the second, if there is one, the
@@ -91,8 +93,8 @@ def _read(file: Path, found: Published) -> None:
     if {"env", "algo", "network"} <= set(frame.columns):
         found.cells.update(_cells(file, frame))
         return
-    ids = [name for name in _IDS if name in frame.columns]
-    name = _FILE.fullmatch(file.name)
+    ids = [name for name in _ID_COLUMNS if name in frame.columns]
+    name = _SUMMARY_NAME.fullmatch(file.name)
     if not ids or "peak_return" not in frame.columns:
         raise ValueError(
             f"{file} is neither a table with one row per environment, algorithm and network (columns env, "

@@ -29,7 +29,7 @@ def selection_bias(results: Results) -> pl.DataFrame:
         .join(counts, on="sample", how="left")
         .sort("tuning", "sample", descending=[True, False], nulls_last=True)
     )
-    low, high = interval(_drops(results, table["sample"].to_list()))
+    low, high = interval(_drop_draws(results, table["sample"].to_list()))
     return table.select(
         "sample",
         *("tuning", "tuning_low", "tuning_high"),
@@ -47,7 +47,7 @@ def average_drop(results: Results) -> Estimate:
     table = selection_bias(results).drop_nulls("drop")
     if table.is_empty():
         return Estimate(*(np.asarray(np.nan) for _ in range(3)))
-    ends = interval(_drops(results, table["sample"].to_list()).mean(axis=0))
+    ends = interval(_drop_draws(results, table["sample"].to_list()).mean(axis=0))
     return Estimate(np.asarray(table["drop"].to_numpy().mean()), *ends)
 
 
@@ -56,11 +56,11 @@ def drop_words(results: Results) -> str:
     found = average_drop(results)
     if np.isnan(found.value):
         return "Nothing has been confirmed yet."
-    said = f"The average drop is {text(float(found.value))}"
+    sentence = f"The average drop is {text(float(found.value))}"
     if np.isnan(found.low):
-        return f"{said}; a single seed gives no interval."
-    said += f" [{text(float(found.low))}, {text(float(found.high))}]"
-    return f"{said}: no bias is claimed." if found.low <= 0 <= found.high else f"{said}."
+        return f"{sentence}; a single seed gives no interval."
+    sentence += f" [{text(float(found.low))}, {text(float(found.high))}]"
+    return f"{sentence}: no bias is claimed." if found.low <= 0 <= found.high else f"{sentence}."
 
 
 def _confirmation(results: Results) -> Results:
@@ -77,7 +77,7 @@ def _scores(results: Results, name: str) -> pl.DataFrame:
     )
 
 
-def _drops(results: Results, samples: list[int]) -> Float[np.ndarray, "samples repetitions"]:
+def _drop_draws(results: Results, samples: list[int]) -> Float[np.ndarray, "samples repetitions"]:
     """Return bootstrap draws of tuning minus confirmed score, resampling the seeds of both.
 
     NaN for a sample that has fewer than two seeds on either side.

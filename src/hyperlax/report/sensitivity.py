@@ -50,8 +50,8 @@ def sobol_indices(
     terms = [np.where(used, term, 0.0).T for term in terms]
     rows = len(a)
     draws = np.random.default_rng(seed).multinomial(rows, np.full(rows, 1 / rows), repetitions)
-    values = _jansen(np.ones((1, rows)), used.T, terms)
-    redrawn = _jansen(draws.astype(float), used.T, terms)
+    values = _jansen_indices(np.ones((1, rows)), used.T, terms)
+    redrawn = _jansen_indices(draws.astype(float), used.T, terms)
     estimates = []
     for value, drawn in zip(values, redrawn, strict=True):
         low, high = quantiles(drawn, ((1 - LEVEL) / 2, (1 + LEVEL) / 2), axis=0)
@@ -60,7 +60,7 @@ def sobol_indices(
     return estimates[0], estimates[1], used.sum(axis=1)
 
 
-def _jansen(
+def _jansen_indices(
     weights: Float[np.ndarray, "repetitions rows"],
     used: Bool[np.ndarray, "rows dimensions"],
     terms: list[Float[np.ndarray, "rows dimensions"]],

@@ -41,9 +41,9 @@ def iqm(values: Float[np.ndarray, "..."], axis: int = -1) -> Float[np.ndarray, "
     ordered = np.sort(np.moveaxis(np.asarray(values, float), axis, -1), axis=-1)
     count = np.sum(~np.isnan(ordered), axis=-1, keepdims=True)
     place = np.arange(ordered.shape[-1])
-    kept = (place >= count // 4) & (place < count - count // 4)
-    total = np.where(kept, ordered, 0.0).sum(-1)
-    return np.divide(total, kept.sum(-1), out=np.full(total.shape, np.nan), where=kept.any(-1))
+    middle = (place >= count // 4) & (place < count - count // 4)
+    total = np.where(middle, ordered, 0.0).sum(-1)
+    return np.divide(total, middle.sum(-1), out=np.full(total.shape, np.nan), where=middle.any(-1))
 
 
 def quantiles(
@@ -55,7 +55,7 @@ def quantiles(
     """
     ordered = np.sort(np.moveaxis(np.asarray(values, float), axis, -1), axis=-1)
     count = np.sum(~np.isnan(ordered), axis=-1)
-    return np.stack([_at_rank(ordered, level * np.maximum(count - 1, 0)) for level in levels])
+    return np.stack([_value_at_rank(ordered, level * np.maximum(count - 1, 0)) for level in levels])
 
 
 def bootstrap_iqm(
@@ -106,7 +106,7 @@ def iqm_over_runs(
     """
     value = iqm(values, axis=1)
     low, high = np.full(value.shape, np.nan), np.full(value.shape, np.nan)
-    for points in _chunks(values.shape, repetitions):
+    for points in _point_slices(values.shape, repetitions):
         low[:, points], high[:, points] = interval(bootstrap_iqm(values[:, :, points], repetitions, seed))
     return Estimate(value, low, high)
 
@@ -130,7 +130,7 @@ def iqm_over_strata(
     over_runs = iqm(values, axis=1)
     value = iqm(over_runs, axis=0)
     low, high = np.full(value.shape, np.nan), np.full(value.shape, np.nan)
-    for points in _chunks(values.shape, repetitions):
+    for points in _point_slices(values.shape, repetitions):
         if np.sum(~np.isnan(values[:, :, points]), axis=1).max(initial=0) < 2:
             continue
         draws = bootstrap_iqm(values[:, :, points], repetitions, seed)
@@ -146,13 +146,15 @@ def _iqm_weights(
 ) -> Float[np.ndarray, "strata runs repetitions"]:
     """Return the weight of every rank in the interquartile mean of each bootstrap resample."""
     ranks = np.sort(rng.integers(runs, size=(strata * repetitions, runs)), axis=1)
-    kept: Int[np.ndarray, "draws middle"] = ranks[:, runs // 4 : runs - runs // 4]
+    middle: Int[np.ndarray, "draws middle"] = ranks[:, runs // 4 : runs - runs // 4]
     rows = np.arange(strata * repetitions)[:, None] * runs
-    counts = np.bincount((kept + rows).ravel(), minlength=strata * repetitions * runs)
-    return counts.reshape(strata, repetitions, runs).swapaxes(1, 2) / kept.shape[1]
+    counts = np.bincount((middle + rows).ravel(), minlength=strata * repetitions * runs)
+    return counts.reshape(strata, repetitions, runs).swapaxes(1, 2) / middle.shape[1]
 
 
-def _at_rank(ordered: Float[np.ndarray, "... n"], rank: Float[np.ndarray, "..."]) -> Float[np.ndarray, "..."]:
+def _value_at_rank(
+    ordered: Float[np.ndarray, "... n"], rank: Float[np.ndarray, "..."]
+) -> Float[np.ndarray, "..."]:
     """Return the value at a fractional rank of sorted values, interpolated linearly."""
     below, above = np.floor(rank).astype(int), np.ceil(rank).astype(int)
     if ordered.shape[-1] == 0:
@@ -164,7 +166,7 @@ def _at_rank(ordered: Float[np.ndarray, "... n"], rank: Float[np.ndarray, "..."]
     return np.where(share > 0, low + share * step, low)
 
 
-def _chunks(shape: tuple[int, ...], repetitions: int) -> list[slice]:
+def _point_slices(shape: tuple[int, ...], repetitions: int) -> list[slice]:
     """Split the points into slices, each with few enough draws to fit into memory."""
     strata, _, points = shape
     size = max(1, _DRAWS_AT_ONCE // max(1, strata * repetitions))

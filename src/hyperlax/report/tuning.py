@@ -33,9 +33,9 @@ from hyperlax.storage.results import Results
 
 PERCENTILES = (0.05, 0.95)
 """Percentiles of the scores on an environment that are scaled to 0 and 1."""
-KEPT = 0.95
+RETAINED = 0.95
 """Share of the fully tuned score that the effective dimensionality has to retain."""
-_MOST_DIMENSIONS = 12
+_MAX_DIMENSIONS = 12
 """Maximum number of hyperparameters: all their subsets are tried."""
 
 
@@ -90,12 +90,14 @@ def scores_by_tuned(
     return best
 
 
-def effective_dimensionality(by_tuned: Float[np.ndarray, " dimensions_and_none"], kept: float = KEPT) -> int:
+def effective_dimensionality(
+    by_tuned: Float[np.ndarray, " dimensions_and_none"], retained: float = RETAINED
+) -> int:
     """Return the smallest number of hyperparameters to tune that retains a share `kept` of the full score.
 
     `by_tuned` holds the score for each number of tuned hyperparameters, from none to all.
     """
-    return int(np.argmax(by_tuned >= kept * by_tuned[-1]))
+    return int(np.argmax(by_tuned >= retained * by_tuned[-1]))
 
 
 def sensitivity(
@@ -148,8 +150,8 @@ def sensitivity_table(experiments: Sequence[Results]) -> pl.DataFrame:
         env = _env(results)
         pools[env] = np.concatenate([pools.get(env, np.empty(0)), over_seeds])
     rows, reason = [], "No family was trained with the same samples in two environments or more."
-    for family, group in _families(experiments).items():
-        if not (shared := _shared(group)):
+    for family, group in _families_by_recipe(experiments).items():
+        if not (shared := _shared_samples(group)):
             continue
         scores = []
         for results in group:
@@ -169,33 +171,35 @@ def sensitivity_table(experiments: Sequence[Results]) -> pl.DataFrame:
         for name, e in zip(COLUMNS, found, strict=True):
             row |= {name: float(e.value), f"{name}_low": float(e.low), f"{name}_high": float(e.high)}
         row["best_for_all"] = shared[int(tuned_scores(np.stack(single))[2])]
-        rows.append({**row, **_effective(group[0], shared, np.stack(single))})
+        rows.append({**row, **_effective_dimensionality(group[0], shared, np.stack(single))})
     if not rows:
         raise Unavailable(reason)
     return pl.DataFrame(rows, infer_schema_length=None).fill_nan(None)
 
 
-def _effective(results: Results, shared: list[int], scores: np.ndarray) -> dict[str, int | None]:
+def _effective_dimensionality(
+    results: Results, shared: list[int], scores: np.ndarray
+) -> dict[str, int | None]:
     """Return the number of hyperparameters and, if the shared samples are a full grid, how many matter."""
     samples = results.samples.filter(pl.col("sample").is_in(shared)).sort("sample")
     columns = hyperparameters_of(samples, results.manifest.get("space") or {}).values()
     none = {"effective_dimensionality": None, "hyperparameters": len(columns)}
-    if not 0 < len(columns) <= _MOST_DIMENSIONS:
+    if not 0 < len(columns) <= _MAX_DIMENSIONS:
         return none
-    levels = np.stack([_numbered(samples.select(own)) for own in columns], axis=1)
+    levels = np.stack([_number_rows(samples.select(own)) for own in columns], axis=1)
     if np.prod(levels.max(axis=0) + 1.0) != len(np.unique(levels, axis=0)):
         return none
     return {**none, "effective_dimensionality": effective_dimensionality(scores_by_tuned(scores, levels))}
 
 
-def _numbered(values: pl.DataFrame) -> Int[np.ndarray, " rows"]:
+def _number_rows(values: pl.DataFrame) -> Int[np.ndarray, " rows"]:
     """Number the distinct rows of `values` in the order in which they first occur."""
     rows = [str(row) for row in values.rows()]
     known = {row: place for place, row in enumerate(dict.fromkeys(rows))}
     return np.array([known[row] for row in rows])
 
 
-def _families(experiments: Sequence[Results]) -> dict[str, list[Results]]:
+def _families_by_recipe(experiments: Sequence[Results]) -> dict[str, list[Results]]:
     """Group experiments by recipe, with one experiment per environment, and keep groups of two or more."""
     found: dict[str, dict[str, Results]] = {}
     for results in experiments:
@@ -204,7 +208,7 @@ def _families(experiments: Sequence[Results]) -> dict[str, list[Results]]:
     return {recipe: list(by_env.values()) for recipe, by_env in found.items() if len(by_env) > 1}
 
 
-def _shared(group: Sequence[Results]) -> list[int]:
+def _shared_samples(group: Sequence[Results]) -> list[int]:
     """Return the ids of the samples with equal hyperparameters everywhere; none if fewer than two."""
     first = group[0].samples.drop("matrix", strict=False)
     known = {row["sample"]: row for row in first.iter_rows(named=True)}

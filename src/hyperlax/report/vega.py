@@ -32,17 +32,17 @@ def javascript_bundle() -> str:
     The script defines `vegaEmbed`. It is cached on disk, because bundling takes longer than drawing all
     charts of a report.
     """
-    kept = _kept_bundle()
-    if kept is not None and kept.exists():
-        return kept.read_text()
+    cached = _bundle_path()
+    if cached is not None and cached.exists():
+        return cached.read_text()
     bundle = vl_convert().javascript_bundle(vl_version=vegalite_version())
     bundle = bundle.replace("</script", "<\\/script").replace("<!--", "<\\!--")
-    if kept is not None:
-        write_atomically(kept, bundle)
+    if cached is not None:
+        write_atomically(cached, bundle)
     return bundle
 
 
-def _kept_bundle() -> Path | None:
+def _bundle_path() -> Path | None:
     """Return the path of the cached bundle for the installed versions; None without a cache folder."""
     folder = cache_folder()
     name = f"vega-{vegalite_version()}-{version('vl-convert-python')}.js"

@@ -30,7 +30,7 @@ def complexity_chart(families: Families) -> Chart:
         solved=pl.col("probability").replace_strict(dict(zip(PROBABILITIES, _KINDS, strict=True))),
         reached=pl.col("steps").is_finite(),
         **{f"{c}_drawn": pl.min_horizontal(c, "budget") for c in ("steps", "low", "high")},
-        **{f"{c}_text": _words(c) for c in ("steps", "low", "high")},
+        **{f"{c}_text": _steps_text(c) for c in ("steps", "low", "high")},
     ).drop("steps", "low", "high")
     solved = reference_scores(families[0].manifest)["solved"]
     return finished(
@@ -84,7 +84,7 @@ def _layers(rows: pl.DataFrame, families: Families) -> list[alt.Chart]:
     return [layer for frame, layer in drawn if not frame.is_empty()]
 
 
-def _words(column: str) -> pl.Expr:
+def _steps_text(column: str) -> pl.Expr:
     """Return an expression for the env steps in `column` as text."""
     steps = pl.col(column).round().cast(pl.Int64, strict=False).cast(pl.String)
     return pl.when(pl.col(column).is_infinite()).then(pl.lit("not within the budget")).otherwise(steps)

@@ -44,10 +44,10 @@ def learning_curves(results: Results, x: str = "env_steps", top: int = 5) -> Cha
         raise NothingToDraw("No evaluation has been written yet.")
     if np.nanmax(found.x[x], initial=0.0) <= 0:
         raise NothingToDraw(f"No evaluation recorded its {X_TITLES[x]}.")
-    order = _by_rank(results, found)
+    order = _rows_by_rank(results, found)
     best = order[:top]
     names = [f"sample {found.samples[row]}" for row in best]
-    thin_rows, thinned = _thin_lines(found, x, order)
+    thin_lines, thinned = _thin_lines(found, x, order)
     colour = colour_of(results.manifest)
     shades = {name: lighten(colour, 0.75 * i / max(1, len(best) - 1)) for i, name in enumerate(names)}
     overall = f"IQM of {len(order)} samples"
@@ -58,10 +58,10 @@ def learning_curves(results: Results, x: str = "env_steps", top: int = 5) -> Cha
         scale=alt.Scale(domain=list(shades), range=list(shades.values())),
         legend=alt.Legend(title=None, symbolOpacity=1),
     )
-    layers = [_others(thin_rows), *_bands(_best(found, x, best, names), legend, dash=[])]
+    layers = [_thin_layer(thin_lines), *_bands(_best_curves(found, x, best, names), legend, dash=[])]
     if len(order) > 2:
-        layers += _bands(_overall(found, x, overall), legend, dash=[6, 4])
-    layers.append(_picked(thin_rows))
+        layers += _bands(_overall_curve(found, x, overall), legend, dash=[6, 4])
+    layers.append(_selected_layer(thin_lines))
     spread = (
         "Interquartile mean over seeds; bands: 95 % bootstrap intervals."
         if found.values.shape[1] > 1
@@ -73,17 +73,17 @@ def learning_curves(results: Results, x: str = "env_steps", top: int = 5) -> Cha
     return finished(chart.encode(x=_x(x)), f"Learning curves against {X_TITLES[x]}", subtitle)
 
 
-def _by_rank(results: Results, found: Evaluations) -> list[int]:
+def _rows_by_rank(results: Results, found: Evaluations) -> list[int]:
     """Return the rows of `found` that have an evaluation, best sample first."""
     place = {sample: row for row, sample in enumerate(found.samples.tolist())}
     ranked = leaderboard(results, top=None).filter(pl.col("peak_return").is_not_null())["sample"].to_list()
     return [place[sample] for sample in ranked]
 
 
-def _best(found: Evaluations, x: str, rows: list[int], names: list[str]) -> pl.DataFrame:
+def _best_curves(found: Evaluations, x: str, rows: list[int], names: list[str]) -> pl.DataFrame:
     """Return the curves of the samples in `rows` with their intervals, at `_TOP_POINTS` points or fewer."""
     estimate = iqm_over_runs(found.values[rows])
-    points = _every(found.values.shape[2], _TOP_POINTS)
+    points = _evenly_spaced(found.values.shape[2], _TOP_POINTS)
     frames = []
     for place, (row, name) in enumerate(zip(rows, names, strict=True)):
         columns = {
@@ -95,15 +95,15 @@ def _best(found: Evaluations, x: str, rows: list[int], names: list[str]) -> pl.D
         frames.append(
             pl.DataFrame(columns).with_columns(name=pl.lit(name), sample=pl.lit(int(found.samples[row])))
         )
-    return _present(pl.concat(frames))
+    return _drop_missing(pl.concat(frames))
 
 
-def _overall(found: Evaluations, x: str, name: str) -> pl.DataFrame:
+def _overall_curve(found: Evaluations, x: str, name: str) -> pl.DataFrame:
     """Return the interquartile mean over all samples, with its interval, on a grid of positions."""
     grid, values = found.on_grid(x, min(found.values.shape[2], _GRID))
     estimate = iqm_over_strata(values)
     columns = {"x": grid, "value": estimate.value, "low": estimate.low, "high": estimate.high}
-    return _present(pl.DataFrame(columns).with_columns(name=pl.lit(name), sample=pl.lit(-1)))
+    return _drop_missing(pl.DataFrame(columns).with_columns(name=pl.lit(name), sample=pl.lit(-1)))
 
 
 def _thin_lines(found: Evaluations, x: str, order: list[int]) -> tuple[pl.DataFrame, str]:
@@ -113,9 +113,9 @@ def _thin_lines(found: Evaluations, x: str, order: list[int]) -> tuple[pl.DataFr
     """
     count = found.values.shape[2]
     if len(order) == 1 and found.values.shape[1] > 1:
-        return _seeds(found, x, order[0])
-    points = _every(count, max(20, MAX_ROWS // max(1, len(order))))
-    rows = [order[i] for i in _every(len(order), MAX_ROWS // len(points))]
+        return _seed_lines(found, x, order[0])
+    points = _evenly_spaced(count, max(20, MAX_ROWS // max(1, len(order))))
+    rows = [order[i] for i in _evenly_spaced(len(order), MAX_ROWS // len(points))]
     value = iqm(found.values[rows], axis=1)
     frame = pl.DataFrame(
         {
@@ -131,13 +131,13 @@ def _thin_lines(found: Evaluations, x: str, order: list[int]) -> tuple[pl.DataFr
         else f"{len(rows)} of {len(order)} samples, evenly spaced by rank"
     )
     description += "" if len(points) == count else f", {len(points)} of {count} evaluations"
-    return _present(frame), description
+    return _drop_missing(frame), description
 
 
-def _seeds(found: Evaluations, x: str, row: int) -> tuple[pl.DataFrame, str]:
+def _seed_lines(found: Evaluations, x: str, row: int) -> tuple[pl.DataFrame, str]:
     """Return the curve of every seed of one sample, and a description of them."""
     seeds = found.values.shape[1]
-    points = _every(found.values.shape[2], MAX_ROWS // seeds)
+    points = _evenly_spaced(found.values.shape[2], MAX_ROWS // seeds)
     frame = pl.DataFrame(
         {
             "sample": np.full(seeds * len(points), found.samples[row]),
@@ -146,7 +146,7 @@ def _seeds(found: Evaluations, x: str, row: int) -> tuple[pl.DataFrame, str]:
             "value": found.values[row][:, points].ravel(),
         }
     )
-    return _present(frame), f"its {seeds} seeds"
+    return _drop_missing(frame), f"its {seeds} seeds"
 
 
 def _bands(rows: pl.DataFrame, colour: alt.Color, dash: list[int]) -> list[alt.Chart]:
@@ -159,8 +159,10 @@ def _bands(rows: pl.DataFrame, colour: alt.Color, dash: list[int]) -> list[alt.C
         alt.Tooltip("high:Q", format=",.4~g"),
     ]
     points = rows.group_by("name").len()["len"]
-    few = bool((points <= (1 if dash else 15)).all())
-    line = alt.Chart(rows).mark_line(strokeWidth=2.3, strokeDash=dash, point={"size": 26} if few else False)
+    sparse = bool((points <= (1 if dash else 15)).all())
+    line = alt.Chart(rows).mark_line(
+        strokeWidth=2.3, strokeDash=dash, point={"size": 26} if sparse else False
+    )
     layers = [line.encode(y=_y("value"), color=colour, tooltip=tooltip)]
     bounded = rows.drop_nulls(["low", "high"])
     if not bounded.is_empty():
@@ -171,7 +173,7 @@ def _bands(rows: pl.DataFrame, colour: alt.Color, dash: list[int]) -> list[alt.C
     return layers
 
 
-def _others(rows: pl.DataFrame) -> alt.Chart:
+def _thin_layer(rows: pl.DataFrame) -> alt.Chart:
     """Draw thin lines, fainter if there are many, and with dots if the samples have few evaluations."""
     samples = rows["line"].n_unique()
     line = alt.Chart(rows).mark_line(
@@ -187,7 +189,7 @@ def _others(rows: pl.DataFrame) -> alt.Chart:
     )
 
 
-def _picked(rows: pl.DataFrame) -> alt.Chart:
+def _selected_layer(rows: pl.DataFrame) -> alt.Chart:
     """Draw the curves of the selected samples as thick lines."""
     line = alt.Chart(rows).mark_line(strokeWidth=3, color=HIGHLIGHT, point={"size": 40, "color": HIGHLIGHT})
     return line.encode(
@@ -208,12 +210,12 @@ def _y(column: str) -> alt.Y:
     return alt.Y(f"{column}:Q", title="evaluation return", scale=alt.Scale(zero=False))
 
 
-def _every(count: int, most: int) -> list[int]:
+def _evenly_spaced(count: int, most: int) -> list[int]:
     """Return at most `most` evenly spaced indices below `count`, which include the last one."""
     if count <= most:
         return list(range(count))
     return sorted({round(place) for place in np.linspace(0, count - 1, max(1, most))} | {count - 1})
 
 
-def _present(frame: pl.DataFrame) -> pl.DataFrame:
+def _drop_missing(frame: pl.DataFrame) -> pl.DataFrame:
     return frame.fill_nan(None).filter(pl.col("x").is_not_null(), pl.col("value").is_not_null())

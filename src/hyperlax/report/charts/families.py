@@ -57,7 +57,7 @@ def tuned_curves(families: Families, x: str = "env_steps", top: int = 5) -> Char
         if not rows:
             continue
         single = iqm_over_runs(found.values[rows[:1]])
-        best.append(_curve(results.name, found.x[x][rows[0]], _first(single)))
+        best.append(_curve(results.name, found.x[x][rows[0]], _first_stratum(single)))
         if len(rows) > 1:
             chosen = type(found)(found.samples[rows], {x: found.x[x][rows]}, found.values[rows], found.lanes)
             grid, values = chosen.on_grid(x, min(found.values.shape[2], _POINTS))
@@ -89,8 +89,8 @@ def best_of_k_chart(families: Families) -> Chart:
     for results in families:
         found = best_of_k(peaks(results))
         frame = _curve(results.name, np.arange(1, len(found.value) + 1, dtype=float), found)
-        kept = np.unique(np.geomspace(1, max(1, len(frame)), _POINTS).round().astype(int)) - 1
-        frames.append(frame[kept] if len(frame) else frame)
+        chosen = np.unique(np.geomspace(1, max(1, len(frame)), _POINTS).round().astype(int)) - 1
+        frames.append(frame[chosen] if len(frame) else frame)
     rows = pl.concat(frames)
     if rows.is_empty():
         raise NothingToDraw("No sample has an evaluation yet.")
@@ -164,14 +164,14 @@ def improvement_chart(families: Families) -> Chart:
     rows = rows.with_columns(pair=pl.format("{} beats {}", "family", "other"))
     scale = alt.Scale(domain=[0, 1])
     y = alt.Y("pair:N", title=None, sort=None)
-    said = ["pair:N", *(alt.Tooltip(f"{c}:Q", format=".2f") for c in ("probability", "low", "high"))]
+    tooltip = ["pair:N", *(alt.Tooltip(f"{c}:Q", format=".2f") for c in ("probability", "low", "high"))]
     even = alt.Chart(pl.DataFrame({"even": [0.5]})).mark_rule(strokeDash=[4, 4], color=NEUTRAL)
     bars = alt.Chart(rows.drop_nulls("low")).mark_rule(strokeWidth=6, opacity=0.35, color=NEUTRAL)
     points = alt.Chart(rows).mark_point(filled=True, size=90, color="#0072b2")
     chart = alt.layer(
         even.encode(x=alt.X("even:Q", scale=scale)),
-        bars.encode(x=alt.X("low:Q", scale=scale), x2="high:Q", y=y, tooltip=said),
-        points.encode(x=alt.X("probability:Q", title="probability", scale=scale), y=y, tooltip=said),
+        bars.encode(x=alt.X("low:Q", scale=scale), x2="high:Q", y=y, tooltip=tooltip),
+        points.encode(x=alt.X("probability:Q", title="probability", scale=scale), y=y, tooltip=tooltip),
     )
     return finished(
         chart.properties(width=WIDTH - 280, height=alt.Step(34)),
@@ -183,7 +183,7 @@ def improvement_chart(families: Families) -> Chart:
     )
 
 
-def _first(estimate: Estimate) -> Estimate:
+def _first_stratum(estimate: Estimate) -> Estimate:
     """Select the first stratum of an estimate."""
     return Estimate(estimate.value[0], estimate.low[0], estimate.high[0])
 
@@ -207,9 +207,9 @@ def _lines(rows: pl.DataFrame, families: Families, x: alt.X, title: str) -> list
     tooltip = ["name:N", *(alt.Tooltip(f"{c}:Q", format=",.4~g") for c in ("x", "value", "low", "high"))]
     y = alt.Y("value:Q", title=title, scale=alt.Scale(zero=False))
     common = {"x": x, "color": _colour(families), "tooltip": tooltip}
-    few = len(rows) <= 15 * len(families)
+    sparse = len(rows) <= 15 * len(families)
     line = alt.Chart(rows).mark_line(strokeWidth=2.3)
-    marks = alt.Chart(rows if few else _spread(rows)).mark_point(filled=True, size=48, opacity=1)
+    marks = alt.Chart(rows if sparse else _mark_points(rows)).mark_point(filled=True, size=48, opacity=1)
     shape = family_shape(families, "name", alt.Legend(title=None, symbolOpacity=1))
     layers = [line.encode(y=y, **common), marks.encode(y=y, shape=shape, **common)]
     bounded = rows.drop_nulls(["low", "high"])
@@ -219,13 +219,13 @@ def _lines(rows: pl.DataFrame, families: Families, x: alt.X, title: str) -> list
     return layers
 
 
-def _spread(rows: pl.DataFrame) -> pl.DataFrame:
+def _mark_points(rows: pl.DataFrame) -> pl.DataFrame:
     """Select a few points of every curve for the marks of its family, at different places for each family."""
-    kept = []
+    chosen = []
     for turn, own in enumerate(rows.partition_by("name", maintain_order=True)):
         step = max(1, len(own) // _MARKS)
-        kept.append(own.gather_every(step, offset=min(len(own) - 1, (turn * step) // 3 % step)))
-    return pl.concat(kept)
+        chosen.append(own.gather_every(step, offset=min(len(own) - 1, (turn * step) // 3 % step)))
+    return pl.concat(chosen)
 
 
 def _colour(families: Families) -> alt.Color:

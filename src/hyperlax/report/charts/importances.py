@@ -21,7 +21,7 @@ from hyperlax.report.statistics import Unavailable
 from hyperlax.storage.results import Results
 
 _CHANCE = "#b8860b"
-_MOST_ROWS = 40
+_MAX_ROWS = 40
 _WIDEST = (-0.5, 1.5)
 """Widest limits of the axis for Sobol' indices; intervals from few rows can exceed them and are cut off."""
 
@@ -35,7 +35,7 @@ def importance_chart(results: Results) -> Chart:
         rows = importance_table(results)
     except Unavailable as reason:
         raise NothingToDraw(str(reason)) from reason
-    shown = rows.head(_MOST_ROWS)
+    shown = rows.head(_MAX_ROWS)
     y = alt.Y("hyperparameter:N", title=None, sort=shown["hyperparameter"].to_list())
     tooltip = ["hyperparameter:N", *(_number(c) for c in ("importance", "low", "high", "chance"))]
     base = alt.Chart(shown)
@@ -77,7 +77,7 @@ def sobol_chart(results: Results) -> Chart:
     known = table.drop_nulls("total").sort("total", descending=True)
     if known.is_empty():
         raise NothingToDraw("Sobol’ indices need at least two base rows with different returns.")
-    shown = known.head(_MOST_ROWS)
+    shown = known.head(_MAX_ROWS)
     rows = pl.concat(
         [
             shown.select(
@@ -125,21 +125,23 @@ def _caveats(results: Results, table: pl.DataFrame) -> list[str]:
     """Say what limits the reliability of the indices: few base rows, lost evaluations, noise of the seeds."""
     drawn = int((results.samples["matrix"] == "A").sum())
     fewest = int(table["rows"].to_numpy().min())
-    said = [f"{drawn} base rows." if drawn >= 64 else f"Only {drawn} base rows; several hundred are usual."]
+    sentences = [
+        f"{drawn} base rows." if drawn >= 64 else f"Only {drawn} base rows; several hundred are usual."
+    ]
     if fewest < drawn:
-        said.append(
+        sentences.append(
             f"Rows with a lost evaluation are left out; only {fewest} rows remain for at least one index, "
             "which therefore describes only the part of the space that could be evaluated."
         )
     noise = noise_of(results)
-    said.append(
+    sentences.append(
         "With one seed per sample, the noise of training cannot be distinguished from an effect: it lowers "
         "first-order indices and raises total indices."
         if np.isnan(noise)
         else f"{noise:.0%} of the variance is noise of the seeds. It lowers first-order indices, and a "
         "hyperparameter without effect has a total index of about this size."
     )
-    return [" ".join(said)]
+    return [" ".join(sentences)]
 
 
 def _interval(chart: alt.Chart, low: str, high: str) -> alt.Chart:

@@ -26,9 +26,9 @@ from hyperlax.report.leaderboard import varied_hyperparameters
 from hyperlax.report.metrics import sample_metrics
 from hyperlax.storage.results import Results
 
-_MOST_AXES = 40
+_MAX_AXES = 40
 _AXES_PER_ROW = 11
-_MOST_LABELS = 8
+_MAX_LABELS = 8
 _WORST_TO_BEST = ("#3b82c4", "#9a9a9a", "#e08214")
 """Colours from the lowest to the highest score, legible on light and dark pages and to the colour-blind."""
 
@@ -40,7 +40,7 @@ def parallel_coordinates(results: Results, metric: str = "peak_return") -> Chart
     last, on top of the others. If there are many hyperparameters, their axes take several rows, each of which
     ends in `metric`.
     """
-    varied = varied_hyperparameters(results.samples)[:_MOST_AXES]
+    varied = varied_hyperparameters(results.samples)[:_MAX_AXES]
     if not varied:
         raise NothingToDraw("No hyperparameter varies between the samples.")
     title = metric.replace("_", " ")
@@ -109,8 +109,8 @@ def _panel(rows: pl.DataFrame, columns: list[str], spaces: dict[str, Any], title
         legend=alt.Legend(gradientLength=150, format=",.4~g"),
     )
     picked = line.transform_filter(is_picked()).mark_line(strokeWidth=3.5, color=HIGHLIGHT, point=False)
-    few = len(rows) <= 64
-    faded = alt.when(none_or_picked()).then(alt.value(0.8 if few else 0.45)).otherwise(alt.value(0.12))
+    sparse = len(rows) <= 64
+    faded = alt.when(none_or_picked()).then(alt.value(0.8 if sparse else 0.45)).otherwise(alt.value(0.12))
     dot = alt.Chart(ticks).mark_point(filled=True, size=9, color=NEUTRAL, opacity=1)
     label = alt.Chart(ticks).encode(x=x, y=y, text="label:N")
     beside: dict[str, Any] = {"align": "right", "dx": -5, "fontSize": 10, "limit": 74}
@@ -142,7 +142,7 @@ def _axis(
             label: (i + 0.5) / len(order) if len(order) < 3 else i / (len(order) - 1)
             for i, label in enumerate(order)
         }
-        every = math.ceil(len(order) / _MOST_LABELS)
+        every = math.ceil(len(order) / _MAX_LABELS)
         marks = [(spread[label], label) for label in order[::every]]
         return [spread.get(text(value)) for value in values.to_list()], marks
     known = [float(v) for v in values.drop_nulls().to_list()]
@@ -150,10 +150,11 @@ def _axis(
         return [None] * len(values), []
     low, high = min(known), max(known)
     log = low > 0 and (space or {}).get("type") == "log_uniform"
-    along = math.log if log else float
-    span = along(high) - along(low)
+    transform = math.log if log else float
+    span = transform(high) - transform(low)
     places = [
-        None if v is None else 0.5 if span <= 0 else (along(v) - along(low)) / span for v in values.to_list()
+        None if v is None else 0.5 if span <= 0 else (transform(v) - transform(low)) / span
+        for v in values.to_list()
     ]
     middle = math.sqrt(low * high) if log else (low + high) / 2
     ends = [(0.0, low), (0.5, middle), (1.0, high)] if span > 0 else [(0.5, low)]

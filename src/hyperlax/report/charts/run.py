@@ -21,7 +21,7 @@ PHASES = {  # colour by phase, in the order of the legend
     "evaluate": "#009e73",
     "save": "#b8860b",
 }
-_MOST_SPANS = 1_500
+_MAX_SPANS = 1_500
 
 
 def timeline(results: Results) -> Chart:
@@ -54,18 +54,16 @@ def timeline(results: Results) -> Chart:
         .properties(width=WIDTH - 190, height=alt.Step(28))
     )
     thinned = (
-        f"The {len(spans)} spans of time are merged into {len(shown)}."
-        if len(shown) < len(spans)
-        else ""
+        f"The {len(spans)} spans of time are merged into {len(shown)}." if len(shown) < len(spans) else ""
     )
     return finished(chart, "Where the time went", [_shares(spans), _speed(results, spans), thinned])
 
 
 def _merged(spans: pl.DataFrame) -> pl.DataFrame:
-    """Merge spans of the same program and phase across growing gaps, until about `_MOST_SPANS` are left."""
+    """Merge spans of the same program and phase across growing gaps, until about `_MAX_SPANS` are left."""
     extent = float(spans["end"].to_numpy().max() - spans["start"].to_numpy().min())
     gap, rows = extent / 4_000, spans
-    while len(rows) > _MOST_SPANS and gap <= extent:
+    while len(rows) > _MAX_SPANS and gap <= extent:
         rows = (
             spans.sort("program", "phase", "start")
             .with_columns(

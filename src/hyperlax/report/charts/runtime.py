@@ -35,8 +35,8 @@ def runtime(results: Results) -> Chart:
     if rows.is_empty():
         raise NothingToDraw("No lane has ended yet.")
     rows = rows.gather_every(-(-2 * len(rows) // MAX_ROWS))
-    seconds = _long(rows, {"without compiling": "running", "compiling": "compiling"})
-    speed = _long(
+    seconds = _to_long(rows, {"without compiling": "running", "compiling": "compiling"})
+    speed = _to_long(
         rows.with_columns(
             apart=_ratio(pl.col("env_steps"), pl.col("running")),
             whole=_ratio(pl.col("env_steps"), pl.col("running") + pl.col("compiling")),
@@ -46,7 +46,9 @@ def runtime(results: Results) -> Chart:
     colour = colour_of(results.manifest)
     return finished(
         alt.hconcat(
-            _lines(seconds, "seconds", colour), _lines(speed, "env steps per second", colour), spacing=30
+            _line_panel(seconds, "seconds", colour),
+            _line_panel(speed, "env steps per second", colour),
+            spacing=30,
         ).resolve_scale(strokeDash="independent"),
         "Runtime against lanes",
         [
@@ -96,12 +98,12 @@ def compile_seconds(results: Results, until: np.ndarray) -> np.ndarray:
     others = spans.filter(~pl.col("phase").is_in(["trace", "compile"]))
     edges = np.unique(np.concatenate([spans["start"].to_numpy(), spans["end"].to_numpy(), [0.0]]))
     middle = (edges[1:] + edges[:-1]) / 2
-    alone = _covered(compiled, middle) & ~_covered(others, middle)
+    alone = _inside(compiled, middle) & ~_inside(others, middle)
     spent = np.concatenate([[0.0], np.cumsum(np.where(alone, np.diff(edges), 0.0))])
     return np.interp(until, edges, spent)
 
 
-def _covered(spans: pl.DataFrame, times: np.ndarray) -> np.ndarray:
+def _inside(spans: pl.DataFrame, times: np.ndarray) -> np.ndarray:
     """Whether each of `times` lies within a span, with shape (times,)."""
     begun = np.searchsorted(np.sort(spans["start"].to_numpy()), times, side="right")
     ended = np.searchsorted(np.sort(spans["end"].to_numpy()), times, side="right")
@@ -126,10 +128,10 @@ def scaling(families: Sequence[Results]) -> Chart:
         apart=_ratio(pl.col("env_steps"), pl.col("running")),
         whole=_ratio(pl.col("env_steps"), pl.col("running") + pl.col("compiling")),
     )
-    seconds = _long(rows, {"without compiling": "running", "compiling": "compiling"})
-    speed = _long(rows, {"without compiling": "apart", "compiling included": "whole"})
+    seconds = _to_long(rows, {"without compiling": "running", "compiling": "compiling"})
+    speed = _to_long(rows, {"without compiling": "apart", "compiling included": "whole"})
     panels = [
-        _compared(data, families, title)
+        _experiment_panel(data, families, title)
         for data, title in ((seconds, "seconds"), (speed, "env steps per second"))
     ]
     return finished(
@@ -146,24 +148,25 @@ def _ratio(above: pl.Expr, below: pl.Expr) -> pl.Expr:
     return pl.when(below > 0).then(above / below)
 
 
-def _long(rows: pl.DataFrame, columns: dict[str, str]) -> pl.DataFrame:
+def _to_long(rows: pl.DataFrame, columns: dict[str, str]) -> pl.DataFrame:
     """Reshape `columns` of a table to one row per value, with the columns `lanes`, `value` and `kind`.
 
     `columns` maps each kind of line to the column that holds its values. The columns `name` and `line`, which
     identify an experiment, are kept if there are any.
     """
-    kept = [c for c in ("lanes", "name", "line") if c in rows.columns]
+    identifiers = [c for c in ("lanes", "name", "line") if c in rows.columns]
     frames = [
-        rows.select(*kept, kind=pl.lit(kind), value=pl.col(c).cast(pl.Float64)) for kind, c in columns.items()
+        rows.select(*identifiers, kind=pl.lit(kind), value=pl.col(c).cast(pl.Float64))
+        for kind, c in columns.items()
     ]
     return pl.concat(frames).drop_nulls("value")
 
 
-def _lines(rows: pl.DataFrame, title: str, colour: str) -> alt.Chart:
-    few = len(rows) <= 60
+def _line_panel(rows: pl.DataFrame, title: str, colour: str) -> alt.Chart:
+    sparse = len(rows) <= 60
     return (
         alt.Chart(rows)
-        .mark_line(strokeWidth=2.2, color=colour, point={"size": 22, "color": colour} if few else False)
+        .mark_line(strokeWidth=2.2, color=colour, point={"size": 22, "color": colour} if sparse else False)
         .encode(
             x=alt.X("lanes:Q", axis=alt.Axis(format="~s", tickMinStep=1, tickCount=8)),
             y=alt.Y("value:Q", title=title, axis=alt.Axis(format="~s")),
@@ -174,7 +177,7 @@ def _lines(rows: pl.DataFrame, title: str, colour: str) -> alt.Chart:
     )
 
 
-def _compared(rows: pl.DataFrame, families: Sequence[Results], title: str) -> Layered:
+def _experiment_panel(rows: pl.DataFrame, families: Sequence[Results], title: str) -> Layered:
     names = [results.name for results in families]
     scale = alt.Scale(domain=names, range=family_colours(families))
     colour = alt.Color("name:N", scale=scale, legend=alt.Legend(title=None))

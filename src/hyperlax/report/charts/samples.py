@@ -30,10 +30,10 @@ from hyperlax.report.leaderboard import leaderboard
 from hyperlax.report.metrics import lane_metrics, reference_scores, sample_metrics
 from hyperlax.storage.results import Results
 
-_LISTED = 20
+_DEFAULT_TOP = 20
 
 
-def leaderboard_chart(results: Results, top: int = _LISTED) -> Chart:
+def leaderboard_chart(results: Results, top: int = _DEFAULT_TOP) -> Chart:
     """Draw the peak returns of the best samples: interquartile mean, 95 % interval and one tick per seed."""
     table = leaderboard(results, top=None).filter(pl.col("peak_return").is_not_null())
     if table.is_empty():
@@ -53,25 +53,25 @@ def leaderboard_chart(results: Results, top: int = _LISTED) -> Chart:
     )
     encoding = {"y": y, "color": accent, "tooltip": _tooltip(rows)}
     point = alt.Chart(rows).mark_point(filled=True, size=75)
-    layers = [point.encode(x=_x("peak_return"), opacity=faded, **encoding), *_ticks(seeds, y, faded)]
+    layers = [point.encode(x=_x("peak_return"), opacity=faded, **encoding), *_seed_marks(seeds, y, faded)]
     bounded = rows.drop_nulls(["peak_low", "peak_high"])
     if not bounded.is_empty():
         bar = alt.Chart(bounded).mark_rule(strokeWidth=6, opacity=0.3)
         layers.insert(0, bar.encode(x=_x("peak_low"), x2="peak_high:Q", **encoding))
     chart = alt.layer(*layers).properties(width=WIDTH - 120, height=alt.Step(22))
-    said = f"The best {len(shown)} of {len(table)} samples. " if len(table) > len(shown) else ""
+    shown_note = f"The best {len(shown)} of {len(table)} samples. " if len(table) > len(shown) else ""
     return finished(
         chart,
         "Leaderboard",
         [
-            f"{said}Point: interquartile mean over seeds of the peak return; bar: 95 % bootstrap interval; "
-            "tick: one seed; cross: a seed that diverged.",
+            f"{shown_note}Point: interquartile mean over seeds of the peak return; bar: 95 % bootstrap "
+            "interval; tick: one seed; cross: a seed that diverged.",
             "Where intervals overlap, the rank is a range.",
         ],
     )
 
 
-def _ticks(seeds: pl.DataFrame, y: alt.Y, faded: Any) -> list[alt.Chart]:
+def _seed_marks(seeds: pl.DataFrame, y: alt.Y, faded: Any) -> list[alt.Chart]:
     """Return layers with one mark per seed: ticks, and crosses for seeds that diverged."""
     layers = []
     for diverged, rows in seeds.partition_by("diverged", as_dict=True).items():
@@ -110,9 +110,9 @@ def return_distribution(*experiments: Results, shared: bool = False) -> Chart:
 
 def combined_distribution(environments: Mapping[str, Sequence[Results]]) -> Chart:
     """Draw the distributions of peak returns on all environments, each with its own axis."""
-    panels, most = [], MAX_ROWS // max(1, len(environments))
+    panels, maximum = [], MAX_ROWS // max(1, len(environments))
     for env, families in environments.items():
-        layers, _ = _distribution(families, True, most, box=32)
+        layers, _ = _distribution(families, True, maximum, box=32)
         if layers:
             panels.append(
                 alt.layer(*layers).properties(
@@ -132,7 +132,7 @@ def combined_distribution(environments: Mapping[str, Sequence[Results]]) -> Char
 
 
 def _distribution(
-    experiments: Sequence[Results], shared: bool, most: int = MAX_ROWS, box: int = 60
+    experiments: Sequence[Results], shared: bool, maximum: int = MAX_ROWS, box: int = 60
 ) -> tuple[list[Any], str]:
     """Return layers with boxes, points and reference scores, and a note on the samples that are left out."""
     frames = []
@@ -144,7 +144,7 @@ def _distribution(
     rows = pl.concat(frames)
     if rows.is_empty():
         return [], ""
-    stride = -(-len(rows) // most)
+    stride = -(-len(rows) // maximum)
     points = rows.sort("family", "peak_return", "sample").gather_every(stride)
     families = [results.name for results in experiments]
     colours = alt.Scale(domain=families, range=family_colours(experiments))
@@ -166,7 +166,7 @@ def _distribution(
         )
     )
     thinned = f" Points: 1 in {stride} of {len(rows)} samples, ranked by return." if stride > 1 else ""
-    return [*_boxes(rows, y, colours, box), point, *_references(experiments[0])], thinned
+    return [*_boxes(rows, y, colours, box), point, *_reference_lines(experiments[0])], thinned
 
 
 def _boxes(rows: pl.DataFrame, y: alt.Y, colours: alt.Scale, height: int) -> list[alt.Chart]:
@@ -188,7 +188,7 @@ def _boxes(rows: pl.DataFrame, y: alt.Y, colours: alt.Scale, height: int) -> lis
     ]
 
 
-def _references(results: Results) -> list[Layered]:
+def _reference_lines(results: Results) -> list[Layered]:
     scores = reference_scores(results.manifest)
     if not scores:
         return []

@@ -29,9 +29,9 @@ from hyperlax.report.charts.style import (
 from hyperlax.report.statistics import undominated
 from hyperlax.storage.results import TRIAL_COLUMNS, Results
 
-LEAST_TRIALS = 10
+MIN_TRIALS = 10
 """Minimum number of trials with a score for their hyperparameter importances to be meaningful."""
-_MOST_DIMENSIONS = 24
+_MAX_DIMENSIONS = 24
 _REPETITIONS = 500
 _CHANCE = "#b8860b"
 
@@ -50,9 +50,9 @@ def history(results: Results) -> Chart:
         parts.append(_history(rows, best.drop_nulls(), name, colour_of(results.manifest)))
     if not parts:
         raise NothingToDraw("No trial has ended yet.")
-    said = "Line: best score so far among the trials that were trained to the end."
-    worst = "A trial that diverged or could not be trained has the worst score."
-    return finished(alt.concat(*parts, columns=1), "History of the search", [f"{said} {worst}"])
+    note = "Line: best score so far among the trials that were trained to the end."
+    worst_note = "A trial that diverged or could not be trained has the worst score."
+    return finished(alt.concat(*parts, columns=1), "History of the search", [f"{note} {worst_note}"])
 
 
 def what_mattered(results: Results) -> Chart:
@@ -61,16 +61,16 @@ def what_mattered(results: Results) -> Chart:
     for name, sign in _objectives(results).items():
         rows = importances(results, name, sign)
         if rows is not None:
-            parts.append(_importance(rows.head(_MOST_DIMENSIONS), name, colour_of(results.manifest)))
+            parts.append(_importance(rows.head(_MAX_DIMENSIONS), name, colour_of(results.manifest)))
     if not parts:
-        raise NothingToDraw(f"Importance needs {LEAST_TRIALS} trials with scores that differ.")
-    said = (
+        raise NothingToDraw(f"Importance needs {MIN_TRIALS} trials with scores that differ.")
+    note = (
         "PED-ANOVA: how much the values of the best tenth of the trials (at least five) differ from those of "
         "all trials. Yellow tick: a hyperparameter without effect stays below this level in 95 % of cases. "
         "A search samples promising regions more densely, so the importances describe its trials rather than "
         "the whole search space."
     )
-    return finished(alt.concat(*parts, columns=1), "Importance of hyperparameters", [said])
+    return finished(alt.concat(*parts, columns=1), "Importance of hyperparameters", [note])
 
 
 def slices(results: Results) -> Chart:
@@ -92,7 +92,7 @@ def slices(results: Results) -> Chart:
 def parallel(results: Results) -> Chart:
     """Draw one line per trial through its hyperparameters, coloured by the first objective."""
     name, sign = next(iter(_objectives(results).items()))
-    varied = _varied(results)[:_MOST_DIMENSIONS]
+    varied = _varied(results)[:_MAX_DIMENSIONS]
     rows = _scored(results, name).sort(name, descending=sign < 0)
     if rows.is_empty() or not varied:
         raise NothingToDraw("No trial has been trained to the end yet.")
@@ -130,13 +130,13 @@ def parallel(results: Results) -> Chart:
         .transform_calculate(place=f"indexof({varied!r}, datum.hyperparameter)")
         .properties(width=WIDTH - 150, height=300)
     )
-    left = len(_scored(results, name)) - len(rows)
-    said = f" Shown: the best {len(rows)} trials." if left else ""
-    how = (
+    omitted = len(_scored(results, name)) - len(rows)
+    note = f" Shown: the best {len(rows)} trials." if omitted else ""
+    axes_note = (
         "Each axis runs from the lowest to the highest value tried, on a logarithmic scale where the search "
         "space is logarithmic."
     )
-    return finished(chart, "Trials through the space", [how + said])
+    return finished(chart, "Trials through the space", [axes_note + note])
 
 
 def pareto(results: Results) -> Chart:
@@ -194,7 +194,7 @@ def importances(results: Results, name: str, sign: int) -> pl.DataFrame | None:
     hyperparameter without effect stays below in 95 % of cases).
     """
     rows, varied = _scored(results, name), _varied(results)
-    if len(rows) < LEAST_TRIALS or rows[name].n_unique() < 2 or not varied:
+    if len(rows) < MIN_TRIALS or rows[name].n_unique() < 2 or not varied:
         return None
     found = importance.dimensions_of(
         rows.select(pl.col("trial").alias("sample"), *varied), results.manifest.get("space") or {}

@@ -61,7 +61,7 @@ def size_chart(*experiments: Results, shared: bool = False) -> Chart:
 def entanglement(*experiments: Results, shared: bool = False) -> Chart:
     """Draw the peak return by entangler, one panel per network whose samples differ in their entangler."""
     panels = [
-        _entangled(results, column, shared or len(experiments) > 1)
+        _entangler_panel(results, column, shared or len(experiments) > 1)
         for results in experiments
         for column in varied_hyperparameters(results.samples)
         if column.rpartition(".")[2] == "entangler"
@@ -76,7 +76,7 @@ def entanglement(*experiments: Results, shared: bool = False) -> Chart:
     )
 
 
-def _entangled(results: Results, column: str, shared: bool) -> Layered | None:
+def _entangler_panel(results: Results, column: str, shared: bool) -> Layered | None:
     """Draw the peak return by the value of the entangler in `column`; None without an evaluation."""
     chosen = results.samples.select(id="sample", value=pl.col(column).cast(pl.String))
     rows = _scored(results, shared).join(chosen, on="id").drop_nulls().sort("peak", "id")
@@ -96,8 +96,8 @@ def _entangled(results: Results, column: str, shared: bool) -> Layered | None:
         samples=pl.len(),
     )
     y = alt.Y("value:N", sort=order, title=column)
-    said = ["value:N", "samples:Q", *(_number(c) for c in ("lower", "median", "upper"))]
-    box = alt.Chart(boxes).encode(y=y, tooltip=said)
+    tooltip = ["value:N", "samples:Q", *(_number(c) for c in ("lower", "median", "upper"))]
+    box = alt.Chart(boxes).encode(y=y, tooltip=tooltip)
     scale = alt.Scale(zero=False)
     x = alt.X("peak:Q", title="peak return", scale=scale, axis=alt.Axis(tickCount=6))
     layers = [

@@ -30,7 +30,7 @@ from hyperlax.report.metrics import sample_metrics
 from hyperlax.storage.results import Results
 
 _COLUMNS = 4
-_MOST_PANELS = 40
+_MAX_PANELS = 40
 _LOG_RATIO = 100
 
 
@@ -53,13 +53,13 @@ def slices(results: Results, metric: str = "peak_return") -> Chart:
     drawn = panels(results.manifest, shown, varied, title)
     thinned = f" Shown: 1 in {stride} of {len(rows)} samples, ranked by {title}." if stride > 1 else ""
     left_out = len(varied) - len(drawn)
-    said = f" Shown: the first {len(drawn)} of {len(varied)} hyperparameters." if left_out > 0 else ""
+    shown_note = f" Shown: the first {len(drawn)} of {len(varied)} hyperparameters." if left_out > 0 else ""
     return finished(
         alt.concat(*drawn, columns=_COLUMNS, spacing=18),
         "Slices through the search space",
         [
             f"{title.capitalize()} (interquartile mean over seeds) of each sample. "
-            f"Tick: median of a category.{thinned}{said}"
+            f"Tick: median of a category.{thinned}{shown_note}"
         ],
     )
 
@@ -69,7 +69,7 @@ def panels(manifest: Mapping[str, Any], rows: pl.DataFrame, varied: list[str], t
     spaces, colour = space_by_column(manifest.get("space", {}), varied), colour_of(dict(manifest))
     return [
         _panel(rows, column, spaces.get(column), colour, title if i % _COLUMNS == 0 else None)
-        for i, column in enumerate(varied[:_MOST_PANELS])
+        for i, column in enumerate(varied[:_MAX_PANELS])
     ]
 
 

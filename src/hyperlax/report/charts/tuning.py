@@ -45,12 +45,12 @@ def _layers(table: pl.DataFrame, colours: alt.Scale) -> list[alt.Chart]:
     """Return layers with the intervals, the points, and the sensitivity as text between a family's points."""
     table = table.with_columns(
         middle=(pl.col("per_environment") + pl.col("across_environments")) / 2,
-        label=pl.Series([_words(row) for row in table.iter_rows(named=True)]),
+        label=pl.Series([_sensitivity_text(row) for row in table.iter_rows(named=True)]),
     )
     rows = pl.concat(
         [
-            table.select("family", kind=pl.lit(said), score=key, low=f"{key}_low", high=f"{key}_high")
-            for key, said in _KINDS.items()
+            table.select("family", kind=pl.lit(label), score=key, low=f"{key}_low", high=f"{key}_high")
+            for key, label in _KINDS.items()
         ]
     )
     kinds = list(_KINDS.values())
@@ -87,6 +87,6 @@ def _number(column: str) -> alt.Tooltip:
     return alt.Tooltip(f"{column}:Q", format=".3f")
 
 
-def _words(row: dict[str, Any]) -> str:
+def _sensitivity_text(row: dict[str, Any]) -> str:
     value, low, high = (row[f"sensitivity{end}"] for end in ("", "_low", "_high"))
     return f"sensitivity {value:.2f}" + ("" if low is None else f" [{low:.2f}, {high:.2f}]")

@@ -23,9 +23,9 @@ from hyperlax.report.statistics import REPETITIONS, Estimate, interval, iqm
 from hyperlax.storage.results import Results
 
 STATISTICS = tuple(COLUMNS)
-OF_THE_BEST = ("best", "top 5 IQM")
+BEST_STATISTICS = ("best", "top 5 IQM")
 """Statistics whose expectation grows with the number of samples."""
-_CLOSE = 2e-3
+_TOLERANCE = 2e-3
 """Relative tolerance when hyperparameters are compared: published values have four significant digits."""
 
 
@@ -43,7 +43,7 @@ class Matched(NamedTuple):
     rows: pl.DataFrame
     pairs: pl.DataFrame
     correlation: Estimate
-    different: str
+    mismatch: str
 
 
 def peaks(results: Results) -> pl.DataFrame:
@@ -71,7 +71,7 @@ def cells(experiments: Sequence[Results]) -> pl.DataFrame:
         diverged = results.lanes.group_by("sample").agg((pl.col("status") == "diverged").all())
         numbers = over_samples(found["peak"].to_numpy(), repetitions=2)
         row: dict[str, Any] = {"env": about.get("env"), "algo": about.get("algorithm")}
-        row |= {"network": about.get("network"), "samples": len(_tried(results))}
+        row |= {"network": about.get("network"), "samples": len(_finished_samples(results))}
         row |= {"diverged": int(diverged["status"].sum())}
         row |= {COLUMNS[name]: float(value.value) for name, value in numbers.items()}
         row |= {"top5_mean_peak": found["peak"].head(5).mean(), "best_final": found["final"].max()}
@@ -149,36 +149,36 @@ def matched(experiments: Sequence[Results], published: Published) -> list[Matche
 
 def _match(results: Results, cell: Cell, published: Published) -> Matched:
     """Compare one experiment with the published numbers or samples of `cell`."""
-    ours, tried, theirs = peaks(results), _tried(results), published.samples.get(cell)
+    ours, finished, theirs = peaks(results), _finished_samples(results), published.samples.get(cell)
     pairs = pl.DataFrame(schema={"sample": pl.Int64, "ours": pl.Float64, "published": pl.Float64})
-    different = ""
+    mismatch = ""
     if theirs is None:
         values, count = published.cells[cell]
         nothing = np.asarray(np.nan)
         numbers = {name: Estimate(np.asarray(value), nothing, nothing) for name, value in values.items()}
     else:
-        different = other_design(results.samples, theirs)
-        if not different:  # restrict both sides to the samples that both have finished
-            theirs = theirs.filter(pl.col("sample").is_in(tried.implode()))
-            tried = tried.filter(tried.is_in(theirs["sample"].implode()))
-            ours = ours.filter(pl.col("sample").is_in(tried.implode()))
+        mismatch = design_mismatch(results.samples, theirs)
+        if not mismatch:  # restrict both sides to the samples that both have finished
+            theirs = theirs.filter(pl.col("sample").is_in(finished.implode()))
+            finished = finished.filter(finished.is_in(theirs["sample"].implode()))
+            ours = ours.filter(pl.col("sample").is_in(finished.implode()))
             known = theirs.select("sample", published="peak").drop_nulls()
             pairs = ours.select("sample", ours="peak").join(known, on="sample").sort("sample")
         numbers, count = over_samples(theirs["peak"].drop_nulls().to_numpy()), len(theirs)
     own = over_samples(ours["peak"].to_numpy())
-    rows = _rows(results, own, len(tried), numbers, count, theirs is not None)
+    rows = _rows(results, own, len(finished), numbers, count, theirs is not None)
     correlation = spearman(pairs["ours"].to_numpy(), pairs["published"].to_numpy())
-    return Matched(results, rows, pairs, correlation, different)
+    return Matched(results, rows, pairs, correlation, mismatch)
 
 
-def _tried(results: Results) -> pl.Series:
+def _finished_samples(results: Results) -> pl.Series:
     """Return the ids of the samples that have an evaluation, or all of whose lanes have ended."""
     over = pl.col("status").is_in(["done", "diverged", "pruned", "failed"])
     ended = results.lanes.group_by("sample").agg(over.all()).filter("status")["sample"]
     return pl.concat([ended, peaks(results)["sample"]]).unique().sort()
 
 
-def other_design(ours: pl.DataFrame, theirs: pl.DataFrame) -> str:
+def design_mismatch(ours: pl.DataFrame, theirs: pl.DataFrame) -> str:
     """Explain why equal sample ids do not stand for equal hyperparameters; return "" if they do.
 
     Compares the numeric columns that both tables have, to the published number of digits.
@@ -193,7 +193,7 @@ def other_design(ours: pl.DataFrame, theirs: pl.DataFrame) -> str:
         ):
             continue
         a, b = (both[c].cast(pl.Float64).fill_null(np.nan).to_numpy() for c in (column, other))
-        wrong = ~np.isclose(a, b, rtol=_CLOSE, atol=1e-12, equal_nan=True)
+        wrong = ~np.isclose(a, b, rtol=_TOLERANCE, atol=1e-12, equal_nan=True)
         if wrong.any():
             at = int(np.argmax(wrong))
             return (
@@ -215,8 +215,8 @@ def _rows(
     rows = []
     for name in STATISTICS:
         a, b = ours[name], theirs[name]
-        fair = count == published_count or name not in OF_THE_BEST
-        claim = ahead(a, b, sampled) if fair else "not claimed: different numbers of samples"
+        comparable = count == published_count or name not in BEST_STATISTICS
+        claim = ahead(a, b, sampled) if comparable else "not claimed: different numbers of samples"
         rows.append(
             {
                 "environment": results.manifest.get("env"),
