@@ -1,4 +1,4 @@
-"""What every tracker is told: one run per experiment and per best sample, with the report's numbers."""
+"""Conversion of experiments to tracker runs, whose numbers agree with those of the report."""
 
 from __future__ import annotations
 
@@ -21,8 +21,8 @@ def results() -> Results:
     return synthetic(samples=4, seeds=4)
 
 
-def test_there_is_a_run_for_the_whole_and_for_each_of_the_best(results):
-    """In the order of the leaderboard, however many lanes there are."""
+def test_there_is_one_run_per_experiment_and_per_best_sample(results):
+    """Runs of samples come in the order of the leaderboard, and their number does not depend on the lanes."""
     runs = list(tracker_runs([results], 3))
     best = leaderboard(results, top=3)["sample"].to_list()
     assert [run.sample for run in runs] == [None, *best]
@@ -32,7 +32,7 @@ def test_there_is_a_run_for_the_whole_and_for_each_of_the_best(results):
 
 
 def test_a_curve_is_the_interquartile_mean_over_seeds(results):
-    """Against scipy's trimmed mean at every step; the whole experiment shows its best sample."""
+    """Curves agree with scipy's trimmed mean at every step; the experiment's run shows its best sample."""
     whole, best = list(tracker_runs([results], 1))
     rows = results.curves.filter(pl.col("sample") == best.sample, pl.col("metric") == "return")
     for point, steps in zip(best.points, sorted(rows["env_steps"].unique()), strict=True):
@@ -56,8 +56,8 @@ def test_summaries_are_those_of_the_leaderboard(results):
     assert "confirmed" not in best.summary
 
 
-def test_the_configuration_is_the_manifest_and_the_hyperparameters(results):
-    """Flat, unset entries left out, no folder of this machine."""
+def test_the_configuration_holds_the_manifest_and_the_hyperparameters(results):
+    """The configuration is flat, without unset entries and without absolute paths."""
     whole, best = list(tracker_runs([results], 1))
     assert whole.config["settings.total_timesteps"] == 500_000
     assert whole.config["space.lr.low"] == 1e-5
@@ -77,7 +77,7 @@ def test_confirmed_scores_come_with_their_sample(results):
     assert "confirmed" not in runs[1].summary
 
 
-def test_points_have_the_time_they_were_measured_at(results):
+def test_points_have_the_time_of_their_measurement(results):
     whole = next(tracker_runs([results], 0))
     best = next(iter(tracker_runs([results], 1)))
     assert whole.began == 1770113472.0, "2026-02-03T10:11:12 UTC"
@@ -86,7 +86,7 @@ def test_points_have_the_time_they_were_measured_at(results):
     )
 
 
-def test_experiments_that_have_only_begun_have_a_run_without_points():
+def test_experiments_without_evaluations_have_a_run_without_points():
     (run,) = tracker_runs([nothing_yet()], 5)
     assert run.points == []
     assert run.summary["samples"] == 4
@@ -117,7 +117,7 @@ def test_numbers_that_are_not_finite_are_left_out(results):
     assert np.isfinite([v for run in runs for v in run.summary.values()]).all()
 
 
-def test_a_missing_tracker_is_named_with_the_way_to_install_it(monkeypatch):
+def test_a_missing_tracker_is_refused_with_the_way_to_install_it(monkeypatch):
     monkeypatch.setitem(__import__("sys").modules, "wandb", None)
     with pytest.raises(ValueError, match=r'wandb is not installed: pip install "hyperlax\[trackers\]"'):
         package("wandb")

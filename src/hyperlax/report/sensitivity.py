@@ -130,16 +130,18 @@ def _design(samples: pl.DataFrame) -> tuple[pl.DataFrame, list[str]]:
     Raises `Unavailable` if the design has no AB matrices, or if the matrices do not belong together.
     """
     if "matrix" not in samples.columns:
-        raise Unavailable("Sobol' indices need --experiment-type sobol_matrices_A_B_AB.")
+        raise Unavailable("Sobol' indices need samples from --experiment-type sobol_matrices_A_B_AB.")
     rows = samples.drop_nulls("matrix").sort("sample")
     paths = [m.removeprefix("AB:") for m in rows["matrix"].unique(maintain_order=True) if m.startswith("AB:")]
     if not paths:
-        raise Unavailable("The design has no AB matrices (--omit-ab), and without them no Sobol' indices.")
+        raise Unavailable("The design has no AB matrices (--omit-ab), which Sobol' indices require.")
     columns = [c for c in rows.columns if c not in ("sample", "matrix")]
     a, b = (rows.filter(pl.col("matrix") == m).select(columns) for m in ("A", "B"))
     for path in paths:
         own = [c for c in path.split("+") if c in columns]
         mixed = rows.filter(pl.col("matrix") == f"AB:{path}").select(columns)
         if not (len(a) == len(b) and mixed.drop(own).equals(a.drop(own)) and mixed[own].equals(b[own])):
-            raise Unavailable(f"Rows of A, B and AB:{path} do not belong together, hence no Sobol' indices.")
+            raise Unavailable(
+                f"Rows of A, B and AB:{path} do not belong together, so there are no Sobol' indices."
+            )
     return rows, paths
