@@ -64,9 +64,9 @@ def test_the_command_draws_readable_experiments_and_names_the_others(home, capsy
     with pytest.raises(SystemExit) as left:
         cli.main(line)
     assert left.value.code == 1
-    said = capsys.readouterr()
-    assert said.out.split() == [str(home / "running_one" / "gymnax.mountain_car" / "report.html")]
-    assert {Path(text.split(" cannot be read")[0]).parent.name for text in said.err.splitlines()} == {
+    output = capsys.readouterr()
+    assert output.out.split() == [str(home / "running_one" / "gymnax.mountain_car" / "report.html")]
+    assert {Path(text.split(" cannot be read")[0]).parent.name for text in output.err.splitlines()} == {
         "torn",
         "empty",
         "none",

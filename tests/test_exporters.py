@@ -144,9 +144,9 @@ def test_mlflow_holds_every_value(results, exported, tmp_path, capfd, monkeypatc
     """The runs are in one local file, samples nested in their experiment; an address adds further runs."""
     mlflow = pytest.importorskip("mlflow")
     monkeypatch.chdir(tmp_path)
-    said = export(results, "mlflow", tmp_path / "x", top_k=2)
+    command = export(results, "mlflow", tmp_path / "x", top_k=2)
     address = f"sqlite:///{tmp_path / 'x' / 'mlflow.db'}"
-    assert said == f"mlflow ui --backend-store-uri {address}"
+    assert command == f"mlflow ui --backend-store-uri {address}"
     client = mlflow.MlflowClient(tracking_uri=address)
     experiment = client.get_experiment_by_name("gymnax.pendulum")
     found = {run.info.run_name: run for run in client.search_runs([experiment.experiment_id])}

@@ -88,7 +88,7 @@ def test_a_bias_is_claimed_only_if_the_interval_excludes_zero():
 def test_experiments_without_a_confirmation_are_refused():
     with pytest.raises(ValueError, match=r"use --confirm or hyperlax\.confirm"):
         selection_bias(scored([1, 2]))
-    with pytest.raises(NothingToDraw, match="trained again"):
+    with pytest.raises(NothingToDraw, match="retrained with fresh seeds"):
         confirmation_chart(scored([1, 2]))
 
 

@@ -30,6 +30,7 @@ def readable(folders: Sequence[Path]) -> tuple[dict[Path, Results], dict[Path, s
 
 
 def _read(folder: Path) -> Results:
+    """Read one experiment; raise ValueError if its manifest has no name, or if it has no samples."""
     results = store.read(folder)
     if not isinstance(results.manifest, dict) or "name" not in results.manifest:
         raise ValueError("its manifest.json does not name the experiment")

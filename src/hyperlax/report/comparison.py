@@ -83,6 +83,7 @@ def by_environment(experiments: Sequence[Results]) -> dict[str, list[Results]]:
 
 
 def _with_distinct_names(group: Sequence[Results]) -> list[Results]:
+    """Rename experiments of equal name after their recipes or, if those are equal too, their folders."""
     names = [r.name for r in group]
     if len(set(names)) == len(names):
         return list(group)
@@ -147,11 +148,12 @@ def overview(groups: Mapping[str, Families], top: int = 5) -> pl.DataFrame:
 
 
 def _expected_best(found: np.ndarray) -> float | None:
-    """Return the expected best of `_BUDGET` samples; None if there are fewer."""
+    """Return the expected best of `_SMALL_SEARCH` samples; None if there are fewer."""
     return float(best_of_k(found).value[_SMALL_SEARCH - 1]) if len(found) >= _SMALL_SEARCH else None
 
 
 def _first_value(lanes: pl.DataFrame, column: str) -> float | None:
+    """Return the first value of a column that is not null; None if there is none."""
     values = lanes[column].drop_nulls()
     return float(values[0]) if len(values) else None
 
@@ -298,6 +300,7 @@ def _differing_settings(families: Families) -> str:
 
 
 def _setting(results: Results, key: str) -> Any:
+    """Look up `key` in the settings of an experiment, else in its manifest."""
     return results.manifest.get("settings", {}).get(key, results.manifest.get(key))
 
 

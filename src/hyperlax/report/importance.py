@@ -90,7 +90,7 @@ def dimension(name: str, values: Sequence[Any], space: Mapping[str, Any] | None 
 def top_samples(
     scores: Float[np.ndarray, "repetitions samples"], quantile: float = QUANTILE, minimum: int = MIN_TOP
 ) -> Bool[np.ndarray, "repetitions samples"]:
-    """Mark the best `quantile` of the samples, at least `least` of them, and all ties with the last one."""
+    """Mark the best `quantile` of the samples, at least `minimum` of them, and all ties with the last one."""
     samples = scores.shape[1]
     last = samples - min(samples, max(minimum, int(np.ceil(quantile * samples))))
     return scores >= np.partition(scores, last, axis=1)[:, last : last + 1]

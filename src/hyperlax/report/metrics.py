@@ -225,20 +225,24 @@ def _finite_or_null(columns) -> list[pl.Expr]:
 
 
 def _point_count(returns: Curves) -> Int[np.ndarray, " lanes"]:
+    """Return the number of evaluations of each curve."""
     return np.sum(~np.isnan(returns), axis=1)
 
 
 def _tail(returns: Curves, size: Int[np.ndarray, " lanes"]) -> Bool[np.ndarray, "lanes points"]:
+    """Mark the last `size` evaluations of each curve."""
     place, count = np.arange(returns.shape[1]), _point_count(returns)[:, None]
     return (place < count) & (place >= count - size[:, None])
 
 
 def _masked_mean(returns: Curves, chosen: Bool[np.ndarray, "lanes points"]) -> PerLane:
+    """Return the mean of the chosen points of each curve, NaN if none is chosen."""
     total, size = np.where(chosen, returns, 0.0).sum(axis=1), chosen.sum(axis=1)
     return np.divide(total, size, out=np.full(len(returns), np.nan), where=size > 0)
 
 
 def _take(rows: Curves, place: Int[np.ndarray, " lanes"]) -> PerLane:
+    """Return the entry at index `place[i]` of each row i."""
     return np.take_along_axis(rows, place[:, None], axis=1)[:, 0]
 
 

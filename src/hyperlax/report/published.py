@@ -114,6 +114,7 @@ def _read(file: Path, found: Published) -> None:
 
 
 def _cells(file: Path, frame: pl.DataFrame) -> dict[Cell, tuple[dict[str, float], int]]:
+    """Return the statistics and the number of samples of every cell in a table with one row per cell."""
     known = {name: column for name, column in COLUMNS.items() if column in frame.columns}
     if not known:
         raise ValueError(f"{file} has none of the columns {', '.join(COLUMNS.values())}")

@@ -101,6 +101,7 @@ def over_samples(
 
 
 def _statistics(ordered: Float[np.ndarray, "... samples"]) -> dict[str, Float[np.ndarray, "..."]]:
+    """Return each of `STATISTICS` over values that are sorted along the last axis."""
     return {
         "best": np.asarray(ordered[..., -1]),
         "top 5 IQM": np.asarray(iqm(ordered[..., -5:])),

@@ -64,8 +64,9 @@ def drop_words(results: Results) -> str:
 
 
 def _confirmation(results: Results) -> Results:
+    """Return the confirmation of an experiment; raise `ValueError` if there is none."""
     if results.confirmation is None:
-        raise ValueError("no sample was trained again from fresh seeds: use --confirm or hyperlax.confirm")
+        raise ValueError("no sample was retrained with fresh seeds: use --confirm or hyperlax.confirm")
     return results.confirmation
 
 

@@ -93,7 +93,7 @@ def scores_by_tuned(
 def effective_dimensionality(
     by_tuned: Float[np.ndarray, " dimensions_and_none"], retained: float = RETAINED
 ) -> int:
-    """Return the smallest number of hyperparameters to tune that retains a share `kept` of the full score.
+    """Return the smallest number of hyperparameters to tune for a share `retained` of the full score.
 
     `by_tuned` holds the score for each number of tuned hyperparameters, from none to all.
     """

@@ -28,7 +28,7 @@ def confirmation_chart(results: Results) -> Chart:
     Points below the diagonal score less with fresh seeds than they did in tuning.
     """
     if results.confirmation is None:
-        raise NothingToDraw("No sample was trained again from fresh seeds.")
+        raise NothingToDraw("No sample was retrained with fresh seeds.")
     rows = selection_bias(results).drop_nulls(["tuning", "confirmed"])
     if rows.is_empty():
         raise NothingToDraw("No sample has been confirmed yet.")

@@ -196,6 +196,7 @@ def _curve(name: str, x: np.ndarray, estimate: Estimate) -> pl.DataFrame:
 
 
 def _bands(rows: pl.DataFrame, families: Families, x: str) -> list[alt.Chart]:
+    """Return the layers of `_lines` for learning curves against `x`, one of `X_TITLES`."""
     axis = alt.X(
         "x:Q", title=X_TITLES[x], axis=alt.Axis(format="~s", tickCount=8), scale=alt.Scale(zero=False)
     )

@@ -130,6 +130,7 @@ def sample_by_sample(found: Sequence[Matched]) -> Chart:
 
 
 def _scatter(match: Matched, colour: str, maximum: int) -> Layered:
+    """Draw the pairs of one family, at most `maximum` of them, with a diagonal and their correlation."""
     keys = sample_keys(match.results, match.pairs["sample"], True)
     rows = match.pairs.with_columns(keys).gather_every(math.ceil(len(match.pairs) / maximum))
     both = pl.concat([rows["ours"], rows["published"]]).to_numpy()

@@ -163,6 +163,7 @@ def _to_long(rows: pl.DataFrame, columns: dict[str, str]) -> pl.DataFrame:
 
 
 def _line_panel(rows: pl.DataFrame, title: str, colour: str) -> alt.Chart:
+    """Draw `value` against `lanes` for one experiment, with one line per kind."""
     sparse = len(rows) <= 60
     return (
         alt.Chart(rows)
@@ -178,6 +179,7 @@ def _line_panel(rows: pl.DataFrame, title: str, colour: str) -> alt.Chart:
 
 
 def _experiment_panel(rows: pl.DataFrame, families: Sequence[Results], title: str) -> Layered:
+    """Draw `value` against `lanes` with one mark per experiment and kind."""
     names = [results.name for results in families]
     scale = alt.Scale(domain=names, range=family_colours(families))
     colour = alt.Color("name:N", scale=scale, legend=alt.Legend(title=None))
@@ -198,6 +200,7 @@ def _experiment_panel(rows: pl.DataFrame, families: Sequence[Results], title: st
 
 
 def _lanes(rows: pl.DataFrame) -> alt.X:
+    """Return the axis of the numbers of lanes, logarithmic if they differ by more than a factor of 20."""
     low, high = (float(v) for v in (rows["lanes"].to_numpy().min(), rows["lanes"].to_numpy().max()))
     log = high / max(low, 1.0) > 20
     scale = alt.Scale(type="log", nice=False) if log else alt.Scale(zero=False, padding=12)

@@ -170,6 +170,7 @@ def _distribution(
 
 
 def _boxes(rows: pl.DataFrame, y: alt.Y, colours: alt.Scale, height: int) -> list[alt.Chart]:
+    """Return layers with one box per family: whiskers to the extremes, the quartiles and the median."""
     boxes = rows.group_by("family", maintain_order=True).agg(
         smallest=pl.col("peak_return").min(),
         lower=pl.col("peak_return").quantile(0.25, "linear"),
@@ -189,6 +190,7 @@ def _boxes(rows: pl.DataFrame, y: alt.Y, colours: alt.Scale, height: int) -> lis
 
 
 def _reference_lines(results: Results) -> list[Layered]:
+    """Return a layer with the reference scores of the environment; none if they are unknown."""
     scores = reference_scores(results.manifest)
     if not scores:
         return []

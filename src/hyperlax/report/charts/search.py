@@ -227,6 +227,7 @@ def _objectives(results: Results) -> dict[str, int]:
 
 
 def _scored(results: Results, name: str) -> pl.DataFrame:
+    """Return the trials that were trained to the end and have a score for the objective `name`."""
     return results.trials.filter(pl.col("state") == "done").drop_nulls(name)
 
 
@@ -238,6 +239,7 @@ def _varied(results: Results) -> list[str]:
 
 
 def _importance(rows: pl.DataFrame, name: str, colour: str) -> Layered:
+    """Draw importances as bars, with a tick at the chance level of each."""
     x = alt.X("importance:Q", title=f"share of importance for {name}", axis=alt.Axis(format="%", tickCount=6))
     y = alt.Y("hyperparameter:N", sort=rows["hyperparameter"].to_list(), title=None)
     tooltip = ["hyperparameter:N", *(alt.Tooltip(f"{c}:Q", format=".1%") for c in ("importance", "chance"))]
@@ -247,6 +249,7 @@ def _importance(rows: pl.DataFrame, name: str, colour: str) -> Layered:
 
 
 def _history(rows: pl.DataFrame, best: pl.DataFrame, name: str, colour: str) -> Layered:
+    """Draw the scores of the trials by state, and the best score so far as a line."""
     known = {"done": colour, "pruned": NEUTRAL, "diverged": DIVERGED}
     others = sorted(set(rows["state"]) - set(known))
     states = [s for s in known if s in set(rows["state"])] + others

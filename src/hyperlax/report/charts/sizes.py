@@ -121,6 +121,7 @@ def _scored(results: Results, shared: bool) -> pl.DataFrame:
 
 
 def _points(chart: alt.Chart, experiments: Sequence[Results]) -> alt.Chart:
+    """Encode a chart as points of the peak return, coloured by family and linked to the selection."""
     names = [results.name for results in experiments]
     scale = alt.Scale(domain=names, range=family_colours(experiments))
     legend = alt.Legend(title=None) if len(names) > 1 else None

@@ -93,6 +93,7 @@ def space_by_column(space: Mapping[str, Any], columns: list[str]) -> dict[str, d
 def _panel(
     rows: pl.DataFrame, column: str, space: dict[str, Any] | None, colour: str, title: str | None
 ) -> Layered:
+    """Draw `score` against the hyperparameter in `column`, as numbers or as categories."""
     data = rows.select("sample", "score", value=column).drop_nulls()
     values = data["value"]
     if data.is_empty() or not values.dtype.is_numeric() or (space or {}).get("type") == "choice":
@@ -156,6 +157,7 @@ def _categories(
 
 
 def _points(chart: alt.Chart, colour: str, title: str | None) -> alt.Chart:
+    """Encode a chart as circles of `score`, linked to the selection."""
     return (
         chart.mark_circle()
         .encode(
