@@ -196,7 +196,7 @@ def write_comparison(
     count = sum(len(f) for f in groups.values())
     title = f"{count} experiments compared" if count > 1 else experiments[0].name
     header = (
-        f"<header><h1>{markup.public(title)}</h1><p>Peak returns are interquartile means over seeds. "
+        f"<header><h1>{markup.public(title)}</h1><p>Peak returns are interquartile means (IQM) over seeds. "
         "The report of each experiment lists its samples, shows how training went, and says how to repeat it."
         "</p></header>"
     )

@@ -41,7 +41,7 @@ def sobol_indices(
 
     The bootstrap interval resamples rows, the same ones for all dimensions. A row carries the noise of its
     seeds with it, so resampling the seeds as well would count that noise twice. The rows of a Sobol sequence
-    are spread more evenly than independent ones, which makes the interval rather too wide than too narrow.
+    are spread more evenly than independent ones, so the interval tends to be too wide.
     """
     centre = np.nanmean(np.concatenate([a, b])) if np.isfinite([*a, *b]).any() else 0.0
     a, b, ab = a - centre, b - centre, ab - centre

@@ -111,7 +111,7 @@ def sensitivity(
     `scores` has one array (samples, seeds) per environment, with the samples in the same order; `pools` has
     the scores of all agents on each environment. The bootstrap intervals resample the seeds of every sample,
     while the percentiles stay those of `pools`. The maximum of noisy scores is optimistic, and more so when
-    it is taken in each environment: with few seeds the sensitivity is rather too high than too low.
+    it is taken in each environment: with few seeds the sensitivity tends to be too high.
     """
     over_seeds = [iqm(s, axis=1) for s in scores]
     single = np.stack([normalised(s, p) for s, p in zip(over_seeds, pools, strict=True)])

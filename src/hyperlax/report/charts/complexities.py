@@ -37,8 +37,8 @@ def complexity_chart(families: Families) -> Chart:
         alt.layer(*_layers(rows, families)).properties(width=WIDTH - 420, height=alt.Step(24)),
         "Sample complexity",
         [
-            f"Env steps until 50 % and 90 % of the runs return {solved:g}, which counts as solved. "
-            "The best sample was selected by these same evaluations, so its result is optimistic.",
+            f"Env steps until 50 % and 90 % of the runs reach a return of {solved:g}, which counts as "
+            "solved. The best sample was selected by these same evaluations, so its result is optimistic.",
             "Bars: 95 % bootstrap intervals over seeds, or over samples with their seeds; a bar that ends at "
             "the budget has no upper limit.",
         ],

@@ -36,7 +36,7 @@ def tuning_chart(experiments: Sequence[Results]) -> Chart:
             "of all samples is 0 and the 95th is 1. The difference is the hyperparameter sensitivity (Adkins "
             "et al. 2024).",
             "Bars: 95 % bootstrap intervals over seeds. The best of noisy samples is optimistic, so with few "
-            "seeds the sensitivity is rather too high than too low.",
+            "seeds the sensitivity tends to be too high.",
         ],
     )
 
