@@ -227,5 +227,5 @@ def test_the_picture_counts_who_went_on(halved):
     labels = {row["label"] for row in rows}
     stopped = {row["sample"] for row in rows if row["fate"] == "stopped"}
     assert stopped == set(halved.lanes.filter(pl.col("status") == "pruned")["sample"])
-    assert any(label.startswith("100 steps: ") and label.endswith(" of 9 went on") for label in labels)
+    assert any(label.startswith("100 steps: ") and label.endswith(" of 9 continued") for label in labels)
     assert any(label.startswith("the end: ") for label in labels)

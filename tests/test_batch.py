@@ -1,4 +1,4 @@
-"""Folders of experiments: all that can be is drawn, the rest is named."""
+"""Drawing many experiments: failures are reported by folder and do not stop the others."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from hyperlax.storage.store import Store
 
 
 def written(folder: Path, results: Results, parts: bool = False) -> Path:
-    """`results` on disk, its growing tables still in parts where asked for."""
+    """Write `results` to `folder`; with `parts`, the growing tables are left in their first part."""
     store = Store(folder)
     store.write_manifest(results.manifest)
     store.write_samples(results.samples)
@@ -36,7 +36,7 @@ def small() -> Results:
 
 @pytest.fixture
 def home(tmp_path, small, monkeypatch) -> Path:
-    """One experiment still being written, and three that are broken in different ways."""
+    """A folder with one running experiment, and three experiments that are broken in different ways."""
     monkeypatch.setattr("hyperlax.report.charts.CHARTS", {})
     monkeypatch.setattr("hyperlax.report.html._body", lambda *_: "")
     written(tmp_path / "running_one" / "gymnax.mountain_car", small, parts=True)
@@ -48,7 +48,7 @@ def home(tmp_path, small, monkeypatch) -> Path:
     return tmp_path
 
 
-def test_what_cannot_be_read_is_named_and_the_rest_is_found(home):
+def test_unreadable_folders_are_named_and_the_others_are_read(home):
     folders = sorted(p.parent for p in home.rglob("manifest.json"))
     found, broken = readable(folders)
     assert [folder.parent.name for folder in found] == ["running_one"]
@@ -59,14 +59,14 @@ def test_what_cannot_be_read_is_named_and_the_rest_is_found(home):
     assert len(results.curves) > 0
 
 
-def test_the_command_draws_what_it_can_and_says_what_not(home, capsys):
+def test_the_command_draws_readable_experiments_and_names_the_others(home, capsys):
     line = ["plot-benchmark", "--results-dir-to-plot", str(home)]
     with pytest.raises(SystemExit) as left:
         cli.main(line)
     assert left.value.code == 1
-    said = capsys.readouterr()
-    assert said.out.split() == [str(home / "running_one" / "gymnax.mountain_car" / "report.html")]
-    assert {Path(text.split(" cannot be read")[0]).parent.name for text in said.err.splitlines()} == {
+    output = capsys.readouterr()
+    assert output.out.split() == [str(home / "running_one" / "gymnax.mountain_car" / "report.html")]
+    assert {Path(text.split(" cannot be read")[0]).parent.name for text in output.err.splitlines()} == {
         "torn",
         "empty",
         "none",
@@ -90,7 +90,7 @@ def test_an_experiment_that_cannot_be_drawn_does_not_stop_the_others(tmp_path, s
 
 @pytest.mark.slow  # every process imports all of it
 def test_several_processes_draw_the_same(tmp_path, small):
-    """In the order given, with the options given."""
+    """The pages, their order and the options do not depend on the number of workers."""
     folders = [written(tmp_path / name / "gymnax.mountain_car", small) for name in ("two", "one")]
     experiments = dict(zip(folders, [small, small], strict=True))
     options = Options(top=2, metric="final_return")
@@ -115,8 +115,8 @@ def test_several_processes_draw_the_same(tmp_path, small):
         ("--combined-only False --max-workers 4", Options()),
     ],
 )
-def test_flags_reach_the_drawing(tmp_path, small, monkeypatch, flags, expected):
-    """Booleans are written in every way."""
+def test_flags_become_options(tmp_path, small, monkeypatch, flags, expected):
+    """Boolean flags may be given with or without a value, and negated."""
     seen = []
     written(tmp_path / "a" / "b", small)
     monkeypatch.setattr("hyperlax.report.batch.draw_all", lambda *given: seen.append(given) or [])
@@ -130,7 +130,7 @@ def test_flags_reach_the_drawing(tmp_path, small, monkeypatch, flags, expected):
 
 
 @pytest.mark.parametrize("flags", ["--combined-only", "--combined-only True"])
-def test_only_the_comparison_is_drawn_where_asked_for(tmp_path, small, monkeypatch, flags):
+def test_combined_only_draws_only_the_comparison(tmp_path, small, monkeypatch, flags):
     written(tmp_path / "a" / "b", small)
     monkeypatch.setattr("hyperlax.report.batch.draw_all", lambda *_: pytest.fail("drawn"))
     with pytest.raises(SystemExit):
@@ -145,7 +145,7 @@ def test_only_the_comparison_is_drawn_where_asked_for(tmp_path, small, monkeypat
         ("--max-workers 0", "Must be >= 1"),
     ],
 )
-def test_what_cannot_be_is_refused_before_anything_is_written(tmp_path, small, capsys, flags, message):
+def test_invalid_arguments_are_refused_before_anything_is_written(tmp_path, small, capsys, flags, message):
     folder = written(tmp_path / "a" / "b", small)
     before = sorted(tmp_path.rglob("*"))
     with pytest.raises(SystemExit) as left:
@@ -155,7 +155,7 @@ def test_what_cannot_be_is_refused_before_anything_is_written(tmp_path, small, c
     assert sorted(tmp_path.rglob("*")) == before
 
 
-def test_titles_say_what_was_drawn_and_how_it_was_made(tmp_path, small, monkeypatch):
+def test_informed_titles_name_the_experiment_and_its_settings(tmp_path, small, monkeypatch):
     spec = {"title": {"text": "Leaderboard", "subtitle": ["A rank is a range."]}}
     title = informed_title(spec, [small])["title"]
     assert title["text"] == "Leaderboard: ppo_mlp on gymnax.pendulum"
@@ -163,9 +163,11 @@ def test_titles_say_what_was_drawn_and_how_it_was_made(tmp_path, small, monkeypa
     assert about(small) == (
         "3 samples × 2 seeds, 500,000 env steps, 2 evaluations of 16 episodes, protocol corrected, seed 0."
     )
-    kept = []
-    monkeypatch.setattr("hyperlax.report.export.image", lambda spec, _: kept.append(json.dumps(spec)) or b"x")
+    specs = []
+    monkeypatch.setattr(
+        "hyperlax.report.export.image", lambda spec, _: specs.append(json.dumps(spec)) or b"x"
+    )
     for informed in (True, False):
         export_charts(small, tmp_path, ["svg"], Options(informed=informed))
-        assert all(("ppo_mlp on gymnax.pendulum" in text) == informed for text in kept)
-        kept.clear()
+        assert all(("ppo_mlp on gymnax.pendulum" in text) == informed for text in specs)
+        specs.clear()

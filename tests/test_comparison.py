@@ -1,4 +1,4 @@
-"""Several experiments in one page: what is compared, in which words, and what is not claimed."""
+"""Comparison of several experiments on one page: its charts, tables and verdicts."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from hyperlax.storage.results import Results
 
 
 def family(name: str, shift: float = 0.0, env: str = "gymnax.mountain_car", **kwargs) -> Results:
-    """The made-up experiment under another name, its returns shifted."""
+    """Build the synthetic experiment under another name, with its returns shifted."""
     results = synthetic(samples=8, seeds=2, **kwargs)
     algorithm, network = name.split("_", 1)
     returns = pl.when(pl.col("metric") == "return").then(pl.col("value") + shift).otherwise(pl.col("value"))
@@ -50,7 +50,7 @@ def test_the_page_compares_every_family_in_every_chart(three, tmp_path):
 
 
 def test_the_page_loads_nothing(three, tmp_path):
-    """Neither an address nor anything that could fetch one is in what surrounds the library."""
+    """Apart from the Vega library, the page contains no address and no code that could fetch one."""
     elsewhere = dataclasses.replace(three[1], manifest={**three[1].manifest, "env": "gymnax.acrobot"})
     page = write_comparison([*three, elsewhere], tmp_path / "comparison.html").read_text()
     assert "default-src 'none'" in page
@@ -64,8 +64,8 @@ def test_the_page_loads_nothing(three, tmp_path):
     assert not re.findall(r"""(?:src|href)=["'](?!#|data:)""", own)
 
 
-def test_best_samples_are_clicked_by_family(three, tmp_path):
-    """Rows and marks of the page know a sample by the same name."""
+def test_best_samples_are_selected_by_family_and_id(three, tmp_path):
+    """Table rows and chart marks identify a sample by the same key."""
     table = best_samples(three, top=2)
     assert len(table) == 6
     assert table["peak_return"].is_sorted(descending=True)
@@ -95,12 +95,15 @@ def test_an_order_is_claimed_only_where_the_interval_allows_it(three):
     assert worse["probability"].to_list() == [1.0]
 
 
-def test_whoever_is_ahead_is_named_first(three):
+def test_a_verdict_names_the_family_that_is_ahead_first(three):
     (line,) = verdicts([three[2], three[0]])
-    assert line.startswith("ppo_mlp is ahead of ppo_drpqc: a random sample of it wins with probability 1.00")
+    assert line.startswith(
+        "ppo_mlp is ahead of ppo_drpqc: a random sample of the former has the higher peak return with "
+        "probability 1.00"
+    )
 
 
-def test_the_summary_is_what_the_samples_are(three):
+def test_the_summary_agrees_with_the_samples(three):
     table = summary(three)
     assert table["family"].to_list() == [r.name for r in three]
     assert table["samples"].to_list() == table["evaluated"].to_list() == [8, 8, 8]
@@ -115,7 +118,7 @@ def test_the_summary_is_what_the_samples_are(three):
     assert executions[2] > 0
 
 
-def test_environments_are_apart():
+def test_experiments_are_grouped_by_environment():
     groups = by_environment([family("ppo_mlp"), family("ppo_mlp", env="gymnax.acrobot")])
     assert {env: [r.name for r in found] for env, found in groups.items()} == {
         "gymnax.mountain_car": ["ppo_mlp"],
@@ -138,15 +141,15 @@ def test_the_same_family_twice_is_told_apart_by_recipe_or_by_folder():
     assert "second" in group[1].name
 
 
-def test_other_conditions_are_said(three, tmp_path):
+def test_differing_settings_are_reported(three, tmp_path):
     longer = family("ppo_tmlp", budget=900_000)
     page = write_comparison([three[0], longer], tmp_path / "a.html").read_text()
-    assert "Not the same conditions. total timesteps: ppo_mlp 500000, ppo_tmlp 900000." in page
-    assert "Not the same conditions" not in write_comparison(three, tmp_path / "b.html").read_text()
+    assert "The experiments differ in total timesteps: ppo_mlp 500000, ppo_tmlp 900000." in page
+    assert "The experiments differ in" not in write_comparison(three, tmp_path / "b.html").read_text()
 
 
 def test_environments_with_the_same_samples_are_compared_with_one_another(three, tmp_path):
-    """The same returns everywhere: one sample is the best in both, so nothing hangs on tuning."""
+    """With equal returns on both environments one sample is best on both, so the sensitivity is 0."""
     page = write_comparison(
         [*three, family("ppo_mlp", env="gymnax.acrobot")], tmp_path / "a.html"
     ).read_text()
@@ -158,7 +161,7 @@ def test_environments_with_the_same_samples_are_compared_with_one_another(three,
     assert "Across environments" not in write_comparison(three, tmp_path / "c.html").read_text()
 
 
-def test_experiments_that_have_only_begun_are_compared_as_far_as_they_are(tmp_path):
+def test_running_experiments_are_compared_with_the_data_they_have(tmp_path):
     begun = nothing_yet()
     begun = dataclasses.replace(begun, manifest={**begun.manifest, "env": "gymnax.mountain_car"})
     assert "No sample has an evaluation yet." in write_comparison([begun], tmp_path / "one.html").read_text()

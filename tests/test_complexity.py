@@ -1,4 +1,4 @@
-"""Sample complexity against counting by hand."""
+"""Sample complexity against values counted by hand."""
 
 import dataclasses
 
@@ -14,7 +14,7 @@ STEPS = np.array([10.0, 20.0, 30.0, 40.0])
 NAN = np.nan
 
 
-def test_the_first_step_at_which_enough_runs_are_good_enough():
+def test_sample_complexity_is_the_first_step_with_enough_solved_runs():
     runs = np.array([[1.0, 5, 5, 5], [1, 1, 5, 1], [1, 1, 5, 5], [1, 1, 1, 5]])[None]
     for probability, wanted in ((0.25, 20), (0.5, 30), (0.75, 30), (0.76, np.inf), (1.0, np.inf)):
         assert sample_complexity(STEPS, runs, 5.0, probability).value == wanted
@@ -22,7 +22,7 @@ def test_the_first_step_at_which_enough_runs_are_good_enough():
     assert sample_complexity(STEPS, runs, 5.1, 0.1).value == np.inf
 
 
-def test_a_run_that_stopped_has_not_got_there_and_one_that_never_was_does_not_count():
+def test_a_stopped_run_counts_as_unsolved_and_an_empty_run_does_not_count():
     runs = np.array([[5.0, 5, NAN, NAN], [1, 5, 5, 5], [NAN, NAN, NAN, NAN]])[None]
     assert sample_complexity(STEPS, runs, 5.0, 1.0).value == 20
     late = np.array([[1.0, 1, NAN, NAN], [1, 1, 5, 5], [NAN, NAN, NAN, NAN]])[None]
@@ -31,7 +31,7 @@ def test_a_run_that_stopped_has_not_got_there_and_one_that_never_was_does_not_co
     assert np.isnan(sample_complexity(STEPS, np.full((1, 2, 4), NAN), 5.0, 0.5).value)
 
 
-def test_the_interval_is_that_of_redrawing_runs_one_by_one():
+def test_the_interval_agrees_with_a_plain_bootstrap_over_runs():
     rng = np.random.default_rng(0)
     steps = np.arange(1, 41, dtype=float)
     reached = rng.integers(5, 40, size=30)
@@ -46,8 +46,8 @@ def test_the_interval_is_that_of_redrawing_runs_one_by_one():
     assert found.low < found.value < found.high
 
 
-def test_samples_are_redrawn_with_their_seeds():
-    """Seeds of a sample agree, so the interval over samples is wider than one over runs."""
+def test_samples_are_resampled_together_with_their_seeds():
+    """If the seeds of a sample agree, the interval over samples is wider than one over independent runs."""
     rng = np.random.default_rng(1)
     steps = np.arange(1, 101, dtype=float)
     reached = np.repeat(rng.integers(5, 95, size=12), 10).reshape(12, 10)
@@ -58,7 +58,7 @@ def test_samples_are_redrawn_with_their_seeds():
     assert clustered.high - clustered.low > 1.5 * (independent.high - independent.low)
 
 
-def test_one_run_has_no_interval_and_an_interval_may_have_no_end():
+def test_one_run_has_no_interval_and_an_interval_may_be_unbounded():
     one = sample_complexity(STEPS, np.array([[[1.0, 1, 5, 5]]]), 5.0, 0.5)
     assert one.value == 30
     assert np.isnan([one.low, one.high]).all()
@@ -78,12 +78,12 @@ def test_the_table_of_families():
     assert table["lanes"].to_list() == [4, 4, 32, 32] * 2
     assert table["probability"].to_list() == [0.5, 0.9] * 4
     assert table.filter(family="sac_mlp")["steps"].to_list() == [np.inf] * 4
-    best, everything = table.filter(family="ppo_mlp", probability=0.5)["steps"]
-    assert best <= everything
+    best, all_samples = table.filter(family="ppo_mlp", probability=0.5)["steps"]
+    assert best <= all_samples
     assert best < 500_000
 
 
-def test_lanes_that_diverged_before_an_evaluation_have_not_got_there():
+def test_lanes_that_diverged_before_an_evaluation_count_as_unsolved():
     full = synthetic(samples=4, seeds=4, evaluations=10, diverged=())
     full.manifest["reference"] = {"random": -2000.0, "solved": -1800.0}
     assert sample_complexities([full], (1.0,))["steps"].is_finite().all()
@@ -93,13 +93,13 @@ def test_lanes_that_diverged_before_an_evaluation_have_not_got_there():
             status=pl.when(pl.col("lane") == 3).then(pl.lit(status)).otherwise(pl.col("status"))
         )
         table = sample_complexities([dataclasses.replace(full, curves=curves, lanes=lost)], (1.0,))
-        everything = table.filter(runs="all samples")
-        assert everything["steps"].is_finite().to_list() == [finite]
-        assert everything["lanes"].to_list() == [lanes]
+        all_samples = table.filter(runs="all samples")
+        assert all_samples["steps"].is_finite().to_list() == [finite]
+        assert all_samples["lanes"].to_list() == [lanes]
 
 
-def test_lanes_that_are_done_stay_as_good_as_they_were():
-    """Longer rollouts take some samples beyond the budget, where the others have no evaluations."""
+def test_finished_lanes_keep_their_last_return():
+    """Samples with long rollouts overshoot the budget, to steps at which the others have no evaluations."""
     full = synthetic(samples=4, seeds=2, evaluations=10, diverged=())
     late = pl.when(pl.col("sample") == 0).then(3 * pl.col("env_steps")).otherwise(pl.col("env_steps"))
     returns = pl.when(pl.col("sample") == 0).then(pl.col("env_steps") * 1.0).otherwise(2e6)
@@ -111,7 +111,7 @@ def test_lanes_that_are_done_stay_as_good_as_they_were():
     assert every == pytest.approx(9e5, rel=0.05)
 
 
-def test_environments_without_a_solved_score_say_so():
+def test_environments_without_a_solved_score_are_refused():
     results = synthetic(samples=2, seeds=1, diverged=())
     results.manifest["reference"] = None
     with pytest.raises(Unavailable, match="No return of this environment counts as solved"):

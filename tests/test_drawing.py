@@ -1,4 +1,4 @@
-"""Circuits as pictures: every gate that is run is drawn, and the document is well-formed."""
+"""Circuit diagrams: every gate that is run is drawn, and the SVG document is well-formed."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ NAMESPACE = "{http://www.w3.org/2000/svg}"
 
 
 def drawn(*args, **kwargs):
-    """(rectangles, CZ dots, words) of the picture."""
+    """Return the rectangles, the dots of CZ gates and the words of the diagram."""
     root = ET.fromstring(svg(*args, **kwargs))
     words = [t.text for t in root.iter(f"{NAMESPACE}text")]
     return len(list(root.iter(f"{NAMESPACE}rect"))), len(list(root.iter(f"{NAMESPACE}circle"))), words

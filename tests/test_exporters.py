@@ -1,4 +1,4 @@
-"""Every tracker's files hold what was exported: read back with the tracker's own client or format."""
+"""The files of every tracker hold the exported runs: read back with its client or by its format."""
 
 from __future__ import annotations
 
@@ -24,19 +24,19 @@ from hyperlax.storage.store import GROWING, Store
 
 @pytest.fixture(scope="module")
 def results() -> Results:
-    """Two samples of three with three seeds each; enough hyperparameters for several requests."""
+    """An experiment with more hyperparameters than MLflow accepts in one request."""
     found = confirmed(synthetic(samples=3, seeds=3, evaluations=3))
     more = found.manifest | {"defaults": {f"x{i}": float(i) for i in range(150)}}
     return dataclasses.replace(found, manifest=more)
 
 
 @pytest.fixture(scope="module")
-def told(results) -> list[runs.Run]:
-    return list(runs.of([results], 2))
+def exported(results) -> list[runs.Run]:
+    return list(runs.tracker_runs([results], 2))
 
 
 def stored(results: Results, folder: Path) -> Path:
-    """The experiment as a sweep would have left it so far."""
+    """Write the experiment to disk in the form that an unfinished sweep leaves."""
     store = Store(folder)
     store.write_manifest(results.manifest)
     store.write_samples(results.samples)
@@ -46,13 +46,13 @@ def stored(results: Results, folder: Path) -> Path:
     return folder
 
 
-def test_tensorboard_event_files_hold_every_value(results, told, tmp_path):
+def test_tensorboard_event_files_hold_every_value(results, exported, tmp_path):
     pytest.importorskip("tensorboardX")
     assert export(results, "tensorboard", tmp_path / "x", top_k=2) == f"tensorboard --logdir {tmp_path / 'x'}"
     home = tmp_path / "x" / "gymnax.pendulum" / "ppo_mlp"
-    folders = [home, *(home / f"sample-{run.sample}" for run in told[1:])]
+    folders = [home, *(home / f"sample-{run.sample}" for run in exported[1:])]
     assert {p.parent for p in (tmp_path / "x").rglob("events*")} == set(folders)
-    for run, folder in zip(told, folders, strict=True):
+    for run, folder in zip(exported, folders, strict=True):
         scalars: dict[str, dict[int, float]] = defaultdict(dict)
         plugins = set()
         for event in events(folder):
@@ -70,7 +70,7 @@ def test_tensorboard_event_files_hold_every_value(results, told, tmp_path):
 
 
 def events(folder: Path) -> Iterator:
-    """The events of the single file in `folder`: length, checksum, message, checksum."""
+    """Parse the events of the single file in `folder`: each is length, checksum, message, checksum."""
     from tensorboardX.proto.event_pb2 import Event
 
     (file,) = folder.glob("events*")
@@ -82,8 +82,8 @@ def events(folder: Path) -> Iterator:
         yield event
 
 
-def test_wandb_runs_are_offline_and_hold_every_value(results, told, tmp_path, capfd, monkeypatch):
-    """Silent, also where the user's shell asks for another mode."""
+def test_wandb_runs_are_offline_and_hold_every_value(results, exported, tmp_path, capfd, monkeypatch):
+    """The export is silent and offline even if environment variables ask for another mode."""
     wandb = pytest.importorskip("wandb")
     monkeypatch.setenv("WANDB_MODE", "online")
     monkeypatch.setenv("WANDB_BASE_URL", "http://127.0.0.1:9")
@@ -97,7 +97,7 @@ def test_wandb_runs_are_offline_and_hold_every_value(results, told, tmp_path, ca
         found = list(records(folder))
         (about,) = [r.run for r in found if r.WhichOneof("record_type") == "run"]
         written[about.display_name] = (about, found)
-    for run in told:
+    for run in exported:
         name = "ppo_mlp on gymnax.pendulum" + ("" if run.sample is None else f", sample {run.sample}")
         about, found = written[name]
         assert (about.project, about.run_group) == ("hyperlax", "ppo_mlp on gymnax.pendulum")
@@ -120,7 +120,7 @@ def values(items) -> dict:
 
 
 def records(folder: Path) -> Iterator:
-    """The records of a run: LevelDB's log format, blocks of 32 kB, behind a header of seven bytes."""
+    """Parse the records of a run: LevelDB's log format in blocks of 32 kB, after a header of seven bytes."""
     from wandb.proto.wandb_internal_pb2 import Record
 
     (file,) = folder.glob("*.wandb")
@@ -140,19 +140,19 @@ def records(folder: Path) -> Iterator:
 
 
 @pytest.mark.filterwarnings("ignore::sqlalchemy.exc.SADeprecationWarning")  # of MLflow's own tables
-def test_mlflow_holds_every_value(results, told, tmp_path, capfd, monkeypatch):
-    """In one local file, samples nested in their experiment; more is added by address."""
+def test_mlflow_holds_every_value(results, exported, tmp_path, capfd, monkeypatch):
+    """The runs are in one local file, samples nested in their experiment; an address adds further runs."""
     mlflow = pytest.importorskip("mlflow")
     monkeypatch.chdir(tmp_path)
-    said = export(results, "mlflow", tmp_path / "x", top_k=2)
+    command = export(results, "mlflow", tmp_path / "x", top_k=2)
     address = f"sqlite:///{tmp_path / 'x' / 'mlflow.db'}"
-    assert said == f"mlflow ui --backend-store-uri {address}"
+    assert command == f"mlflow ui --backend-store-uri {address}"
     client = mlflow.MlflowClient(tracking_uri=address)
     experiment = client.get_experiment_by_name("gymnax.pendulum")
     found = {run.info.run_name: run for run in client.search_runs([experiment.experiment_id])}
     assert len(found) == 3
     parent = found["ppo_mlp"].info.run_id
-    for run in told:
+    for run in exported:
         written = found["ppo_mlp" if run.sample is None else f"ppo_mlp, sample {run.sample}"]
         assert written.data.tags.get("mlflow.parentRunId") == (None if run.sample is None else parent)
         assert written.data.params == {k.replace("+", "_"): str(v) for k, v in run.config.items()}
@@ -168,8 +168,8 @@ def test_mlflow_holds_every_value(results, told, tmp_path, capfd, monkeypatch):
     assert capfd.readouterr() == ("", "")
 
 
-def test_running_experiments_are_exported_as_far_as_they_are(tmp_path):
-    """From their folders, whatever state these are in."""
+def test_running_experiments_are_exported_with_the_data_they_have(tmp_path):
+    """Experiments are exported from their folders while they are being written."""
     pytest.importorskip("tensorboardX")
     stored(synthetic(samples=2, seeds=2), tmp_path / "a")
     begun = nothing_yet()
@@ -181,8 +181,8 @@ def test_running_experiments_are_exported_as_far_as_they_are(tmp_path):
     assert len(found) == 3
 
 
-def test_what_cannot_be_exported_is_refused(results, tmp_path, monkeypatch):
-    """Before anything is written."""
+def test_invalid_exports_are_refused_before_anything_is_written(results, tmp_path, monkeypatch):
+    """Errors are raised before the destination is created."""
     target = tmp_path / "x"
     with pytest.raises(ValueError, match='unknown tracker "wandbb"; did you mean "wandb"'):
         export(results, "wandbb", target)
@@ -204,7 +204,7 @@ def test_what_cannot_be_exported_is_refused(results, tmp_path, monkeypatch):
     assert not target.exists()
 
 
-def test_the_command_exports_what_it_finds(results, tmp_path, capsys):
+def test_the_command_exports_all_experiments_in_a_folder(results, tmp_path, capsys):
     pytest.importorskip("tensorboardX")
     stored(results, tmp_path / "a")
     line = ["export", "--results-dir", str(tmp_path), "--to", "tensorboard", "--top-k", "1"]

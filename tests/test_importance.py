@@ -1,4 +1,4 @@
-"""PED-ANOVA against Optuna's and known answers; its interval and what chance alone would give."""
+"""PED-ANOVA importances against Optuna's and known answers; their intervals and the chance level."""
 
 import dataclasses
 
@@ -36,7 +36,7 @@ DISTRIBUTIONS = {
 
 
 def drawn(samples: int, seed: int) -> tuple[dict[str, list], np.ndarray]:
-    """Random hyperparameters, and scores in which the rate, the epochs and the activation matter."""
+    """Draw random hyperparameters, and scores that depend on the rate, the epochs and the activation."""
     rng = np.random.default_rng(seed)
     values = {
         "lr": (10 ** rng.uniform(-5, -2, samples)).tolist(),
@@ -51,7 +51,7 @@ def drawn(samples: int, seed: int) -> tuple[dict[str, list], np.ndarray]:
 
 
 def by_optuna(values, scores) -> dict[str, float]:
-    """Its Pearson divergences, without the factor that all share."""
+    """Return Optuna's Pearson divergences, without the factor that all hyperparameters share."""
     optuna.logging.set_verbosity(optuna.logging.ERROR)
     study = optuna.create_study(direction="maximize")
     for i, score in enumerate(scores):
@@ -67,8 +67,10 @@ def by_optuna(values, scores) -> dict[str, float]:
 @pytest.mark.filterwarnings("ignore::optuna.exceptions.ExperimentalWarning")
 @pytest.mark.parametrize("seed", range(3))
 def test_importances_agree_with_those_of_optuna(seed):
-    """Closely for numbers. Optuna smooths categories by an amount that does not shrink as samples are added,
-    so that its differences between them are damped: same order, smaller."""
+    """Importances of numbers agree closely; those of categories are smaller in Optuna.
+
+    Optuna smooths categories by an amount that does not shrink as samples are added, which damps differences.
+    """
     values, scores = drawn(400, seed)
     theirs = by_optuna(values, scores)
     top = top_samples(scores[None], 0.1)
@@ -80,8 +82,11 @@ def test_importances_agree_with_those_of_optuna(seed):
     assert max(ours, key=ours.__getitem__) == "act"
 
 
-def test_the_divergence_of_categories_is_that_of_their_frequencies():
-    """Of 300 samples 100 each, the top 30 all of one: (3 - 1)² / 3 + 2 (0 - 1)² / 3 = 2."""
+def test_the_divergence_of_categories_follows_from_their_frequencies():
+    """With three equally frequent categories and a top of one category only, the divergence is 2.
+
+    (3 - 1)² / 3 + 2 (0 - 1)² / 3 = 2.
+    """
     dim = dimension("act", ["a", "b", "c"] * 1000, {"type": "choice", "values": ["a", "b", "c"]})
     top = np.zeros((2, 3000), bool)
     top[0, :900:3] = True
@@ -90,7 +95,7 @@ def test_the_divergence_of_categories_is_that_of_their_frequencies():
 
 
 @pytest.mark.parametrize("only", list(SPACES))
-def test_what_alone_matters_is_found(only):
+def test_the_only_hyperparameter_with_an_effect_is_found(only):
     values, _ = drawn(120, 5)
     dims = [dimension(name, column, SPACES[name]) for name, column in values.items()]
     own = next(dim for dim in dims if dim.name == only)
@@ -105,8 +110,8 @@ def test_what_alone_matters_is_found(only):
     assert estimate.value.sum() == pytest.approx(1)
 
 
-def test_chance_is_what_noise_gets():
-    """With nothing but noise, 5 % of the importances exceed it."""
+def test_noise_exceeds_the_chance_level_in_5_percent_of_cases():
+    """If all scores are noise, about 5 % of the importances exceed their chance levels."""
     values, _ = drawn(64, 1)
     dims = [dimension(name, column, SPACES[name]) for name, column in values.items()]
     beyond = []
@@ -127,7 +132,7 @@ def test_the_interval_shrinks_with_seeds():
     assert np.all(many.low <= many.high)
 
 
-def test_whoever_equals_the_last_of_the_top_belongs_to_it():
+def test_ties_with_the_last_of_the_top_belong_to_the_top():
     scores = np.array([[5.0, 5, 5, 4, 3, 5], [1, 2, 3, 4, 5, 6]])
     np.testing.assert_array_equal(top_samples(scores, 0.3, 1).sum(axis=1), [4, 2])
     assert top_samples(np.zeros((1, 7)), 0.1, 1).all()
@@ -171,8 +176,8 @@ def test_the_table_of_an_experiment():
     assert single["low"].null_count() == len(single)
 
 
-def test_matrices_that_repeat_rows_do_not_count():
-    """A change of one hyperparameter leaves a good row good, which says nothing of the others."""
+def test_ab_matrices_are_left_out():
+    """Rows of AB matrices differ from rows of A in one hyperparameter, and would count the others again."""
     whole = sobol_design(rows=8)
     halves = dataclasses.replace(whole, samples=whole.samples.filter(pl.col("matrix").is_in(["A", "B"])))
     kept = halves.samples["sample"].to_list()
@@ -187,7 +192,7 @@ def test_matrices_that_repeat_rows_do_not_count():
         importance_table(sobol_design(rows=4))
 
 
-def test_experiments_that_cannot_tell_say_why():
+def test_experiments_without_enough_information_are_refused_with_the_reason():
     with pytest.raises(Unavailable, match="10 samples"):
         importance_table(synthetic(samples=9))
     with pytest.raises(Unavailable, match="10 samples"):

@@ -1,4 +1,4 @@
-"""Lineage read back from a hand-made population of three, and the pictures made of it."""
+"""Lineage of a hand-made population of three lanes, and the charts drawn from it."""
 
 from __future__ import annotations
 
@@ -52,7 +52,7 @@ def population(copies=COPIES, final=(4.0, 9.0, 1.0)) -> Results:
     )
 
 
-def test_what_a_lane_trained_with_follows_its_copies():
+def test_the_hyperparameters_of_a_lane_change_with_its_copies():
     found = spans(population())
     assert [(s.start, s.end, s.hyperparameters["lr"], s.hyperparameters["width"]) for s in found[2]] == [
         (0, 100, "0.3", "64"),
@@ -66,7 +66,7 @@ def test_what_a_lane_trained_with_follows_its_copies():
 
 
 def test_an_ancestry_leads_back_to_the_start():
-    """Lane 1 copied lane 0 at 300, which had copied lane 2 at 208, which had copied lane 0 at 100."""
+    """Lane 1 copied lane 0 at step 300, which had copied lane 2 at 208, which had copied lane 0 at 100."""
     results = population()
     assert best_lane(results) == 1
     assert [(s.lane, s.start, s.end) for s in ancestry(results, 1)] == [
@@ -84,13 +84,13 @@ def test_no_schedule_explores_nothing():
     assert explored(synthetic(samples=2, seeds=1)) == []
 
 
-def test_the_pictures_are_valid_and_show_every_copy():
+def test_the_charts_are_valid_and_show_every_copy():
     vlc = pytest.importorskip("vl_convert")
     spec = lineage(population()).to_dict()
     assert vlc.vegalite_to_vega(spec, vl_version=vegalite_version())["marks"]
-    said = " ".join(spec["title"]["subtitle"])
-    assert said.startswith("3 copies.")
-    assert "1 lanes that had diverged" in said
+    subtitle = " ".join(spec["title"]["subtitle"])
+    assert subtitle.startswith("Number of copies: 3.")
+    assert "Crosses: lanes that had diverged and continued from a copy (1)." in subtitle
     drawn = [row for rows in spec["datasets"].values() for row in rows if "parent" in row]
     assert {(row["parent"], row["sample"], row["begin"]) for row in drawn} == {
         (0, 2, 100),
@@ -109,18 +109,18 @@ def test_a_large_population_is_thinned():
         (i, i, 0, step, step, 0, 1.0, "return", 1.0) for i in range(60) for step in range(100, 10_100, 100)
     ]
     lanes = [(i, i, 0, "done", 10_000, 10, 0, 1.0, 50, 0, None) for i in range(60)]
-    many = Results(
+    large = Results(
         results.manifest,
         pl.DataFrame({"sample": list(range(60)), "lr": [0.1] * 60, "gamma": [0.9] * 60}),
         lanes=frame("lanes", lanes),
         curves=frame("curves", curves),
     )
-    spec = lineage(many).to_dict()
+    spec = lineage(large).to_dict()
     assert max(len(rows) for rows in spec["datasets"].values()) <= 4_000
-    assert "0 copies" in spec["title"]["subtitle"][0]
+    assert "Number of copies: 0." in spec["title"]["subtitle"][0]
 
 
-def test_experiments_without_a_schedule_have_no_section_about_one(tmp_path):
+def test_experiments_without_a_schedule_have_no_section_on_schedules(tmp_path):
     ordinary = synthetic(samples=3, seeds=2)
     for chart in SCHEDULED.values():
         with pytest.raises(NothingToDraw, match=r"only in .*\."):
@@ -131,14 +131,14 @@ def test_experiments_without_a_schedule_have_no_section_about_one(tmp_path):
 
 
 @pytest.mark.parametrize("schedule", [PBT, ASHA])
-def test_a_schedule_that_has_only_begun_is_reported(tmp_path, schedule):
+def test_a_schedule_without_evaluations_is_reported(tmp_path, schedule):
     begun = Results({**population().manifest, "identity": {"schedule": schedule}}, population().samples)
     page = write_report(begun, tmp_path / "report.html").read_text()
     assert 'id="schedule"' in page
 
 
 def test_survivors_are_counted_at_every_rung():
-    """Two of three samples are stopped: sample 2 at the first rung, sample 0 at the second."""
+    """Of three samples two are stopped: sample 2 at the first rung, sample 0 at the second."""
     reached = {0: 300, 1: 900, 2: 100}
     curves = [
         (i, i, 0, step, step, 0, 1.0, "return", float(10 * i + step))
@@ -157,15 +157,15 @@ def test_survivors_are_counted_at_every_rung():
     rows = next(iter(pruned_at_rungs(results).to_dict()["datasets"].values()))
     fates = {(row["rung"], row["sample"]): row["fate"] for row in rows}
     assert fates == {
-        (100, 0): "went on",
-        (100, 1): "went on",
+        (100, 0): "continued",
+        (100, 1): "continued",
         (100, 2): "stopped",
         (300, 0): "stopped",
-        (300, 1): "went on",
-        (900, 1): "went on",
+        (300, 1): "continued",
+        (900, 1): "continued",
     }
     assert {row["label"] for row in rows} == {
-        "100 steps: 2 of 3 went on",
-        "300 steps: 1 of 2 went on",
+        "100 steps: 2 of 3 continued",
+        "300 steps: 1 of 2 continued",
         "the end: 1 samples",
     }

@@ -1,4 +1,4 @@
-"""Published results are read whatever their form, and compared without claiming more than they say."""
+"""Published results: reading their formats, and comparing experiments with them."""
 
 from __future__ import annotations
 
@@ -12,10 +12,18 @@ import scipy.stats
 from report_data import nothing_yet, synthetic
 
 from hyperlax.report import export_comparison, read_published, write_comparison
-from hyperlax.report.against import ahead, cells, matched, other_design, over_samples, peaks, spearman
-from hyperlax.report.against_section import TABLE, Against, verdict
 from hyperlax.report.charts.published import sample_by_sample, side_by_side
 from hyperlax.report.published import Cell
+from hyperlax.report.published_comparison import (
+    ahead,
+    cells,
+    design_mismatch,
+    matched,
+    over_samples,
+    peaks,
+    spearman,
+)
+from hyperlax.report.published_section import TABLE, PublishedComparison, verdict
 from hyperlax.report.statistics import Estimate
 from hyperlax.storage.results import Results
 
@@ -32,7 +40,7 @@ def ours() -> Results:
 
 
 def summary(folder, results: Results, shift: float = 0.0, name: str = "gymnax.mountain-car_ppo-mlp"):
-    """What v0.1 would have written of the same samples, `shift` better, to four digits."""
+    """Write the summary that hyperlax v0.1 would write for these samples, with returns raised by `shift`."""
     table = peaks(results).join(results.samples.select("sample", "gamma", "lr"), on="sample")
     table = table.select(
         pl.col("sample").alias("hp id"),
@@ -52,9 +60,7 @@ def table(folder, *rows: str):
     return path
 
 
-def test_a_row_whose_two_ids_differ_measures_the_first_and_holds_the_hyperparameters_of_the_second(
-    tmp_path, ours
-):
+def test_of_two_ids_the_first_names_the_returns_and_the_second_the_hyperparameters(tmp_path, ours):
     path = summary(tmp_path, ours)
     straight = read_published(path).samples
     frame = pl.read_csv(path)
@@ -66,8 +72,8 @@ def test_a_row_whose_two_ids_differ_measures_the_first_and_holds_the_hyperparame
         assert mixed[cell].select(columns).equals(table.select(columns))
 
 
-def test_names_are_the_same_however_they_are_spelled(tmp_path, ours):
-    """`brax.inverted-double-pendulum` is `brax.inverted_double_pendulum`."""
+def test_names_are_normalised(tmp_path, ours):
+    """`brax.inverted-double-pendulum` and `brax.inverted_double_pendulum` are the same environment."""
     expected = Cell("brax.inverted_double_pendulum", "ppo", "drpqc")
     assert Cell.of("brax.inverted-double-pendulum", "PPO", "drpqc") == expected
     found = read_published(summary(tmp_path, ours, name="brax.inverted-double-pendulum_ppo-drpqc"))
@@ -75,7 +81,7 @@ def test_names_are_the_same_however_they_are_spelled(tmp_path, ours):
     assert str(expected) == "ppo_drpqc on brax.inverted_double_pendulum"
 
 
-def test_a_table_a_summary_and_a_folder_are_read(tmp_path, ours):
+def test_tables_summaries_and_folders_are_read(tmp_path, ours):
     rows = "gymnax.acrobot,dqn,mlp,64,2,-104.7,-133.6,-271.9,,-109.5,18"
     found = read_published(table(tmp_path, rows))
     values, count = found.cells[Cell("gymnax.acrobot", "dqn", "mlp")]
@@ -90,28 +96,28 @@ def test_a_table_a_summary_and_a_folder_are_read(tmp_path, ours):
 @pytest.mark.parametrize(
     ("name", "content", "message"),
     [
-        ("a.csv", "x,y\n1,2\n", "neither a table of cells"),
-        ("a.csv", "", "no readable CSV table"),
-        ("a.csv", "sample id,peak return\n0,1.0\n", "call it <env>_<algo>-<network>_summary.csv"),
+        ("a.csv", "x,y\n1,2\n", "neither a table with one row per environment, algorithm and network"),
+        ("a.csv", "", "not a readable CSV table"),
+        ("a.csv", "sample id,peak return\n0,1.0\n", "rename it to <env>_<algo>-<network>_summary.csv"),
         ("a.csv", "env,algo,network,score\na,b,c,1\n", "none of the columns best_peak"),
         ("a.csv", "env,algo,network,best_peak\na,b,c,good\n", "column best_peak of .* not a number"),
     ],
 )
-def test_what_is_no_table_is_refused(tmp_path, name, content, message):
+def test_files_in_another_format_are_refused(tmp_path, name, content, message):
     (tmp_path / name).write_text(content)
     with pytest.raises(ValueError, match=message):
         read_published(tmp_path / name)
 
 
-def test_nothing_to_read_is_refused(tmp_path):
+def test_missing_and_empty_sources_are_refused(tmp_path):
     with pytest.raises(ValueError, match=r"none\.csv does not exist"):
         read_published(tmp_path / "none.csv")
     with pytest.raises(ValueError, match=r"holds no \.csv file"):
         read_published(tmp_path)
 
 
-def test_a_peak_is_the_largest_mean_over_seeds(ours):
-    """Not the mean of the seeds' largest, which is larger."""
+def test_the_peak_is_the_largest_mean_over_seeds(ours):
+    """The mean of the largest returns of each seed would be larger."""
     curves = ours.curves.filter(pl.col("metric") == "return")
     expected = curves.group_by("sample", "env_steps").agg(pl.col("value").mean()).group_by("sample")
     wanted = dict(expected.agg(pl.col("value").max()).iter_rows())
@@ -141,8 +147,8 @@ def test_rank_correlation_is_that_of_scipy(seed):
     assert found.low <= found.value <= found.high
 
 
-def test_rank_correlation_covers_what_is_true():
-    """Of independent pairs the 95 % interval contains zero about so often."""
+def test_intervals_of_the_rank_correlation_cover_the_truth():
+    """For independent pairs, the 95 % interval contains zero in about 95 % of cases."""
     rng = np.random.default_rng(0)
     inside = 0
     for seed in range(100):
@@ -151,7 +157,7 @@ def test_rank_correlation_covers_what_is_true():
     assert 88 <= inside <= 100
 
 
-def test_rank_correlation_of_too_little_is_not_defined():
+def test_rank_correlation_is_undefined_for_two_pairs_and_constants():
     assert np.isnan(spearman(np.arange(2.0), np.arange(2.0)).value)
     constant = spearman(np.zeros(5), np.arange(5.0))
     assert np.isnan([constant.value, constant.low, constant.high]).all()
@@ -173,13 +179,13 @@ def estimate(value, low=np.nan, high=np.nan) -> Estimate:
         (estimate(5), estimate(2, 1, 3), True, "not claimed: no interval"),
     ],
 )
-def test_an_order_is_claimed_only_where_intervals_are_apart(ours, theirs, sampled, verdict):
+def test_an_order_is_claimed_only_if_intervals_are_disjoint(ours, theirs, sampled, verdict):
     assert ahead(ours, theirs, sampled) == verdict
 
 
 def test_the_same_samples_are_compared_one_by_one(tmp_path, ours):
     (one,) = matched([ours], read_published(summary(tmp_path, ours, shift=3000.0)))
-    assert one.different == ""
+    assert one.mismatch == ""
     assert len(one.pairs) == 12
     assert one.correlation.value == pytest.approx(1.0)
     assert one.rows["ahead"].to_list() == ["published"] * 4
@@ -189,13 +195,13 @@ def test_the_same_samples_are_compared_one_by_one(tmp_path, ours):
     assert "ρ 1.00" in verdict(one)
 
 
-def test_part_of_the_samples_is_compared_with_the_same_part(tmp_path, ours):
-    """A search that has only begun must not lose to the best of all that were published."""
-    few = [0, 3, 7]
+def test_a_running_search_is_compared_on_its_finished_samples_only(tmp_path, ours):
+    """Both sides are restricted to the finished samples, so an unfinished search is not at a disadvantage."""
+    finished = [0, 3, 7]
     begun = dataclasses.replace(
         ours,
-        lanes=ours.lanes.filter(pl.col("sample").is_in(few)),
-        curves=ours.curves.filter(pl.col("sample").is_in(few)),
+        lanes=ours.lanes.filter(pl.col("sample").is_in(finished)),
+        curves=ours.curves.filter(pl.col("sample").is_in(finished)),
     )
     (one,) = matched([begun], read_published(summary(tmp_path, ours)))
     assert one.rows["published samples"].to_list() == one.rows["samples"].to_list() == [3] * 4
@@ -204,22 +210,23 @@ def test_part_of_the_samples_is_compared_with_the_same_part(tmp_path, ours):
 
 
 def test_ids_of_another_design_are_not_compared(tmp_path, ours):
-    """Sample 3 of a search is not sample 3 of a search with other samples."""
+    """Equal ids of two different designs stand for different hyperparameters."""
     shifted = dataclasses.replace(ours, samples=ours.samples.with_columns(gamma=pl.col("gamma") * 0.99))
     (one,) = matched([ours], read_published(summary(tmp_path, shifted)))
-    assert re.fullmatch(r"gamma of sample \d+ is [\d.]+, published [\d.]+", one.different)
+    difference = r"gamma of sample \d+ is [\d.]+ here, but [\d.]+ in the published results"
+    assert re.fullmatch(difference, one.mismatch)
     assert one.pairs.is_empty()
-    assert "since theirs are others: gamma of sample" in verdict(one)
-    assert other_design(ours.samples, ours.samples.with_columns(pl.col("sample") + 100)).startswith(
+    assert "because the designs differ: gamma of sample" in verdict(one)
+    assert design_mismatch(ours.samples, ours.samples.with_columns(pl.col("sample") + 100)).startswith(
         "no sample"
     )
 
 
-def test_the_best_of_unequally_many_samples_is_not_ranked(tmp_path, ours):
+def test_no_order_is_claimed_for_the_best_of_unequally_many_samples(tmp_path, ours):
     many = f"{ENV},ppo,mlp,64,0,5000,4000,3000,2000,1,0"
     (one,) = matched([ours], read_published(table(tmp_path, many)))
     claims = dict(one.rows.select("statistic", "ahead").iter_rows())
-    assert claims["best"] == claims["top 5 IQM"] == "not claimed: other number of samples"
+    assert claims["best"] == claims["top 5 IQM"] == "not claimed: different numbers of samples"
     assert claims["median"] == claims["q25"] == "published"
     equal = f"{ENV},ppo,mlp,12,0,5000,4000,3000,2000,1,0"
     (one,) = matched([ours], read_published(table(tmp_path, equal)))
@@ -237,18 +244,19 @@ def test_charts_show_both_sides(tmp_path, ours):
 
 
 def test_the_page_has_a_section_and_a_table_beside_it(tmp_path, ours):
-    """Also of one experiment alone; the table holds what the page shows."""
+    """This holds for a single experiment as well; the table holds the numbers that the page shows."""
     other = dataclasses.replace(ours, manifest={**ours.manifest, "name": "sac_mlp", "algorithm": "sac"})
     published = read_published(summary(tmp_path, ours))
     for experiments in ([ours], [ours, other]):
         page = write_comparison(experiments, tmp_path / "out" / "comparison.html", published=published)
         text = page.read_text()
-        assert '<section id="published"><h2>Against published results</h2>' in text
+        assert '<section id="published"><h2>Comparison with published results</h2>' in text
         assert 'data-chart="p0_published_samples"' in text
-        assert ("Not published: sac_mlp on gymnax.mountain_car." in text) == (len(experiments) == 2)
+        unpublished = "Without published results: sac_mlp on gymnax.mountain_car."
+        assert (unpublished in text) == (len(experiments) == 2)
         written = pl.read_csv(page.with_name(TABLE))
         assert written["statistic"].to_list() == ["best", "top 5 IQM", "median", "q25"]
-    assert "Against published" not in write_comparison([ours, other], tmp_path / "b.html").read_text()
+    assert "Comparison with published" not in write_comparison([ours, other], tmp_path / "b.html").read_text()
 
 
 def test_charts_and_table_are_exported(tmp_path, ours, monkeypatch):
@@ -259,8 +267,8 @@ def test_charts_and_table_are_exported(tmp_path, ours, monkeypatch):
     assert TABLE in names
 
 
-def test_the_table_of_one_comparison_can_be_what_another_is_compared_with(tmp_path, ours):
-    """Its columns are those of published tables, its numbers our own."""
+def test_the_table_of_a_comparison_can_be_read_as_published_results(tmp_path, ours):
+    """The table that a comparison writes has the columns of a published table, with our numbers."""
     page = write_comparison([ours], tmp_path / "comparison.html")
     written = page.with_suffix(".csv")
     assert set(pl.read_csv(written).columns) == {*HEADER.split(","), "top5_mean_peak"}
@@ -275,9 +283,9 @@ def test_the_table_of_one_comparison_can_be_what_another_is_compared_with(tmp_pa
     assert cells([nothing_yet()])["best_peak"].to_list() == [None]
 
 
-def test_what_was_not_published_is_refused_with_what_was(tmp_path, ours):
+def test_experiments_without_published_results_are_refused(tmp_path, ours):
     published = read_published(table(tmp_path, "gymnax.acrobot,dqn,mlp,64,0,-1,-2,-3,-4,-5,18"))
     with pytest.raises(
-        ValueError, match=r"nothing was published of ppo_mlp on .*: dqn_mlp on gymnax\.acrobot"
+        ValueError, match=r"no results were published for ppo_mlp on .*: dqn_mlp on gymnax\.acrobot"
     ):
-        Against({ENV: [ours]}, published)
+        PublishedComparison({ENV: [ours]}, published)

@@ -1,4 +1,4 @@
-"""Charts are drawn or say why not; they stay small, keep their colours, and follow the search space."""
+"""Charts of an experiment: each is drawn or gives the reason why not, and stays within altair's limits."""
 
 import dataclasses
 
@@ -36,7 +36,7 @@ AWKWARD = {
 
 
 @pytest.mark.parametrize("case", AWKWARD)
-def test_a_chart_is_drawn_or_says_why_not(case):
+def test_a_chart_is_drawn_or_gives_the_reason_why_not(case):
     results = _with_few_columns(AWKWARD[case]())
     for name, chart in CHARTS.items():
         reason, spec = "", {}
@@ -73,7 +73,7 @@ def test_charts_of_a_large_sweep_are_thinned_and_say_so(name, samples, evaluatio
     assert f"of {samples} " in " ".join(spec["title"]["subtitle"]) or "of 40 eval" in str(spec["title"])
 
 
-def test_importances_and_indices_are_drawn_as_they_are():
+def test_importance_and_sobol_charts_show_their_tables():
     drawn = sobol_design(rows=8)
     for name, table in (("importance", importance_table(drawn)), ("sobol_indices", sobol_table(drawn))):
         spec = CHARTS[name](drawn).to_dict()
@@ -83,7 +83,7 @@ def test_importances_and_indices_are_drawn_as_they_are():
     assert sorted(totals) == sorted(table["total"])
 
 
-def test_tuning_for_each_environment_is_drawn_with_its_sensitivity():
+def test_the_tuning_chart_is_labelled_with_the_sensitivity():
     here = synthetic(samples=6, seeds=2)
     there = dataclasses.replace(here, manifest={**here.manifest, "env": "gymnax.acrobot"})
     spec = tuning_chart([here, there]).to_dict()
@@ -96,7 +96,7 @@ def test_tuning_for_each_environment_is_drawn_with_its_sensitivity():
         tuning_chart([here])
 
 
-def test_a_long_timeline_is_joined_without_losing_time():
+def test_a_long_timeline_is_merged_without_losing_time():
     spans = [("train" if i % 2 else "evaluate", 0, float(i), i + 0.999) for i in range(6_000)]
     results = Results(manifest(1, 1, 1, 1), pl.DataFrame({"sample": [0]}), timeline=frame("timeline", spans))
     spec = timeline(results).to_dict()
@@ -148,7 +148,7 @@ def test_learning_curves_against_every_axis(x):
     assert "IQM of 4 samples" in names
 
 
-def test_an_axis_that_was_not_recorded_is_said():
+def test_an_axis_that_was_not_recorded_is_reported_by_name():
     results = synthetic(samples=2, seeds=1)
     blank = results.curves.with_columns(gradient_steps=pl.lit(None, pl.Int64))
     with pytest.raises(NothingToDraw, match="gradient steps"):
@@ -161,7 +161,7 @@ def test_one_seed_is_drawn_without_intervals_and_says_so():
     assert "no intervals" in spec["title"]["subtitle"][0]
 
 
-def test_the_seeds_of_a_single_sample_are_its_thin_lines():
+def test_thin_lines_show_the_seeds_of_a_single_sample():
     results = synthetic(samples=1, seeds=3, diverged=())
     spec = learning_curves(results).to_dict()
     assert spec["title"]["subtitle"] == [
@@ -173,18 +173,18 @@ def test_the_seeds_of_a_single_sample_are_its_thin_lines():
     assert [row["value"] for row in drawn] == pytest.approx(measured["value"].to_list())
 
 
-def test_values_are_written_as_a_reader_wants_them():
-    written = [text(v) for v in (0.00012346, 123456.7, 64, True, [64, 64], None, "tanh", pl.Series([1, 2]))]
-    assert written == ["0.0001235", "123457", "64", "True", "[64, 64]", "–", "tanh", "[1, 2]"]
+def test_values_are_formatted_for_display():
+    formatted = [text(v) for v in (0.00012346, 123456.7, 64, True, [64, 64], None, "tanh", pl.Series([1, 2]))]
+    assert formatted == ["0.0001235", "123457", "64", "True", "[64, 64]", "–", "tanh", "[1, 2]"]
 
 
-def test_altair_still_refuses_what_we_thin_for():
+def test_altair_still_refuses_more_than_5000_rows():
     with pytest.raises(alt.MaxRowsError):
         alt.Chart(pl.DataFrame({"x": range(5_001)})).mark_point().to_dict()
 
 
 def _with_few_columns(results: Results) -> Results:
-    """Two hyperparameters and two training metrics: fewer panels, so less to draw."""
+    """Reduce an experiment to two hyperparameters and two training metrics, which are faster to draw."""
     curves = results.curves.filter(pl.col("metric").is_in(["return", "train/entropy", "train/value_loss"]))
     samples = results.samples.select("sample", "lr", "actor.activation")
     timeline, confirmation = results.timeline, results.confirmation
@@ -194,10 +194,10 @@ def _with_few_columns(results: Results) -> Results:
 
 
 def _nothing_confirmed(results: Results) -> Results:
-    """The confirmation has begun, and no lane of it is evaluated."""
-    whole = confirmed(results).confirmation
-    assert whole is not None
-    return dataclasses.replace(results, confirmation=Results(whole.manifest, whole.samples))
+    """Add a confirmation that has begun but has no evaluation yet."""
+    confirmation = confirmed(results).confirmation
+    assert confirmation is not None
+    return dataclasses.replace(results, confirmation=Results(confirmation.manifest, confirmation.samples))
 
 
 def _without_points(results: Results, lanes: list[int]) -> Results:
@@ -206,7 +206,7 @@ def _without_points(results: Results, lanes: list[int]) -> Results:
 
 
 def _large(samples: int, evaluations: int) -> Results:
-    """One seed of very many samples."""
+    """Build an experiment with one seed for each of `samples` samples."""
     ids = pl.DataFrame({"lane": range(samples)}).with_columns(sample="lane", seed=pl.lit(0, pl.Int64))
     steps = pl.DataFrame({"env_steps": [100 * (i + 1) for i in range(evaluations)]})
     curves = ids.join(steps, how="cross").with_columns(

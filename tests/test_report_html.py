@@ -1,4 +1,4 @@
-"""The report is one safe, private, offline file, written whole, whatever state the experiment is in."""
+"""The report of an experiment in any state is one offline file, safe against injection and free of paths."""
 
 import json
 from html.parser import HTMLParser
@@ -44,26 +44,26 @@ def test_every_chart_has_its_place(page):
     assert "vegaEmbed" in page.scripts[1]
 
 
-def test_curves_against_circuit_executions_are_there_where_circuits_ran(page, tmp_path):
+def test_curves_against_circuit_executions_are_shown_only_for_circuits(page, tmp_path):
     circuit = _read(write_report(synthetic(circuits=61), tmp_path / "report.html"))
     assert "circuit executions" in circuit.text
     assert "circuit executions" not in page.text
     assert "learning_curves_circuit_executions" in json.loads(circuit.scripts[0])["specs"]
 
 
-def test_a_confirmation_has_its_section_with_picture_and_table(page, tmp_path):
+def test_a_confirmation_has_a_section_with_chart_and_table(page, tmp_path):
     again = _read(write_report(confirmed(synthetic(samples=4, seeds=3)), tmp_path / "report.html"))
     assert "confirmed score" not in page.text
     assert "confirmation" in json.loads(again.scripts[0])["specs"]
     ids = {value for _, name, value in again.attributes if name == "id"}
     assert {"confirmation", "confirmed"} <= ids
-    assert "The drop is what choosing the best by their scores has added to them." in again.text
+    assert "estimates how far selecting the best samples by their tuning scores has inflated" in again.text
 
 
-def test_sobol_indices_have_a_section_where_they_were_drawn_for(page, tmp_path):
+def test_only_sobol_designs_have_a_section_on_sobol_indices(page, tmp_path):
     drawn = _read(write_report(sobol_design(rows=8), tmp_path / "drawn.html"))
     assert "Only 8 base rows" in drawn.text
-    assert "7 of them remain for some index" in drawn.text
+    assert "only 7 rows remain for at least one index" in drawn.text
     assert {"sobol_indices", "importance"} <= set(json.loads(drawn.scripts[0])["specs"])
     without = _read(write_report(sobol_design(omit_ab=True), tmp_path / "without.html"))
     assert "no AB matrices (--omit-ab)" in without.text
@@ -118,7 +118,7 @@ def test_rows_of_samples_can_be_selected(page):
     assert rows.count("11") == 2
 
 
-def test_an_experiment_that_has_only_begun_is_reported(tmp_path):
+def test_an_experiment_without_evaluations_is_reported(tmp_path):
     page = _read(write_report(nothing_yet(), tmp_path / "report.html"))
     assert page.problems == []
     assert "No evaluation has been written yet." in page.text
@@ -126,7 +126,7 @@ def test_an_experiment_that_has_only_begun_is_reported(tmp_path):
     assert json.loads(page.scripts[0])["specs"] == {}
 
 
-def test_missing_optional_keys_of_the_manifest_are_no_problem(tmp_path):
+def test_optional_keys_of_the_manifest_may_be_missing(tmp_path):
     results = nothing_yet()
     kept = {"name": "dqn_mlp"}
     results.manifest.clear()
@@ -151,7 +151,7 @@ def test_text_of_the_user_is_escaped(tmp_path):
     assert json.loads(page.scripts[0])
 
 
-def test_a_report_that_fails_leaves_the_last_one(tmp_path, monkeypatch):
+def test_a_failed_write_leaves_the_previous_report(tmp_path, monkeypatch):
     path = write_atomically(tmp_path / "report.html", b"the last one")
 
     def power_cut(*_):
@@ -191,7 +191,7 @@ def test_charts_are_exported(tmp_path, monkeypatch):
     assert all(path.read_bytes().startswith(starts[path.suffix]) for path in written)
 
 
-def test_nothing_is_exported_without_data(tmp_path):
+def test_charts_without_data_are_not_exported(tmp_path):
     assert export_charts(nothing_yet(), tmp_path, formats=("png",)) == []
 
 
@@ -201,7 +201,7 @@ def test_an_unknown_format_is_refused(tmp_path):
 
 
 class _Page(HTMLParser):
-    """Tags, attributes, text and scripts of a page, and whether its tags are balanced."""
+    """Parser that collects the attributes, text and scripts of a page and checks that its tags balance."""
 
     def __init__(self):
         super().__init__()

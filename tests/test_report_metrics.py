@@ -25,7 +25,7 @@ def test_metrics_of_hand_made_curves():
     np.testing.assert_allclose(metrics.auc_at_budget(STEPS, RETURNS, 0.0, 20.0), [35 / 60, -10])
 
 
-def test_time_to_target_interpolates_and_says_never():
+def test_time_to_target_interpolates_and_is_infinite_if_never_reached():
     np.testing.assert_allclose(metrics.time_to_target(STEPS, RETURNS, 15.0), [250, np.inf])
     np.testing.assert_allclose(metrics.time_to_target(STEPS, RETURNS, -150.0), [100, 250])
 
@@ -34,7 +34,7 @@ def test_published_time_to_target_is_the_budget_for_negative_returns():
     np.testing.assert_allclose(metrics.time_to_target_published(STEPS, RETURNS, 400.0), [280, 400])
 
 
-def test_fixed_scores_order_curves_that_the_published_area_cannot():
+def test_fixed_scores_order_curves_that_the_published_area_does_not():
     steps = np.tile(np.arange(1.0, 11.0), (2, 1))
     shape = np.linspace(0, 1, 10)
     returns = np.stack([shape, 100 * shape])
@@ -63,7 +63,7 @@ def test_padding_a_short_curve_changes_no_metric():
         np.testing.assert_allclose(padded[name], values, err_msg=name)
 
 
-def test_lane_metrics_mark_a_diverged_lane_and_keep_what_it_had():
+def test_lane_metrics_mark_a_diverged_lane_and_use_its_evaluations():
     table = lane_metrics(synthetic())
     assert table["lane"].to_list() == list(range(64))
     broken = table.filter("diverged")
@@ -73,7 +73,7 @@ def test_lane_metrics_mark_a_diverged_lane_and_keep_what_it_had():
     assert set(metrics.METRICS) <= set(table.columns)
 
 
-def test_a_value_that_is_not_finite_is_no_evaluation():
+def test_values_that_are_not_finite_are_ignored():
     results = _results({(0, 0): [1.0, 3.0, float("nan")], (0, 1): [float("inf"), 2.0, 4.0]})
     table = lane_metrics(results)
     assert table["points"].to_list() == [2, 2]
@@ -89,7 +89,7 @@ def test_a_point_written_twice_counts_once():
     assert lane_metrics(doubled)["peak_return"].to_list() == [9.0]
 
 
-def test_a_lane_that_is_not_listed_yet_is_running():
+def test_a_lane_that_is_not_listed_yet_counts_as_running():
     results = _results({(0, 0): [1.0, 2.0], (1, 0): [3.0]})
     unlisted = Results(results.manifest, results.samples, results.lanes.head(1), results.curves)
     assert lane_metrics(unlisted)["status"].to_list() == ["done", "running"]
@@ -106,7 +106,7 @@ def test_sample_metrics_aggregate_over_seeds():
     assert samples["seeds_diverged"].sum() == 1
 
 
-def test_a_seed_that_never_reached_the_solved_score_is_later_than_any_that_did():
+def test_a_seed_that_never_reached_the_solved_score_counts_as_latest():
     curves = {(0, seed): [-1000.0, last] for seed, last in enumerate((0.0, 600.0, 600.0, -900.0))}
     results = _results(curves)
     assert lane_metrics(results)["time_to_target"].to_list() == [180.0, 150.0, 150.0, None]
@@ -144,7 +144,7 @@ def test_one_seed_allows_no_rank():
     assert table["peak_low"].null_count() == 2
 
 
-def test_the_leaderboard_shows_what_varies():
+def test_the_leaderboard_shows_hyperparameters_that_vary():
     table = leaderboard(synthetic(), top=3)
     assert len(table) == 3
     assert {"lr", "actor.width"} <= set(table.columns)
@@ -171,7 +171,7 @@ def _published(steps, returns):
 
 
 def _reference(t, y):
-    """The definitions in the words of v0.1, for one curve."""
+    """Compute the metrics of one curve by the definitions of hyperlax v0.1, in plain numpy."""
     tail = y[-max(1, len(y) // 10) :]
     goal = np.percentile(y, 90)
     scaled = np.clip((y - y.min()) / (goal - y.min()), 0, 1)
@@ -198,7 +198,7 @@ def _reference(t, y):
 
 
 def _results(curves: dict[tuple[int, int], list[float]]) -> Results:
-    """An experiment with these returns by (sample, seed), evaluated every 100 steps."""
+    """Build an experiment with the given returns by (sample, seed), evaluated every 100 steps."""
     lanes, rows = [], []
     for lane, ((sample, seed), returns) in enumerate(curves.items()):
         lanes.append((lane, sample, seed, "done", 100 * len(returns), 0, 0, 1.0, 1, 0, None))
@@ -208,5 +208,5 @@ def _results(curves: dict[tuple[int, int], list[float]]) -> Results:
     return Results(described, samples, frame("lanes", lanes), frame("curves", rows))
 
 
-def test_the_matrix_of_a_design_is_no_hyperparameter():
+def test_the_matrix_of_a_design_is_not_a_hyperparameter():
     assert varied_hyperparameters(sobol_design().samples) == ["rate", "width", "depth"]

@@ -1,4 +1,4 @@
-"""What the pictures of an experiment show: places on axes, shares, seconds, sizes, counts."""
+"""Content of the charts: positions on axes, shares, seconds, sizes and counts."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ from hyperlax.storage.results import Results
 
 
 def rows(chart, *columns: str) -> pl.DataFrame:
-    """The rows of the first data set of a chart that has all `columns`."""
+    """Return the rows of the chart's first data set that has all `columns`."""
     for found in chart.to_dict()["datasets"].values():
         if found and set(columns) <= set(found[0]):
             return pl.DataFrame(found, infer_schema_length=None)
@@ -42,8 +42,8 @@ def results() -> Results:
     return synthetic(samples=6, seeds=2, circuits=3)
 
 
-def test_parallel_axes_run_along_the_space(results):
-    """Logarithmic where the space is, categories evenly apart in its order, numbers by size."""
+def test_parallel_axes_are_scaled_as_the_search_space(results):
+    """An axis is logarithmic if its space is; categories are spaced evenly, in the order of the space."""
     data = rows(parallel_coordinates(results), "axis", "place").sort("axis", "sample")
     rates = results.samples["lr"].log()
     expected = (rates - rates.min()) / (rates.max() - rates.min())
@@ -67,12 +67,12 @@ def test_a_parallel_line_ends_in_the_chosen_metric(results):
     assert scored["score"].is_sorted()  # the best is drawn last, on top
 
 
-def test_many_hyperparameters_take_several_rows_and_few_lines_are_left_out():
+def test_many_hyperparameters_take_several_rows_without_omitting_samples():
     wide = synthetic(samples=5, seeds=1, diverged=())
     more = [pl.lit(i).add(pl.col("sample")).alias(f"more.{i}") for i in range(20)]
     spec = parallel_coordinates(dataclasses.replace(wide, samples=wide.samples.with_columns(more))).to_dict()
     assert len(spec["vconcat"]) == 3
-    assert "Every" not in spec["title"]["subtitle"][0]
+    assert "Shown" not in spec["title"]["subtitle"][0]
 
 
 def test_the_distribution_rises_by_one_sample_at_a_time(results):
@@ -103,8 +103,8 @@ def test_environments_are_combined_side_by_side(results):
         combined_distribution({"b.y": [nothing_yet()]})
 
 
-def test_compiling_counts_where_nothing_else_runs():
-    """Programs that are compiled while another trains cost no time of their own."""
+def test_compiling_counts_only_while_nothing_else_runs():
+    """Compiling one program while another trains does not delay the run."""
     spans = [
         ("trace", 0, 0.0, 1.0),
         ("compile", 0, 1.0, 4.0),
@@ -123,7 +123,7 @@ def test_compiling_counts_where_nothing_else_runs():
 
 
 def timed() -> Results:
-    """Three lanes: two end at 12 s, one is running at 15 s; compiled for 4 s."""
+    """Build a run of three lanes after 4 s of compilation: two end at 12 s, one still runs at 15 s."""
     points = [(0, 100, 8.0), (0, 200, 12.0), (1, 100, 9.0), (1, 200, 12.0), (2, 50, 15.0)]
     curves = [(lane, lane, 0, steps, 1, 0, seconds, "return", 1.0) for lane, steps, seconds in points]
     status = ["done", "diverged", "running"]
@@ -160,7 +160,7 @@ def test_speed_is_given_with_and_without_compiling():
         runtime(nothing_yet())
 
 
-def test_experiments_of_a_family_are_joined_over_their_lanes():
+def test_experiments_of_a_family_are_joined_by_a_line():
     small, large = timed(), synthetic(samples=4, seeds=2)
     large.manifest["name"] = "the same, larger"
     found = rows(scaling([small, large]), "line")
@@ -168,7 +168,7 @@ def test_experiments_of_a_family_are_joined_over_their_lanes():
     assert found["line"].n_unique() == 1
 
 
-def test_sizes_are_those_of_the_sample(results):
+def test_the_size_chart_shows_the_parameters_of_each_sample(results):
     found = rows(size_chart(timed()), "parameters")
     assert dict(found.select("sample", "parameters").iter_rows()) == {0: 10.0, 1: 20.0, 2: 30.0}
     spec = size_chart(results).to_dict()
@@ -182,13 +182,13 @@ def test_entanglers_are_ordered_from_none_to_ring(results):
     boxes = rows(entanglement(results), "median", "value")
     peaks = sample_metrics(results).join(results.samples, on="sample")
     for value, median in boxes.select("value", "median").iter_rows():
-        of = peaks.filter(pl.col("actor.entangler") == value)["peak_return"]
-        assert median == pytest.approx(of.median())
+        values = peaks.filter(pl.col("actor.entangler") == value)["peak_return"]
+        assert median == pytest.approx(values.median())
     with pytest.raises(NothingToDraw, match="does not vary"):
         entanglement(synthetic(samples=3, seeds=1))
 
 
-def test_health_shows_every_metric_and_counts_those_that_diverged():
+def test_health_shows_every_metric_and_counts_diverged_lanes():
     results = synthetic(samples=4, seeds=2, diverged=(1, 6))
     spec = training_health(results).to_dict()
     titles = [panel["layer"][-1]["encoding"]["y"]["title"] for panel in spec["concat"]]
@@ -200,7 +200,7 @@ def test_health_shows_every_metric_and_counts_those_that_diverged():
 
 
 def test_health_follows_the_selection():
-    """Every sample is there to be drawn when it is selected, and none before."""
+    """The data hold every sample, and a filter draws only the selected ones."""
     results = synthetic(samples=4, seeds=2)
     spec = training_health(results).to_dict()
     layer = spec["concat"][0]["layer"][-1]
@@ -208,7 +208,7 @@ def test_health_follows_the_selection():
     assert {row["sample"] for row in spec["datasets"][layer["data"]["name"]]} == {-1, 0, 1, 2, 3}
 
 
-def test_a_metric_that_never_changes_has_no_axis_of_rounding_errors():
+def test_the_axis_of_a_constant_metric_does_not_show_rounding_errors():
     results = synthetic(samples=2, seeds=2)
     rounding = pl.when(pl.col("lane") == 0).then(1e-3).otherwise(1.00001e-3)
     same = results.curves.with_columns(
@@ -253,14 +253,14 @@ def test_the_number_of_best_samples_can_be_chosen(results):
         ({"top": 0}, "top must be at least 1"),
     ],
 )
-def test_options_that_cannot_be_are_refused(chosen, message):
+def test_invalid_options_are_refused(chosen, message):
     with pytest.raises(ValueError) as refused:  # noqa: PT011
         Options(**chosen)
     assert message in str(refused.value)
 
 
-def test_what_a_small_search_finds_of_many_samples_is_drawn_at_few_places():
-    """Each of them exact: the expected best of one sample is the mean, of all the largest."""
+def test_the_best_of_k_is_exact_at_the_few_points_that_are_drawn():
+    """The expected best of one sample is the mean, and that of all samples is the largest."""
     results = synthetic(samples=300, seeds=1, evaluations=1, diverged=())
     found = rows(CHARTS["best_of_k"](results), "x", "value").sort("x")
     peaks = sample_metrics(results)["peak_return"]

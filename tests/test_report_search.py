@@ -1,4 +1,4 @@
-"""The pictures of a search: drawn from its table, or saying why not."""
+"""Charts of a search, drawn from its table of trials."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from hyperlax.storage.results import Results
 
 
 def searched(trials: int = 40, several: bool = False, states: tuple[str, ...] = ("done",)) -> Results:
-    """A search of the synthetic space in which `lr` decides and nothing else does."""
+    """Build a search of the synthetic space in which the score depends only on `lr`."""
     results = synthetic(samples=trials, seeds=2, diverged=())
     table = results.samples.rename({"sample": "trial"}).drop("max_grad_norm")
     rng = np.random.default_rng(1)
@@ -54,7 +54,7 @@ def test_every_chart_of_a_search_is_valid_vega(several):
 
 @pytest.mark.parametrize("states", [("running",), ("pruned",), ("diverged",)])
 @pytest.mark.parametrize("trials", [1, 12])
-def test_a_chart_is_drawn_or_says_why_not(states, trials):
+def test_a_chart_is_drawn_or_gives_the_reason_why_not(states, trials):
     results = searched(trials, states=states)
     if states == ("running",):
         results = Results(**{**vars(results), "trials": results.trials.with_columns(peak_return=None)})
@@ -69,7 +69,7 @@ def test_a_chart_is_drawn_or_says_why_not(states, trials):
         history(synthetic(samples=2, seeds=1))
 
 
-def test_the_best_so_far_never_falls_and_leaves_out_what_was_not_trained_to_its_end():
+def test_the_best_score_so_far_rises_and_counts_only_finished_trials():
     results = searched(states=("done", "diverged"))
     spec = history(results).to_dict()
     lines = [rows for rows in spec["datasets"].values() if "best" in rows[0]]
@@ -80,7 +80,7 @@ def test_the_best_so_far_never_falls_and_leaves_out_what_was_not_trained_to_its_
     assert set(best) == set(np.maximum.accumulate(done).tolist())
 
 
-def test_what_decides_is_found_to_matter():
+def test_the_decisive_hyperparameter_is_the_most_important():
     table = importances(searched(), "peak_return", 1)
     assert table["hyperparameter"][0] == "lr"
     assert table["importance"][0] > 0.5
@@ -89,7 +89,7 @@ def test_what_decides_is_found_to_matter():
         what_mattered(searched(9))
 
 
-def test_the_front_is_joined_and_the_rest_is_not():
+def test_only_pareto_optimal_trials_are_on_the_front():
     results = searched(several=True)
     rows = next(r for r in pareto(results).to_dict()["datasets"].values() if not all(x["front"] for x in r))
     front = {row["sample"] for row in rows if row["front"]}
@@ -105,10 +105,10 @@ def test_charts_of_a_long_search_are_thinned():
         assert max(map(len, datasets.values())) <= 5_000, name
 
 
-def test_the_report_has_a_section_for_the_search_and_only_then(tmp_path):
+def test_only_the_report_of_a_search_has_a_section_on_the_search(tmp_path):
     page = write_report(searched(), tmp_path / "report.html").read_text()
     assert 'id="search"' in page
-    assert "flatters itself" in page
+    assert "its score is optimistic" in page
     assert "search_parallel" in page
     assert 'id="slices"' not in page
     plain = write_report(synthetic(samples=2, seeds=1), tmp_path / "plain.html").read_text()

@@ -1,4 +1,4 @@
-"""The interquartile mean and its intervals, against scipy, direct redrawing and cases worked out by hand."""
+"""Statistics of the report against scipy, plain bootstraps and cases worked out by hand."""
 
 import itertools
 import time
@@ -26,7 +26,7 @@ def test_iqm_is_the_trimmed_mean_of_scipy(count):
     np.testing.assert_allclose(iqm(values), stats.trim_mean(values, 0.25, axis=1))
 
 
-def test_iqm_leaves_out_what_is_missing():
+def test_iqm_leaves_out_missing_values():
     nan = np.nan
     values = np.array([[nan, 4.0, 1.0, 100.0, 2.0], [7.0, nan, nan, nan, nan], [nan] * 5])
     np.testing.assert_array_equal(iqm(values), [3.0, 7.0, nan])
@@ -37,7 +37,7 @@ def test_iqm_along_another_axis():
     np.testing.assert_allclose(iqm(values, axis=0), stats.trim_mean(values, 0.25, axis=0))
 
 
-def test_iqm_of_censored_times_is_finite_while_the_middle_half_is():
+def test_iqm_of_censored_times_is_finite_if_the_middle_half_is():
     values = np.array([[3.0, np.inf, 1.0, 2.0], [np.inf, np.inf, 1.0, 2.0]])
     np.testing.assert_array_equal(iqm(values), [2.5, np.inf])
 
@@ -51,7 +51,7 @@ def test_quantiles_are_those_of_numpy_without_the_missing():
     np.testing.assert_allclose(quantiles(values, levels), np.nanquantile(values, levels, axis=1))
 
 
-def test_quantiles_of_nothing_are_missing():
+def test_quantiles_without_values_are_nan():
     assert np.isnan(quantiles(np.full((2, 3), np.nan), (0.5,))).all()
     assert np.isnan(quantiles(np.empty((2, 0)), (0.5,))).all()
 
@@ -82,7 +82,7 @@ def test_one_run_has_no_interval():
     np.testing.assert_array_equal(estimate.value, [[2.0, 2.0]])
 
 
-def test_missing_runs_change_nothing_but_their_own_points():
+def test_missing_runs_change_only_their_own_points():
     values = np.random.default_rng(4).normal(size=(3, 6, 4))
     holed = values.copy()
     holed[1, 2:, 3] = np.nan
@@ -93,13 +93,13 @@ def test_missing_runs_change_nothing_but_their_own_points():
     np.testing.assert_allclose(partial.low[1, 3], values[1, :2, 3].min())
 
 
-def test_an_interval_may_reach_to_never():
+def test_an_interval_of_censored_times_may_end_at_infinity():
     estimate = iqm_over_runs(np.array([[[1.0], [2.0], [3.0], [np.inf]]]))
     assert estimate.value.item() == 2.5
     assert (estimate.low.item(), estimate.high.item()) == (1.0, np.inf)
 
 
-def test_strata_are_redrawn_on_their_own():
+def test_strata_are_resampled_separately():
     levels = np.arange(8.0)[:, None, None]
     estimate = iqm_over_strata(np.broadcast_to(levels, (8, 5, 1)))
     assert (estimate.low.item(), estimate.value.item(), estimate.high.item()) == (3.5, 3.5, 3.5)
@@ -120,7 +120,7 @@ def test_draws_are_repeatable_and_depend_on_the_seed():
     assert not np.array_equal(bootstrap_iqm(values, 50), bootstrap_iqm(values, 50, seed=1))
 
 
-def test_interval_covers_the_truth_about_as_often_as_it_says():
+def test_intervals_cover_the_truth_at_about_their_nominal_rate():
     values = np.random.default_rng(7).normal(size=(400, 12, 1))
     low, high = interval(bootstrap_iqm(values, 1_000))
     assert 0.88 <= np.mean((low <= 0) & (high >= 0)) <= 0.98
@@ -136,7 +136,7 @@ def test_two_thousand_repetitions_of_a_whole_sweep_take_less_than_a_second():
     assert min(seconds) < 1.0
 
 
-def test_the_best_of_k_is_what_counting_all_subsets_gives():
+def test_the_best_of_k_equals_the_mean_over_all_subsets():
     values = np.array([3.0, -1.0, 2.0, 2.0, 7.0, np.nan])
     known = values[:5]
     expected = [np.mean([max(s) for s in itertools.combinations(known, k)]) for k in range(1, 6)]
@@ -149,7 +149,7 @@ def test_the_best_of_k_is_what_counting_all_subsets_gives():
 
 
 def test_intervals_of_the_best_of_k_cover_the_expected_best_of_the_population():
-    """Of uniform samples the expected best of 4 is 4 / 5."""
+    """The expected best of 4 samples of a uniform distribution on [0, 1] is 4 / 5."""
     rng = np.random.default_rng(0)
     hits = []
     for trial in range(200):

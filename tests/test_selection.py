@@ -1,4 +1,4 @@
-"""What being chosen added to a score: the drop by hand, its interval, and no claim where there is none."""
+"""Selection bias of tuning scores: the drop, its interval, and the claims made from it."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from hyperlax.storage.results import Results
 
 
 def scored(*samples: list[float]) -> Results:
-    """An experiment whose lanes have one evaluation each: a row of returns per sample."""
+    """Build an experiment whose lanes have one evaluation each, from one row of returns per sample."""
     lanes, curves = [], []
     for sample, returns in enumerate(samples):
         for seed, value in enumerate(returns):
@@ -31,8 +31,8 @@ def with_confirmation(results: Results, again: Results) -> Results:
     return dataclasses.replace(results, confirmation=again)
 
 
-def test_scores_and_drop_by_hand():
-    """Interquartile means by hand; a sample that was not trained again is absent."""
+def test_scores_and_drop_agree_with_hand_computed_values():
+    """The scores are interquartile means; a sample that was not retrained is absent."""
     before = scored([1, 1, 1, 1], [2, 4, 6, 100], [9, 9, 9, 9])
     again = scored([0, 0, 0, 0], [1, 2, 4, 50], [9, 9, 9, 9])
     keep = pl.col("sample") > 0
@@ -52,8 +52,8 @@ def test_scores_and_drop_by_hand():
     assert average_drop(with_confirmation(before, again)).value == 1.0
 
 
-def test_the_interval_redraws_the_seeds_of_both():
-    """Against a plain bootstrap with scipy's trimmed mean."""
+def test_the_interval_resamples_the_seeds_of_both_sides():
+    """The interval agrees with a plain bootstrap of scipy's trimmed mean."""
     rng = np.random.default_rng(3)
     before, after = rng.normal(50, 10, 8), rng.normal(40, 10, 8)
     found = selection_bias(with_confirmation(scored(list(before)), scored(list(after))))
@@ -63,8 +63,8 @@ def test_the_interval_redraws_the_seeds_of_both():
     np.testing.assert_allclose(found.row(0)[8:10], np.quantile(drawn, (0.025, 0.975)), atol=1.5)
 
 
-def test_the_average_is_as_sure_as_independent_samples_make_it():
-    """Four times the samples, half the width."""
+def test_the_interval_of_the_average_shrinks_with_the_number_of_samples():
+    """Four times as many samples halve the width of the interval."""
     rng = np.random.default_rng(1)
     widths = []
     for count in (4, 16):
@@ -74,21 +74,21 @@ def test_the_average_is_as_sure_as_independent_samples_make_it():
     assert widths[0] / widths[1] == pytest.approx(2, rel=0.3)
 
 
-def test_a_bias_is_claimed_only_where_the_interval_excludes_none():
+def test_a_bias_is_claimed_only_if_the_interval_excludes_zero():
     same = with_confirmation(scored([1, 2, 3, 4]), scored([1.1, 2, 3, 4]))
     lower = with_confirmation(scored([11, 12, 13, 14]), scored([1, 2, 3, 4]))
     single = with_confirmation(scored([3]), scored([1]))
     assert drop_words(same).endswith("no bias is claimed.")
-    assert drop_words(lower).startswith("On average it is 10 [")
+    assert drop_words(lower).startswith("The average drop is 10 [")
     assert "claimed" not in drop_words(lower)
-    assert drop_words(single) == "On average it is 2; one seed alone gives no interval."
+    assert drop_words(single) == "The average drop is 2; a single seed gives no interval."
     assert drop_words(with_confirmation(scored([3]), scored([]))) == "Nothing has been confirmed yet."
 
 
-def test_without_a_confirmation_there_is_nothing_to_compare():
+def test_experiments_without_a_confirmation_are_refused():
     with pytest.raises(ValueError, match=r"use --confirm or hyperlax\.confirm"):
         selection_bias(scored([1, 2]))
-    with pytest.raises(NothingToDraw, match="trained again"):
+    with pytest.raises(NothingToDraw, match="retrained with fresh seeds"):
         confirmation_chart(scored([1, 2]))
 
 

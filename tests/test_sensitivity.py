@@ -1,4 +1,4 @@
-"""Sobol' indices against analytic ones, with designs of our own sampler; and what is said without them."""
+"""Sobol' indices against analytic ones, with designs drawn by the project's own sampler."""
 
 import dataclasses
 
@@ -16,7 +16,7 @@ CUBE = {f"x{i}": Uniform(-np.pi, np.pi) for i in (1, 2, 3)}
 
 
 def evaluated(space, function, rows: int, seed: int = 0):
-    """Scores of A, B and every AB of our own design, as `sobol_indices` takes them."""
+    """Evaluate a function on A, B and every AB of a drawn design; the result fits `sobol_indices`."""
     design = rest(Saltelli(space, seed, rows))
     scores = np.array([function({k: v for k, v in row.items() if k != "matrix"}) for row in design], float)
     a, b, *mixed = scores.reshape(-1, rows)
@@ -24,7 +24,7 @@ def evaluated(space, function, rows: int, seed: int = 0):
 
 
 def ishigami(x):
-    """Ishigami & Homma 1990 with a = 7, b = 0.1, whose indices are known."""
+    """The function of Ishigami & Homma 1990 with a = 7 and b = 0.1, whose indices are known."""
     return np.sin(x["x1"]) + 7 * np.sin(x["x2"]) ** 2 + 0.1 * x["x3"] ** 4 * np.sin(x["x1"])
 
 
@@ -56,7 +56,7 @@ def test_first_and_total_indices_of_a_linear_function_are_its_squared_weights():
 
 
 def test_a_joint_choice_is_one_dimension():
-    """f = shape + gate: the shape (chosen together) has variance 2/3, the gate 1/4."""
+    """For f = shape + gate, the shape (a joint choice) has variance 2/3 and the gate 1/4."""
     space = {
         "width+depth": Joint(("width", "depth"), (1, 0), (1, 1), (1, 2)),
         "gate": Choice(True, False),
@@ -66,8 +66,8 @@ def test_a_joint_choice_is_one_dimension():
     np.testing.assert_allclose(total.value, [8 / 11, 3 / 11], atol=0.02)
 
 
-def test_the_interval_covers_what_it_should():
-    """Independent rows with noise: 0.8 of the variance is x, the rest noise."""
+def test_the_interval_covers_the_true_index():
+    """The rows are independent; x explains 0.8 of the variance, and noise the rest."""
     rng = np.random.default_rng(0)
     hits, wanted = 0, np.array([[0.8, 0.0], [1.0, 0.2]])
     for _ in range(150):
@@ -79,7 +79,7 @@ def test_the_interval_covers_what_it_should():
     assert 0.9 < hits / (4 * 150) < 0.99
 
 
-def test_lost_evaluations_cost_the_rows_that_need_them():
+def test_rows_with_a_lost_evaluation_are_left_out():
     a, b, ab = evaluated(CUBE, ishigami, 512)
     broken = ab.copy()
     broken[0, :100] = np.nan
@@ -94,7 +94,7 @@ def test_lost_evaluations_cost_the_rows_that_need_them():
     assert sobol_indices(a, b, ab)[2].tolist() == [312] * 3
 
 
-def test_scores_that_do_not_vary_have_no_indices():
+def test_constant_scores_have_no_indices():
     for same in (np.zeros(8), np.full(8, 0.1)):
         first, total, _ = sobol_indices(same, same, np.stack([same, same]))
         assert np.isnan([first.value, total.low, total.high]).all()
@@ -121,7 +121,7 @@ def test_the_table_of_an_experiment():
     assert table["first"][1] < table["first"][0]
 
 
-def test_designs_without_indices_say_why():
+def test_designs_without_indices_are_refused_with_the_reason():
     with pytest.raises(Unavailable, match="--omit-ab"):
         sobol_table(sobol_design(omit_ab=True))
     with pytest.raises(Unavailable, match="--experiment-type"):

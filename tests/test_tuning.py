@@ -28,31 +28,31 @@ def test_percentiles_of_the_pool_become_zero_and_one():
     assert np.isnan(normalised(np.zeros(3), np.zeros(5))).all()
 
 
-def test_tuned_for_each_environment_and_for_all():
+def test_scores_of_tuning_per_environment_and_once_for_all():
     scores = np.array([[1.0, 0.0, 0.6], [0.0, 0.8, 0.5]])
     own, common, sample = tuned_scores(scores)
     assert (own, common, sample) == (pytest.approx(0.9), pytest.approx(0.55), 2)
 
 
-def test_a_sample_lost_in_one_environment_is_not_the_one_for_all():
+def test_a_sample_that_is_nan_in_one_environment_is_not_chosen_for_all():
     own, common, sample = tuned_scores(np.array([[1.0, 0.1], [NAN, 0.2]]))
     assert (own, common, sample) == (pytest.approx(0.6), pytest.approx(0.15), 1)
 
 
 def test_the_number_of_hyperparameters_to_tune():
-    """Of two values each of x, y and z: x has to differ between the environments, y hardly, z not at all."""
+    """x must be tuned per environment, y has a small effect, and z has none; each has two values."""
     levels = np.array(list(itertools.product(range(2), repeat=3)))
     x, y, z = levels.T
     scores = np.stack([1.0 - x - 0.02 * y + 0 * z, 0.0 + x - 0.03 * (1 - y) + 0 * z])
     by_tuned = scores_by_tuned(scores, levels)
     np.testing.assert_allclose(by_tuned, [0.49, 0.99, 1.0, 1.0])
     assert effective_dimensionality(by_tuned) == 1
-    assert effective_dimensionality(by_tuned, kept=0.999) == 2
+    assert effective_dimensionality(by_tuned, retained=0.999) == 2
     same = np.stack([1.0 - x, 1.0 - x])
     assert effective_dimensionality(scores_by_tuned(same, levels)) == 0
 
 
-def test_the_interval_over_seeds_holds_the_truth():
+def test_the_interval_over_seeds_contains_the_truth():
     rng = np.random.default_rng(0)
     truth = np.array([[0.0, 1.0, 0.7, 0.2], [1.0, 0.0, 0.7, 0.1]])
     scores = [row[:, None] + 0.1 * rng.normal(size=(4, 12)) for row in truth]
@@ -67,7 +67,7 @@ def test_the_interval_over_seeds_holds_the_truth():
 
 
 def grid(env: str, best: float, recipe: str = "ppo_mlp") -> Results:
-    """All of three rates × two gammas; a sample is as good as its rate is near to `best`."""
+    """Build a full grid of three rates and two gammas; the closer the rate is to `best`, the better."""
     values = list(itertools.product((1.0, 2.0, 3.0), (0.9, 0.99)))
     full = synthetic(samples=6, seeds=3, diverged=())
     samples = pl.DataFrame(
@@ -93,7 +93,7 @@ def test_the_table_of_a_family_in_two_environments():
     assert row["effective_dimensionality"] == 1
 
 
-def test_samples_that_are_no_grid_have_no_effective_dimensionality():
+def test_samples_that_form_no_grid_have_no_effective_dimensionality():
     results = synthetic(samples=8, seeds=2)
     other = dataclasses.replace(results, manifest={**results.manifest, "env": "another"})
     (row,) = sensitivity_table([results, other]).to_dicts()
@@ -102,7 +102,7 @@ def test_samples_that_are_no_grid_have_no_effective_dimensionality():
     assert row["hyperparameters"] == 7
 
 
-def test_only_samples_that_are_the_same_are_compared():
+def test_only_samples_with_equal_hyperparameters_are_compared():
     one, other = grid("a", 1.0), grid("b", 3.0)
     changed = other.samples.with_columns(
         rate=pl.when(pl.col("sample") == 5).then(9.0).otherwise(pl.col("rate"))
@@ -112,7 +112,7 @@ def test_only_samples_that_are_the_same_are_compared():
     assert row["effective_dimensionality"] is None
 
 
-def test_nothing_to_compare_is_said():
+def test_experiments_without_shared_samples_are_refused_with_the_reason():
     different = grid("b", 3.0)
     different = dataclasses.replace(
         different, samples=different.samples.with_columns(gamma=pl.col("gamma") / 2)

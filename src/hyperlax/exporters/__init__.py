@@ -1,4 +1,4 @@
-"""Experiment trackers by name: what is in an experiment's folder, written as their runs."""
+"""Export of experiments to trackers such as TensorBoard, Weights & Biases and MLflow."""
 
 from __future__ import annotations
 
@@ -16,7 +16,11 @@ EXPORTERS: dict[str, Callable[[Sequence[runs.Run], Any], str]] = {
     "wandb": wandb.write,
     "mlflow": mlflow.write,
 }
-"""Tracker → what writes runs to a folder and says how to look at them; `mlflow` also takes an address."""
+"""Exporter of every tracker, by name: a function of the runs and a destination.
+
+The destination is a folder or, for `mlflow`, also an address. The function returns the shell command that
+shows the runs.
+"""
 
 __all__ = ["EXPORTERS", "export"]
 
@@ -27,15 +31,17 @@ def export(
     destination: str | Path | None = None,
     top_k: int = 5,
 ) -> str:
-    """Writes experiments, finished or running, for a tracker of `EXPORTERS`; the command that shows them.
+    """Export finished or running experiments to a tracker, and return the shell command that shows them.
 
-    Each becomes one run (its manifest; the best sample's curve of the interquartile mean over seeds, with
-    interval) and one more for each of its `top_k` best samples; there is none per lane.
+    Each experiment becomes one run, with its manifest and the curve of its best sample, and one run for each
+    of its `top_k` best samples. A curve is the interquartile mean over seeds with its interval; single lanes
+    are not exported.
 
-    - `results`: experiments, or a folder at or below which they are.
+    - `results`: an experiment, several experiments, or a folder that is or contains experiments.
+    - `to`: a tracker, one of `EXPORTERS`.
     - `destination`: a new or empty folder (default: `<folder>/<tracker>`); for MLflow also an address.
 
-    Raises `ValueError` before anything is written, also when the tracker is not installed.
+    Raises `ValueError` for invalid arguments and if the tracker is not installed, before writing anything.
     """
     if to not in EXPORTERS:
         raise ValueError(f'unknown tracker "{to}"{nearest(to, EXPORTERS)}; known: {", ".join(EXPORTERS)}')
@@ -49,11 +55,11 @@ def export(
     if destination is None and place is None:
         raise ValueError("give a destination: these results are not in one folder")
     target = _target(to, place / to if destination is None and place is not None else destination)
-    return EXPORTERS[to](list(runs.of(found, top_k)), target)
+    return EXPORTERS[to](list(runs.tracker_runs(found, top_k)), target)
 
 
 def _target(to: str, destination: Any) -> Path | str:
-    """The folder to write to, or an address as it is. Raises `ValueError` for a folder in use."""
+    """Return the destination as a path, or an address unchanged; raise `ValueError` for a folder in use."""
     if "://" in str(destination):
         if to != "mlflow":
             raise ValueError(f"{to} is written to a folder, not to {destination}")

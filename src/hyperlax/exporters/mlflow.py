@@ -1,4 +1,4 @@
-"""MLflow: a database in one local file, or the tracking server of one's own."""
+"""Export to MLflow: to a database in one local file, or to a tracking server."""
 
 from __future__ import annotations
 
@@ -12,16 +12,17 @@ from typing import Any
 from hyperlax.exporters.runs import Run, package
 
 MOST_PARAMS, MOST_METRICS, LONGEST = 100, 1_000, 6_000
-"""What MLflow takes in one request, and the longest value of a parameter."""
+"""Limits of MLflow: parameters and metrics per request, and characters per parameter value."""
 
 
 def write(runs: Sequence[Run], destination: Path | str) -> str:
-    """Writes every run, samples nested in their experiment's; what to do with them.
+    """Write every run, with the runs of samples nested in that of their experiment.
 
-    `destination`: a folder, in which `mlflow.db` is made (MLflow's store of plain files is no longer
-    developed), or the address of a tracking server or database (`http://…`, `sqlite:///…`).
+    `destination` is a folder, in which `mlflow.db` is created (MLflow no longer develops its store of plain
+    files), or the address of a tracking server or database (`http://…`, `sqlite:///…`). Returns the shell
+    command that shows the runs.
     """
-    os.environ.setdefault("MLFLOW_DISABLE_TELEMETRY", "true")  # read on import; it would call home
+    os.environ.setdefault("MLFLOW_DISABLE_TELEMETRY", "true")  # MLflow reads this on import
     mlflow, entities = package("mlflow"), package("mlflow.entities")
     for name in ("mlflow", "alembic"):
         logging.getLogger(name).setLevel(logging.WARNING)
@@ -50,7 +51,7 @@ def write(runs: Sequence[Run], destination: Path | str) -> str:
 
 
 def _log(client: Any, entities: Any, run_id: str, run: Run) -> None:
-    """Parameters and metrics of a run, in as few requests as MLflow takes them."""
+    """Log the parameters and metrics of a run, in as few requests as MLflow allows."""
     params = [entities.Param(_key(k), str(v)[:LONGEST]) for k, v in run.config.items()]
     metrics = [
         entities.Metric(_key(k), v, round(1_000 * point.time), point.env_steps)
@@ -66,5 +67,5 @@ def _log(client: Any, entities: Any, run_id: str, run: Run) -> None:
 
 
 def _key(name: str) -> str:
-    """`name` in the characters that MLflow allows."""
+    """Replace the characters of `name` that MLflow does not allow in keys."""
     return re.sub(r"[^\w\-./ :]", "_", name)

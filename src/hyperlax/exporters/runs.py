@@ -1,4 +1,4 @@
-"""What a tracker is told about an experiment: a run for the whole, and one for each of its best samples."""
+"""Conversion of experiments to the runs of a tracker: one per experiment, and one per best sample."""
 
 from __future__ import annotations
 
@@ -25,13 +25,13 @@ from hyperlax.report.selection import selection_bias
 from hyperlax.report.statistics import iqm, iqm_over_runs
 from hyperlax.storage.results import LANE_STATUSES, Results
 
-_LEFT_OUT = ("identity", "plan", "timings", "notes", "confirms", "resumed")
-"""Parts of a manifest that repeat others, or are summarised."""
+_OMITTED_KEYS = ("identity", "plan", "timings", "notes", "confirms", "resumed")
+"""Keys of a manifest that are not exported, because they repeat others or are summarised elsewhere."""
 
 
 @dataclass(frozen=True)
 class Point:
-    """Values measured after `env_steps`; `time` in seconds since 1970."""
+    """Values measured after `env_steps` environment steps, at `time` in seconds since 1970."""
 
     env_steps: int
     time: float
@@ -40,10 +40,14 @@ class Point:
 
 @dataclass(frozen=True)
 class Run:
-    """One run of a tracker; every name and value is one that any of them takes.
+    """A run as any tracker can store it: names are strings, values are scalars or text.
 
-    `group` is shared by the runs of one experiment: its environment and name. `sample` is None for the run of
-    the whole experiment, whose points are those of its best sample.
+    - `group`: environment and name of the experiment, shared by all of its runs.
+    - `sample`: id of the sample, or None for the run of the whole experiment.
+    - `config`: the manifest of the experiment, or the hyperparameters and rank of the sample.
+    - `summary`: metrics of the whole run.
+    - `points`: curves; the run of an experiment has the return of its best sample.
+    - `began`: start of the experiment, in seconds since 1970.
     """
 
     group: tuple[str, str]
@@ -54,23 +58,26 @@ class Run:
     began: float = 0.0
 
 
-def of(experiments: Sequence[Results], top_k: int) -> Iterator[Run]:
-    """The runs of every experiment: that of the whole before those of its `top_k` best samples."""
+def tracker_runs(experiments: Sequence[Results], top_k: int) -> Iterator[Run]:
+    """Yield the runs of all experiments, each followed by the runs of its `top_k` best samples."""
     for env, group in by_environment(experiments).items():
         for results in group:
-            yield from of_experiment(results, (env, results.name), top_k)
+            yield from experiment_runs(results, (env, results.name), top_k)
 
 
-def of_experiment(results: Results, group: tuple[str, str], top_k: int) -> Iterator[Run]:
-    """Its runs; an experiment that has only begun has no points yet, and no best samples."""
+def experiment_runs(results: Results, group: tuple[str, str], top_k: int) -> Iterator[Run]:
+    """Yield the run of one experiment and those of its `top_k` best samples.
+
+    Before its first evaluation, an experiment has no points and no best samples.
+    """
     manifest = results.manifest
     began = _seconds(manifest.get("created"))
     ranked = leaderboard(results, top=None).drop_nulls("peak_return")
     best = ranked["sample"].to_list()[:top_k]
-    about = {k: v for k, v in manifest.items() if k not in _LEFT_OUT}
+    about = {k: v for k, v in manifest.items() if k not in _OMITTED_KEYS}
     about["command"] = " ".join(str(part) for part in manifest.get("command") or [])
     points = _points(results, best[0], began, only="return") if best else []
-    yield Run(group, None, flat(about), _whole(results, ranked, top_k), points, began)
+    yield Run(group, None, flat(about), _experiment_summary(results, ranked, top_k), points, began)
     measured = {row["sample"]: row for row in sample_metrics(results).iter_rows(named=True)}
     confirmed = {}
     if results.confirmation is not None:
@@ -85,14 +92,17 @@ def of_experiment(results: Results, group: tuple[str, str], top_k: int) -> Itera
             group,
             sample,
             flat({**own, **rank, **shared}),
-            _numbers({**found, **again}),
+            _finite({**found, **again}),
             _points(results, sample, began),
             began,
         )
 
 
 def flat(tree: Mapping[str, Any], prefix: str = "") -> dict[str, bool | int | float | str]:
-    """Nested mappings by dotted name; lists as JSON, folders of this machine shortened, nothing unset."""
+    """Flatten nested mappings to dotted names.
+
+    Lists become JSON, absolute paths are shortened to their last component, and None is left out.
+    """
     found: dict[str, bool | int | float | str] = {}
     for key, value in tree.items():
         if isinstance(value, Mapping):
@@ -106,7 +116,7 @@ def flat(tree: Mapping[str, Any], prefix: str = "") -> dict[str, bool | int | fl
 
 
 def package(name: str) -> ModuleType:
-    """The tracker's own package. Raises `ValueError`, with the way to install it, when it is missing."""
+    """Import the package of a tracker; if it is missing, raise `ValueError` that says how to install it."""
     try:
         return importlib.import_module(name)
     except ModuleNotFoundError as error:
@@ -116,12 +126,12 @@ def package(name: str) -> ModuleType:
 
 
 def file_name(words: str) -> str:
-    """`words` as the name of a folder."""
+    """Replace the characters of `words` that are unsafe in the name of a folder."""
     return re.sub(r"[^A-Za-z0-9_.\[\]=-]+", "_", words).strip(".") or "_"
 
 
-def _whole(results: Results, ranked: pl.DataFrame, top_k: int) -> dict[str, float]:
-    """The experiment in numbers: its best sample, the others, its lanes and its time."""
+def _experiment_summary(results: Results, ranked: pl.DataFrame, top_k: int) -> dict[str, float]:
+    """Summarise an experiment: numbers of samples and lanes, run time, and returns of the best samples."""
     statuses = results.lanes["status"]
     numbers: dict[str, Any] = {
         **{f"lanes_{s}": int((statuses == s).sum()) for s in LANE_STATUSES},
@@ -143,11 +153,14 @@ def _whole(results: Results, ranked: pl.DataFrame, top_k: int) -> dict[str, floa
             "peak_return_median": float(np.median(peaks)),
             f"peak_return_top_{top_k}": float(iqm(peaks[:top_k])),
         }
-    return _numbers(numbers)
+    return _finite(numbers)
 
 
 def _points(results: Results, sample: int, began: float, only: str | None = None) -> list[Point]:
-    """Interquartile means over the seeds of a sample: the return with its interval, and all else measured."""
+    """Return the curves of a sample as interquartile means over seeds; the return also has an interval.
+
+    The points hold all metrics, or `only` one. `began` is the start of the experiment in seconds since 1970.
+    """
     own = pl.col("sample") == sample
     one = dataclasses.replace(results, lanes=results.lanes.filter(own), curves=results.curves.filter(own))
     names = [only] if only else one.curves["metric"].unique(maintain_order=True).to_list()
@@ -165,14 +178,15 @@ def _points(results: Results, sample: int, began: float, only: str | None = None
                 continue
             time = began + float(np.nan_to_num(found.x["seconds"][0, place]))
             values = gathered.setdefault(round(float(steps)), (time, {}))[1]
-            values |= _numbers({k: float(v[place]) for k, v in columns.items()})
+            values |= _finite({k: float(v[place]) for k, v in columns.items()})
     return [Point(steps, time, values) for steps, (time, values) in sorted(gathered.items()) if values]
 
 
-def _numbers(values: Mapping[str, Any]) -> dict[str, float]:
-    """What is a finite number."""
+def _finite(values: Mapping[str, Any]) -> dict[str, float]:
+    """Keep the values that are finite numbers, as floats."""
     return {k: float(v) for k, v in values.items() if v is not None and math.isfinite(float(v))}
 
 
 def _seconds(created: str | None) -> float:
+    """Convert an ISO date to seconds since 1970; 0 without a date."""
     return datetime.datetime.fromisoformat(created).timestamp() if created else 0.0

@@ -1,4 +1,4 @@
-"""TensorBoard: event files, one folder per run, as `tensorboard --logdir` finds them."""
+"""Export to TensorBoard: event files, in one folder per run as `tensorboard --logdir` expects them."""
 
 from __future__ import annotations
 
@@ -9,11 +9,14 @@ from pathlib import Path
 from hyperlax.exporters.runs import Run, file_name, package
 
 MARGIN = {"return": {"return": ["Margin", ["return", "return_low", "return_high"]]}}
-"""Draws the return with its interval as a band."""
+"""Layout of TensorBoard's custom scalars that draws the return with its interval as a band."""
 
 
 def write(runs: Sequence[Run], destination: Path) -> str:
-    """Writes every run to `<destination>/<environment>/<name>`, samples below; what to do with them."""
+    """Write every run to `<destination>/<environment>/<name>`, with the samples in folders below it.
+
+    Returns the shell command that shows the runs.
+    """
     writer_of = package("tensorboardX").SummaryWriter
     for run in runs:
         folder = destination.joinpath(*map(file_name, run.group))

@@ -1,4 +1,4 @@
-"""Weights & Biases: offline runs, which `wandb sync` sends when they are to be sent."""
+"""Export to Weights & Biases: offline runs, which `wandb sync` uploads later."""
 
 from __future__ import annotations
 
@@ -13,11 +13,12 @@ PROJECT = "hyperlax"
 
 
 def write(runs: Sequence[Run], destination: Path) -> str:
-    """Writes every run below `<destination>/wandb`, without a network; what to do with them.
+    """Write every run below `<destination>/wandb`, without network access.
 
-    A process of wandb's own writes the files: they are complete when this one ends, or shortly after.
+    A background process of wandb writes the files; they are complete by the end of this process or shortly
+    after. Returns the shell command that uploads the runs.
     """
-    os.environ.setdefault("WANDB_ERROR_REPORTING", "false")  # read on import; it would call home
+    os.environ.setdefault("WANDB_ERROR_REPORTING", "false")  # wandb reads this on import
     wandb = package("wandb")
     settings = wandb.Settings(
         silent=True,

@@ -1,4 +1,4 @@
-"""What an experiment showed: metrics with intervals, charts, and one offline HTML file."""
+"""Reports of finished and running experiments: metrics with intervals, charts, and offline HTML pages."""
 
 from hyperlax.report.comparison import check_published, export_comparison, write_comparison
 from hyperlax.report.complexity import sample_complexities

@@ -1,4 +1,4 @@
-"""Reports and images of many experiments: what cannot be read is named, the rest is drawn."""
+"""Reports and images for many experiments; one that cannot be read or drawn does not stop the others."""
 
 from __future__ import annotations
 
@@ -16,20 +16,24 @@ from hyperlax.storage.results import Results
 
 
 def readable(folders: Sequence[Path]) -> tuple[dict[Path, Results], dict[Path, str]]:
-    """The experiments by folder, and why others cannot be read."""
-    found, broken = {}, {}
+    """Read every folder that can be read.
+
+    Returns the experiments by folder, and for each of the other folders the reason why it cannot be read.
+    """
+    found, errors = {}, {}
     for folder in folders:
         try:
             found[folder] = _read(folder)
-        except Exception as error:  # whatever is wrong with one folder must not hide the others
-            broken[folder] = f"cannot be read: {_words(error)}"
-    return found, broken
+        except Exception as error:  # a defect of one folder must not hide the others
+            errors[folder] = f"cannot be read: {_message(error)}"
+    return found, errors
 
 
 def _read(folder: Path) -> Results:
+    """Read one experiment; raise ValueError if its manifest has no name, or if it has no samples."""
     results = store.read(folder)
     if not isinstance(results.manifest, dict) or "name" not in results.manifest:
-        raise ValueError("its manifest.json does not say what it is")
+        raise ValueError("its manifest.json does not name the experiment")
     if results.samples.is_empty():
         raise ValueError("it has no samples")
     return results
@@ -38,16 +42,17 @@ def _read(folder: Path) -> Results:
 def draw_all(
     experiments: dict[Path, Results], formats: Sequence[str], options: Options, workers: int = 1
 ) -> Iterator[tuple[Path, list[Path], str]]:
-    """Draws every experiment into its folder, in order: the folder, the files written, and what went wrong.
+    """Draw every experiment into its folder, and yield the outcomes in the same order.
 
-    With several `workers`, each is a process of its own that reads the experiment again.
+    Each outcome is the folder, the files written to it, and an error message, empty if nothing went wrong.
+    With several `workers`, each is a separate process, which reads its experiments from disk again.
     """
     folders = list(experiments)
     if workers == 1 or len(folders) < 2:
         for folder, results in experiments.items():
             yield (folder, *_draw(results, folder, formats, options))
         return
-    # Forked, the workers would inherit locks that threads of XLA and polars may hold.
+    # "spawn", because forked workers would inherit locks that threads of XLA and polars may hold.
     context = multiprocessing.get_context("spawn")
     with ProcessPoolExecutor(min(workers, len(folders)), mp_context=context) as pool:
         draw = partial(_read_and_draw, formats=tuple(formats), options=options)
@@ -60,18 +65,19 @@ def _read_and_draw(folder: Path, formats: Sequence[str], options: Options) -> tu
 
 
 def _draw(results: Results, folder: Path, formats: Sequence[str], options: Options) -> tuple[list[Path], str]:
-    """Files written, and what went wrong where something did."""
+    """Return the files written and an error message, empty if nothing went wrong."""
     written = []
     try:
         if "html" in formats:
             written.append(write_report(results, folder / "report.html", options))
         if images := [f for f in formats if f != "html"]:
             written += export_charts(results, folder / "charts", images, options)
-    except Exception as error:  # one experiment that cannot be drawn must not stop the others
-        return written, f"cannot be drawn: {_words(error)}"
+    except Exception as error:  # a failure to draw one experiment must not stop the others
+        return written, f"cannot be drawn: {_message(error)}"
     return written, ""
 
 
-def _words(error: Exception) -> str:
+def _message(error: Exception) -> str:
+    """Return the first line of the message, with the type of any error other than ValueError."""
     lines = str(error).strip().splitlines() or [""]
     return lines[0] if isinstance(error, ValueError) else f"{type(error).__name__}: {lines[0]}"

@@ -1,4 +1,7 @@
-"""Several experiments in one report: families of agents side by side, environment by environment."""
+"""Comparison of several experiments on one page: families of agents side by side on each environment.
+
+A family is an algorithm × network as one recipe configures it; every experiment stands for one family.
+"""
 
 from __future__ import annotations
 
@@ -12,8 +15,6 @@ import numpy as np
 import polars as pl
 
 from hyperlax.report import markup
-from hyperlax.report.against import cells
-from hyperlax.report.against_section import TABLE, Against
 from hyperlax.report.charts import ecdf, entanglement, return_distribution, size_chart
 from hyperlax.report.charts.complexities import complexity_chart
 from hyperlax.report.charts.curves import X_TITLES
@@ -36,22 +37,24 @@ from hyperlax.report.leaderboard import leaderboard, varied_hyperparameters
 from hyperlax.report.metrics import sample_metrics
 from hyperlax.report.options import Options
 from hyperlax.report.published import Published
+from hyperlax.report.published_comparison import cells
+from hyperlax.report.published_section import TABLE, PublishedComparison
 from hyperlax.report.statistics import Unavailable, best_of_k, iqm
 from hyperlax.report.tuning import sensitivity_table
 from hyperlax.storage.files import write_atomically
 from hyperlax.storage.results import Results
 
 _DEFAULTS = Options()
-_BUDGET = 8
-"""Samples of a small search, whose expected best is tabulated."""
+_SMALL_SEARCH = 8
+"""Number of samples of the small search whose expected best return the summary reports."""
 
 
 def charts(families: Families, top: int = 5) -> dict[str, Callable[[], Chart]]:
-    """The charts of one environment by file name."""
+    """Return the charts of one environment by file name, as functions that draw them."""
     curves = {
         f"tuned_curves_{axis}": partial(tuned_curves, families, axis, top)
         for axis in X_TITLES
-        if axis != "circuit_executions" or any(_executions(r) for r in families)
+        if axis != "circuit_executions" or any(_runs_circuits(r) for r in families)
     }
     return {
         **curves,
@@ -68,37 +71,43 @@ def charts(families: Families, top: int = 5) -> dict[str, Callable[[], Chart]]:
 
 
 def by_environment(experiments: Sequence[Results]) -> dict[str, list[Results]]:
-    """Experiments by environment, those of equal name on one environment told apart by folder."""
+    """Group experiments by environment.
+
+    Experiments of equal name on one environment are renamed after their recipes, or after their folders if
+    the recipes are equal too.
+    """
     found: dict[str, list[Results]] = {}
     for results in experiments:
         found.setdefault(str(results.manifest.get("env", "an unnamed environment")), []).append(results)
-    return {env: _told_apart(group) for env, group in found.items()}
+    return {env: _with_distinct_names(group) for env, group in found.items()}
 
 
-def _told_apart(group: Sequence[Results]) -> list[Results]:
+def _with_distinct_names(group: Sequence[Results]) -> list[Results]:
+    """Rename experiments of equal name after their recipes or, if those are equal too, their folders."""
     names = [r.name for r in group]
     if len(set(names)) == len(names):
         return list(group)
     recipes = [str(r.manifest.get("recipe", r.name)) for r in group]
-    chosen = recipes if len(set(recipes)) == len(recipes) else _folders(group)
+    chosen = recipes if len(set(recipes)) == len(recipes) else _distinct_path_parts(group)
     return [
         dataclasses.replace(r, manifest={**r.manifest, "name": name})
         for r, name in zip(group, chosen, strict=True)
     ]
 
 
-def _folders(group: Sequence[Results]) -> list[str]:
-    """The part of each folder's path in which they differ."""
+def _distinct_path_parts(group: Sequence[Results]) -> list[str]:
+    """Return, for each experiment, the components of its folder's path that are not common to all."""
     parts = [r.folder.parts if r.folder else (str(i),) for i, r in enumerate(group)]
     differ = [len(set(column)) > 1 for column in zip(*parts, strict=False)]
     return ["/".join(p for p, d in zip(own, differ, strict=False) if d) or "/".join(own) for own in parts]
 
 
 def summary(families: Families, top: int = 5) -> pl.DataFrame:
-    """One row per family: samples, lanes that diverged, peak returns, and what the best sample takes.
+    """Summarise every family in one row: samples, diverged lanes, peak returns, and the best sample's cost.
 
-    `best`, `median` and `top` are over the samples' peak returns (each an interquartile mean over seeds);
-    parameters and circuit executions are those of one lane of the best sample.
+    The best, the median and the interquartile mean (IQM) of the `top` best are taken over the peak returns of
+    the samples, each of which is an IQM over seeds. Parameters and circuit executions of the best sample are
+    those of one of its lanes.
     """
     rows = []
     for results in families:
@@ -115,11 +124,11 @@ def summary(families: Families, top: int = 5) -> pl.DataFrame:
                 "diverged": int((lanes["status"] == "diverged").sum()),
                 "best peak return": float(found.max()) if found.size else None,
                 f"top {top} IQM": float(iqm(np.sort(found)[-top:])) if found.size else None,
-                f"expected best of {_BUDGET}": _expected(found),
+                f"expected best of {_SMALL_SEARCH}": _expected_best(found),
                 "median": float(np.median(found)) if found.size else None,
-                "parameters of the best": _one(best, "parameters"),
+                "parameters of the best": _first_value(best, "parameters"),
                 "parameters": f"{sizes.min():,} – {sizes.max():,}" if len(sizes) else None,
-                "circuit executions of the best": _one(best, "circuit_executions"),
+                "circuit executions of the best": _first_value(best, "circuit_executions"),
                 "seconds per lane": float(lanes["seconds"].drop_nulls().to_numpy().mean())
                 if lanes["seconds"].drop_nulls().len()
                 else None,
@@ -129,71 +138,79 @@ def summary(families: Families, top: int = 5) -> pl.DataFrame:
 
 
 def overview(groups: Mapping[str, Families], top: int = 5) -> pl.DataFrame:
-    """The most telling columns of the summaries of all environments in one table."""
-    kept = ["family", "samples", "diverged", "best peak return", f"top {top} IQM", "median"]
+    """Return the main columns of the summaries of all environments in one table."""
+    columns = ["family", "samples", "diverged", "best peak return", f"top {top} IQM", "median"]
     tables = [
-        summary(families, top).select(pl.lit(env).alias("environment"), *kept)
+        summary(families, top).select(pl.lit(env).alias("environment"), *columns)
         for env, families in groups.items()
     ]
     return pl.concat(tables, how="vertical_relaxed")
 
 
-def _expected(found: np.ndarray) -> float | None:
-    return float(best_of_k(found).value[_BUDGET - 1]) if len(found) >= _BUDGET else None
+def _expected_best(found: np.ndarray) -> float | None:
+    """Return the expected best of `_SMALL_SEARCH` samples; None if there are fewer."""
+    return float(best_of_k(found).value[_SMALL_SEARCH - 1]) if len(found) >= _SMALL_SEARCH else None
 
 
-def _one(lanes: pl.DataFrame, column: str) -> float | None:
+def _first_value(lanes: pl.DataFrame, column: str) -> float | None:
+    """Return the first value of a column that is not null; None if there is none."""
     values = lanes[column].drop_nulls()
     return float(values[0]) if len(values) else None
 
 
-def _entangled(results: Results) -> bool:
+def _varies_entangler(results: Results) -> bool:
     return any(c.endswith("entangler") for c in varied_hyperparameters(results.samples))
 
 
-def _executions(results: Results) -> bool:
+def _runs_circuits(results: Results) -> bool:
     return bool((results.lanes["circuit_executions"] > 0).any())
 
 
 def write_comparison(
     experiments: Sequence[Results], path: Path, top: int = 5, published: Published | None = None
 ) -> Path:
-    """Writes one page that compares `experiments`, and returns its path. Nothing else is loaded by it.
+    """Write one self-contained page that compares `experiments`, and return its path.
 
-    Beside it are the statistics of every experiment as a table, which a later comparison can take as
-    published. Where something was `published` of these, the page begins with both side by side, and the same
-    numbers are written as well (`TABLE`). Raises ValueError when nothing was published of any.
+    A CSV file next to the page holds the statistics of every experiment; a later comparison can use it as
+    published results. If `published` is given, the page begins with our results next to the published ones,
+    and the same numbers are written to a second CSV file (`TABLE`). Raises ValueError if `published` has
+    results for none of the experiments.
     """
     pictures = Pictures()
     groups = by_environment(experiments)
     sections = {}
     if published is not None:
-        against = Against(groups, published)
-        sections["published"] = ("Against published results", against.section(pictures))
-        write_atomically(path.with_name(TABLE), against.table().write_csv())
+        comparison = PublishedComparison(groups, published)
+        sections["published"] = ("Comparison with published results", comparison.section(pictures))
+        write_atomically(path.with_name(TABLE), comparison.table().write_csv())
     if len(groups) > 1:
         drawn = pictures.add("combined_distribution", partial(combined_distribution, groups))
         sections["combined"] = ("All environments", drawn + markup.table(overview(groups, top), "overview"))
     for place, (env, families) in enumerate(groups.items()):
-        sections[f"env-{place}"] = (markup.public(env), _environment(families, f"e{place}", pictures, top))
+        sections[f"env-{place}"] = (
+            markup.public(env),
+            _environment_section(families, f"e{place}", pictures, top),
+        )
     if len(groups) > 1:
-        sections["across"] = ("Across environments", _across(experiments, pictures))
+        sections["across"] = ("Across environments", _across_environments(experiments, pictures))
     count = sum(len(f) for f in groups.values())
     title = f"{count} experiments compared" if count > 1 else experiments[0].name
     header = (
-        f"<header><h1>{markup.public(title)}</h1><p>Peak returns are interquartile means over seeds. "
-        "The report of every experiment has its samples, health and how to repeat it.</p></header>"
+        f"<header><h1>{markup.public(title)}</h1><p>Peak returns are interquartile means (IQM) over seeds. "
+        "The report of each experiment lists its samples, shows how training went, and says how to repeat it."
+        "</p></header>"
     )
     write_atomically(path.with_suffix(".csv"), cells(experiments).write_csv())
     return write_document(path, "comparison", sections_of(header, sections), pictures)
 
 
 def check_published(experiments: Sequence[Results], published: Published) -> None:
-    """Raises ValueError when nothing was published of any of the experiments."""
-    Against(by_environment(experiments), published)
+    """Raise ValueError if `published` has results for none of the experiments."""
+    PublishedComparison(by_environment(experiments), published)
 
 
-def _environment(families: Families, prefix: str, pictures: Pictures, top: int) -> str:
+def _environment_section(families: Families, prefix: str, pictures: Pictures, top: int) -> str:
+    """Return the section of one environment as HTML; `prefix` makes its chart and table ids unique."""
     shown = {name: pictures.add(f"{prefix}_{name}", draw) for name, draw in charts(families, top).items()}
     curves = {
         title: shown[f"tuned_curves_{axis}"]
@@ -202,26 +219,26 @@ def _environment(families: Families, prefix: str, pictures: Pictures, top: int) 
     }
     parts = [
         markup.table(summary(families, top), f"{prefix}-summary"),
-        _protocols(families),
+        _differing_settings(families),
         _section("Tuned learning curves", tabs(f"{prefix}-curves", curves)),
-        _best_samples(families, prefix, top),
+        _best_samples_section(families, prefix, top),
         _section("Return across samples", shown["return_distribution"] + shown["ecdf"]),
         _section("Best of k samples", shown["best_of_k"]),
         _section("Performance profile", shown["performance_profile"]),
     ]
     if len(families) > 1:
-        said = "".join(f'<p class="note">{markup.public(line)}</p>' for line in verdicts(families))
-        parts.append(_section("Who is ahead", said + shown["probability_of_improvement"]))
+        notes = "".join(f'<p class="note">{markup.public(line)}</p>' for line in verdicts(families))
+        parts.append(_section("Who is ahead", notes + shown["probability_of_improvement"]))
     parts.append(_section("Sample complexity", shown["sample_complexity"]))
     parts.append(_section("Return against parameters", shown["return_against_parameters"]))
-    if any(_entangled(results) for results in families):
+    if any(_varies_entangler(results) for results in families):
         parts.append(_section("With and without entanglement", shown["entanglement"]))
     parts.append(_section("Runtime", shown["runtime"]))
     return "".join(parts)
 
 
-def _across(experiments: Sequence[Results], pictures: Pictures) -> str:
-    """Hyperparameter sensitivity across environments: the chart and its numbers, or why there are none."""
+def _across_environments(experiments: Sequence[Results], pictures: Pictures) -> str:
+    """Return the section on sensitivity across environments: chart and table, or why there are none."""
     shown = pictures.add("across_environments", partial(tuning_chart, experiments))
     try:
         return shown + markup.table(sensitivity_table(experiments), "across-table")
@@ -230,24 +247,27 @@ def _across(experiments: Sequence[Results], pictures: Pictures) -> str:
 
 
 def best_samples(families: Families, top: int = 5) -> pl.DataFrame:
-    """The `top` samples of every family, best first; `rank` is the place within the family."""
-    kept = ("rank", "peak_return", "peak_low", "peak_high", "final_return", "seeds_done", "seeds_diverged")
+    """Return the `top` samples of every family in one table, best first; ranks are within the family."""
+    columns = ("rank", "peak_return", "peak_low", "peak_high", "final_return", "seeds_done", "seeds_diverged")
     tables = []
     for results in families:
         best = leaderboard(results, top).drop_nulls("peak_return")
         keys = sample_keys(results, best["sample"], True)
-        tables.append(best.select(keys, pl.lit(results.name).alias("family"), *kept))
+        tables.append(best.select(keys, pl.lit(results.name).alias("family"), *columns))
     return pl.concat(tables).sort("peak_return", descending=True, maintain_order=True)
 
 
-def _best_samples(families: Families, prefix: str, top: int) -> str:
+def _best_samples_section(families: Families, prefix: str, top: int) -> str:
     best = best_samples(families, top)
     note = "Ranks are places within the family. Click a sample to find it in every chart."
     return "" if best.is_empty() else _section("Best samples", markup.table(best, f"{prefix}-best", note))
 
 
 def verdicts(families: Families) -> list[str]:
-    """Each pair in words; no order is claimed where the interval contains one half."""
+    """Say for each pair of families, in a sentence, which one is ahead.
+
+    No order is claimed if the interval of the probability of improvement contains one half.
+    """
     lines = []
     for row in improvements(families).iter_rows(named=True):
         a, b, p, low, high = (row[k] for k in ("family", "other", "probability", "low", "high"))
@@ -259,26 +279,28 @@ def verdicts(families: Families) -> list[str]:
         first, second = (a, b) if p > 0.5 else (b, a)
         p, low, high = (p, low, high) if p > 0.5 else (1 - p, 1 - high, 1 - low)
         lines.append(
-            f"{first} is ahead of {second}: a random sample of it wins with probability "
+            f"{first} is ahead of {second}: a random sample of the former has the higher peak return with "
+            "probability "
             f"{p:.2f} [{low:.2f}, {high:.2f}]."
         )
     return lines
 
 
-def _protocols(families: Families) -> str:
-    """Says so when the experiments were not made under the same conditions."""
+def _differing_settings(families: Families) -> str:
+    """Return a warning that lists the settings in which the experiments differ; empty if they agree."""
     differing = []
     for key in ("total_timesteps", "evaluations", "eval_episodes", "seeds", "protocol", "evaluation"):
         values = {r.name: _setting(r, key) for r in families}
         if len(set(values.values())) > 1:
-            said = ", ".join(f"{name} {value}" for name, value in values.items())
-            differing.append(f"{key.replace('_', ' ')}: {said}")
+            by_family = ", ".join(f"{name} {value}" for name, value in values.items())
+            differing.append(f"{key.replace('_', ' ')}: {by_family}")
     if not differing:
         return ""
-    return f'<p class="note bad">Not the same conditions. {markup.public("; ".join(differing))}.</p>'
+    return f'<p class="note bad">The experiments differ in {markup.public("; ".join(differing))}.</p>'
 
 
 def _setting(results: Results, key: str) -> Any:
+    """Look up `key` in the settings of an experiment, else in its manifest."""
     return results.manifest.get("settings", {}).get(key, results.manifest.get(key))
 
 
@@ -293,13 +315,14 @@ def export_comparison(
     options: Options = _DEFAULTS,
     published: Published | None = None,
 ) -> list[Path]:
-    """Writes every chart that has data; returns the paths written.
+    """Write every chart that has data to `folder`, and return the paths written.
 
-    The names are `<environment>-<chart>.<format>`, and `combined_distribution` and `across_environments` for
-    those of all. Where something was `published` of the experiments, its table (`TABLE`) is written as well.
+    File names are `<environment>-<chart>.<format>`; the charts over all environments are called
+    `combined_distribution` and `across_environments`. If `published` is given, the table of the comparison
+    with it (`TABLE`) is written as well.
     """
     groups = by_environment(experiments)
-    against = Against(groups, published) if published is not None else None
+    comparison = PublishedComparison(groups, published) if published is not None else None
     drawn: dict[str, tuple[Callable[[], Chart], Families]] = {
         "across_environments": (partial(tuning_chart, experiments), ())
     }
@@ -307,11 +330,11 @@ def export_comparison(
         drawn["combined_distribution"] = partial(combined_distribution, groups), ()
     for env, families in groups.items():
         prefix = "".join(c if c.isalnum() else "_" for c in env)
-        every = charts(families, options.top) | (against.charts(env) if against is not None else {})
+        every = charts(families, options.top) | (comparison.charts(env) if comparison is not None else {})
         drawn |= {f"{prefix}-{name}": (draw, families) for name, draw in every.items()}
     written = []
-    if against is not None:
-        written.append(write_atomically(folder / TABLE, against.table().write_csv()))
+    if comparison is not None:
+        written.append(write_atomically(folder / TABLE, comparison.table().write_csv()))
     for name, (draw, families) in drawn.items():
         try:
             spec = draw().to_dict()

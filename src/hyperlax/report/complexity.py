@@ -1,4 +1,4 @@
-"""Sample complexity: env steps until an agent is good enough with a given probability."""
+"""Sample complexity: env steps until a given share of the runs has reached a target return."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from hyperlax.report.statistics import REPETITIONS, Estimate, Unavailable, inter
 from hyperlax.storage.results import Results
 
 PROBABILITIES = (0.5, 0.9)
-"""1 - δ: half of all runs, and nine of ten."""
+"""Values of 1 - δ that are reported: half of the runs, and nine out of ten."""
 _GRID = 200
 
 
@@ -26,13 +26,14 @@ def sample_complexity(
     repetitions: int = REPETITIONS,
     seed: int = 0,
 ) -> Estimate:
-    """First of `steps` at which a run is at or above `threshold` with `probability` = 1 - δ (no axes).
+    """Return the first of `steps` at which a share 1 - δ (`probability`) of the runs has reached `threshold`.
 
-    After Meyer et al. 2025, "Benchmarking quantum reinforcement learning": the probability is estimated by
-    the share of runs. They count the evaluations below it, which is the same while the share only rises.
-    Infinity where it is never reached. A run that is NaN at a step has stopped, and is below; one that is NaN
-    throughout is no run. The interval redraws samples with all of their seeds, or the seeds where there is
-    one sample; it is NaN with fewer than two to redraw, and its upper end may be infinite.
+    After Meyer et al. 2025, "Benchmarking quantum reinforcement learning", who instead count the evaluations
+    before that point; both agree as long as the share does not fall again. A run is one seed of one sample.
+    A run that is NaN at a step counts as below the threshold there; one that is NaN throughout is ignored.
+    The fields of the estimate are scalars, and infinite if the share is never reached. The bootstrap interval
+    resamples samples together with their seeds, or the seeds if there is a single sample; it is NaN with
+    fewer than two to resample.
     """
     unknown = np.asarray(np.nan)
     groups = returns.swapaxes(0, 1) if len(returns) == 1 else returns
@@ -41,25 +42,25 @@ def sample_complexity(
     if len(runs) == 0:
         return Estimate(unknown, unknown, unknown)
     above = np.sum(groups >= threshold, axis=1)
-    value = _first(steps, above.sum(axis=0) / runs.sum(), probability)
+    value = _first_reaching(steps, above.sum(axis=0) / runs.sum(), probability)
     if len(runs) < 2:
         return Estimate(value, unknown, unknown)
     drawn = np.random.default_rng(seed).multinomial(len(runs), np.full(len(runs), 1 / len(runs)), repetitions)
-    low, high = interval(_first(steps, drawn @ above / (drawn @ runs)[:, None], probability))
+    low, high = interval(_first_reaching(steps, drawn @ above / (drawn @ runs)[:, None], probability))
     return Estimate(value, np.asarray(low), np.asarray(high))
 
 
 def sample_complexities(
     families: Sequence[Results], probabilities: Sequence[float] = PROBABILITIES
 ) -> pl.DataFrame:
-    """Env steps until the environment is solved, for every family: its best sample, and all its samples.
+    """Return the env steps until each family solves its environment, for its best sample and for all samples.
 
-    Columns: `family`, `runs` ("best sample" or "all samples"), `lanes`, `probability`, `steps`, `low`,
-    `high`, and `budget`, the last step that was evaluated; infinity is "not within the budget", null not
-    known. The best sample is that of the highest peak return. Between evaluations returns are interpolated.
-    Lanes that are done stay as they were at their last evaluation, those that diverged, failed or were pruned
-    have not got there, those that still run or wait are left out. Raises `Unavailable` where no score counts
-    as solved, or nothing has been evaluated.
+    Columns: `family`, `runs` ("best sample" or "all samples"), `lanes`, `probability`, `steps`, `low`, `high`
+    and `budget`, the last step that was evaluated. Infinity means "not within the budget", null "unknown".
+    The best sample is the one with the highest peak return. Returns are interpolated between evaluations.
+    Lanes that are done keep their last return, lanes that diverged, failed or were pruned count as unsolved
+    from then on, and unfinished lanes are left out. Raises `Unavailable` if the environment has no score that
+    counts as solved, or if nothing has been evaluated.
     """
     rows = []
     for results in families:
@@ -70,10 +71,10 @@ def sample_complexities(
         if found.values.size == 0:
             continue
         steps, returns = found.on_grid("env_steps", _GRID)
-        done = _places(found.lanes, "done")
-        returns[done] = _carried(returns[done])
-        returns[_places(found.lanes, "queued", "running", "paused")] = np.nan
-        lost = _places(found.lanes, "diverged", "failed", "pruned")
+        done = _lane_indices(found.lanes, "done")
+        returns[done] = _forward_filled(returns[done])
+        returns[_lane_indices(found.lanes, "queued", "running", "paused")] = np.nan
+        lost = _lane_indices(found.lanes, "diverged", "failed", "pruned")
         returns[..., 0][lost] = np.where(np.isnan(returns[..., 0][lost]), -np.inf, returns[..., 0][lost])
         ranked = sample_metrics(results).drop_nulls("peak_return").sort("peak_return", descending=True)
         best = found.samples == ranked["sample"][0]
@@ -97,21 +98,21 @@ def sample_complexities(
     return pl.DataFrame(rows).fill_nan(None)
 
 
-def _places(lanes: pl.DataFrame, *statuses: str) -> tuple[np.ndarray, np.ndarray]:
-    """Where lanes of these statuses are among the evaluations."""
+def _lane_indices(lanes: pl.DataFrame, *statuses: str) -> tuple[np.ndarray, np.ndarray]:
+    """Return the rows and columns in `Evaluations.values` of the lanes with one of these statuses."""
     chosen = lanes.filter(pl.col("status").is_in(statuses))
     return chosen["row"].to_numpy(), chosen["column"].to_numpy()
 
 
-def _carried(returns: Float[np.ndarray, "lanes points"]) -> Float[np.ndarray, "lanes points"]:
-    """The last known value where none is."""
+def _forward_filled(returns: Float[np.ndarray, "lanes points"]) -> Float[np.ndarray, "lanes points"]:
+    """Replace each NaN by the last value before it."""
     last = np.maximum.accumulate(np.where(np.isnan(returns), 0, np.arange(returns.shape[1])), axis=1)
     return np.take_along_axis(returns, last, axis=1)
 
 
-def _first(
+def _first_reaching(
     steps: Float[np.ndarray, " points"], share: Float[np.ndarray, "*repetitions points"], probability: float
 ) -> Float[np.ndarray, "*repetitions"]:
-    """The first step at which the share reaches the probability; infinity where it never does."""
+    """Return the first step at which the share reaches the probability; infinity if it never does."""
     reached = share >= probability - 1e-9
     return np.where(reached.any(axis=-1), steps[np.argmax(reached, axis=-1)], np.inf)

@@ -1,4 +1,4 @@
-"""What every report page is: one HTML file with its charts and Vega inside, light and dark."""
+"""The frame of every report page: one HTML file that contains its charts and Vega, with a dark mode."""
 
 from __future__ import annotations
 
@@ -20,12 +20,12 @@ from hyperlax.storage.files import write_atomically
 
 @dataclass
 class Pictures:
-    """The charts of a page, by name."""
+    """Vega-Lite specifications of the charts of a page, by name."""
 
     specs: dict[str, Any] = field(default_factory=dict)
 
     def add(self, name: str, draw: Callable[[], Chart]) -> str:
-        """Draws a chart; the HTML that stands where it belongs, or the reason why there is none."""
+        """Draw a chart and return its placeholder in HTML; without data, the reason why it is missing."""
         try:
             with debug_mode(False):  # validating every node against the schema takes longer than drawing
                 spec = draw().to_dict(validate=False)
@@ -35,12 +35,12 @@ class Pictures:
         for unused in ("$schema", "config"):
             spec.pop(unused, None)
         self.specs[name] = spec
-        said = "".join(f'<p class="note">{markup.public(line)}</p>' for line in title["subtitle"])
-        return f'{said}<div class="chart" data-chart="{name}"></div>'
+        notes = "".join(f'<p class="note">{markup.public(line)}</p>' for line in title["subtitle"])
+        return f'{notes}<div class="chart" data-chart="{name}"></div>'
 
 
 def write_document(path: Path, title: str, body: str, pictures: Pictures) -> Path:
-    """Writes the page, complete or not at all, and returns its path."""
+    """Write the page atomically (completely or not at all), and return its path."""
     themes = {mode: {**theme(mode == "dark"), "background": "transparent"} for mode in ("light", "dark")}
     charts = {"specs": pictures.specs, "themes": themes}
     page = Template(_asset("page.html")).substitute(
@@ -55,7 +55,10 @@ def write_document(path: Path, title: str, body: str, pictures: Pictures) -> Pat
 
 
 def sections_of(header: str, sections: Mapping[str, tuple[str, str]]) -> str:
-    """The body of a page: header, links, and sections by anchor, each a heading and its HTML."""
+    """Return the body of a page: the header, links to the sections, and the sections.
+
+    `sections` maps each anchor to the heading and the HTML content of its section.
+    """
     links = "".join(f'<a href="#{anchor}">{heading}</a>' for anchor, (heading, _) in sections.items())
     return (
         f"{header}<nav>{links}</nav>"
@@ -68,7 +71,10 @@ def sections_of(header: str, sections: Mapping[str, tuple[str, str]]) -> str:
 
 
 def tabs(name: str, contents: Mapping[str, str]) -> str:
-    """Contents of which one is seen at a time, by label; `name` is theirs alone on the page."""
+    """Return a row of tabs, one per label of `contents`, that show one of its HTML fragments at a time.
+
+    `name` must be unique on the page; the ids of the panels begin with it.
+    """
     buttons, panels = [], []
     for place, (label, content) in enumerate(contents.items()):
         first = place == 0

@@ -1,4 +1,4 @@
-"""The evaluation curves of an experiment as rectangular arrays, NaN where a lane has no point."""
+"""Evaluation curves of an experiment as rectangular arrays, padded with NaN where a lane has no point."""
 
 from __future__ import annotations
 
@@ -11,24 +11,24 @@ from jaxtyping import Float, Int
 from hyperlax.storage.results import Results
 
 X_AXES = ("env_steps", "seconds", "gradient_steps", "circuit_executions")
-"""What a curve may be drawn against. Points of different seeds of a sample share env_steps."""
+"""Quantities for the x axis of a curve. All seeds of a sample are evaluated at the same `env_steps`."""
 
 
 @dataclass(frozen=True)
 class Evaluations:
-    """One metric of every lane, seeds of a sample side by side, all axes NaN-padded.
+    """One metric of all lanes, arranged by sample, seed and point, and padded with NaN.
 
-    `x` holds the `X_AXES` of each point of a sample (means over its seeds).
+    `x` maps each of `X_AXES` to the positions of the points of every sample, as means over its seeds.
     """
 
     samples: Int[np.ndarray, " samples"]
     x: dict[str, Float[np.ndarray, "samples points"]]
     values: Float[np.ndarray, "samples seeds points"]
     lanes: pl.DataFrame
-    """One row per lane: lane, sample, seed, status and its place `row`, `column` in `values`."""
+    """One row per lane: `lane`, `sample`, `seed`, `status`, and its indices `row`, `column` in `values`."""
 
     def by_lane(self) -> tuple[Float[np.ndarray, "lanes points"], Float[np.ndarray, "lanes points"]]:
-        """Env steps and values of each row of `lanes`, present points first."""
+        """Return the env steps and the values of each row of `lanes`, with all NaN moved to the end."""
         row, column = self.lanes["row"].to_numpy(), self.lanes["column"].to_numpy()
         values = self.values[row, column]
         order = np.argsort(np.isnan(values), axis=1, kind="stable")
@@ -39,28 +39,28 @@ class Evaluations:
     def on_grid(
         self, axis: str, points: int
     ) -> tuple[Float[np.ndarray, " points"], Float[np.ndarray, "samples seeds points"]]:
-        """All curves interpolated linearly onto one evenly spaced grid of `axis`.
+        """Interpolate all curves linearly onto one grid of evenly spaced positions on `axis`.
 
-        A lane is NaN outside its own points, with half a grid step of grace, since samples with different
-        rollouts evaluate at slightly different steps.
+        Returns the grid and the curves. A lane is NaN outside the range of its own points, widened by half a
+        grid step because samples with different rollout lengths are evaluated at slightly different steps.
         """
         x = self.x[axis]
         known = np.where(np.isnan(x), np.inf, x)
         first = float(np.median(known.min(axis=1)[np.isfinite(known.min(axis=1))]))
         grid = np.linspace(first, float(np.nanmax(x)), points)
-        grace = (grid[1] - grid[0]) / 2 if points > 1 else np.inf
+        margin = (grid[1] - grid[0]) / 2 if points > 1 else np.inf
         out = np.full((*self.values.shape[:2], points), np.nan)
         for row, column in np.argwhere(~np.isnan(self.values).all(axis=2)):
             present = ~np.isnan(self.values[row, column]) & ~np.isnan(x[row])
             if present.any():
                 at, value = x[row][present], self.values[row, column][present]
-                inside = (grid >= at[0] - grace) & (grid <= at[-1] + grace)
+                inside = (grid >= at[0] - margin) & (grid <= at[-1] + margin)
                 out[row, column, inside] = np.interp(grid[inside], at, value)
         return grid, out
 
 
 def evaluations(results: Results, metric: str = "return") -> Evaluations:
-    """The curves of `metric`. Values that are not finite are dropped; a point written twice counts once."""
+    """Return the curves of `metric`; values that are not finite are dropped, repeated points count once."""
     lanes = _lanes(results)
     points = (
         results.curves.lazy()
@@ -86,7 +86,7 @@ def evaluations(results: Results, metric: str = "return") -> Evaluations:
 
 
 def _lanes(results: Results) -> pl.DataFrame:
-    """Every lane that is known or has points; one without a row in `lanes` (yet) counts as running."""
+    """Return all lanes with their indices; one with points but without a row in `lanes` counts as running."""
     key = ["lane", "sample", "seed"]
     seen = results.curves.select(key).unique("lane").join(results.lanes, on="lane", how="anti")
     known = results.lanes.select(*key, "status")

@@ -1,4 +1,4 @@
-"""The charts of an experiment as image files."""
+"""Export of charts as image files."""
 
 from __future__ import annotations
 
@@ -25,10 +25,10 @@ def export_charts(
     options: Options = _DEFAULTS,
     charts: Mapping[str, Callable[[Results], Chart]] | None = None,
 ) -> list[Path]:
-    """Writes every chart that has data to `folder` as `<chart>.<format>`; returns the paths written.
+    """Write every chart that has data to `folder` as `<chart>.<format>`, and return the paths written.
 
-    `charts`: unless given all of the experiment's, and of its search where it is one. PNG is drawn at twice
-    the size of the page. Raises ValueError for an unknown format.
+    `charts` defaults to all charts of an experiment and of a search. PNG images have twice the resolution of
+    the page. Raises ValueError for an unknown format.
     """
     unknown = sorted(set(formats) - set(FORMATS))
     if unknown:
@@ -49,7 +49,7 @@ def export_charts(
 
 
 def informed_title(spec: dict[str, Any], experiments: Sequence[Results]) -> dict[str, Any]:
-    """The chart with what it is of in its title, and how the experiments were made below it."""
+    """Add the experiments and the environment to the chart's title, and their settings to its subtitle."""
     title = spec["title"]
     names = ", ".join(results.name for results in experiments)
     env = experiments[0].manifest.get("env", "an unnamed environment")
@@ -59,7 +59,7 @@ def informed_title(spec: dict[str, Any], experiments: Sequence[Results]) -> dict
 
 
 def about(results: Results) -> str:
-    """Samples, seeds, budget, protocol and seed of an experiment, as far as it says them."""
+    """Describe an experiment in a sentence: samples, seeds, budget, evaluations and protocol, where known."""
     manifest = results.manifest
     settings = manifest.get("settings", {})
     parts = [f"{len(results.samples)} samples"]
@@ -74,7 +74,7 @@ def about(results: Results) -> str:
 
 
 def converted(drawing: str, suffix: str) -> bytes:
-    """The SVG document `drawing` as a png, svg or pdf file."""
+    """Convert the SVG document `drawing` to the content of a png, svg or pdf file."""
     if suffix == "png":
         return vl_convert().svg_to_png(drawing, scale=_SCALE)
     if suffix == "pdf":
@@ -83,7 +83,7 @@ def converted(drawing: str, suffix: str) -> bytes:
 
 
 def image(spec: dict[str, Any], suffix: str) -> bytes:
-    """The Vega-Lite chart `spec` as a png, svg or pdf file."""
+    """Render the Vega-Lite chart `spec` as the content of a png, svg or pdf file."""
     vlc, version = vl_convert(), vegalite_version()
     if suffix == "png":
         return vlc.vegalite_to_png(spec, vl_version=version, scale=_SCALE)

@@ -1,12 +1,13 @@
-"""Which hyperparameters decide whether a sample is among the best: PED-ANOVA.
+"""Importance of hyperparameters for being among the best samples, estimated by PED-ANOVA.
 
 Watanabe et al. 2023, "PED-ANOVA: efficiently quantifying hyperparameter importance in arbitrary subspaces": a
-hyperparameter matters where the values of the best samples are distributed unlike those of all samples. Its
-importance is the Pearson divergence between the two densities, each estimated by kernels on a grid.
+hyperparameter is important if its values among the best samples are distributed differently from its values
+among all samples. The importance is the Pearson divergence between the two densities, each estimated with
+kernels on a grid.
 
-A divergence is never negative, and few samples at the top never look quite like the rest: even a
-hyperparameter without any effect gets some importance. `chance` says how much, when the best are drawn at
-random.
+A divergence cannot be negative, and a small set of best samples never matches the distribution of all samples
+exactly, so that even a hyperparameter without any effect gets some importance. The chance level says how
+much: it is the importance that arises when the best samples are drawn at random.
 """
 
 from __future__ import annotations
@@ -36,15 +37,20 @@ from hyperlax.report.statistics import (
 from hyperlax.storage.results import Results
 
 QUANTILE = 0.1
-LEAST_TOP = 5
-"""The best are the top tenth of the samples, and at least five."""
+"""Share of the samples that count as the best."""
+MIN_TOP = 5
+"""Minimum number of samples that count as the best."""
 _CELLS = 50
 _LOG_RATIO = 100
 
 
 @dataclass(frozen=True)
 class Dimension:
-    """A hyperparameter on a grid: the cell of every sample, and whether neighbouring cells are alike."""
+    """A hyperparameter on a grid of `cells` cells.
+
+    `cell` holds the index of every sample's cell. `ordered` says whether neighbouring cells hold similar
+    values, as for numbers, so that the density may be smoothed across them.
+    """
 
     name: str
     cell: Int[np.ndarray, " samples"]
@@ -53,11 +59,12 @@ class Dimension:
 
 
 def dimension(name: str, values: Sequence[Any], space: Mapping[str, Any] | None = None) -> Dimension:
-    """The values of one hyperparameter on the grid of its space, as a manifest describes it.
+    """Place the values of one hyperparameter on a grid over its `space`, as described in the manifest.
 
-    Continuous spaces get 50 cells of equal probability (in the logarithm where the space is log), integers
-    one cell each up to 50, choices, flags and joint choices (lists of values) one each. Without a description
-    numbers are taken as uniform over what was seen, in the logarithm from a ratio of 100.
+    A continuous space gets 50 cells of equal probability (equally wide in the logarithm for a log-uniform
+    space), an integer space one cell per value but at most 50, and choices, flags and joint choices (lists of
+    values) one cell per value. Without a description, numbers are taken to be uniform between the smallest
+    and the largest value, in the logarithm if their ratio is at least 100.
     """
     kind = (space or {}).get("type")
     numbers = all(isinstance(v, int | float) and not isinstance(v, bool) for v in values)
@@ -70,10 +77,10 @@ def dimension(name: str, values: Sequence[Any], space: Mapping[str, Any] | None 
     x = np.asarray(values, float)
     low, high = (float(space[end]) for end in ("low", "high")) if space else (x.min(), x.max())
     log = kind == "log_uniform" or (space is None and low > 0 and high / low >= _LOG_RATIO)
-    whole = kind == "integers" or (space is None and all(isinstance(v, int) for v in values) and not log)
-    if whole:
+    integral = kind == "integers" or (space is None and all(isinstance(v, int) for v in values) and not log)
+    if integral:
         low, high = low - 0.5, high + 0.5
-    cells = min(_CELLS, round(high - low)) if whole else _CELLS
+    cells = min(_CELLS, round(high - low)) if integral else _CELLS
     if log:
         x, low, high = np.log(x), np.log(low), np.log(high)
     place = np.floor((x - low) / (high - low) * cells) if high > low else np.zeros(len(x))
@@ -81,27 +88,28 @@ def dimension(name: str, values: Sequence[Any], space: Mapping[str, Any] | None 
 
 
 def top_samples(
-    scores: Float[np.ndarray, "repetitions samples"], quantile: float = QUANTILE, least: int = LEAST_TOP
+    scores: Float[np.ndarray, "repetitions samples"], quantile: float = QUANTILE, minimum: int = MIN_TOP
 ) -> Bool[np.ndarray, "repetitions samples"]:
-    """The best `quantile` of the samples, at least `least`, and whoever is equal to the last of them."""
+    """Mark the best `quantile` of the samples, at least `minimum` of them, and all ties with the last one."""
     samples = scores.shape[1]
-    last = samples - min(samples, max(least, int(np.ceil(quantile * samples))))
+    last = samples - min(samples, max(minimum, int(np.ceil(quantile * samples))))
     return scores >= np.partition(scores, last, axis=1)[:, last : last + 1]
 
 
 def divergence(
     dim: Dimension, top: Bool[np.ndarray, "repetitions samples"]
 ) -> Float[np.ndarray, " repetitions"]:
-    """Pearson divergence of the density of the `top` samples from that of all, for every choice of the top.
+    """Return the Pearson divergence of the density of the top samples from the density of all samples.
 
-    Σ p_all (p_top / p_all - 1)², without the factor (γ' / γ)² that all hyperparameters share. The kernels are
-    as wide as suits the first choice of the top, for all of them.
+    Σ p_all (p_top / p_all - 1)², summed over the cells of the grid; the factor (γ' / γ)² of Watanabe et al.
+    is left out, because all hyperparameters share it. Each row of `top` is one choice of the top samples; the
+    kernel width is derived from the first row and used for all of them.
     """
-    seen = np.zeros((len(dim.cell), dim.cells))
-    seen[np.arange(len(dim.cell)), dim.cell] = 1.0
-    everyone = _density(dim, seen.sum(axis=0, keepdims=True), dim.cell)
-    best = _density(dim, top.astype(float) @ seen, dim.cell[top[0]])
-    return np.sum((best - everyone) ** 2 / everyone, axis=1)
+    one_hot = np.zeros((len(dim.cell), dim.cells))
+    one_hot[np.arange(len(dim.cell)), dim.cell] = 1.0
+    overall = _density(dim, one_hot.sum(axis=0, keepdims=True), dim.cell)
+    best = _density(dim, top.astype(float) @ one_hot, dim.cell[top[0]])
+    return np.sum((best - overall) ** 2 / overall, axis=1)
 
 
 def importances(
@@ -111,15 +119,16 @@ def importances(
     repetitions: int = REPETITIONS,
     seed: int = 0,
 ) -> tuple[Estimate, Float[np.ndarray, " dimensions"]]:
-    """Share of every dimension in the sum of divergences (shape (dimensions,)), and what chance would give.
+    """Return the importance of every dimension, with intervals, and the level that chance alone would reach.
 
-    The score of a sample is the interquartile mean over its seeds. The interval redraws the seeds of every
-    sample, so that other samples may come out on top; there is none where no sample has two seeds. `chance`
-    is what a dimension stays below in 95 % of draws of the top at random. All are NaN where every sample is
-    as good as every other.
+    Importances are shares of the sum of all divergences; all results have shape (dimensions,). The score of a
+    sample is the interquartile mean over its seeds. The bootstrap interval resamples the seeds of every
+    sample, which may change the set of the best samples; it is NaN if no sample has two seeds. The chance
+    level is the 95th percentile of the importance when the best samples are drawn at random. All results are
+    NaN if all samples are equally good.
     """
-    single = iqm(scores, axis=1)[None]
-    top = top_samples(single, quantile)
+    measured = iqm(scores, axis=1)[None]
+    top = top_samples(measured, quantile)
     value = np.array([divergence(dim, top)[0] for dim in dimensions])
     if top.all():
         none = np.full(value.shape, np.nan)
@@ -130,8 +139,8 @@ def importances(
     low = high = np.full(value.shape, np.nan)
     if (np.sum(~np.isnan(scores), axis=1) > 1).any():
         redrawn = bootstrap_iqm(scores[:, :, None], repetitions, seed)[:, 0].T
-        redrawn = np.where(np.isnan(redrawn), single, redrawn)
-        # The sample's own top comes first: it sets the width of the kernels.
+        redrawn = np.where(np.isnan(redrawn), measured, redrawn)
+        # The first row must be the top of the scores as measured: it sets the width of the kernels.
         tops = np.concatenate([top, top_samples(redrawn, quantile)])
         draws = np.stack([divergence(dim, tops)[1:] for dim in dimensions])
         total = draws.sum(axis=0)
@@ -141,12 +150,14 @@ def importances(
 
 
 def importance_table(results: Results, quantile: float = QUANTILE) -> pl.DataFrame:
-    """One row per hyperparameter that varies, most important first.
+    """Return the importance of every hyperparameter that varies, most important first.
 
-    Columns: `hyperparameter` (a joint choice is one, its names joined by "+"), `importance` (shares of 1),
-    `low` and `high` (95 % interval over seeds, null with one seed each), and `chance`. Samples are judged by
-    peak return; those without an evaluation are left out, and so are AB matrices, whose rows repeat those of
-    A. Raises `Unavailable` with fewer than ten samples, and where nothing varies.
+    Columns: `hyperparameter` (a joint choice counts as one, its names joined by "+"), `importance` (a share;
+    all shares add up to 1), `low` and `high` (the 95 % interval over seeds, null if every sample has one
+    seed), and `chance` (the level that a hyperparameter without effect stays below in 95 % of cases). The
+    score of a sample is its peak return. Samples without an evaluation are left out, and so are the AB
+    matrices of a Sobol design, whose rows nearly repeat those of A. Raises `Unavailable` with fewer than ten
+    samples, if no hyperparameter varies, or if all samples score the same.
     """
     scored = lane_metrics(results).drop_nulls("peak_return").sort("sample", "seed")
     if "matrix" in results.samples.columns:
@@ -155,8 +166,8 @@ def importance_table(results: Results, quantile: float = QUANTILE) -> pl.DataFra
     ids = scored["sample"].unique(maintain_order=True)
     if not varied_hyperparameters(results.samples):
         raise Unavailable("No hyperparameter varies between the samples.")
-    if len(ids) < 2 * LEAST_TOP:
-        raise Unavailable(f"Importances need {2 * LEAST_TOP} samples with an evaluation.")
+    if len(ids) < 2 * MIN_TOP:
+        raise Unavailable(f"Importances need {2 * MIN_TOP} samples with an evaluation.")
     samples = pl.DataFrame({"sample": ids}).join(results.samples, on="sample", maintain_order="left")
     found = dimensions_of(samples, results.manifest.get("space") or {})
     scores = np.full((len(ids), int(scored.group_by("sample").len()["len"].to_numpy().max())), np.nan)
@@ -173,7 +184,7 @@ def importance_table(results: Results, quantile: float = QUANTILE) -> pl.DataFra
 
 
 def dimensions_of(samples: pl.DataFrame, space: Mapping[str, Any]) -> list[Dimension]:
-    """The hyperparameters of a sample table that vary, joint choices as one, in the order of the table."""
+    """Return the hyperparameters that vary in a sample table, in its order; a joint choice counts as one."""
     found = []
     for name, columns in hyperparameters_of(samples, space).items():
         described = space.get(name)
@@ -184,7 +195,7 @@ def dimensions_of(samples: pl.DataFrame, space: Mapping[str, Any]) -> list[Dimen
 
 
 def hyperparameters_of(samples: pl.DataFrame, space: Mapping[str, Any]) -> dict[str, list[str]]:
-    """The columns of every hyperparameter that varies: several for a joint choice, whose paths they are."""
+    """Map every hyperparameter that varies to its columns: one, or several for a joint choice."""
     varied = varied_hyperparameters(samples)
     joints = {}
     for name, described in space.items():
@@ -197,10 +208,10 @@ def hyperparameters_of(samples: pl.DataFrame, space: Mapping[str, Any]) -> dict[
 def _density(
     dim: Dimension, counts: Float[np.ndarray, "repetitions cells"], seen: Int[np.ndarray, " seen"]
 ) -> Float[np.ndarray, "repetitions cells"]:
-    """Kernel estimate on the grid, with one more observation that is spread evenly.
+    """Estimate a density on the grid from `counts` per cell and one more observation spread evenly over it.
 
-    Normal kernels cut at the ends of the grid where cells are ordered, of the width of Scott 1992 for the
-    cells `seen`; no smoothing otherwise.
+    Ordered cells are smoothed with normal kernels, truncated at the ends of the grid, whose width follows
+    Scott's rule for the cells `seen`; unordered cells are not smoothed.
     """
     smooth = counts
     if dim.ordered:
@@ -212,7 +223,10 @@ def _density(
 
 
 def _width(cells: Int[np.ndarray, " seen"]) -> float:
-    """Scott's rule, 1.06 min(σ, IQR / 1.34) n^(-1/5), in cells; no narrower than a kernel within one."""
+    """Return the kernel width by Scott's rule (Scott 1992), 1.06 min(σ, IQR / 1.34) n^(-1/5), in cells.
+
+    The width is at least 0.3 cells, at which nearly all of a kernel lies within its own cell.
+    """
     lower, upper = np.quantile(cells, (0.25, 0.75))
     spreads = [float(np.std(cells, ddof=1)) if len(cells) > 1 else 0.0, float(upper - lower) / 1.34]
     spread = min((s for s in spreads if s > 0), default=0.0)

@@ -1,4 +1,4 @@
-"""The best samples, with the ranks their intervals allow."""
+"""Leaderboard: the best samples, with ranks that are ranges wherever confidence intervals overlap."""
 
 from __future__ import annotations
 
@@ -9,17 +9,17 @@ from jaxtyping import Float
 from hyperlax.report.metrics import sample_metrics
 from hyperlax.storage.results import Results
 
-LEAST_SEEDS = 3
-"""Seeds a sample needs for its interval to rank it."""
+MIN_SEEDS = 3
+"""Minimum number of seeds for the interval of a sample to be trusted in ranking."""
 
 
 def leaderboard(results: Results, top: int | None = 5) -> pl.DataFrame:
-    """The `top` samples (all if None) by peak return, best first.
+    """Return the `top` samples (all if None) by peak return, best first.
 
     Columns: `rank`, `sample`, `peak_return` (interquartile mean over seeds), `peak_low`, `peak_high` (95 %
     interval), `final_return`, `seeds_done`, `seeds_diverged` and every hyperparameter that varies. `rank` is
-    text: the places the sample may have ("1", "2–5"), since no order is claimed between samples whose
-    intervals overlap, or with fewer than three seeds. Samples without an evaluation come last, with rank "–".
+    text, a place or a range of places ("1", "2–5"): no order is claimed between samples whose intervals
+    overlap or that have fewer than three seeds. Samples without an evaluation come last, with rank "–".
     """
     measured = sample_metrics(results).sort(
         "peak_return", descending=True, nulls_last=True, maintain_order=True
@@ -44,7 +44,7 @@ def leaderboard(results: Results, top: int | None = 5) -> pl.DataFrame:
 
 
 def varied_hyperparameters(samples: pl.DataFrame) -> list[str]:
-    """Columns of the sample table, its `matrix` aside, that do not hold the same value for all samples."""
+    """Return the hyperparameter columns of the sample table that hold more than one value."""
     return [
         column
         for column in samples.columns
@@ -53,19 +53,21 @@ def varied_hyperparameters(samples: pl.DataFrame) -> list[str]:
 
 
 def _ranks(measured: pl.DataFrame) -> list[str]:
-    """Place of each row: 1 + samples surely better … samples not surely worse.
+    """Return the rank of each row: "a" or "a–b", and "–" for a sample without an evaluation.
 
-    Fewer than `LEAST_SEEDS` seeds make nothing sure: resampling two of them says little about a third.
+    a is 1 + the number of samples whose intervals lie above, b the number of samples whose intervals do not
+    lie below. The interval of a sample with fewer than `MIN_SEEDS` seeds is taken as unbounded, because
+    resampling two seeds says little about a third.
     """
-    value = _column(measured, "peak_return")
-    low, high = _column(measured, "peak_return_low"), _column(measured, "peak_return_high")
+    value = _floats(measured, "peak_return")
+    low, high = _floats(measured, "peak_return_low"), _floats(measured, "peak_return_high")
     scored = ~np.isnan(value)
-    unsure = np.isnan(low) | (_column(measured, "seeds") < LEAST_SEEDS)
+    unsure = np.isnan(low) | (_floats(measured, "seeds") < MIN_SEEDS)
     low = np.where(scored & unsure, -np.inf, low)
     high = np.where(scored & unsure, np.inf, high)
     texts = []
-    for here, above, below in zip(scored, low, high, strict=True):
-        if not here:
+    for has_score, above, below in zip(scored, low, high, strict=True):
+        if not has_score:
             texts.append("–")
             continue
         first = 1 + int(np.sum(scored & (low > below)))
@@ -74,5 +76,6 @@ def _ranks(measured: pl.DataFrame) -> list[str]:
     return texts
 
 
-def _column(frame: pl.DataFrame, name: str) -> Float[np.ndarray, " rows"]:
+def _floats(frame: pl.DataFrame, name: str) -> Float[np.ndarray, " rows"]:
+    """Return a column as an array of floats, NaN for null."""
     return frame[name].cast(pl.Float64).fill_null(np.nan).to_numpy()

@@ -1,4 +1,4 @@
-"""Who went on from whose state in population-based training, and with which hyperparameters."""
+"""Lineage in population-based training: which lane continued from which, with which hyperparameters."""
 
 from __future__ import annotations
 
@@ -13,7 +13,10 @@ from hyperlax.storage.results import Results
 
 @dataclass(frozen=True)
 class Span:
-    """Env steps that `lane` (of `sample`) trained with the same `hyperparameters`, all of them as text."""
+    """A stretch of env steps over which one lane was trained with constant hyperparameters.
+
+    `hyperparameters` maps the name of each to its value as text.
+    """
 
     lane: int
     sample: int
@@ -23,13 +26,13 @@ class Span:
 
 
 def explored(results: Results) -> list[str]:
-    """The hyperparameters that may change in training; none in a plain sweep."""
+    """Return the hyperparameters that a schedule may change during training; none without such a schedule."""
     schedule = (results.manifest.get("identity") or {}).get("schedule") or {}
     return [path for name in schedule.get("explores") or [] for path in name.split("+")]
 
 
 def spans(results: Results) -> dict[int, list[Span]]:
-    """What every lane trained with, in order: its sample's values, then what copies changed them to."""
+    """Return the spans of every lane in order: first its sample's values, then those after each copy."""
     rows = {row["sample"]: row for row in results.samples.iter_rows(named=True)}
     events = _events(results.lineage)
     found: dict[int, list[Span]] = {}
@@ -46,29 +49,32 @@ def spans(results: Results) -> dict[int, list[Span]]:
 
 
 def ancestry(results: Results, lane: int) -> list[Span]:
-    """How the state `lane` ended with came to be, oldest first: each span was trained by one lane.
+    """Trace the final state of `lane` back through the copies, and return the spans that led to it.
 
-    A span ends where the next lane copied it.
+    The oldest span comes first. Each was trained by one lane, and ends where the next lane copied its state.
     """
-    every = spans(results)
+    spans_by_lane = spans(results)
     events = _events(results.lineage)
-    line: list[Span] = []
+    ancestors: list[Span] = []
     barrier, end = float("inf"), None
     while True:
         own = [event for event in events if event["lane"] == lane]
         copied = [event for event in own if event["barrier"] < barrier]
-        span = every[lane][len(copied)]
-        line.append(
+        span = spans_by_lane[lane][len(copied)]
+        ancestors.append(
             Span(lane, span.sample, span.start, span.end if end is None else end, span.hyperparameters)
         )
         if not copied:
-            return line[::-1]
+            return ancestors[::-1]
         last = copied[-1]
         lane, barrier, end = last["parent"], last["barrier"], last["env_steps"]
 
 
 def best_lane(results: Results) -> int | None:
-    """The lane whose last evaluation is best, of those that are not over early; None before any."""
+    """Return the lane with the best last evaluation, without lanes that diverged, failed or were pruned.
+
+    Returns None before the first evaluation.
+    """
     ended = results.lanes.filter(~pl.col("status").is_in(["diverged", "failed", "pruned"])).select("lane")
     last = (
         results.curves.filter(pl.col("metric") == "return", pl.col("value").is_finite())
@@ -82,7 +88,10 @@ def best_lane(results: Results) -> int | None:
 
 
 def _events(lineage: pl.DataFrame) -> Sequence[dict[str, Any]]:
-    """One dict per copy in order of barriers: lane, parent, barrier, env_steps and `changes`."""
+    """Return one mapping per copy, in order of barriers: lane, parent, barrier, env_steps and changes.
+
+    `changes` maps the hyperparameters that the copy changed to their new values.
+    """
     events: dict[tuple[int, int], dict[str, Any]] = {}
     for row in lineage.sort("barrier", "lane", maintain_order=True).iter_rows(named=True):
         event = events.setdefault((row["barrier"], row["lane"]), {**row, "changes": {}})

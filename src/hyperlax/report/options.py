@@ -1,4 +1,4 @@
-"""What a reader may choose about the pictures of an experiment."""
+"""Options for the charts of an experiment."""
 
 from __future__ import annotations
 
@@ -10,13 +10,13 @@ from hyperlax.report.metrics import METRICS
 
 @dataclass(frozen=True)
 class Options:
-    """How the charts of an experiment are drawn.
+    """Options for the charts of an experiment.
 
-    - `top`: how many of the best samples are drawn together.
-    - `metric`: of `METRICS`, what slices, parallel coordinates and colours show of a sample.
-    - `informed`: titles of images say which experiment they are of, and how it was made.
+    - `top`: number of best samples that are drawn together.
+    - `metric`: one of `METRICS`, by which slices and parallel coordinates score and colour the samples.
+    - `informed`: whether titles of exported images name the experiment and its settings.
 
-    Raises ValueError for a metric that is not known, with the nearest that is.
+    Raises ValueError if `top` is below 1, or if `metric` is unknown; the message suggests the nearest name.
     """
 
     top: int = 5

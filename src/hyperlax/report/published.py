@@ -1,4 +1,8 @@
-"""Published results: a table of cells, or every sample of some. A cell is an environment × a family."""
+"""Published results, read from files.
+
+Published results come by cell, that is by environment, algorithm and network: either as one row of statistics
+per cell, or as a table with every sample of a cell.
+"""
 
 from __future__ import annotations
 
@@ -15,17 +19,20 @@ COLUMNS = {
     "median": "median_peak",
     "q25": "q25_peak",
 }
-"""Statistics over the peak returns of a cell's samples, and the columns of a table that hold them."""
-_FILE = re.compile(r"(?P<env>.+)_(?P<algorithm>[a-z0-9]+)-(?P<network>[a-z0-9_-]+?)_summary\.csv", re.I)
-_IDS = ("hp_id", "sample_id", "sample")
-"""Whose curve a row measures, by the first of them; whose hyperparameters it holds, by the second.
+"""Maps each statistic over the peak returns of a cell's samples to its column in a published table."""
+_SUMMARY_NAME = re.compile(
+    r"(?P<env>.+)_(?P<algorithm>[a-z0-9]+)-(?P<network>[a-z0-9_-]+?)_summary\.csv", re.I
+)
+_ID_COLUMNS = ("hp_id", "sample_id", "sample")
+"""Columns that may hold sample ids, in order of preference.
 
-In the published summaries of DQN on CartPole they differ: rows go by one, their hyperparameters by the other.
+The first that is present identifies the sample whose returns a row holds, the second, if there is one, the
+sample whose hyperparameters it holds. The two differ in the published summaries of DQN on CartPole.
 """
 
 
 class Cell(NamedTuple):
-    """What an experiment is about, spelled the same whoever names it."""
+    """A combination of environment, algorithm and network, in a normalised spelling."""
 
     env: str
     algorithm: str
@@ -33,6 +40,7 @@ class Cell(NamedTuple):
 
     @staticmethod
     def of(env: str, algorithm: str, network: str) -> Cell:
+        """Return the cell with its names in lower case, without outer spaces, and with `_` instead of `-`."""
         return Cell(*(name.strip().lower().replace("-", "_") for name in (env, algorithm, network)))
 
     def __str__(self) -> str:
@@ -41,25 +49,27 @@ class Cell(NamedTuple):
 
 @dataclass(frozen=True)
 class Published:
-    """What was published of some cells: one row of numbers, or every sample.
+    """Published results by cell, as statistics or as tables of samples.
 
-    - `cells`: values of `COLUMNS`, NaN where not given, and how many samples were tried (0: not said).
-    - `samples`: columns `sample`, `peak` (null where it diverged) and the hyperparameters, as published.
+    - `cells`: the statistics named in `COLUMNS`, NaN if missing, and the number of samples, 0 if unknown.
+    - `samples`: tables with the columns `sample`, `peak` (null if the sample diverged) and the
+      hyperparameters as they were published.
     """
 
     cells: dict[Cell, tuple[dict[str, float], int]] = field(default_factory=dict)
     samples: dict[Cell, pl.DataFrame] = field(default_factory=dict)
 
     def names(self) -> list[Cell]:
+        """Return all cells with published results, sorted."""
         return sorted({*self.cells, *self.samples})
 
 
 def read_published(path: Path) -> Published:
-    """A table with one row per cell, the per-sample summary of one cell, or a folder of such files.
+    """Read published results from a CSV file or from all CSV files of a folder.
 
-    A table has env, algo, network, samples and any of best_peak, top5_iqm_peak, median_peak, q25_peak.
-    A summary is called <env>_<algo>-<network>_summary.csv, with columns "sample id" or "hp id", and
-    "peak return".
+    A file is either a table with one row per cell, with the columns env, algo, network, samples and any of
+    best_peak, top5_iqm_peak, median_peak and q25_peak; or the summary of one cell with one row per sample,
+    named <env>_<algo>-<network>_summary.csv, with the columns "peak return" and "sample id" or "hp id".
     Raises ValueError for anything else.
     """
     if not path.exists():
@@ -74,25 +84,27 @@ def read_published(path: Path) -> Published:
 
 
 def _read(file: Path, found: Published) -> None:
-    """Adds what `file` says to `found`."""
+    """Add the published results in `file` to `found`."""
     try:
         frame = pl.read_csv(file, infer_schema_length=None)
         frame = frame.rename(lambda name: name.strip().lower().replace(" ", "_"))
     except (pl.exceptions.PolarsError, UnicodeDecodeError) as error:
-        raise ValueError(f"{file} is no readable CSV table: {str(error).splitlines()[0]}") from error
+        raise ValueError(f"{file} is not a readable CSV table: {str(error).splitlines()[0]}") from error
     if {"env", "algo", "network"} <= set(frame.columns):
         found.cells.update(_cells(file, frame))
         return
-    ids = [name for name in _IDS if name in frame.columns]
-    name = _FILE.fullmatch(file.name)
+    ids = [name for name in _ID_COLUMNS if name in frame.columns]
+    name = _SUMMARY_NAME.fullmatch(file.name)
     if not ids or "peak_return" not in frame.columns:
         raise ValueError(
-            f"{file} is neither a table of cells (columns env, algo, network, best_peak, …) nor a summary of "
-            'samples (columns "sample id", "peak return")'
+            f"{file} is neither a table with one row per environment, algorithm and network (columns env, "
+            "algo, network, best_peak, …) nor a summary with one row per sample (columns "
+            '"sample id", "peak return")'
         )
     if name is None:
         raise ValueError(
-            f"{file.name} does not say of what it is a summary; call it <env>_<algo>-<network>_summary.csv"
+            f"the name of {file.name} does not say which results it holds; rename it to "
+            "<env>_<algo>-<network>_summary.csv"
         )
     peak = pl.col("peak_return").cast(pl.Float64, strict=False).fill_nan(None)
     peaks = frame.select(pl.col(ids[0]).cast(pl.Int64).alias("sample"), peak.alias("peak"))
@@ -102,6 +114,7 @@ def _read(file: Path, found: Published) -> None:
 
 
 def _cells(file: Path, frame: pl.DataFrame) -> dict[Cell, tuple[dict[str, float], int]]:
+    """Return the statistics and the number of samples of every cell in a table with one row per cell."""
     known = {name: column for name, column in COLUMNS.items() if column in frame.columns}
     if not known:
         raise ValueError(f"{file} has none of the columns {', '.join(COLUMNS.values())}")

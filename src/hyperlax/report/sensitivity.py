@@ -1,14 +1,14 @@
-"""Sobol' indices: how much of the variance of the returns each hyperparameter explains.
+"""Sobol' indices: the share of the variance of returns that each hyperparameter explains.
 
 The first-order index of a hyperparameter is the share of variance that it explains alone, the total index
-what it explains alone and together with others (Sobol' 2001, "Global sensitivity indices for nonlinear
-mathematical models"). Both come from the matrices A, B and AB of `samplers.saltelli` by the estimators of
-Jansen 1999, "Analysis of variance designs for model output" (also in table 2 of Saltelli et al. 2010,
+the share that it explains alone or in interaction with others (Sobol' 2001, "Global sensitivity indices for
+nonlinear mathematical models"). Both are estimated from Saltelli's matrices A, B and AB with the estimators
+of Jansen 1999, "Analysis of variance designs for model output" (also in table 2 of Saltelli et al. 2010,
 "Variance based sensitivity analysis of model output").
 
-A score is a mean over few seeds, so the noise of training is part of the variance. Noise behaves like an
-interaction of everything with chance: it lowers first-order indices, and the total index of a hyperparameter
-without any effect is the share of noise instead of 0. `noise_share` says how much that is.
+A score is a mean over a few seeds, so its variance includes the noise of training. That noise acts like an
+interaction of all hyperparameters with chance: it lowers first-order indices, and the total index of a
+hyperparameter without any effect is the share of noise in the variance (`noise_share`) instead of 0.
 """
 
 from __future__ import annotations
@@ -32,15 +32,16 @@ def sobol_indices(
     repetitions: int = REPETITIONS,
     seed: int = 0,
 ) -> tuple[Estimate, Estimate, Int[np.ndarray, " dimensions"]]:
-    """First-order and total indices of every dimension (fields have shape (dimensions,)), and rows used.
+    """Return the first-order and total index of every dimension, and the number of rows used for each.
 
-    `a`, `b` and `ab[i]` are the scores of row j of A, B and A with column i of B. NaN is a lost evaluation:
-    an index leaves out the rows in which one of its three is lost, and is NaN with fewer than two rows or
-    where the scores do not vary.
+    The fields of the estimates and the counts have shape (dimensions,). `a` and `b` hold the scores of the
+    rows of the matrices A and B, `ab[i]` those of A with column i taken from B. NaN stands for a lost
+    evaluation: an index leaves out every row in which one of its three scores is lost, and is NaN with fewer
+    than two rows left, or if the scores do not vary.
 
-    The interval redraws rows, the same ones for all dimensions. A row takes its scores along with the noise
-    of their seeds; redrawing the seeds within it as well would count that noise twice. Rows of a Sobol
-    sequence are spread more evenly than independent ones, so the interval is too wide rather than too narrow.
+    The bootstrap interval resamples rows, the same ones for all dimensions. A row carries the noise of its
+    seeds with it, so resampling the seeds as well would count that noise twice. The rows of a Sobol sequence
+    are spread more evenly than independent ones, so the interval tends to be too wide.
     """
     centre = np.nanmean(np.concatenate([a, b])) if np.isfinite([*a, *b]).any() else 0.0
     a, b, ab = a - centre, b - centre, ab - centre
@@ -49,8 +50,8 @@ def sobol_indices(
     terms = [np.where(used, term, 0.0).T for term in terms]
     rows = len(a)
     draws = np.random.default_rng(seed).multinomial(rows, np.full(rows, 1 / rows), repetitions)
-    values = _jansen(np.ones((1, rows)), used.T, terms)
-    redrawn = _jansen(draws.astype(float), used.T, terms)
+    values = _jansen_indices(np.ones((1, rows)), used.T, terms)
+    redrawn = _jansen_indices(draws.astype(float), used.T, terms)
     estimates = []
     for value, drawn in zip(values, redrawn, strict=True):
         low, high = quantiles(drawn, ((1 - LEVEL) / 2, (1 + LEVEL) / 2), axis=0)
@@ -59,25 +60,28 @@ def sobol_indices(
     return estimates[0], estimates[1], used.sum(axis=1)
 
 
-def _jansen(
+def _jansen_indices(
     weights: Float[np.ndarray, "repetitions rows"],
     used: Bool[np.ndarray, "rows dimensions"],
     terms: list[Float[np.ndarray, "rows dimensions"]],
 ) -> tuple[Float[np.ndarray, "repetitions dimensions"], Float[np.ndarray, "repetitions dimensions"]]:
-    """First-order and total indices for every set of row weights."""
+    """Return first-order and total indices by Jansen's estimators, for every set of row weights.
+
+    `terms` are (b - ab)²/2, (a - ab)²/2, (a + b)/2 and (a² + b²)/2, with 0 in rows that are not used.
+    """
     count = weights @ used.astype(float)
     enough = count >= 2
     from_b, from_a, mean, square = (weights @ term / np.where(enough, count, np.nan) for term in terms)
     variance = (square - mean**2) * 2 * count / np.maximum(2 * count - 1, 1)
-    # A variance of rounding errors is none.
+    # A variance that consists of rounding errors counts as zero.
     variance = np.where(variance > 1e-12 * square, variance, np.nan)
     return 1 - from_b / variance, from_a / variance
 
 
 def noise_share(scores: Float[np.ndarray, "samples seeds"]) -> float:
-    """Share of the variance between the samples' mean scores that is noise of their seeds, at most 1.
+    """Return the share of the variance of the samples' mean scores that is due to their seeds, at most 1.
 
-    NaN where no sample has two seeds or the means do not vary.
+    NaN if no sample has two seeds, or if the means do not vary.
     """
     count = np.sum(~np.isnan(scores), axis=1)
     means = np.nansum(scores, axis=1) / np.maximum(count, 1)
@@ -90,10 +94,11 @@ def noise_share(scores: Float[np.ndarray, "samples seeds"]) -> float:
 
 
 def sobol_table(results: Results, metric: str = "peak_return") -> pl.DataFrame:
-    """One row per searched hyperparameter: `hyperparameter`, `COLUMNS`, and `rows` that were used of A.
+    """Return the Sobol' indices of every searched hyperparameter.
 
-    The score of a sample is its `metric`, an interquartile mean over seeds. A joint choice is one
-    hyperparameter, its names joined by "+". Raises `Unavailable` for a design without AB matrices.
+    Columns: `hyperparameter` (a joint choice counts as one, its names joined by "+"), `COLUMNS`, and `rows`,
+    the number of rows used. The score of a sample is the interquartile mean of `metric` over its seeds.
+    Raises `Unavailable` for a design without AB matrices, and before the first evaluation.
     """
     rows, paths = _design(results.samples)
     scores = sample_metrics(results).select("sample", metric)
@@ -112,7 +117,7 @@ def sobol_table(results: Results, metric: str = "peak_return") -> pl.DataFrame:
 
 
 def noise_of(results: Results) -> float:
-    """`noise_share` of an experiment's peak returns."""
+    """Return the share of the variance of an experiment's peak returns that is due to the seeds."""
     found = evaluations(results)
     if found.values.size == 0:
         return float("nan")
@@ -120,18 +125,23 @@ def noise_of(results: Results) -> float:
 
 
 def _design(samples: pl.DataFrame) -> tuple[pl.DataFrame, list[str]]:
-    """The samples by id and the paths of the AB matrices; `Unavailable` unless they are as saltelli draws."""
+    """Return the samples of a Saltelli design, sorted by id, and the hyperparameters of its AB matrices.
+
+    Raises `Unavailable` if the design has no AB matrices, or if the matrices do not belong together.
+    """
     if "matrix" not in samples.columns:
-        raise Unavailable("Sobol' indices need --experiment-type sobol_matrices_A_B_AB.")
+        raise Unavailable("Sobol' indices need samples from --experiment-type sobol_matrices_A_B_AB.")
     rows = samples.drop_nulls("matrix").sort("sample")
     paths = [m.removeprefix("AB:") for m in rows["matrix"].unique(maintain_order=True) if m.startswith("AB:")]
     if not paths:
-        raise Unavailable("The design has no AB matrices (--omit-ab), and without them no Sobol' indices.")
+        raise Unavailable("The design has no AB matrices (--omit-ab), which Sobol' indices require.")
     columns = [c for c in rows.columns if c not in ("sample", "matrix")]
     a, b = (rows.filter(pl.col("matrix") == m).select(columns) for m in ("A", "B"))
     for path in paths:
         own = [c for c in path.split("+") if c in columns]
         mixed = rows.filter(pl.col("matrix") == f"AB:{path}").select(columns)
         if not (len(a) == len(b) and mixed.drop(own).equals(a.drop(own)) and mixed[own].equals(b[own])):
-            raise Unavailable(f"Rows of A, B and AB:{path} do not belong together, hence no Sobol' indices.")
+            raise Unavailable(
+                f"Rows of A, B and AB:{path} do not belong together, so there are no Sobol' indices."
+            )
     return rows, paths

@@ -1,9 +1,9 @@
 """Robust averages and their uncertainty: interquartile means, quantiles and bootstrap intervals.
 
-Missing values are NaN and are left out. Infinity is a value ("later than anything seen"), so that censored
-times can be averaged. Interquartile mean and stratified bootstrap follow Agarwal et al. 2021, "Deep
-reinforcement learning at the edge of the statistical precipice"; a quarter is trimmed at either end as
-`scipy.stats.trim_mean(values, 0.25)` does.
+Missing values are NaN and are left out. Infinity is a regular value that means "later than any observed
+time", so that censored times can be averaged. Interquartile mean and stratified bootstrap follow Agarwal et
+al. 2021, "Deep reinforcement learning at the edge of the statistical precipice"; the trimming of a quarter at
+either end is that of `scipy.stats.trim_mean(values, 0.25)`.
 """
 
 from __future__ import annotations
@@ -20,12 +20,12 @@ _DRAWS_AT_ONCE = 2**23
 
 
 class Unavailable(ValueError):
-    """Why a statistic cannot be given (yet), as one sentence for the reader."""
+    """A statistic cannot be computed (yet); the message is a sentence for the reader that says why."""
 
 
 @dataclass(frozen=True)
 class Estimate:
-    """A statistic with the ends of its bootstrap interval, which are NaN where none can be given."""
+    """A statistic with the ends of its bootstrap interval, which are NaN if there is no interval."""
 
     value: Float[np.ndarray, "..."]
     low: Float[np.ndarray, "..."]
@@ -33,35 +33,39 @@ class Estimate:
 
 
 def iqm(values: Float[np.ndarray, "..."], axis: int = -1) -> Float[np.ndarray, "..."]:
-    """Mean of the middle half of the present values along `axis`; NaN where nothing is present.
+    """Return the interquartile mean along `axis`: the mean of the middle half of the values.
 
-    Of `n` values ⌊n/4⌋ are dropped at either end, so up to three values give their plain mean.
+    NaN values are left out; without any value the mean is NaN. Of `n` values ⌊n/4⌋ are dropped at either end,
+    so that up to three values give their plain mean.
     """
     ordered = np.sort(np.moveaxis(np.asarray(values, float), axis, -1), axis=-1)
     count = np.sum(~np.isnan(ordered), axis=-1, keepdims=True)
     place = np.arange(ordered.shape[-1])
-    kept = (place >= count // 4) & (place < count - count // 4)
-    total = np.where(kept, ordered, 0.0).sum(-1)
-    return np.divide(total, kept.sum(-1), out=np.full(total.shape, np.nan), where=kept.any(-1))
+    middle = (place >= count // 4) & (place < count - count // 4)
+    total = np.where(middle, ordered, 0.0).sum(-1)
+    return np.divide(total, middle.sum(-1), out=np.full(total.shape, np.nan), where=middle.any(-1))
 
 
 def quantiles(
     values: Float[np.ndarray, "..."], levels: Sequence[float], axis: int = -1
 ) -> Float[np.ndarray, "levels ..."]:
-    """Quantiles of the present values along `axis`, interpolated linearly; NaN where nothing is present."""
+    """Return quantiles along `axis`, interpolated linearly.
+
+    NaN values are left out; without any value the quantiles are NaN.
+    """
     ordered = np.sort(np.moveaxis(np.asarray(values, float), axis, -1), axis=-1)
     count = np.sum(~np.isnan(ordered), axis=-1)
-    return np.stack([_at_rank(ordered, level * np.maximum(count - 1, 0)) for level in levels])
+    return np.stack([_value_at_rank(ordered, level * np.maximum(count - 1, 0)) for level in levels])
 
 
 def bootstrap_iqm(
     values: Float[np.ndarray, "strata runs points"], repetitions: int = REPETITIONS, seed: int = 0
 ) -> Float[np.ndarray, "strata points repetitions"]:
-    """Interquartile means of runs redrawn with replacement, each stratum on its own.
+    """Return interquartile means of runs resampled with replacement, separately in each stratum.
 
-    Redrawing `n` runs and sorting them is redrawing ranks of the sorted runs, so one draw of ranks serves all
-    points and the means become a matrix product. A point with fewer than two runs gets NaN: one run says
-    nothing about the spread between runs.
+    Resampling `n` runs and sorting them is the same as resampling ranks of the sorted runs. One draw of ranks
+    therefore serves all points, and the means become a matrix product. A point with fewer than two runs gets
+    NaN, because one run says nothing about the spread between runs.
     """
     values = np.asarray(values, float)
     ordered = np.sort(values.swapaxes(1, 2), axis=2)
@@ -79,14 +83,14 @@ def bootstrap_iqm(
 
 
 def affordable(runs: int) -> int:
-    """Repetitions of the bootstrap over so many runs that keep it within a second or two: 2,000 to 200."""
+    """Return how many bootstrap repetitions over `runs` runs take at most about two seconds: 200 to 2,000."""
     return min(REPETITIONS, max(200, 2 * _DRAWS_AT_ONCE // max(1, runs)))
 
 
 def interval(
     draws: Float[np.ndarray, "... repetitions"], level: float = LEVEL
 ) -> tuple[Float[np.ndarray, "..."], Float[np.ndarray, "..."]]:
-    """Ends of the percentile interval over `repetitions`, taken at draws (never between two)."""
+    """Return the ends of the percentile interval over the last axis; each end is one of the draws."""
     last = draws.shape[-1] - 1
     low, high = int(np.floor(last * (1 - level) / 2)), int(np.ceil(last * (1 + level) / 2))
     ordered = np.partition(draws, (low, high), axis=-1)
@@ -96,19 +100,19 @@ def interval(
 def iqm_over_runs(
     values: Float[np.ndarray, "strata runs points"], repetitions: int = REPETITIONS, seed: int = 0
 ) -> Estimate:
-    """Interquartile mean over the runs of every stratum, with its 95 % bootstrap interval.
+    """Return the interquartile mean over the runs of every stratum, with its 95 % bootstrap interval.
 
-    Fields have shape (strata, points).
+    The fields of the estimate have shape (strata, points).
     """
     value = iqm(values, axis=1)
     low, high = np.full(value.shape, np.nan), np.full(value.shape, np.nan)
-    for points in _chunks(values.shape, repetitions):
+    for points in _point_slices(values.shape, repetitions):
         low[:, points], high[:, points] = interval(bootstrap_iqm(values[:, :, points], repetitions, seed))
     return Estimate(value, low, high)
 
 
 def undominated(scores: Float[np.ndarray, "trials objectives"]) -> Bool[np.ndarray, " trials"]:
-    """Rows that no other row is at least as large as everywhere and larger somewhere."""
+    """Mark the Pareto-optimal rows: no other row is as large in every objective and larger in one."""
     at_least = np.all(scores[None] >= scores[:, None], axis=2)
     larger = np.any(scores[None] > scores[:, None], axis=2)
     return ~np.any(np.logical_and(at_least, larger), axis=1)
@@ -117,15 +121,16 @@ def undominated(scores: Float[np.ndarray, "trials objectives"]) -> Bool[np.ndarr
 def iqm_over_strata(
     values: Float[np.ndarray, "strata runs points"], repetitions: int = REPETITIONS, seed: int = 0
 ) -> Estimate:
-    """Interquartile mean over strata of the interquartile means over their runs; fields have shape (points,).
+    """Return the interquartile mean over strata of the interquartile means over the runs of each stratum.
 
-    The interval is over the runs: strata are fixed, as tuned samples are. A stratum with a single run enters
-    every repetition with that run; where no stratum has two runs there is no interval.
+    The fields of the estimate have shape (points,). The bootstrap interval resamples the runs and keeps the
+    strata fixed. A stratum with a single run enters every repetition with that run; the interval is NaN if no
+    stratum has two runs.
     """
     over_runs = iqm(values, axis=1)
     value = iqm(over_runs, axis=0)
     low, high = np.full(value.shape, np.nan), np.full(value.shape, np.nan)
-    for points in _chunks(values.shape, repetitions):
+    for points in _point_slices(values.shape, repetitions):
         if np.sum(~np.isnan(values[:, :, points]), axis=1).max(initial=0) < 2:
             continue
         draws = bootstrap_iqm(values[:, :, points], repetitions, seed)
@@ -139,15 +144,18 @@ def iqm_over_strata(
 def _iqm_weights(
     strata: int, repetitions: int, runs: int, rng: np.random.Generator
 ) -> Float[np.ndarray, "strata runs repetitions"]:
-    """Share of every rank in the interquartile mean of each redrawn sample."""
+    """Return the weight of every rank in the interquartile mean of each bootstrap resample."""
     ranks = np.sort(rng.integers(runs, size=(strata * repetitions, runs)), axis=1)
-    kept: Int[np.ndarray, "draws kept"] = ranks[:, runs // 4 : runs - runs // 4]
+    middle: Int[np.ndarray, "draws middle"] = ranks[:, runs // 4 : runs - runs // 4]
     rows = np.arange(strata * repetitions)[:, None] * runs
-    counts = np.bincount((kept + rows).ravel(), minlength=strata * repetitions * runs)
-    return counts.reshape(strata, repetitions, runs).swapaxes(1, 2) / kept.shape[1]
+    counts = np.bincount((middle + rows).ravel(), minlength=strata * repetitions * runs)
+    return counts.reshape(strata, repetitions, runs).swapaxes(1, 2) / middle.shape[1]
 
 
-def _at_rank(ordered: Float[np.ndarray, "... n"], rank: Float[np.ndarray, "..."]) -> Float[np.ndarray, "..."]:
+def _value_at_rank(
+    ordered: Float[np.ndarray, "... n"], rank: Float[np.ndarray, "..."]
+) -> Float[np.ndarray, "..."]:
+    """Return the value at a fractional rank of sorted values, interpolated linearly."""
     below, above = np.floor(rank).astype(int), np.ceil(rank).astype(int)
     if ordered.shape[-1] == 0:
         return np.full(rank.shape, np.nan)
@@ -158,8 +166,8 @@ def _at_rank(ordered: Float[np.ndarray, "... n"], rank: Float[np.ndarray, "..."]
     return np.where(share > 0, low + share * step, low)
 
 
-def _chunks(shape: tuple[int, ...], repetitions: int) -> list[slice]:
-    """Slices of the points that keep a block of draws within memory."""
+def _point_slices(shape: tuple[int, ...], repetitions: int) -> list[slice]:
+    """Split the points into slices, each with few enough draws to fit into memory."""
     strata, _, points = shape
     size = max(1, _DRAWS_AT_ONCE // max(1, strata * repetitions))
     return [slice(start, start + size) for start in range(0, points, size)]
@@ -168,11 +176,12 @@ def _chunks(shape: tuple[int, ...], repetitions: int) -> list[slice]:
 def best_of_k(
     values: Float[np.ndarray, " samples"], repetitions: int = REPETITIONS, seed: int = 0
 ) -> Estimate:
-    """Expected best of k of the samples, for k = 1 … n (fields have shape (n,)): what tuning with k buys.
+    """Return the expected best of k random samples for k = 1 … n: the result of a search of that size.
 
-    The best of k distinct samples is the i-th smallest with probability (C(i, k) - C(i - 1, k)) / C(n, k):
-    the curve of Dodge et al. 2019, "Show your work", without the bias of drawing with replacement (Tang et
-    al. 2020, "Showing your work doesn't always work"). The interval redraws the samples.
+    The best of k distinct samples is the i-th smallest with probability (C(i, k) - C(i - 1, k)) / C(n, k).
+    This is the curve of Dodge et al. 2019, "Show your work", without the bias of drawing with replacement
+    (Tang et al. 2020, "Showing your work doesn't always work"). The fields of the estimate have shape (n,);
+    the bootstrap interval resamples the samples.
     """
     present = np.sort(values[~np.isnan(values)])
     n = len(present)
@@ -192,9 +201,10 @@ def probability_of_improvement(
     repetitions: int = REPETITIONS,
     seed: int = 0,
 ) -> Estimate:
-    """P(X > Y) + P(X = Y) / 2 for X of `ours` and Y of `theirs`, drawn at random; fields have no axes.
+    """Return P(X > Y) + P(X = Y) / 2 for random samples X from `ours` and Y from `theirs` (scalars).
 
-    Mann and Whitney's statistic over the number of pairs (Agarwal et al. 2021); the interval redraws both.
+    This is the Mann-Whitney statistic divided by the number of pairs (Agarwal et al. 2021); the bootstrap
+    interval resamples both sides.
     """
     a, b = (x[~np.isnan(x)] for x in (ours, theirs))
     wins = (a[:, None] > b[None]) + 0.5 * (a[:, None] == b[None])
@@ -213,7 +223,10 @@ def performance_profile(
     repetitions: int = REPETITIONS,
     seed: int = 0,
 ) -> Estimate:
-    """Share of the samples above each threshold (Agarwal et al. 2021); the interval redraws the samples."""
+    """Return the share of the samples above each threshold: a performance profile (Agarwal et al. 2021).
+
+    The fields of the estimate have shape (thresholds,); the bootstrap interval resamples the samples.
+    """
     present = values[~np.isnan(values)]
     above = (present[:, None] > thresholds[None]).astype(float)
     n = len(present)

@@ -1,11 +1,11 @@
-"""How much an agent's performance hangs on tuning it for each environment anew.
+"""Hyperparameter sensitivity: how much the performance of an agent depends on tuning per environment.
 
 After Adkins et al. 2024, "A method for evaluating hyperparameter sensitivity in reinforcement learning".
-Scores are made comparable between environments by percentiles of everything seen there. Hyperparameter
-sensitivity is the score of an agent tuned for every environment on its own less the score of the one sample
-that is best on average. The effective hyperparameter dimensionality is the least number of hyperparameters
-that have to be tuned for every environment, the others staying those of that one sample, to keep 95 % of the
-former.
+Scores are made comparable between environments by scaling them with percentiles of all scores on the same
+environment. Hyperparameter sensitivity is the score of an agent tuned for each environment separately, minus
+the score of the single sample that is best on average. The effective hyperparameter dimensionality is the
+smallest number of hyperparameters that have to be tuned per environment, while the others keep the values of
+that single sample, to retain 95 % of the score of tuning all of them.
 """
 
 from __future__ import annotations
@@ -32,17 +32,19 @@ from hyperlax.report.statistics import (
 from hyperlax.storage.results import Results
 
 PERCENTILES = (0.05, 0.95)
-KEPT = 0.95
-_MOST_DIMENSIONS = 12
-"""Of a grid; every set of hyperparameters to tune is tried."""
+"""Percentiles of the scores on an environment that are scaled to 0 and 1."""
+RETAINED = 0.95
+"""Share of the fully tuned score that the effective dimensionality has to retain."""
+_MAX_DIMENSIONS = 12
+"""Maximum number of hyperparameters: all their subsets are tried."""
 
 
 def normalised(
     scores: Float[np.ndarray, "samples *repetitions"], pool: Float[np.ndarray, " scores"]
 ) -> Float[np.ndarray, "samples *repetitions"]:
-    """Scores of one environment such that the 5th percentile of `pool` is 0 and the 95th is 1.
+    """Scale the scores on one environment so that the 5th percentile of `pool` is 0 and the 95th is 1.
 
-    `pool` holds the scores of all agents there. NaN where the two percentiles are equal.
+    `pool` holds the scores of all agents on that environment. NaN if the two percentiles are equal.
     """
     low, high = (float(q) for q in quantiles(pool[None], PERCENTILES)[:, 0])
     return (scores - low) / (high - low if high > low else np.nan)
@@ -53,10 +55,11 @@ def tuned_scores(
 ) -> tuple[
     Float[np.ndarray, "*repetitions"], Float[np.ndarray, "*repetitions"], Int[np.ndarray, "*repetitions"]
 ]:
-    """Mean over environments of the best score in each, that of the sample best on average, and that sample.
+    """Return the score of tuning per environment, that of tuning once for all, and the sample of the latter.
 
-    Their difference is the hyperparameter sensitivity. A sample that is NaN in one environment cannot be the
-    one for all of them; the scores are NaN where none is left.
+    The first is the mean over environments of the best score on each, the second the mean score of the sample
+    that is best on average; their difference is the hyperparameter sensitivity. A sample that is NaN in some
+    environment cannot be the one for all; a score is NaN if no sample is left.
     """
     known = np.where(np.isnan(scores), -np.inf, scores)
     everywhere = known.mean(axis=0)
@@ -68,10 +71,11 @@ def tuned_scores(
 def scores_by_tuned(
     scores: Float[np.ndarray, "environments samples"], levels: Int[np.ndarray, "samples dimensions"]
 ) -> Float[np.ndarray, " dimensions_and_none"]:
-    """Best mean score when k = 0 … all hyperparameters are tuned for every environment, the best k of them.
+    """Return the best mean score if k hyperparameters are tuned per environment, for k = 0 … dimensions.
 
-    `levels` numbers the values of every hyperparameter; samples should be all combinations of them. Those not
-    tuned are as in the sample best on average.
+    For each k the best set of k hyperparameters is taken; the others keep their values in the sample that is
+    best on average. `levels` numbers the values of every hyperparameter; the samples should be all
+    combinations of these values.
     """
     default = int(tuned_scores(scores)[2])
     known = np.where(np.isnan(scores), -np.inf, scores)
@@ -86,9 +90,14 @@ def scores_by_tuned(
     return best
 
 
-def effective_dimensionality(by_tuned: Float[np.ndarray, " dimensions_and_none"], kept: float = KEPT) -> int:
-    """Fewest hyperparameters to tune for every environment for `kept` of the score of tuning all of them."""
-    return int(np.argmax(by_tuned >= kept * by_tuned[-1]))
+def effective_dimensionality(
+    by_tuned: Float[np.ndarray, " dimensions_and_none"], retained: float = RETAINED
+) -> int:
+    """Return the smallest number of hyperparameters to tune for a share `retained` of the full score.
+
+    `by_tuned` holds the score for each number of tuned hyperparameters, from none to all.
+    """
+    return int(np.argmax(by_tuned >= retained * by_tuned[-1]))
 
 
 def sensitivity(
@@ -97,12 +106,12 @@ def sensitivity(
     repetitions: int = REPETITIONS,
     seed: int = 0,
 ) -> list[Estimate]:
-    """Tuned for every environment, tuned for all of them, and the sensitivity (their difference).
+    """Return the scores of tuning per environment and of tuning once, and the sensitivity, their difference.
 
-    One entry per environment: samples × seeds, samples in the same order. The intervals redraw the seeds of
-    every sample; the percentiles stay those of `pools`. The best of noisy scores is optimistic, more so the
-    best in every environment than the one for all of them: with few seeds the sensitivity is too high rather
-    than too low.
+    `scores` has one array (samples, seeds) per environment, with the samples in the same order; `pools` has
+    the scores of all agents on each environment. The bootstrap intervals resample the seeds of every sample,
+    while the percentiles stay those of `pools`. The maximum of noisy scores is optimistic, and more so when
+    it is taken in each environment: with few seeds the sensitivity tends to be too high.
     """
     over_seeds = [iqm(s, axis=1) for s in scores]
     single = np.stack([normalised(s, p) for s, p in zip(over_seeds, pools, strict=True)])
@@ -126,12 +135,13 @@ COLUMNS = ("per_environment", "across_environments", "sensitivity")
 
 
 def sensitivity_table(experiments: Sequence[Results]) -> pl.DataFrame:
-    """One row per family that was trained with the same samples in two environments or more.
+    """Return the sensitivity of every family that was trained with the same samples on several environments.
 
-    Columns: `family` (its recipe), `environments`, `samples` (those they share), for each of `COLUMNS` its
-    value, `…_low` and `…_high`, `best_for_all` (a sample id), and where the samples are a full grid the
-    `effective_dimensionality` of `hyperparameters`, else null. Scores are peak returns. Raises `Unavailable`
-    where no family has that.
+    Columns: `family` (its recipe), `environments`, `samples` (the number they share), for each of `COLUMNS`
+    the value with `…_low` and `…_high`, `best_for_all` (the id of the sample that is best on average),
+    `effective_dimensionality` (null unless the samples are a full grid) and `hyperparameters` (the number
+    that vary). Scores are peak returns. Raises `Unavailable` if there is no such family, or if all samples
+    are equally good on some environment.
     """
     peaks = {id(results): _peaks(results) for results in experiments}
     pools: dict[str, np.ndarray] = {}
@@ -140,8 +150,8 @@ def sensitivity_table(experiments: Sequence[Results]) -> pl.DataFrame:
         env = _env(results)
         pools[env] = np.concatenate([pools.get(env, np.empty(0)), over_seeds])
     rows, reason = [], "No family was trained with the same samples in two environments or more."
-    for family, group in _families(experiments).items():
-        if not (shared := _shared(group)):
+    for family, group in _families_by_recipe(experiments).items():
+        if not (shared := _shared_samples(group)):
             continue
         scores = []
         for results in group:
@@ -151,7 +161,7 @@ def sensitivity_table(experiments: Sequence[Results]) -> pl.DataFrame:
             scores.append(np.array([values[place[s]] if s in place else none for s in shared]))
         if any(np.isnan(s).all() for s in scores):
             continue
-        reason = f"Nothing is known of {family}: in one environment all samples are equally good."
+        reason = f"The sensitivity of {family} is undefined: in one environment all samples are equally good."
         pool = [pools[_env(results)] for results in group]
         found = sensitivity(scores, pool, affordable(sum(s.size for s in scores)))
         if not all(np.isfinite(e.value) for e in found):
@@ -161,33 +171,36 @@ def sensitivity_table(experiments: Sequence[Results]) -> pl.DataFrame:
         for name, e in zip(COLUMNS, found, strict=True):
             row |= {name: float(e.value), f"{name}_low": float(e.low), f"{name}_high": float(e.high)}
         row["best_for_all"] = shared[int(tuned_scores(np.stack(single))[2])]
-        rows.append({**row, **_effective(group[0], shared, np.stack(single))})
+        rows.append({**row, **_effective_dimensionality(group[0], shared, np.stack(single))})
     if not rows:
         raise Unavailable(reason)
     return pl.DataFrame(rows, infer_schema_length=None).fill_nan(None)
 
 
-def _effective(results: Results, shared: list[int], scores: np.ndarray) -> dict[str, int | None]:
-    """The effective dimensionality, if the shared samples are all combinations of their values."""
+def _effective_dimensionality(
+    results: Results, shared: list[int], scores: np.ndarray
+) -> dict[str, int | None]:
+    """Return the number of hyperparameters and, if the shared samples are a full grid, how many matter."""
     samples = results.samples.filter(pl.col("sample").is_in(shared)).sort("sample")
     columns = hyperparameters_of(samples, results.manifest.get("space") or {}).values()
     none = {"effective_dimensionality": None, "hyperparameters": len(columns)}
-    if not 0 < len(columns) <= _MOST_DIMENSIONS:
+    if not 0 < len(columns) <= _MAX_DIMENSIONS:
         return none
-    levels = np.stack([_numbered(samples.select(own)) for own in columns], axis=1)
+    levels = np.stack([_number_rows(samples.select(own)) for own in columns], axis=1)
     if np.prod(levels.max(axis=0) + 1.0) != len(np.unique(levels, axis=0)):
         return none
     return {**none, "effective_dimensionality": effective_dimensionality(scores_by_tuned(scores, levels))}
 
 
-def _numbered(values: pl.DataFrame) -> Int[np.ndarray, " rows"]:
+def _number_rows(values: pl.DataFrame) -> Int[np.ndarray, " rows"]:
+    """Number the distinct rows of `values` in the order in which they first occur."""
     rows = [str(row) for row in values.rows()]
     known = {row: place for place, row in enumerate(dict.fromkeys(rows))}
     return np.array([known[row] for row in rows])
 
 
-def _families(experiments: Sequence[Results]) -> dict[str, list[Results]]:
-    """Experiments of one recipe in different environments, one of each; recipes with one are left out."""
+def _families_by_recipe(experiments: Sequence[Results]) -> dict[str, list[Results]]:
+    """Group experiments by recipe, with one experiment per environment, and keep groups of two or more."""
     found: dict[str, dict[str, Results]] = {}
     for results in experiments:
         recipe = str(results.manifest.get("recipe", results.name))
@@ -195,8 +208,8 @@ def _families(experiments: Sequence[Results]) -> dict[str, list[Results]]:
     return {recipe: list(by_env.values()) for recipe, by_env in found.items() if len(by_env) > 1}
 
 
-def _shared(group: Sequence[Results]) -> list[int]:
-    """Ids of the samples whose hyperparameters are the same in every environment; none if fewer than two."""
+def _shared_samples(group: Sequence[Results]) -> list[int]:
+    """Return the ids of the samples with equal hyperparameters everywhere; none if fewer than two."""
     first = group[0].samples.drop("matrix", strict=False)
     known = {row["sample"]: row for row in first.iter_rows(named=True)}
     for results in group[1:]:
@@ -208,7 +221,7 @@ def _shared(group: Sequence[Results]) -> list[int]:
 
 
 def _peaks(results: Results) -> tuple[np.ndarray, Float[np.ndarray, "samples seeds"]]:
-    """Sample ids and the peak return of every seed, NaN where there is none."""
+    """Return the sample ids and the peak return of every seed, NaN for a seed without evaluations."""
     found = evaluations(results)
     if found.values.size == 0:
         return found.samples[:0], np.empty((0, 1))

@@ -1,4 +1,4 @@
-"""vl-convert: the Vega scripts of the report, and images without a browser."""
+"""Access to vl-convert, which bundles the Vega scripts of the report and renders images without a browser."""
 
 from __future__ import annotations
 
@@ -12,14 +12,14 @@ from hyperlax.storage.files import cache_folder, write_atomically
 
 @cache
 def vl_convert() -> ModuleType:
-    """The module, imported when first used: it is large."""
+    """Import and return the module `vl_convert`; the import is lazy because the module is large."""
     import vl_convert
 
     return vl_convert
 
 
 def vegalite_version() -> str:
-    """Vega-Lite `<major>.<minor>` that altair writes, as vl-convert names it."""
+    """Return the version `<major>.<minor>` of Vega-Lite that altair writes, in the format of vl-convert."""
     import altair as alt
 
     return ".".join(alt.SCHEMA_VERSION.removeprefix("v").split(".")[:2])
@@ -27,19 +27,23 @@ def vegalite_version() -> str:
 
 @cache
 def javascript_bundle() -> str:
-    """Vega, Vega-Lite and Vega-Embed as one script that defines `vegaEmbed`, safe inside a script element."""
-    kept = _kept_bundle()
-    if kept is not None and kept.exists():
-        return kept.read_text()
+    """Return Vega, Vega-Lite and Vega-Embed as one script that can be placed inside a script element.
+
+    The script defines `vegaEmbed`. It is cached on disk, because bundling takes longer than drawing all
+    charts of a report.
+    """
+    cached = _bundle_path()
+    if cached is not None and cached.exists():
+        return cached.read_text()
     bundle = vl_convert().javascript_bundle(vl_version=vegalite_version())
     bundle = bundle.replace("</script", "<\\/script").replace("<!--", "<\\!--")
-    if kept is not None:
-        write_atomically(kept, bundle)
+    if cached is not None:
+        write_atomically(cached, bundle)
     return bundle
 
 
-def _kept_bundle() -> Path | None:
-    """Where the bundle of these versions is kept: making it takes longer than drawing every chart."""
+def _bundle_path() -> Path | None:
+    """Return the path of the cached bundle for the installed versions; None without a cache folder."""
     folder = cache_folder()
     name = f"vega-{vegalite_version()}-{version('vl-convert-python')}.js"
     return folder / name if folder is not None else None

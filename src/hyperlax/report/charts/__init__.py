@@ -1,4 +1,4 @@
-"""The pictures of an experiment, in the order of the report."""
+"""All charts of an experiment, in the order of the report."""
 
 from __future__ import annotations
 
@@ -44,11 +44,11 @@ CHARTS: dict[str, Callable[[Results], Chart]] = {
     "timeline": timeline,
     **SCHEDULED,
 }
-"""Every chart of one experiment by file name. Each raises `NothingToDraw` when its data is missing."""
+"""Every chart of one experiment, by file name. A function raises `NothingToDraw` if its data is missing."""
 
 
 def charts_with(options: Options) -> dict[str, Callable[[Results], Chart]]:
-    """`CHARTS` as `options` want them."""
+    """Return `CHARTS`, with `options` applied to those that they concern."""
     chosen: dict[str, Callable[[Results], Chart]] = {
         name: lambda results, x=x: learning_curves(results, x, options.top)
         for name, x in {"learning_curves": "env_steps", **{f"learning_curves_{x}": x for x in X_AXES}}.items()

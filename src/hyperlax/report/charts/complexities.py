@@ -1,4 +1,4 @@
-"""How many env steps every family needs until its environment is solved."""
+"""Chart of the sample complexity: env steps that every family needs until its environment is solved."""
 
 from __future__ import annotations
 
@@ -17,7 +17,10 @@ _KINDS = [f"{p:.0%} of runs" for p in PROBABILITIES]
 
 
 def complexity_chart(families: Families) -> Chart:
-    """Env steps until most runs are solved: those of the best sample, and of all samples of each family."""
+    """Draw the env steps until a given share of the runs solves the environment.
+
+    Each family has two rows: the runs of its best sample, and the runs of all samples.
+    """
     try:
         table = sample_complexities(families)
     except Unavailable as reason:
@@ -27,24 +30,24 @@ def complexity_chart(families: Families) -> Chart:
         solved=pl.col("probability").replace_strict(dict(zip(PROBABILITIES, _KINDS, strict=True))),
         reached=pl.col("steps").is_finite(),
         **{f"{c}_drawn": pl.min_horizontal(c, "budget") for c in ("steps", "low", "high")},
-        **{f"{c}_said": _words(c) for c in ("steps", "low", "high")},
+        **{f"{c}_text": _steps_text(c) for c in ("steps", "low", "high")},
     ).drop("steps", "low", "high")
     solved = reference_scores(families[0].manifest)["solved"]
     return finished(
         alt.layer(*_layers(rows, families)).properties(width=WIDTH - 420, height=alt.Step(24)),
         "Sample complexity",
         [
-            f"Env steps until half, and nine tenths, of the runs return {solved:g}, which counts as solved. "
-            "The best sample was chosen on these very evaluations, so it is optimistic.",
-            "Bars: 95 % bootstrap intervals over seeds, or over samples with their seeds; one that ends at "
-            "the budget has no upper end.",
+            f"Env steps until 50 % and 90 % of the runs reach a return of {solved:g}, which counts as "
+            "solved. The best sample was selected by these same evaluations, so its result is optimistic.",
+            "Bars: 95 % bootstrap intervals over seeds, or over samples with their seeds; a bar that ends at "
+            "the budget has no upper limit.",
         ],
     )
 
 
 def _layers(rows: pl.DataFrame, families: Families) -> list[alt.Chart]:
-    """Intervals, points, and words where the budget is not enough."""
-    said = {"steps_said": "env steps", "low_said": "low", "high_said": "high"}
+    """Return layers with the intervals, the points, and a text where the budget does not suffice."""
+    tooltips = {"steps_text": "env steps", "low_text": "low", "high_text": "high"}
     colours = alt.Scale(domain=[r.name for r in families], range=family_colours(families))
     encoding: dict[str, Any] = {
         "y": alt.Y("name:N", title=None, sort=rows["name"].unique(maintain_order=True).to_list()),
@@ -52,7 +55,7 @@ def _layers(rows: pl.DataFrame, families: Families) -> list[alt.Chart]:
         "color": alt.Color("family:N", scale=colours, legend=None),
         "tooltip": [
             *("family:N", "runs:N", "lanes:Q", "solved:N"),
-            *(alt.Tooltip(f"{column}:N", title=title) for column, title in said.items()),
+            *(alt.Tooltip(f"{column}:N", title=title) for column, title in tooltips.items()),
         ],
     }
     axis: dict[str, Any] = {
@@ -81,6 +84,7 @@ def _layers(rows: pl.DataFrame, families: Families) -> list[alt.Chart]:
     return [layer for frame, layer in drawn if not frame.is_empty()]
 
 
-def _words(column: str) -> pl.Expr:
+def _steps_text(column: str) -> pl.Expr:
+    """Return an expression for the env steps in `column` as text."""
     steps = pl.col(column).round().cast(pl.Int64, strict=False).cast(pl.String)
     return pl.when(pl.col(column).is_infinite()).then(pl.lit("not within the budget")).otherwise(steps)

@@ -1,4 +1,4 @@
-"""The score a sample was chosen by against the score that fresh seeds give it."""
+"""Chart of tuning scores against the scores of the same samples when retrained with fresh seeds."""
 
 from __future__ import annotations
 
@@ -23,9 +23,12 @@ _SIDE = 420
 
 
 def confirmation_chart(results: Results) -> Chart:
-    """One point per confirmed sample with its intervals both ways; below the diagonal it has dropped."""
+    """Draw one point per confirmed sample, with intervals in both directions.
+
+    Points below the diagonal score less with fresh seeds than they did in tuning.
+    """
     if results.confirmation is None:
-        raise NothingToDraw("No sample was trained again from fresh seeds.")
+        raise NothingToDraw("No sample was retrained with fresh seeds.")
     rows = selection_bias(results).drop_nulls(["tuning", "confirmed"])
     if rows.is_empty():
         raise NothingToDraw("No sample has been confirmed yet.")
@@ -35,16 +38,16 @@ def confirmation_chart(results: Results) -> Chart:
         alt.layer(*layers).properties(width=_SIDE, height=_SIDE),
         "Tuning score against confirmed score",
         [
-            "Peak return when it was chosen, and when trained again "
-            + (f"with {seeds} fresh seeds. " if seeds else "from fresh seeds. ")
+            "Peak return of each confirmed sample in tuning, and when it was retrained with "
+            + (f"{seeds} fresh seeds. " if seeds else "fresh seeds. ")
             + "Bars: 95 % bootstrap intervals.",
-            "Dashed: no difference; below it a score has dropped.",
+            "Dashed line: equal scores. Below it, the score dropped.",
         ],
     )
 
 
 def _domain(rows: pl.DataFrame) -> list[float]:
-    """The same limits for both axes, so that the diagonal is one."""
+    """Return common limits for both axes, so that the diagonal marks equal scores."""
     values = pl.concat([rows[c].drop_nulls() for c in rows.columns if c.startswith(("tuning", "confirmed"))])
     low, high = float(values.to_numpy().min()), float(values.to_numpy().max())
     margin = 0.06 * (high - low) or max(1.0, 0.05 * abs(high))
@@ -52,7 +55,7 @@ def _domain(rows: pl.DataFrame) -> list[float]:
 
 
 def _marks(rows: pl.DataFrame, colour: str) -> list[alt.Chart]:
-    """The diagonal, bars both ways, points and their samples."""
+    """Return layers with the diagonal, the intervals in both directions, the points and their labels."""
     limits = _domain(rows)
     scale = alt.Scale(domain=limits, nice=False)
     axis = alt.Axis(format=axis_format(pl.Series(limits)), tickCount=7)

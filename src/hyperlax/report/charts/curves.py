@@ -1,4 +1,4 @@
-"""Learning curves: the best samples, all samples, and their interquartile mean."""
+"""Learning curves of the best samples and of all samples, and the interquartile mean over all samples."""
 
 from __future__ import annotations
 
@@ -34,20 +34,20 @@ _TOP_POINTS = 150
 
 
 def learning_curves(results: Results, x: str = "env_steps", top: int = 5) -> Chart:
-    """Return against `x`, one of `X_TITLES`.
+    """Draw the return against `x`, one of `X_TITLES`.
 
-    The `top` samples by peak return and the interquartile mean over all samples come with 95 % intervals over
-    seeds; the other samples are thin lines, or the seeds of a single one.
+    The `top` samples by peak return and the interquartile mean over all samples have 95 % intervals over
+    seeds. Thin lines show all samples, or the seeds if there is only one sample.
     """
     found = evaluations(results)
     if found.values.size == 0:
         raise NothingToDraw("No evaluation has been written yet.")
     if np.nanmax(found.x[x], initial=0.0) <= 0:
         raise NothingToDraw(f"No evaluation recorded its {X_TITLES[x]}.")
-    order = _by_rank(results, found)
+    order = _rows_by_rank(results, found)
     best = order[:top]
     names = [f"sample {found.samples[row]}" for row in best]
-    thin_rows, thinned = _thin_lines(found, x, order)
+    thin_lines, thinned = _thin_lines(found, x, order)
     colour = colour_of(results.manifest)
     shades = {name: lighten(colour, 0.75 * i / max(1, len(best) - 1)) for i, name in enumerate(names)}
     overall = f"IQM of {len(order)} samples"
@@ -58,31 +58,32 @@ def learning_curves(results: Results, x: str = "env_steps", top: int = 5) -> Cha
         scale=alt.Scale(domain=list(shades), range=list(shades.values())),
         legend=alt.Legend(title=None, symbolOpacity=1),
     )
-    layers = [_others(thin_rows), *_bands(_best(found, x, best, names), legend, dash=[])]
+    layers = [_thin_layer(thin_lines), *_bands(_best_curves(found, x, best, names), legend, dash=[])]
     if len(order) > 2:
-        layers += _bands(_overall(found, x, overall), legend, dash=[6, 4])
-    layers.append(_picked(thin_rows))
+        layers += _bands(_overall_curve(found, x, overall), legend, dash=[6, 4])
+    layers.append(_selected_layer(thin_lines))
     spread = (
         "Interquartile mean over seeds; bands: 95 % bootstrap intervals."
         if found.values.shape[1] > 1
-        else "One seed per sample, hence no intervals."
+        else "Each sample has one seed, so there are no intervals."
     )
     chart = alt.layer(*layers).properties(width=WIDTH - 190, height=360)
-    chosen = "The best were chosen on the very evaluations that are drawn, so their peaks are optimistic."
-    said = [f"{spread} Thin lines: {thinned}.", *([chosen] if len(order) > 1 else [])]
-    return finished(chart.encode(x=_x(x)), f"Learning curves against {X_TITLES[x]}", said)
+    caveat = "The best samples were selected by these same evaluations, so their peaks are optimistic."
+    subtitle = [f"{spread} Thin lines: {thinned}.", *([caveat] if len(order) > 1 else [])]
+    return finished(chart.encode(x=_x(x)), f"Learning curves against {X_TITLES[x]}", subtitle)
 
 
-def _by_rank(results: Results, found: Evaluations) -> list[int]:
-    """Rows of `found` with a point, best sample first."""
+def _rows_by_rank(results: Results, found: Evaluations) -> list[int]:
+    """Return the rows of `found` that have an evaluation, best sample first."""
     place = {sample: row for row, sample in enumerate(found.samples.tolist())}
     ranked = leaderboard(results, top=None).filter(pl.col("peak_return").is_not_null())["sample"].to_list()
     return [place[sample] for sample in ranked]
 
 
-def _best(found: Evaluations, x: str, rows: list[int], names: list[str]) -> pl.DataFrame:
+def _best_curves(found: Evaluations, x: str, rows: list[int], names: list[str]) -> pl.DataFrame:
+    """Return the curves of the samples in `rows` with their intervals, at `_TOP_POINTS` points or fewer."""
     estimate = iqm_over_runs(found.values[rows])
-    points = _every(found.values.shape[2], _TOP_POINTS)
+    points = _evenly_spaced(found.values.shape[2], _TOP_POINTS)
     frames = []
     for place, (row, name) in enumerate(zip(rows, names, strict=True)):
         columns = {
@@ -94,26 +95,27 @@ def _best(found: Evaluations, x: str, rows: list[int], names: list[str]) -> pl.D
         frames.append(
             pl.DataFrame(columns).with_columns(name=pl.lit(name), sample=pl.lit(int(found.samples[row])))
         )
-    return _present(pl.concat(frames))
+    return _drop_missing(pl.concat(frames))
 
 
-def _overall(found: Evaluations, x: str, name: str) -> pl.DataFrame:
+def _overall_curve(found: Evaluations, x: str, name: str) -> pl.DataFrame:
+    """Return the interquartile mean over all samples, with its interval, on a grid of positions."""
     grid, values = found.on_grid(x, min(found.values.shape[2], _GRID))
     estimate = iqm_over_strata(values)
     columns = {"x": grid, "value": estimate.value, "low": estimate.low, "high": estimate.high}
-    return _present(pl.DataFrame(columns).with_columns(name=pl.lit(name), sample=pl.lit(-1)))
+    return _drop_missing(pl.DataFrame(columns).with_columns(name=pl.lit(name), sample=pl.lit(-1)))
 
 
 def _thin_lines(found: Evaluations, x: str, order: list[int]) -> tuple[pl.DataFrame, str]:
-    """Interquartile mean of every sample, within `MAX_ROWS` rows, and what had to be left out in words.
+    """Return the curve of every sample (of every seed, if there is one sample) and a description of them.
 
-    Of a single sample, its seeds.
+    The table has at most about `MAX_ROWS` rows; the description says which samples or evaluations are shown.
     """
     count = found.values.shape[2]
     if len(order) == 1 and found.values.shape[1] > 1:
-        return _seeds(found, x, order[0])
-    points = _every(count, max(20, MAX_ROWS // max(1, len(order))))
-    rows = [order[i] for i in _every(len(order), MAX_ROWS // len(points))]
+        return _seed_lines(found, x, order[0])
+    points = _evenly_spaced(count, max(20, MAX_ROWS // max(1, len(order))))
+    rows = [order[i] for i in _evenly_spaced(len(order), MAX_ROWS // len(points))]
     value = iqm(found.values[rows], axis=1)
     frame = pl.DataFrame(
         {
@@ -123,19 +125,19 @@ def _thin_lines(found: Evaluations, x: str, order: list[int]) -> tuple[pl.DataFr
             "value": value[:, points].ravel(),
         }
     )
-    said = (
+    description = (
         f"all {len(order)} samples"
         if len(rows) == len(order)
-        else f"{len(rows)} of {len(order)} samples, evenly by rank"
+        else f"{len(rows)} of {len(order)} samples, evenly spaced by rank"
     )
-    said += "" if len(points) == count else f", {len(points)} of {count} evaluations"
-    return _present(frame), said
+    description += "" if len(points) == count else f", {len(points)} of {count} evaluations"
+    return _drop_missing(frame), description
 
 
-def _seeds(found: Evaluations, x: str, row: int) -> tuple[pl.DataFrame, str]:
-    """A line per seed of one sample."""
+def _seed_lines(found: Evaluations, x: str, row: int) -> tuple[pl.DataFrame, str]:
+    """Return the curve of every seed of one sample, and a description of them."""
     seeds = found.values.shape[1]
-    points = _every(found.values.shape[2], MAX_ROWS // seeds)
+    points = _evenly_spaced(found.values.shape[2], MAX_ROWS // seeds)
     frame = pl.DataFrame(
         {
             "sample": np.full(seeds * len(points), found.samples[row]),
@@ -144,10 +146,11 @@ def _seeds(found: Evaluations, x: str, row: int) -> tuple[pl.DataFrame, str]:
             "value": found.values[row][:, points].ravel(),
         }
     )
-    return _present(frame), f"its {seeds} seeds"
+    return _drop_missing(frame), f"its {seeds} seeds"
 
 
 def _bands(rows: pl.DataFrame, colour: alt.Color, dash: list[int]) -> list[alt.Chart]:
+    """Return layers with the curves and, where there are any, their intervals as bands."""
     tooltip = [
         alt.Tooltip("name:N", title="curve"),
         alt.Tooltip("x:Q", format=",.0f"),
@@ -156,8 +159,10 @@ def _bands(rows: pl.DataFrame, colour: alt.Color, dash: list[int]) -> list[alt.C
         alt.Tooltip("high:Q", format=",.4~g"),
     ]
     points = rows.group_by("name").len()["len"]
-    few = bool((points <= (1 if dash else 15)).all())
-    line = alt.Chart(rows).mark_line(strokeWidth=2.3, strokeDash=dash, point={"size": 26} if few else False)
+    sparse = bool((points <= (1 if dash else 15)).all())
+    line = alt.Chart(rows).mark_line(
+        strokeWidth=2.3, strokeDash=dash, point={"size": 26} if sparse else False
+    )
     layers = [line.encode(y=_y("value"), color=colour, tooltip=tooltip)]
     bounded = rows.drop_nulls(["low", "high"])
     if not bounded.is_empty():
@@ -168,8 +173,8 @@ def _bands(rows: pl.DataFrame, colour: alt.Color, dash: list[int]) -> list[alt.C
     return layers
 
 
-def _others(rows: pl.DataFrame) -> alt.Chart:
-    """Thin lines that fade as they become many; a dot where a sample has a single evaluation."""
+def _thin_layer(rows: pl.DataFrame) -> alt.Chart:
+    """Draw thin lines, fainter if there are many, and with dots if the samples have few evaluations."""
     samples = rows["line"].n_unique()
     line = alt.Chart(rows).mark_line(
         strokeWidth=1,
@@ -184,7 +189,8 @@ def _others(rows: pl.DataFrame) -> alt.Chart:
     )
 
 
-def _picked(rows: pl.DataFrame) -> alt.Chart:
+def _selected_layer(rows: pl.DataFrame) -> alt.Chart:
+    """Draw the curves of the selected samples as thick lines."""
     line = alt.Chart(rows).mark_line(strokeWidth=3, color=HIGHLIGHT, point={"size": 40, "color": HIGHLIGHT})
     return line.encode(
         y=_y("value"),
@@ -204,12 +210,12 @@ def _y(column: str) -> alt.Y:
     return alt.Y(f"{column}:Q", title="evaluation return", scale=alt.Scale(zero=False))
 
 
-def _every(count: int, most: int) -> list[int]:
-    """At most `most` places out of `count`, evenly spread, the last always among them."""
+def _evenly_spaced(count: int, most: int) -> list[int]:
+    """Return at most `most` evenly spaced indices below `count`, which include the last one."""
     if count <= most:
         return list(range(count))
     return sorted({round(place) for place in np.linspace(0, count - 1, max(1, most))} | {count - 1})
 
 
-def _present(frame: pl.DataFrame) -> pl.DataFrame:
+def _drop_missing(frame: pl.DataFrame) -> pl.DataFrame:
     return frame.fill_nan(None).filter(pl.col("x").is_not_null(), pl.col("value").is_not_null())

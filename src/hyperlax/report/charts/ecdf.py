@@ -1,4 +1,4 @@
-"""Empirical distribution of the return over samples: which share of a search ends below what."""
+"""Empirical cumulative distribution of the peak return over samples."""
 
 from __future__ import annotations
 
@@ -23,16 +23,17 @@ from hyperlax.report.metrics import sample_metrics
 from hyperlax.report.statistics import performance_profile
 from hyperlax.storage.results import Results
 
-_MOST_POINTS = 500
+_MAX_POINTS = 500
 
 
 def ecdf(*experiments: Results, shared: bool = False) -> Chart:
-    """Share of the samples whose peak return is at most that of each sample, one line per family.
+    """Draw the share of samples with at most a given peak return, as one line per family.
 
-    Bands are 95 % bootstrap intervals over samples, point by point. `shared` as in `return_distribution`.
+    Bands are pointwise 95 % bootstrap intervals over samples. `shared` says that the page also shows other
+    experiments, so that a sample is identified by its family and its id.
     """
-    most = min(_MOST_POINTS, MAX_ROWS // len(experiments))
-    shown = pl.concat([_steps(results, most, shared or len(experiments) > 1) for results in experiments])
+    maximum = min(_MAX_POINTS, MAX_ROWS // len(experiments))
+    shown = pl.concat([_steps(results, maximum, shared or len(experiments) > 1) for results in experiments])
     if shown.is_empty():
         raise NothingToDraw("No sample has an evaluation yet.")
     names = [results.name for results in experiments]
@@ -60,22 +61,26 @@ def ecdf(*experiments: Results, shared: bool = False) -> Chart:
     if shown["low"].null_count() < len(shown):
         band = base.mark_area(interpolate="step-after", opacity=0.13)
         layers.insert(0, band.encode(y=alt.Y("low:Q"), y2="high:Q", color=colour))
-    large = max(len(results.samples) for results in experiments) > most
-    thinned = f" Drawn: at most {most} samples of each, evenly by return." if large else ""
+    large = max(len(results.samples) for results in experiments) > maximum
+    thinned = f" At most {maximum} samples of each family are drawn, evenly spaced by rank." if large else ""
     return finished(
         alt.layer(*layers).properties(width=WIDTH - 190, height=270),
         "Distribution over samples",
         [
-            "Share of the samples whose peak return is at most x; bands: 95 % intervals over samples."
+            "Share of the samples whose peak return is at most x. Bands: 95 % intervals over samples."
             + thinned
         ],
     )
 
 
-def _steps(results: Results, most: int, shared: bool) -> pl.DataFrame:
-    """At most `most` samples, by return: `value`, `share` at or below it, and the ends of its interval."""
+def _steps(results: Results, maximum: int, shared: bool) -> pl.DataFrame:
+    """Return the steps of the distribution at no more than `most` samples, in the order of their returns.
+
+    Columns: `family`, `sample`, `value` (the peak return), `share` (of the samples at or below it), and
+    `low`, `high` (the ends of the interval of the share).
+    """
     every = sample_metrics(results).select("sample", value="peak_return").drop_nulls().sort("value", "sample")
-    places = np.unique(np.linspace(0, max(0, len(every) - 1), min(len(every), most)).round().astype(int))
+    places = np.unique(np.linspace(0, max(0, len(every) - 1), min(len(every), maximum)).round().astype(int))
     scored = every[places]
     above = performance_profile(every["value"].to_numpy(), scored["value"].to_numpy())
     columns = {"share": 1 - above.value, "low": 1 - above.high, "high": 1 - above.low}

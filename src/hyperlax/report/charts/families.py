@@ -36,16 +36,16 @@ _PANEL = (WIDTH - 200, 320)
 _HALF = ((WIDTH - 260) // 2, 300)
 
 Families = Sequence[Results]
-"""Experiments on one environment; their names are different."""
+"""Experiments on one environment, with distinct names."""
 
 
 def peaks(results: Results) -> np.ndarray:
-    """Peak return of every sample that has one."""
+    """Return the peak returns of all samples that have an evaluation."""
     return sample_metrics(results)["peak_return"].drop_nulls().to_numpy()
 
 
 def tuned_curves(families: Families, x: str = "env_steps", top: int = 5) -> Chart:
-    """The best sample of every family, and the interquartile mean of its `top` best, with intervals."""
+    """Draw the best sample of every family, and the interquartile mean of its `top` best samples."""
     best, groups = [], []
     for results in families:
         found = evaluations(results)
@@ -57,7 +57,7 @@ def tuned_curves(families: Families, x: str = "env_steps", top: int = 5) -> Char
         if not rows:
             continue
         single = iqm_over_runs(found.values[rows[:1]])
-        best.append(_curve(results.name, found.x[x][rows[0]], _first(single)))
+        best.append(_curve(results.name, found.x[x][rows[0]], _first_stratum(single)))
         if len(rows) > 1:
             chosen = type(found)(found.samples[rows], {x: found.x[x][rows]}, found.values[rows], found.lanes)
             grid, values = chosen.on_grid(x, min(found.values.shape[2], _POINTS))
@@ -78,19 +78,19 @@ def tuned_curves(families: Families, x: str = "env_steps", top: int = 5) -> Char
         [
             f"The best sample, and the interquartile mean of the best {top} samples. "
             "Bands: 95 % bootstrap intervals over seeds.",
-            "Samples were chosen on the very evaluations that are drawn, so their peaks are optimistic.",
+            "The samples were selected by these same evaluations, so their peaks are optimistic.",
         ],
     )
 
 
 def best_of_k_chart(families: Families) -> Chart:
-    """Expected peak return of the best of k samples: what a search budget buys."""
+    """Draw the expected peak return of the best of k samples, against the size k of the search."""
     frames = []
     for results in families:
         found = best_of_k(peaks(results))
         frame = _curve(results.name, np.arange(1, len(found.value) + 1, dtype=float), found)
-        kept = np.unique(np.geomspace(1, max(1, len(frame)), _POINTS).round().astype(int)) - 1
-        frames.append(frame[kept] if len(frame) else frame)
+        chosen = np.unique(np.geomspace(1, max(1, len(frame)), _POINTS).round().astype(int)) - 1
+        frames.append(frame[chosen] if len(frame) else frame)
     rows = pl.concat(frames)
     if rows.is_empty():
         raise NothingToDraw("No sample has an evaluation yet.")
@@ -101,12 +101,12 @@ def best_of_k_chart(families: Families) -> Chart:
             width=_PANEL[0], height=_PANEL[1]
         ),
         "Best of k samples",
-        ["Expected peak return of the best of k random samples; bands: 95 % intervals over samples."],
+        ["Expected peak return of the best of k random samples. Bands: 95 % intervals over samples."],
     )
 
 
 def profile_chart(families: Families) -> Chart:
-    """Share of the samples above every return."""
+    """Draw performance profiles: the share of the samples above each return."""
     found = {results.name: peaks(results) for results in families}
     every = np.concatenate(list(found.values()))
     if every.size == 0:
@@ -125,12 +125,16 @@ def profile_chart(families: Families) -> Chart:
             width=_PANEL[0], height=_PANEL[1]
         ),
         "Performance profile",
-        ["Share of the samples whose peak return exceeds τ; bands: 95 % intervals over samples."],
+        ["Share of the samples whose peak return exceeds τ. Bands: 95 % intervals over samples."],
     )
 
 
 def improvements(families: Families) -> pl.DataFrame:
-    """Every pair: `family`, `other`, and P(a sample of the one beats a sample of the other) with interval."""
+    """Return the probability of improvement for every pair of families, with its interval.
+
+    Columns: `family`, `other`, `probability` (that a random sample of `family` has a higher peak return than
+    a random sample of `other`; ties count half), `low` and `high`.
+    """
     rows = []
     for i, ours in enumerate(families):
         for theirs in families[i + 1 :]:
@@ -153,43 +157,46 @@ def improvements(families: Families) -> pl.DataFrame:
 
 
 def improvement_chart(families: Families) -> Chart:
-    """Probability that a random sample of one family beats one of another."""
+    """Draw the probability that a random sample of one family beats a random sample of another."""
     rows = improvements(families).drop_nulls("probability")
     if rows.is_empty():
-        raise NothingToDraw("Two families with evaluations are needed.")
+        raise NothingToDraw("The probability of improvement needs two families with evaluations.")
     rows = rows.with_columns(pair=pl.format("{} beats {}", "family", "other"))
     scale = alt.Scale(domain=[0, 1])
     y = alt.Y("pair:N", title=None, sort=None)
-    said = ["pair:N", *(alt.Tooltip(f"{c}:Q", format=".2f") for c in ("probability", "low", "high"))]
+    tooltip = ["pair:N", *(alt.Tooltip(f"{c}:Q", format=".2f") for c in ("probability", "low", "high"))]
     even = alt.Chart(pl.DataFrame({"even": [0.5]})).mark_rule(strokeDash=[4, 4], color=NEUTRAL)
     bars = alt.Chart(rows.drop_nulls("low")).mark_rule(strokeWidth=6, opacity=0.35, color=NEUTRAL)
     points = alt.Chart(rows).mark_point(filled=True, size=90, color="#0072b2")
     chart = alt.layer(
         even.encode(x=alt.X("even:Q", scale=scale)),
-        bars.encode(x=alt.X("low:Q", scale=scale), x2="high:Q", y=y, tooltip=said),
-        points.encode(x=alt.X("probability:Q", title="probability", scale=scale), y=y, tooltip=said),
+        bars.encode(x=alt.X("low:Q", scale=scale), x2="high:Q", y=y, tooltip=tooltip),
+        points.encode(x=alt.X("probability:Q", title="probability", scale=scale), y=y, tooltip=tooltip),
     )
     return finished(
         chart.properties(width=WIDTH - 280, height=alt.Step(34)),
         "Probability of improvement",
         [
-            "Probability that a random sample of the first has the higher peak return; bars: 95 % intervals "
-            "over samples. Intervals that contain one half claim no difference."
+            "Probability that a random sample of the first family has the higher peak return. Bars: 95 % "
+            "intervals over samples. No difference is claimed where the interval contains one half."
         ],
     )
 
 
-def _first(estimate: Estimate) -> Estimate:
+def _first_stratum(estimate: Estimate) -> Estimate:
+    """Select the first stratum of an estimate."""
     return Estimate(estimate.value[0], estimate.low[0], estimate.high[0])
 
 
 def _curve(name: str, x: np.ndarray, estimate: Estimate) -> pl.DataFrame:
+    """Return an estimate along `x` as a table with the columns `x`, `value`, `low`, `high` and `name`."""
     columns = {"x": x, "value": estimate.value, "low": estimate.low, "high": estimate.high}
     frame = pl.DataFrame(columns, schema=dict.fromkeys(columns, pl.Float64))
     return frame.with_columns(name=pl.lit(name)).fill_nan(None).drop_nulls(["x", "value"])
 
 
 def _bands(rows: pl.DataFrame, families: Families, x: str) -> list[alt.Chart]:
+    """Return the layers of `_lines` for learning curves against `x`, one of `X_TITLES`."""
     axis = alt.X(
         "x:Q", title=X_TITLES[x], axis=alt.Axis(format="~s", tickCount=8), scale=alt.Scale(zero=False)
     )
@@ -197,12 +204,13 @@ def _bands(rows: pl.DataFrame, families: Families, x: str) -> list[alt.Chart]:
 
 
 def _lines(rows: pl.DataFrame, families: Families, x: alt.X, title: str) -> list[alt.Chart]:
+    """Return layers with one line per family, its marks and, where there are any, its intervals as bands."""
     tooltip = ["name:N", *(alt.Tooltip(f"{c}:Q", format=",.4~g") for c in ("x", "value", "low", "high"))]
     y = alt.Y("value:Q", title=title, scale=alt.Scale(zero=False))
     common = {"x": x, "color": _colour(families), "tooltip": tooltip}
-    few = len(rows) <= 15 * len(families)
+    sparse = len(rows) <= 15 * len(families)
     line = alt.Chart(rows).mark_line(strokeWidth=2.3)
-    marks = alt.Chart(rows if few else _spread(rows)).mark_point(filled=True, size=48, opacity=1)
+    marks = alt.Chart(rows if sparse else _mark_points(rows)).mark_point(filled=True, size=48, opacity=1)
     shape = family_shape(families, "name", alt.Legend(title=None, symbolOpacity=1))
     layers = [line.encode(y=y, **common), marks.encode(y=y, shape=shape, **common)]
     bounded = rows.drop_nulls(["low", "high"])
@@ -212,13 +220,13 @@ def _lines(rows: pl.DataFrame, families: Families, x: alt.X, title: str) -> list
     return layers
 
 
-def _spread(rows: pl.DataFrame) -> pl.DataFrame:
-    """A few points of every curve, at other places for each, to carry the mark of its family."""
-    kept = []
+def _mark_points(rows: pl.DataFrame) -> pl.DataFrame:
+    """Select a few points of every curve for the marks of its family, at different places for each family."""
+    chosen = []
     for turn, own in enumerate(rows.partition_by("name", maintain_order=True)):
         step = max(1, len(own) // _MARKS)
-        kept.append(own.gather_every(step, offset=min(len(own) - 1, (turn * step) // 3 % step)))
-    return pl.concat(kept)
+        chosen.append(own.gather_every(step, offset=min(len(own) - 1, (turn * step) // 3 % step)))
+    return pl.concat(chosen)
 
 
 def _colour(families: Families) -> alt.Color:

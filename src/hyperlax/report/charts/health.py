@@ -1,4 +1,4 @@
-"""Whether training was healthy: entropy, step sizes, fit of the values, gradients, lanes that diverged."""
+"""Charts of training health: entropy, policy updates, value fit, gradient norms and diverged lanes."""
 
 from __future__ import annotations
 
@@ -26,42 +26,44 @@ from hyperlax.report.leaderboard import leaderboard
 from hyperlax.report.statistics import iqm, quantiles
 from hyperlax.storage.results import Results
 
-_MOST_PANELS = 14
+_MAX_PANELS = 14
 _COLUMNS = 3
 _POINTS = 60
 _PICKED_ROWS = 2_000
-"""Of a panel, for samples that may be selected: every panel has its own."""
+"""Maximum number of rows of the curves that each panel holds for samples that may be selected."""
 _FIRST = ("entropy", "approx_kl", "kl", "clip_fraction", "explained_variance")
+"""Metrics whose panels come first, in this order."""
 _LAST = ("return", "length")
-"""What training saw of its own episodes: the learning curves say it better."""
+"""Metrics of the training episodes. They come last, because the learning curves show the returns better."""
 
 
 def training_health(results: Results) -> Chart:
-    """Training metrics over env steps: median and middle half of all lanes, and the best sample.
+    """Draw training metrics over env steps: median and middle half of all lanes, and the best sample.
 
-    The samples that are selected on the page are drawn into every panel. The last panel counts the lanes
-    that have diverged.
+    Samples that are selected on the page are drawn in every panel. The last panel counts the lanes that have
+    diverged.
     """
     names = _health_metrics(results)
     if not names:
         raise NothingToDraw("No training metric has been written yet.")
     table = leaderboard(results, top=1)
     best = table["sample"][0] if len(table) else None
-    shown = names[: _MOST_PANELS - 1]
+    shown = names[: _MAX_PANELS - 1]
     drawn = {name: panel for name in shown if (panel := _panel(results, name, best)) is not None}
     if not drawn:
         raise NothingToDraw("No training metric has a finite value yet.")
-    panels = [*drawn.values(), _diverged(results)]
-    rest = [n.removeprefix("train/") for n in names[_MOST_PANELS - 1 :]]
+    panels = [*drawn.values(), _diverged_panel(results)]
+    rest = [n.removeprefix("train/") for n in names[_MAX_PANELS - 1 :]]
     left_out = f" Not shown: {', '.join(rest)}." if rest else ""
     return finished(
         alt.concat(*panels, columns=_COLUMNS, spacing=20),
         "Training health",
-        [f"Grey: median and middle half of all lanes. Coloured: sample {best}, the best.{left_out}"],
+        [f"Grey: median and middle half of all lanes. Coloured: the best sample ({best}).{left_out}"],
     )
 
 
 def _panel(results: Results, metric: str, best: int | None) -> Layered | None:
+    """Draw the panel of one metric; None if it has no finite value."""
     found = evaluations(results, metric)
     if found.values.size == 0:
         return None
@@ -70,32 +72,34 @@ def _panel(results: Results, metric: str, best: int | None) -> Layered | None:
     columns = {"x": grid, "low": low, "value": middle, "high": high}
     rows = pl.DataFrame(columns).fill_nan(None).drop_nulls()
     name = metric.removeprefix("train/").replace("_", " ")
-    few = len(grid) < 15
-    said = [alt.Tooltip(c, format=",.4~g") for c in columns]
-    base = alt.Chart(rows).encode(x=_x(), tooltip=said)
-    axis, zero = alt.Axis(format=axis_format(rows["high"]), tickCount=4), _flat(rows)
+    sparse = len(grid) < 15
+    tooltip = [alt.Tooltip(c, format=",.4~g") for c in columns]
+    base = alt.Chart(rows).encode(x=_x(), tooltip=tooltip)
+    axis, zero = alt.Axis(format=axis_format(rows["high"]), tickCount=4), _is_constant(rows)
     layers = [
         base.mark_area(opacity=0.25, color=NEUTRAL).encode(y=_y("low", name, zero=zero), y2="high:Q"),
-        base.mark_line(color=NEUTRAL, point=_dots(few, NEUTRAL)).encode(y=_y("value", name, axis, zero)),
+        base.mark_line(color=NEUTRAL, point=_point_mark(sparse, NEUTRAL)).encode(
+            y=_y("value", name, axis, zero)
+        ),
     ]
     place = np.flatnonzero(found.samples == best)
     if len(place):
         line = pl.DataFrame({"x": grid, "value": iqm(values[place[0]], axis=0)}).fill_nan(None).drop_nulls()
         colour = colour_of(results.manifest)
-        drawn = alt.Chart(line).mark_line(color=colour, strokeWidth=2.2, point=_dots(few, colour))
-        layers.append(drawn.encode(x=_x(), y=_y("value", name, zero=zero), tooltip=said[::2][:2]))
-    layers.append(_picked(_per_sample(found, grid, values), name, few, zero))
+        drawn = alt.Chart(line).mark_line(color=colour, strokeWidth=2.2, point=_point_mark(sparse, colour))
+        layers.append(drawn.encode(x=_x(), y=_y("value", name, zero=zero), tooltip=tooltip[::2][:2]))
+    layers.append(_selected_layer(_per_sample(found, grid, values), name, sparse, zero))
     return alt.layer(*layers).properties(width=275, height=165)
 
 
-def _picked(rows: pl.DataFrame, name: str, few: bool, zero: bool) -> alt.Chart:
-    """Lines of the selected samples only: the others would stretch the axis.
+def _selected_layer(rows: pl.DataFrame, name: str, sparse: bool, zero: bool) -> alt.Chart:
+    """Draw the lines of the selected samples; the others are filtered out, because they would widen the axis.
 
-    An invisible row stays where nothing is selected, since Vega warns of axes without data.
+    One invisible row is never filtered out, because Vega warns about axes without data.
     """
     kept = pl.concat([rows, rows.sort("value")[[len(rows) // 2]].with_columns(sample=pl.lit(-1, pl.Int64))])
     chart = alt.Chart(kept).transform_filter(f"datum.sample < 0 || {is_picked()}")
-    return chart.mark_line(color=HIGHLIGHT, strokeWidth=2.5, point=_dots(few, HIGHLIGHT)).encode(
+    return chart.mark_line(color=HIGHLIGHT, strokeWidth=2.5, point=_point_mark(sparse, HIGHLIGHT)).encode(
         x=_x(),
         y=_y("value", name, zero=zero),
         detail="sample:N",
@@ -105,7 +109,7 @@ def _picked(rows: pl.DataFrame, name: str, few: bool, zero: bool) -> alt.Chart:
 
 
 def _per_sample(found: Evaluations, grid: np.ndarray, values: np.ndarray) -> pl.DataFrame:
-    """The interquartile mean over seeds of every sample, at so few points that they fit into a chart."""
+    """Return the interquartile mean over seeds of every sample, at few enough points to fit into a chart."""
     samples = len(found.samples)
     points = np.unique(np.linspace(0, len(grid) - 1, max(2, min(len(grid), _PICKED_ROWS // samples))).round())
     kept = points.astype(int)
@@ -125,14 +129,14 @@ def _per_sample(found: Evaluations, grid: np.ndarray, values: np.ndarray) -> pl.
     )
 
 
-def _diverged(results: Results) -> Layered:
-    """Lanes that have diverged by then, of all that were trained."""
+def _diverged_panel(results: Results) -> Layered:
+    """Draw the number of lanes that have diverged, against env steps."""
     lanes = results.lanes
-    gone = lanes.filter(pl.col("status") == "diverged").with_columns(
+    diverged = lanes.filter(pl.col("status") == "diverged").with_columns(
         at=pl.coalesce("diverged_at", "env_steps").fill_null(0)
     )
     end = lanes["env_steps"].fill_null(0).to_numpy().max(initial=0)
-    times = np.sort(gone["at"].to_numpy()).astype(float)
+    times = np.sort(diverged["at"].to_numpy()).astype(float)
     rows = pl.DataFrame(
         {
             "x": np.concatenate([[0.0], times, [max(float(end), *times, 0.0)]]),
@@ -146,19 +150,22 @@ def _diverged(results: Results) -> Layered:
         axis=alt.Axis(values=list(range(0, max(1, len(times)) + 1, 1 + len(times) // 5)), format="d"),
     )
     line = alt.Chart(rows).mark_line(interpolate="step-after", color=DIVERGED, strokeWidth=2.2)
-    said = ["lanes:Q", alt.Tooltip("x:Q", format=",.0f")]
-    points: dict[str, Any] = {"sample": gone["sample"], "x": gone["at"].cast(pl.Float64)}
+    tooltip = ["lanes:Q", alt.Tooltip("x:Q", format=",.0f")]
+    points: dict[str, Any] = {"sample": diverged["sample"], "x": diverged["at"].cast(pl.Float64)}
     marks = pl.DataFrame(points).sort("x").with_row_index("lanes", offset=1).head(MAX_ROWS)
     cross = alt.Chart(marks).mark_point(shape="cross", filled=True, size=70)
     colour = alt.when(is_picked()).then(alt.value(HIGHLIGHT)).otherwise(alt.value(DIVERGED))
-    layers = [line.encode(x=_x(), y=y, tooltip=said)]
+    layers = [line.encode(x=_x(), y=y, tooltip=tooltip)]
     if len(marks):
-        layers.append(cross.encode(x=_x(), y=y, color=colour, tooltip=["sample:N", *said]))
+        layers.append(cross.encode(x=_x(), y=y, color=colour, tooltip=["sample:N", *tooltip]))
     return alt.layer(*layers).properties(width=275, height=165)
 
 
 def _health_metrics(results: Results) -> list[str]:
-    """Names `train/…`, the usual ones of policy gradients first, then gradient norms, then the rest."""
+    """Return the names of all training metrics (`train/…`) in the order in which they are drawn.
+
+    The usual metrics of policy gradients come first, then gradient norms, then the others.
+    """
     present = sorted(n for n in results.curves["metric"].unique().to_list() if n.startswith("train/"))
 
     def place(name: str) -> tuple[int, str]:
@@ -170,8 +177,8 @@ def _health_metrics(results: Results) -> list[str]:
     return sorted(present, key=place)
 
 
-def _dots(few: bool, colour: str) -> Any:
-    return {"size": 18, "color": colour} if few else False
+def _point_mark(sparse: bool, colour: str) -> Any:
+    return {"size": 18, "color": colour} if sparse else False
 
 
 def _x() -> alt.X:
@@ -183,7 +190,7 @@ def _y(column: str, title: str, axis: Any = alt.Undefined, zero: bool = False) -
     return alt.Y(f"{column}:Q", title=title, scale=alt.Scale(zero=zero), axis=axis)
 
 
-def _flat(rows: pl.DataFrame) -> bool:
-    """Whether only rounding differs: an axis around that would show digits of noise."""
+def _is_constant(rows: pl.DataFrame) -> bool:
+    """Whether the values differ by rounding errors only, so that an axis fitted to them would show noise."""
     low, high = rows["low"].to_numpy(), rows["high"].to_numpy()
     return bool(high.max(initial=-np.inf) - low.min(initial=np.inf) <= 1e-3 * np.abs(high).max(initial=0.0))

@@ -1,4 +1,4 @@
-"""What each hyperparameter does to the returns: PED-ANOVA importances and Sobol' indices."""
+"""Charts of the influence of each hyperparameter: PED-ANOVA importances and Sobol' indices."""
 
 from __future__ import annotations
 
@@ -21,18 +21,21 @@ from hyperlax.report.statistics import Unavailable
 from hyperlax.storage.results import Results
 
 _CHANCE = "#b8860b"
-_MOST_ROWS = 40
+_MAX_ROWS = 40
 _WIDEST = (-0.5, 1.5)
-"""Sobol' indices are drawn between these; with few rows, intervals go further."""
+"""Widest limits of the axis for Sobol' indices; intervals from few rows can exceed them and are cut off."""
 
 
 def importance_chart(results: Results) -> Chart:
-    """Importance of every hyperparameter for being among the best tenth, with interval and chance level."""
+    """Draw the importance of every hyperparameter for being among the best tenth of the samples.
+
+    Each bar has its interval over seeds, and a tick at the level that chance alone would reach.
+    """
     try:
         rows = importance_table(results)
     except Unavailable as reason:
         raise NothingToDraw(str(reason)) from reason
-    shown = rows.head(_MOST_ROWS)
+    shown = rows.head(_MAX_ROWS)
     y = alt.Y("hyperparameter:N", title=None, sort=shown["hyperparameter"].to_list())
     tooltip = ["hyperparameter:N", *(_number(c) for c in ("importance", "low", "high", "chance"))]
     base = alt.Chart(shown)
@@ -48,29 +51,33 @@ def importance_chart(results: Results) -> Chart:
     if not bounded.is_empty():
         layers.append(_interval(alt.Chart(bounded), "low", "high").encode(y=y, tooltip=tooltip))
     seeds = " Grey: 95 % interval over seeds." if not bounded.is_empty() else ""
-    left_out = f" The first {len(shown)} of {len(rows)}." if len(rows) > len(shown) else ""
+    left_out = (
+        f" The {len(shown)} most important of {len(rows)} hyperparameters are shown."
+        if len(rows) > len(shown)
+        else ""
+    )
     return finished(
         alt.layer(*layers).properties(width=WIDTH - 240, height=alt.Step(22)),
         "Importance of hyperparameters",
         [
             "PED-ANOVA: how much the values of the best tenth of the samples (at least five) differ from "
-            f"those of all samples, as a share of all hyperparameters.{seeds}{left_out}",
-            "Yellow tick: what a hyperparameter without effect stays below in 95 % of cases. Nothing is "
-            "claimed of one whose bar does not pass it.",
+            f"those of all samples, as a share of the sum over all hyperparameters.{seeds}{left_out}",
+            "Yellow tick: a hyperparameter without effect stays below this level in 95 % of cases. No effect "
+            "is claimed for a hyperparameter whose bar does not reach beyond its tick.",
         ],
     )
 
 
 def sobol_chart(results: Results) -> Chart:
-    """First-order and total Sobol' index of every hyperparameter, side by side, with intervals."""
+    """Draw the first-order and total Sobol' index of every hyperparameter, with intervals."""
     try:
         table = sobol_table(results)
     except Unavailable as reason:
         raise NothingToDraw(str(reason)) from reason
     known = table.drop_nulls("total").sort("total", descending=True)
     if known.is_empty():
-        raise NothingToDraw("Sobol’ indices need two base rows whose returns differ.")
-    shown = known.head(_MOST_ROWS)
+        raise NothingToDraw("Sobol’ indices need at least two base rows with different returns.")
+    shown = known.head(_MAX_ROWS)
     rows = pl.concat(
         [
             shown.select(
@@ -107,7 +114,7 @@ def sobol_chart(results: Results) -> Chart:
         "Sobol’ indices",
         [
             "Share of the variance between samples that a hyperparameter explains alone (first order), and "
-            "alone or together with others (total). Grey: 95 % bootstrap intervals over base rows"
+            "alone or in interaction with others (total). Grey: 95 % bootstrap intervals over base rows"
             + (", some of them cut off." if beyond else "."),
             *_caveats(results, table),
         ],
@@ -115,24 +122,26 @@ def sobol_chart(results: Results) -> Chart:
 
 
 def _caveats(results: Results, table: pl.DataFrame) -> list[str]:
-    """What a reader has to know before believing the indices: rows that are few or lost, and noise."""
+    """Say what limits the reliability of the indices: few base rows, lost evaluations, noise of the seeds."""
     drawn = int((results.samples["matrix"] == "A").sum())
     fewest = int(table["rows"].to_numpy().min())
-    said = [f"{drawn} base rows." if drawn >= 64 else f"Only {drawn} base rows; some hundred are usual."]
+    sentences = [
+        f"{drawn} base rows." if drawn >= 64 else f"Only {drawn} base rows; several hundred are usual."
+    ]
     if fewest < drawn:
-        said.append(
-            f"Rows with a lost evaluation are left out, so that {fewest} of them remain for some index, "
-            "which then describes the part of the space where evaluations exist."
+        sentences.append(
+            f"Rows with a lost evaluation are left out; only {fewest} rows remain for at least one index, "
+            "which therefore describes only the part of the space that could be evaluated."
         )
     noise = noise_of(results)
-    said.append(
-        "With one seed per sample the noise of training cannot be told from an effect: it lowers first-order "
-        "indices and raises total ones."
+    sentences.append(
+        "With one seed per sample, the noise of training cannot be distinguished from an effect: it lowers "
+        "first-order indices and raises total indices."
         if np.isnan(noise)
-        else f"{noise:.0%} of the variance is noise of the seeds, which lowers first-order indices: "
-        "a hyperparameter without effect has a total index of about that."
+        else f"{noise:.0%} of the variance is noise of the seeds. It lowers first-order indices, and a "
+        "hyperparameter without effect has a total index of about this size."
     )
-    return [" ".join(said)]
+    return [" ".join(sentences)]
 
 
 def _interval(chart: alt.Chart, low: str, high: str) -> alt.Chart:

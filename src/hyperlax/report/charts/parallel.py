@@ -26,20 +26,21 @@ from hyperlax.report.leaderboard import varied_hyperparameters
 from hyperlax.report.metrics import sample_metrics
 from hyperlax.storage.results import Results
 
-_MOST_AXES = 40
+_MAX_AXES = 40
 _AXES_PER_ROW = 11
-_MOST_LABELS = 8
+_MAX_LABELS = 8
 _WORST_TO_BEST = ("#3b82c4", "#9a9a9a", "#e08214")
-"""Readable on light and dark, also without red and green."""
+"""Colours from the lowest to the highest score, legible on light and dark pages and to the colour-blind."""
 
 
 def parallel_coordinates(results: Results, metric: str = "peak_return") -> Chart:
-    """A line per sample through its hyperparameters and `metric` (over seeds), coloured by the latter.
+    """Draw one line per sample through its hyperparameters to its `metric` (over seeds), which colours it.
 
-    Axes are scaled as the space is: logarithmic where it is, categories evenly apart. The best samples are
-    drawn last, so that they lie on top. Many hyperparameters take several rows, each ending in `metric`.
+    An axis is logarithmic if its search space is; categories are spaced evenly. The best samples are drawn
+    last, on top of the others. If there are many hyperparameters, their axes take several rows, each of which
+    ends in `metric`.
     """
-    varied = varied_hyperparameters(results.samples)[:_MOST_AXES]
+    varied = varied_hyperparameters(results.samples)[:_MAX_AXES]
     if not varied:
         raise NothingToDraw("No hyperparameter varies between the samples.")
     title = metric.replace("_", " ")
@@ -54,7 +55,7 @@ def parallel_coordinates(results: Results, metric: str = "peak_return") -> Chart
     shown = rows[::-1].gather_every(stride)[::-1]
     spaces = space_by_column(results.manifest.get("space", {}), varied)
     panels = [_panel(shown, group, spaces, title) for group in groups]
-    thinned = f" Every {stride}th of {len(rows)} samples by {title}." if stride > 1 else ""
+    thinned = f" Shown: 1 in {stride} of {len(rows)} samples, ranked by {title}." if stride > 1 else ""
     return finished(
         alt.vconcat(*panels, spacing=26),
         "Parallel coordinates",
@@ -63,7 +64,7 @@ def parallel_coordinates(results: Results, metric: str = "peak_return") -> Chart
 
 
 def _panel(rows: pl.DataFrame, columns: list[str], spaces: dict[str, Any], title: str) -> Layered:
-    """One row of axes; every axis runs from 0 to 1."""
+    """Draw one row of axes, each of which runs from 0 to 1."""
     lines, labels = [], []
     for column in [*columns, title]:
         values = rows["score"] if column == title else rows[column]
@@ -108,8 +109,8 @@ def _panel(rows: pl.DataFrame, columns: list[str], spaces: dict[str, Any], title
         legend=alt.Legend(gradientLength=150, format=",.4~g"),
     )
     picked = line.transform_filter(is_picked()).mark_line(strokeWidth=3.5, color=HIGHLIGHT, point=False)
-    few = len(rows) <= 64
-    faded = alt.when(none_or_picked()).then(alt.value(0.8 if few else 0.45)).otherwise(alt.value(0.12))
+    sparse = len(rows) <= 64
+    faded = alt.when(none_or_picked()).then(alt.value(0.8 if sparse else 0.45)).otherwise(alt.value(0.12))
     dot = alt.Chart(ticks).mark_point(filled=True, size=9, color=NEUTRAL, opacity=1)
     label = alt.Chart(ticks).encode(x=x, y=y, text="label:N")
     beside: dict[str, Any] = {"align": "right", "dx": -5, "fontSize": 10, "limit": 74}
@@ -134,14 +135,14 @@ def _tooltip(title: str) -> list[alt.Tooltip]:
 def _axis(
     values: pl.Series, space: dict[str, Any] | None
 ) -> tuple[list[float | None], list[tuple[float, str]]]:
-    """Where each value lies between 0 and 1, and the labels of the axis."""
+    """Return the position of each value on an axis from 0 to 1, and the labels of the axis by position."""
     if not values.dtype.is_numeric() or (space or {}).get("type") == "choice":
         order = in_order(values, space)
         spread = {
             label: (i + 0.5) / len(order) if len(order) < 3 else i / (len(order) - 1)
             for i, label in enumerate(order)
         }
-        every = math.ceil(len(order) / _MOST_LABELS)
+        every = math.ceil(len(order) / _MAX_LABELS)
         marks = [(spread[label], label) for label in order[::every]]
         return [spread.get(text(value)) for value in values.to_list()], marks
     known = [float(v) for v in values.drop_nulls().to_list()]
@@ -149,10 +150,11 @@ def _axis(
         return [None] * len(values), []
     low, high = min(known), max(known)
     log = low > 0 and (space or {}).get("type") == "log_uniform"
-    along = math.log if log else float
-    span = along(high) - along(low)
+    transform = math.log if log else float
+    span = transform(high) - transform(low)
     places = [
-        None if v is None else 0.5 if span <= 0 else (along(v) - along(low)) / span for v in values.to_list()
+        None if v is None else 0.5 if span <= 0 else (transform(v) - transform(low)) / span
+        for v in values.to_list()
     ]
     middle = math.sqrt(low * high) if log else (low + high) / 2
     ends = [(0.0, low), (0.5, middle), (1.0, high)] if span > 0 else [(0.5, low)]
@@ -160,7 +162,7 @@ def _axis(
 
 
 def _short(value: float) -> str:
-    """Three significant digits, without needless zeros."""
+    """Format a number with three significant digits, without superfluous zeros."""
     if 1e3 <= abs(value) < 1e5:
         return f"{value:,.0f}"
     return f"{value:.3g}".replace("e-0", "e-").replace("e+0", "e")

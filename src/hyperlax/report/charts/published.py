@@ -1,4 +1,4 @@
-"""Charts of results against published ones."""
+"""Charts that compare experiments with published results."""
 
 from __future__ import annotations
 
@@ -9,7 +9,6 @@ from typing import Any
 import altair as alt
 import polars as pl
 
-from hyperlax.report.against import STATISTICS, Matched
 from hyperlax.report.charts.style import (
     HIGHLIGHT,
     MAX_ROWS,
@@ -23,39 +22,40 @@ from hyperlax.report.charts.style import (
     none_or_picked,
     sample_keys,
 )
+from hyperlax.report.published_comparison import STATISTICS, Matched
 
 _SOURCES = {"ours": "circle", "published": "diamond"}
 _DASHES = {"ours": [1, 0], "published": [3, 3]}
 
 
 def side_by_side(found: Sequence[Matched]) -> Chart:
-    """Statistics over samples, ours and published, of every family on one environment."""
-    rows = pl.concat([_sides(one.rows) for one in found]).drop_nulls("value")
+    """Draw our statistics of every family on one environment next to the published ones."""
+    rows = pl.concat([_by_source(match.rows) for match in found]).drop_nulls("value")
     if rows.is_empty():
         raise NothingToDraw("No sample has an evaluation yet.")
     shown = [name for name in STATISTICS if name in set(rows["statistic"])]
     return finished(
         alt.hconcat(
             *(
-                _statistic(rows.filter(pl.col("statistic") == name), name, found, place == 0)
+                _statistic_panel(rows.filter(pl.col("statistic") == name), name, found, place == 0)
                 for place, name in enumerate(shown)
             ),
             spacing=14,
         ),
         "Ours and published",
         [
-            "Peak return of a sample as published: the largest evaluation, each the mean over seeds. "
-            "Bars: 95 % intervals over samples; a published number without its samples has none."
+            "Peak return as in the publication: the largest evaluation of a sample, each evaluation a mean "
+            "over seeds. Bars: 95 % intervals over samples; a published number without its samples has none."
         ],
     )
 
 
-def _sides(rows: pl.DataFrame) -> pl.DataFrame:
-    """One row per statistic and source."""
-    kept = ["family", "statistic"]
-    ours = rows.select(*kept, "low", "high", "ahead", value="ours", tried="samples")
+def _by_source(rows: pl.DataFrame) -> pl.DataFrame:
+    """Reshape the comparison table to one row per statistic and source (ours or published)."""
+    identifiers = ["family", "statistic"]
+    ours = rows.select(*identifiers, "low", "high", "ahead", value="ours", tried="samples")
     theirs = rows.select(
-        *kept,
+        *identifiers,
         "ahead",
         low="published low",
         high="published high",
@@ -68,14 +68,15 @@ def _sides(rows: pl.DataFrame) -> pl.DataFrame:
     )
 
 
-def _statistic(rows: pl.DataFrame, name: str, found: Sequence[Matched], first: bool) -> Layered:
-    names = [one.results.name for one in found]
-    families = [one.results for one in found]
+def _statistic_panel(rows: pl.DataFrame, name: str, found: Sequence[Matched], first: bool) -> Layered:
+    """Draw the panel of one statistic; only the first panel of the row labels the families."""
+    names = [match.results.name for match in found]
+    families = [match.results for match in found]
     y = alt.Y("family:N", sort=names, title=None, axis=alt.Axis() if first else None)
     aside = alt.YOffset("source:N", scale=alt.Scale(domain=list(_SOURCES)))
     x = alt.X("value:Q", title="peak return", scale=alt.Scale(zero=False), axis=alt.Axis(tickCount=4))
-    said: list[Any] = ["family:N", "statistic:N", "source:N", alt.Tooltip("tried:Q", title="samples")]
-    said += [alt.Tooltip(f"{c}:Q", format=",.4~g") for c in ("value", "low", "high")]
+    tooltip: list[Any] = ["family:N", "statistic:N", "source:N", alt.Tooltip("tried:Q", title="samples")]
+    tooltip += [alt.Tooltip(f"{c}:Q", format=",.4~g") for c in ("value", "low", "high")]
     scale = alt.Scale(domain=names, range=family_colours(families))
     colour = alt.Color("family:N", scale=scale, legend=None)
     inside = alt.when("datum.source === 'ours'").then(alt.value(1.0)).otherwise(alt.value(0.0))
@@ -85,7 +86,7 @@ def _statistic(rows: pl.DataFrame, name: str, found: Sequence[Matched], first: b
         scale=alt.Scale(domain=list(_SOURCES), range=list(_SOURCES.values())),
         legend=legend,
     )
-    base = alt.Chart(rows).encode(y=y, yOffset=aside, tooltip=[*said, "ahead:N"])
+    base = alt.Chart(rows).encode(y=y, yOffset=aside, tooltip=[*tooltip, "ahead:N"])
     layers = [
         base.mark_point(size=80, strokeWidth=1.8).encode(
             x=x,
@@ -109,54 +110,56 @@ def _statistic(rows: pl.DataFrame, name: str, found: Sequence[Matched], first: b
 
 
 def sample_by_sample(found: Sequence[Matched]) -> Chart:
-    """Our peak return of every sample against the published one of the same sample."""
-    paired = [one for one in found if len(one.pairs)]
+    """Draw our peak return of every sample against the published peak return of the same sample."""
+    paired = [match for match in found if len(match.pairs)]
     if not paired:
-        raise NothingToDraw("Samples were not published, or are others than ours.")
-    colours = family_colours([one.results for one in paired])
+        raise NothingToDraw("The samples were not published, or their hyperparameters differ from ours.")
+    colours = family_colours([match.results for match in paired])
     panels = [
-        _scatter(one, colour, MAX_ROWS // len(paired)) for one, colour in zip(paired, colours, strict=True)
+        _scatter(match, colour, MAX_ROWS // len(paired))
+        for match, colour in zip(paired, colours, strict=True)
     ]
     return finished(
         alt.concat(*panels, columns=3, spacing=26),
         "Sample by sample",
         [
-            "Peak return of the same hyperparameters, ours against published; dashed: equal. "
+            "Peak return of the same hyperparameters, ours against published. Dashed line: equal returns. "
             "ρ: Spearman's rank correlation with its 95 % interval over samples."
         ],
     )
 
 
-def _scatter(one: Matched, colour: str, most: int) -> Layered:
-    keys = sample_keys(one.results, one.pairs["sample"], True)
-    rows = one.pairs.with_columns(keys).gather_every(math.ceil(len(one.pairs) / most))
+def _scatter(match: Matched, colour: str, maximum: int) -> Layered:
+    """Draw the pairs of one family, at most `maximum` of them, with a diagonal and their correlation."""
+    keys = sample_keys(match.results, match.pairs["sample"], True)
+    rows = match.pairs.with_columns(keys).gather_every(math.ceil(len(match.pairs) / maximum))
     both = pl.concat([rows["ours"], rows["published"]]).to_numpy()
     diagonal = pl.DataFrame({"ours": [both.min(), both.max()], "published": [both.min(), both.max()]})
     x = alt.X("published:Q", scale=alt.Scale(zero=False), axis=alt.Axis(tickCount=4))
     y = alt.Y("ours:Q", scale=alt.Scale(zero=False), axis=alt.Axis(tickCount=4))
     point = alt.Chart(rows).mark_circle(size=55)
-    said = ["sample:N", *(alt.Tooltip(f"{c}:Q", format=",.4~g") for c in ("ours", "published"))]
+    tooltip = ["sample:N", *(alt.Tooltip(f"{c}:Q", format=",.4~g") for c in ("ours", "published"))]
     layers = [
         alt.Chart(diagonal).mark_line(strokeDash=[4, 4], color=NEUTRAL).encode(x=x, y=y),
         point.encode(
             x=x,
             y=y,
-            tooltip=said,
+            tooltip=tooltip,
             color=alt.when(is_picked()).then(alt.value(HIGHLIGHT)).otherwise(alt.value(colour)),
             opacity=alt.when(none_or_picked()).then(alt.value(0.8)).otherwise(alt.value(0.25)),
             size=alt.when(is_picked()).then(alt.value(140)).otherwise(alt.value(55)),
         ),
     ]
-    said_title = alt.TitleParams(
-        one.results.name, subtitle=correlation(one), fontSize=12, subtitleFontSize=11
+    title = alt.TitleParams(match.results.name, subtitle=correlation(match), fontSize=12, subtitleFontSize=11)
+    return alt.layer(*layers).properties(title=title, width=250, height=220)
+
+
+def correlation(match: Matched) -> str:
+    """Format the rank correlation with its interval, as in `ρ 0.62 [0.41, 0.77], 64 samples`."""
+    value, low, high = (
+        float(v) for v in (match.correlation.value, match.correlation.low, match.correlation.high)
     )
-    return alt.layer(*layers).properties(title=said_title, width=250, height=220)
-
-
-def correlation(one: Matched) -> str:
-    """`ρ 0.62 [0.41, 0.77], 64 samples`."""
-    value, low, high = (float(v) for v in (one.correlation.value, one.correlation.low, one.correlation.high))
-    count = f"{len(one.pairs)} samples"
+    count = f"{len(match.pairs)} samples"
     if math.isnan(value):
         return f"ρ not defined, {count}"
     ends = "" if math.isnan(low) else f" [{low:.2f}, {high:.2f}]"

@@ -1,4 +1,4 @@
-"""Where the time of a run went."""
+"""Timeline of a run: the phases of every compiled program."""
 
 from __future__ import annotations
 
@@ -14,18 +14,18 @@ from hyperlax.report.charts.style import (
 )
 from hyperlax.storage.results import Results
 
-PHASES = {
+PHASES = {  # colour by phase, in the order of the legend
     "trace": "#cc79a7",
     "compile": "#d55e00",
     "train": "#0072b2",
     "evaluate": "#009e73",
     "save": "#b8860b",
 }
-_MOST_SPANS = 1_500
+_MAX_SPANS = 1_500
 
 
 def timeline(results: Results) -> Chart:
-    """Seconds spent tracing, compiling, training, evaluating and saving, one row per program."""
+    """Draw when each program was traced, compiled, trained, evaluated and saved, one row per program."""
     spans = results.timeline.filter(pl.col("end").is_finite(), pl.col("start").is_finite())
     if spans.is_empty():
         raise NothingToDraw("No phase has been timed yet.")
@@ -53,15 +53,17 @@ def timeline(results: Results) -> Chart:
         )
         .properties(width=WIDTH - 190, height=alt.Step(28))
     )
-    thinned = f"{len(spans)} spans, neighbours joined to {len(shown)}." if len(shown) < len(spans) else ""
+    thinned = (
+        f"The {len(spans)} spans of time are merged into {len(shown)}." if len(shown) < len(spans) else ""
+    )
     return finished(chart, "Where the time went", [_shares(spans), _speed(results, spans), thinned])
 
 
 def _merged(spans: pl.DataFrame) -> pl.DataFrame:
-    """At most about `_MOST_SPANS` rows: equal phases of a program are joined over ever longer gaps."""
+    """Merge spans of the same program and phase across growing gaps, until about `_MAX_SPANS` are left."""
     extent = float(spans["end"].to_numpy().max() - spans["start"].to_numpy().min())
     gap, rows = extent / 4_000, spans
-    while len(rows) > _MOST_SPANS and gap <= extent:
+    while len(rows) > _MAX_SPANS and gap <= extent:
         rows = (
             spans.sort("program", "phase", "start")
             .with_columns(
@@ -77,6 +79,7 @@ def _merged(spans: pl.DataFrame) -> pl.DataFrame:
 
 
 def _shares(spans: pl.DataFrame) -> str:
+    """Return the seconds and the share of the total time of each phase, as text."""
     totals = (
         spans.group_by("phase")
         .agg(seconds=(pl.col("end") - pl.col("start")).sum())
@@ -87,6 +90,7 @@ def _shares(spans: pl.DataFrame) -> str:
 
 
 def _speed(results: Results, spans: pl.DataFrame) -> str:
+    """Return the env steps per second while training and over the whole run, as text; empty if unknown."""
     steps = sum(results.lanes["env_steps"].drop_nulls().to_list())
     train = spans.filter(pl.col("phase") == "train")
     seconds = sum((train["end"] - train["start"]).to_list())

@@ -1,4 +1,4 @@
-"""What lanes cost: seconds and speed against how many of them, compilation apart."""
+"""Charts of runtime and speed against the number of lanes, with compilation shown separately."""
 
 from __future__ import annotations
 
@@ -27,13 +27,16 @@ _DASHES = {"without compiling": [1, 0], "compiling": [6, 4], "compiling included
 
 
 def runtime(results: Results) -> Chart:
-    """Seconds and env steps per second until n lanes had ended, with compilation dashed."""
+    """Draw the seconds until n lanes had ended, and the env steps per second up to then.
+
+    Dashed lines show the time of compilation, and the speed including it.
+    """
     rows = progress(results)
     if rows.is_empty():
         raise NothingToDraw("No lane has ended yet.")
     rows = rows.gather_every(-(-2 * len(rows) // MAX_ROWS))
-    seconds = _long(rows, {"without compiling": "running", "compiling": "compiling"})
-    speed = _long(
+    seconds = _to_long(rows, {"without compiling": "running", "compiling": "compiling"})
+    speed = _to_long(
         rows.with_columns(
             apart=_ratio(pl.col("env_steps"), pl.col("running")),
             whole=_ratio(pl.col("env_steps"), pl.col("running") + pl.col("compiling")),
@@ -43,18 +46,23 @@ def runtime(results: Results) -> Chart:
     colour = colour_of(results.manifest)
     return finished(
         alt.hconcat(
-            _lines(seconds, "seconds", colour), _lines(speed, "env steps per second", colour), spacing=30
+            _line_panel(seconds, "seconds", colour),
+            _line_panel(speed, "env steps per second", colour),
+            spacing=30,
         ).resolve_scale(strokeDash="independent"),
         "Runtime against lanes",
-        ["Since the start, until so many lanes had ended; solid: tracing and compiling left out."],
+        [
+            "From the start until the given number of lanes had ended. "
+            "Solid: without tracing and compiling. Dashed: the time they took, and the speed including it."
+        ],
     )
 
 
 def progress(results: Results) -> pl.DataFrame:
-    """When the first, second, … lane had ended.
+    """Return the time and the env steps until n lanes had ended, for n = 1, 2, ….
 
-    Columns: `lanes`; seconds since the start, of them `compiling` (tracing and compiling) and `running` (all
-    else); `env_steps` of all lanes until then. A lane ends with its last evaluation.
+    Columns: `lanes` (n); the seconds since the start, split into `compiling` (which includes tracing) and
+    `running` (the rest); and `env_steps` of all lanes up to that time. A lane ends with its last evaluation.
     """
     points = (
         results.curves.filter(pl.col("metric") == "return", pl.col("seconds").is_finite())
@@ -81,31 +89,32 @@ def progress(results: Results) -> pl.DataFrame:
 
 
 def compile_seconds(results: Results, until: np.ndarray) -> np.ndarray:
-    """Seconds before each time of `until` in which a program was traced or compiled and none was trained.
+    """Return the seconds before each time of `until` that the run spent on tracing or compiling only.
 
-    Programs are compiled while others train, which costs no time of its own.
+    Compiling one program while another one trains does not delay the run, so it is not counted.
     """
     spans = results.timeline.filter(pl.col("end").is_finite(), pl.col("start").is_finite())
     compiled = spans.filter(pl.col("phase").is_in(["trace", "compile"]))
     others = spans.filter(~pl.col("phase").is_in(["trace", "compile"]))
     edges = np.unique(np.concatenate([spans["start"].to_numpy(), spans["end"].to_numpy(), [0.0]]))
     middle = (edges[1:] + edges[:-1]) / 2
-    alone = _covered(compiled, middle) & ~_covered(others, middle)
+    alone = _inside(compiled, middle) & ~_inside(others, middle)
     spent = np.concatenate([[0.0], np.cumsum(np.where(alone, np.diff(edges), 0.0))])
     return np.interp(until, edges, spent)
 
 
-def _covered(spans: pl.DataFrame, times: np.ndarray) -> np.ndarray:
-    """Whether each time lies within a span."""
+def _inside(spans: pl.DataFrame, times: np.ndarray) -> np.ndarray:
+    """Whether each of `times` lies within a span, with shape (times,)."""
     begun = np.searchsorted(np.sort(spans["start"].to_numpy()), times, side="right")
     ended = np.searchsorted(np.sort(spans["end"].to_numpy()), times, side="right")
     return begun > ended
 
 
 def scaling(families: Sequence[Results]) -> Chart:
-    """Seconds and env steps per second of whole experiments against their lanes, with compilation dashed.
+    """Draw the seconds and the env steps per second of whole experiments against their numbers of lanes.
 
-    Experiments of the same algorithm, network and recipe are joined by a line.
+    A line joins the experiments of the same algorithm, network and recipe. Hollow marks and dashed lines show
+    the time of compilation, and the speed including it.
     """
     frames = []
     for results in families:
@@ -119,18 +128,18 @@ def scaling(families: Sequence[Results]) -> Chart:
         apart=_ratio(pl.col("env_steps"), pl.col("running")),
         whole=_ratio(pl.col("env_steps"), pl.col("running") + pl.col("compiling")),
     )
-    seconds = _long(rows, {"without compiling": "running", "compiling": "compiling"})
-    speed = _long(rows, {"without compiling": "apart", "compiling included": "whole"})
+    seconds = _to_long(rows, {"without compiling": "running", "compiling": "compiling"})
+    speed = _to_long(rows, {"without compiling": "apart", "compiling included": "whole"})
     panels = [
-        _compared(data, families, title)
+        _experiment_panel(data, families, title)
         for data, title in ((seconds, "seconds"), (speed, "env steps per second"))
     ]
     return finished(
         alt.hconcat(*panels, spacing=30).resolve_scale(strokeDash="independent"),
         "Runtime against lanes",
         [
-            "One mark per experiment. Filled: tracing and compiling left out. "
-            "Hollow and dashed: the time they took, and the speed with it."
+            "One mark per experiment. Filled: without tracing and compiling. "
+            "Hollow and dashed: the time they took, and the speed including it."
         ],
     )
 
@@ -139,20 +148,26 @@ def _ratio(above: pl.Expr, below: pl.Expr) -> pl.Expr:
     return pl.when(below > 0).then(above / below)
 
 
-def _long(rows: pl.DataFrame, columns: dict[str, str]) -> pl.DataFrame:
-    """One row per kind of line: `lanes`, `value`, `kind` and what names an experiment."""
-    kept = [c for c in ("lanes", "name", "line") if c in rows.columns]
+def _to_long(rows: pl.DataFrame, columns: dict[str, str]) -> pl.DataFrame:
+    """Reshape `columns` of a table to one row per value, with the columns `lanes`, `value` and `kind`.
+
+    `columns` maps each kind of line to the column that holds its values. The columns `name` and `line`, which
+    identify an experiment, are kept if there are any.
+    """
+    identifiers = [c for c in ("lanes", "name", "line") if c in rows.columns]
     frames = [
-        rows.select(*kept, kind=pl.lit(kind), value=pl.col(c).cast(pl.Float64)) for kind, c in columns.items()
+        rows.select(*identifiers, kind=pl.lit(kind), value=pl.col(c).cast(pl.Float64))
+        for kind, c in columns.items()
     ]
     return pl.concat(frames).drop_nulls("value")
 
 
-def _lines(rows: pl.DataFrame, title: str, colour: str) -> alt.Chart:
-    few = len(rows) <= 60
+def _line_panel(rows: pl.DataFrame, title: str, colour: str) -> alt.Chart:
+    """Draw `value` against `lanes` for one experiment, with one line per kind."""
+    sparse = len(rows) <= 60
     return (
         alt.Chart(rows)
-        .mark_line(strokeWidth=2.2, color=colour, point={"size": 22, "color": colour} if few else False)
+        .mark_line(strokeWidth=2.2, color=colour, point={"size": 22, "color": colour} if sparse else False)
         .encode(
             x=alt.X("lanes:Q", axis=alt.Axis(format="~s", tickMinStep=1, tickCount=8)),
             y=alt.Y("value:Q", title=title, axis=alt.Axis(format="~s")),
@@ -163,7 +178,8 @@ def _lines(rows: pl.DataFrame, title: str, colour: str) -> alt.Chart:
     )
 
 
-def _compared(rows: pl.DataFrame, families: Sequence[Results], title: str) -> Layered:
+def _experiment_panel(rows: pl.DataFrame, families: Sequence[Results], title: str) -> Layered:
+    """Draw `value` against `lanes` with one mark per experiment and kind."""
     names = [results.name for results in families]
     scale = alt.Scale(domain=names, range=family_colours(families))
     colour = alt.Color("name:N", scale=scale, legend=alt.Legend(title=None))
@@ -184,6 +200,7 @@ def _compared(rows: pl.DataFrame, families: Sequence[Results], title: str) -> La
 
 
 def _lanes(rows: pl.DataFrame) -> alt.X:
+    """Return the axis of the numbers of lanes, logarithmic if they differ by more than a factor of 20."""
     low, high = (float(v) for v in (rows["lanes"].to_numpy().min(), rows["lanes"].to_numpy().max()))
     log = high / max(low, 1.0) > 20
     scale = alt.Scale(type="log", nice=False) if log else alt.Scale(zero=False, padding=12)

@@ -1,4 +1,4 @@
-"""Charts of one number per sample: the leaderboard and the distribution of returns."""
+"""Charts of the peak returns of samples: the leaderboard and the distribution over samples."""
 
 from __future__ import annotations
 
@@ -30,11 +30,11 @@ from hyperlax.report.leaderboard import leaderboard
 from hyperlax.report.metrics import lane_metrics, reference_scores, sample_metrics
 from hyperlax.storage.results import Results
 
-_LISTED = 20
+_DEFAULT_TOP = 20
 
 
-def leaderboard_chart(results: Results, top: int = _LISTED) -> Chart:
-    """Peak return of the best samples: interquartile mean, 95 % interval and one tick per seed."""
+def leaderboard_chart(results: Results, top: int = _DEFAULT_TOP) -> Chart:
+    """Draw the peak returns of the best samples: interquartile mean, 95 % interval and one tick per seed."""
     table = leaderboard(results, top=None).filter(pl.col("peak_return").is_not_null())
     if table.is_empty():
         raise NothingToDraw("No sample has an evaluation yet.")
@@ -53,26 +53,26 @@ def leaderboard_chart(results: Results, top: int = _LISTED) -> Chart:
     )
     encoding = {"y": y, "color": accent, "tooltip": _tooltip(rows)}
     point = alt.Chart(rows).mark_point(filled=True, size=75)
-    layers = [point.encode(x=_x("peak_return"), opacity=faded, **encoding), *_ticks(seeds, y, faded)]
+    layers = [point.encode(x=_x("peak_return"), opacity=faded, **encoding), *_seed_marks(seeds, y, faded)]
     bounded = rows.drop_nulls(["peak_low", "peak_high"])
     if not bounded.is_empty():
         bar = alt.Chart(bounded).mark_rule(strokeWidth=6, opacity=0.3)
         layers.insert(0, bar.encode(x=_x("peak_low"), x2="peak_high:Q", **encoding))
     chart = alt.layer(*layers).properties(width=WIDTH - 120, height=alt.Step(22))
-    said = f"The best {len(shown)} of {len(table)} samples. " if len(table) > len(shown) else ""
+    shown_note = f"The best {len(shown)} of {len(table)} samples. " if len(table) > len(shown) else ""
     return finished(
         chart,
         "Leaderboard",
         [
-            f"{said}Point: interquartile mean over seeds of the peak return; bar: 95 % bootstrap interval; "
-            "tick: one seed; cross: a seed that diverged.",
-            "A rank is a range wherever intervals overlap.",
+            f"{shown_note}Point: interquartile mean over seeds of the peak return; bar: 95 % bootstrap "
+            "interval; tick: one seed; cross: a seed that diverged.",
+            "Where intervals overlap, the rank is a range.",
         ],
     )
 
 
-def _ticks(seeds: pl.DataFrame, y: alt.Y, faded: Any) -> list[alt.Chart]:
-    """One mark per seed; those that diverged look different, and a kind that does not occur gets no layer."""
+def _seed_marks(seeds: pl.DataFrame, y: alt.Y, faded: Any) -> list[alt.Chart]:
+    """Return layers with one mark per seed: ticks, and crosses for seeds that diverged."""
     layers = []
     for diverged, rows in seeds.partition_by("diverged", as_dict=True).items():
         base = alt.Chart(rows)
@@ -87,9 +87,10 @@ def _ticks(seeds: pl.DataFrame, y: alt.Y, faded: Any) -> list[alt.Chart]:
 
 
 def return_distribution(*experiments: Results, shared: bool = False) -> Chart:
-    """Peak return of every sample: box (quartiles, whiskers to the extremes) and points by family.
+    """Draw the peak returns of all samples of each family as a box plot and as points.
 
-    `shared`: on a page with other experiments, where a sample is known by its family as well.
+    `shared` says that the page also shows other experiments, so that a sample is identified by its family and
+    its id.
     """
     known = bool(reference_scores(experiments[0].manifest))
     layers, thinned = _distribution(experiments, shared or len(experiments) > 1)
@@ -102,16 +103,16 @@ def return_distribution(*experiments: Results, shared: bool = False) -> Chart:
         [
             "Peak return of each sample (interquartile mean over seeds). "
             "Box: quartiles and median; whiskers: extremes." + thinned,
-            "Dashed: return of the random policy and of a solved environment." if known else "",
+            "Dashed: returns of a random policy and of a solved environment." if known else "",
         ],
     )
 
 
 def combined_distribution(environments: Mapping[str, Sequence[Results]]) -> Chart:
-    """The distributions of all environments side by side, each with an axis of its own."""
-    panels, most = [], MAX_ROWS // max(1, len(environments))
+    """Draw the distributions of peak returns on all environments, each with its own axis."""
+    panels, maximum = [], MAX_ROWS // max(1, len(environments))
     for env, families in environments.items():
-        layers, _ = _distribution(families, True, most, box=32)
+        layers, _ = _distribution(families, True, maximum, box=32)
         if layers:
             panels.append(
                 alt.layer(*layers).properties(
@@ -125,15 +126,15 @@ def combined_distribution(environments: Mapping[str, Sequence[Results]]) -> Char
         "Return across samples, all environments",
         [
             "Peak return of each sample (interquartile mean over seeds). Box: quartiles and median; "
-            "whiskers: extremes. Dashed: return of the random policy and of a solved environment.",
+            "whiskers: extremes. Dashed: returns of a random policy and of a solved environment.",
         ],
     )
 
 
 def _distribution(
-    experiments: Sequence[Results], shared: bool, most: int = MAX_ROWS, box: int = 60
+    experiments: Sequence[Results], shared: bool, maximum: int = MAX_ROWS, box: int = 60
 ) -> tuple[list[Any], str]:
-    """Layers of boxes, points and reference scores, one row per experiment, and what was left out."""
+    """Return layers with boxes, points and reference scores, and a note on the samples that are left out."""
     frames = []
     for results in experiments:
         scored = sample_metrics(results).select("sample", "peak_return").drop_nulls()
@@ -143,7 +144,7 @@ def _distribution(
     rows = pl.concat(frames)
     if rows.is_empty():
         return [], ""
-    stride = -(-len(rows) // most)
+    stride = -(-len(rows) // maximum)
     points = rows.sort("family", "peak_return", "sample").gather_every(stride)
     families = [results.name for results in experiments]
     colours = alt.Scale(domain=families, range=family_colours(experiments))
@@ -164,11 +165,12 @@ def _distribution(
             tooltip=["family:N", "sample:N", _number("peak_return")],
         )
     )
-    thinned = f" Points: every {stride}th of {len(rows)} samples by return." if stride > 1 else ""
-    return [*_boxes(rows, y, colours, box), point, *_references(experiments[0])], thinned
+    thinned = f" Points: 1 in {stride} of {len(rows)} samples, ranked by return." if stride > 1 else ""
+    return [*_boxes(rows, y, colours, box), point, *_reference_lines(experiments[0])], thinned
 
 
 def _boxes(rows: pl.DataFrame, y: alt.Y, colours: alt.Scale, height: int) -> list[alt.Chart]:
+    """Return layers with one box per family: whiskers to the extremes, the quartiles and the median."""
     boxes = rows.group_by("family", maintain_order=True).agg(
         smallest=pl.col("peak_return").min(),
         lower=pl.col("peak_return").quantile(0.25, "linear"),
@@ -187,7 +189,8 @@ def _boxes(rows: pl.DataFrame, y: alt.Y, colours: alt.Scale, height: int) -> lis
     ]
 
 
-def _references(results: Results) -> list[Layered]:
+def _reference_lines(results: Results) -> list[Layered]:
+    """Return a layer with the reference scores of the environment; none if they are unknown."""
     scores = reference_scores(results.manifest)
     if not scores:
         return []

@@ -1,4 +1,4 @@
-"""What schedules decided: who copied whom, with which hyperparameters, and who was stopped at a rung."""
+"""Charts of what a schedule decided: copies in population-based training, and stops in successive halving."""
 
 from __future__ import annotations
 
@@ -29,25 +29,25 @@ from hyperlax.schedules.asha import rungs
 from hyperlax.schedules.base import decisions
 from hyperlax.storage.results import Results
 
-_MOST_SEEDS = 4
-_MOST_PANELS = 12
+_MAX_SEEDS = 4
+_MAX_PANELS = 12
 _COLUMNS = 3
-_STEPS = "environment steps"
+_X_TITLE = "environment steps"
 
 
 def lineage(results: Results) -> Chart:
-    """Every lane of a population over env steps, coloured by its return, and who went on from whose state."""
-    _named(results, "pbt", "Lanes copy one another only in population-based training.")
-    lived = _lived(results)
+    """Draw the lanes of a population over env steps, coloured by return, and the copies between them."""
+    _require_schedule(results, "pbt", "Lanes copy one another only in population-based training.")
+    evaluated = _evaluation_spans(results)
     best = best_lane(results)
     if best is None:
         raise NothingToDraw("No lane has an evaluation yet.")
     seed_of = dict(results.lanes.select("lane", "seed").iter_rows())
-    seeds = sorted(set(lived["seed"]), key=lambda seed: (seed != seed_of[best], seed))
-    line = ancestry(results, best)
+    seeds = sorted(set(evaluated["seed"]), key=lambda seed: (seed != seed_of[best], seed))
+    ancestors = ancestry(results, best)
     panels = [
-        _population(results, seed, lived, line if seed == seed_of[best] else [])
-        for seed in seeds[:_MOST_SEEDS]
+        _population(results, seed, evaluated, ancestors if seed == seed_of[best] else [])
+        for seed in seeds[:_MAX_SEEDS]
     ]
     copies = results.lineage.select("lane", "barrier").n_unique() if len(results.lineage) else 0
     revived = results.lineage.filter(pl.col("score").is_null()).select("lane", "barrier").n_unique()
@@ -55,19 +55,23 @@ def lineage(results: Results) -> Chart:
         alt.vconcat(*panels, spacing=24),
         "Lineage",
         [
-            f"{copies} copies. A row is a sample, its colour the return it was evaluated with; a vertical "
-            "line leads from the lane that was copied to a dot in the one that went on from it.",
-            f"Outlined: how the best lane at the end (sample {line[-1].sample}) came to be.",
-            f"Cross: {revived} lanes that had diverged went on from a copy." if revived else "",
-            f"Seeds {', '.join(map(str, seeds[:_MOST_SEEDS]))} of {len(seeds)}."
-            if len(seeds) > _MOST_SEEDS
+            f"Number of copies: {copies}. Each row is a sample, coloured by its evaluation return. A "
+            "vertical line leads from the copied lane to a dot in the lane that continued from the copy.",
+            f"Outlined: the lineage of the lane that is best at the end (sample {ancestors[-1].sample}).",
+            f"Crosses: lanes that had diverged and continued from a copy ({revived})." if revived else "",
+            f"Shown: seeds {', '.join(map(str, seeds[:_MAX_SEEDS]))} of {len(seeds)} seeds."
+            if len(seeds) > _MAX_SEEDS
             else "",
         ],
     )
 
 
-def _lived(results: Results) -> pl.DataFrame:
-    """One row per lane and evaluation: from the one before (or the start) to it, and the return there."""
+def _evaluation_spans(results: Results) -> pl.DataFrame:
+    """Return one row per lane and evaluation, with the stretch of env steps before it and its return.
+
+    Columns: `lane`, `sample`, `seed`, `begin` (env steps of the previous evaluation, or 0), `env_steps` and
+    `value` (the return).
+    """
     points = results.curves.filter(pl.col("metric") == "return", pl.col("value").is_finite())
     points = points.unique(["lane", "env_steps"], keep="last").sort("lane", "env_steps")
     stride = -(-len(points) // (MAX_ROWS // 2))
@@ -78,12 +82,12 @@ def _lived(results: Results) -> pl.DataFrame:
     )
 
 
-def _population(results: Results, seed: int, lived: pl.DataFrame, line: list[Span]) -> Layered:
-    """The lanes of one seed; `line` is outlined."""
-    own = lived.filter(pl.col("seed") == seed)
-    x = alt.X("begin:Q", title=_STEPS, axis=alt.Axis(format="~s"), scale=alt.Scale(nice=False))
+def _population(results: Results, seed: int, evaluated: pl.DataFrame, ancestors: list[Span]) -> Layered:
+    """Draw the lanes of one seed, with the spans of the ancestry `line` outlined."""
+    own = evaluated.filter(pl.col("seed") == seed)
+    x = alt.X("begin:Q", title=_X_TITLE, axis=alt.Axis(format="~s"), scale=alt.Scale(nice=False))
     y = alt.Y("sample:O", title=f"seed {seed}")
-    values = lived["value"].to_numpy()
+    values = evaluated["value"].to_numpy()
     scale = alt.Scale(scheme="viridis", domain=[float(values.min()), float(values.max())])
     faded = alt.when(none_or_picked()).then(alt.value(1.0)).otherwise(alt.value(0.25))
     bars = (
@@ -99,8 +103,8 @@ def _population(results: Results, seed: int, lived: pl.DataFrame, line: list[Spa
         )
     )
     layers: list[Any] = [bars]
-    if line:
-        rows = pl.DataFrame([{"sample": s.sample, "begin": s.start, "env_steps": s.end} for s in line])
+    if ancestors:
+        rows = pl.DataFrame([{"sample": s.sample, "begin": s.start, "env_steps": s.end} for s in ancestors])
         outline = alt.Chart(rows).mark_bar(height=13, filled=False, stroke=HIGHLIGHT, strokeWidth=2)
         layers.append(outline.encode(x=x, x2="env_steps:Q", y=y))
     copies = _copies(results, seed)
@@ -118,7 +122,7 @@ def _population(results: Results, seed: int, lived: pl.DataFrame, line: list[Spa
 
 
 def _copies(results: Results, seed: int) -> pl.DataFrame:
-    """One row per copy: samples of the lane and of its parent, scores of both."""
+    """Return one row per copy, with the samples and the scores of the lane and of the lane it copied."""
     samples = results.lanes.select(parent="lane", from_sample="sample")
     return (
         results.lineage.filter(pl.col("seed") == seed)
@@ -136,43 +140,48 @@ def _copies(results: Results, seed: int) -> pl.DataFrame:
 
 
 def hyperparameter_schedules(results: Results) -> Chart:
-    """The hyperparameters that the best lane at the end was trained with, by itself or by who it copied."""
-    _named(results, "pbt", "Hyperparameters change only in population-based training.")
+    """Draw the hyperparameters along the lineage of the lane that is best at the end."""
+    _require_schedule(results, "pbt", "Hyperparameters change only in population-based training.")
     best = best_lane(results)
     if best is None:
         raise NothingToDraw("No lane has an evaluation yet.")
-    line = ancestry(results, best)
-    names = [n for n in explored(results) if len({span.hyperparameters[n] for span in line}) > 1]
+    ancestors = ancestry(results, best)
+    names = [n for n in explored(results) if len({span.hyperparameters[n] for span in ancestors}) > 1]
     if not names:
         raise NothingToDraw("No hyperparameter of the best lane has changed.")
     spaces = space_by_column(results.manifest.get("space") or {}, names)
-    panels = [_steps(line, name, spaces.get(name) or {}, results) for name in names[:_MOST_PANELS]]
-    left_out = f" Not shown: {', '.join(names[_MOST_PANELS:])}." if len(names) > _MOST_PANELS else ""
-    lanes = " → ".join(str(span.sample) for span in line)
+    panels = [
+        _hyperparameter_panel(ancestors, name, spaces.get(name) or {}, results)
+        for name in names[:_MAX_PANELS]
+    ]
+    left_out = f" Not shown: {', '.join(names[_MAX_PANELS:])}." if len(names) > _MAX_PANELS else ""
+    lanes = " → ".join(str(span.sample) for span in ancestors)
     return finished(
         alt.concat(*panels, columns=_COLUMNS, spacing=20),
         "Hyperparameters over training",
         [
-            f"Of the best lane at the end and those it descends from, samples {lanes}. A hyperparameter "
-            f"changes where a state was copied.{left_out}"
+            f"Hyperparameters along the lineage of the lane that is best at the end: samples {lanes}. "
+            f"They change where the state of a lane was copied.{left_out}"
         ],
     )
 
 
-def _steps(line: list[Span], name: str, space: dict[str, Any], results: Results) -> Layered:
-    """One hyperparameter over the spans of an ancestry."""
-    texts = [span.hyperparameters[name] for span in line]
+def _hyperparameter_panel(
+    ancestors: list[Span], name: str, space: dict[str, Any], results: Results
+) -> Layered:
+    """Draw one hyperparameter over the spans of an ancestry."""
+    texts = [span.hyperparameters[name] for span in ancestors]
     numeric = all(_is_number(t) for t in texts)
     rows = pl.DataFrame(
         {
-            "begin": [span.start for span in line],
-            "end": [span.end for span in line],
-            "sample": [span.sample for span in line],
+            "begin": [span.start for span in ancestors],
+            "end": [span.end for span in ancestors],
+            "sample": [span.sample for span in ancestors],
             "value": [float(t) for t in texts] if numeric else texts,
         }
     )
     axis = alt.Axis(format="~s", tickCount=4)
-    x = alt.X("begin:Q", title=_STEPS, axis=axis, scale=alt.Scale(nice=False))
+    x = alt.X("begin:Q", title=_X_TITLE, axis=axis, scale=alt.Scale(nice=False))
     if numeric:
         logarithmic = space.get("type") == "log_uniform"
         scale = alt.Scale(type="log") if logarithmic else alt.Scale(zero=False)
@@ -191,12 +200,12 @@ def _steps(line: list[Span], name: str, space: dict[str, Any], results: Results)
 
 
 def pruned_at_rungs(results: Results) -> Chart:
-    """The mean return of every sample at each rung, and whether it went on."""
-    schedule = _named(results, "asha", "Samples are stopped at rungs only in successive halving.")
+    """Draw the mean return of every sample at each rung, and whether the sample continued from there."""
+    schedule = _require_schedule(results, "asha", "Samples are stopped at rungs only in successive halving.")
     stored = results.manifest["settings"]
     settings = Settings(total_timesteps=stored["total_timesteps"], evaluations=stored["evaluations"])
-    at = rungs(decisions(settings), schedule["reduction_factor"], schedule["minimum"])
-    rows = _at_rungs(results, [*at, settings.total_timesteps])
+    rung_steps = rungs(decisions(settings), schedule["reduction_factor"], schedule["minimum"])
+    rows = _at_rungs(results, [*rung_steps, settings.total_timesteps])
     if rows.is_empty():
         raise NothingToDraw("No sample has reached a rung yet.")
     order = rows.sort("rung")["label"].unique(maintain_order=True).to_list()
@@ -206,8 +215,8 @@ def pruned_at_rungs(results: Results) -> Chart:
     y = alt.Y("value:Q", title="mean return over seeds", scale=alt.Scale(zero=False))
     tooltip = ["sample:O", "label:N", "fate:N", alt.Tooltip("value:Q", format=",.4~g")]
     base = alt.Chart(rows).encode(x=x, y=y, tooltip=tooltip, opacity=faded)
-    fates = alt.Scale(domain=["went on", "stopped"], range=[colour, DIVERGED])
-    shapes = alt.Scale(domain=["went on", "stopped"], range=["circle", "cross"])
+    fates = alt.Scale(domain=["continued", "stopped"], range=[colour, DIVERGED])
+    shapes = alt.Scale(domain=["continued", "stopped"], range=["circle", "cross"])
     layers = [
         base.mark_line(color=NEUTRAL, strokeWidth=1).encode(detail="sample:N"),
         base.mark_point(filled=True, size=70).encode(
@@ -216,39 +225,53 @@ def pruned_at_rungs(results: Results) -> Chart:
     ]
     return finished(
         alt.layer(*layers).properties(width=WIDTH - 150, height=300),
-        "Who went on from each rung",
+        "Samples that continued from each rung",
         [
-            f"A sample is stopped unless it is among the best 1/{schedule['reduction_factor']:g} of those "
-            "that have come as far; early ones are judged mildly, for there is little to compare them with.",
+            f"A sample is stopped unless it is among the best 1/{schedule['reduction_factor']:g} of the "
+            "samples that have reached the rung. The first samples to reach a rung are rarely stopped, "
+            "because there are few others to compare them with.",
         ],
     )
 
 
-def _at_rungs(results: Results, at: list[int]) -> pl.DataFrame:
-    """One row per sample and rung it has an evaluation at or after: rung, sample, value, fate, label."""
+def _at_rungs(results: Results, rung_steps: list[int]) -> pl.DataFrame:
+    """Return one row for each sample and each rung that the sample has reached.
+
+    Columns: `rung` (env steps), `sample`, `value` (mean return over seeds at the rung), `fate` ("continued"
+    or "stopped") and `label` (the rung with the numbers of samples, as text).
+    """
     points = results.curves.filter(pl.col("metric") == "return", pl.col("value").is_finite())
     stopped = set(results.lanes.filter(pl.col("status") == "pruned")["sample"])
     found = []
-    for place, rung in enumerate(at):
-        here = points.filter(pl.col("env_steps") >= rung).sort("env_steps").group_by("lane").first()
-        means = here.group_by("sample").agg(pl.col("value").mean(), pl.len())
-        beyond = set(points.filter(pl.col("env_steps") >= at[min(place + 1, len(at) - 1)])["sample"])
+    for place, rung in enumerate(rung_steps):
+        reached = points.filter(pl.col("env_steps") >= rung).sort("env_steps").group_by("lane").first()
+        means = reached.group_by("sample").agg(pl.col("value").mean(), pl.len())
+        beyond = set(
+            points.filter(pl.col("env_steps") >= rung_steps[min(place + 1, len(rung_steps) - 1)])["sample"]
+        )
         fate = pl.Series(
-            ["stopped" if s in stopped and s not in beyond else "went on" for s in means["sample"]],
+            ["stopped" if s in stopped and s not in beyond else "continued" for s in means["sample"]],
             dtype=pl.String,
         )
-        on = int((fate == "went on").sum())
-        where = "the end" if place == len(at) - 1 else f"{rung:,} steps"
-        said = f"{len(means)} samples" if place == len(at) - 1 else f"{on} of {len(means)} went on"
-        found.append(means.with_columns(fate=fate, rung=pl.lit(rung), label=pl.lit(f"{where}: {said}")))
+        continued = int((fate == "continued").sum())
+        where = "the end" if place == len(rung_steps) - 1 else f"{rung:,} steps"
+        outcome = (
+            f"{len(means)} samples"
+            if place == len(rung_steps) - 1
+            else f"{continued} of {len(means)} continued"
+        )
+        found.append(means.with_columns(fate=fate, rung=pl.lit(rung), label=pl.lit(f"{where}: {outcome}")))
     return pl.concat(found).sort("rung", "sample")
 
 
-def _named(results: Results, name: str, otherwise: str) -> dict[str, Any]:
-    """The schedule `name` that ran, as it describes itself."""
+def _require_schedule(results: Results, name: str, message: str) -> dict[str, Any]:
+    """Return the description of the schedule in the manifest.
+
+    Raises `NothingToDraw` with the message `otherwise` if the schedule is not the one called `name`.
+    """
     schedule = (results.manifest.get("identity") or {}).get("schedule") or {}
     if schedule.get("name") != name:
-        raise NothingToDraw(otherwise)
+        raise NothingToDraw(message)
     return schedule
 
 
@@ -265,4 +288,4 @@ SCHEDULED: dict[str, Callable[[Results], Chart]] = {
     "hyperparameter_schedules": hyperparameter_schedules,
     "rungs": pruned_at_rungs,
 }
-"""Charts of experiments that a schedule decided over; elsewhere no reader misses them."""
+"""Charts of experiments with a schedule; the report of an experiment without one does not mention them."""

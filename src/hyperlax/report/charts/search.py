@@ -1,4 +1,4 @@
-"""The pictures of a search: how it went, what mattered, where the best trials lie."""
+"""Charts of a search: its history, the importance of hyperparameters, and its trials in the search space."""
 
 from __future__ import annotations
 
@@ -29,15 +29,15 @@ from hyperlax.report.charts.style import (
 from hyperlax.report.statistics import undominated
 from hyperlax.storage.results import TRIAL_COLUMNS, Results
 
-LEAST_TRIALS = 10
-"""Trials with a score from which importance is more than noise."""
-_MOST_DIMENSIONS = 24
+MIN_TRIALS = 10
+"""Minimum number of trials with a score for their hyperparameter importances to be meaningful."""
+_MAX_DIMENSIONS = 24
 _REPETITIONS = 500
 _CHANCE = "#b8860b"
 
 
 def history(results: Results) -> Chart:
-    """Every trial's score in the order of their numbers, and the best so far, for each objective."""
+    """Draw the score of every trial in order, and the best score so far, for each objective."""
     wanted, parts = _objectives(results), []
     scored = results.trials.filter(pl.col("state") != "given up")
     for name, sign in wanted.items():
@@ -50,51 +50,52 @@ def history(results: Results) -> Chart:
         parts.append(_history(rows, best.drop_nulls(), name, colour_of(results.manifest)))
     if not parts:
         raise NothingToDraw("No trial has ended yet.")
-    said = "Line: the best so far of the trials trained to their end."
-    worst = "A trial that diverged or could not be trained has the worst score."
-    return finished(alt.concat(*parts, columns=1), "History of the search", [f"{said} {worst}"])
+    note = "Line: best score so far among the trials that were trained to the end."
+    worst_note = "A trial that diverged or could not be trained has the worst score."
+    return finished(alt.concat(*parts, columns=1), "History of the search", [f"{note} {worst_note}"])
 
 
 def what_mattered(results: Results) -> Chart:
-    """How much each hyperparameter decides whether a trial is among the best (PED-ANOVA)."""
+    """Draw the importance of each hyperparameter for being among the best trials (PED-ANOVA)."""
     parts = []
     for name, sign in _objectives(results).items():
         rows = importances(results, name, sign)
         if rows is not None:
-            parts.append(_importance(rows.head(_MOST_DIMENSIONS), name, colour_of(results.manifest)))
+            parts.append(_importance(rows.head(_MAX_DIMENSIONS), name, colour_of(results.manifest)))
     if not parts:
-        raise NothingToDraw(f"Importance needs {LEAST_TRIALS} trials with scores that differ.")
-    said = (
+        raise NothingToDraw(f"Importance needs {MIN_TRIALS} trials with scores that differ.")
+    note = (
         "PED-ANOVA: how much the values of the best tenth of the trials (at least five) differ from those of "
-        "all. Yellow tick: what a hyperparameter without effect stays below in 95 % of cases. "
-        "A search looks closer where it finds more: this is about the trials it made, not about the space."
+        "all trials. Yellow tick: a hyperparameter without effect stays below this level in 95 % of cases. "
+        "A search samples promising regions more densely, so the importances describe its trials rather than "
+        "the whole search space."
     )
-    return finished(alt.concat(*parts, columns=1), "What mattered", [said])
+    return finished(alt.concat(*parts, columns=1), "Importance of hyperparameters", [note])
 
 
 def slices(results: Results) -> Chart:
-    """One panel per hyperparameter: the first objective of each trial against its value."""
+    """Draw the first objective of each trial against each hyperparameter, one panel per hyperparameter."""
     name = next(iter(_objectives(results)))
     varied = _varied(results)
     rows = _scored(results, name)
     if rows.is_empty() or not varied:
-        raise NothingToDraw("No trial has been trained to its end yet.")
+        raise NothingToDraw("No trial has been trained to the end yet.")
     shown = rows.rename({name: "score", "trial": "sample"})
     drawn = panels(results.manifest, shown.gather_every(-(-len(shown) // MAX_ROWS)), varied, _words(name))
     return finished(
         alt.concat(*drawn, columns=4, spacing=18),
         "Slices through the trials",
-        [f"{_words(name).capitalize()} of each trial trained to its end. Tick: median of a category."],
+        [f"{_words(name).capitalize()} of each trial trained to the end. Tick: median of a category."],
     )
 
 
 def parallel(results: Results) -> Chart:
-    """A line per trial through its hyperparameters, coloured by the first objective."""
+    """Draw one line per trial through its hyperparameters, coloured by the first objective."""
     name, sign = next(iter(_objectives(results).items()))
-    varied = _varied(results)[:_MOST_DIMENSIONS]
+    varied = _varied(results)[:_MAX_DIMENSIONS]
     rows = _scored(results, name).sort(name, descending=sign < 0)
     if rows.is_empty() or not varied:
-        raise NothingToDraw("No trial has been trained to its end yet.")
+        raise NothingToDraw("No trial has been trained to the end yet.")
     rows = rows.tail(MAX_ROWS // len(varied))
     spaces = space_by_column(results.manifest.get("space", {}), varied)
     long = pl.concat(
@@ -129,21 +130,24 @@ def parallel(results: Results) -> Chart:
         .transform_calculate(place=f"indexof({varied!r}, datum.hyperparameter)")
         .properties(width=WIDTH - 150, height=300)
     )
-    left = len(_scored(results, name)) - len(rows)
-    said = f" The best {len(rows)} trials." if left else ""
-    how = "Each axis from the lowest value tried to the highest, in logarithms where the space is."
-    return finished(chart, "Trials through the space", [how + said])
+    omitted = len(_scored(results, name)) - len(rows)
+    note = f" Shown: the best {len(rows)} trials." if omitted else ""
+    axes_note = (
+        "Each axis runs from the lowest to the highest value tried, on a logarithmic scale where the search "
+        "space is logarithmic."
+    )
+    return finished(chart, "Trials through the space", [axes_note + note])
 
 
 def pareto(results: Results) -> Chart:
-    """Two objectives against each other; the trials that none is better than in both are joined."""
+    """Draw two objectives against each other, and join the Pareto-optimal trials by a line."""
     wanted = _objectives(results)
     if len(wanted) != 2:
         raise NothingToDraw("A Pareto front is drawn for two objectives.")
     (first, second), signs = wanted, np.array(list(wanted.values()))
     rows = results.trials.filter(pl.col("state") == "done")
     if rows.is_empty():
-        raise NothingToDraw("No trial has been trained to its end yet.")
+        raise NothingToDraw("No trial has been trained to the end yet.")
     scores = rows.select(first, second).to_numpy() * signs
     rows = rows.select(sample="trial", x=first, y=second, front=pl.Series(undominated(scores)))
     rows = rows.sort("front").tail(MAX_ROWS)
@@ -173,17 +177,24 @@ def pareto(results: Results) -> Chart:
     )
     chart = alt.layer(line.encode(x=x, y=y), points).properties(width=560, height=380)
     return finished(
-        chart, "Pareto front", [f"{len(front)} of {len(rows)} trials that none is better than in both."]
+        chart,
+        "Pareto front",
+        [
+            f"{len(front)} of {len(rows)} trials are Pareto-optimal: no other trial is at least as good in "
+            "both objectives and better in one."
+        ],
     )
 
 
 def importances(results: Results, name: str, sign: int) -> pl.DataFrame | None:
-    """`hyperparameter`, `importance` (shares of one), `chance`; None where there is too little to say.
+    """Return the importance of each hyperparameter for the objective `name`; None with too few trials.
 
-    As `report.importance.importance_table`, for an objective and over the trials trained to their end.
+    `sign` is 1 if the objective is maximised, else -1. Only trials that were trained to the end count.
+    Columns: `hyperparameter`, `importance` (a share; all shares add up to 1) and `chance` (the level that a
+    hyperparameter without effect stays below in 95 % of cases).
     """
     rows, varied = _scored(results, name), _varied(results)
-    if len(rows) < LEAST_TRIALS or rows[name].n_unique() < 2 or not varied:
+    if len(rows) < MIN_TRIALS or rows[name].n_unique() < 2 or not varied:
         return None
     found = importance.dimensions_of(
         rows.select(pl.col("trial").alias("sample"), *varied), results.manifest.get("space") or {}
@@ -203,30 +214,32 @@ SEARCH_CHARTS: dict[str, Callable[[Results], Chart]] = {
     "search_slices": slices,
     "search_parallel": parallel,
 }
-"""Every chart of a search by file name, in the order of the report."""
+"""Every chart of a search, by file name and in the order of the report."""
 
 
 def _objectives(results: Results) -> dict[str, int]:
-    """Objective → 1 where more is better, else -1."""
+    """Map each objective to 1 if it is maximised, else to -1."""
     about = results.manifest.get("search") or {}
     names, directions = about.get("objectives", []), about.get("directions", [])
     if results.trials.is_empty() or not names:
-        raise NothingToDraw("No trial has been asked yet.")
+        raise NothingToDraw("The search has not started a trial yet.")
     return {n: 1 if d == "maximize" else -1 for n, d in zip(names, directions, strict=True)}
 
 
 def _scored(results: Results, name: str) -> pl.DataFrame:
+    """Return the trials that were trained to the end and have a score for the objective `name`."""
     return results.trials.filter(pl.col("state") == "done").drop_nulls(name)
 
 
 def _varied(results: Results) -> list[str]:
-    """Searched hyperparameters that differ between trials."""
+    """Return the searched hyperparameters that differ between trials."""
     apart = {*TRIAL_COLUMNS, *_objectives(results)}
     columns = [c for c in results.trials.columns if c not in apart]
     return [c for c in columns if len({str(v) for v in results.trials[c].to_list()}) > 1]
 
 
 def _importance(rows: pl.DataFrame, name: str, colour: str) -> Layered:
+    """Draw importances as bars, with a tick at the chance level of each."""
     x = alt.X("importance:Q", title=f"share of importance for {name}", axis=alt.Axis(format="%", tickCount=6))
     y = alt.Y("hyperparameter:N", sort=rows["hyperparameter"].to_list(), title=None)
     tooltip = ["hyperparameter:N", *(alt.Tooltip(f"{c}:Q", format=".1%") for c in ("importance", "chance"))]
@@ -236,6 +249,7 @@ def _importance(rows: pl.DataFrame, name: str, colour: str) -> Layered:
 
 
 def _history(rows: pl.DataFrame, best: pl.DataFrame, name: str, colour: str) -> Layered:
+    """Draw the scores of the trials by state, and the best score so far as a line."""
     known = {"done": colour, "pruned": NEUTRAL, "diverged": DIVERGED}
     others = sorted(set(rows["state"]) - set(known))
     states = [s for s in known if s in set(rows["state"])] + others
@@ -268,7 +282,7 @@ def _shapes(states: list[str]) -> list[str]:
 
 
 def _heights(values: pl.Series, space: dict[str, Any]) -> pl.Series:
-    """Places in [0, 1]: numbers between their extremes, categories in the order of the space."""
+    """Scale the values of a hyperparameter to [0, 1]; categories are numbered in the order of the space."""
     if values.dtype.is_numeric() and space.get("type") != "choice":
         numbers = values.cast(pl.Float64).to_numpy()
         numbers = np.log(numbers) if space.get("type") == "log_uniform" else numbers

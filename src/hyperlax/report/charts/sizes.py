@@ -1,4 +1,4 @@
-"""Return against the number of trained parameters, and with and without entanglement."""
+"""Charts of the peak return against the number of trained parameters, and by entangler of a circuit."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ from hyperlax.storage.results import Results
 
 
 def size_chart(*experiments: Results, shared: bool = False) -> Chart:
-    """Peak return of every sample against its trained parameters."""
+    """Draw the peak return of every sample against its number of trained parameters."""
     frames = []
     for results in experiments:
         sizes = results.lanes.group_by("sample").agg(
@@ -54,14 +54,14 @@ def size_chart(*experiments: Results, shared: bool = False) -> Chart:
     return finished(
         chart.properties(width=WIDTH - 190, height=300),
         "Return against parameters",
-        ["One mark per sample." if stride == 1 else f"Every {stride}th of {len(rows)} samples."],
+        ["One mark per sample." if stride == 1 else f"Shown: 1 in {stride} of {len(rows)} samples."],
     )
 
 
 def entanglement(*experiments: Results, shared: bool = False) -> Chart:
-    """Peak return with each entangler, where samples differ in it: one panel per network that has one."""
+    """Draw the peak return by entangler, one panel per network whose samples differ in their entangler."""
     panels = [
-        _entangled(results, column, shared or len(experiments) > 1)
+        _entangler_panel(results, column, shared or len(experiments) > 1)
         for results in experiments
         for column in varied_hyperparameters(results.samples)
         if column.rpartition(".")[2] == "entangler"
@@ -72,11 +72,12 @@ def entanglement(*experiments: Results, shared: bool = False) -> Chart:
     return finished(
         alt.concat(*shown, columns=2, spacing=40),
         "With and without entanglement",
-        ["Peak return of each sample; box: quartiles and median. Other hyperparameters vary as well."],
+        ["Peak return of each sample. Box: quartiles and median. Other hyperparameters vary as well."],
     )
 
 
-def _entangled(results: Results, column: str, shared: bool) -> Layered | None:
+def _entangler_panel(results: Results, column: str, shared: bool) -> Layered | None:
+    """Draw the peak return by the value of the entangler in `column`; None without an evaluation."""
     chosen = results.samples.select(id="sample", value=pl.col(column).cast(pl.String))
     rows = _scored(results, shared).join(chosen, on="id").drop_nulls().sort("peak", "id")
     if rows.is_empty():
@@ -95,13 +96,13 @@ def _entangled(results: Results, column: str, shared: bool) -> Layered | None:
         samples=pl.len(),
     )
     y = alt.Y("value:N", sort=order, title=column)
-    said = ["value:N", "samples:Q", *(_number(c) for c in ("lower", "median", "upper"))]
-    box = alt.Chart(boxes).encode(y=y, tooltip=said)
-    title = alt.Scale(zero=False)
-    x = alt.X("peak:Q", title="peak return", scale=title, axis=alt.Axis(tickCount=6))
+    tooltip = ["value:N", "samples:Q", *(_number(c) for c in ("lower", "median", "upper"))]
+    box = alt.Chart(boxes).encode(y=y, tooltip=tooltip)
+    scale = alt.Scale(zero=False)
+    x = alt.X("peak:Q", title="peak return", scale=scale, axis=alt.Axis(tickCount=6))
     layers = [
         box.mark_bar(height=26, opacity=0.25, color=NEUTRAL).encode(
-            x=alt.X("lower:Q", scale=title), x2="upper:Q"
+            x=alt.X("lower:Q", scale=scale), x2="upper:Q"
         ),
         box.mark_tick(thickness=3, size=26, color=NEUTRAL).encode(x="median:Q"),
         _points(alt.Chart(rows), [results]).encode(
@@ -113,13 +114,14 @@ def _entangled(results: Results, column: str, shared: bool) -> Layered | None:
 
 
 def _scored(results: Results, shared: bool) -> pl.DataFrame:
-    """Columns `id`, `sample` (what the selection knows it by), `name` and `peak`."""
+    """Return the peak returns, with the columns `id`, `sample` (the key of the selection), `name`, `peak`."""
     found = sample_metrics(results).select(id="sample", peak="peak_return").drop_nulls()
     keys = sample_keys(results, found["id"], shared).alias("sample")
     return found.with_columns(keys, name=pl.lit(results.name))
 
 
 def _points(chart: alt.Chart, experiments: Sequence[Results]) -> alt.Chart:
+    """Encode a chart as points of the peak return, coloured by family and linked to the selection."""
     names = [results.name for results in experiments]
     scale = alt.Scale(domain=names, range=family_colours(experiments))
     legend = alt.Legend(title=None) if len(names) > 1 else None

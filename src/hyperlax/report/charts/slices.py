@@ -1,4 +1,4 @@
-"""Slice plots: the return of every sample against each hyperparameter that varies."""
+"""Slice plots: the score of every sample against each hyperparameter that varies."""
 
 from __future__ import annotations
 
@@ -30,14 +30,15 @@ from hyperlax.report.metrics import sample_metrics
 from hyperlax.storage.results import Results
 
 _COLUMNS = 4
-_MOST_PANELS = 40
+_MAX_PANELS = 40
 _LOG_RATIO = 100
 
 
 def slices(results: Results, metric: str = "peak_return") -> Chart:
-    """One panel per hyperparameter: `metric` (over seeds) of each sample against its value.
+    """Draw `metric` (over seeds) of each sample against each hyperparameter, one panel per hyperparameter.
 
-    The axis is logarithmic where the space is; categories are jittered with a tick at their median.
+    An axis is logarithmic if the search space is. The points of a category are jittered, with a tick at their
+    median.
     """
     varied = varied_hyperparameters(results.samples)
     if not varied:
@@ -50,30 +51,33 @@ def slices(results: Results, metric: str = "peak_return") -> Chart:
     shown = rows.sort("score").gather_every(stride).sort("sample")
     title = metric.replace("_", " ")
     drawn = panels(results.manifest, shown, varied, title)
-    thinned = f" Every {stride}th of {len(rows)} samples by {title}." if stride > 1 else ""
+    thinned = f" Shown: 1 in {stride} of {len(rows)} samples, ranked by {title}." if stride > 1 else ""
     left_out = len(varied) - len(drawn)
-    said = f" The first {len(drawn)} of {len(varied)} hyperparameters." if left_out > 0 else ""
+    shown_note = f" Shown: the first {len(drawn)} of {len(varied)} hyperparameters." if left_out > 0 else ""
     return finished(
         alt.concat(*drawn, columns=_COLUMNS, spacing=18),
         "Slices through the search space",
         [
             f"{title.capitalize()} (interquartile mean over seeds) of each sample. "
-            f"Tick: median of a category.{thinned}{said}"
+            f"Tick: median of a category.{thinned}{shown_note}"
         ],
     )
 
 
 def panels(manifest: Mapping[str, Any], rows: pl.DataFrame, varied: list[str], title: str) -> list[Layered]:
-    """A panel per hyperparameter of `varied`, at most forty: `score` of `rows` against it."""
+    """Draw the column `score` of `rows` against each hyperparameter of `varied`, at most forty of them."""
     spaces, colour = space_by_column(manifest.get("space", {}), varied), colour_of(dict(manifest))
     return [
         _panel(rows, column, spaces.get(column), colour, title if i % _COLUMNS == 0 else None)
-        for i, column in enumerate(varied[:_MOST_PANELS])
+        for i, column in enumerate(varied[:_MAX_PANELS])
     ]
 
 
 def space_by_column(space: Mapping[str, Any], columns: list[str]) -> dict[str, dict[str, Any]]:
-    """The description of each column's space; a joint space gives each of its paths its own choices."""
+    """Return the description of each column's search space.
+
+    A joint space is split into one choice for each of its hyperparameters.
+    """
     found: dict[str, dict[str, Any]] = {}
     for path, description in space.items():
         if description.get("type") != "joint":
@@ -89,6 +93,7 @@ def space_by_column(space: Mapping[str, Any], columns: list[str]) -> dict[str, d
 def _panel(
     rows: pl.DataFrame, column: str, space: dict[str, Any] | None, colour: str, title: str | None
 ) -> Layered:
+    """Draw `score` against the hyperparameter in `column`, as numbers or as categories."""
     data = rows.select("sample", "score", value=column).drop_nulls()
     values = data["value"]
     if data.is_empty() or not values.dtype.is_numeric() or (space or {}).get("type") == "choice":
@@ -105,7 +110,7 @@ def _panel(
 
 
 def _decades(low: float, high: float) -> alt.Axis:
-    """Ticks at powers of ten, where the range holds at least two of them."""
+    """Return an axis with ticks at powers of ten, or with default ticks if the range has fewer than two."""
     powers = [10.0**p for p in range(math.ceil(math.log10(low)), math.floor(math.log10(high)) + 1)]
     form = ",~g" if low >= 0.01 and high < 1e5 else ".0e"
     if len(powers) < 2:
@@ -116,7 +121,10 @@ def _decades(low: float, high: float) -> alt.Axis:
 def _categories(
     rows: pl.DataFrame, column: str, space: dict[str, Any] | None, colour: str, title: str | None
 ) -> Layered:
-    """Categories at 0, 1, … of a linear axis, so that jitter is a shift and medians sit above the labels."""
+    """Draw a categorical hyperparameter, with its categories at 0, 1, … of a linear axis.
+
+    On a linear axis, jitter is a shift, and the medians are centred above the labels.
+    """
     labels = [text(value) for value in rows[column].to_list()]
     order = in_order(rows[column], space)
     data = rows.select("sample", "score").with_columns(value=pl.Series(labels))
@@ -149,11 +157,12 @@ def _categories(
 
 
 def _points(chart: alt.Chart, colour: str, title: str | None) -> alt.Chart:
+    """Encode a chart as circles of `score`, linked to the selection."""
     return (
         chart.mark_circle()
         .encode(
             y=_y(title),
-            # Channels, not shorthands: resolving those takes most of the time of drawing fifteen panels.
+            # Explicit channels: resolving shorthands would take most of the time of drawing fifteen panels.
             color=alt.ColorValue(colour, condition={"test": is_picked(), "value": HIGHLIGHT}),
             size=alt.SizeValue(42, condition={"test": is_picked(), "value": 130}),
             opacity=alt.OpacityValue(0.25, condition={"test": none_or_picked(), "value": 0.8}),
@@ -168,7 +177,7 @@ def _y(title: str | None) -> alt.Y:
 
 
 def in_order(values: pl.Series, space: Mapping[str, Any] | None = None) -> list[str]:
-    """Labels of the values that occur: numbers by size, others as the space declares them."""
+    """Return the labels of the values that occur: numbers by size, categories in the order of the space."""
     present = [value for value in values.to_list() if value is not None]
     labels = [text(value) for value in present]
     declared = [] if values.dtype.is_numeric() else [text(v) for v in (space or {}).get("values", [])]

@@ -1,4 +1,4 @@
-"""What all charts share: colours, light and dark themes, linked selection, saying there is nothing."""
+"""Common style of all charts: colours, light and dark themes, the linked selection, and number formats."""
 
 from __future__ import annotations
 
@@ -14,12 +14,12 @@ import polars as pl
 from hyperlax.storage.results import Results
 
 WIDTH = 1_020
-"""Pixels of a full-width chart."""
+"""Width of a full-width chart in pixels."""
 NEUTRAL = "#8c8c8c"
 HIGHLIGHT = "#e6308a"
 DIVERGED = "#c43c00"
 MAX_ROWS = 4_000
-"""Rows a chart may hold; altair refuses 5,000."""
+"""Maximum number of rows of a chart's data; altair refuses more than 5,000."""
 
 _HUES = {"ppo": "#0072b2", "dqn": "#d55e00", "sac": "#009e73"}
 _OTHER_HUES = ("#cc79a7", "#b8860b", "#56b4e9", "#7f5fc0")
@@ -33,13 +33,14 @@ Chart = alt.Chart | Layered | alt.ConcatChart | alt.HConcatChart | alt.VConcatCh
 
 
 class NothingToDraw(Exception):
-    """Why a chart cannot be drawn (yet), as one sentence for the reader."""
+    """A chart cannot be drawn (yet); the message is a sentence for the reader that says why."""
 
 
 def family_colour(algorithm: str, network: str) -> str:
-    """The colour of an algorithm × network in every chart: hue by algorithm, lightness by network.
+    """Return the colour that a family has in every chart: hue by algorithm, lightness by network.
 
-    Hues are the colour-blind safe ones of Okabe & Ito; unknown names get a stable one of the others.
+    The hues are from the colour-blind safe palette of Okabe & Ito; an unknown algorithm always gets the same
+    one of the remaining hues.
     """
     hue = _HUES.get(algorithm) or _OTHER_HUES[zlib.crc32(algorithm.encode()) % len(_OTHER_HUES)]
     tint = _TINTS.get(network)
@@ -47,7 +48,7 @@ def family_colour(algorithm: str, network: str) -> str:
 
 
 def lighten(colour: str, share: float) -> str:
-    """`colour` (#rrggbb) moved towards a light tone of its own hue by `share` in [0, 1]."""
+    """Move `colour` (#rrggbb) towards a light tone of its own hue, by `share` in [0, 1]."""
     red, green, blue = (int(colour[i : i + 2], 16) / 255 for i in (1, 3, 5))
     hue, light, saturation = colorsys.rgb_to_hls(red, green, blue)
     rgb = colorsys.hls_to_rgb(hue, light + (0.85 - light) * share, saturation * (1 - 0.3 * share))
@@ -55,20 +56,20 @@ def lighten(colour: str, share: float) -> str:
 
 
 def colour_of(manifest: dict[str, Any]) -> str:
-    """The family colour of an experiment."""
+    """Return the family colour of an experiment."""
     return family_colour(str(manifest.get("algorithm", "")), str(manifest.get("network", "")))
 
 
 def family_colours(experiments: Sequence[Results]) -> list[str]:
-    """The family colour of each experiment, lighter where one before it has the same."""
+    """Return the family colour of each experiment, lightened where an earlier one has the same colour."""
     own = [colour_of(results.manifest) for results in experiments]
     return [lighten(c, min(0.75, 0.3 * own[:i].count(c))) for i, c in enumerate(own)]
 
 
 def family_shape(experiments: Sequence[Results], field: str, legend: alt.Legend | None = None) -> alt.Shape:
-    """A mark for each network, so that families can be told apart without colours.
+    """Return an encoding of a distinct mark for each network, so that families differ not only in colour.
 
-    `field` holds the names of the experiments.
+    `field` is the column with the names of the experiments.
     """
     names = [results.name for results in experiments]
     marks = [_MARKS.get(str(r.manifest.get("network", "")), _OTHER_MARK) for r in experiments]
@@ -76,7 +77,7 @@ def family_shape(experiments: Sequence[Results], field: str, legend: alt.Legend 
 
 
 def theme(dark: bool) -> dict[str, Any]:
-    """Vega-Lite configuration for a light or dark page; marks have fixed colours, readable on both."""
+    """Return the Vega-Lite configuration for a light or dark page; the colours of marks suit both."""
     ink, faint, grid = ("#e4e4e4", "#a8a8a8", "#3a3d42") if dark else ("#1f2328", "#57606a", "#e3e5e8")
     font = "system-ui, -apple-system, 'Segoe UI', 'Helvetica Neue', 'DejaVu Sans', sans-serif"
     return {
@@ -119,8 +120,8 @@ def theme(dark: bool) -> dict[str, Any]:
 
 
 def finished(chart: Chart, title: str, subtitle: list[str]) -> Chart:
-    """The chart with its title, the shared selection and the light theme."""
-    # Set in place: the chart's own methods copy the whole tree of panels every time.
+    """Add the title, the subtitle lines that are not empty, the shared selection and the light theme."""
+    # The attributes are set in place, because altair's methods copy the whole tree of panels each time.
     chart["title"] = alt.TitleParams(title, subtitle=[line for line in subtitle if line])
     picked = alt.param(name="picked", value=[]).param
     chart["params"] = [picked] if chart["params"] is alt.Undefined else [*chart["params"], picked]
@@ -129,17 +130,20 @@ def finished(chart: Chart, title: str, subtitle: list[str]) -> Chart:
 
 
 def is_picked() -> str:
-    """Vega expression: the row's sample is selected. The page sets `picked`, a list of sample ids."""
+    """Return a Vega expression that is true if the row's sample is selected.
+
+    The page sets the parameter `picked` to the list of selected samples.
+    """
     return "indexof(picked, datum.sample) >= 0"
 
 
 def none_or_picked() -> str:
-    """Vega expression: nothing is selected, or the row's sample is."""
+    """Return a Vega expression that is true if nothing is selected, or if the row's sample is selected."""
     return "length(picked) == 0 || indexof(picked, datum.sample) >= 0"
 
 
 def text(value: Any) -> str:
-    """A hyperparameter or metric as a reader wants it: four significant digits, lists in brackets."""
+    """Format a value for display: numbers with four significant digits, lists in brackets, "–" for None."""
     if value is None:
         return "–"
     if isinstance(value, bool | str | int):
@@ -152,7 +156,7 @@ def text(value: Any) -> str:
 
 
 def axis_format(values: pl.Series) -> str:
-    """d3 format of an axis over `values`: plain numbers, with an SI suffix where they get long."""
+    """Return the d3 number format for an axis over `values`: plain, or with SI suffixes from 100,000."""
     return (
         "~s"
         if float(values.abs().cast(pl.Float64).fill_null(0.0).to_numpy().max(initial=0.0)) >= 1e5
@@ -161,14 +165,15 @@ def axis_format(values: pl.Series) -> str:
 
 
 def jitter(places: int) -> list[float]:
-    """Evenly spread offsets in [-1, 1) that do not change between runs (golden ratio sequence)."""
+    """Return evenly spread offsets in [-1, 1) that are the same in every run (golden ratio sequence)."""
     return list(2 * ((0.5 + np.arange(places) * 0.6180339887498949) % 1.0) - 1)
 
 
 def sample_keys(results: Results, samples: pl.Series, several: bool) -> pl.Series:
-    """What the shared selection knows samples by: their ids, or family and id where `several` share a page.
+    """Return the keys by which the linked selection of a page identifies samples.
 
-    One family's sample 3 is not another's.
+    These are sample ids, or family and id if `several` families are on the page: sample 3 of one family is
+    not sample 3 of another.
     """
     if not several:
         return samples

@@ -1,4 +1,4 @@
-"""Tuning for every environment against one sample for all of them."""
+"""Chart of hyperparameter sensitivity: tuning per environment against one sample for all environments."""
 
 from __future__ import annotations
 
@@ -17,7 +17,10 @@ _KINDS = {"per_environment": "tuned for each environment", "across_environments"
 
 
 def tuning_chart(experiments: Sequence[Results]) -> Chart:
-    """Normalised scores of every family both ways; the distance is its hyperparameter sensitivity."""
+    """Draw the normalised scores of every family tuned per environment and tuned once for all.
+
+    The distance between the two is the hyperparameter sensitivity of the family.
+    """
     try:
         table = sensitivity_table(experiments)
     except Unavailable as reason:
@@ -29,24 +32,25 @@ def tuning_chart(experiments: Sequence[Results]) -> Chart:
         alt.layer(*_layers(table, colours)).properties(width=WIDTH - 420, height=alt.Step(56)),
         "Across environments",
         [
-            "Mean over environments of peak returns, the 5th percentile of all samples there being 0 and the "
-            "95th 1. The difference is the hyperparameter sensitivity (Adkins et al. 2024).",
+            "Mean over environments of peak returns, scaled so that on each environment the 5th percentile "
+            "of all samples is 0 and the 95th is 1. The difference is the hyperparameter sensitivity (Adkins "
+            "et al. 2024).",
             "Bars: 95 % bootstrap intervals over seeds. The best of noisy samples is optimistic, so with few "
-            "seeds the sensitivity is too high rather than too low.",
+            "seeds the sensitivity tends to be too high.",
         ],
     )
 
 
 def _layers(table: pl.DataFrame, colours: alt.Scale) -> list[alt.Chart]:
-    """Intervals, points, and the sensitivity in words between the two points of a family."""
+    """Return layers with the intervals, the points, and the sensitivity as text between a family's points."""
     table = table.with_columns(
         middle=(pl.col("per_environment") + pl.col("across_environments")) / 2,
-        label=pl.Series([_words(row) for row in table.iter_rows(named=True)]),
+        label=pl.Series([_sensitivity_text(row) for row in table.iter_rows(named=True)]),
     )
     rows = pl.concat(
         [
-            table.select("family", kind=pl.lit(said), score=key, low=f"{key}_low", high=f"{key}_high")
-            for key, said in _KINDS.items()
+            table.select("family", kind=pl.lit(label), score=key, low=f"{key}_low", high=f"{key}_high")
+            for key, label in _KINDS.items()
         ]
     )
     kinds = list(_KINDS.values())
@@ -83,6 +87,6 @@ def _number(column: str) -> alt.Tooltip:
     return alt.Tooltip(f"{column}:Q", format=".3f")
 
 
-def _words(row: dict[str, Any]) -> str:
+def _sensitivity_text(row: dict[str, Any]) -> str:
     value, low, high = (row[f"sensitivity{end}"] for end in ("", "_low", "_high"))
     return f"sensitivity {value:.2f}" + ("" if low is None else f" [{low:.2f}, {high:.2f}]")

@@ -23,7 +23,7 @@
     highlight(view);
   }
 
-  // Samples of one experiment are numbers; on a page of several they are "family number".
+  // Sample keys are integers on the page of one experiment, and strings "family number" on a page of several.
   const key = (row) => (/^\d+$/.test(row.dataset.sample) ? Number(row.dataset.sample) : row.dataset.sample);
   const visible = (holder) => !holder.closest("[hidden]");
   const holders = () => [...document.querySelectorAll("[data-chart]")];
@@ -67,9 +67,10 @@
     table.tBodies[0].append(...[...table.tBodies[0].rows].sort(compare));
   }
 
-  // "relu gamma>0.95": every word must match; a comparison looks at the column of that name, else at those that contain it.
+  // Filter queries such as "relu gamma>0.95": a row must match every word. A comparison applies to the column of exactly
+  // that name or, if there is none, to any column whose name contains it.
   function matcher(table, query) {
-    const words = (name) => name.toLowerCase().replaceAll("_", " "); // as headers write names
+    const words = (name) => name.toLowerCase().replaceAll("_", " "); // headers show names in this form
     const names = [...table.tHead.rows[0].cells].map((cell) => words(cell.textContent.trim()));
     const tests = query.toLowerCase().split(/\s+/).filter(Boolean).map((word) => {
       const parts = word.match(/^([^<>=]+)(<=|>=|<|>|=)(.+)$/);

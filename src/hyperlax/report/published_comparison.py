@@ -1,8 +1,9 @@
-"""Results against published ones: cells side by side, samples against each other, and who is ahead.
+"""Statistical comparison of experiments with published results of the same environments and families.
 
-Peaks are those of v0.1 on both sides: the largest of a sample's evaluations, each the mean over its seeds.
-Intervals redraw samples; where nothing but a number was published, it has none. The best of many samples is
-better than the best of few, so statistics of the best are compared between equally many samples only.
+Both sides use the peak return of hyperlax v0.1: the largest evaluation of a sample, where each evaluation is
+the mean over the sample's seeds. Confidence intervals resample the samples; a published number without its
+samples has no interval. Because the best of many samples tends to beat the best of few, statistics of the
+best samples are compared only when both sides tried the same number of samples.
 """
 
 from __future__ import annotations
@@ -22,31 +23,34 @@ from hyperlax.report.statistics import REPETITIONS, Estimate, interval, iqm
 from hyperlax.storage.results import Results
 
 STATISTICS = tuple(COLUMNS)
-OF_THE_BEST = ("best", "top 5 IQM")
-"""Statistics that grow with the number of samples."""
-_CLOSE = 2e-3
-"""Published values have four significant digits."""
+BEST_STATISTICS = ("best", "top 5 IQM")
+"""Statistics whose expectation grows with the number of samples."""
+_TOLERANCE = 2e-3
+"""Relative tolerance when hyperparameters are compared: published values have four significant digits."""
 
 
 class Matched(NamedTuple):
-    """An experiment and what was published of its cell.
+    """An experiment paired with the published results of its cell (environment, algorithm and network).
 
-    `rows` has one row per statistic. `pairs` has the samples of both, by id: columns sample, ours, published.
-    It is empty where samples were not published, or where the same id does not name the same hyperparameters,
-    as `different` then says.
+    - `rows`: a table with one row per statistic.
+    - `pairs`: peak returns of the samples that both sides trained, with the columns sample, ours and
+      published. Empty if the samples were not published, or if their hyperparameters differ from ours.
+    - `correlation`: Spearman's rank correlation of the pairs.
+    - `different`: why the samples cannot be paired; empty if they can.
     """
 
     results: Results
     rows: pl.DataFrame
     pairs: pl.DataFrame
     correlation: Estimate
-    different: str
+    mismatch: str
 
 
 def peaks(results: Results) -> pl.DataFrame:
-    """Columns `sample`, `peak` and `final` of every sample with an evaluation, as v0.1 measures them.
+    """Return the peak and final return of every sample that has an evaluation, as hyperlax v0.1 defines them.
 
-    The largest evaluation and the mean of the last tenth, of the mean over seeds.
+    The curve of a sample is the mean over its seeds. `peak` is its largest evaluation and `final` the mean of
+    its last tenth of evaluations. Columns: `sample`, `peak`, `final`.
     """
     found = evaluations(results)
     present = ~np.isnan(found.values)
@@ -60,14 +64,14 @@ def peaks(results: Results) -> pl.DataFrame:
 
 
 def cells(experiments: Sequence[Results]) -> pl.DataFrame:
-    """One row per experiment with the columns of a published table: what `read_published` reads."""
+    """Return the statistics of every experiment, one row each, in the format that `read_published` reads."""
     rows = []
     for results in experiments:
         about, found = results.manifest, peaks(results).sort("peak", descending=True)
         diverged = results.lanes.group_by("sample").agg((pl.col("status") == "diverged").all())
         numbers = over_samples(found["peak"].to_numpy(), repetitions=2)
         row: dict[str, Any] = {"env": about.get("env"), "algo": about.get("algorithm")}
-        row |= {"network": about.get("network"), "samples": len(_tried(results))}
+        row |= {"network": about.get("network"), "samples": len(_finished_samples(results))}
         row |= {"diverged": int(diverged["status"].sum())}
         row |= {COLUMNS[name]: float(value.value) for name, value in numbers.items()}
         row |= {"top5_mean_peak": found["peak"].head(5).mean(), "best_final": found["final"].max()}
@@ -80,7 +84,10 @@ def cells(experiments: Sequence[Results]) -> pl.DataFrame:
 def over_samples(
     values: Float[np.ndarray, " samples"], repetitions: int = REPETITIONS, seed: int = 0
 ) -> dict[str, Estimate]:
-    """`STATISTICS` of the samples; intervals redraw them and are NaN with fewer than two."""
+    """Return each of `STATISTICS` over the samples, with its bootstrap interval.
+
+    The bootstrap resamples the samples; the intervals are NaN with fewer than two of them.
+    """
     n = len(values)
     if n == 0:
         nothing = Estimate(*(np.asarray(np.nan) for _ in range(3)))
@@ -94,6 +101,7 @@ def over_samples(
 
 
 def _statistics(ordered: Float[np.ndarray, "... samples"]) -> dict[str, Float[np.ndarray, "..."]]:
+    """Return each of `STATISTICS` over values that are sorted along the last axis."""
     return {
         "best": np.asarray(ordered[..., -1]),
         "top 5 IQM": np.asarray(iqm(ordered[..., -5:])),
@@ -108,9 +116,9 @@ def spearman(
     repetitions: int = REPETITIONS,
     seed: int = 0,
 ) -> Estimate:
-    """Spearman's rank correlation of pairs, ties given their mean rank; the interval redraws the pairs.
+    """Return Spearman's rank correlation of paired values, with an interval from resampling the pairs.
 
-    NaN with fewer than three pairs, and where one side is constant.
+    Ties get their mean rank. The estimate is NaN with fewer than three pairs, or if one side is constant.
     """
     n = len(ours)
     if n < 3:
@@ -123,13 +131,14 @@ def spearman(
 
 
 def _correlation(a: Float[np.ndarray, "... n"], b: Float[np.ndarray, "... n"]) -> Float[np.ndarray, "..."]:
+    """Pearson correlation of the ranks along the last axis; NaN where one side is constant."""
     x, y = (rankdata(v, axis=-1) - (v.shape[-1] + 1) / 2 for v in (a, b))
     spread = np.sqrt(np.sum(x * x, axis=-1) * np.sum(y * y, axis=-1))
     return np.divide(np.sum(x * y, axis=-1), spread, out=np.full(spread.shape, np.nan), where=spread > 0)
 
 
 def matched(experiments: Sequence[Results], published: Published) -> list[Matched]:
-    """Every experiment of a published cell, compared with it, in the order given."""
+    """Compare each experiment with its published cell; skip the experiments whose cell was not published."""
     found = []
     for results in experiments:
         about = results.manifest
@@ -140,43 +149,44 @@ def matched(experiments: Sequence[Results], published: Published) -> list[Matche
 
 
 def _match(results: Results, cell: Cell, published: Published) -> Matched:
-    ours, tried, theirs = peaks(results), _tried(results), published.samples.get(cell)
+    """Compare one experiment with the published numbers or samples of `cell`."""
+    ours, finished, theirs = peaks(results), _finished_samples(results), published.samples.get(cell)
     pairs = pl.DataFrame(schema={"sample": pl.Int64, "ours": pl.Float64, "published": pl.Float64})
-    different = ""
+    mismatch = ""
     if theirs is None:
         values, count = published.cells[cell]
         nothing = np.asarray(np.nan)
         numbers = {name: Estimate(np.asarray(value), nothing, nothing) for name, value in values.items()}
     else:
-        different = other_design(results.samples, theirs)
-        if not different:  # the same samples on both sides
-            theirs = theirs.filter(pl.col("sample").is_in(tried.implode()))
-            tried = tried.filter(tried.is_in(theirs["sample"].implode()))
-            ours = ours.filter(pl.col("sample").is_in(tried.implode()))
+        mismatch = design_mismatch(results.samples, theirs)
+        if not mismatch:  # restrict both sides to the samples that both have finished
+            theirs = theirs.filter(pl.col("sample").is_in(finished.implode()))
+            finished = finished.filter(finished.is_in(theirs["sample"].implode()))
+            ours = ours.filter(pl.col("sample").is_in(finished.implode()))
             known = theirs.select("sample", published="peak").drop_nulls()
             pairs = ours.select("sample", ours="peak").join(known, on="sample").sort("sample")
         numbers, count = over_samples(theirs["peak"].drop_nulls().to_numpy()), len(theirs)
     own = over_samples(ours["peak"].to_numpy())
-    rows = _rows(results, own, len(tried), numbers, count, theirs is not None)
+    rows = _rows(results, own, len(finished), numbers, count, theirs is not None)
     correlation = spearman(pairs["ours"].to_numpy(), pairs["published"].to_numpy())
-    return Matched(results, rows, pairs, correlation, different)
+    return Matched(results, rows, pairs, correlation, mismatch)
 
 
-def _tried(results: Results) -> pl.Series:
-    """Samples that have a peak, or all of whose lanes have ended."""
+def _finished_samples(results: Results) -> pl.Series:
+    """Return the ids of the samples that have an evaluation, or all of whose lanes have ended."""
     over = pl.col("status").is_in(["done", "diverged", "pruned", "failed"])
     ended = results.lanes.group_by("sample").agg(over.all()).filter("status")["sample"]
     return pl.concat([ended, peaks(results)["sample"]]).unique().sort()
 
 
-def other_design(ours: pl.DataFrame, theirs: pl.DataFrame) -> str:
-    """Why an id of the one does not name the same hyperparameters in the other; empty where it does.
+def design_mismatch(ours: pl.DataFrame, theirs: pl.DataFrame) -> str:
+    """Explain why equal sample ids do not stand for equal hyperparameters; return "" if they do.
 
-    Numbers of equal names are compared, to the digits that are published.
+    Compares the numeric columns that both tables have, to the published number of digits.
     """
     both = ours.join(theirs, on="sample", suffix=" published")
     if both.is_empty():
-        return "no sample has the same id"
+        return "no sample id occurs on both sides"
     for column in ours.columns:
         other = f"{column} published"
         if other not in both.columns or not (
@@ -184,10 +194,13 @@ def other_design(ours: pl.DataFrame, theirs: pl.DataFrame) -> str:
         ):
             continue
         a, b = (both[c].cast(pl.Float64).fill_null(np.nan).to_numpy() for c in (column, other))
-        wrong = ~np.isclose(a, b, rtol=_CLOSE, atol=1e-12, equal_nan=True)
+        wrong = ~np.isclose(a, b, rtol=_TOLERANCE, atol=1e-12, equal_nan=True)
         if wrong.any():
             at = int(np.argmax(wrong))
-            return f"{column} of sample {both['sample'][at]} is {a[at]:.4g}, published {b[at]:.4g}"
+            return (
+                f"{column} of sample {both['sample'][at]} is {a[at]:.4g} here, "
+                f"but {b[at]:.4g} in the published results"
+            )
     return ""
 
 
@@ -199,12 +212,12 @@ def _rows(
     published_count: int,
     sampled: bool,
 ) -> pl.DataFrame:
-    """One row per statistic, both sides with the ends of their intervals, and who is ahead."""
+    """Build the comparison table: both values of each statistic with their intervals, and who is ahead."""
     rows = []
     for name in STATISTICS:
         a, b = ours[name], theirs[name]
-        fair = count == published_count or name not in OF_THE_BEST
-        claim = ahead(a, b, sampled) if fair else "not claimed: other number of samples"
+        comparable = count == published_count or name not in BEST_STATISTICS
+        claim = ahead(a, b, sampled) if comparable else "not claimed: different numbers of samples"
         rows.append(
             {
                 "environment": results.manifest.get("env"),
@@ -227,9 +240,9 @@ def _rows(
 
 
 def ahead(ours: Estimate, theirs: Estimate, sampled: bool) -> str:
-    """`ours` or `published` where the intervals are apart, else that nothing is claimed.
+    """Return "ours" or "published" if the two intervals are disjoint, else "not claimed: …" with the reason.
 
-    A published number without samples counts as a point.
+    Unless the published side is `sampled`, it is a single number and its interval is taken as that point.
     """
     low, high = (theirs.low, theirs.high) if sampled else (theirs.value, theirs.value)
     if np.isnan([ours.low, ours.high, low, high]).any():

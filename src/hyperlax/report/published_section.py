@@ -1,0 +1,93 @@
+"""The section of a comparison page that sets experiments against published results."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from functools import partial
+
+import polars as pl
+
+from hyperlax.report import markup
+from hyperlax.report.charts.published import correlation, sample_by_sample, side_by_side
+from hyperlax.report.charts.style import Chart
+from hyperlax.report.document import Pictures
+from hyperlax.report.export import about
+from hyperlax.report.published import Published
+from hyperlax.report.published_comparison import Matched, matched
+from hyperlax.storage.results import Results
+
+TABLE = "comparison_published.csv"
+"""Name of the file that holds the section's table; it is written next to the page."""
+
+
+class PublishedComparison:
+    """Comparison of experiments with published results, grouped by environment.
+
+    Raises ValueError if none of the experiments has published results.
+    """
+
+    def __init__(self, environments: Mapping[str, Sequence[Results]], published: Published):
+        self.matches = {
+            env: cells for env, group in environments.items() if (cells := matched(group, published))
+        }
+        self.unpublished = [
+            f"{results.name} on {env}"
+            for env, group in environments.items()
+            for results in group
+            if not any(match.results is results for match in self.matches.get(env, []))
+        ]
+        if not self.matches:
+            known = ", ".join(str(cell) for cell in published.names()[:12]) or "nothing"
+            raise ValueError(
+                f"no results were published for {', '.join(self.unpublished) or 'these experiments'}; "
+                f"published results exist for: {known}"
+            )
+
+    def table(self) -> pl.DataFrame:
+        """Return one row per environment, family and statistic: both values with their intervals."""
+        return pl.concat([match.rows for cells in self.matches.values() for match in cells])
+
+    def charts(self, env: str) -> dict[str, Callable[[], Chart]]:
+        """Return the charts of `env` by name, as functions that draw them; none without published results."""
+        cells = self.matches.get(env, [])
+        if not cells:
+            return {}
+        drawn: dict[str, Callable[[], Chart]] = {"published": partial(side_by_side, cells)}
+        if any(len(match.pairs) for match in cells):
+            drawn["published_samples"] = partial(sample_by_sample, cells)
+        return drawn
+
+    def section(self, pictures: Pictures) -> str:
+        """Return the section as HTML: a verdict per family, the charts, and the table."""
+        parts = []
+        for place, (env, cells) in enumerate(self.matches.items()):
+            lines = [verdict(match) for match in cells]
+            lines += [f"Ours: {made}" for made in dict.fromkeys(about(match.results) for match in cells)]
+            notes = "".join(f'<p class="note">{markup.public(line)}</p>' for line in lines)
+            drawn = (pictures.add(f"p{place}_{name}", draw) for name, draw in self.charts(env).items())
+            parts.append(f"<h3>{markup.public(env)}</h3>{notes}{''.join(drawn)}")
+        if self.unpublished:
+            names = markup.public(", ".join(self.unpublished))
+            parts.append(f'<p class="note">Without published results: {names}.</p>')
+        note = (
+            "No order is claimed where intervals overlap, nor for statistics of the best samples where the "
+            f"numbers of samples differ. The file {TABLE}, next to this page, holds the same numbers."
+        )
+        return "".join(parts) + markup.table(self.table(), "published-table", note, filtered=True)
+
+
+def verdict(match: Matched) -> str:
+    """Summarise the comparison of one experiment in a sentence: who is ahead in which statistics."""
+    name, rows = match.results.name, match.rows
+    parts = []
+    for side, words in (("ours", "our result is ahead in"), ("published", "the published one is ahead in")):
+        if won := rows.filter(pl.col("ahead") == side)["statistic"].to_list():
+            parts.append(f"{words} {', '.join(won)}")
+    if unclear := rows.filter(pl.col("ahead").str.starts_with("not"))["statistic"].to_list():
+        parts.append(f"no order is claimed in {', '.join(unclear)}")
+    samples = ""
+    if match.mismatch:
+        samples = f" Samples are not compared one by one, because the designs differ: {match.mismatch}."
+    elif len(match.pairs):
+        samples = f" Rank correlation of the samples: {correlation(match)}."
+    return f"{name}: {'; '.join(parts)}.{samples}"

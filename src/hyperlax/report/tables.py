@@ -1,0 +1,96 @@
+"""Tables of the report of one experiment, as HTML."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import polars as pl
+
+from hyperlax.report import markup
+from hyperlax.report.charts.style import text
+from hyperlax.report.leaderboard import leaderboard, varied_hyperparameters
+from hyperlax.report.lineage import explored
+from hyperlax.report.metrics import sample_metrics
+from hyperlax.storage.results import Results
+
+
+def leaderboard_table(results: Results, top: int) -> str:
+    """Return the table of the `top` best samples; empty before the first evaluation."""
+    note = (
+        "Peak return: interquartile mean over seeds, with the ends of its 95 % bootstrap interval. "
+        "Rank: the range of places that the intervals allow. No order is claimed where intervals overlap "
+        "or a sample has fewer than three seeds; a single seed gives no interval."
+    ) + _initial_value_note(results)
+    best = leaderboard(results, top)
+    return "" if best.is_empty() else markup.table(best, "best", note)
+
+
+def sample_table(results: Results) -> str:
+    """Return the table of all samples, best first: metrics, then hyperparameters that vary, then the rest."""
+    measured = sample_metrics(results)
+    first = ["peak_return", "peak_return_low", "peak_return_high", "final_return"]
+    others = [
+        c for c in measured.columns if not c.endswith(("_low", "_high")) and c not in ("sample", *first)
+    ]
+    defined = [c for c in others if measured[c].null_count() < len(measured)]
+    varied = varied_hyperparameters(results.samples)
+    constant = [c for c in results.samples.columns if c not in ("sample", *varied)]
+    note = (
+        "Metrics are interquartile means over seeds. Columns that end in “published” normalise each curve "
+        "by its own range, as v0.1 did, and cannot be compared between samples; "
+        "the columns without that ending use fixed reference scores of the environment."
+    ) + _initial_value_note(results)
+    joined = results.samples.join(measured, on="sample", how="left")
+    ordered = joined.sort("peak_return", "sample", descending=[True, False], nulls_last=True)
+    columns = ["sample", *first, *varied, *defined, *constant]
+    return markup.table(ordered.select(columns), "all", note if defined else "", filtered=True)
+
+
+def _initial_value_note(results: Results) -> str:
+    """Return a note that names the hyperparameters which change during training; empty if none does."""
+    names = ", ".join(explored(results))
+    return f" Hyperparameters are initial values: {names} may change during training." if names else ""
+
+
+def stopped_lanes_table(results: Results) -> str:
+    """Return a table of the lanes that diverged, failed or were pruned, or a note that there are none."""
+    lanes = results.lanes.filter(pl.col("status").is_in(["diverged", "failed", "pruned"]))
+    if lanes.is_empty():
+        return '<p class="note">No lane diverged or failed.</p>' if len(results.lanes) else ""
+    shown = lanes.select("lane", "sample", "seed", "status", "env_steps", "diverged_at").sort("lane")
+    errors = results.manifest.get("timings", {}).get("errors") or {}
+    if errors:
+        shown = shown.with_columns(
+            error=pl.Series([errors.get(str(lane)) for lane in shown["lane"]], dtype=pl.String)
+        )
+    return markup.table(shown, "trouble", "Lanes that stopped early keep their evaluations up to that point.")
+
+
+def plan_table(results: Results) -> str:
+    """Return a table of the compiled programs; empty if the manifest holds no plan."""
+    plan = results.manifest.get("plan") or []
+    if not plan:
+        return ""
+    seeds = int(results.manifest.get("settings", {}).get("seeds") or 1)
+    rows = [
+        {
+            "program": entry.get("program", place),
+            "lanes": entry.get("lanes") or len(entry.get("samples") or []) * seeds or None,
+            "capacities": ", ".join(f"{name} {_capacity(v)}" for name, v in (entry.get("caps") or {}).items())
+            or "–",
+            "useful share": None if entry.get("useful_share") is None else f"{entry['useful_share']:.0%}",
+            "MB per lane": entry.get("memory_mb_per_lane"),
+        }
+        for place, entry in enumerate(plan)
+    ]
+    frame = pl.DataFrame(rows, infer_schema_length=None)
+    note = (
+        "Compiled programs: the number of lanes that share each, the sizes allocated for every lane, "
+        "and the predicted share of the work that is not padding."
+    )
+    return markup.table(frame, "plan", note)
+
+
+def _capacity(value: Any) -> str:
+    """Format a capacity: an allocated size, or the set of branches that were compiled."""
+    return " or ".join(text(v) for v in value["branches"]) if isinstance(value, dict) else text(value)
