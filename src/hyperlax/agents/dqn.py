@@ -10,7 +10,7 @@ import jax
 import jax.numpy as jnp
 import jax.random as jr
 import optax
-from jaxtyping import Array, Bool, Float, Int
+from jaxtyping import Array, Bool, Float, Int, PRNGKeyArray
 
 from hyperlax.agents.base import NetworkUse
 from hyperlax.agents.off_policy import (
@@ -90,7 +90,7 @@ class DQNHyperparams(AbstractOffPolicyHyperparams):
     warmup_actions: Count = hp("uniform", labels=("uniform", "policy"), doc="actions before learning")
     warmup_budget: Count = hp("counted", labels=("counted", "free"), doc="whether warm-up steps count")
 
-    def agent(self, env: AbstractEnv, caps: Sizes, *, key: Any) -> DQN:
+    def agent(self, env: AbstractEnv, caps: Sizes, *, key: PRNGKeyArray) -> DQN:
         return DQN(self, env, caps, key=key)
 
     def networks(self, env: AbstractEnv) -> dict[str, NetworkUse]:
@@ -128,7 +128,7 @@ class DQN(AbstractOffPolicyAgent):
     epsilon: Float[Array, ""]
     chunks: Chunks = eqx.field(static=True)
 
-    def __init__(self, hp: DQNHyperparams, env: AbstractEnv, caps: Sizes, *, key: Any):
+    def __init__(self, hp: DQNHyperparams, env: AbstractEnv, caps: Sizes, *, key: PRNGKeyArray):
         assert isinstance(env.action_space, Discrete)
         keys = jr.split(key)
         body = hp.critic.network(env.obs_size, nested(caps, "critic"), key=keys[0])
@@ -141,7 +141,7 @@ class DQN(AbstractOffPolicyAgent):
         self.chunks = Chunks.of(caps)
 
     def act(
-        self, obs: Float[Array, " obs"], *, key: Any, explore: Bool[Array, ""]
+        self, obs: Float[Array, " obs"], *, key: PRNGKeyArray, explore: Bool[Array, ""]
     ) -> tuple[Int[Array, ""], Int[Array, ""]]:
         keys = jr.split(key)
         values = self.critic(self.experience.features(self.hp, obs))

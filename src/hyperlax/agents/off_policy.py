@@ -12,7 +12,7 @@ import jax
 import jax.numpy as jnp
 import jax.random as jr
 import optax
-from jaxtyping import Array, Bool, Float, Int
+from jaxtyping import Array, Bool, Float, Int, PRNGKeyArray
 
 from hyperlax.agents.base import AbstractAgent, AbstractAgentHyperparams, Metrics
 from hyperlax.envs.base import AbstractEnv, Discrete
@@ -221,7 +221,7 @@ class AbstractOffPolicyAgent(AbstractAgent):
         return self.experience.warming & self.hp.chosen("warmup_actions", "uniform")
 
     def learn(
-        self, trajectory: Trajectory, progress: Float[Array, ""], *, key: Any
+        self, trajectory: Trajectory, progress: Float[Array, ""], *, key: PRNGKeyArray
     ) -> tuple[AbstractOffPolicyAgent, Metrics]:
         hp, experience = self.hp, self.experience.collected(self.hp, trajectory)
         agent = eqx.tree_at(lambda a: a.experience, self, experience)
@@ -253,7 +253,7 @@ class AbstractOffPolicyAgent(AbstractAgent):
         )
 
     def gradient(
-        self, weights: Weights, target: Float[Array, " target"], restore: Any, chunk: int, key: Any
+        self, weights: Weights, target: Float[Array, " target"], restore: Any, chunk: int, key: PRNGKeyArray
     ) -> tuple[Weights, Float[Array, " losses"]]:
         """Summed gradient and `losses` of one batch drawn from the replay."""
         cap, columns = self.chunks.minibatch_cap, 1 + self.noise_size()

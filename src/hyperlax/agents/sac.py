@@ -12,7 +12,7 @@ import jax
 import jax.numpy as jnp
 import jax.random as jr
 import optax
-from jaxtyping import Array, Bool, Float, Int
+from jaxtyping import Array, Bool, Float, Int, PRNGKeyArray
 
 from hyperlax.agents.base import NetworkUse
 from hyperlax.agents.off_policy import (
@@ -94,7 +94,7 @@ class SACHyperparams(AbstractOffPolicyHyperparams):
     warmup_actions: Count = hp("uniform", labels=("uniform", "policy"), doc="actions before learning")
     warmup_budget: Count = hp("counted", labels=("counted", "free"), doc="whether warm-up steps count")
 
-    def agent(self, env: AbstractEnv, caps: Sizes, *, key: Any) -> SAC:
+    def agent(self, env: AbstractEnv, caps: Sizes, *, key: PRNGKeyArray) -> SAC:
         return SAC(self, env, caps, key=key)
 
     def networks(self, env: AbstractEnv) -> dict[str, NetworkUse]:
@@ -202,7 +202,7 @@ class SAC(AbstractOffPolicyAgent):
     action_space: ActionSpace
     chunks: Chunks = eqx.field(static=True)
 
-    def __init__(self, hp: SACHyperparams, env: AbstractEnv, caps: Sizes, *, key: Any):
+    def __init__(self, hp: SACHyperparams, env: AbstractEnv, caps: Sizes, *, key: PRNGKeyArray):
         keys = jr.split(key, 6)
         space = env.action_space
         body = hp.actor.network(env.obs_size, nested(caps, "actor"), key=keys[0])
@@ -224,7 +224,9 @@ class SAC(AbstractOffPolicyAgent):
         self.action_space = space
         self.chunks = Chunks.of(caps)
 
-    def act(self, obs: Float[Array, " obs"], *, key: Any, explore: Bool[Array, ""]) -> tuple[Array, Array]:
+    def act(
+        self, obs: Float[Array, " obs"], *, key: PRNGKeyArray, explore: Bool[Array, ""]
+    ) -> tuple[Array, Array]:
         keys = jr.split(key)
         policy = self.actor(self.experience.features(self.hp, obs))
         raw = jnp.where(explore, policy.sample(key=keys[0])[0], policy.mode())

@@ -11,7 +11,7 @@ import equinox as eqx
 import jax
 import jax.numpy as jnp
 import jax.random as jr
-from jaxtyping import Array, Bool, Float, Int
+from jaxtyping import Array, Bool, Float, Int, PRNGKeyArray
 
 from hyperlax.typecheck import check_fields
 
@@ -26,7 +26,7 @@ class Discrete(eqx.Module):
     def shape(self) -> tuple[int, ...]:
         return ()
 
-    def uniform(self, *, key: Any) -> Int[Array, ""]:
+    def uniform(self, *, key: PRNGKeyArray) -> Int[Array, ""]:
         """Draw an action uniformly."""
         return jr.randint(key, (), 0, self.n)
 
@@ -42,7 +42,7 @@ class Box(eqx.Module):
     def shape(self) -> tuple[int, ...]:
         return (len(self.low),)
 
-    def uniform(self, *, key: Any) -> Float[Array, " act"]:
+    def uniform(self, *, key: PRNGKeyArray) -> Float[Array, " act"]:
         """Draw an action uniformly."""
         return jr.uniform(key, self.shape, minval=jnp.asarray(self.low), maxval=jnp.asarray(self.high))
 
@@ -84,11 +84,11 @@ class AbstractEnv(eqx.Module):
         check_fields(self)
 
     @abstractmethod
-    def reset(self, *, key: Any) -> tuple[Any, Float[Array, " obs"]]:
+    def reset(self, *, key: PRNGKeyArray) -> tuple[Any, Float[Array, " obs"]]:
         """Start a new episode; returns its first state and observation."""
 
     @abstractmethod
-    def step(self, state: Any, action: Array, *, key: Any) -> tuple[Any, Timestep]:
+    def step(self, state: Any, action: Array, *, key: PRNGKeyArray) -> tuple[Any, Timestep]:
         """Take one step; returns the next state and its timestep. Never resets."""
 
 

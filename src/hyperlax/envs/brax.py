@@ -11,7 +11,7 @@ from typing import Any, ClassVar, final
 import equinox as eqx
 import jax
 import jax.numpy as jnp
-from jaxtyping import Array, Float, Int
+from jaxtyping import Array, Float, Int, PRNGKeyArray
 
 from hyperlax.envs.base import AbstractEnv, ActionSpace, Box, Timestep, standard_promotion
 from hyperlax.hyperparams import nearest
@@ -90,13 +90,13 @@ class BraxEnv(AbstractEnv):
         self.action_space = Box((-1.0,) * size, (1.0,) * size)
         self.max_episode_steps = EPISODE_LENGTH
 
-    def reset(self, *, key: Any) -> tuple[BraxState, Float[Array, " obs"]]:
+    def reset(self, *, key: PRNGKeyArray) -> tuple[BraxState, Float[Array, " obs"]]:
         with quietly():
             state = self._env.reset(key)
         state = jax.tree.map(lambda x: jnp.asarray(x, jnp.result_type(x)), state)
         return BraxState(state, jnp.zeros((), jnp.int32)), jnp.asarray(state.obs, jnp.float32)
 
-    def step(self, state: BraxState, action: Array, *, key: Any) -> tuple[BraxState, Timestep]:
+    def step(self, state: BraxState, action: Array, *, key: PRNGKeyArray) -> tuple[BraxState, Timestep]:
         before = state.state
         given = jax.tree.map(lambda x: x, before)  # a copy, because brax modifies the containers it is given
         with quietly():

@@ -8,7 +8,7 @@ import equinox as eqx
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Array, Float
+from jaxtyping import Array, Float, PRNGKeyArray
 
 from hyperlax.envs.base import AbstractEnv, ActionSpace, Box, Discrete, Timestep, standard_promotion
 from hyperlax.hyperparams import nearest
@@ -73,12 +73,12 @@ class GymnaxEnv(AbstractEnv):
         self.action_space = _action_space(env.action_space(params))
         self.max_episode_steps = int(params.max_steps_in_episode)
 
-    def reset(self, *, key: Any) -> tuple[Any, Float[Array, " obs"]]:
+    def reset(self, *, key: PRNGKeyArray) -> tuple[Any, Float[Array, " obs"]]:
         with standard_promotion():
             obs, state = self._env.reset_env(key, self._env.default_params)
         return _strong(state), jnp.asarray(obs, jnp.float32)
 
-    def step(self, state: Any, action: Array, *, key: Any) -> tuple[Any, Timestep]:
+    def step(self, state: Any, action: Array, *, key: PRNGKeyArray) -> tuple[Any, Timestep]:
         params = self._env.default_params
         with standard_promotion():
             obs, after, reward, terminated, _ = self._env.step_env(key, state, action, params)

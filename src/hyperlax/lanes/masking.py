@@ -17,7 +17,7 @@ import jax
 import jax.numpy as jnp
 import jax.random as jr
 import numpy as np
-from jaxtyping import Array, Bool, Float, Int, PyTree, UInt32
+from jaxtyping import Array, Bool, Float, Int, Key, PRNGKeyArray, PyTree, UInt32
 
 LANES = "lanes"
 T = TypeVar("T")
@@ -130,7 +130,7 @@ def masked_moments(
     return mean, masked_mean((x - mean[None]) ** 2, valid)
 
 
-def row_keys(key: Any, n: int) -> Any:
+def row_keys(key: PRNGKeyArray, n: int) -> Key[Array, " n"]:
     """`n` keys, one per row of a padded axis; the i-th key does not depend on `n`, hence not on padding."""
     return jax.vmap(lambda i: jr.fold_in(key, i))(jnp.arange(n))
 

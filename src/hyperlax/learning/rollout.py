@@ -8,7 +8,7 @@ import equinox as eqx
 import jax
 import jax.numpy as jnp
 import jax.random as jr
-from jaxtyping import Array, Bool, Float, Int, PyTree
+from jaxtyping import Array, Bool, Float, Int, PRNGKeyArray, PyTree
 
 from hyperlax.envs.base import AbstractEnv
 from hyperlax.lanes.masking import lane_cond, lane_loop, lane_loop_with_scratch, lane_max, row_keys
@@ -25,7 +25,7 @@ MEASURING = 0x5107
 class Acting(Protocol):
     """What a rollout asks of an agent (`hyperlax.agents.base.AbstractAgent`)."""
 
-    def act(self, obs: Any, *, key: Any, explore: Any) -> tuple[Array, PyTree]: ...
+    def act(self, obs: Any, *, key: PRNGKeyArray, explore: Any) -> tuple[Array, PyTree]: ...
 
     def observe(self, obs: Any, valid: Any) -> Any: ...
 
@@ -63,7 +63,7 @@ class Envs(eqx.Module):
     episode_return: Float[Array, "blocks size"]
     episode_length: Int[Array, "blocks size"]
 
-    def __init__(self, env: AbstractEnv, blocks: int, size: int, *, key: Any):
+    def __init__(self, env: AbstractEnv, blocks: int, size: int, *, key: PRNGKeyArray):
         keys = row_keys(key, blocks * size).reshape(blocks, size)
         self.state, self.obs = jax.vmap(jax.vmap(lambda k: env.reset(key=k)))(keys)
         self.episode_return = jnp.zeros((blocks, size))
@@ -91,7 +91,7 @@ def collect(
     rollout_cap: int,
     time_limit_terminates: Bool[Array, ""],
     *,
-    key: Any,
+    key: PRNGKeyArray,
 ) -> tuple[A, Envs, Trajectory, Finished]:
     """Acts for `rollout_length` steps in `num_envs` environments.
 
@@ -228,7 +228,7 @@ def evaluate(
     wanted: Bool[Array, ""],
     measurement: Measurement = EXACT,
     *,
-    key: Any,
+    key: PRNGKeyArray,
 ) -> tuple[Float[Array, "modes episodes"], Int[Array, "modes episodes"]]:
     """Returns and lengths of whole episodes, row 0 with the policy's best action, row 1 with sampled ones.
 
@@ -240,7 +240,7 @@ def evaluate(
     keys = row_keys(key, n)
     state, obs = jax.vmap(lambda k: env.reset(key=jr.fold_in(k, 0)))(keys)
 
-    def act(obs: Array, key: Any, explore: Array) -> Array:
+    def act(obs: Array, key: PRNGKeyArray, explore: Array) -> Array:
         return _measured(agent, measurement, key).act(obs, key=key, explore=explore)[0]
 
     def step(carry: tuple) -> tuple:
@@ -260,7 +260,7 @@ def evaluate(
     return total.reshape(2, episodes), length.reshape(2, episodes)
 
 
-def _measured(agent: Acting, how: Measurement, key: Any) -> Acting:
+def _measured(agent: Acting, how: Measurement, key: PRNGKeyArray) -> Acting:
     """`agent` with all its circuits measured so."""
     if how.exact:
         return agent

@@ -49,7 +49,7 @@ class AbstractNetwork(eqx.Module):
     def __call__(self, x: Float[Array, " in"]) -> Float[Array, " out"]:
         """The features of `x`, zero beyond `out_size`."""
 
-    def measured(self, how: Measurement, key: Any) -> AbstractNetwork:
+    def measured(self, how: Measurement, key: PRNGKeyArray) -> AbstractNetwork:
         """This network with its circuit measured so; itself when it holds none. For one evaluation."""
         return self
 
@@ -161,7 +161,12 @@ def operations(jaxpr: Any) -> float:
 
 
 def orthogonal(
-    key: Any, rows: Int[Array, ""] | int, cols: Int[Array, ""] | int, row_cap: int, col_cap: int, scale: float
+    key: PRNGKeyArray,
+    rows: Int[Array, ""] | int,
+    cols: Int[Array, ""] | int,
+    row_cap: int,
+    col_cap: int,
+    scale: float,
 ) -> Float[Array, "{row_cap} {col_cap}"]:
     """A semi-orthogonal `rows` × `cols` matrix times `scale`, in the corner of a zero matrix of the caps.
 
@@ -213,7 +218,7 @@ class Linear(eqx.Module):
         scale: float,
         batch_last: bool = True,
         *,
-        key: Any,
+        key: PRNGKeyArray,
     ):
         self.weight = orthogonal(key, out_size, in_size, out_cap, in_cap, scale)
         self.bias = jnp.zeros(out_cap)

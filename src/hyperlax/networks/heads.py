@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import math
 from abc import abstractmethod
-from typing import Any, final
+from typing import final
 
 import equinox as eqx
 import jax
 import jax.numpy as jnp
 import jax.random as jr
-from jaxtyping import Array, Float, Int
+from jaxtyping import Array, Float, Int, PRNGKeyArray
 
 from hyperlax.envs.base import ActionSpace, Discrete
 from hyperlax.networks.base import AbstractNetwork, Linear
@@ -30,7 +30,7 @@ class AbstractPolicy(eqx.Module):
         """The action of the environment that belongs to `raw`."""
 
     @abstractmethod
-    def sample(self, *, key: Any) -> tuple[Array, Float[Array, " act"]]:
+    def sample(self, *, key: PRNGKeyArray) -> tuple[Array, Float[Array, " act"]]:
         """Draw a raw action, and independent standard normal noise for `entropy` (empty if that is exact)."""
 
     @abstractmethod
@@ -58,7 +58,7 @@ class Categorical(AbstractPolicy):
     def action(self, raw: Int[Array, ""]) -> Int[Array, ""]:
         return raw
 
-    def sample(self, *, key: Any) -> tuple[Int[Array, ""], Float[Array, " act"]]:
+    def sample(self, *, key: PRNGKeyArray) -> tuple[Int[Array, ""], Float[Array, " act"]]:
         cumulative = jnp.cumsum(jnp.exp(self.log_probs))[:-1]
         return jnp.sum(jr.uniform(key) >= cumulative, dtype=jnp.int32), jnp.zeros(0)
 
@@ -95,7 +95,7 @@ class TanhNormal(AbstractPolicy):
     def action(self, raw: Float[Array, " act"]) -> Float[Array, " act"]:
         return self.low + self._half * (1 + jnp.tanh(raw))
 
-    def sample(self, *, key: Any) -> tuple[Float[Array, " act"], Float[Array, " act"]]:
+    def sample(self, *, key: PRNGKeyArray) -> tuple[Float[Array, " act"], Float[Array, " act"]]:
         noise = jr.normal(key, (2, *self.loc.shape))
         return self.loc + self.std * noise[0], noise[1]
 
@@ -135,7 +135,7 @@ class PolicyHead(eqx.Module):
     action_space: ActionSpace
     layer: Linear
 
-    def __init__(self, space: ActionSpace, body: AbstractNetwork, *, key: Any):
+    def __init__(self, space: ActionSpace, body: AbstractNetwork, *, key: PRNGKeyArray):
         self.action_space = space
         outputs = (space.n,) if isinstance(space, Discrete) else space.shape * 2
         layers = [
@@ -159,7 +159,7 @@ class Actor(eqx.Module):
     body: AbstractNetwork
     head: PolicyHead
 
-    def __init__(self, body: AbstractNetwork, space: ActionSpace, *, key: Any):
+    def __init__(self, body: AbstractNetwork, space: ActionSpace, *, key: PRNGKeyArray):
         self.body = body
         self.head = PolicyHead(space, body, key=key)
 
@@ -174,7 +174,7 @@ class Critic(eqx.Module):
     body: AbstractNetwork
     head: Linear
 
-    def __init__(self, body: AbstractNetwork, *, key: Any):
+    def __init__(self, body: AbstractNetwork, *, key: PRNGKeyArray):
         self.body = body
         self.head = Linear(body.out_size, 1, body.out_cap, 1, 1.0, body.batch_last, key=key)
 
@@ -189,7 +189,7 @@ class ActionValues(eqx.Module):
     body: AbstractNetwork
     head: Linear
 
-    def __init__(self, body: AbstractNetwork, actions: int, *, key: Any):
+    def __init__(self, body: AbstractNetwork, actions: int, *, key: PRNGKeyArray):
         self.body = body
         self.head = Linear(body.out_size, actions, body.out_cap, actions, 1.0, body.batch_last, key=key)
 

@@ -11,7 +11,7 @@ import jax
 import jax.numpy as jnp
 import jax.random as jr
 import numpy as np
-from jaxtyping import Array, Float, Int
+from jaxtyping import Array, Float, Int, PRNGKeyArray
 
 from hyperlax.hyperparams import Count, Flag, hp
 from hyperlax.hyperparams.spaces import Choice, Integers
@@ -53,7 +53,7 @@ class MLPHyperparams(AbstractNetworkHyperparams):
             "activation": Branches({self.label("activation")}),
         }
 
-    def network(self, in_size: int, caps: Sizes, *, key: Any) -> MLP:
+    def network(self, in_size: int, caps: Sizes, *, key: PRNGKeyArray) -> MLP:
         return MLP(self, in_size, caps, key=key)
 
     def parameter_count(self, in_size: int) -> int:
@@ -127,7 +127,7 @@ class MLP(AbstractNetwork):
     least_depth: int = eqx.field(static=True)
     batch_last: bool = eqx.field(static=True)
 
-    def __init__(self, hp: MLPHyperparams, in_size: int, caps: Sizes, *, key: Any):
+    def __init__(self, hp: MLPHyperparams, in_size: int, caps: Sizes, *, key: PRNGKeyArray):
         self.hp = hp
         self.batch_last = caps.get("batch_last", True)
         cap, depth = caps["width"], caps["depth"]

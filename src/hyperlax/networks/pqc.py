@@ -9,7 +9,7 @@ import jax
 import jax.numpy as jnp
 import jax.random as jr
 import numpy as np
-from jaxtyping import Array, Float, Int
+from jaxtyping import Array, Float, Int, PRNGKeyArray
 
 from hyperlax.hyperparams import Count, Flag, Real, hp
 from hyperlax.hyperparams.spaces import Choice
@@ -61,7 +61,7 @@ class PQCHyperparams(AbstractNetworkHyperparams):
             "backend": Shape(self.label("backend")),
         }
 
-    def network(self, in_size: int, caps: Sizes, *, key: Any) -> PQC:
+    def network(self, in_size: int, caps: Sizes, *, key: PRNGKeyArray) -> PQC:
         return PQC(self, in_size, caps, key=key)
 
     def parameter_count(self, in_size: int) -> int:
@@ -174,7 +174,7 @@ class PQC(AbstractNetwork):
     backend: str = eqx.field(static=True)
     batch_last: bool = eqx.field(static=True)
 
-    def __init__(self, hp: PQCHyperparams, in_size: int, caps: Sizes, *, key: Any):
+    def __init__(self, hp: PQCHyperparams, in_size: int, caps: Sizes, *, key: PRNGKeyArray):
         self.hp = hp
         self.in_size = in_size
         self.backend = caps.get("backend", BACKENDS[0])
@@ -226,7 +226,7 @@ class PQC(AbstractNetwork):
         scale = jnp.where(self.hp.output_scale, self.output_scales, 1)
         return jnp.where(jnp.arange(self.out_cap) < self.out_size, scale, 0)
 
-    def measured(self, how: Measurement, key: Any) -> MeasuredPQC:
+    def measured(self, how: Measurement, key: PRNGKeyArray) -> MeasuredPQC:
         return MeasuredPQC(self, how, key)
 
     def rotation_angles(
@@ -294,11 +294,11 @@ class MeasuredPQC(AbstractNetwork):
 
     hp: PQCHyperparams
     circuit: PQC
-    key: Any
+    key: PRNGKeyArray
     how: Measurement = eqx.field(static=True)
     batch_last: bool = eqx.field(static=True)
 
-    def __init__(self, circuit: PQC, how: Measurement, key: Any):
+    def __init__(self, circuit: PQC, how: Measurement, key: PRNGKeyArray):
         self.hp = circuit.hp
         self.circuit = circuit
         self.key = key
@@ -322,7 +322,7 @@ class MeasuredPQC(AbstractNetwork):
 _pqc = batch_last(PQC.apply, "hyperlax_pqc")
 
 
-def _uniform(key: Any, layers: int, wires: int) -> Float[Array, "{layers} {wires} 3"]:
+def _uniform(key: PRNGKeyArray, layers: int, wires: int) -> Float[Array, "{layers} {wires} 3"]:
     """Uniform numbers in [0, 1), none of which depends on the numbers of layers and wires."""
     row = lambda k: jax.vmap(lambda k: jr.uniform(k, (ANGLES,)))(row_keys(k, wires))  # noqa: E731
     return jax.vmap(row)(row_keys(key, layers))

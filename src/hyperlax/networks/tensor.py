@@ -9,7 +9,7 @@ import equinox as eqx
 import jax
 import jax.numpy as jnp
 import jax.random as jr
-from jaxtyping import Array, Float, Int
+from jaxtyping import Array, Float, Int, PRNGKeyArray
 
 from hyperlax.hyperparams import Count, hp
 from hyperlax.hyperparams.spaces import Choice, Integers
@@ -60,7 +60,7 @@ class TensorMLPHyperparams(AbstractNetworkHyperparams):
             "activation": Branches({self.label("activation")}),
         }
 
-    def network(self, in_size: int, caps: Sizes, *, key: Any) -> TensorMLP:
+    def network(self, in_size: int, caps: Sizes, *, key: PRNGKeyArray) -> TensorMLP:
         return TensorMLP(self, in_size, caps, key=key)
 
     @classmethod
@@ -163,7 +163,9 @@ class MPO(eqx.Module):
         return chain < 2 * bond * hidden**2 + batch * hidden**2
 
 
-def _cores(key: Any, layers: int, shape: str, bond: int) -> Float[Array, "layers cores bond bond d d"]:
+def _cores(
+    key: PRNGKeyArray, layers: int, shape: str, bond: int
+) -> Float[Array, "layers cores bond bond d d"]:
     """Standard normal cores, in which no number depends on the numbers of layers, cores and bonds."""
     _, local, count = factors(shape)
     rows = row_keys(key, layers)
@@ -184,7 +186,7 @@ class Dense(eqx.Module):
     weight: Float[Array, "out in"]
     bias: Float[Array, " out"]
 
-    def __init__(self, in_size: int, out_size: int, *, key: Any):
+    def __init__(self, in_size: int, out_size: int, *, key: PRNGKeyArray):
         self.weight = jr.truncated_normal(key, -2, 2, (out_size, in_size)) / (0.8796256 * math.sqrt(in_size))
         self.bias = jnp.zeros(out_size)
 
@@ -207,7 +209,7 @@ class TensorMLP(AbstractNetwork):
     activations: tuple[str, ...] = eqx.field(static=True)
     batch_last: bool = eqx.field(static=True)
 
-    def __init__(self, hp: TensorMLPHyperparams, in_size: int, caps: Sizes, *, key: Any):
+    def __init__(self, hp: TensorMLPHyperparams, in_size: int, caps: Sizes, *, key: PRNGKeyArray):
         keys = jr.split(key, 3)
         hidden = factors(caps["shape"])[0]
         self.hp = hp

@@ -67,7 +67,7 @@ class Orders:
     total_steps: np.ndarray
     fresh: np.ndarray
 
-    def arrays(self) -> tuple:
+    def arrays(self) -> tuple[Any, ...]:
         """Copies for a program, which may read them after the call that starts it has returned."""
         own = (self.hp, self.key, self.init_key, self.total_steps, self.fresh)
         return jax.tree.map(np.array, own)
@@ -118,7 +118,7 @@ def _known(option: str, value: Any) -> bool:
     return True
 
 
-def lane_specs(hp: AbstractAgentHyperparams) -> tuple:
+def lane_specs(hp: AbstractAgentHyperparams) -> tuple[Any, ...]:
     """Shapes of one lane's orders."""
     scalar = jax.ShapeDtypeStruct((), jnp.int32)
     key = jax.ShapeDtypeStruct((2,), jnp.uint32)
@@ -191,7 +191,7 @@ def compile_program(
     def train_lane(state: TrainState, cycles: Any) -> TrainState:
         return train.segment(state, env, caps, cycles)
 
-    def evaluate_lane(state: TrainState, due: Any) -> tuple:
+    def evaluate_lane(state: TrainState, due: Any) -> tuple[Any, ...]:
         key = jr.fold_in(jr.fold_in(jr.wrap_key_data(state.key), 1), state.env_steps)
         returns, lengths = evaluate(state.agent, env, episodes, due, measurement, key=key)
         cleared, metrics = train.read_metrics(state)

@@ -12,7 +12,7 @@ import jax
 import jax.numpy as jnp
 import jax.random as jr
 import numpy as np
-from jaxtyping import Array, ArrayLike, Float
+from jaxtyping import Array, ArrayLike, Float, PRNGKeyArray
 
 from hyperlax import envs
 from hyperlax.agents.base import AbstractAgent
@@ -32,7 +32,7 @@ class Policy:
     env: AbstractEnv
     header: dict[str, Any]
 
-    def act(self, obs: Float[ArrayLike, " obs"], *, key: Any = None) -> np.ndarray:
+    def act(self, obs: Float[ArrayLike, " obs"], *, key: PRNGKeyArray | None = None) -> np.ndarray:
         """The policy's best action for one observation; with a `key`, a sampled one.
 
         Raises `ValueError` when the observation has another shape than the environment's.
@@ -47,7 +47,7 @@ class Policy:
 
 
 @eqx.filter_jit
-def _act(agent: AbstractAgent, obs: Array, key: Any, explore: Array) -> Array:
+def _act(agent: AbstractAgent, obs: Array, key: PRNGKeyArray, explore: Array) -> Array:
     return agent.for_evaluation().act(obs, key=key, explore=explore)[0]
 
 

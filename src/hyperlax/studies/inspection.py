@@ -13,7 +13,7 @@ import jax.numpy as jnp
 import jax.random as jr
 import numpy as np
 import polars as pl
-from jaxtyping import Array, Float
+from jaxtyping import Array, Float, PRNGKeyArray
 
 from hyperlax.hyperparams import assign
 from hyperlax.lanes.sizes import merge
@@ -129,7 +129,7 @@ def measure(
 
 
 def _state_and_gradient(
-    hp: PQCHyperparams, in_size: int, sizes: Mapping[str, Any], key: Any
+    hp: PQCHyperparams, in_size: int, sizes: Mapping[str, Any], key: PRNGKeyArray
 ) -> tuple[Array, Array]:
     """The final state of one random circuit, and the gradient of its first wire's ⟨σz⟩ by the angles."""
     keys = jr.split(key)
