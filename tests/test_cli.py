@@ -185,7 +185,7 @@ REFUSED = [
     ("run-single-hp --env-config gymnx.cartpole", 'did you mean "gymnax.cartpole"?'),
     ("run-single-hp --env-config my.module:Env", "cannot be imported: No module named 'my'"),
     ("run-single-hp --algo-and-network-config ppo_mpl", 'unknown recipe "ppo_mpl"; did you mean "ppo_mlp"?'),
-    ("run-single-hp --algo-and-network-config mine.py:x", "recipe file mine.py does not exist"),
+    ("run-single-hp --algo-and-network-config mine.py:x", 'recipe "mine.py:x": mine.py does not exist'),
     ("generate-hp-samples --algo-and-network-config ppo_mpl", 'did you mean "ppo_mlp"?'),
     (
         "run-single-hp --algo-and-network-config dqn_mlp",
@@ -193,7 +193,7 @@ REFUSED = [
     ),
     ("run-single-hp --env-config brax.antt", 'unknown environment "brax.antt"; did you mean "brax.ant"?'),
     ("run-single-hp --env-config brax.ant --set env.backend=mjxx", 'got .*did you mean "mjx"?'),
-    ("run-single-hp --set env.backend=mjx", "gymnax.pendulum does not take backend"),
+    ("run-single-hp --set env.backend=mjx", 'gymnax.pendulum has no option "backend"'),
     ("run-single-hp --set actor.widht=8", '"actor.widht"; did you mean "actor.width"?'),
     ("run-single-hp --set evaluation_s=8", 'did you mean "evaluations"?'),
     ("run-single-hp --set gamma", "--set needs path=value, got 'gamma'"),
@@ -229,7 +229,7 @@ REFUSED = [
     ("sweep-hp-samples --experiment-type sobol", "sobol_matrices_A_B_AB"),
     ("sweep-hp-samples --load-hyperparams none.csv", "samples file none.csv does not exist"),
     ("sweep-hp-samples --load-hyperparams wrong.csv", 'unknown column "gama"; did you mean "gamma"?'),
-    ("sweep-hp-samples --scheduler pbtt", 'Did you mean "pbt"?'),
+    ("sweep-hp-samples --scheduler pbtt", 'unknown scheduler "pbtt"; did you mean "pbt"?'),
     (
         "sweep-hp-samples --scheduler pbt --num-samples 1",
         "copies between samples and there is 1: --num-samples 8",
@@ -505,10 +505,15 @@ def test_sizes_that_do_not_fit_are_noted_before_the_run(prepared):
     assert "5 minibatches do not divide 32 samples" in uneven.notes[0]
 
 
-def test_list_names_recipes_and_environments(capsys):
+def test_list_names_everything_that_has_a_name(capsys):
     """All that it lists can be used."""
+    from hyperlax import envs
     from hyperlax.experiments import recipes
+    from hyperlax.registry import built_in
+    from hyperlax.studies import suites
 
     assert run("list") == 0
     listed = {line.strip() for line in capsys.readouterr().out.splitlines() if line.startswith("  ")}
     assert {*recipes.names(), "gymnax.cartpole", "gymnax.pendulum"} <= listed
+    assert {*built_in.AGENTS, *built_in.NETWORKS, *built_in.SCHEDULES, *built_in.EXPORTERS} <= listed
+    assert {*suites.names(), *envs.names()} <= listed

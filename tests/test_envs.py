@@ -237,7 +237,7 @@ def test_unlike_in_gymnasium_the_continuous_car_keeps_its_speed_at_the_left_wall
     [
         ("gymnax.pendulm", r'unknown environment "gymnax.pendulm"; did you mean "gymnax.pendulum"'),
         ("gymnx.pendulum", r'(?s)did you mean "gymnax.pendulum"\?.*named <framework>.<name>'),
-        ("no.module:Env", 'environment "no.module:Env" cannot be imported: No module named'),
+        ("no.module:Env", 'environment "no.module:Env": no.module cannot be imported: No module named'),
         ("pendulum", r'(?s)did you mean "gymnax.pendulum"\?.*environments are named <framework>.<name>'),
         ("gymnax.", "unknown environment"),
         ("gymnax.Pong-misc", r"observes an array of shape \(30, 40, 3\); only vectors"),

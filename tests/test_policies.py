@@ -11,6 +11,7 @@ import pytest
 from hyperlax import envs
 from hyperlax.experiments.recipes import Recipe
 from hyperlax.hyperparams import assign, values
+from hyperlax.networks import MLPHyperparams
 from hyperlax.run import policies
 
 SIZES = [
@@ -108,6 +109,31 @@ def test_a_policy_of_another_version_is_refused(saved, tmp_path, monkeypatch):
         policies.save(path, jax.tree.map(np.asarray, agent), recipe, "gymnax.cartpole", caps)
     with pytest.raises(ValueError, match="built differently"):
         policies.load(path)
+
+
+def test_a_file_never_decides_what_code_is_imported(saved, tmp_path, monkeypatch):
+    """What is not registered comes from the caller, as itself or by name."""
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "mine.py").write_text(
+        "from hyperlax.networks import MLPHyperparams\n"
+        "class OtherHyperparams(MLPHyperparams): pass\n"
+        "class Other: pass\n"
+    )
+    _, env, agent = saved
+    bad = Recipe("ppo", "mine.py:Other")
+    caps = agent.hp.capacities([jax.tree.map(np.asarray, agent.hp).sizes()], [1], env)
+    path, name = tmp_path / "own.policy", "os:system[command=touch ran]"
+    policies.save(path, jax.tree.map(np.asarray, agent), bad, name, caps)
+    with pytest.raises(
+        ValueError, match=r'network "mine.py:Other" .*own\.policy asks for it; .*network=\.\.\.'
+    ):
+        policies.load(path)
+    with pytest.raises(ValueError, match=r'environment "os:system" .*env=\.\.\.'):
+        policies.load(path, network="mlp")
+    assert [p.name for p in tmp_path.iterdir() if p.name == "ran"] == []
+    policy = policies.load(path, network=MLPHyperparams, env=env)
+    obs = np.ones(env.obs_size)
+    np.testing.assert_array_equal(policy.act(obs), policies.load(saved[0]).act(obs))
 
 
 def test_a_missing_file_is_not_found(tmp_path):

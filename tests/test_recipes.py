@@ -119,8 +119,10 @@ def test_recipe_files_that_are_missing_or_hold_none_are_refused(tmp_path):
     with pytest.raises(ValueError, match="does not exist"):
         resolve(str(tmp_path / "none.py:x"))
     (tmp_path / "empty.py").write_text("x = 1\n")
-    with pytest.raises(ValueError, match="defines no RECIPES"):
+    with pytest.raises(ValueError, match="x is an object of int, and no recipe"):
         resolve(str(tmp_path / "empty.py:x"))
+    with pytest.raises(ValueError, match="defines no RECIPES"):
+        resolve(str(tmp_path / "empty.py"))
 
 
 def test_networks_of_an_algorithm_are_its_nested_hyperparameters():

@@ -37,7 +37,7 @@ def test_every_combination_is_a_cell_and_impossible_ones_say_why():
         (lambda: Suite(("ppo_mlp", "ppo_mlp"), ("gymnax.cartpole",)), "ppo_mlp is named twice in algos"),
         (lambda: Suite(("ppo_mlp",), ("gymnax.cartpole",), samples=0), "samples must be at least 1"),
         (lambda: find("ppo_mlp_vs_drpq"), 'did you mean "ppo_mlp_vs_drpqc"'),
-        (lambda: find("nowhere.py:mine"), "suite file nowhere.py does not exist"),
+        (lambda: find("nowhere.py:mine"), "nowhere.py does not exist"),
         (lambda: cells(Suite(("ppo_mpl",), ("gymnax.cartpole",))), 'did you mean "ppo_mlp"'),
         (lambda: cells(Suite(("ppo_mlp",), ("gymnax.cartpol",))), "gymnax.cartpole"),
     ],

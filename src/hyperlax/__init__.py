@@ -4,9 +4,14 @@ from __future__ import annotations
 
 import importlib
 import os
+import sys
 from typing import TYPE_CHECKING, Any
 
+from hyperlax._moved import MOVED, Moved
+
 __version__ = "0.1.0"
+
+sys.meta_path.append(Moved(MOVED))
 
 if os.environ.get("HYPERLAX_TYPECHECK") == "1":
     from jaxtyping import install_import_hook
@@ -33,10 +38,21 @@ _HOMES = {
     "Integers": "hyperparams.spaces",
     "Choice": "hyperparams.spaces",
     "Joint": "hyperparams.spaces",
+    "Space": "hyperparams.spaces",
+    "AbstractAgent": "agents.base",
+    "AbstractAgentHyperparams": "agents.base",
+    "AbstractEnv": "envs.base",
+    "AbstractNetwork": "networks.base",
+    "AbstractNetworkHyperparams": "networks.base",
 }
 """Public name → the module it lives in, imported when first used: `import hyperlax` starts no jax."""
 
 __all__ = [
+    "AbstractAgent",
+    "AbstractAgentHyperparams",
+    "AbstractEnv",
+    "AbstractNetwork",
+    "AbstractNetworkHyperparams",
     "Choice",
     "Execution",
     "Integers",
@@ -47,6 +63,7 @@ __all__ = [
     "Recipe",
     "Results",
     "Settings",
+    "Space",
     "Suite",
     "Uniform",
     "confirm",
@@ -62,11 +79,14 @@ __all__ = [
 
 if TYPE_CHECKING:
     from hyperlax import schedules
+    from hyperlax.agents.base import AbstractAgent, AbstractAgentHyperparams
+    from hyperlax.envs.base import AbstractEnv
     from hyperlax.experiments.execution import Execution
     from hyperlax.experiments.recipes import Recipe
     from hyperlax.experiments.settings import Settings
     from hyperlax.exporters import export
-    from hyperlax.hyperparams.spaces import Choice, Integers, Joint, LogUniform, Uniform
+    from hyperlax.hyperparams.spaces import Choice, Integers, Joint, LogUniform, Space, Uniform
+    from hyperlax.networks.base import AbstractNetwork, AbstractNetworkHyperparams
     from hyperlax.run.policies import Policy, load
     from hyperlax.run.signals import Interrupted
     from hyperlax.searches import search
@@ -83,3 +103,7 @@ def __getattr__(name: str) -> Any:
     if name in _HOMES:
         return getattr(importlib.import_module(f"hyperlax.{_HOMES[name]}"), name)
     raise AttributeError(f"module 'hyperlax' has no attribute {name!r}")
+
+
+def __dir__() -> list[str]:
+    return sorted(__all__)

@@ -14,12 +14,14 @@ from hyperlax import envs
 from hyperlax.experiments import experiment as experiments
 from hyperlax.experiments.execution import Execution
 from hyperlax.experiments.experiment import Experiment
+from hyperlax.experiments.given import sample_rows, split
 from hyperlax.experiments.machine import use_all_cores
 from hyperlax.experiments.recipes import Recipe, resolve
 from hyperlax.experiments.settings import PUBLISHED, Settings, run_length
-from hyperlax.hyperparams import assign, fields, nearest, samplers
+from hyperlax.hyperparams import assign, fields, samplers
 from hyperlax.programs.compiled import Compiled, compile_program, identity
 from hyperlax.programs.plan import MAX_PROGRAMS, Machine, Program, plan
+from hyperlax.registry import named_parameters
 from hyperlax.run.display import Display
 from hyperlax.run.recording import Recorder
 from hyperlax.run.runner import Runner
@@ -32,10 +34,14 @@ from hyperlax.storage.store import Store
 MEMORY_SHARE = 0.8
 """Share of the free memory a program may plan to use."""
 
+RUNNING = ("execution", "folder", "resume", "progress")
+"""Parameters of `sweep` and `search` that say how to run an experiment; all others describe it."""
+
 _compiled: dict[Any, Compiled] = {}
 """Programs compiled in this process; equal programs are compiled once."""
 
 
+@named_parameters
 def prepare(
     recipe: str | Recipe,
     env: str,
@@ -48,20 +54,28 @@ def prepare(
     set: Mapping[str, Any] | None = None,
     run_length_modifier: str | int = "default",
     schedule: Schedule | None = None,
-    **settings: Any,
+    total_timesteps: int | None = None,
+    evaluations: int | None = None,
+    eval_episodes: int | None = None,
+    seeds: int | None = None,
+    seed: int | None = None,
+    protocol: str | None = None,
+    evaluation: str | None = None,
+    initial_weights: str | None = None,
+    eval_at_start: bool | None = None,
+    eval_shots: int | None = None,
+    eval_depolarizing: float | None = None,
 ) -> Experiment[Schedule]:
-    """The experiment described by the arguments of `sweep`, checked, before anything is created or run.
+    """The experiment that `sweep` would run with these parameters, checked, before anything is created.
 
-    - `sampling_method`: a name in `hyperlax.hyperparams.samplers.METHODS`, a class derived from
-      `AbstractSampler`, or such a sampler with a space of its own.
-
-    Raises `ValueError` with the fix for everything that cannot be.
+    They are described there. Raises `ValueError` with the fix for everything that cannot be.
     """
+    settings = {k: v for k, v in locals().items() if k in Settings.__dataclass_fields__}
     use_all_cores()
     name = recipe if isinstance(recipe, str) else recipe.name
     found = resolve(recipe) if isinstance(recipe, str) else recipe
     known = [f.path for f in fields(found.hyperparams())]
-    fixed, changes, options = _split(set or {}, known)
+    fixed, changes, options = split(set or {}, known)
     env = envs.with_options(env, options)
     length = run_length(run_length_modifier)
     given = {k: v for k, v in settings.items() if v is not None}
@@ -70,45 +84,91 @@ def prepare(
             f"{twice[0]} is given twice: --set {twice[0]}={changes[twice[0]]} and {given[twice[0]]}"
         )
     published = "published" in (given.get("protocol"), changes.get("protocol"))
-    protocol = PUBLISHED if published else {}
+    as_published = PUBLISHED if published else {}
     settled = found.published_recipe(env).space if published else {}
     if run_length_modifier == "quick" and samples is None:
         found = found.quick_recipe()
     found = found.with_space(settled)
-    chosen = Settings().updated({**found.settings, **length, **protocol, **changes, **given})
+    chosen = Settings().updated({**found.settings, **length, **as_published, **changes, **given})
     assign(found.hyperparams(), fixed)
     rows: list[dict[str, Any]] = []
     if schedule is None or not schedule.grows:
-        rows = _rows(
+        rows = sample_rows(
             found, known, fixed, chosen, num_samples, sampling_method, experiment_type, omit_ab, samples
         )
     return experiments.build(name, found, env, chosen, rows, fixed, schedule or Schedule())
 
 
+@named_parameters
 def sweep(
     recipe: str | Recipe = "ppo_mlp",
     env: str = "gymnax.pendulum",
     *,
+    num_samples: int | None = None,
+    sampling_method: samplers.Method = "qmc_sobol",
+    experiment_type: str = samplers.INDEPENDENT,
+    omit_ab: bool = False,
+    samples: Sequence[Mapping[str, Any]] | pl.DataFrame | str | Path | None = None,
+    set: Mapping[str, Any] | None = None,
+    run_length_modifier: str | int = "default",
+    schedule: Schedule | None = None,
+    total_timesteps: int | None = None,
+    evaluations: int | None = None,
+    eval_episodes: int | None = None,
+    seeds: int | None = None,
+    seed: int | None = None,
+    protocol: str | None = None,
+    evaluation: str | None = None,
+    initial_weights: str | None = None,
+    eval_at_start: bool | None = None,
+    eval_shots: int | None = None,
+    eval_depolarizing: float | None = None,
     execution: Execution | None = None,
     folder: str | Path | None = None,
     resume: bool = False,
     progress: Display | bool | None = None,
-    **arguments: Any,
 ) -> Results:
     """Trains every sample × seed as a lane of as few programs as pay, and returns the results.
 
-    - `recipe`: a name (`ppo_mlp`, a dotted name, `file.py:name`) or a `Recipe`.
+    What is trained. Without `num_samples` or `samples` it is the recipe's defaults, as a single sample.
+
+    - `recipe`: a name (`ppo_mlp`, `ppo+my.py:ResidualMLP`, a dotted name, `file.py:name`) or a `Recipe`.
+    - `env`: the name of an environment (`gymnax.pendulum`, `my.py:MyEnv[gravity=9.8]`).
+    - `num_samples`: how many samples of the recipe's space to draw.
+    - `sampling_method`: how to draw them: a name in `hyperlax.hyperparams.samplers.METHODS`, `file.py:Name`,
+      a class derived from `AbstractSampler`, or such a sampler with a space of its own.
+    - `experiment_type`: `independent_samples`, or `sobol_matrices_A_B_AB` for a sensitivity analysis; with
+      `omit_ab` only the matrices A and B.
+    - `samples`: the samples themselves, as a table, a list of dicts or a csv, json or parquet file.
+    - `set`: values that are the same for all samples, by dotted path; also settings, and `env.<option>`.
+    - `run_length_modifier`: `quick`, `default`, `long`, `runtime_benchmark`, or a number of env steps.
+    - `schedule`: what stops or changes lanes while they train, such as `hyperlax.schedules.ASHA()`.
+
+    Its settings. What is None is as the run length says (see `Settings`).
+
+    - `total_timesteps`: environment steps of every lane. `evaluations`: how often it is evaluated, each time
+      in `eval_episodes` episodes. `seeds`: lanes per sample.
+    - `seed`: of the sampler and of training.
+    - `protocol`: `corrected`, or `published` to train and evaluate as the published results were made.
+    - `evaluation`: whether the headline return is of `deterministic` or `sampled` actions.
+    - `initial_weights`: drawn `per_lane`, or `shared` by the lanes of one architecture.
+    - `eval_at_start`: whether lanes are also evaluated before they train.
+    - `eval_shots`, `eval_depolarizing`: how evaluation measures circuits: with so many shots (0: exactly),
+      and with Pauli errors of this probability.
+
+    How it is run.
+
     - `execution`: how to run it; `folder` and `resume` are its most used fields, given directly.
     - `progress`: True shows a bar and the best lanes so far, or lines where there is no terminal; nothing by
       default. A display of your own is a subclass of `hyperlax.run.display.Display`.
-    - everything else describes the experiment: see `prepare`. Without `num_samples` or `samples` the
-      recipe's defaults are trained as a single sample.
 
     Raises `ValueError` for bad input before anything is created, `Interrupted` after SIGINT or SIGTERM with
     the state saved.
     """
+    # first, while the parameters are all that there is
+    described = {k: v for k, v in locals().items() if k not in RUNNING}
     how = (execution or Execution()).at(folder, resume)
-    spec = prepare(recipe, env, **arguments)
+    spec = prepare(**described)
     with shown(progress) as display:
         return run(spec, how, display)
 
@@ -312,55 +372,3 @@ def _memory_limit(device: Any, sharing: int) -> int:
         return int(MEMORY_SHARE * psutil.virtual_memory().available / sharing)
     stats = device.memory_stats() or {}
     return int(MEMORY_SHARE * (stats.get("bytes_limit", 2**34) - stats.get("bytes_in_use", 0)))
-
-
-def _split(set_: Mapping[str, Any], known: Sequence[str]) -> tuple[dict[str, Any], ...]:
-    """`--set` entries as (hyperparameters, settings, options of the environment)."""
-    settings = dict.fromkeys(Settings.__dataclass_fields__)
-    fixed, changes, options = {}, {}, {}
-    for given, value in set_.items():
-        name = given.replace("eval.", "eval_", 1) if given.startswith("eval.") else given
-        if name in fixed or name in changes:
-            raise ValueError(f"--set {name} is given twice, as {given} too")
-        if name in known:
-            fixed[name] = value
-        elif name in settings:
-            changes[name] = value
-        elif name.startswith("env."):
-            options[name.removeprefix("env.")] = value
-        else:
-            raise ValueError(
-                f'unknown hyperparameter or setting "{given}"{nearest(name, [*known, *settings])}'
-            )
-    return fixed, changes, options
-
-
-def _rows(
-    recipe: Recipe,
-    known: Sequence[str],
-    fixed: Mapping[str, Any],
-    settings: Settings,
-    num_samples: int | None,
-    method: samplers.Method,
-    experiment_type: str,
-    omit_ab: bool,
-    samples: Any,
-) -> list[dict[str, Any]]:
-    samplers.check_experiment_type(experiment_type)
-    if isinstance(samples, (str, Path)):
-        return samplers.rest(samplers.SamplesFile(Path(samples), known))
-    if samples is not None:
-        rows = samples.to_dicts() if isinstance(samples, pl.DataFrame) else samples
-        if not len(rows):
-            raise ValueError("no samples were given; leave samples out to train the recipe's defaults")
-        return [{k: v for k, v in row.items() if v is not None} for row in rows]  # as cells left empty
-    if num_samples is None and isinstance(method, str):
-        return [{}]
-    return samplers.draw(
-        recipe.search_space(),
-        num_samples,
-        method=method,
-        experiment_type=experiment_type,
-        omit_ab=omit_ab,
-        seed=settings.seed,
-    )

@@ -9,13 +9,10 @@ from hyperlax.agents.off_policy import AbstractOffPolicyAgent
 from hyperlax.agents.on_policy import AbstractOnPolicyAgent, Sample
 from hyperlax.agents.ppo import PPO, PPOHyperparams
 from hyperlax.agents.sac import SAC, SACHyperparams
+from hyperlax.registry import Registry, built_in
 
-AGENTS: dict[str, type[AbstractAgentHyperparams]] = {
-    "ppo": PPOHyperparams,
-    "dqn": DQNHyperparams,
-    "sac": SACHyperparams,
-}
-"""Algorithm name → the hyperparameters that describe and build its agent."""
+AGENTS: Registry[type[AbstractAgentHyperparams]] = built_in.AGENTS
+"""Algorithm → the hyperparameters that describe and build its agent."""
 
 __all__ = [
     "AGENTS",

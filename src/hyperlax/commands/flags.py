@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any, Literal
@@ -9,10 +10,33 @@ from typing import Annotated, Any, Literal
 from cyclopts import Parameter
 from cyclopts.validators import Number
 
+from hyperlax.registry import Registry
+from hyperlax.registry.built_in import EXPORTERS, SCHEDULES
 from hyperlax.storage.files import experiment_path
 
 Positive = Annotated[int, Parameter(validator=Number(gte=1))]
 Names = Annotated[list[str] | None, Parameter(consume_multiple=True, negative="")]
+
+
+def _known(registry: Registry[Any], *more: str) -> Callable[[Any, Any], None]:
+    """Refuses, as a flag's validator, a name that the registry cannot know; imports nothing."""
+
+    def check(kind: Any, name: Any) -> None:
+        if name is not None and name not in more:
+            registry.check(name)
+
+    return check
+
+
+Scheduler = Annotated[str, Parameter(validator=_known(SCHEDULES, "none"))]
+Tracker = Annotated[
+    str,
+    Parameter(
+        validator=_known(EXPORTERS),
+        help=f"Which tracker: {', '.join(EXPORTERS.built_in)}, or file.py:Name. The first come with "
+        'pip install "hyperlax[trackers]".',
+    ),
+]
 
 
 @Parameter(name="*")
@@ -85,9 +109,10 @@ class Common(Running):
     """Flags that every command that trains one experiment has."""
 
     algo_and_network_config: str = "ppo_mlp"
-    "Recipe: <algorithm>_<network>, a dotted name under configs/, or file.py:name."
+    "Recipe: <algorithm>_<network>, a dotted name under configs/, or file.py:name; with an algorithm or a\
+ network of your own <algorithm>+<network>, e.g. ppo+my.py:ResidualMLP."
     env_config: str = "gymnax.pendulum"
-    "Environment: <framework>.<name>."
+    "Environment: <framework>.<name>, or file.py:Name."
 
 
 def assignments(pairs: list[str]) -> dict[str, str]:

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import sys
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Annotated
 
 from cyclopts import Parameter
 from cyclopts.validators import Number
 
 from hyperlax.commands.ending import FAILED
-from hyperlax.commands.flags import Positive
+from hyperlax.commands.flags import Positive, Tracker
 
 
 def plot_benchmark(
@@ -86,7 +86,7 @@ def plot_benchmark(
 def export(
     *,
     results_dir: Path,
-    to: Literal["tensorboard", "wandb", "mlflow"],
+    to: Tracker,
     top_k: Annotated[int, Parameter(validator=Number(gte=0))] = 5,
     destination: str | None = None,
 ) -> int:
@@ -96,8 +96,6 @@ def export(
     ----------
     results_dir
         An experiment's folder, or any folder above some.
-    to
-        Which tracker. They come with pip install "hyperlax[trackers]".
     top_k
         How many of the best samples of an experiment get a run of their own.
     destination

@@ -103,18 +103,39 @@ def generate_hp_samples(
 
 
 def list_names() -> int:
-    """Recipes, environments and sampling methods that can be named."""
+    """Everything that has a name: algorithms, networks, environments, recipes, and more.
+
+    What an installed package brings is followed by the package.
+    """
     from hyperlax import envs
     from hyperlax.experiments import recipes
     from hyperlax.hyperparams import samplers
+    from hyperlax.registry import built_in
+    from hyperlax.studies import suites
 
-    print("recipes")
-    for name in recipes.names():
-        print(f"  {name}")
-    print("environments (every gymnax id works as well; brax also with --set env.backend=...)")
-    for name in envs.names():
-        print(f"  {name}")
-    print("sampling methods")
-    for name in samplers.METHODS:
-        print(f"  {name}")
+    kinds = {
+        "algorithms": (built_in.AGENTS, list(built_in.AGENTS)),
+        "networks": (built_in.NETWORKS, list(built_in.NETWORKS)),
+        "environments (every gymnax id works as well; brax also with --set env.backend=...)": (
+            built_in.ENVS,
+            envs.names(),
+        ),
+        "sampling methods": (
+            built_in.SAMPLERS,
+            [n for n in built_in.SAMPLERS if n in samplers.METHODS or n not in built_in.SAMPLERS.built_in],
+        ),
+        "schedulers": (built_in.SCHEDULES, list(built_in.SCHEDULES)),
+        "trackers": (built_in.EXPORTERS, list(built_in.EXPORTERS)),
+        "recipes": (built_in.RECIPES, recipes.names()),
+        "suites": (built_in.SUITES, suites.names()),
+    }
+    for title, (registry, names) in kinds.items():
+        print(title)
+        brought: dict[str, list[str]] = {}
+        for name, origin in registry.sources():
+            if origin != "built in":
+                brought.setdefault(name, []).append(origin)
+        for name in names:
+            print(f"  {name}" + (f"  ({', '.join(brought[name])})" if name in brought else ""))
+    print("and your own: file.py:Name or package.module:Name")
     return 0

@@ -6,18 +6,18 @@ import importlib
 import sys
 import threading
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 from hyperlax.commands.ending import conclude, stopped
 from hyperlax.commands.flags import (
     Common,
     Positive,
+    Scheduler,
     assignments,
     folder_of,
 )
 from hyperlax.commands.launch import display, end_logging, start_jax
-
-Scheduler = Literal["none", "asha", "pbt"]
+from hyperlax.registry.built_in import SCHEDULES
 
 
 def run_single_hp(*, common: Common = Common()) -> int:  # noqa: B008
@@ -59,7 +59,7 @@ def sweep_hp_samples(
         Train all to the end, stop those that fall behind (asha: asynchronous successive halving), or let the
         worst go on from copies of the best with other hyperparameters (pbt: population-based training).
         Options: --set scheduler.reduction_factor=3 and minimum for asha; interval, quantile, factor and
-        resample for pbt.
+        resample for pbt. Or a schedule of your own, file.py:Name.
     confirm
         Train this many of the best samples again, from fresh seeds, when the sweep is done: what they score
         without the luck of being chosen. With --resume also for a sweep that is done already.
@@ -129,7 +129,7 @@ def _schedule(name: Scheduler, assigned: dict[str, str]) -> Any:
     if name == "none":
         if given:
             raise ValueError(
-                f"--set {next(iter(given))} is for sweep-hp-samples with --scheduler asha or pbt"
+                f"--set {next(iter(given))} is for sweep-hp-samples with --scheduler {' or '.join(SCHEDULES)}"
             )
         return None
     from hyperlax import schedules

@@ -1,19 +1,26 @@
-"""Environments by name: `<framework>.<environment>`."""
+"""Environments by name: `<framework>.<environment>`, or one's own by file or module."""
 
 from __future__ import annotations
 
-import importlib
-from collections.abc import Mapping
+import re
+from collections.abc import Callable, Mapping
+from functools import partial
 from typing import Any
 
 from hyperlax.envs.base import AbstractEnv, ActionSpace, Box, Discrete, Timestep, describe
-from hyperlax.hyperparams import nearest
+from hyperlax.registry import Registry, build, built_in, load_attribute, location, nearest
 
 FRAMEWORKS: dict[str, str] = {
     "gymnax": "hyperlax.envs.gymnax:GymnaxEnv",
     "brax": "hyperlax.envs.brax:BraxEnv",
 }
 """Framework → the class that adapts it, imported when first used."""
+
+ENVS: Registry[Any] = built_in.ENVS
+"""Other environments by name: classes, or functions that return an environment."""
+
+_NAME = re.compile(r"(?P<name>(?:.*?\.py(?=[:\[]|$))?[^\[]*)(?P<options>\[.*)?", re.DOTALL)
+"""A file's own path may hold brackets; options are those behind it."""
 
 REFERENCE_SCORES: dict[str, tuple[float, float]] = {
     "gymnax.cartpole": (22.0, 500.0),
@@ -28,6 +35,7 @@ REFERENCE_SCORES: dict[str, tuple[float, float]] = {
 """Return of a uniformly random policy and the score at which the task counts as solved, per environment."""
 
 __all__ = [
+    "ENVS",
     "FRAMEWORKS",
     "REFERENCE_SCORES",
     "AbstractEnv",
@@ -38,6 +46,7 @@ __all__ = [
     "describe",
     "load",
     "names",
+    "trusted",
     "with_options",
 ]
 
@@ -48,25 +57,40 @@ def with_options(name: str, options: Mapping[str, Any]) -> str:
 
 
 def load(full_name: str) -> AbstractEnv:
-    """The environment of that name: `gymnax.pendulum`, `brax.ant[backend=mjx]`, or `package.module:Class`.
+    """The environment of that name: `gymnax.pendulum`, `brax.ant[backend=mjx]`, `my.py:MyEnv[gravity=9.8]`.
 
-    Raises `ValueError` naming the nearest known one.
+    A class of one's own takes options as its constructor's parameters, converted to their types. Raises
+    `ValueError` naming the nearest known one.
     """
     name, options = _split(full_name)
-    try:
-        return _load(name, options)
-    except TypeError as error:
-        if not options:
-            raise
-        raise ValueError(f"{name} does not take {', '.join(options)}: {error}") from error
+    return _made(name, _maker(name), options)
+
+
+def trusted(full_name: str, instead: str) -> AbstractEnv:
+    """The environment that a file of data names, which imports nothing because of it.
+
+    Raises `ValueError` unless the name is registered, or this program has used it before; `instead` says what
+    to do then.
+    """
+    name, options = _split(full_name)
+    return _made(name, _maker(name) if _adapted(name) else ENVS.trusted(name, instead), options)
+
+
+def _made(name: str, maker: Callable[..., Any], options: Mapping[str, Any]) -> AbstractEnv:
+    env = build(name, maker, options)
+    if not isinstance(env, AbstractEnv):
+        raise ValueError(f"{name} returns an object of {type(env).__name__}, no environment (AbstractEnv)")
+    return env
 
 
 def _split(full_name: str) -> tuple[str, dict[str, str]]:
     """The name of an environment without its options, and those."""
-    name, bracket, inside = full_name.partition("[")
-    if bracket and not inside.endswith("]"):
+    match = _NAME.fullmatch(full_name)
+    assert match is not None
+    name, inside = match["name"], match["options"] or ""
+    if inside and not inside.endswith("]"):
         raise ValueError(f'environment "{full_name}": a name with options ends with a bracket, "{name}[…]"')
-    pairs = [pair.partition("=") for pair in inside.removesuffix("]").split(",") if pair]
+    pairs = [pair.partition("=") for pair in inside[1:-1].split(",") if pair]
     if wrong := ["".join(pair) for pair in pairs if not (pair[0] and pair[2])]:
         raise ValueError(
             f'environment "{full_name}": options of an environment are written as in '
@@ -76,29 +100,30 @@ def _split(full_name: str) -> tuple[str, dict[str, str]]:
 
 
 def names() -> list[str]:
-    """The short names of all frameworks."""
+    """The short names of all frameworks, and those that installed packages bring."""
     from hyperlax.envs.brax import DEFAULT_BACKENDS
     from hyperlax.envs.gymnax import SHORT_NAMES
 
-    return [*(f"gymnax.{n}" for n in SHORT_NAMES), *(f"brax.{n}" for n in DEFAULT_BACKENDS)]
+    return [*(f"gymnax.{n}" for n in SHORT_NAMES), *(f"brax.{n}" for n in DEFAULT_BACKENDS), *ENVS]
 
 
-def _load(name: str, options: dict[str, Any]) -> AbstractEnv:
-    if ":" in name:
-        module, _, attribute = name.partition(":")
-        try:
-            found = getattr(importlib.import_module(module), attribute)
-        except (ImportError, AttributeError) as error:
-            raise ValueError(f'environment "{name}" cannot be imported: {error}') from error
-        return found(**options)
-    framework, dot, rest = name.partition(".")
-    if not dot or framework not in FRAMEWORKS:
-        known = [*names(), *(f"{f}.{rest}" for f in FRAMEWORKS)]
-        near = next((n for n in known if n.endswith(f".{framework}")), name)
-        raise ValueError(
-            f'unknown environment "{name}"{nearest(near, known)}\n'
-            f"environments are named <framework>.<name> (frameworks: {', '.join(FRAMEWORKS)}); "
-            "`hyperlax list` shows them"
-        )
-    module, _, attribute = FRAMEWORKS[framework].partition(":")
-    return getattr(importlib.import_module(module), attribute)(rest, **options)
+def _adapted(name: str) -> bool:
+    """Whether it is an environment of a framework."""
+    framework, dot, _ = name.partition(".")
+    return bool(dot) and framework in FRAMEWORKS and location(name) is None
+
+
+def _maker(name: str) -> Callable[..., Any]:
+    """What makes the environment called `name` from its options."""
+    framework, _, rest = name.partition(".")
+    if _adapted(name):
+        return partial(load_attribute(FRAMEWORKS[framework]), rest)
+    if name in ENVS or location(name) is not None:
+        return ENVS.resolve(name)
+    known = [*names(), *(f"{f}.{rest}" for f in FRAMEWORKS)]
+    near = next((n for n in known if n.endswith(f".{framework}")), name)
+    raise ValueError(
+        f'unknown environment "{name}"{nearest(near, known)}\n'
+        f"environments are named <framework>.<name> (frameworks: {', '.join(FRAMEWORKS)}), and your own "
+        "file.py:Name or package.module:Name; `hyperlax list` shows them"
+    )

@@ -3,26 +3,32 @@
 from __future__ import annotations
 
 import dataclasses
-import importlib.util
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from functools import cache
 from pathlib import Path
 from typing import Any
 
 from hyperlax.agents import AGENTS
 from hyperlax.agents.base import AbstractAgentHyperparams
-from hyperlax.hyperparams import assign, fields, nearest
+from hyperlax.hyperparams import assign, fields
 from hyperlax.hyperparams.spaces import Choice, Joint, Space
 from hyperlax.networks import NETWORKS
+from hyperlax.networks.base import AbstractNetworkHyperparams
+from hyperlax.registry import Registry, built_in, load_file, location, nearest, short_name
 
 NOT_DOTTED = ("variants.py", "suites.py")
 """Files of `configs/` whose recipes go by their own names, or that hold none."""
+
+RECIPES: Registry[Recipe] = built_in.RECIPES
+"""Recipes that installed packages bring."""
 
 
 @dataclass(frozen=True)
 class Recipe:
     """An algorithm with its networks, the space to search, and training defaults.
+
+    `algorithm` and `network` are registered names, or those of one's own: `file.py:Name` (from the current
+    folder), `package.module:Name`.
 
     `space` overrides the spaces declared on the hyperparameters: a `Space` searches, a plain value fixes,
     and a `Joint` (its paths in full; placed under any name) sets several together. `quick` are further
@@ -39,14 +45,19 @@ class Recipe:
 
     @property
     def name(self) -> str:
-        return f"{self.algorithm}_{self.network}"
+        """`<algorithm>_<network>`, usable as a file name: without the files that they are in."""
+        return f"{short_name(self.algorithm)}_{short_name(self.network)}"
+
+    @property
+    def classes(self) -> tuple[type[AbstractAgentHyperparams], type[AbstractNetworkHyperparams]]:
+        """The hyperparameters of the algorithm and of the network."""
+        return AGENTS.resolve(self.algorithm), NETWORKS.resolve(self.network)
 
     def hyperparams(self) -> AbstractAgentHyperparams:
         """The defaults, with the recipe's fixed values."""
-        algorithm: Any = AGENTS[self.algorithm]
-        network = NETWORKS[self.network]
-        tree = algorithm(**{name: network() for name in network_fields(algorithm)})
-        return assign(tree, {k: v for k, v in self.space.items() if not isinstance(v, Space)})
+        return assign(
+            defaults(*self.classes), {k: v for k, v in self.space.items() if not isinstance(v, Space)}
+        )
 
     def search_space(self) -> dict[str, Space]:
         """Dotted path → space, in the order of the hyperparameter tree (which fixes the Sobol dimensions).
@@ -73,13 +84,13 @@ class Recipe:
 
     def quick_recipe(self) -> Recipe:
         """This recipe with everything small, for the `quick` run length."""
-        algorithm, network = AGENTS[self.algorithm], NETWORKS[self.network]
+        algorithm, network = self.classes
         nets = {f"{name}.{k}": v for name in network_fields(algorithm) for k, v in network.quick().items()}
         return self.with_space({**algorithm.quick(), **nets, **self.quick})
 
     def published(self, env_name: str) -> dict[str, Any]:
         """What the published protocol settles on `env_name`, by dotted path."""
-        algorithm, network = AGENTS[self.algorithm], NETWORKS[self.network]
+        algorithm, network = self.classes
         nets = {
             f"{name}.{k}": v for name in network_fields(algorithm) for k, v in network.published().items()
         }
@@ -107,10 +118,16 @@ class Recipe:
         return dataclasses.replace(self, space=space)
 
 
+def defaults(
+    algorithm: type[AbstractAgentHyperparams], network: type[AbstractNetworkHyperparams]
+) -> AbstractAgentHyperparams:
+    """The default hyperparameters of an algorithm whose networks are all of one kind."""
+    build: Any = algorithm
+    return build(**{name: network() for name in network_fields(algorithm)})
+
+
 def network_fields(algorithm: type[AbstractAgentHyperparams]) -> list[str]:
     """Names of the networks an algorithm has (`actor`, `critic`)."""
-    from hyperlax.networks.base import AbstractNetworkHyperparams
-
     build: Any = algorithm
     defaults = build()
     return [
@@ -129,29 +146,45 @@ def configs_folder() -> Path:
 def resolve(name: str) -> Recipe:
     """The recipe called `name`.
 
-    `<algorithm>_<network>` for any registered pair; a name in `configs/variants.py`; a dotted name for a file
-    under `configs/` (`benchmarked.01_static_qmc_sampling_S64.ppo_mlp`); or `path/to/file.py:name` for one of
-    your own, whose `RECIPES` is a dict. Raises `ValueError` naming the nearest known one.
+    - `<algorithm>_<network>` for any registered pair, or a name in `configs/variants.py` or of a package.
+    - a dotted name for a file under `configs/` (`benchmarked.01_static_qmc_sampling_S64.ppo_mlp`).
+    - `<algorithm>+<network>`, where each is any name that `Recipe` takes: `ppo+my.py:ResidualMLP`.
+    - `path/to/file.py:name` or `package.module:name` for one of your own: in the dict `RECIPES` there, or an
+      object of its own.
+
+    Raises `ValueError` naming the nearest known one.
     """
-    if ".py" in name:
-        path, _, key = name.partition(":")
-        if not Path(path).is_file():
-            raise ValueError(f"recipe file {path} does not exist")
-        return _pick(_load(Path(path)), key, name)
+    if (pair := _pair(name)) is not None:
+        recipe = Recipe(*pair)
+        _ = recipe.classes
+        return recipe
+    if name in RECIPES or location(name) is not None:
+        return RECIPES.resolve(name)
     parts = name.split(".")
     if len(parts) > 1:
         file = configs_folder().joinpath(*parts[:-1]).with_suffix("")
         file = file.parent / f"{parts[-2]}.py"
         if file.is_file():
             return _pick(_load(file), parts[-1], name)
-    pairs = {f"{a}_{n}": Recipe(a, n) for a in AGENTS for n in NETWORKS}
-    return _pick({**pairs, **_load(configs_folder() / "variants.py")}, name, name, _dotted())
+    return _pick({**_pairs(), **_load(configs_folder() / "variants.py")}, name, name, [*RECIPES, *_dotted()])
 
 
 def names() -> list[str]:
     """Every recipe that can be named, dotted ones included."""
-    pairs = [f"{a}_{n}" for a in AGENTS for n in NETWORKS]
-    return sorted({*pairs, *_load(configs_folder() / "variants.py"), *_dotted()})
+    return sorted({*_pairs(), *_load(configs_folder() / "variants.py"), *RECIPES, *_dotted()})
+
+
+def _pair(name: str) -> tuple[str, str] | None:
+    """The algorithm and the network of `<algorithm>+<network>`; None for another name, or a file's."""
+    algorithm, plus, network = name.partition("+")
+    place = location(name)
+    if not plus or (place is not None and "+" not in place[1] and Path(place[0]).expanduser().is_file()):
+        return None  # the plus is in the path of a file of recipes
+    return algorithm.strip(), network.strip()
+
+
+def _pairs() -> dict[str, Recipe]:
+    return {f"{a}_{n}": Recipe(a, n) for a in AGENTS for n in NETWORKS}
 
 
 def _dotted() -> list[str]:
@@ -164,30 +197,13 @@ def _dotted() -> list[str]:
     return found
 
 
-def _pick(recipes: Mapping[str, Recipe], key: str, name: str, more: list[str] | None = None) -> Recipe:
-    if not key and len(recipes) == 1:
-        return next(iter(recipes.values()))
+def _pick(recipes: Mapping[str, Recipe], key: str, name: str, more: Sequence[str] = ()) -> Recipe:
     if key not in recipes:
-        known = [*recipes, *(more or [])]
-        raise ValueError(f'unknown recipe "{name}"{nearest(key or name, known)}\nknown: {", ".join(known)}')
+        known = [*recipes, *more]
+        raise ValueError(f'unknown recipe "{name}"{nearest(key, known)}\nknown: {", ".join(known)}')
     return recipes[key]
 
 
 def _load(file: Path) -> dict[str, Recipe]:
-    return load_file(file, "RECIPES", "hyperlax.Recipe")
-
-
-@cache
-def load_file(file: Path, attribute: str, kind: str) -> dict[str, Any]:
-    """The dict `attribute` of a Python file, from name to `kind`.
-
-    Raises `ValueError` for a file that is no Python or has no such dict.
-    """
-    spec = importlib.util.spec_from_file_location(f"hyperlax_configs_{abs(hash(file))}", file)
-    if spec is None or spec.loader is None:
-        raise ValueError(f"{file} cannot be loaded as Python")
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    if not hasattr(module, attribute):
-        raise ValueError(f"{file} defines no {attribute}: a dict from name to {kind}")
-    return getattr(module, attribute)
+    """The recipes of one of the files in `configs/`."""
+    return load_file(file).RECIPES

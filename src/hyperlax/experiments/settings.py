@@ -7,8 +7,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from hyperlax.hyperparams import nearest
 from hyperlax.networks.measurement import Measurement
+from hyperlax.registry import convert, nearest
 
 
 @dataclass(frozen=True)
@@ -102,26 +102,3 @@ def run_length(modifier: str | int) -> dict[str, Any]:
 def _one_of(name: str, value: str, allowed: tuple[str, ...]) -> None:
     if value not in allowed:
         raise ValueError(f"{name} is one of {', '.join(allowed)}; got {value!r}{nearest(value, allowed)}")
-
-
-def convert(name: str, value: Any, kind: type) -> Any:
-    """`value`, or the text of one, as a `kind`; raises `ValueError` naming what it is for."""
-    if not isinstance(value, str) or kind is str:
-        if kind is int and isinstance(value, float) and not value.is_integer():
-            raise ValueError(f"{name} needs an integer, got {value!r}")
-        return kind(value)
-    text = value.strip().lower()
-    if kind is bool:
-        if text not in ("true", "false"):
-            raise ValueError(f"{name} needs true or false, got {value!r}")
-        return text == "true"
-    try:
-        number = float(text)
-    except ValueError:
-        wanted = "a number" if kind is float else "an integer"
-        raise ValueError(f"{name} needs {wanted}, got {value!r}") from None
-    if kind is float:
-        return number
-    if not number.is_integer():
-        raise ValueError(f"{name} needs an integer, got {value!r}")
-    return int(number)

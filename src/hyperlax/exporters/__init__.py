@@ -6,16 +6,12 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
-from hyperlax.exporters import mlflow, runs, tensorboard, wandb
-from hyperlax.hyperparams import nearest
+from hyperlax.exporters import runs
+from hyperlax.registry import Registry, built_in, named_parameters, short_name
 from hyperlax.storage import store
 from hyperlax.storage.results import Results
 
-EXPORTERS: dict[str, Callable[[Sequence[runs.Run], Any], str]] = {
-    "tensorboard": tensorboard.write,
-    "wandb": wandb.write,
-    "mlflow": mlflow.write,
-}
+EXPORTERS: Registry[Callable[[Sequence[runs.Run], Any], str]] = built_in.EXPORTERS
 """Exporter of every tracker, by name: a function of the runs and a destination.
 
 The destination is a folder or, for `mlflow`, also an address. The function returns the shell command that
@@ -25,6 +21,7 @@ shows the runs.
 __all__ = ["EXPORTERS", "export"]
 
 
+@named_parameters
 def export(
     results: Results | Sequence[Results] | str | Path,
     to: str,
@@ -38,13 +35,12 @@ def export(
     are not exported.
 
     - `results`: an experiment, several experiments, or a folder that is or contains experiments.
-    - `to`: a tracker, one of `EXPORTERS`.
+    - `to`: a tracker, one of `EXPORTERS`, or `file.py:Name` of a function like theirs.
     - `destination`: a new or empty folder (default: `<folder>/<tracker>`); for MLflow also an address.
 
     Raises `ValueError` for invalid arguments and if the tracker is not installed, before writing anything.
     """
-    if to not in EXPORTERS:
-        raise ValueError(f'unknown tracker "{to}"{nearest(to, EXPORTERS)}; known: {", ".join(EXPORTERS)}')
+    write = EXPORTERS.resolve(to)
     if top_k < 0:
         raise ValueError(f"top_k must be at least 0, got {top_k}")
     if isinstance(results, str | Path):
@@ -54,8 +50,8 @@ def export(
         place = found[0].folder if len(found) == 1 else None
     if destination is None and place is None:
         raise ValueError("give a destination: these results are not in one folder")
-    target = _target(to, place / to if destination is None and place is not None else destination)
-    return EXPORTERS[to](list(runs.tracker_runs(found, top_k)), target)
+    target = _target(to, place / short_name(to) if destination is None and place is not None else destination)
+    return write(list(runs.tracker_runs(found, top_k)), target)
 
 
 def _target(to: str, destination: Any) -> Path | str:

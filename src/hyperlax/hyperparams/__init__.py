@@ -13,12 +13,12 @@ from hyperlax.hyperparams.fields import (
     default_of,
     fields,
     hp,
-    nearest,
     stack,
     trainable,
     values,
 )
 from hyperlax.hyperparams.spaces import Choice, Integers, Joint, LogUniform, Space, Uniform
+from hyperlax.registry import nearest
 
 __all__ = [
     "AbstractHyperparams",

@@ -8,9 +8,8 @@ and the report all read them from there, under the field's dotted path (`actor.w
 from __future__ import annotations
 
 import dataclasses
-import difflib
 import math
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from typing import Any, ClassVar, TypeVar
 
 import equinox as eqx
@@ -21,6 +20,7 @@ from jaxtyping import Array, Bool, Float32, Int32, PyTree
 
 from hyperlax.hyperparams.spaces import Space
 from hyperlax.lanes.masking import Unfrozen
+from hyperlax.registry import nearest
 from hyperlax.typecheck import check_fields
 
 Real = Float32[Array, ""]
@@ -159,12 +159,6 @@ def declared(kind: type[AbstractHyperparams]) -> dict[str, Field]:
 def default_of(tree: AbstractHyperparams, name: str) -> Any:
     """The declared default of `tree`'s own hyperparameter `name`."""
     return declared(type(tree))[name].default
-
-
-def nearest(name: Any, known: Iterable[str]) -> str:
-    """`; did you mean "x"?` for the known name closest to `name`, or nothing."""
-    match = difflib.get_close_matches(str(name), list(known), n=1, cutoff=0.5)
-    return f'; did you mean "{match[0]}"?' if match else ""
 
 
 def assign(tree: H, values: Mapping[str, Any]) -> H:

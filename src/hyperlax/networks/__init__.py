@@ -8,13 +8,10 @@ from hyperlax.networks.mlp import MLP, MLPHyperparams
 from hyperlax.networks.pqc import PQC, PQCHyperparams
 from hyperlax.networks.stock import AbstractStockHyperparams
 from hyperlax.networks.tensor import TensorMLP, TensorMLPHyperparams
+from hyperlax.registry import Registry, built_in
 
-NETWORKS: dict[str, type[AbstractNetworkHyperparams]] = {
-    "mlp": MLPHyperparams,
-    "tmlp": TensorMLPHyperparams,
-    "drpqc": PQCHyperparams,
-}
-"""Network name → the hyperparameters that describe and build it."""
+NETWORKS: Registry[type[AbstractNetworkHyperparams]] = built_in.NETWORKS
+"""Network → the hyperparameters that describe and build it."""
 
 __all__ = [
     "MLP",

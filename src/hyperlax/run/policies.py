@@ -15,11 +15,15 @@ import numpy as np
 from jaxtyping import Array, ArrayLike, Float, PRNGKeyArray
 
 from hyperlax import envs
-from hyperlax.agents.base import AbstractAgent
+from hyperlax.agents import AGENTS
+from hyperlax.agents.base import AbstractAgent, AbstractAgentHyperparams
 from hyperlax.envs.base import AbstractEnv
-from hyperlax.experiments.recipes import Recipe
+from hyperlax.experiments.recipes import Recipe, defaults
 from hyperlax.hyperparams import assign, values
 from hyperlax.lanes.sizes import from_json, to_json
+from hyperlax.networks import NETWORKS
+from hyperlax.networks.base import AbstractNetworkHyperparams
+from hyperlax.registry import named_parameters
 from hyperlax.storage.checkpoint import pack, read_header, unpack
 from hyperlax.storage.files import write_atomically
 
@@ -66,15 +70,38 @@ def save(
     write_atomically(path, pack(agent.for_acting(), **header))
 
 
-def load(path: str | Path) -> Policy:
+@named_parameters
+def load(
+    path: str | Path,
+    *,
+    env: AbstractEnv | str | None = None,
+    algorithm: type[AbstractAgentHyperparams] | str | None = None,
+    network: type[AbstractNetworkHyperparams] | str | None = None,
+) -> Policy:
     """The policy saved at `path`.
 
-    Raises `FileNotFoundError` when there is none, `ValueError` when it is damaged or from another version.
+    A file never decides what code is imported: what it was trained with is found only where it is registered,
+    or this program has named it already. Anything else is given here, as itself or by name.
+
+    - `env`: the environment it acts in; `MyEnv()`, `"my.py:MyEnv[gravity=9.8]"`.
+    - `algorithm`: the hyperparameters' class of its algorithm; `A2CHyperparams`, `"a2c.py:A2C"`.
+    - `network`: that of its networks; `ResidualMLPHyperparams`, `"my.py:ResidualMLP"`.
+
+    Raises `FileNotFoundError` when there is no file, `ValueError` when it is damaged, from another version,
+    or names what it may not.
     """
     data = Path(path).read_bytes()
     header = read_header(data, str(path))
-    env = envs.load(header["env"])
-    hp = assign(Recipe(header["algorithm"], header["network"]).hyperparams(), header["hyperparams"])
+    where = f"{path} asks for it; give your own to hyperlax.load"
+    kinds = (
+        AGENTS.given(algorithm, header["algorithm"], f"{where}, algorithm=..."),
+        NETWORKS.given(network, header["network"], f"{where}, network=..."),
+    )
+    if env is None:
+        env = envs.trusted(header["env"], f"{where}, env=...")
+    elif isinstance(env, str):
+        env = envs.load(env)
+    hp = assign(defaults(*kinds), header["hyperparams"])
     caps = from_json(header["caps"])
     hp = jax.tree.map(jnp.asarray, hp)
     like = eqx.filter_eval_shape(lambda h: h.agent(env, caps, key=jr.key(0)).for_acting(), hp)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import sys
 import uuid
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any, cast
@@ -16,7 +16,9 @@ from hyperlax.experiments import experiment as experiments
 from hyperlax.experiments.execution import Execution
 from hyperlax.experiments.experiment import Experiment
 from hyperlax.experiments.recipes import Recipe
+from hyperlax.experiments.settings import Settings
 from hyperlax.programs.plan import Program
+from hyperlax.registry import named_parameters
 from hyperlax.run.display import Display
 from hyperlax.run.signals import Interrupted
 from hyperlax.run.terminal import shown
@@ -30,30 +32,76 @@ from hyperlax.storage.store import Store
 __all__ = ["OptunaSearch", "Search", "check", "objectives", "prepare", "run", "search"]
 
 
+@named_parameters
 def search(
     recipe: str | Recipe = "ppo_mlp",
     env: str = "gymnax.pendulum",
     *,
+    n_trials: int = 100,
+    objective_names: Sequence[str] = ("peak_performance",),
+    objective_directions: Sequence[str] = (),
+    sampler: str = "tpe",
+    pruner: str = "none",
+    trials_at_once: int | None = None,
+    study_name: str = studies.NAME,
+    storage: str | None = None,
+    set: Mapping[str, Any] | None = None,
+    run_length_modifier: str | int = "default",
+    total_timesteps: int | None = None,
+    evaluations: int | None = None,
+    eval_episodes: int | None = None,
+    seeds: int | None = None,
+    seed: int | None = None,
+    protocol: str | None = None,
+    evaluation: str | None = None,
+    initial_weights: str | None = None,
+    eval_at_start: bool | None = None,
+    eval_shots: int | None = None,
+    eval_depolarizing: float | None = None,
     execution: Execution | None = None,
     folder: str | Path | None = None,
     resume: bool = False,
     progress: Display | bool | None = None,
-    **arguments: Any,
 ) -> Results:
     """Searches the recipe's space with Optuna and returns what was measured; `Results.trials` are its trials.
 
-    - `recipe`, `env`, `execution`, `folder`, `resume`, `progress`: as in `hyperlax.sweep`.
-    - everything else describes the search and its experiment: see `prepare`.
+    The search.
+
+    - `n_trials`: in all, over every process of the study and every time it is resumed.
+    - `objective_names`: of `searches.objectives.KNOWN`; several make a Pareto front. `objective_directions`:
+      maximize or minimize, one for each or one for all; by default what is better.
+    - `sampler`: tpe, nsgaii, random, qmc, cmaes or gp. `pruner`: none, median, hyperband or asha.
+    - `trials_at_once`: trials in training at a time, by default what the machine has use for.
+    - `storage`: an Optuna URL or a journal file; processes with the same one and the same `study_name` work
+      on one study, each in a folder of its own. By default a journal in the folder.
+
+    Its experiment, as in `hyperlax.sweep`.
+
+    - `recipe`, `env`: what is trained. `set`: what is the same for all trials. `run_length_modifier`: for how
+      long.
+    - `total_timesteps`: environment steps of every lane. `evaluations`: how often it is evaluated, each time
+      in `eval_episodes` episodes. `seeds`: lanes per sample.
+    - `seed`: of the sampler and of training.
+    - `protocol`: `corrected`, or `published` to train and evaluate as the published results were made.
+    - `evaluation`: whether the headline return is of `deterministic` or `sampled` actions.
+    - `initial_weights`: drawn `per_lane`, or `shared` by the lanes of one architecture.
+    - `eval_at_start`: whether lanes are also evaluated before they train.
+    - `eval_shots`, `eval_depolarizing`: how evaluation measures circuits: with so many shots (0: exactly),
+      and with Pauli errors of this probability.
+    - `execution`, `folder`, `resume`, `progress`: how it is run.
 
     The best hyperparameters are in the folder, as a recipe. Raises `ValueError` for bad input before anything
     is created, `Interrupted` after SIGINT or SIGTERM with the state saved.
     """
+    # first, while the parameters are all that there is
+    described = {k: v for k, v in locals().items() if k not in sweeps.RUNNING}
     how = (execution or Execution()).at(folder, resume)
-    spec = prepare(recipe, env, **arguments)
+    spec = prepare(**described)
     with shown(progress) as display:
         return run(spec, how, display)
 
 
+@named_parameters
 def prepare(
     recipe: str | Recipe,
     env: str,
@@ -66,19 +114,26 @@ def prepare(
     trials_at_once: int | None = None,
     study_name: str = studies.NAME,
     storage: str | None = None,
-    **arguments: Any,
+    set: Mapping[str, Any] | None = None,
+    run_length_modifier: str | int = "default",
+    total_timesteps: int | None = None,
+    evaluations: int | None = None,
+    eval_episodes: int | None = None,
+    seeds: int | None = None,
+    seed: int | None = None,
+    protocol: str | None = None,
+    evaluation: str | None = None,
+    initial_weights: str | None = None,
+    eval_at_start: bool | None = None,
+    eval_shots: int | None = None,
+    eval_depolarizing: float | None = None,
 ) -> Experiment:
     """The experiment of a search, checked, before anything is created or run.
 
-    - `n_trials`: in all, over every process of the study and every time it is resumed.
-    - `objective_names`: of `searches.objectives.KNOWN`; several make a Pareto front. `objective_directions`:
-      maximize or minimize, one for each or one for all; by default what is better.
-    - `sampler`: tpe, nsgaii, random, qmc, cmaes or gp. `pruner`: none, median, hyperband or asha.
-    - `trials_at_once`: trials in training at a time, by default what the machine has use for.
-    - `storage`: an Optuna URL or a journal file; processes with the same one and the same `study_name` work
-      on one study, each in a folder of its own. By default a journal in the folder.
-    - `arguments`: `set`, `run_length_modifier` and settings, as for `hyperlax.prepare`.
+    The parameters are those of `search`.
     """
+    given = locals()
+    described = {k: given[k] for k in ("set", "run_length_modifier", *Settings.__dataclass_fields__)}
     plan = Search(
         n_trials=n_trials,
         objectives=objectives(objective_names, objective_directions),
@@ -89,7 +144,7 @@ def prepare(
         storage=storage,
     )
     schedule = OptunaSearch(plan)
-    spec = sweeps.prepare(recipe, env, schedule=schedule, **arguments)
+    spec = sweeps.prepare(recipe, env, schedule=schedule, **described)
     schedule.attach(spec)
     return spec
 

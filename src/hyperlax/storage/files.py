@@ -7,6 +7,8 @@ import re
 import tempfile
 from pathlib import Path
 
+from hyperlax.registry import short_name
+
 
 def write_atomically(path: Path, content: bytes | str) -> Path:
     """Write `content` so that a reader, or a crash, finds either the old file or the new one; return `path`.
@@ -35,8 +37,17 @@ def write_atomically(path: Path, content: bytes | str) -> Path:
 
 
 def experiment_path(recipe: str, env: str) -> Path:
-    """The folder of an experiment below the output root, `<recipe>/<environment>`, with safe file names."""
-    return Path(re.sub(r"[^A-Za-z0-9_.-]+", "_", Path(recipe).name)) / env.replace(":", ".")
+    """The folder of an experiment below the output root: `<recipe>/<environment>`, safe as file names.
+
+    A pair `<algorithm>+<network>` is called as its recipe is, without the files that they are in; an
+    environment of a file is called as that and its class.
+    """
+    pair = recipe.partition("+")
+    named = f"{short_name(pair[0])}_{short_name(pair[2])}" if pair[1] else Path(recipe).name
+    folder = re.sub(r"[^A-Za-z0-9_.-]+", "_", named)
+    head, bracket, options = env.partition("[")
+    inside = re.sub(r"[^A-Za-z0-9_.=,\]+-]+", "_", options)
+    return Path(folder) / f"{Path(head).name.replace(':', '.')}{bracket}{inside}"
 
 
 def cache_folder() -> Path | None:

@@ -3,20 +3,23 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import polars as pl
 
-from hyperlax import sweeps
+from hyperlax import envs, sweeps
+from hyperlax.agents import AGENTS
 from hyperlax.experiments import experiment
 from hyperlax.experiments.execution import Execution
 from hyperlax.experiments.experiment import Experiment
 from hyperlax.experiments.machine import use_all_cores
 from hyperlax.experiments.recipes import Recipe
 from hyperlax.experiments.settings import Settings
+from hyperlax.networks import NETWORKS
+from hyperlax.registry import named_parameters
 from hyperlax.run.display import Display
 from hyperlax.run.terminal import shown
 from hyperlax.schedules import Schedule
@@ -24,11 +27,15 @@ from hyperlax.storage import store
 from hyperlax.storage.results import Results
 
 
+@named_parameters
 def confirm(
     results: Results,
     best: int = 5,
     seeds: int | None = None,
     *,
+    algorithm: str | None = None,
+    network: str | None = None,
+    env: str | None = None,
     execution: Execution | None = None,
     progress: Display | bool | None = None,
     command: Sequence[str] | None = None,
@@ -38,6 +45,8 @@ def confirm(
     - `best`: how many samples to train again, in the order of the leaderboard.
     - `seeds`: lanes per sample (default: as many as in the sweep). The seed of the confirmation is
       `fresh_seed` of the sweep's seed, so no lane repeats one of the sweep.
+    - `algorithm`, `network`, `env`: the names of the sweep's. They are needed where these are in a file or
+      module of your own that this program has not named before: stored results never cause an import.
     - `execution`, `progress`: how to run it and what to show, as in `hyperlax.sweep`.
     - `command`: the command line to store in the manifest.
 
@@ -45,7 +54,7 @@ def confirm(
     confirmation there is continued, and a finished one is read. Raises `ValueError` when the sweep is not
     finished, or when its folder holds another confirmation.
     """
-    spec = prepare(results, best, seeds)
+    spec = prepare(results, best, seeds, algorithm, network, env)
     target = results.folder / store.CONFIRMATION if results.folder is not None else None
     stored = _request(target) if target is not None else None
     if stored is not None and stored != (best, spec.settings.seeds):
@@ -55,11 +64,18 @@ def confirm(
         return replace(results, confirmation=sweeps.run(spec, how, display, command))
 
 
-def prepare(results: Results, best: int, seeds: int | None = None) -> Experiment:
+def prepare(
+    results: Results,
+    best: int,
+    seeds: int | None = None,
+    algorithm: str | None = None,
+    network: str | None = None,
+    env: str | None = None,
+) -> Experiment:
     """Build the experiment that confirms the `best` samples of `results`; the samples keep their ids.
 
-    Raises `ValueError` when the sweep is not finished, has no evaluations, is a confirmation itself or was
-    trained with a schedule that changes hyperparameters.
+    Names that are not given are those of the sweep. Raises `ValueError` when the sweep is not finished, has
+    no evaluations, is a confirmation itself or was trained with a schedule that changes hyperparameters.
     """
     use_all_cores()
     manifest, lanes = results.manifest, results.lanes
@@ -77,14 +93,28 @@ def prepare(results: Results, best: int, seeds: int | None = None) -> Experiment
     settings = Settings().updated({**manifest["settings"], **given})
     table = results.samples.drop("matrix", strict=False)
     rows = [table.row(by_predicate=pl.col("sample") == sample, named=True) for sample in ids]
-    recipe = Recipe(manifest["algorithm"], manifest["network"], only=True)
-    spec = experiment.build(manifest["recipe"], recipe, manifest["env"], settings, rows, {}, Schedule())
+    env = _named("env", env, manifest)
+    recipe = Recipe(_named("algorithm", algorithm, manifest), _named("network", network, manifest), only=True)
+    spec = experiment.build(manifest["recipe"], recipe, env, settings, rows, {}, Schedule())
     note = f"confirmation of the best {len(ids)} of {len(results.samples)} samples of a sweep with seed"
     return replace(
         spec,
         notes=[f"{note} {manifest['seed']}, from fresh seeds", *spec.notes],
         confirms={"best": best, "samples": ids, "seed": manifest["seed"], "created": manifest.get("created")},
     )
+
+
+def _named(kind: str, given: str | None, manifest: Mapping[str, Any]) -> str:
+    """The name of what the sweep was trained with: as `given`, otherwise as stored, which imports nothing."""
+    if given is not None:
+        return given
+    look: dict[str, Callable[[str, str], Any]] = {
+        "env": envs.trusted,
+        "algorithm": AGENTS.trusted,
+        "network": NETWORKS.trusted,
+    }
+    look[kind](manifest[kind], f'give it to hyperlax.confirm, {kind}="{manifest[kind]}"')
+    return manifest[kind]
 
 
 def best_samples(results: Results, best: int) -> list[int]:

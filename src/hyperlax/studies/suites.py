@@ -12,10 +12,10 @@ from typing import Any
 from hyperlax import envs, sweeps
 from hyperlax.experiments.execution import Execution
 from hyperlax.experiments.experiment import Experiment
-from hyperlax.experiments.recipes import configs_folder, load_file, resolve
-from hyperlax.hyperparams import nearest
+from hyperlax.experiments.recipes import configs_folder, resolve
 from hyperlax.hyperparams.samplers import sampler_class
 from hyperlax.programs.plan import Program
+from hyperlax.registry import Registry, built_in, load_file, location, nearest
 from hyperlax.run.display import Display
 from hyperlax.storage.files import experiment_path
 from hyperlax.storage.results import Results
@@ -167,22 +167,27 @@ MODES = {
 }
 
 
-def find(name: str) -> Suite:
-    """The suite called `name` in `configs/suites.py`, or a suite in a user's file, `path/to/file.py:name`.
+SUITES: Registry[Suite] = built_in.SUITES
+"""Suites that installed packages bring."""
 
-    The file defines a dictionary `SUITES` of names and suites; with a single suite, `:name` may be left out.
-    Raises `ValueError` when the file does not exist or holds no such suite.
+
+def find(name: str) -> Suite:
+    """The suite called `name`: in `configs/suites.py`, of a package, or in a user's file, `file.py:name`.
+
+    The file holds it in its dictionary `SUITES`, or as an object; with a single suite, `:name` may be left
+    out. Raises `ValueError` when the file does not exist or holds no such suite.
     """
-    file, _, key = name.partition(":") if ".py" in name else ("", "", name)
-    path = Path(file) if file else configs_folder() / "suites.py"
-    if not path.is_file():
-        raise ValueError(f"suite file {path} does not exist")
-    known = load_file(path, "SUITES", "hyperlax.Suite")
-    if not key and len(known) == 1:
-        return next(iter(known.values()))
-    if key not in known:
-        raise ValueError(f'unknown suite "{key}"{nearest(key, known)}; known: {", ".join(known)}')
-    return known[key]
+    shipped: dict[str, Suite] = load_file(configs_folder() / "suites.py").SUITES
+    if name in shipped:
+        return shipped[name]
+    if name in SUITES or location(name) is not None:
+        return SUITES.resolve(name)
+    raise ValueError(f'unknown suite "{name}"{nearest(name, names())}; known: {", ".join(names())}')
+
+
+def names() -> list[str]:
+    """Every suite that has a name of its own."""
+    return [*load_file(configs_folder() / "suites.py").SUITES, *SUITES]
 
 
 def cells(suite: Suite) -> list[Cell]:

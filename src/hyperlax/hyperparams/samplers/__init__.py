@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any, TypeAlias
 
-from hyperlax.hyperparams.fields import nearest
 from hyperlax.hyperparams.samplers.base import (
     AbstractDesign,
     AbstractPointDesign,
@@ -22,6 +21,7 @@ from hyperlax.hyperparams.samplers.saltelli import Saltelli
 from hyperlax.hyperparams.samplers.samples_file import SamplesFile
 from hyperlax.hyperparams.samplers.sobol import Sobol
 from hyperlax.hyperparams.spaces import Space
+from hyperlax.registry import Registry, built_in, location, nearest
 
 __all__ = [
     "AbstractDesign",
@@ -49,24 +49,16 @@ __all__ = [
     "sampler_class",
 ]
 
-SAMPLERS: dict[str, type[AbstractSampler]] = {
-    "qmc_sobol": Sobol,
-    "random": Random,
-    "latin_hypercube": LatinHypercube,
-    "halton": Halton,
-    "grid": Grid,
-    "sobol_matrices_A_B_AB": Saltelli,
-    "file": SamplesFile,
-    "optuna": OptunaSampler,
-}
+SAMPLERS: Registry[type[AbstractSampler]] = built_in.SAMPLERS
+"""Sampler → its class."""
 
-METHODS = tuple(name for name, kind in SAMPLERS.items() if kind.chosen_by == "sampling_method")
+METHODS = tuple(name for name in SAMPLERS.built_in if SAMPLERS[name].chosen_by == "sampling_method")
 """Names that `sampling_method` takes."""
 
 INDEPENDENT = "independent_samples"
 EXPERIMENT_TYPES = (
     INDEPENDENT,
-    *(name for name, kind in SAMPLERS.items() if kind.chosen_by == "experiment_type"),
+    *(name for name in SAMPLERS.built_in if SAMPLERS[name].chosen_by == "experiment_type"),
 )
 """Names that `experiment_type` takes: what the sampling method draws, or a design with a purpose."""
 
@@ -75,12 +67,15 @@ Method: TypeAlias = str | type[AbstractSampler] | AbstractSampler
 
 
 def sampler_class(name: str) -> type[AbstractSampler]:
-    """The class of the sampler called `name`; raises `ValueError` for an unknown one, naming the nearest."""
-    if name not in SAMPLERS:
+    """The class of the sampler called `name`, registered or `file.py:Name`.
+
+    Raises `ValueError` for an unknown one, naming the nearest.
+    """
+    if name not in SAMPLERS and location(name) is None:
         raise ValueError(
             f'unknown sampling method "{name}"{nearest(name, METHODS)}; known: {", ".join(METHODS)}'
         )
-    return SAMPLERS[name]
+    return SAMPLERS.resolve(name)
 
 
 def design(

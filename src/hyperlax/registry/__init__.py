@@ -1,0 +1,20 @@
+"""Names of everything that can be extended, and what they stand for. Imports nothing else of hyperlax."""
+
+from __future__ import annotations
+
+from hyperlax.registry.base import Registry, Source, short_name
+from hyperlax.registry.modules import load_attribute, load_file, location
+from hyperlax.registry.words import build, convert, named_parameters, nearest
+
+__all__ = [
+    "Registry",
+    "Source",
+    "build",
+    "convert",
+    "load_attribute",
+    "load_file",
+    "location",
+    "named_parameters",
+    "nearest",
+    "short_name",
+]
