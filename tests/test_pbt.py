@@ -347,7 +347,7 @@ def test_the_report_shows_who_copied_whom(population, tmp_path):
 
     page = write_report(population, tmp_path / "report.html").read_text()
     assert "Population-based training" in page
-    assert "Hyperparameters are those at the start" in page
+    assert "Hyperparameters are initial values" in page
     assert 'data-chart="lineage"' in page
     assert 'data-chart="hyperparameter_schedules"' in page
 

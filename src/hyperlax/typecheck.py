@@ -15,6 +15,7 @@ from functools import cache
 from types import SimpleNamespace
 from typing import Any, TypeVar
 
+import equinox as eqx
 import jax
 import numpy as np
 from beartype import BeartypeConf, beartype
@@ -60,7 +61,7 @@ def _hints(kind: type) -> dict[str, tuple[Any, Any]]:
             hint = typing.get_type_hints(alone, names, include_extras=True)[field.name]
         except NameError:
             continue
-        if hint is not Any:
+        if hint is not Any and typing.get_origin(hint) not in (eqx.AbstractVar, eqx.AbstractClassVar):
             arrays = getattr(hint, "array_type", None) is jax.Array
             found[field.name] = hint, hint.dtype[np.ndarray, hint.dim_str] if arrays else hint
     return found

@@ -5,7 +5,7 @@ from __future__ import annotations
 from abc import abstractmethod
 from collections.abc import Sequence
 from functools import partial
-from typing import Any, final
+from typing import Any, ClassVar, final
 
 import equinox as eqx
 import jax
@@ -166,9 +166,9 @@ class AbstractOffPolicyAgent(AbstractAgent):
     target: eqx.AbstractVar[Weights]
     experience: eqx.AbstractVar[Experience]
     chunks: eqx.AbstractVar[Chunks]
-    losses: eqx.AbstractClassVar[tuple[str, ...]]
+    losses: ClassVar[tuple[str, ...]] = ()
     """The names of what `loss` measures."""
-    learned: eqx.AbstractClassVar[tuple[str, ...]]
+    learned: ClassVar[tuple[str, ...]] = ()
     """The names under which gradient norms, one per model, and the first step size are reported."""
 
     @property

@@ -145,7 +145,7 @@ class AbstractOnPolicyAgent(AbstractAgent, Generic[H]):
     that old and new log-probabilities see the same inputs; what is observed meanwhile collects in `seen`.
     """
 
-    losses: eqx.AbstractClassVar[tuple[str, ...]]
+    losses: ClassVar[tuple[str, ...]] = ()
     """The names of what `loss` measures."""
 
     hp: H

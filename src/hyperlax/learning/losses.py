@@ -44,7 +44,7 @@ def check_names(measured: Measured, names: tuple[str, ...]) -> tuple[str, ...]:
     """`names`, which must be the keys of `measured`; raises `ValueError` saying which are not."""
     if set(measured) != set(names):
         raise ValueError(
-            f"`losses` names {', '.join(names)}, and the loss measures {', '.join(measured)}: "
-            "let them be the same"
+            f"the class attribute losses names {', '.join(names) or 'nothing'}, and its loss measures "
+            f"{', '.join(measured)}: let them be the same"
         )
     return names
