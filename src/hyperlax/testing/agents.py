@@ -37,7 +37,7 @@ def check_agent(
     envs: Sequence[str | AbstractEnv] = ENVS,
     *,
     lanes: int = 4,
-    alone: int | None = None,
+    alone: int = 2,
     samples: Sequence[Mapping[str, Any]] = (),
     probe_settings: Mapping[str, Any] | None = None,
     probe_cycles: int | None = None,
@@ -53,7 +53,7 @@ def check_agent(
 
     - `agent`: the agent's class, that of its hyperparameters, or a registered name.
     - `network`: a class of network hyperparameters or a registered name, for all networks of the agent.
-    - `lanes`: how many are trained together. `alone`: how many of them also alone; None: all.
+    - `lanes`: how many are trained together. `alone`: how many of them also alone.
     - `samples`: hyperparameters by dotted path for the lanes to take in turn, where not every combination of
       values makes sense; what they leave out is drawn.
     - `probe_settings`, `probe_cycles`: other hyperparameters and training length for the probes.
@@ -74,7 +74,7 @@ def check_laws(
     envs: Sequence[str | AbstractEnv] = ENVS,
     *,
     lanes: int = 4,
-    alone: int | None = None,
+    alone: int = 2,
     samples: Sequence[Mapping[str, Any]] = (),
     seed: int = 7,
 ) -> None:
@@ -91,7 +91,7 @@ def check_laws(
         laws.resumes(held)
         laws.compiles_once(held)
         laws.neighbours_do_not_matter(held)
-        laws.alone_equals_together(held, lanes if alone is None else alone)
+        laws.alone_equals_together(held, alone)
 
 
 def check_learning(
@@ -189,7 +189,7 @@ def _declared_by(agent: type[AbstractAgent]) -> type:
 
 
 def concrete(kind: type, base: type, check: str, wanted: str) -> Any:
-    """`kind`, if it is a subclass of `base` that can be built; otherwise raises `TypeError` saying what lacks."""
+    """`kind`, a subclass of `base` that can be built; raises `TypeError` saying what it lacks for that."""
     if not issubclass(kind, base):
         raise TypeError(
             f"{check} takes the class of {wanted}, a subclass of {base.__name__}; got {kind.__name__}"

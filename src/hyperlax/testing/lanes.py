@@ -26,7 +26,8 @@ TOTAL = 10_000
 class Program:
     """A program that starts and trains lanes inside the capacities `caps`; it notes what it is traced for.
 
-    `traces` are the types of its arguments by path, once for each time it was traced. With `together` it takes several lanes, stacked, otherwise a single one without an axis of lanes.
+    With `together` it takes several lanes, stacked, otherwise a single one without an axis of lanes. `traces`
+    are the types of its arguments by path, once for each time it was traced.
     """
 
     def __init__(self, env: AbstractEnv, caps: Sizes, *, together: bool):
@@ -101,8 +102,8 @@ def check_strong(where: str, tree: Any) -> None:
     """Check that no leaf is weakly typed: what is saved and loaded is not, and would be compiled anew."""
     for path, x in jax.tree_util.tree_flatten_with_path(tree)[0]:
         assert not jax.typeof(x).weak_type, (
-            f"one program: {where} {jax.tree_util.keystr(path)} is weakly typed, and would be compiled anew when "
-            f"resumed; give it a dtype, as in jnp.asarray(1.0, jnp.{x.dtype})"
+            f"one program: {where} {jax.tree_util.keystr(path)} is weakly typed, and would be compiled anew "
+            f"when resumed; give it a dtype, as in jnp.asarray(1.0, jnp.{x.dtype})"
         )
 
 

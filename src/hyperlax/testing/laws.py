@@ -1,4 +1,4 @@
-"""The laws of lanes, each a function that raises `AssertionError` saying which law, which lane, which leaf."""
+"""The laws of lanes: functions that raise `AssertionError` saying which law, which lane, which leaf."""
 
 from __future__ import annotations
 
@@ -16,16 +16,18 @@ from hyperlax.storage import checkpoint
 from hyperlax.testing.lanes import Lanes, as_arrays, lane
 from hyperlax.testing.samples import describe
 
-MOVED = 1e-3
-"""How far weights may differ between two programs, as a share of how far they have moved."""
+MOVED = 5e-3
+"""How far the weights of a leaf may differ between two programs, as a share of how far they have moved."""
+NOISE = 5e-2
+"""How far a single weight may: Adam's steps do not shrink where a gradient is nothing but rounding."""
 ROUNDING = 1e-6
 """How far anything may differ between two programs, as a share of the largest number of its leaf."""
 FLAT = (".optimiser", ".target")
-"""Vectors of all weights, whose places depend on the capacities; they follow from the course of the weights."""
+"""Vectors of all weights, whose order depends on capacities; they follow from the course of the weights."""
 
 
 def alone_equals_together(lanes: Lanes, count: int) -> None:
-    """Check that the first `count` lanes learn alone, in programs of their own sizes, what they learn together.
+    """Check that the first `count` lanes learn the same alone, in programs of their own sizes, and together.
 
     Weights may differ by rounding, on the scale of how far they have moved; env steps, gradient steps and
     cycles must not; what is padding must stay zero, and what only others use must not move.
@@ -56,8 +58,7 @@ def _same_weights(where: str, alone: tuple[Any, Any], together: tuple[Any, Any])
     assert any((end[path] != start[path]).any() for path in start), f"{where}: nothing has been learned"
     for path, exact in end.items():
         inside, padding = corner(shared_end[path], exact)
-        moved = np.abs(exact - start[path]).max(initial=0)
-        close(f"{where}: {path}", inside, exact, MOVED * moved)
+        close(f"{where}: {path}", inside, exact, exact - start[path])
         assert not padding.any(), f"{where}: the padding of {path} has become {np.abs(padding).max():.3g}"
     for path in set(shared_end) - set(end):
         moved = np.abs(shared_end[path] - shared_start[path]).max(initial=0)
@@ -71,15 +72,18 @@ def _same_replay(where: str, alone: Any, together: Any) -> None:
     exact, shared = (agent.experience.replay for agent in (alone, together))
     assert int(exact.added) == int(shared.added) > 0, f"{where}: replays of different length"
     held, table = int(exact.size), np.asarray(shared.table.value)
-    close(f"{where}: replay", table[:held], np.asarray(exact.table.value)[:held], 1e-6)
+    close(f"{where}: replay", table[:held], np.asarray(exact.table.value)[:held])
     assert not table[int(exact.capacity) :].any(), f"{where}: the replay is written beyond its capacity"
 
 
 def _same_metrics(where: str, alone: Any, together: Any) -> None:
     largest = max((abs(float(x)) for x in alone.values()), default=0.0)
     for name, value in alone.items():
-        slack = MOVED * abs(float(value)) + 10 * ROUNDING * max(largest, 1.0)
-        close(f"{where}: metric {name}", np.asarray(together[name]), np.asarray(value), slack)
+        allowed = 1e-3 * abs(float(value)) + 10 * ROUNDING * max(largest, 1.0)
+        far = abs(float(value) - float(together[name]))
+        assert far <= allowed, (
+            f"{where}: metric {name} is {value:.6g} alone and {together[name]:.6g} together"
+        )
 
 
 def neighbours_do_not_matter(lanes: Lanes) -> None:
@@ -93,7 +97,7 @@ def neighbours_do_not_matter(lanes: Lanes) -> None:
         start = _weights(lane(lanes.began, i).agent)
         exact, other = map(_weights, agents)
         for path, x in exact.items():
-            close(f"{where}: {path}", other[path], x, MOVED * np.abs(x - start[path]).max(initial=0))
+            close(f"{where}: {path}", other[path], x, x - start[path])
 
 
 def resumes(lanes: Lanes) -> None:
@@ -124,7 +128,7 @@ def _distance(x: Any, y: Any) -> float:
 
 
 def compiles_once(lanes: Lanes) -> None:
-    """Check that lanes with other hyperparameters, inside the capacities, start and train without a new trace."""
+    """Check that lanes with other hyperparameters that fit into the program are started and trained by it."""
     before, after = (jax.tree.structure(hps[0]) for hps in (lanes.hps, lanes.others))
     assert before == after, (
         f"one program: samples of {type(lanes.hps[0]).__name__} differ in what is no array leaf, so each "
@@ -164,14 +168,18 @@ def corner(padded: np.ndarray, exact: np.ndarray) -> tuple[np.ndarray, np.ndarra
     return np.asarray(padded)[inside], rest
 
 
-def close(where: str, found: np.ndarray, exact: np.ndarray, slack: Any) -> None:
-    """Check that two arrays agree within `slack` and rounding at the scale of the larger."""
+def close(where: str, found: np.ndarray, exact: np.ndarray, moved: np.ndarray | None = None) -> None:
+    """Check that two arrays agree: within rounding, and a small share of what has `moved` them until now."""
     assert found.shape == exact.shape, f"{where}: shape {found.shape} together, {exact.shape} alone"
-    both = np.concatenate([np.ravel(found), np.ravel(exact)]).astype(np.float64)
-    assert np.isfinite(both).all(), f"{where} is not finite"
-    allowed = slack + ROUNDING * np.abs(both).max(initial=0)
-    far = np.abs(found.astype(np.float64) - exact)
-    assert (far <= allowed).all(), (
-        f"{where} differs by {far.max():.3g} where {allowed:.3g} is rounding; it is of the size of "
-        f"{np.abs(exact).max():.3g}"
+    assert np.isfinite(np.concatenate([np.ravel(found), np.ravel(exact)])).all(), f"{where} is not finite"
+    far = np.abs(np.asarray(found, np.float64) - exact)
+    far = np.maximum(far - ROUNDING * np.abs(exact).max(initial=0), 0)
+    way = np.zeros(1) if moved is None else np.asarray(moved, np.float64)
+    assert far.max(initial=0) <= NOISE * np.abs(way).max(initial=0), (
+        f"{where} differs by {far.max():.3g}; it is of the size of {np.abs(exact).max():.3g} and has "
+        f"moved by up to {np.abs(way).max(initial=0):.3g}"
+    )
+    assert np.linalg.norm(far) <= MOVED * np.linalg.norm(way), (
+        f"{where} differs by {np.linalg.norm(far):.3g} (root of the sum of squares); it has moved by "
+        f"{np.linalg.norm(way):.3g}"
     )

@@ -15,7 +15,7 @@ from hyperlax.agents.base import AbstractAgent, AbstractAgentHyperparams
 from hyperlax.agents.off_policy import AbstractOffPolicyHyperparams
 from hyperlax.agents.on_policy import AbstractOnPolicyHyperparams
 from hyperlax.envs.base import ActionSpace, Discrete
-from hyperlax.hyperparams import assign, fields, nearest
+from hyperlax.hyperparams import fields, nearest
 from hyperlax.lanes.masking import LANES
 from hyperlax.learning.rollout import evaluate
 from hyperlax.programs import train
@@ -130,8 +130,8 @@ def _learns(
         if known.best is not None:
             reached = np.asarray(returns[i * seeds : (i + 1) * seeds]).min(-1)
             assert np.median(reached) >= known.best - known.slack, (
-                f"{where}: the best return is {known.best:g}, the worst of {EPISODES} episodes after training "
-                f"{_listed(reached)} ({describe(hp)})"
+                f"{where}: the best return is {known.best:g}, the worst of {EPISODES} episodes after "
+                f"training {_listed(reached)} ({describe(hp)})"
             )
         for obs, expected in known.expected(float(hp.gamma)) if estimate else []:  # type: ignore[attr-defined]
             found = np.asarray([estimate(agent, jnp.asarray([obs], jnp.float32)) for agent in mine])
@@ -148,7 +148,7 @@ def _listed(numbers: np.ndarray) -> str:
 def trained(
     hp: AbstractAgentHyperparams, probes: Mapping[str, Known], cycles: int, seeds: int, first_seed: int
 ) -> tuple[AbstractAgent, Float[Array, "lanes episodes"]]:
-    """Agents after training and their returns with the best action: a lane per probe and seed, in that order."""
+    """Agents after training and their returns with the best action: a lane for each probe and seed."""
     envs = [known.probe for known in probes.values() for _ in range(seeds)]
     env = jax.tree.map(lambda *leaves: jnp.stack(leaves), *envs)
     caps = hp.capacities([hp.sizes()], [1], envs[0])

@@ -1,4 +1,4 @@
-"""Random samples of any hyperparameters: everything differs, and sizes are small enough to train in a blink."""
+"""Random samples of any hyperparameters: all differ, and sizes are small enough to train in a blink."""
 
 from __future__ import annotations
 
@@ -52,9 +52,8 @@ def cheapest(base: H, cost: Callable[[H], float]) -> H:
     return base
 
 
-def _is_shape(base: AbstractHyperparams, options: Sequence[AbstractHyperparams]) -> bool:
-    sizes: Any = base
-    return any(shapes(option.sizes()) != shapes(sizes.sizes()) for option in options)
+def _is_shape(base: Any, options: Sequence[Any]) -> bool:
+    return any(shapes(option.sizes()) != shapes(base.sizes()) for option in options)
 
 
 def candidates(field: Field) -> list[Any]:
