@@ -28,15 +28,16 @@ Value = Callable[[Any, Float[Array, " obs"]], Float[Array, ""]]
 ON_POLICY: dict[str, Any] = {
     "num_envs": 32,
     "rollout_length": 10,
-    "epochs": 4,
-    "num_minibatches": 2,
+    "epochs": 1,
+    "num_minibatches": 8,
     "gamma": 0.5,
     "gae_lambda": 0.9,
-    "ent_coef": 0.0,
+    "ent_coef": 0.01,
     "clip_eps": 0.3,
     "max_grad_norm": 10.0,
     "normalize_observations": False,
     "decay_learning_rates": True,
+    "standardize_advantages": False,
 }
 OFF_POLICY: dict[str, Any] = {
     "num_envs": 8,
@@ -54,7 +55,7 @@ OFF_POLICY: dict[str, Any] = {
     "init_alpha": 0.05,
     "autotune": False,
 }
-STEP_SIZE = 5e-3
+STEP_SIZE = 3e-3
 SEEDS = 3
 EPISODES = 16
 CLOSE = 0.1
