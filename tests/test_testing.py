@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
+from copy import copy
 from typing import final
 
 import equinox as eqx
@@ -21,10 +22,18 @@ from hyperlax.envs import AbstractEnv, Box, Discrete, Timestep
 from hyperlax.hyperparams import Count, Real, fields, hp
 from hyperlax.lanes.sizes import Extent, shapes
 from hyperlax.networks import AbstractNetwork, AbstractNetworkHyperparams, AbstractStockHyperparams, Linear
-from hyperlax.testing import check_agent, check_env, check_laws, check_learning, check_network
+from hyperlax.schedules import ASHA, PBT, Schedule, Verdict
+from hyperlax.testing import (
+    check_agent,
+    check_env,
+    check_laws,
+    check_learning,
+    check_network,
+    check_schedule,
+    laws,
+)
 from hyperlax.testing.agents import drawn_lanes, hyperparameters_of, network_of, with_network
 from hyperlax.testing.lanes import Lanes
-from hyperlax.testing.laws import compiles_once
 from hyperlax.testing.samples import SMALL, draw
 
 
@@ -55,19 +64,30 @@ class CarelessAgent(AbstractOnPolicyAgent[Careless]):
 ALIKE = {"standardize_advantages": False, "num_minibatches": 1, "epochs": 1}
 
 
-def test_an_average_over_padding_breaks_the_first_law():
+@pytest.fixture(scope="module")
+def careless():
+    samples = [{"num_envs": n, "rollout_length": length, **ALIKE} for n, length in ((2, 3), (6, 7))]
+    return drawn_lanes(Careless, network_of("mlp"), envs.load("gymnax.cartpole"), 2, samples)
+
+
+def test_an_average_over_padding_breaks_the_first_law_alone(careless):
+    laws.resumes(careless)
+    laws.compiles_once(careless)
     with pytest.raises(
         AssertionError, match=r"alone = together, lane 0 \(.*num_envs=2.*\.actor.* differs by"
     ):
-        check_laws(
-            CarelessAgent,
-            envs=["gymnax.cartpole"],
-            lanes=2,
-            samples=[
-                {"num_envs": 2, "rollout_length": 3, **ALIKE},
-                {"num_envs": 6, "rollout_length": 7, **ALIKE},
-            ],
-        )
+        laws.alone_equals_together(careless, 2)
+
+
+def test_a_second_trace_breaks_the_third_law(careless):
+    jax.block_until_ready(careless.ended)
+    once = careless.program.traces
+    other = {path: aval.update(dtype=np.dtype(np.float16)) for path, aval in once["segment"][0].items()}
+    twice = copy(careless)
+    twice.program = copy(careless.program)
+    twice.program.traces = {**once, "segment": [*once["segment"], other]}
+    with pytest.raises(AssertionError, match=r"segment was traced 2 times .* is int32.*, then float16"):
+        laws.compiles_once(twice)
 
 
 @final
@@ -88,7 +108,7 @@ def test_a_value_outside_the_leaves_breaks_the_third_law():
     with pytest.raises(
         AssertionError, match="one program: samples of Unlisted differ in what is no array leaf"
     ):
-        compiles_once(held)
+        laws.compiles_once(held)
 
 
 def test_an_algorithm_that_does_not_learn_is_told_from_one_that_does():
@@ -131,6 +151,7 @@ class Unfinished(AbstractStockHyperparams):
         (lambda: check_network(PPO), "a subclass of AbstractNetworkHyperparams; got PPO"),
         (lambda: check_env(AbstractEnv), "AbstractEnv is abstract: it does not define reset, step"),
         (lambda: check_env(Stock), "check_env takes an environment, a subclass of AbstractEnv; got Stock"),
+        (lambda: check_schedule(dict), "a class or function that makes a Schedule; it has made a dict"),
         (lambda: check_laws("dqn", envs=["gymnax.pendulum"]), "supports none of .* a 1-dimensional box"),
     ],
 )
@@ -264,17 +285,9 @@ def test_a_weak_type_breaks_the_third_law():
     with pytest.raises(
         AssertionError, match=r"lanes whose \.agent\.actor\.body\.layer\.bias is weakly typed"
     ):
-        compiles_once(held)
+        laws.compiles_once(held)
     with pytest.raises(AssertionError, match=r"a network whose \.layer\.bias is weakly typed"):
         check_network(Weakly)
-
-
-def test_a_second_trace_breaks_the_third_law():
-    held = drawn_lanes(PPOHyperparams, network_of("mlp"), envs.load("gymnax.cartpole"), 2)
-    jax.block_until_ready(held.ended)
-    held.others, held.keys, held.cycles = held.others[:1], held.keys[:1], held.cycles[:1]
-    with pytest.raises(AssertionError, match="one program: start was traced 2 times"):
-        compiles_once(held)
 
 
 class Corridor(AbstractEnv):
@@ -363,7 +376,7 @@ def test_a_corridor_is_an_environment():
         (Impure, r"Impure\.reset computes something else each time it is traced"),
         (Deciding, r"Deciding\.step cannot be traced: it takes a Python decision on an array"),
         (Wide, r"Wide\.reset: the observation is float32 of shape \(3,\), got float32 of shape \(2,\)"),
-        (Unbounded, r"Unbounded\.action_space has the bounds -inf and inf; they must be finite"),
+        (Unbounded, r"Unbounded\.action_space has the bounds -inf, inf; they must be finite"),
         (Nan, r"Nan, episode \d of random actions: reward is not finite in step 1"),
     ],
 )
@@ -379,3 +392,46 @@ def test_importing_it_needs_neither_jax_nor_a_test_framework():
     code += "assert 'pytest' not in sys.modules; import hyperlax; assert 'check_agent' in dir(t)"
     environment = {k: v for k, v in os.environ.items() if k != "HYPERLAX_TYPECHECK"}
     subprocess.run([sys.executable, "-c", code], check=True, env=environment)
+
+
+class Forgetful(Schedule):
+    """Prunes from its fourth judgement on, and forgets how many there have been."""
+
+    def __init__(self):
+        self.judged = 0
+
+    def judge(self, runner, lane, value):
+        self.judged += 1
+        return Verdict.PRUNE if self.judged == 6 else Verdict.GO_ON
+
+
+class Unwritable(Forgetful):
+    """Its state is no JSON."""
+
+    def state(self):
+        return {"judged": {self.judged}}
+
+
+class Merciless(Schedule):
+    """Prunes every lane."""
+
+    def judge(self, runner, lane, value):
+        return Verdict.PRUNE
+
+
+@pytest.mark.parametrize(
+    ("schedule", "message"),
+    [
+        (Forgetful, r"Forgetful: interrupted and resumed, the run has other lanes"),
+        (Unwritable, r"Unwritable\.state\(\) is not JSON-ready"),
+        (Merciless, r"Merciless: no lane has been trained to its end"),
+    ],
+)
+def test_a_spoilt_schedule_is_named(schedule, message):
+    with pytest.raises(AssertionError, match=message):
+        check_schedule(schedule)
+
+
+@pytest.mark.parametrize("schedule", [Schedule, ASHA, lambda: PBT(interval=1)], ids=["plain", "asha", "pbt"])
+def test_schedules_are_what_a_run_counts_on(schedule):
+    check_schedule(schedule)

@@ -39,7 +39,8 @@ def draw(
     `given` are samples, by dotted path, to take as they are, in turn; what they leave out is drawn.
     """
     cheap = cheapest(base, cost)
-    drawn = [assign(cheap, _sample(cheap, rng)) for _ in range(count)]
+    varied = varying(cheap)
+    drawn = [assign(cheap, {f.path: _value(f, rng) for f in varied}) for _ in range(count)]
     return [assign(h, given[i % len(given)]) if given else h for i, h in enumerate(drawn)]
 
 
@@ -72,14 +73,10 @@ def _is_allowed(field: Field, number: int) -> bool:
     return field.lowest <= number <= field.most
 
 
-def _sample(base: AbstractHyperparams, rng: np.random.Generator) -> dict[str, Any]:
-    """A value for every hyperparameter of `base` in which lanes of one program may differ."""
-    sample = {}
-    for field in fields(base):
-        options = [assign(base, {field.path: value}) for value in candidates(field)]
-        if not _is_shape(base, options):
-            sample[field.path] = _value(field, rng)
-    return sample
+def varying(base: AbstractHyperparams) -> list[Field]:
+    """The hyperparameters in which lanes of one program may differ."""
+    options = {f: [assign(base, {f.path: value}) for value in candidates(f)] for f in fields(base)}
+    return [field for field, changed in options.items() if not _is_shape(base, changed)]
 
 
 def _value(field: Field, rng: np.random.Generator) -> Any:

@@ -37,6 +37,7 @@ def check_schedule(schedule: Callable[[], Schedule], samples: Sequence[dict[str,
             f"check_schedule takes a class or function that makes a Schedule; it has made a {name}"
         )
     _json_ready(f"{name}.describe()", made.describe())
+    _json_ready(f"{name}.state()", made.state())
     rows = None if made.grows else list(samples or ({"gamma": g} for g in (0.9, 0.95, 0.98, 0.99)))
     with tempfile.TemporaryDirectory() as folder:
         counted = _Stopping(made, None)
