@@ -40,7 +40,7 @@ def new(
         raise ValueError(f"{existing[0]} exists; remove it or choose another name")
     if module in sys.stdlib_module_names or find_spec(module) is not None:
         raise ValueError(f"{module} is the name of an installed module, which {module}.py would hide")
-    templates = resources.files("hyperlax") / "templates"
+    templates = resources.files("hyperlax.commands") / "templates"
     for path, template in files.items():
         text = Template((templates / template).read_text()).substitute(module=module, Name=title)
         with path.open("x") as file:
