@@ -21,15 +21,19 @@ PROBES = {
 }
 
 
-def _pair(algorithm: str, network: str):
-    """Every algorithm with MLPs, PPO with tensor networks; the rest, slow to compile, in the long tests."""
-    short = network == "mlp" or (algorithm, network) == ("ppo", "tmlp")
-    seeds = 3 if network == "mlp" or not short else 1  # tensor networks are slow to run
-    marks = () if short else pytest.mark.slow
-    return pytest.param(algorithm, network, seeds, id=f"{algorithm}_{network}", marks=marks)
+SHORT = [*((algorithm, "mlp") for algorithm in AGENTS), ("ppo", "tmlp")]
+"""Every algorithm with MLPs, PPO with tensor networks; the rest, slow to compile, in the long tests."""
 
 
-@pytest.mark.parametrize(("algorithm", "network", "seeds"), [_pair(a, n) for a in AGENTS for n in NETWORKS])
+def _case(algorithm: str, network: str, seeds: int):
+    marks = () if seeds == 1 else pytest.mark.slow
+    return pytest.param(algorithm, network, seeds, id=f"{algorithm}_{network}-{seeds}", marks=marks)
+
+
+CASES = [_case(*pair, 1) for pair in SHORT] + [_case(a, n, 3) for a in AGENTS for n in NETWORKS]
+
+
+@pytest.mark.parametrize(("algorithm", "network", "seeds"), CASES)
 def test_probes_are_solved(algorithm, network, seeds):
     """Values are the known ones, time limits bootstrap and ends do not, and the best action is found."""
     check_learning(algorithm, network, seeds=seeds)

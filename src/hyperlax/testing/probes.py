@@ -106,13 +106,13 @@ def value_probes(space: ActionSpace) -> dict[str, Known]:
     ) -> Known:
         return Known(Probe(space, pays, sees, length, truncates), values, endless=truncates)
 
-    after = [(float(t), (1.0,) * (5 - t)) for t in range(5)]
+    after = [(float(t), (1.0,) * (3 - t)) for t in range(3)]
     return {
         "a constant reward": known(_ONE, _NOTHING, 1, False, (0.0, (1.0,))),
         "a reward that is observed": known(_SIGN, _THE_SIGN, 1, False, (-1.0, (-1.0,)), (1.0, (1.0,))),
         "a reward in the second step": known(_LAST, (0.0, 1.0), 2, False, (0.0, (0.0, 1.0)), (1.0, (1.0,))),
         "a time limit, which is not the end": known(_ONE, _NOTHING, 5, True, (0.0, ())),
-        "the end after five steps": known(_ONE, (0.0, 1.0), 5, False, *after),
+        "the end after three steps": known(_ONE, (0.0, 1.0), 3, False, *after),
     }
 
 
