@@ -17,6 +17,7 @@ NAMES = {
     "agent": "A2C",
     "network": "Residual",
     "env": "DoubleIntegrator",
+    "sampler": "Golden",
     "schedule": "Median",
     "recipe": "mine",
 }
@@ -24,10 +25,11 @@ FILES = {
     "agent": "a2c",
     "network": "residual",
     "env": "double_integrator",
+    "sampler": "golden",
     "schedule": "median",
     "recipe": "mine",
 }
-FAST = ("env", "recipe", "schedule")
+FAST = ("env", "sampler", "recipe", "schedule")
 """Kinds whose test, as written, runs in every test run; those of the others compile several programs."""
 
 

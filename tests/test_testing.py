@@ -20,6 +20,15 @@ from hyperlax.agents import AbstractOnPolicyAgent, OnPolicyDefaults
 from hyperlax.agents.ppo import PPO, PPOHyperparams
 from hyperlax.envs import AbstractEnv, Box, Discrete, Timestep
 from hyperlax.hyperparams import Count, Real, fields, hp
+from hyperlax.hyperparams.samplers import (
+    AbstractPointDesign,
+    Grid,
+    Halton,
+    LatinHypercube,
+    OptunaSampler,
+    Random,
+    Sobol,
+)
 from hyperlax.lanes.sizes import Extent, shapes
 from hyperlax.networks import AbstractNetwork, AbstractNetworkHyperparams, AbstractStockHyperparams, Linear
 from hyperlax.schedules import ASHA, PBT, Schedule, Verdict
@@ -29,6 +38,7 @@ from hyperlax.testing import (
     check_laws,
     check_learning,
     check_network,
+    check_sampler,
     check_schedule,
     laws,
 )
@@ -151,6 +161,7 @@ class Unfinished(AbstractStockHyperparams):
         (lambda: check_network(PPO), "a subclass of AbstractNetworkHyperparams; got PPO"),
         (lambda: check_env(AbstractEnv), "AbstractEnv is abstract: it does not define reset, step"),
         (lambda: check_env(Stock), "check_env takes an environment, a subclass of AbstractEnv; got Stock"),
+        (lambda: check_sampler(lambda space, seed: {}), "makes an AbstractSampler; it has made a dict"),
         (lambda: check_schedule(dict), "a class or function that makes a Schedule; it has made a dict"),
         (lambda: check_laws("dqn", envs=["gymnax.pendulum"]), "supports none of .* a 1-dimensional box"),
     ],
@@ -435,3 +446,71 @@ def test_a_spoilt_schedule_is_named(schedule, message):
 @pytest.mark.parametrize("schedule", [Schedule, ASHA, lambda: PBT(interval=1)], ids=["plain", "asha", "pbt"])
 def test_schedules_are_what_a_run_counts_on(schedule):
     check_schedule(schedule)
+
+
+class Points(AbstractPointDesign):
+    """Independent points."""
+
+    def points(self, first, last):
+        return np.random.default_rng(int(self.seed)).random((last, len(self.space)))[first:]
+
+
+class Colder(Points):
+    """Draws values outside the space."""
+
+    def rows(self, first, last):
+        return [{**row, "gamma": 2.0} for row in super().rows(first, last)]
+
+
+class Unrepeatable(Points):
+    """Draws from the clock, so to say."""
+
+    def points(self, first, last):
+        return np.random.default_rng().random((last - first, len(self.space)))
+
+
+class Restarting(Points):
+    """Always draws its first samples."""
+
+    def points(self, first, last):
+        return super().points(0, last - first)
+
+
+class Accepting(Points):
+    """Takes any number of scores."""
+
+    def tell(self, scores):
+        return self
+
+
+class Naming(Points):
+    """Notes its samples where no array is."""
+
+    def ask(self, n):
+        after, samples = super().ask(n)
+        return eqx.tree_at(lambda s: s.told, after, (after.told, after.told)), samples
+
+
+@pytest.mark.parametrize(
+    ("sampler", "message"),
+    [
+        (Colder, r"Colder, sample 0: gamma=2\.0 is not in Uniform"),
+        (Unrepeatable, r"Unrepeatable: saved and loaded .* it goes on otherwise"),
+        (Restarting, r"Restarting: 4 and then 3 samples are not those of asking once"),
+        (Accepting, r"Accepting accepts three scores for two samples"),
+        (Naming, r"Naming\.ask returns another structure"),
+    ],
+)
+def test_a_spoilt_sampler_is_named(sampler, message):
+    with pytest.raises(AssertionError, match=message):
+        check_sampler(sampler)
+
+
+SIZED = [
+    lambda space, seed, n=n, kind=kind: kind(space, seed, n) for kind, n in ((LatinHypercube, 8), (Grid, 40))
+]
+
+
+@pytest.mark.parametrize("sampler", [Sobol, Random, Halton, *SIZED, OptunaSampler])
+def test_samplers_are_what_sweeps_and_searches_count_on(sampler):
+    check_sampler(sampler)

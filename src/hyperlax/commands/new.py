@@ -13,12 +13,13 @@ from typing import Annotated, Literal
 
 from cyclopts import Parameter
 
-Kind = Literal["agent", "network", "env", "schedule", "recipe"]
+Kind = Literal["agent", "network", "env", "sampler", "schedule", "recipe"]
 
 NEXT: dict[str, str] = {
     "agent": "run-single-hp --algo-and-network-config {file}:{name}+mlp --env-config gymnax.cartpole",
     "network": "run-single-hp --algo-and-network-config ppo+{file}:{name} --env-config gymnax.cartpole",
     "env": "run-single-hp --algo-and-network-config ppo_mlp --env-config {file}:{name}",
+    "sampler": "sweep-hp-samples --sampling-method {file}:{name} --num-samples 8",
     "schedule": "sweep-hp-samples --scheduler {file}:{name} --num-samples 8",
     "recipe": "sweep-hp-samples --algo-and-network-config {file}:{module} --num-samples 4",
 }

@@ -20,16 +20,26 @@ _HOMES = {
     "check_learning": "agents",
     "check_network": "networks",
     "check_env": "envs",
+    "check_sampler": "samplers",
     "check_schedule": "schedules",
 }
 """Public name → the module it lives in, imported when first used."""
 
-__all__ = ["check_agent", "check_env", "check_laws", "check_learning", "check_network", "check_schedule"]
+__all__ = [
+    "check_agent",
+    "check_env",
+    "check_laws",
+    "check_learning",
+    "check_network",
+    "check_sampler",
+    "check_schedule",
+]
 
 if TYPE_CHECKING:
     from hyperlax.testing.agents import check_agent, check_laws, check_learning
     from hyperlax.testing.envs import check_env
     from hyperlax.testing.networks import check_network
+    from hyperlax.testing.samplers import check_sampler
     from hyperlax.testing.schedules import check_schedule
 
 
