@@ -34,7 +34,8 @@ def check_sampler(
 
     - Its leaves are arrays. Asking and telling return the next sampler, of the same structure.
     - Every sample has a value inside `space` (by default one of every kind of `Space`) for each of its paths.
-    - Made again with the same seed, asked and told the same, saved and loaded, it goes on with the same samples.
+    - Made again with the same seed, asked and told the same, saved and loaded, it goes on with the same
+      samples.
     - More scores than samples, and no samples at all, are refused with `ValueError`.
     - For a design whose samples do not depend on its size: asking twice gives the samples of asking once.
 
@@ -59,7 +60,7 @@ def check_sampler(
     resumed = _told(name, _asked(name, make(), FIRST)[0])
     loaded = checkpoint.unpack(checkpoint.pack(resumed), resumed)
     assert _asked(name, loaded, LATER)[1] == later, (
-        f"{name}: saved and loaded after {FIRST} samples, or made again with the same seed, it goes on otherwise"
+        f"{name}: saved and loaded after {FIRST} samples, or made again, it goes on otherwise"
     )
     if isinstance(made, AbstractDesign) and made.endless:
         _, whole = _asked(name, make(), FIRST + LATER)
