@@ -16,8 +16,6 @@ from hyperlax.storage import checkpoint
 from hyperlax.testing.lanes import Lanes, as_arrays, lane
 from hyperlax.testing.samples import describe
 
-Numbers = np.ndarray | np.generic
-
 MOVED = 5e-3
 """How far the weights of a leaf may differ between two programs, as a share of how far they have moved."""
 NOISE = 5e-2
@@ -47,9 +45,9 @@ def alone_equals_together(lanes: Lanes, count: int) -> None:
 
 
 def _weights(agent: Any) -> dict[str, np.ndarray]:
-    """What training changes, by path."""
+    """What training changes, by path; single numbers as arrays of one."""
     leaves = jax.tree_util.tree_flatten_with_path(eqx.filter(agent, trainable(agent)))[0]
-    named = {jax.tree_util.keystr(path): np.asarray(x) for path, x in leaves}
+    named = {jax.tree_util.keystr(path): np.atleast_1d(x) for path, x in leaves}
     return {path: x for path, x in named.items() if not path.startswith(FLAT)}
 
 
@@ -170,7 +168,7 @@ def corner(padded: np.ndarray, exact: np.ndarray) -> tuple[np.ndarray, np.ndarra
     return np.asarray(padded)[inside], rest
 
 
-def close(where: str, found: Numbers, exact: Numbers, moved: Numbers | None = None) -> None:
+def close(where: str, found: np.ndarray, exact: np.ndarray, moved: np.ndarray | None = None) -> None:
     """Check that two arrays agree: within rounding, and a small share of what has `moved` them until now."""
     assert found.shape == exact.shape, f"{where}: shape {found.shape} together, {exact.shape} alone"
     assert np.isfinite(np.concatenate([np.ravel(found), np.ravel(exact)])).all(), f"{where} is not finite"
