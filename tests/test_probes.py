@@ -36,7 +36,8 @@ CASES = [_case(*pair, 1) for pair in SHORT] + [_case(a, n, 3) for a in AGENTS fo
 @pytest.mark.parametrize(("algorithm", "network", "seeds"), CASES)
 def test_probes_are_solved(algorithm, network, seeds):
     """Values are the known ones, time limits bootstrap and ends do not, and the best action is found."""
-    check_learning(algorithm, network, seeds=seeds)
+    cycles = 80 if (network, seeds) == ("tmlp", 1) else None  # they learn faster than they run
+    check_learning(algorithm, network, seeds=seeds, cycles=cycles)
 
 
 @pytest.mark.parametrize("name", PROBES)
@@ -67,8 +68,8 @@ def test_known_values_are_those_of_episodes(name):
 
 @pytest.mark.parametrize("space", [SIGNS, INTERVAL], ids=["discrete", "continuous"])
 def test_probes_are_environments(space):
-    for known in (value_probes(space) | policy_probes(space)).values():
-        check_env(known.probe)
+    """They are one class, of which this one has the longest episodes."""
+    check_env(value_probes(space)["a time limit, which is not the end"].probe)
 
 
 def test_other_actions_than_the_best_earn_less():
