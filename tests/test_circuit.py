@@ -22,8 +22,7 @@ SIZES = [
     (4, 1, 3),
     (5, 2, 1),
     (6, 1, 2),
-    *(pytest.param(wires, 1, 1, marks=pytest.mark.slow) for wires in (7, 8, 9)),
-    (10, 1, 1),
+    *((wires, 1, 1) for wires in (7, 8, 9, 10)),
 ]
 """Sizes of circuits: wires, layers before the last one, batch."""
 
@@ -57,9 +56,9 @@ def wall(wires: int) -> np.ndarray:
 
 
 def node(wires: int, layers: int):
-    """The same circuit as a PennyLane QNode for one observation."""
+    """The same circuit as a PennyLane QNode in NumPy, for one observation."""
 
-    @qml.qnode(qml.device("default.qubit", wires=wires), interface="jax")
+    @qml.qnode(qml.device("default.qubit", wires=wires), interface="autograd", diff_method="adjoint")
     def run(first, second):
         for layer in range(layers + 1):
             for w in range(wires):
@@ -70,7 +69,7 @@ def node(wires: int, layers: int):
                     qml.CZ(wires=[w, w + 1])
         return [qml.expval(qml.PauliZ(w)) for w in range(wires)]
 
-    return lambda f, s: jnp.stack(run(f, s))
+    return lambda f, s: qml.math.stack(run(f, s))
 
 
 def ours(first, second, wires, layers):
@@ -89,14 +88,13 @@ def test_values_and_gradients_are_pennylanes(wires, layers, batch):
         return value, *pull(weights)
 
     value, by_first, by_second = found(first, second, weights)
-    with pennylanes_promotion():
-        theirs, shared = node(wires, layers), np.zeros(second.shape[:-1])
-        for b in range(batch):
-            expected, pull = jax.vjp(theirs, first[..., b], second[..., 0])
-            own, others = pull(jnp.asarray(weights[:, b], expected.dtype))
-            np.testing.assert_allclose(value[:, b], expected, atol=1e-5)
-            np.testing.assert_allclose(by_first[..., b], own, atol=2e-5)
-            shared += np.asarray(others)
+    theirs, shared = node(wires, layers), np.zeros(second.shape[:-1])
+    for b in range(batch):
+        angles = [qml.numpy.array(np.asarray(x, np.float64)) for x in (first[..., b], second[..., 0])]
+        own, others = (np.tensordot(weights[:, b], d, 1) for d in qml.jacobian(theirs)(*angles))
+        np.testing.assert_allclose(value[:, b], theirs(*angles), atol=1e-5)
+        np.testing.assert_allclose(by_first[..., b], own, atol=2e-5)
+        shared += others
     np.testing.assert_allclose(by_second[..., 0], shared, atol=4e-5)
 
 

@@ -13,6 +13,7 @@ import pytest
 from hyperlax import envs
 from hyperlax.envs import Box, Discrete
 from hyperlax.envs.gymnax import SHORT_NAMES, GymnaxEnv
+from hyperlax.testing import check_env
 
 NAMES = [f"gymnax.{name}" for name in SHORT_NAMES]
 
@@ -29,26 +30,8 @@ def rollout(env, state, actions, key):
 
 
 @pytest.mark.parametrize("name", NAMES)
-def test_every_named_environment_steps_inside_a_compiled_loop(name):
-    env = envs.load(name)
-
-    @jax.jit
-    def run(key):
-        state, obs = env.reset(key=key)
-        actions = jax.vmap(lambda k: env.action_space.uniform(key=k))(jr.split(key, 7))
-        return state, obs, rollout(env, state, actions, key)
-
-    state, obs, (states, seen) = run(jr.key(0))
-    assert (obs.dtype, obs.shape) == (jnp.float32, (env.obs_size,))
-    assert (seen.obs.dtype, seen.obs.shape) == (jnp.float32, (7, env.obs_size))
-    assert (seen.reward.dtype, seen.reward.shape) == (jnp.float32, (7,))
-    assert seen.terminated.dtype == seen.truncated.dtype == jnp.bool_
-    assert jnp.isfinite(seen.obs).all()
-    assert env.max_episode_steps > 1
-    for first, later in zip(jax.tree.leaves(state), jax.tree.leaves(states), strict=True):
-        assert not first.weak_type
-        assert first.dtype == later.dtype
-        assert first.shape == later.shape[1:]
+def test_every_named_environment_is_what_rollouts_count_on(name):
+    check_env(name)
 
 
 def test_bounds_hold_per_dimension():

@@ -2,138 +2,82 @@
 
 from __future__ import annotations
 
-from functools import cache
-
 import jax
 import jax.numpy as jnp
 import jax.random as jr
-import probes
+import numpy as np
 import pytest
-from lanes import LOW_EFFORT
 
 from hyperlax.agents import AGENTS
-from hyperlax.experiments.recipes import Recipe, network_fields
-from hyperlax.hyperparams import assign
-from hyperlax.learning.rollout import evaluate
 from hyperlax.networks import NETWORKS
-from hyperlax.programs import train
+from hyperlax.testing import check_env, check_learning
+from hyperlax.testing.probes import INTERVAL, SIGNS, policy_probes, value_probes
 
-CYCLES = {"ppo": 120, "dqn": 400, "sac": 400}
-SMALL = {
-    "mlp": {"width": 16, "depth": 1},
-    "tmlp": {"bond_dim": 4, "mpo_layers": 1, "shape": "32=2^5", "activation": "tanh"},
-    "drpqc": {"layers": 2, "stacks": 1},
+GAMMA = 0.5
+PROBES = {
+    f"{name} ({'discrete' if space == SIGNS else 'continuous'})": known
+    for space in (SIGNS, INTERVAL)
+    for name, known in (value_probes(space) | policy_probes(space)).items()
 }
-OFF_POLICY = {
-    "num_envs": 8,
-    "rollout_length": 4,
-    "warmup_rollout_length": 20,
-    "update_to_data": 0.0,
-    "epochs": 4,
-    "batch_size": 64,
-    "buffer_size": 4000,
-    "gamma": 0.5,
-    "tau": 0.1,
-    "max_grad_norm": 10.0,
-    "normalize_observations": False,
-}
-SETTINGS = {
-    "ppo": {
-        "num_envs": 32,
-        "rollout_length": 10,
-        "epochs": 4,
-        "num_minibatches": 2,
-        "actor_lr": 5e-3,
-        "critic_lr": 5e-3,
-        "gamma": 0.5,
-        "gae_lambda": 0.9,
-        "ent_coef": 0.0,
-        "max_grad_norm": 10.0,
-        "clip_eps": 0.3,
-        "normalize_observations": False,
-    },
-    "dqn": {**OFF_POLICY, "critic_lr": 5e-3, "epsilon_decay": 0.5},
-    "sac": {
-        **OFF_POLICY,
-        "q_lr": 5e-3,
-        "actor_lr": 5e-3,
-        "alpha_lr": 5e-3,
-        "init_alpha": 0.05,
-        "autotune": False,
-    },
-}
-STEP = {"tmlp": 2e-3}
-"""Step size of every network where 5e-3 is too large: 256 features reach the head."""
 
 
-def _pair(algorithm: str, network: str):
-    """Every algorithm with MLPs, PPO with tensor networks; the rest, slow to compile, in the long tests."""
-    marks = () if network == "mlp" or (algorithm, network) == ("ppo", "tmlp") else pytest.mark.slow
-    return pytest.param(algorithm, network, id=f"{algorithm}_{network}", marks=marks)
+SHORT = [*((algorithm, "mlp") for algorithm in AGENTS), ("ppo", "tmlp")]
+"""Every algorithm with MLPs, PPO with tensor networks; the rest, slow to compile, in the long tests."""
 
 
-PAIRS = [_pair(a, n) for a in AGENTS for n in NETWORKS]
+def _case(algorithm: str, network: str, seeds: int):
+    marks = () if seeds == 1 else pytest.mark.slow
+    return pytest.param(algorithm, network, seeds, id=f"{algorithm}_{network}-{seeds}", marks=marks)
 
 
-@cache
-def trained(algorithm: str, network: str, probe: type):
-    """The agent after training on the probe, and its greedy return."""
-    env = probe()
-    nets = {f"{n}.{k}": v for n in network_fields(AGENTS[algorithm]) for k, v in SMALL[network].items()}
-    settings = {k: STEP.get(network, v) if k.endswith("_lr") else v for k, v in SETTINGS[algorithm].items()}
-    hp = assign(Recipe(algorithm, network).hyperparams(), {**settings, **nets})
-    caps = hp.capacities([hp.sizes()], [1], env)
-
-    def run(hp, key):
-        state = train.start(hp, env, caps, jnp.int32(10**6), key=key, init_key=key)
-        state = train.segment(state, env, caps, jnp.int32(CYCLES[algorithm]))
-        returns, _ = evaluate(state.agent, env, 16, jnp.bool_(True), key=jr.key(3))
-        return state.agent, returns
-
-    key = jnp.asarray([0, 5], jnp.uint32)
-    return jax.jit(run, compiler_options=LOW_EFFORT)(jax.tree.map(jnp.asarray, hp), key)
+CASES = [_case(*pair, 1) for pair in SHORT] + [_case(a, n, 3) for a in AGENTS for n in NETWORKS]
 
 
-def value(agent, obs: float) -> float:
-    """What the agent expects from acting as well as it can."""
-    seen = jnp.asarray([obs])
-    if hasattr(agent, "critics"):
-        policy = agent.actor(seen)
-        return float(agent.critics(seen, policy.action(policy.mode())).min())
-    return float(jnp.max(agent.critic(seen)))
+@pytest.mark.parametrize(("algorithm", "network", "seeds"), CASES)
+def test_probes_are_solved(algorithm, network, seeds):
+    """Values are the known ones, time limits bootstrap and ends do not, and the best action is found."""
+    cycles = 80 if (network, seeds) == ("tmlp", 1) else None  # they learn faster than they run
+    check_learning(algorithm, network, seeds=seeds, cycles=cycles)
 
 
-@pytest.mark.parametrize(("algorithm", "network"), PAIRS)
-def test_values_are_the_known_ones(algorithm, network):
-    """Constant and observed rewards, discounting over two steps."""
-    gamma = SETTINGS[algorithm]["gamma"]
-    assert value(trained(algorithm, network, probes.ConstantReward)[0], 0.0) == pytest.approx(1.0, abs=0.1)
-    observed = trained(algorithm, network, probes.ObservedReward)[0]
-    assert [value(observed, o) for o in (-1.0, 1.0)] == pytest.approx([-1.0, 1.0], abs=0.1)
-    two = trained(algorithm, network, probes.TwoSteps)[0]
-    assert [value(two, t) for t in (0.0, 1.0)] == pytest.approx([gamma, 1.0], abs=0.1)
+@pytest.mark.parametrize("name", PROBES)
+def test_known_values_are_those_of_episodes(name):
+    """What is said of a probe is what its rewards add up to, played by hand."""
+    known = PROBES[name]
+    probe = known.probe
+    for sign_key in range(4):
+        state, obs = probe.reset(key=jr.key(sign_key))
+        seen, rewards, ends = [float(obs[0])], [], []
+        for t in range(int(probe.length)):
+            best = {"action that pays": 1.0, "match": state[1], "near half": state[1] / 2}
+            chosen = next((a for what, a in best.items() if what in name), jnp.float32(1.0))
+            discrete = jnp.int32(chosen > 0) if probe.action_space == SIGNS else jnp.asarray([chosen])
+            state, step = probe.step(state, discrete, key=jr.key(t))
+            seen.append(float(step.obs[0]))
+            rewards.append(float(step.reward))
+            ends.append((bool(step.terminated), bool(step.truncated)))
+        assert ends == [(False, False)] * (len(ends) - 1) + [(not known.endless, known.endless)]
+        expected = dict(known.expected(GAMMA))
+        after = 1 / (1 - GAMMA) if known.endless else 0.0
+        for t, obs in enumerate(seen[:-1] if known.values else []):
+            value = sum(GAMMA**i * r for i, r in enumerate(rewards[t:])) + GAMMA ** (len(rewards) - t) * after
+            assert value == pytest.approx(expected[obs])
+        if known.best is not None:
+            assert sum(rewards) == pytest.approx(known.best)
 
 
-@pytest.mark.parametrize(("algorithm", "network"), PAIRS)
-def test_truncation_bootstraps_and_termination_does_not(algorithm, network):
-    """A time limit is not the end of the task; the end of the task is."""
-    gamma = SETTINGS[algorithm]["gamma"]
-    assert value(trained(algorithm, network, probes.Truncated)[0], 0.0) == pytest.approx(
-        1 / (1 - gamma), abs=0.1
-    )
-    ended = trained(algorithm, network, probes.Terminated)[0]
-    expected = [(1 - gamma ** (5 - t)) / (1 - gamma) for t in range(5)]
-    assert [value(ended, t / 5) for t in range(5)] == pytest.approx(expected, abs=0.15)
+@pytest.mark.parametrize("space", [SIGNS, INTERVAL], ids=["discrete", "continuous"])
+def test_probes_are_environments(space):
+    """They are one class, of which this one has the longest episodes."""
+    check_env(value_probes(space)["a time limit, which is not the end"].probe)
 
 
-@pytest.mark.parametrize(("algorithm", "network"), PAIRS)
-@pytest.mark.parametrize(
-    ("probe", "best", "slack"),
-    [(probes.ActionReward, 1.0, 0.0), (probes.MatchReward, 1.0, 0.0), (probes.Quadratic, 0.0, 0.02)],
-)
-def test_the_policy_finds_the_best_action(algorithm, network, probe, best, slack):
-    """Rewards that depend on the action, on both, and a continuous optimum."""
-    if AGENTS[algorithm].supports(probe().action_space) is not None:
-        pytest.skip(f"{algorithm} cannot act here")
-    returns = trained(algorithm, network, probe)[1]
-    assert float(returns[0].min()) >= best - slack
+def test_other_actions_than_the_best_earn_less():
+    for space in (SIGNS, INTERVAL):
+        for known in policy_probes(space).values():
+            state, _ = known.probe.reset(key=jr.key(0))
+            actions = jnp.arange(2) if space == SIGNS else jnp.linspace(-1, 1, 5)[:, None]
+            step = jax.vmap(lambda a, known=known, state=state: known.probe.step(state, a, key=jr.key(1))[1])
+            rewards = np.asarray(step(actions).reward)
+            assert rewards.max() == known.best
+            assert np.sort(rewards)[-2] < known.best - known.slack

@@ -10,7 +10,7 @@ from typing import NoReturn
 
 from cyclopts import App
 
-from hyperlax.commands import benchmarking, looking, preparing, searching, training
+from hyperlax.commands import benchmarking, looking, new, preparing, searching, training
 from hyperlax.commands.ending import INTERRUPTED, OUT_OF_TIME
 
 USAGE = 2
@@ -33,6 +33,7 @@ for command in (
     looking.export,
     preparing.inspect_circuit,
     preparing.generate_hp_samples,
+    new.new,
 ):
     app.command(command)
 app.command(preparing.list_names, name="list")

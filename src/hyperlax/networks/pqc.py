@@ -185,7 +185,7 @@ class PQC(AbstractNetwork):
         circle = jnp.where(hp.chosen("initial_angles", "circle"), 2 * np.pi, 1.0).astype(angles.dtype)
         self.angles = jnp.where(used, angles * circle, 0)
         self.scales = jnp.where(used & self._encoded(layers, wires), scales, 0)
-        self.output_scales = jnp.where(hp.output_scale & (jnp.arange(wires) < self.out_size), 1.0, 0.0)
+        self.output_scales = (hp.output_scale & (jnp.arange(wires) < self.out_size)).astype(angles.dtype)
 
     @property
     def wires(self) -> Int[Array, ""]:

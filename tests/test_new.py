@@ -1,0 +1,126 @@
+"""`hyperlax new` writes files that work as written, and never over others."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from typing import get_args
+
+import pytest
+
+from hyperlax.commands import new
+from hyperlax.commands.main import main
+
+KINDS = get_args(new.Kind)
+NAMES = {
+    "agent": "A2C",
+    "network": "Residual",
+    "env": "DoubleIntegrator",
+    "sampler": "Golden",
+    "schedule": "Median",
+    "recipe": "mine",
+}
+FILES = {
+    "agent": "a2c",
+    "network": "residual",
+    "env": "double_integrator",
+    "sampler": "golden",
+    "schedule": "median",
+    "recipe": "mine",
+}
+FAST = ("env", "sampler", "recipe", "schedule")
+"""Kinds whose test, as written, runs in every test run; those of the others compile several programs."""
+
+
+def written(kind, folder, monkeypatch):
+    monkeypatch.chdir(folder)
+    with pytest.raises(SystemExit) as stopped:
+        main(["new", kind, NAMES[kind]])
+    assert stopped.value.code == 0
+    return folder / f"{FILES[kind]}.py", folder / f"test_{FILES[kind]}.py"
+
+
+@pytest.mark.parametrize(
+    "kind", [pytest.param(kind, marks=() if kind in FAST else pytest.mark.slow) for kind in KINDS]
+)
+def test_the_test_passes_as_written(kind, tmp_path, monkeypatch):
+    _, test = written(kind, tmp_path, monkeypatch)
+    environment = {k: v for k, v in os.environ.items() if k != "HYPERLAX_TYPECHECK"}
+    ran = subprocess.run(
+        [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", test.name],
+        cwd=tmp_path,
+        env=environment,
+        capture_output=True,
+        text=True,
+    )
+    assert ran.returncode == 0, ran.stdout + ran.stderr
+    assert " passed" in ran.stdout
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_files_are_small_and_clean_and_the_next_command_is_named(kind, tmp_path, monkeypatch, capsys):
+    file, test = written(kind, tmp_path, monkeypatch)
+    assert len(file.read_text().splitlines()) < 100
+    printed = capsys.readouterr().out
+    assert f"python -m pytest test_{FILES[kind]}.py" in printed
+    assert f"{FILES[kind]}.py:" in printed.partition("train it: hyperlax ")[2]
+    for path in (file, test):
+        assert "$" not in path.read_text()
+    ruff = [
+        sys.executable,
+        "-m",
+        "ruff",
+        "check",
+        "--isolated",
+        "--select",
+        "E,F,I,UP,B",
+        "--line-length",
+        "110",
+    ]
+    subprocess.run([*ruff, "--ignore", "F722", "."], cwd=tmp_path, check=True, capture_output=True)
+
+
+def test_nothing_is_overwritten(tmp_path, monkeypatch, capsys):
+    file, test = written("env", tmp_path, monkeypatch)
+    file.unlink()
+    before = test.read_text()
+    with pytest.raises(SystemExit) as stopped:
+        main(["new", "env", "double_integrator"])
+    assert stopped.value.code == 2
+    assert "test_double_integrator.py exists" in capsys.readouterr().err
+    assert (test.read_text(), file.exists()) == (before, False)
+
+
+@pytest.mark.parametrize(
+    ("name", "message"),
+    [
+        ("2fast", "cannot be the name of a Python module"),
+        ("class", "cannot be the name of a Python module"),
+        ("../up", "cannot be the name of a Python module"),
+        ("random", "random is the name of an installed module"),
+        ("jax", "jax is the name of an installed module"),
+        ("TestMine", "would be taken for a test"),
+    ],
+)
+def test_names_that_would_not_work_are_refused(name, message, tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(SystemExit) as stopped:
+        main(["new", "env", name])
+    assert stopped.value.code == 2
+    assert message in capsys.readouterr().err
+    assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize(
+    ("name", "module", "title"),
+    [
+        ("A2C", "a2c", "A2C"),
+        ("DoubleIntegrator", "double_integrator", "DoubleIntegrator"),
+        ("double_integrator", "double_integrator", "DoubleIntegrator"),
+        ("my-net", "my_net", "MyNet"),
+        ("MyMLP", "my_mlp", "MyMLP"),
+    ],
+)
+def test_files_and_classes_are_named_by_the_conventions(name, module, title):
+    assert (new.module_name(name), new.class_name(name)) == (module, title)
