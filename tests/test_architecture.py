@@ -17,8 +17,8 @@ import hyperlax
 ROOT = Path(hyperlax.__file__).parent
 ROOMS = (
     "_moved",
-    "typecheck",
     "registry",
+    "typecheck",
     "lanes",
     "hyperparams",
     "storage",

@@ -15,10 +15,11 @@ from hyperlax.agents import AGENTS, PPOHyperparams
 from hyperlax.commands import main as cli
 from hyperlax.experiments import recipes
 from hyperlax.networks import NETWORKS, MLPHyperparams
-from hyperlax.registry import Registry, base, build, named_parameters, short_name
+from hyperlax.registry import Registry, base, build, short_name
 from hyperlax.registry.modules import load_file
 from hyperlax.storage.files import experiment_path
 from hyperlax.studies import suites
+from hyperlax.typecheck import public
 
 MINE = """
 from __future__ import annotations
@@ -365,7 +366,7 @@ def test_options_are_converted_and_missing_ones_named():
 
 
 def test_an_unknown_parameter_is_refused_with_the_nearest():
-    @named_parameters
+    @public
     def train(num_samples: int = 1, *, seeds: int = 2) -> int:
         return num_samples * seeds
 

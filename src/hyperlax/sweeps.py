@@ -21,7 +21,6 @@ from hyperlax.experiments.settings import PUBLISHED, Settings, run_length
 from hyperlax.hyperparams import assign, fields, samplers
 from hyperlax.programs.compiled import Compiled, compile_program, identity
 from hyperlax.programs.plan import MAX_PROGRAMS, Machine, Program, plan
-from hyperlax.registry import named_parameters
 from hyperlax.run.display import Display
 from hyperlax.run.recording import Recorder
 from hyperlax.run.runner import Runner
@@ -30,6 +29,7 @@ from hyperlax.schedules import Schedule
 from hyperlax.storage import store
 from hyperlax.storage.results import SCHEMAS, Results
 from hyperlax.storage.store import Store
+from hyperlax.typecheck import public
 
 MEMORY_SHARE = 0.8
 """Share of the free memory a program may plan to use."""
@@ -41,7 +41,7 @@ _compiled: dict[Any, Compiled] = {}
 """Programs compiled in this process; equal programs are compiled once."""
 
 
-@named_parameters
+@public
 def prepare(
     recipe: str | Recipe,
     env: str,
@@ -99,7 +99,7 @@ def prepare(
     return experiments.build(name, found, env, chosen, rows, fixed, schedule or Schedule())
 
 
-@named_parameters
+@public
 def sweep(
     recipe: str | Recipe = "ppo_mlp",
     env: str = "gymnax.pendulum",

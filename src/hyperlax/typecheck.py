@@ -7,28 +7,68 @@ Always on: a constructor is called once per agent or sample, and nothing is chec
 from __future__ import annotations
 
 import dataclasses
+import functools
 import inspect
+import re
 import sys
 import typing
 from collections.abc import Callable
 from functools import cache
 from types import SimpleNamespace
-from typing import Any, TypeVar
+from typing import Any, ParamSpec, TypeVar
 
 import equinox as eqx
 import jax
 import numpy as np
-from beartype import BeartypeConf, beartype
+from beartype import BeartypeConf
 from beartype.door import is_bearable
 from jaxtyping import jaxtyped
 
-F = TypeVar("F", bound=Callable[..., Any])
+from hyperlax.registry import nearest
+
+P = ParamSpec("P")
+R = TypeVar("R")
+_NUMBERS = BeartypeConf(is_pep484_tower=True)  # an int is a float
 
 
-def checked(function: F) -> F:
-    """`function`, which raises `TypeError` for an argument that is not of the annotated type or shape."""
-    strict = beartype(conf=BeartypeConf(violation_type=TypeError))
-    return typing.cast(F, jaxtyped(function, typechecker=strict))
+def public(function: Callable[P, R]) -> Callable[P, R]:
+    """`function`, which refuses with a `TypeError` what it cannot be called with.
+
+    That is a keyword that it does not have (the nearest one is named), and an argument that is not of the
+    annotated type. NumPy scalars, and floats without a fraction where an int is wanted, are converted.
+    Signature and documentation stay those of `function`.
+    """
+    signature = inspect.signature(function)
+    known = list(signature.parameters)
+
+    @functools.wraps(function)
+    def checked(*args: P.args, **kwargs: P.kwargs) -> R:
+        for name in kwargs:
+            if name not in known:
+                hint = nearest(name, known) or f"; it has {', '.join(known)}"
+                raise TypeError(f'{function.__name__}() has no parameter "{name}"{hint}')
+        bound = signature.bind(*args, **kwargs)
+        hints = _parameter_hints(function)
+        for name, value in bound.arguments.items():
+            bound.arguments[name] = _argument(function.__name__, name, value, hints.get(name, Any))
+        return function(*bound.args, **bound.kwargs)
+
+    return checked
+
+
+@cache
+def _parameter_hints(function: Callable[..., Any]) -> dict[str, Any]:
+    return typing.get_type_hints(function, include_extras=True)
+
+
+def _argument(function: str, name: str, value: Any, hint: Any) -> Any:
+    """`value` as it is passed on; raises `TypeError` where it is not of type `hint`."""
+    value = value.item() if isinstance(value, np.generic) else value
+    if is_bearable(value, hint, conf=_NUMBERS):
+        return value
+    if isinstance(value, float) and value.is_integer() and is_bearable(int(value), hint):
+        return int(value)
+    raise TypeError(f"{function}() parameter {name} is {_shown(value)}; it must be {_named(hint)}")
 
 
 def check_fields(module: Any) -> None:
@@ -77,4 +117,4 @@ def _shown(value: Any) -> str:
 def _named(hint: Any) -> str:
     if getattr(hint, "array_type", None) is jax.Array:
         return f"{hint.dtype.__name__}[Array, {hint.dim_str!r}]"
-    return hint.__name__ if isinstance(hint, type) else repr(hint).replace("typing.", "")
+    return hint.__name__ if isinstance(hint, type) else re.sub(r"\b(?:\w+\.)+(\w+)", r"\1", repr(hint))

@@ -7,9 +7,10 @@ from pathlib import Path
 from typing import Any
 
 from hyperlax.exporters import runs
-from hyperlax.registry import Registry, built_in, named_parameters, short_name
+from hyperlax.registry import Registry, built_in, short_name
 from hyperlax.storage import store
 from hyperlax.storage.results import Results
+from hyperlax.typecheck import public
 
 EXPORTERS: Registry[Callable[[Sequence[runs.Run], Any], str]] = built_in.EXPORTERS
 """Exporter of every tracker, by name: a function of the runs and a destination.
@@ -21,7 +22,7 @@ shows the runs.
 __all__ = ["EXPORTERS", "export"]
 
 
-@named_parameters
+@public
 def export(
     results: Results | Sequence[Results] | str | Path,
     to: str,

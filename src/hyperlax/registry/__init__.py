@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from hyperlax.registry.base import Registry, Source, short_name
 from hyperlax.registry.modules import load_attribute, load_file, location
-from hyperlax.registry.words import build, convert, named_parameters, nearest
+from hyperlax.registry.words import build, convert, nearest
 
 __all__ = [
     "Registry",
@@ -14,7 +14,6 @@ __all__ = [
     "load_attribute",
     "load_file",
     "location",
-    "named_parameters",
     "nearest",
     "short_name",
 ]

@@ -3,13 +3,9 @@
 from __future__ import annotations
 
 import difflib
-import functools
 import inspect
 from collections.abc import Callable, Iterable, Mapping
-from typing import Any, ParamSpec, TypeVar
-
-P = ParamSpec("P")
-R = TypeVar("R")
+from typing import Any
 
 KINDS: dict[str, type] = {"bool": bool, "int": int, "float": float, "str": str}
 """Types that text is converted to, by the name that an annotation gives them."""
@@ -75,21 +71,3 @@ def _kind(parameter: inspect.Parameter) -> type | None:
         return type(parameter.default)
     annotation = parameter.annotation
     return KINDS.get(annotation if isinstance(annotation, str) else getattr(annotation, "__name__", ""))
-
-
-def named_parameters(function: Callable[P, R]) -> Callable[P, R]:
-    """`function`, refusing a keyword that it does not have with the nearest that it has, as a `TypeError`.
-
-    Signature and documentation stay those of `function`.
-    """
-    known = list(inspect.signature(function).parameters)
-
-    @functools.wraps(function)
-    def checked(*args: P.args, **kwargs: P.kwargs) -> R:
-        for name in kwargs:
-            if name not in known:
-                hint = nearest(name, known) or f"; it has {', '.join(known)}"
-                raise TypeError(f'{function.__name__}() has no parameter "{name}"{hint}')
-        return function(*args, **kwargs)
-
-    return checked

@@ -23,9 +23,9 @@ from hyperlax.hyperparams import assign, values
 from hyperlax.lanes.sizes import from_json, to_json
 from hyperlax.networks import NETWORKS
 from hyperlax.networks.base import AbstractNetworkHyperparams
-from hyperlax.registry import named_parameters
 from hyperlax.storage.checkpoint import pack, read_header, unpack
 from hyperlax.storage.files import write_atomically
+from hyperlax.typecheck import public
 
 
 @dataclass(frozen=True)
@@ -70,7 +70,7 @@ def save(
     write_atomically(path, pack(agent.for_acting(), **header))
 
 
-@named_parameters
+@public
 def load(
     path: str | Path,
     *,

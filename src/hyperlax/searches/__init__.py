@@ -18,7 +18,6 @@ from hyperlax.experiments.experiment import Experiment
 from hyperlax.experiments.recipes import Recipe
 from hyperlax.experiments.settings import Settings
 from hyperlax.programs.plan import Program
-from hyperlax.registry import named_parameters
 from hyperlax.run.display import Display
 from hyperlax.run.signals import Interrupted
 from hyperlax.run.terminal import shown
@@ -28,11 +27,12 @@ from hyperlax.searches.schedule import OptunaSearch, Search
 from hyperlax.storage import store
 from hyperlax.storage.results import Results
 from hyperlax.storage.store import Store
+from hyperlax.typecheck import public
 
 __all__ = ["OptunaSearch", "Search", "check", "objectives", "prepare", "run", "search"]
 
 
-@named_parameters
+@public
 def search(
     recipe: str | Recipe = "ppo_mlp",
     env: str = "gymnax.pendulum",
@@ -101,7 +101,7 @@ def search(
         return run(spec, how, display)
 
 
-@named_parameters
+@public
 def prepare(
     recipe: str | Recipe,
     env: str,

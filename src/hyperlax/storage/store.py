@@ -13,6 +13,7 @@ import polars as pl
 
 from hyperlax.storage.files import write_atomically
 from hyperlax.storage.results import SCHEMAS, Results, empty
+from hyperlax.typecheck import public
 
 MANIFEST = "manifest.json"
 CHECKPOINT = Path("checkpoint") / "state.bin"
@@ -105,6 +106,7 @@ def read_manifest(folder: Path) -> dict[str, Any] | None:
     return json.loads(path.read_text()) if path.exists() else None
 
 
+@public
 def read(folder: str | Path) -> Results:
     """Read the results in `folder`, even if the experiment is still running or was killed.
 

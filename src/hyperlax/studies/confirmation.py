@@ -19,15 +19,15 @@ from hyperlax.experiments.machine import use_all_cores
 from hyperlax.experiments.recipes import Recipe
 from hyperlax.experiments.settings import Settings
 from hyperlax.networks import NETWORKS
-from hyperlax.registry import named_parameters
 from hyperlax.run.display import Display
 from hyperlax.run.terminal import shown
 from hyperlax.schedules import Schedule
 from hyperlax.storage import store
 from hyperlax.storage.results import Results
+from hyperlax.typecheck import public
 
 
-@named_parameters
+@public
 def confirm(
     results: Results,
     best: int = 5,
