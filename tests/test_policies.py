@@ -111,29 +111,24 @@ def test_a_policy_of_another_version_is_refused(saved, tmp_path, monkeypatch):
         policies.load(path)
 
 
-def test_a_file_never_decides_what_code_is_imported(saved, tmp_path, monkeypatch):
+def test_a_file_never_decides_what_code_is_imported(tmp_path, monkeypatch):
     """What is not registered comes from the caller, as itself or by name."""
     monkeypatch.chdir(tmp_path)
-    (tmp_path / "mine.py").write_text(
-        "from hyperlax.networks import MLPHyperparams\n"
-        "class OtherHyperparams(MLPHyperparams): pass\n"
-        "class Other: pass\n"
-    )
-    _, env, agent = saved
-    bad = Recipe("ppo", "mine.py:Other")
-    caps = agent.hp.capacities([jax.tree.map(np.asarray, agent.hp).sizes()], [1], env)
-    path, name = tmp_path / "own.policy", "os:system[command=touch ran]"
-    policies.save(path, jax.tree.map(np.asarray, agent), bad, name, caps)
-    with pytest.raises(
-        ValueError, match=r'network "mine.py:Other" .*own\.policy asks for it; .*network=\.\.\.'
-    ):
-        policies.load(path)
-    with pytest.raises(ValueError, match=r'environment "os:system" .*env=\.\.\.'):
-        policies.load(path, network="mlp")
-    assert [p.name for p in tmp_path.iterdir() if p.name == "ran"] == []
-    policy = policies.load(path, network=MLPHyperparams, env=env)
-    obs = np.ones(env.obs_size)
-    np.testing.assert_array_equal(policy.act(obs), policies.load(saved[0]).act(obs))
+    (tmp_path / "mine.py").write_text("open('ran', 'w')\n")
+    _, env, caps, agent = trained("gymnax.cartpole")
+    path, custom = tmp_path / "own.policy", Recipe("ppo", "mine.py:Other")
+    for name in ("mine.py:Env", "os:system[command=touch ran]"):
+        policies.save(path, jax.tree.map(np.asarray, agent), custom, name, caps)
+        with pytest.raises(
+            ValueError, match=r'network "mine.py:Other" .*own\.policy asks for it.*network=\.\.\.'
+        ):
+            policies.load(path)
+        with pytest.raises(ValueError, match=r'environment "(mine\.py:Env|os:system)" .*env=\.\.\.'):
+            policies.load(path, network="mlp")
+    assert not (tmp_path / "ran").exists()
+    policy, obs = policies.load(path, network=MLPHyperparams, env=env), np.ones(env.obs_size)
+    act = jax.jit(lambda obs: agent.for_evaluation().act(obs, key=jr.key(0), explore=jnp.bool_(False))[0])
+    np.testing.assert_allclose(policy.act(obs), act(jnp.asarray(obs, jnp.float32)), rtol=1e-6)
 
 
 def test_a_missing_file_is_not_found(tmp_path):
