@@ -209,6 +209,7 @@ def test_a_class_stands_for_its_hyperparameters(place):
     assert NETWORKS.resolve("../lib/mine.py:Deep") is NETWORKS.resolve("../lib/mine.py:DeepHyperparams")
     assert NETWORKS.resolve("hyperlax.networks.mlp:MLP") is MLPHyperparams
     assert AGENTS.resolve("hyperlax.agents:PPO") is PPOHyperparams
+    assert AGENTS.resolve("../lib/mine.py:OnlyPPO").__name__ == "OnlyPPOHyperparams"
 
 
 @pytest.mark.parametrize(

@@ -215,3 +215,14 @@ def test_a_forgotten_lane_leaves_no_row_in_files_or_parts(tmp_path):
     assert list(zip(kept["lane"], kept["env_steps"], strict=True)) == [(1, 1), (1, 2)]
     keeper.merge()
     assert read(tmp_path).curves.equals(kept)
+
+
+@pytest.mark.parametrize("name", ["line.py.Line[speed=1e-3]", "run?", "run*"])
+def test_a_folder_is_read_whatever_it_is_called(tmp_path, name):
+    (tmp_path / "run1").mkdir()
+    write(new(tmp_path / "run1"), 7)
+    keeper = new(tmp_path / name)
+    write(keeper, 1)
+    keeper.merge()
+    write(keeper, 2)
+    assert steps(tmp_path / name) == [1, 2]

@@ -18,7 +18,7 @@ def conclude(results: Any, folder: Path, more: Sequence[str] = ()) -> int:
     from hyperlax.report import leaderboard, selection_bias, write_report
     from hyperlax.report.lineage import explored
 
-    console = Console(highlight=False)
+    console = Console(highlight=False, markup=False)  # a folder may be called x[speed=2]
     with console.status("writing the report"):
         report = write_report(results, folder / "report.html")
         board = leaderboard(results)

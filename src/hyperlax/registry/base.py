@@ -200,6 +200,8 @@ class Registry(Mapping[str, T], Generic[T]):
             raise ValueError(f"{place} {held}")
         name = f"{place}:{attribute}"
         thing = own[attribute] if attribute in own else _attribute(module, attribute)
+        if thing is _MISSING and self.suffix:
+            thing = own.get(f"{attribute}{self.suffix}", _MISSING)
         if thing is _MISSING:
             public = [n for n in vars(module) if not n.startswith("_")]
             hint = nearest(attribute, own) or nearest(attribute, public)

@@ -76,7 +76,7 @@ class Store:
         for table in ("curves", "episodes"):
             whole = self.folder / f"{table}.parquet"
             for path in [*([whole] if whole.exists() else []), *_parts(self.folder, table)]:
-                frame = pl.read_parquet(path)
+                frame = pl.read_parquet(path, glob=False)
                 kept = frame.filter(~pl.col("lane").is_in(list(lanes)))
                 if len(kept) < len(frame):
                     name = path.relative_to(self.folder).with_suffix("")
@@ -120,8 +120,8 @@ def read(folder: str | Path) -> Results:
     if read_manifest(folder / CONFIRMATION) is not None:
         tables["confirmation"] = read(folder / CONFIRMATION)
     if (folder / "trials.parquet").exists():
-        tables["trials"] = pl.read_parquet(folder / "trials.parquet")
-    return Results(manifest, pl.read_parquet(folder / "samples.parquet"), folder=folder, **tables)
+        tables["trials"] = pl.read_parquet(folder / "trials.parquet", glob=False)
+    return Results(manifest, pl.read_parquet(folder / "samples.parquet", glob=False), folder=folder, **tables)
 
 
 def find(root: str | Path) -> list[Path]:
@@ -142,7 +142,7 @@ def _table(folder: Path, name: str) -> pl.DataFrame:
     whole, merged = folder / f"{name}.parquet", _merged_parts(folder, name)
     parts = _parts(folder, name)
     files = [whole] * whole.exists() + [p for p in parts if _part(p) > merged]
-    return pl.concat([empty(name), *(pl.read_parquet(f) for f in files)], how="diagonal")
+    return pl.concat([empty(name), *(pl.read_parquet(f, glob=False) for f in files)], how="diagonal")
 
 
 def _parts(folder: Path, table: str) -> list[Path]:
