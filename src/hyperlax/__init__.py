@@ -74,11 +74,12 @@ __all__ = [
     "schedules",
     "search",
     "sweep",
+    "testing",
     "__version__",
 ]
 
 if TYPE_CHECKING:
-    from hyperlax import schedules
+    from hyperlax import schedules, testing
     from hyperlax.agents.base import AbstractAgent, AbstractAgentHyperparams
     from hyperlax.envs.base import AbstractEnv
     from hyperlax.experiments.execution import Execution
@@ -98,8 +99,8 @@ if TYPE_CHECKING:
 
 
 def __getattr__(name: str) -> Any:
-    if name == "schedules":
-        return importlib.import_module("hyperlax.schedules")
+    if name in ("schedules", "testing"):
+        return importlib.import_module(f"hyperlax.{name}")
     if name in _HOMES:
         return getattr(importlib.import_module(f"hyperlax.{_HOMES[name]}"), name)
     raise AttributeError(f"module 'hyperlax' has no attribute {name!r}")
