@@ -116,7 +116,7 @@ def plan(
         theirs = [sizes[i] for i in members]
         caps = merge(theirs)
         padded = running(members, caps)
-        chunks = tuple(costs.chunks_wanted(theirs)[: costs.MOST_CHUNKS])
+        chunks = tuple(costs.preferred_chunks(theirs)[: costs.MOST_CHUNKS])
         compiling = machine.compile_seconds * costs.compilation({**caps, "minibatch_chunks": chunks}, env)
         useful = sum(alone[i] for i in members) >= machine.least_useful * padded
         return compiling + padded, useful or padded < HARDLY_RUNS * compiling
