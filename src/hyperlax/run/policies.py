@@ -91,7 +91,7 @@ def load(
     - `algorithm`: the class of the algorithm's hyperparameters; `A2CHyperparams`, `"a2c.py:A2C"`.
     - `network`: the class of the networks' hyperparameters; `ResidualMLPHyperparams`, `"my.py:ResidualMLP"`.
 
-    Raises `FileNotFoundError` if there is no file, and `ValueError` if it is damaged, is from another version,
+    Raises `FileNotFoundError` if there is no file, and `ValueError` if it is damaged or from another version,
     or refers to something that is neither registered nor given.
     """
     data = Path(path).read_bytes()
