@@ -222,9 +222,9 @@ def inherited(
     The lane keeps its random key and its counts of gradient steps and cycles. It keeps its env steps, too,
     unless it takes over those of the donor (`in_time`).
     """
-    kept = lambda s: (s.agent.hp, s.key, s.env_steps, s.gradient_steps, s.cycles)  # noqa: E731
+    replaced = lambda s: (s.agent.hp, s.key, s.env_steps, s.gradient_steps, s.cycles)  # noqa: E731
     steps = donor.env_steps if in_time else own.env_steps
-    return eqx.tree_at(kept, donor, (tree, own.key, steps, own.gradient_steps, own.cycles))
+    return eqx.tree_at(replaced, donor, (tree, own.key, steps, own.gradient_steps, own.cycles))
 
 
 def _draws(seed: int, barrier: int, lane: int, what: int = 0) -> np.random.Generator:
