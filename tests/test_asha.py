@@ -1,4 +1,4 @@
-"""Successive halving: rungs by hand, decisions that follow the rule, runs that stop whom they should."""
+"""Successive halving: rungs worked out by hand, decisions by the rule, and whole runs."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ ROWS = [{"gamma": 0.9 + i / 100, "num_envs": 4, "rollout_length": 8} for i in ra
         ([], 3, 0, []),
     ],
 )
-def test_rungs_are_at_the_evaluations_from_the_powers_on(marks, factor, minimum, expected):
+def test_rungs_are_at_the_first_evaluations_from_the_powers_of_eta_on(marks, factor, minimum, expected):
     assert rungs(marks, factor, minimum) == expected
 
 
@@ -46,7 +46,7 @@ def test_the_end_and_the_start_are_no_rungs():
     assert decisions(settings) == [100, 200, 300, 400, 500, 600, 700, 800]
 
 
-def test_the_best_third_of_those_that_came_go_on():
+def test_samples_continue_if_they_are_among_the_best_third_so_far():
     """Worked by hand for η = 3: the first two go on, then one, one, one, two, two, two and three of n."""
     scores, went_on = [], []
     for score in [5.0, 1.0, 3.0, 6.0, 5.5, 5.9, 5.7, 7.0, 6.5]:
@@ -114,7 +114,7 @@ def test_a_long_cycle_is_judged_at_all_the_rungs_it_passes():
     assert runner.schedule.means == {0: {0: 5.0, 1: 7.0}, 1: {0: 8.0, 1: 7.0}}
 
 
-def test_a_seed_that_is_over_is_not_waited_for():
+def test_samples_do_not_wait_for_seeds_that_are_over():
     runner = begun()
     runner.lanes[0].status = "diverged"
     assert runner.arrives(1, 100, 3.0) == "queued"
@@ -150,7 +150,7 @@ def test_lanes_with_fewest_steps_come_first():
         ({"samples": [{"matrix": "A"}, {"matrix": "B"}]}, {}, "leave out --scheduler"),
     ],
 )
-def test_what_cannot_be_halved_is_refused_with_the_fix(arguments, options, message):
+def test_experiments_that_cannot_be_halved_are_refused_with_the_fix(arguments, options, message):
     with pytest.raises(ValueError, match=message):
         hyperlax.prepare(**{**ARGUMENTS, "samples": ROWS, **arguments}, schedule=ASHA(**options))
 
@@ -187,7 +187,7 @@ def halved(tmp_path_factory):
     return hyperlax.sweep(**ARGUMENTS, samples=ROWS, schedule=ASHA(), folder=folder)
 
 
-def test_samples_are_stopped_as_their_curves_say(halved):
+def test_samples_are_stopped_as_their_recorded_curves_imply(halved):
     """Replayed from what was recorded: rungs at 100 and 300 steps, samples in the order they train in."""
     returns = halved.curves.filter(pl.col("metric") == "return")
     expected = {}

@@ -43,7 +43,7 @@ def test_every_minibatch_is_summed_once_in_the_smallest_chunk_that_holds_it(leng
         np.testing.assert_allclose(found, size * (size + 1) / 2)
 
 
-def test_lanes_together_take_the_chunk_of_the_largest():
+def test_mapped_lanes_use_the_chunk_of_the_largest_minibatch():
     chunks = Chunks((4, 9, 30), 30)
     sizes = jnp.asarray([2, 6, 9], jnp.int32)
     found, used = jax.vmap(lambda size: total(chunks, size), axis_name=LANES)(sizes)

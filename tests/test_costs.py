@@ -1,4 +1,4 @@
-"""What a program allocates: enough for every lane, and no chunk size that its price is not worth."""
+"""Capacities and costs: enough room for every lane, and only chunk sizes that are worth compiling."""
 
 from __future__ import annotations
 
@@ -58,7 +58,7 @@ def test_capacities_hold_every_lane():
         assert caps["env_block"] * caps["env_blocks"] >= caps["num_envs"] == max(int(h.num_envs) for h in hps)
 
 
-def test_one_lane_allocates_exactly_itself():
+def test_the_capacities_of_one_lane_are_its_sizes():
     rng = np.random.default_rng(2)
     for _ in range(10):
         hp = drawn(rng)
@@ -89,7 +89,7 @@ def test_padding_costs_work():
     assert small.work(small.sizes(), caps, ENV)[0] > _alone(small)[0]
 
 
-def test_a_forward_pass_costs_two_operations_per_weight_and_little_more():
+def test_a_forward_pass_costs_little_more_than_two_operations_per_weight():
     for width, depth in ((64, 1), (128, 3)):
         hp = assign(MLPHyperparams(), {"width": width, "depth": depth})
         weights = 5 * width + (depth - 1) * width * width
@@ -97,7 +97,7 @@ def test_a_forward_pass_costs_two_operations_per_weight_and_little_more():
         assert 2 * weights <= flops <= 2 * weights + 40 * width * depth
 
 
-def test_circuit_executions_are_counted_by_hand():
+def test_circuit_executions_equal_a_count_by_hand():
     """Actor on pendulum: 3 features on one wire, 1 layer, 3 rotations; critic: with the action, two wires."""
     hp = assign(
         Recipe("sac", "drpqc").hyperparams(), {"actor.layers": 1, "critic.layers": 1, "batch_size": 8}
@@ -112,7 +112,7 @@ def test_circuit_executions_are_counted_by_hand():
     ("minibatches", "message"),
     [(3, None), (4, "do not divide 6 samples"), (8, "8 minibatches of 6 samples: 6 minibatches of one")],
 )
-def test_combinations_that_do_not_fit_are_explained(minibatches, message):
+def test_conflicting_hyperparameters_are_explained(minibatches, message):
     hp = assign(PPOHyperparams(), {"num_envs": 2, "rollout_length": 3, "num_minibatches": minibatches})
     problems = hp.problems()
     assert (problems == []) == (message is None)

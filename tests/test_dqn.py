@@ -39,7 +39,7 @@ def test_huber_is_quadratic_near_and_linear_far(error, threshold, expected):
     assert float(huber(jnp.float32(error), jnp.float32(threshold))) == pytest.approx(expected, rel=1e-6)
 
 
-def test_the_slope_of_huber_is_the_clipped_error():
+def test_the_derivative_of_huber_is_the_clipped_error():
     slope = jax.vmap(jax.grad(huber), in_axes=(0, None))
     errors = jnp.linspace(-3, 3, 13)
     np.testing.assert_allclose(slope(errors, jnp.float32(0.7)), jnp.clip(errors, -0.7, 0.7), atol=1e-6)
@@ -48,7 +48,7 @@ def test_the_slope_of_huber_is_the_clipped_error():
 
 @pytest.mark.parametrize("double", [True, False])
 @pytest.mark.parametrize("terminated", [True, False])
-def test_the_target_is_the_textbook_one(double, terminated):
+def test_the_loss_uses_the_textbook_target(double, terminated):
     """r + γ (1 − d) Q_target(s', a*), a* by the online network or by the target itself."""
     online, other = agent(0, use_double_q=double, huber_loss_parameter=0.0), agent(1)
     keys = jr.split(jr.key(2), 40)
@@ -68,7 +68,7 @@ def test_the_target_is_the_textbook_one(double, terminated):
     assert (differ > 0) == double, "the networks disagree somewhere, or the flag is not tested"
 
 
-def test_rewards_are_clipped_where_asked_for():
+def test_rewards_are_clipped_to_max_abs_reward():
     online = agent(0, max_abs_reward=0.25, huber_loss_parameter=0.0)
     obs = jnp.ones(ENV.obs_size)
     step = Transition(obs, obs, jnp.int32(0), jnp.float32(-7.0), jnp.bool_(True))
@@ -77,7 +77,7 @@ def test_rewards_are_clipped_where_asked_for():
     np.testing.assert_allclose(size, abs(-0.25 - value), atol=1e-6)
 
 
-def test_epsilon_falls_linearly_or_stays():
+def test_epsilon_falls_linearly_or_is_constant():
     falls = assign(DQNHyperparams(), {"epsilon_decay": 0.5, "training_epsilon": 0.1, "epsilon_start": 0.9})
     shares = [float(scheduled_epsilon(falls, jnp.float32(p))) for p in (0.0, 0.25, 0.5, 1.0)]
     assert shares == pytest.approx([0.9, 0.5, 0.1, 0.1])
@@ -86,7 +86,7 @@ def test_epsilon_falls_linearly_or_stays():
 
 
 @pytest.mark.parametrize("explore", [True, False])
-def test_actions_are_greedy_but_for_epsilon(explore):
+def test_actions_are_greedy_except_for_a_share_epsilon(explore):
     ready = agent(0, warmup_rollout_length=0, epsilon_decay=0.0, training_epsilon=0.3, evaluation_epsilon=0.0)
     obs = jnp.ones(ENV.obs_size)
     act = jax.jit(jax.vmap(lambda k: ready.act(obs, key=k, explore=jnp.bool_(explore))[0]))
@@ -96,7 +96,7 @@ def test_actions_are_greedy_but_for_epsilon(explore):
     assert others == pytest.approx(0.3 * 2 / 3 if explore else 0.0, abs=0.03)
 
 
-def test_dqn_refuses_real_actions_and_says_what_fits():
+def test_dqn_refuses_continuous_actions_and_names_alternatives():
     answer = DQNHyperparams.supports(envs.load("gymnax.pendulum").action_space)
     assert answer is not None
     assert "discrete" in answer

@@ -147,7 +147,7 @@ def test_the_published_protocol_is_not_searched_away(recipe, length):
     given = {"num_samples": 4, "protocol": "published", "run_length_modifier": length}
     spec = sweeps.prepare(recipe, "gymnax.cartpole", **given)
     settled = spec.base.published("gymnax.cartpole")
-    assert settled.keys() <= spec.settled.keys()
+    assert settled.keys() <= spec.protocol_values.keys()
     assert not settled.keys() & spec.recipe.search_space().keys()
     for name, value in settled.items():
         assert set(spec.samples[name]) == {value}
@@ -173,10 +173,10 @@ def test_a_run_that_only_warms_up_is_noted():
     [
         (
             [{"sample": 0, "gamma": 0.9}, {"sample": 0, "gamma": 0.8}],
-            "id 0 of a sample is another sample's too",
+            "sample id 0 belongs to another sample, too",
         ),
-        ([{"sample": 1}, {}], "id 1 of a sample is another sample's too"),
-        ([{"sample": -1}], "id -1 of a sample is negative"),
+        ([{"sample": 1}, {}], "sample id 1 belongs to another sample, too"),
+        ([{"sample": -1}], "sample id -1 is negative"),
         ([], "no samples were given"),
     ],
 )

@@ -1,4 +1,4 @@
-"""What may change in training changes nothing else; steps stay inside the space and inside the program."""
+"""Hyperparameters that may change in training affect nothing else; steps stay inside space and program."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ def explored(algorithm, fixed=()):
 
 
 @pytest.mark.parametrize("algorithm", AGENTS)
-def test_a_lane_that_is_changed_is_one_that_had_begun_so(algorithm):
+def test_changing_a_new_lane_equals_starting_it_with_the_changed_values(algorithm):
     """Law over the algorithms: nothing in a lane at its start depends on what is explored, but the leaf."""
     recipe = Recipe(algorithm, "mlp")
     known = values(recipe.hyperparams())
@@ -52,7 +52,7 @@ def test_a_lane_that_is_changed_is_one_that_had_begun_so(algorithm):
 
 
 @pytest.mark.parametrize("algorithm", AGENTS)
-def test_networks_and_what_a_cycle_collects_are_left_alone(algorithm):
+def test_hyperparameters_of_networks_and_of_collection_are_not_explored(algorithm):
     names = set(explored(algorithm))
     assert not any("." in name for name in names)
     assert not names & {"num_envs", "rollout_length", "buffer_size", "warmup_rollout_length", "init_alpha"}
@@ -60,7 +60,7 @@ def test_networks_and_what_a_cycle_collects_are_left_alone(algorithm):
     assert names & {"epochs", "batch_size"}, "trip counts and batches inside the allocation may change"
 
 
-def test_what_is_fixed_or_has_one_value_is_left_alone():
+def test_fixed_and_single_valued_hyperparameters_are_not_explored():
     assert "gamma" not in explored("ppo", ["gamma"])
     assert "autotune" in Recipe("sac", "mlp").search_space()
     assert "autotune" not in explored("sac")
@@ -102,7 +102,7 @@ def test_a_step_is_a_factor_a_share_of_the_range_or_a_neighbour(space, value, do
         assert space.contains(found)
 
 
-def test_continuous_ones_always_step_and_choices_are_drawn_anew_at_times():
+def test_continuous_hyperparameters_always_step_and_choices_are_sometimes_redrawn():
     hp = assign(Recipe("ppo", "mlp").hyperparams(), {"actor_lr": 1e-4, "epochs": 1})
     space = {"actor_lr": LogUniform(1e-5, 1e-3), "epochs": Integers(1, 100)}
     found = [values(_step(hp, space, seed)) for seed in range(400)]
@@ -112,7 +112,7 @@ def test_continuous_ones_always_step_and_choices_are_drawn_anew_at_times():
     assert all(values(_step(hp, space, seed, 0.0))["epochs"] in (1, 2) for seed in range(20))
 
 
-def test_what_does_not_fit_the_program_stays_and_disturbs_no_other():
+def test_values_that_do_not_fit_the_program_are_not_changed_and_affect_no_others():
     hp = assign(Recipe("ppo", "mlp").hyperparams(), {"epochs": 2, "gamma": 0.95})
     space = {"epochs": Integers(1, 4), "gamma": Uniform(0.9, 0.99)}
     for seed in range(10):

@@ -134,7 +134,7 @@ def test_a_run_is_evaluated_with_shots_and_trained_without(tmp_path):
 @pytest.mark.parametrize(
     ("recipe", "changes", "says"),
     [
-        ("ppo_mlp", {"eval.shots": 10}, "for circuits.*take a recipe of drpqc"),
+        ("ppo_mlp", {"eval.shots": 10}, "apply to circuits.*use a recipe of drpqc"),
         ("ppo_drpqc", {"eval.shots": -1}, "eval.shots must be at least 0"),
         ("ppo_drpqc", {"eval.depolarizing": "lots"}, "needs a number"),
         ("ppo_drpqc", {"eval.depolarizing": 2}, "between 0 and 1"),

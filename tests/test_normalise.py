@@ -13,7 +13,7 @@ from hyperlax.learning.normalise import STD_RANGE, Normaliser
 update = jax.jit(lambda n, x, v: n.update(x, v))
 
 
-def test_batches_merge_to_the_moments_of_everything_seen():
+def test_merged_batches_have_the_moments_of_all_observations():
     rng = np.random.default_rng(0)
     for _ in range(5):
         size = int(rng.integers(1, 6))
@@ -31,7 +31,7 @@ def test_batches_merge_to_the_moments_of_everything_seen():
             np.testing.assert_allclose(normaliser.variance, together.var(0), rtol=1e-4, atol=1e-6)
 
 
-def test_padding_does_not_change_a_bit():
+def test_padding_does_not_change_a_single_bit():
     rng = np.random.default_rng(1)
     batch = rng.normal(size=(8, 3)).astype(np.float32)
     alone = update(Normaliser(3), batch, np.ones(8, bool))
@@ -57,7 +57,7 @@ def test_normalised_observations_have_zero_mean_and_unit_variance():
     np.testing.assert_allclose(z.std(0), 1, rtol=1e-4)
 
 
-def test_before_anything_was_seen_observations_pass_unchanged():
+def test_without_statistics_observations_pass_unchanged():
     x = jnp.asarray([3.0, -1.0])
     np.testing.assert_array_equal(Normaliser(2)(x), x)
 
@@ -68,7 +68,7 @@ def test_a_constant_observation_divides_by_the_smallest_std():
 
 
 @pytest.mark.parametrize("count", [10**7, 10**8])
-def test_moments_still_move_after_many_observations(count):
+def test_moments_still_change_after_many_observations(count):
     """float32 cannot add 1 to 2·10⁷; the statistics must still follow a drift as exactly as in float64."""
     rng = np.random.default_rng(4)
     start = eqx.tree_at(lambda n: n.count, Normaliser(2), jnp.int32(count))

@@ -1,4 +1,4 @@
-"""When agents with a replay collect, warm up, learn, and what counts."""
+"""Off-policy agents: when they collect, warm up and learn, and which steps count."""
 
 from __future__ import annotations
 
@@ -99,7 +99,7 @@ def test_warm_up_actions_are_uniform_or_the_policys():
 
 
 @pytest.mark.parametrize("tau", [0.0, 0.25, 1.0])
-def test_the_target_follows_by_its_share(tau):
+def test_the_target_network_moves_by_the_share_tau(tau):
     """One gradient step: target = (1 − τ) old + τ new."""
     before = lane(cycles=2, tau=tau)
     after = lane(cycles=3, tau=tau, epochs=1)
@@ -110,7 +110,7 @@ def test_the_target_follows_by_its_share(tau):
 
 
 def test_observations_enter_the_normaliser_before_or_after_they_are_acted_on():
-    """Statistics that acting sees: all but the newest row, or all."""
+    """Actions are chosen with the statistics of all rows but the newest, or of all rows."""
     env_rows = 3 * 2
     collected = lane(cycles=1)
     assert collected.agent.experience.seen.count == env_rows
@@ -144,20 +144,20 @@ def test_evaluation_never_acts_as_in_warm_up():
         ({"update_to_data": 0.5, "epochs": 16}, None),
     ],
 )
-def test_combinations_that_do_not_fit_are_explained(changes, message):
+def test_conflicting_hyperparameters_are_explained(changes, message):
     problems = assign(_program(DQNHyperparams)[0], changes).problems()
     assert (problems == []) == (message is None)
     assert message is None or any(message in p for p in problems)
 
 
-def test_a_goal_is_reward_and_discounted_future():
+def test_the_discounted_sum_is_reward_plus_gamma_times_the_next_value():
     reward, gamma, following = jnp.asarray([2.5, 0.9, -7.0])
     np.testing.assert_allclose(discounted(reward, gamma, following), 2.5 - 0.9 * 7, rtol=1e-6)
 
 
 @pytest.mark.parametrize("ratio", [0.0, 0.5])
-def test_a_lane_that_is_done_is_due_no_gradient_step(ratio):
-    """In a program with others it would make them wait."""
+def test_a_finished_lane_takes_no_gradient_step(ratio):
+    """Other lanes of its program would have to wait for it."""
     agent = lane(cycles=4, update_to_data=ratio).agent
     hp, envs_, size = agent.hp, 3, ENV.obs_size
     none, obs = jnp.zeros((2, envs_)), jnp.zeros((2, envs_, size))

@@ -80,7 +80,7 @@ def test_every_part_takes_the_steps_of_clipped_adam():
                 np.testing.assert_allclose(a, b, rtol=2e-5, atol=1e-6)
 
 
-def test_flat_weights_come_back_where_they_were_and_nothing_else_is_touched():
+def test_flattening_and_restoring_changes_nothing_but_the_weights():
     nets = [Net(np.random.default_rng(i)) for i in range(3)]
     weights, parts, restore = flatten(nets)
     assert parts == tuple(sum(x.size for x in arrays(n)) for n in nets)

@@ -1,4 +1,4 @@
-"""Population-based training: who copies whom by hand, copies that go on exactly, runs that resume bitwise."""
+"""Population-based training: donors worked out by hand, exact copies, and runs that resume bitwise."""
 
 from __future__ import annotations
 
@@ -182,7 +182,7 @@ def test_waiting_survives_an_interruption():
         ({"samples": [{"matrix": "A"}, {"matrix": "B"}]}, {}, "leave out --scheduler"),
     ],
 )
-def test_what_cannot_be_a_population_is_refused_with_the_fix(arguments, options, message):
+def test_experiments_without_a_population_are_refused_with_the_fix(arguments, options, message):
     with pytest.raises(ValueError, match=message):
         hyperlax.prepare(**{**ARGUMENTS, "samples": ROWS, **arguments}, schedule=PBT(**options))
 
@@ -296,7 +296,7 @@ def test_every_lane_arrives_and_the_diverged_ones_are_replaced(population):
     assert len(population.manifest["plan"]) == 1
 
 
-def test_lineage_is_what_the_scores_say(population):
+def test_the_lineage_follows_from_the_scores(population):
     """Every copy replayed from the recorded returns: who was worst, who was best, per seed."""
     returns = population.curves.filter(pl.col("metric") == "return")
     events = population.lineage.unique(["lane", "barrier"]).sort("barrier", "lane")

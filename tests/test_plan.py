@@ -1,4 +1,4 @@
-"""Which samples share a program."""
+"""Planning: which samples share a program."""
 
 from __future__ import annotations
 
@@ -73,7 +73,7 @@ def test_samples_of_one_size_share_one_program_without_padding():
         check([program], samples)
 
 
-def test_a_single_sample_is_all_useful_work():
+def test_a_single_sample_has_no_padding():
     for samples in ([s] for s in drawn(PUBLISHED, 5, 2)):
         (program,) = plan(samples, ENV, 10**6, 1, MACHINES[0])
         assert program.useful_share == pytest.approx(1)
@@ -91,8 +91,8 @@ def test_the_published_design_is_planned_quickly_into_few_programs():
     check(programs, samples)
 
 
-def test_compilation_that_costs_nothing_is_never_saved_by_padding():
-    """Then every distinct architecture keeps a program of its own, as long as they are few."""
+def test_if_compilation_is_free_no_program_is_padded():
+    """Every distinct architecture keeps a program of its own, as long as that is within the limit."""
     small, large = {"actor.width": 8, "critic.width": 8}, {"actor.width": 128, "critic.width": 128}
     samples = [assign(PPOHyperparams(), s) for s in (small, large, small, large)]
     programs = plan(samples, ENV, 10**7, 1, Machine(1, 1e9, 0.0))
@@ -115,7 +115,7 @@ def test_environments_that_are_slow_to_compile_and_to_step_share_optimised_progr
     assert {p.effort for p in costly} == {"full"}
 
 
-def test_a_program_holds_what_fits_into_it_and_nothing_else():
+def test_a_program_holds_exactly_the_samples_that_fit_its_capacities():
     small, large = (assign(PPOHyperparams(), {"actor.width": w, "num_envs": w}) for w in (8, 16))
     relu = assign(PPOHyperparams(), {"actor.width": 8, "actor.activation": "gelu"})
     (program,) = plan([large], ENV, 10**6, 1, MACHINES[0])
@@ -131,7 +131,7 @@ def test_a_program_holds_what_fits_into_it_and_nothing_else():
     assert not any(program.holds(hp.sizes()) for hp in others)
 
 
-def test_grouping_by_sizes_pads_nothing():
+def test_grouping_by_sizes_avoids_all_padding():
     samples = drawn("ppo_vec_mlp_lower_num_envs", 10, 4)
     sizes = lambda i: {k: v for k, v in samples[i].sizes().items() if isinstance(v, int)}  # noqa: E731
     programs = plan(samples, ENV, 10**6, 1, MACHINES[0], group_by_sizes=True)
@@ -151,7 +151,7 @@ def test_the_longest_program_starts_first():
     assert work == sorted(work, reverse=True)
 
 
-def test_programs_are_described_in_json_and_keyed_by_what_they_compile_to():
+def test_programs_are_described_in_json_and_equal_keys_mean_equal_code():
     samples = drawn("ppo_mlp", 6, 6)
     programs = plan(samples, ENV, 10**6, 1, MACHINES[0])
     for program in programs:

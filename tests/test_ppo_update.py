@@ -24,7 +24,7 @@ BATCH, MINIBATCHES = 15, 4
 bounds = jax.jit(jax.vmap(minibatch_bounds, in_axes=(0, None, None, None)))
 
 
-def test_minibatches_take_every_position_once():
+def test_minibatches_contain_every_position_once():
     rng = np.random.default_rng(0)
     for _ in range(20):
         batch = int(rng.integers(1, 200))
@@ -44,7 +44,7 @@ def test_minibatches_take_every_position_once():
 
 
 def case(env_name, chunks, **changes):
-    """An agent inside larger capacities, a rollout it collected, and weights moved away since."""
+    """An agent inside larger capacities, a rollout that it collected, and weights that have changed since."""
     env = envs.load(env_name)
     hp = jax.tree.map(jnp.asarray, assign(PPOHyperparams(), {**SIZES, **SMALL, **changes}))
     caps = hp.capacities([hp.sizes()], [1], env)
@@ -133,7 +133,7 @@ def test_the_minibatches_of_an_epoch_add_up_to_the_textbook_gradient(env_name, c
     np.testing.assert_allclose(measured.sum(0), expected_metrics, rtol=1e-3, atol=1e-4)
 
 
-def test_epochs_shuffle_anew():
+def test_every_epoch_has_a_new_order():
     agent, trajectory, rollout, weights = case("gymnax.cartpole", (4,))
     first, _ = all_minibatches(agent, trajectory, rollout, weights, jnp.int32(0))
     second, _ = all_minibatches(agent, trajectory, rollout, weights, jnp.int32(1))
@@ -143,7 +143,7 @@ def test_epochs_shuffle_anew():
     )
 
 
-def test_standardised_advantages_have_zero_mean_and_unit_variance_over_what_is_used():
+def test_standardised_advantages_have_zero_mean_and_unit_variance_over_used_entries():
     for statistics, axis in (("batch", None), ("time_step", 1)):
         _, _, rollout, _ = case("gymnax.cartpole", (4,), advantage_statistics=statistics)
         scaled = np.asarray(
@@ -154,7 +154,7 @@ def test_standardised_advantages_have_zero_mean_and_unit_variance_over_what_is_u
         np.testing.assert_allclose(scaled, expected, rtol=1e-3, atol=1e-4)
 
 
-def test_explained_variance_of_values_that_explain_everything_and_nothing():
+def test_explained_variance_equals_its_definition_over_used_entries():
     _, _, rollout, _ = case("gymnax.cartpole", (4,))
     own = (slice(0, 5), slice(0, 3))
     target, value = (np.asarray(x)[own].astype(np.float64) for x in (rollout.target, rollout.value))

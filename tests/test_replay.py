@@ -1,4 +1,4 @@
-"""The ring: what it keeps, what it hands out, and that neither depends on how much was allocated."""
+"""The replay buffer: which transitions it holds and samples, for any allocated size."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ DISCRETE = jax.ShapeDtypeStruct((), jnp.int32)
 
 
 def rollout(number: int, rows: int, action_shape=()):
-    """Transitions that tell who they are: reward = 1000 · rollout + 10 · row + environment."""
+    """Transitions that are identified by their reward, 1000 · rollout + 10 · row + environment."""
     t, e = np.meshgrid(np.arange(ROLLOUT), np.arange(ENVS), indexing="ij")
     name = (1000 * number + 10 * t + e).astype(np.float32)
     actions = np.broadcast_to(
@@ -42,7 +42,7 @@ def add(replay, trajectory, envs):
 
 
 def filled(capacity, rows, allocated, rounds, envs=3, own_rows=3):
-    """A replay after `rounds` rollouts, and the names of its transitions in a plain Python list."""
+    """A replay buffer after `rounds` rollouts, and the rewards of its transitions in a plain Python list."""
     replay = Replay(jnp.int32(capacity), allocated, OBS, DISCRETE)
     names: list[int] = []
     for k in range(rounds):
@@ -56,7 +56,7 @@ def filled(capacity, rows, allocated, rounds, envs=3, own_rows=3):
     [(100, 100, 3), (20, 20, 5), (7, 30, 4), (5, 5, 2)],
     ids=["not-full", "wrapped", "allocated-more", "rollout-larger-than-ring"],
 )
-def test_the_ring_holds_the_latest_transitions(capacity, allocated, rounds):
+def test_the_buffer_holds_the_latest_transitions(capacity, allocated, rounds):
     replay, expected = filled(capacity, 3, allocated, rounds)
     assert int(replay.size) == len(expected)
     assert int(replay.added) == rounds * 9
@@ -66,7 +66,7 @@ def test_the_ring_holds_the_latest_transitions(capacity, allocated, rounds):
     np.testing.assert_array_equal(table[len(expected) :], 0, "nothing is written beyond the capacity")
 
 
-def test_a_lane_that_is_done_writes_nothing():
+def test_a_finished_lane_writes_nothing():
     replay, _ = filled(7, 3, 9, 2)
     after = add(replay, rollout(9, 0), jnp.int32(3))
     np.testing.assert_array_equal(after.table.value, replay.table.value)
@@ -88,7 +88,7 @@ def test_samples_are_whole_transitions_drawn_evenly():
     assert np.abs(counts / 1000 - 1).max() < 0.2, "6 standard deviations"
 
 
-def test_real_actions_keep_their_shape():
+def test_continuous_actions_keep_their_shape():
     replay = Replay(jnp.int32(8), 8, OBS, jax.ShapeDtypeStruct((3,), jnp.float32))
     replay = add(replay, rollout(1, 2, (3,)), jnp.int32(2))
     batch = replay.sample(jnp.arange(4, dtype=jnp.uint32))
@@ -97,7 +97,7 @@ def test_real_actions_keep_their_shape():
 
 
 def test_adding_and_sampling_touch_only_their_rows():
-    """Under donation the compiled step needs no second copy of the buffer."""
+    """With a donated buffer, the compiled step needs no second copy of it."""
     rows = 200_000
     replay = Replay(jnp.int32(rows), rows, OBS, DISCRETE)
 

@@ -87,7 +87,7 @@ def test_advantages_follow_their_definition():
         np.testing.assert_allclose(jitted(**case), by_definition(**case), rtol=1e-4, atol=1e-5)
 
 
-def test_lanes_of_different_length_get_what_they_get_alone():
+def test_lanes_of_different_lengths_get_the_same_advantages_as_alone():
     rng = np.random.default_rng(1)
     cases = [random_rollout(rng, 8, 3, length) for length in (1, 5, 8)]
     together = jax.jit(jax.vmap(lambda case: advantages(**case), axis_name=LANES))(
@@ -98,7 +98,7 @@ def test_lanes_of_different_length_get_what_they_get_alone():
         np.testing.assert_array_equal(result[int(case["length"]) :], 0)
 
 
-def test_lambda_one_is_the_discounted_return_less_the_value():
+def test_with_lambda_one_advantages_are_discounted_returns_minus_values():
     rng = np.random.default_rng(2)
     case = random_rollout(rng, 6, 2, 6) | {"lam": np.float32(1)}
     case["terminated"][:], case["truncated"][:] = False, False
@@ -110,7 +110,7 @@ def test_lambda_one_is_the_discounted_return_less_the_value():
 
 
 def test_nothing_leaks_across_the_end_of_an_episode():
-    """Whatever happens after step 2, advantages up to it stay the same."""
+    """Advantages up to step 2 do not depend on later steps."""
     rng = np.random.default_rng(3)
     for end in ("terminated", "truncated"):
         case = random_rollout(rng, 6, 2, 6)

@@ -39,7 +39,7 @@ act = jax.jit(lambda agent, obs, key, explore: agent.act(obs, key=key, explore=e
 
 
 def plainly(num_envs, rollout_length, terminates=False, key=KEY):
-    """The same rollout as a double loop; every random number belongs to (environment, step)."""
+    """The same rollout as a double loop, with a random key per environment and step."""
     starts = [reset(jr.fold_in(jr.fold_in(key, 99), e)) for e in range(num_envs)]
     states, obs = [list(x) for x in zip(*starts, strict=True)]
     rows = {name: [] for name in (*FIELDS, "sum", "action")}
@@ -91,7 +91,7 @@ def test_a_rollout_equals_a_plain_python_loop(terminates):
 
 
 def test_next_obs_is_where_the_step_led_and_obs_is_where_the_next_one_starts():
-    """At an end they differ: the first is the episode's last observation, the second of a new episode."""
+    """At the end of an episode they differ: its last observation, and the first one of the next episode."""
     _, _, trajectory, _ = run(3, 2, 9, 6, 9)
     ended = np.asarray(trajectory.terminated | trajectory.truncated)[:-1]
     following, led = np.asarray(trajectory.obs)[1:], np.asarray(trajectory.next_obs)[:-1]
@@ -113,7 +113,7 @@ def test_truncated_and_terminated_exclude_each_other_and_both_happen():
 
 
 @pytest.mark.parametrize(("blocks", "size"), [(1, 6), (4, 4)])
-def test_how_environments_are_split_into_blocks_changes_nothing(blocks, size):
+def test_the_split_of_environments_into_blocks_changes_nothing(blocks, size):
     num_envs, length = 5, 8
     own = (slice(0, length), slice(0, num_envs))
     _, _, expected, finished = run(3, 2, 9, num_envs, length)
@@ -125,7 +125,7 @@ def test_how_environments_are_split_into_blocks_changes_nothing(blocks, size):
     np.testing.assert_allclose(also_finished.returns, finished.returns, rtol=1e-6)
 
 
-def test_what_is_allocated_beyond_a_lanes_own_sizes_changes_nothing():
+def test_larger_capacities_than_a_lane_needs_change_nothing():
     own = (slice(0, 3), slice(0, 2))
     _, _, exact, finished = run(1, 2, 3, 2, 3)
     agent, _, padded, also_finished = run(3, 2, 9, 2, 3)
@@ -135,7 +135,7 @@ def test_what_is_allocated_beyond_a_lanes_own_sizes_changes_nothing():
     np.testing.assert_allclose(agent.shown, np.asarray(exact.obs)[..., 2].sum(), rtol=1e-5)
 
 
-def test_lanes_of_different_size_collect_what_they_collect_alone():
+def test_lanes_of_different_sizes_collect_the_same_as_alone():
     sizes = [(2, 9), (5, 3), (1, 1)]
     keys = jr.split(KEY, 3)
 
@@ -159,7 +159,7 @@ def test_lanes_of_different_size_collect_what_they_collect_alone():
         np.testing.assert_array_equal(finished.returns[i], alone_finished.returns)
 
 
-def test_episodes_go_on_from_one_rollout_to_the_next():
+def test_episodes_continue_across_rollouts():
     _, envs, first, _ = run(3, 2, 9, 4, 3)
     _, _, second, _ = jax.jit(
         lambda e: collect(AGENT, ENV, e, jnp.int32(4), jnp.int32(3), 9, jnp.bool_(False), key=jr.key(5))
@@ -206,7 +206,7 @@ def test_an_evaluation_equals_a_plain_python_loop():
         np.testing.assert_array_equal(lengths, expected_lengths)
 
 
-def test_lanes_that_want_no_evaluation_get_none_and_disturb_nobody():
+def test_lanes_that_are_not_due_are_not_evaluated_and_do_not_affect_others():
     keys = jr.split(jr.key(3), 3)
     wanted = jnp.asarray([True, False, True])
     returns, lengths = jax.jit(
@@ -220,8 +220,8 @@ def test_lanes_that_want_no_evaluation_get_none_and_disturb_nobody():
     assert not lengths[1].any()
 
 
-def test_nothing_is_computed_when_no_lane_wants_it():
-    """In an environment without an end, only an evaluation that takes no step returns."""
+def test_nothing_is_computed_when_no_lane_is_due():
+    """In an environment whose episodes never end, only an evaluation without steps returns."""
     run = jax.jit(jax.vmap(lambda w: evaluate(AGENT, Endless(), EPISODES, w, key=KEY), axis_name=LANES))
     _, lengths = run(jnp.zeros(2, bool))
     assert not lengths.any()
@@ -234,7 +234,7 @@ class CostlyWalk(Walk):
 
 
 @pytest.mark.parametrize("size", [3, 9])
-def test_resetting_only_what_ended_is_resetting_it(size):
+def test_resetting_only_ended_episodes_equals_resetting_all(size):
     """Fewer environments than are reset at once, and more."""
 
     @partial(jax.jit, static_argnums=0)

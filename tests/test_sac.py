@@ -68,7 +68,7 @@ CASES = [pytest.param(REAL, real_parts, id="real"), pytest.param(DISCRETE, discr
 
 @pytest.mark.parametrize(("env", "parts"), CASES)
 @pytest.mark.parametrize("terminated", [True, False])
-def test_losses_are_the_textbook_ones(env, parts, terminated):
+def test_losses_equal_the_textbook_formulas(env, parts, terminated):
     one, other = agent(env, 0), agent(env, 1)
     for k in range(5):
         step = transition(env, jr.key(k), terminated)
@@ -111,7 +111,7 @@ def test_every_network_learns_from_its_own_loss_alone(env, parts):
 
 
 @pytest.mark.parametrize(("env", "parts"), CASES)
-def test_the_temperature_falls_while_there_is_more_entropy_than_wanted(env, parts):
+def test_the_temperature_falls_while_the_entropy_exceeds_its_target(env, parts):
     """d/d log α of α (H − H̄) is α (H − H̄); nothing without autotune."""
     one = agent(env, 0, target_entropy_scale=0.6)
     wanted = 0.6 * (math.log(3) if env is DISCRETE else -2.0)

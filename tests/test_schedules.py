@@ -1,4 +1,4 @@
-"""Schedules decide over lanes while they train; what lanes learn stays their own."""
+"""Schedules decide about lanes in training without influencing what they learn."""
 
 from __future__ import annotations
 
@@ -123,7 +123,7 @@ class AllWait(Schedule):
 
 
 def test_the_next_program_is_waited_for_while_all_lanes_of_the_last_one_wait():
-    """Not by asking over and over, which would keep a core busy and leave signals unanswered."""
+    """Polling would keep a core busy and leave signals unanswered."""
     schedule = AllWait()
     results = hyperlax.sweep(
         **ARGUMENTS, samples=ROWS, schedule=schedule, execution=hyperlax.Execution(group_by_sizes=True)

@@ -45,7 +45,7 @@ def test_scores_of_curves_by_hand(name, value):
 
 
 @pytest.mark.parametrize("metric", METRICS)
-def test_a_score_is_what_the_report_says_of_the_sample(metric):
+def test_a_score_equals_the_metric_in_the_report(metric):
     results = synthetic(samples=3, seeds=4, evaluations=8, diverged=())
     reported = sample_metrics(results).filter(sample=1)[metric][0]
     points = results.curves.filter(sample=1, metric="return").sort("env_steps")
@@ -70,7 +70,7 @@ def test_the_worst_score_is_finite_and_no_better_than_any_seen(name, direction, 
         assert objective.worst(about, [*seen, worst]) == worst
 
 
-def test_nothing_is_scored_before_it_is_defined():
+def test_a_score_is_nan_while_it_is_undefined():
     for name, least in (("stability_score", 3), ("early_learning_rate", 4), ("peak_return", 1)):
         scores = [one(name).score([c[:n] for c in CURVES], ABOUT) for n in range(5)]
         assert [s == s for s in scores] == [n >= least for n in range(5)], name

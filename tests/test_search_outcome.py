@@ -34,7 +34,7 @@ def test_the_best_trial_is_the_first_of_the_largest_that_was_trained_to_its_end(
     assert outcome.best_words(table(rows[3:]), ONE) == ""
 
 
-def test_a_front_holds_what_nothing_is_better_than_in_both():
+def test_a_front_holds_the_trials_that_no_other_dominates():
     """More return, fewer steps; best first by the first objective."""
     rows = [
         (0, "done", 1.0, 10.0),

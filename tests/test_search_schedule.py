@@ -106,7 +106,7 @@ def test_when_every_trial_diverges_the_search_ends_with_finite_scores_and_no_bes
     assert searches.outcome.best(table, schedule.search.objectives) == []
 
 
-def test_a_sample_that_cannot_be_trained_scores_worst_and_says_why(monkeypatch):
+def test_a_sample_that_cannot_be_trained_gets_the_worst_score_and_a_reason(monkeypatch):
     spec = prepare(n_trials=6, sampler="random")
     add = spec.add
 
@@ -153,7 +153,7 @@ def test_an_interrupted_search_ends_like_one_that_was_not(pruner, lost):
         assert [t.params for t in ended] == [t.params for t in trials(whole)]
 
 
-def test_a_search_goes_on_to_a_larger_total():
+def test_a_search_can_be_continued_to_a_larger_total():
     first = FakeRunner(prepare(n_trials=5), better_with_gamma)
     first.run()
     told = [t.values for t in trials(first)]

@@ -78,7 +78,7 @@ def test_samplers_take_several_objectives_and_trials_in_flight(sampler):
 
 
 @pytest.mark.parametrize("sampler", ["tpe", "nsgaii", "random", "qmc"])
-def test_what_is_drawn_hangs_on_the_study_and_not_on_the_process(sampler):
+def test_draws_depend_on_the_study_and_not_on_the_process(sampler):
     """A second process that opens the study draws what the first would have drawn."""
     space = {"x": optuna.distributions.FloatDistribution(0, 1)}
 
@@ -97,7 +97,7 @@ def test_what_is_drawn_hangs_on_the_study_and_not_on_the_process(sampler):
     assert len(set(once)) == 16
 
 
-def test_unknown_names_and_what_cannot_be_are_refused(monkeypatch):
+def test_unknown_names_and_impossible_combinations_are_refused(monkeypatch):
     for arguments, said in (
         (("tpee", "none", 1, 4), 'unknown sampler "tpee"; did you mean "tpe"'),
         (("tpe", "medain", 1, 4), 'unknown pruner "medain"; did you mean "median"'),

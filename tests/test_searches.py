@@ -1,4 +1,4 @@
-"""Whole searches: what they leave, resuming to a larger total, and after a crash at any moment."""
+"""Whole searches: their results, and resuming them to a larger total or after a crash at any moment."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ RECIPE = Recipe(
 
 
 class Watch(Display):
-    """What a search says, and a crash after so many evaluations."""
+    """A display that records the progress of a search, and crashes it after a number of evaluations."""
 
     def __init__(self, crash: int = 0):
         self.said, self.left = [], crash
@@ -91,7 +91,7 @@ def test_a_search_leaves_its_best_trial_as_a_recipe_that_trains(found):
     assert quick.samples.equals(again.samples)
 
 
-def test_what_is_stored_is_what_was_returned(found):
+def test_stored_results_equal_the_returned_ones(found):
     stored = hyperlax.read(found.folder)
     assert stored.trials.equals(found.trials)
     assert stored.manifest["search"]["n_trials"] == 6
@@ -167,7 +167,7 @@ def test_fixed_hyperparameters_are_not_searched():
         searches.prepare(RECIPE, "gymnax.pendulum", set=everything)
 
 
-def test_programs_are_planned_for_what_trials_will_be():
+def test_programs_are_planned_for_the_trials_to_come():
     """Not a point of the space needs a program of its own where one can hold them all."""
     spec = searches.prepare("ppo_mlp", "gymnax.pendulum", run_length_modifier="quick")
     trees = spec.schedule.trees_to_plan(spec)

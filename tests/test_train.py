@@ -1,4 +1,4 @@
-"""One lane in training: counting, continuing, diverging, and reading its metrics."""
+"""The training loop of one lane: counts, continuation, divergence and metrics."""
 
 from __future__ import annotations
 
@@ -62,7 +62,7 @@ def test_steps_are_counted(after_ten):
     assert after_ten.diverged_at == train.NEVER
 
 
-def test_training_in_pieces_is_training_at_once(after_ten):
+def test_training_in_several_segments_equals_training_in_one(after_ten):
     state = start()
     for cycles in (1, 0, 5, 4):
         state = trained(state, jnp.int32(cycles))

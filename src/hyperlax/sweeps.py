@@ -32,13 +32,13 @@ from hyperlax.storage.store import Store
 from hyperlax.typecheck import public
 
 MEMORY_SHARE = 0.8
-"""Share of the free memory a program may plan to use."""
+"""The share of the free memory that a program may use."""
 
 RUNNING = ("execution", "folder", "resume", "progress")
 """Parameters of `sweep` and `search` that say how to run an experiment; all others describe it."""
 
 _compiled: dict[Any, Compiled] = {}
-"""Programs compiled in this process; equal programs are compiled once."""
+"""The programs that this process has compiled, by identity, slots and devices."""
 
 
 @public
@@ -236,16 +236,19 @@ def run(
 def _plan(
     spec: Experiment[Schedule], trees: Sequence[Any], machine: Machine, group_by_sizes: bool
 ) -> list[Program]:
+    """Plan programs for the hyperparameters `trees`, as `programs.plan` does."""
     s = spec.settings
     most = 1 if spec.schedule.one_program else MAX_PROGRAMS
     return plan(trees, spec.env, s.total_timesteps, s.seeds, machine, most, group_by_sizes)
 
 
 def _described(programs: Sequence[Program]) -> list[dict[str, Any]]:
+    """The entries of the manifest for a plan, JSON-ready."""
     return [{"program": i, **p.describe()} for i, p in enumerate(programs)]
 
 
 def _note_timings(manifest: dict[str, Any], runner: Runner, compiler: Compiler) -> None:
+    """Add durations, errors and the measured memory of programs to the manifest."""
     earlier = manifest.get("timings", {}).get("compile_seconds", 0)
     manifest["timings"] = {
         "wall_seconds": round(runner.now(), 3),
@@ -297,7 +300,10 @@ def check_folder(spec: Experiment[Schedule], folder: str | Path | None, resume: 
 
 
 class Compiler:
-    """Compiles programs with as many slots as the machine has use and memory for."""
+    """Compiles programs with as many slots as suit the machine and its memory.
+
+    Called with the number of a program. Raises `MemoryError` if not even one lane fits.
+    """
 
     def __init__(
         self,
@@ -322,8 +328,8 @@ class Compiler:
         lanes = (spec.schedule.at_once or len(program.samples)) * spec.settings.seeds
         devices = self.devices[: max(1, min(len(self.devices), lanes))]
         fitting = -(-min(lanes, self.most or lanes) // len(devices))
-        wanted = self.per_device or (1 if devices[0].platform == "cpu" else fitting)
-        per_device = min(wanted, fitting)
+        preferred = self.per_device or (1 if devices[0].platform == "cpu" else fitting)
+        per_device = min(preferred, fitting)
         while True:
             compiled = self._compile(program, devices, per_device)
             if compiled.bytes_per_lane * per_device <= self.limit:
@@ -352,6 +358,7 @@ class Compiler:
         return compiled
 
     def _compile(self, program: Program, devices: list[Any], per_device: int) -> Compiled:
+        """Compile a program with `per_device` slots on each device, unless this process already has."""
         spec, slots = self.spec, per_device * len(devices)
         hp = spec.base
         episodes, measurement = spec.settings.eval_episodes, spec.settings.measurement
@@ -365,7 +372,7 @@ class Compiler:
 
 
 def _memory_limit(device: Any, sharing: int) -> int:
-    """Bytes one device's share of a program may use."""
+    """Bytes that a program may use on one device; `sharing` devices share the memory of a CPU."""
     if device.platform == "cpu":
         import psutil
 

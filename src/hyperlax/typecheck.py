@@ -1,7 +1,7 @@
-"""Types and shapes checked where users meet them: constructors of modules, and public functions.
+"""Checks of types and shapes in constructors of modules and in public functions.
 
-Always on: a constructor is called once per agent or sample, and nothing is checked inside a compiled program.
-`HYPERLAX_TYPECHECK=1` checks every function of the package as well.
+These checks are always on: a constructor is called once per agent or sample, and nothing is checked inside a
+compiled program. With `HYPERLAX_TYPECHECK=1`, every function of the package is checked as well.
 """
 
 from __future__ import annotations
@@ -32,11 +32,11 @@ _NUMBERS = BeartypeConf(is_pep484_tower=True)  # an int is a float
 
 
 def public(function: Callable[P, R]) -> Callable[P, R]:
-    """`function`, which refuses with a `TypeError` what it cannot be called with.
+    """Make `function` check its arguments, and raise `TypeError` for one that it does not accept.
 
-    That is a keyword that it does not have (the nearest one is named), and an argument that is not of the
-    annotated type. NumPy scalars, and floats without a fraction where an int is wanted, are converted.
-    Signature and documentation stay those of `function`.
+    It refuses unknown keywords, with the nearest known one, and arguments that are not of the annotated type.
+    NumPy scalars are converted, and so are floats without a fraction if an int is expected. Signature and
+    documentation stay those of `function`.
     """
     signature = inspect.signature(function)
     known = list(signature.parameters)
@@ -58,39 +58,40 @@ def public(function: Callable[P, R]) -> Callable[P, R]:
 
 @cache
 def _parameter_hints(function: Callable[..., Any]) -> dict[str, Any]:
+    """The resolved annotations of the parameters of `function`, by name."""
     return typing.get_type_hints(function, include_extras=True)
 
 
 def _argument(function: str, name: str, value: Any, hint: Any) -> Any:
-    """`value` as it is passed on; raises `TypeError` where it is not of type `hint`."""
+    """`value`, converted if necessary; raises `TypeError` if it is not of type `hint`."""
     value = value.item() if isinstance(value, np.generic) else value
     if is_bearable(value, hint, conf=_NUMBERS):
         return value
     if isinstance(value, float) and value.is_integer() and is_bearable(int(value), hint):
         return int(value)
-    raise TypeError(f"{function}() parameter {name} is {_shown(value)}; it must be {_named(hint)}")
+    raise TypeError(f"{function}() parameter {name} is {_shown(value)}; it must be {_spelled(hint)}")
 
 
 def check_fields(module: Any) -> None:
     """Raise `TypeError` for the first field of a dataclass that is not of the annotated type or shape.
 
-    Names of dimensions mean the same length in all fields. A NumPy array may stand for a jax array of its
-    shape and dtype: that is what hyperparameters are on the host.
+    The name of a dimension stands for the same length in all fields. A NumPy array is accepted in place of a
+    JAX array of its shape and dtype, because hyperparameters on the host are NumPy arrays.
     """
     with jaxtyped("context"):
         for name, (hint, on_host) in _hints(type(module)).items():
             value = getattr(module, name, None)
             if not is_bearable(value, on_host if isinstance(value, np.ndarray | np.generic) else hint):
                 raise TypeError(
-                    f"{type(module).__name__}.{name} is {_shown(value)}; it must be {_named(hint)}"
+                    f"{type(module).__name__}.{name} is {_shown(value)}; it must be {_spelled(hint)}"
                 )
 
 
 @cache
 def _hints(kind: type) -> dict[str, tuple[Any, Any]]:
-    """The annotations of the fields of `kind`, for a jax and for a NumPy array.
+    """Name → annotation of a field of `kind`, for JAX and for NumPy arrays.
 
-    Those that cannot be resolved, because they name something inside a function, are left out.
+    Annotations that cannot be resolved, because they refer to a name inside a function, are left out.
     """
     found: dict[str, tuple[Any, Any]] = {}
     for field in dataclasses.fields(kind):
@@ -108,13 +109,15 @@ def _hints(kind: type) -> dict[str, tuple[Any, Any]]:
 
 
 def _shown(value: Any) -> str:
+    """Describe a value for an error message; an array by dtype and shape."""
     shape, dtype = getattr(value, "shape", None), getattr(value, "dtype", None)
     if shape is None or dtype is None:
         return f"{value!r}"[:80]
     return f"an array of {dtype} of shape {tuple(shape)}"
 
 
-def _named(hint: Any) -> str:
+def _spelled(hint: Any) -> str:
+    """Spell an annotation as in the source."""
     if getattr(hint, "array_type", None) is jax.Array:
         return f"{hint.dtype.__name__}[Array, {hint.dim_str!r}]"
     return hint.__name__ if isinstance(hint, type) else re.sub(r"\b(?:\w+\.)+(\w+)", r"\1", repr(hint))

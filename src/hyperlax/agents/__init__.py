@@ -1,4 +1,4 @@
-"""Algorithms by name."""
+"""The algorithms, each an agent with its hyperparameters, and the table of their names."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What an agent is: a PyTree that acts and learns, hyperparameters included."""
+"""The interface of agents: PyTrees that act and learn and contain their hyperparameters."""
 
 from __future__ import annotations
 
@@ -24,7 +24,10 @@ Metrics = Mapping[str, Float[Array, ""]]
 
 
 class AbstractAgent(eqx.Module):
-    """One agent. Built by its hyperparameters' `agent(env, caps, key=key)`; every method is for one agent."""
+    """Base class of agents; the hyperparameters build one with `hp.agent(env, caps, key=key)`.
+
+    Every method is written for one agent; a program maps it over its lanes.
+    """
 
     hp: eqx.AbstractVar[AbstractHyperparams]
     optimiser: eqx.AbstractVar[optax.OptState]
@@ -35,24 +38,24 @@ class AbstractAgent(eqx.Module):
     @property
     @abstractmethod
     def metric_names(self) -> tuple[str, ...]:
-        """The keys of what `learn` reports, known without tracing it."""
+        """The keys of the metrics that `learn` returns, known without tracing it."""
 
     @abstractmethod
     def act(
         self, obs: Float[Array, " obs"], *, key: PRNGKeyArray, explore: Bool[Array, ""]
     ) -> tuple[Array, PyTree]:
-        """Choose an action for the environment, and note what `learn` will want to know about it.
+        """Choose an action and return it together with everything that `learn` will need to know about it.
 
-        Sampled where `explore`, otherwise the policy's best (mode, greedy).
+        The action is sampled if `explore` is true; otherwise it is the policy's best (its mode, or greedy).
         """
 
     @abstractmethod
     def learn(
         self, trajectory: Trajectory, progress: Float[Array, ""], *, key: PRNGKeyArray
     ) -> tuple[AbstractAgent, Metrics]:
-        """Learn from a rollout: the agent afterwards, and means over its gradient steps by `metric_names`.
+        """Learn from a rollout; return the new agent and its metrics, averaged over the gradient steps.
 
-        `progress` is the share of the training budget that is spent, from 0 to 1.
+        `progress` is the share of the training budget that has been spent, from 0 to 1.
         """
 
     @abstractmethod
@@ -60,7 +63,7 @@ class AbstractAgent(eqx.Module):
         """The number of gradient steps that the latest `learn` took."""
 
     def observe(self, obs: Float[Array, "envs obs"], valid: Bool[Array, " envs"]) -> AbstractAgent:
-        """Take note of a row of observations before acting on it; rows that are not `valid` are padding."""
+        """Record the current observation of every environment before acting; invalid rows are padding."""
         return self
 
     def spends_budget(self) -> Bool[Array, ""]:
@@ -68,22 +71,23 @@ class AbstractAgent(eqx.Module):
         return jnp.bool_(True)
 
     def for_acting(self) -> AbstractAgent:
-        """The agent without what takes much memory and only learning needs: what is saved as a policy."""
+        """Return the agent without large buffers that only learning needs, as a policy file holds it."""
         return self
 
     def for_evaluation(self) -> AbstractAgent:
-        """The agent as evaluation is to see it."""
+        """Return the agent in the form in which it is evaluated."""
         return self
 
 
 class NetworkUse(NamedTuple):
-    """One network of an agent: what it sees, what its head returns, and how often it is evaluated.
+    """The sizes of one network of an agent, and how often it is evaluated.
 
-    - `hp`: its hyperparameters. `inputs`: the length of the vector it sees. `outputs`: of its linear head.
+    - `hp`: the hyperparameters of the network.
+    - `inputs`, `outputs`: the lengths of the input vector and of the output of its linear head.
     - `acting`: evaluations per env step.
-    - `values`, `gradients`: evaluations per sample of a gradient step, without derivatives and with those of
-      weights or inputs.
-    - `copies`: networks of this kind that learn weights of their own.
+    - `values`: evaluations per sample of a gradient step without derivatives.
+    - `gradients`: evaluations per sample of a gradient step with derivatives by weights or inputs.
+    - `copies`: the number of networks of this kind, each with weights of its own.
     """
 
     hp: AbstractNetworkHyperparams
@@ -101,11 +105,11 @@ class NetworkUse(NamedTuple):
 
 
 class AbstractAgentHyperparams(AbstractHyperparams):
-    """Hyperparameters of an algorithm, those of its networks nested inside.
+    """Base class of the hyperparameters of an algorithm, which contain those of its networks.
 
-    What the program around an agent reads is common to all algorithms: `num_envs` environments are stepped
-    `rollout_length` times before each `learn`, and `time_limit` (labels "truncation" and "termination") says
-    what the end of an episode by its time limit counts as.
+    Three hyperparameters, which the training loop reads, are common to all algorithms: `num_envs`
+    environments are stepped `rollout_length` times before each call of `learn`, and `time_limit` (labels
+    "truncation" and "termination") says what the end of an episode by its time limit counts as.
     """
 
     required: ClassVar[tuple[str, ...]] = ("num_envs", "rollout_length", "time_limit")
@@ -117,22 +121,22 @@ class AbstractAgentHyperparams(AbstractHyperparams):
 
     @abstractmethod
     def agent(self, env: AbstractEnv, caps: Sizes, *, key: PRNGKeyArray) -> AbstractAgent:
-        """Build a fresh agent inside the capacities `caps`."""
+        """Build an untrained agent whose arrays have the capacities `caps`."""
 
     @abstractmethod
     def own_sizes(self) -> dict[str, Any]:
-        """The sizes of this sample that are not those of a network; called on the host, on a single sample.
+        """The sizes of this sample apart from those of its networks; called on the host, on a single sample.
 
-        For every algorithm `num_envs`, `rollout_length`, `minibatch` (samples of a gradient step) and
-        `gradient_steps` (per cycle).
+        Every algorithm returns `num_envs`, `rollout_length`, `minibatch` (samples per gradient step) and
+        `gradient_steps` (per cycle), and may add sizes of its own.
         """
 
     @abstractmethod
     def networks(self, env: AbstractEnv) -> dict[str, NetworkUse]:
-        """The networks by the name of their field, and how each is used; called on a single sample."""
+        """The networks and how each is used, by the name of the field; called on a single sample."""
 
     def sizes(self) -> dict[str, Any]:
-        """The sizes of this sample, those of its networks under their names (`hyperlax.lanes.sizes`)."""
+        """All sizes of this sample (`hyperlax.lanes.sizes`), those of a network prefixed with its name."""
         sizes = self.own_sizes()
         for name, net in self.nested_networks().items():
             sizes |= prefixed(net.sizes(), name)
@@ -140,32 +144,32 @@ class AbstractAgentHyperparams(AbstractHyperparams):
 
     def nested_networks(self) -> dict[str, AbstractNetworkHyperparams]:
         """The hyperparameters of the networks by the name of their field, in order of declaration."""
-        own = {name: getattr(self, name) for name in self.__dataclass_fields__}
-        return {name: net for name, net in own.items() if isinstance(net, AbstractNetworkHyperparams)}
+        values = {name: getattr(self, name) for name in self.__dataclass_fields__}
+        return {name: net for name, net in values.items() if isinstance(net, AbstractNetworkHyperparams)}
 
     def warmup_steps(self) -> int:
-        """Env steps of the budget that pass before the first gradient step."""
+        """Count the env steps of the training budget that are spent before the first gradient step."""
         return 0
 
     def arithmetic(self, sizes: Sizes, env: AbstractEnv) -> Arithmetic:
-        """What a step and learning cost in `env` with networks of `sizes`, for the planner.
+        """Estimate the cost of env steps and gradient steps with networks of `sizes`, for the planner.
 
-        A derivative costs twice what a value costs.
+        A derivative is assumed to cost twice as much as a value.
         """
         step, gradient, weights = env.step_work, 0.0, 0.0
         for name, use in self.networks(env).items():
-            own = nested(sizes, name)
-            forward = use.hp.flops(use.inputs, own)
+            net_sizes = nested(sizes, name)
+            forward = use.hp.flops(use.inputs, net_sizes)
             step += use.acting * forward
             gradient += (use.values + 3 * use.gradients) * forward
-            weights += use.copies * use.hp.weights(use.inputs, own)
+            weights += use.copies * use.hp.weights(use.inputs, net_sizes)
         return Arithmetic(step, gradient, weights)
 
     def executions(self, env: AbstractEnv) -> tuple[float, float]:
-        """Circuits that a quantum computer would run to train this sample: per env step, per gradient step.
+        """Count the circuits that training would run on a quantum computer: per env step, per gradient step.
 
-        One for the output of one input, and what the parameter-shift rule takes for its derivatives.
-        Evaluation episodes are not counted.
+        An output takes one circuit; its derivatives take those of the parameter-shift rule. Evaluation
+        episodes are not counted.
         """
         acting = learning = 0.0
         for use in self.networks(env).values():
@@ -175,14 +179,14 @@ class AbstractAgentHyperparams(AbstractHyperparams):
         return acting, learning * self.sizes()["minibatch"]
 
     def capacities(self, sizes: Sequence[Sizes], cycles: Sequence[int], env: AbstractEnv) -> dict[str, Any]:
-        """What a program must allocate to hold lanes of these sizes, of which each runs so many cycles."""
+        """The capacities of a program for lanes of these `sizes`, where lane i runs `cycles[i]` cycles."""
         caps = merge(sizes)
         return costs.with_blocks(caps, sizes, cycles, self.arithmetic(caps, env))
 
     def work(self, sizes: Sizes, caps: Sizes, env: AbstractEnv) -> tuple[float, float]:
-        """Predict the cost of a cycle of a lane of `sizes` in a program with `caps`: (all of it, gradients).
+        """Predict the operations (FLOP) of one cycle, in total and of its gradient steps alone.
 
-        In floating-point operations; what the padded program does, not what the lane needs.
+        The cost is that of a lane of `sizes` in a program with `caps`, padding included.
         """
         return costs.cycle_work(sizes, caps, self.arithmetic(caps, env))
 
@@ -199,19 +203,19 @@ class AbstractAgentHyperparams(AbstractHyperparams):
 
     @classmethod
     def supports(cls, space: ActionSpace) -> str | None:
-        """None when the algorithm can act in `space`, otherwise why not and what fits instead."""
+        """Say why the algorithm cannot act in `space`, and what can; None when it can."""
         return None
 
     def problems(self) -> list[str]:
-        """What does not fit together in this sample, and what is done about it; called on the host."""
+        """Describe values of this sample that conflict, and how that is resolved; called on the host."""
         return []
 
     @staticmethod
     def quick() -> dict[str, Any]:
-        """Spaces and values for trying out: sizes so small that a run ends in seconds."""
+        """Search spaces and values for a quick trial, so small that a run ends in seconds; by field."""
         return {}
 
     @staticmethod
     def published(env_name: str) -> dict[str, Any]:
-        """The settings that reproduce the published protocol on `env_name`."""
+        """The hyperparameter values that reproduce the published protocol on `env_name`, by field."""
         return {}

@@ -1,9 +1,9 @@
-"""What a program allocates, and what its cycles cost: the arithmetic behind `plan`, the same for every agent.
+"""The cost model of `programs.plan`: what a program allocates, and what its cycles cost, for any agent.
 
-Costs are in floating-point operations; fixed costs (starting a kernel, a step of a loop) are expressed in
-the operations a core would have done meanwhile. They decide how lanes are grouped, never what they learn.
-Fitted to gradient steps measured on one core: 20 µs, and 1 µs per thousand weights, and 0.034 µs per thousand
-weights and sample.
+Costs are counted in floating-point operations. Fixed costs (starting a kernel, a step of a loop) are
+expressed as the operations that a core would perform in the same time. Costs decide how lanes are grouped,
+never what they learn. The constants were fitted to gradient steps on one core, which took 20 µs plus 1 µs per
+thousand weights plus 0.034 µs per thousand weights and sample.
 """
 
 from __future__ import annotations
@@ -16,24 +16,27 @@ from hyperlax.envs.base import AbstractEnv
 from hyperlax.lanes.sizes import Extent, Sizes, has_alternatives
 
 STEP_OVERHEAD = 2e6
-"""One gradient step, beyond what follows: loops, losses, small kernels."""
+"""Fixed cost of a gradient step: loops, losses and small kernels."""
 PER_WEIGHT = 130
-"""What a step costs per allocated weight whatever the minibatch: the optimiser's passes over memory."""
+"""Cost of a gradient step per allocated weight, for any minibatch: the optimiser's passes over memory."""
 CHUNK_OVERHEAD = 1e6
+"""Fixed cost of a chunk."""
 PER_SUMMED_WEIGHT = 250
-"""What a chunk costs per weight when several are summed."""
+"""Cost of a chunk per weight when the gradients of several chunks are summed."""
 ROW_OVERHEAD = 1e6
-"""One step of one block of environments, beyond what each environment costs."""
+"""Fixed cost of one step of one block of environments."""
 LARGEST_CHUNK = 2048
+"""The largest chunk, in samples."""
 MOST_CHUNKS = 3
+"""The largest number of chunk sizes of a program."""
 CHUNK_COMPILATION = 1e11
-"""What compiling the gradient once more, for another chunk size, is worth."""
+"""Cost of compiling the gradient for one more chunk size."""
 SMALL_BATCH = 64
-"""Up to this many samples, products are faster with the batch first."""
+"""The largest chunk, in samples, for which matrix products are faster with the batch axis first."""
 
 
 class Arithmetic(NamedTuple):
-    """Operations per env step, acting included, and per sample of a gradient step; how many weights train."""
+    """Operations of an agent per env step (acting included) and per learned sample; its trained weights."""
 
     step: float
     gradient: float
@@ -41,12 +44,12 @@ class Arithmetic(NamedTuple):
 
 
 def chunk_for(minibatch: int, chunks: Sequence[int]) -> int:
-    """The chunk a minibatch is processed in: the smallest that holds it, else the largest."""
+    """The chunk size for a minibatch: the smallest of `chunks` that holds it, or else the largest."""
     return next((c for c in chunks if c >= minibatch), chunks[-1])
 
 
 def gradient_work(sizes: Sizes, caps: Sizes, arithmetic: Arithmetic) -> float:
-    """Cost of all gradient steps of a cycle."""
+    """Cost of all gradient steps of a cycle, for a lane of `sizes` in a program with `caps`."""
     chunk = chunk_for(sizes["minibatch"], caps["minibatch_chunks"])
     count = -(-sizes["minibatch"] // chunk)
     step = STEP_OVERHEAD + PER_WEIGHT * arithmetic.weights
@@ -57,38 +60,38 @@ def gradient_work(sizes: Sizes, caps: Sizes, arithmetic: Arithmetic) -> float:
 
 
 def rollout_work(sizes: Sizes, caps: Sizes, arithmetic: Arithmetic) -> float:
-    """Cost of collecting and valuing a rollout."""
+    """Cost of a rollout and of estimating its values, for a lane of `sizes` in a program with `caps`."""
     blocks = -(-sizes["num_envs"] // caps["env_block"])
     samples = blocks * caps["env_block"]
     return sizes["rollout_length"] * (blocks * ROW_OVERHEAD + samples * arithmetic.step)
 
 
 def cycle_work(sizes: Sizes, caps: Sizes, arithmetic: Arithmetic) -> tuple[float, float]:
-    """Cost of a cycle of a lane of `sizes` in a program with `caps`: (all of it, gradient steps)."""
+    """Cost of a cycle, in total and of its gradient steps alone; arguments as in `gradient_work`."""
     gradient = gradient_work(sizes, caps, arithmetic)
     return gradient + rollout_work(sizes, caps, arithmetic), gradient
 
 
 def compilation(caps: Sizes, env: AbstractEnv) -> float:
-    """Compilation time, in units of a program of one chunk size without branches in a simple environment."""
+    """Compilation time, relative to a simple environment and one chunk size without branches."""
     return 0.5 + env.compilation + (0.65 if has_alternatives(caps) else 0.5) * len(caps["minibatch_chunks"])
 
 
 def unshared(caps: Sizes, sizes: Sizes) -> dict[str, Any]:
-    """`caps` with the blocks and chunks that a lane of `sizes` would choose for itself."""
+    """`caps` with the block and chunk sizes that suit a lane of `sizes` best."""
     chunk = min(sizes["minibatch"], LARGEST_CHUNK)
     return {**caps, "minibatch_chunks": (chunk,), "env_block": sizes["num_envs"]}
 
 
-def chunks_wanted(sizes: Sequence[Sizes]) -> list[int]:
-    """The chunk sizes that lanes of `sizes` would choose for themselves, ascending."""
+def preferred_chunks(sizes: Sequence[Sizes]) -> list[int]:
+    """The chunk sizes that suit the lanes of `sizes` best, in ascending order."""
     return sorted({min(s["minibatch"], LARGEST_CHUNK) for s in sizes})
 
 
 def with_blocks(
     caps: dict[str, Any], sizes: Sequence[Sizes], cycles: Sequence[int], arithmetic: Arithmetic
 ) -> dict[str, Any]:
-    """`caps` completed by the block and chunk sizes of least total cost for lanes of `sizes`."""
+    """Complete `caps` with the block and chunk sizes of least total cost for lanes of `sizes`."""
     blocks = sorted({s["num_envs"] for s in sizes})
     block = min(blocks, key=lambda b: sum(rollout_work(s, {"env_block": b}, arithmetic) for s in sizes))
     chunks = _chunks(sizes, cycles, arithmetic)
@@ -103,8 +106,9 @@ def with_blocks(
 
 
 def _chunks(sizes: Sequence[Sizes], cycles: Sequence[int], arithmetic: Arithmetic) -> tuple[int, ...]:
-    wanted = chunks_wanted(sizes)
-    thinned = wanted if len(wanted) <= 10 else [wanted[round(i * (len(wanted) - 1) / 9)] for i in range(10)]
+    """The up to `MOST_CHUNKS` chunk sizes of least cost, chosen from at most ten candidates."""
+    best = preferred_chunks(sizes)
+    thinned = best if len(best) <= 10 else [best[round(i * (len(best) - 1) / 9)] for i in range(10)]
 
     def cost(chunks: tuple[int, ...]) -> float:
         work = (

@@ -1,7 +1,8 @@
-"""Hyperparameters to derive a new algorithm's from: all that the shared bases read, with defaults.
+"""Default hyperparameters for new algorithms: those that the shared base classes read.
 
-An algorithm adds its own hyperparameters, and declares again those that are to have another default or space.
-PPO, DQN and SAC declare all of theirs, in the order of the published search spaces.
+An algorithm derives from one of these classes, adds its own hyperparameters, and repeats those that need
+another default or search space. PPO, DQN and SAC declare all of theirs, in the order of the published search
+spaces.
 """
 
 from __future__ import annotations
@@ -32,15 +33,15 @@ class OnPolicyDefaults(AbstractOnPolicyHyperparams):
     normalize_observations: Flag = hp(
         True, Choice(True, False), doc="normalise by running mean and std", fixed_at_start=True
     )
-    loss_reduction: Count = hp("mean", labels=("mean", "sum"), doc="over the minibatch")
+    loss_reduction: Count = hp("mean", labels=("mean", "sum"), doc="how losses in a minibatch are combined")
     advantage_statistics: Count = hp(
-        "batch", labels=("batch", "time_step"), doc="what advantages are standardised over"
+        "batch", labels=("batch", "time_step"), doc="the samples over which advantages are standardised"
     )
     minibatch_remainder: Count = hp(
-        "spread", labels=("spread", "drop"), doc="samples left when minibatches do not divide the rollout"
+        "spread", labels=("spread", "drop"), doc="the remainder of dividing the rollout into minibatches"
     )
     time_limit: Count = hp(
-        "truncation", labels=("truncation", "termination"), doc="what a time limit counts as"
+        "truncation", labels=("truncation", "termination"), doc="how an episode cut by its time limit counts"
     )
     truncation_bootstrap: Count = hp(
         "final_observation",
@@ -62,7 +63,7 @@ class OffPolicyDefaults(AbstractOffPolicyHyperparams):
 
     gamma: Real = hp(0.99, Uniform(0.9, 0.999), doc="discount", most=1)
     tau: Real = hp(
-        0.01, LogUniform(1e-3, 1e-1), doc="share of the weights that enters the target per step", most=1
+        0.01, LogUniform(1e-3, 1e-1), doc="share of the new weights in each target-network update", most=1
     )
     max_grad_norm: Real = hp(10.0, LogUniform(0.5, 20.0), doc="global-norm clip of each gradient")
     num_envs: Count = hp(8, Choice(4, 8, 16), doc="environments stepped side by side")
@@ -70,22 +71,22 @@ class OffPolicyDefaults(AbstractOffPolicyHyperparams):
     warmup_rollout_length: Count = hp(
         32,
         Choice(32, 64, 128),
-        doc="steps per environment before the first learning",
+        doc="steps per environment before learning starts",
         least=0,
         fixed_at_start=True,
     )
-    epochs: Count = hp(8, doc="gradient steps per cycle, where update_to_data is zero")
+    epochs: Count = hp(8, doc="gradient steps per cycle; used if update_to_data is 0")
     update_to_data: Real = hp(0.25, Choice(0.25, 0.5, 1.0), doc="gradient steps per env step; 0: epochs")
     buffer_size: Count = hp(
-        50_000, Choice(20_000, 50_000, 100_000), doc="transitions kept", fixed_at_start=True
+        50_000, Choice(20_000, 50_000, 100_000), doc="capacity of the replay buffer", fixed_at_start=True
     )
     batch_size: Count = hp(64, Choice(64, 128, 256), doc="transitions per gradient step")
     normalize_observations: Flag = hp(
         True, Choice(True, False), doc="normalise by running mean and std", fixed_at_start=True
     )
-    loss_reduction: Count = hp("mean", labels=("mean", "sum"), doc="over the batch")
+    loss_reduction: Count = hp("mean", labels=("mean", "sum"), doc="how losses in a batch are combined")
     time_limit: Count = hp(
-        "truncation", labels=("truncation", "termination"), doc="what a time limit counts as"
+        "truncation", labels=("truncation", "termination"), doc="how an episode cut by its time limit counts"
     )
     normaliser_order: Count = hp(
         "after_acting",
@@ -95,5 +96,5 @@ class OffPolicyDefaults(AbstractOffPolicyHyperparams):
     evaluation_normalisation: Count = hp(
         "as_trained", labels=("as_trained", "always"), doc="whether evaluation normalises observations"
     )
-    warmup_actions: Count = hp("uniform", labels=("uniform", "policy"), doc="actions before learning")
-    warmup_budget: Count = hp("counted", labels=("counted", "free"), doc="whether warm-up steps count")
+    warmup_actions: Count = hp("uniform", labels=("uniform", "policy"), doc="actions during the warm-up")
+    warmup_budget: Count = hp("counted", labels=("counted", "free"), doc="whether the warm-up spends budget")

@@ -33,17 +33,17 @@ from hyperlax.networks.heads import policy_outputs
 from hyperlax.networks.mlp import MLPHyperparams
 
 SMALLEST_HUBER = 1e-6
-"""A threshold up to this means the squared error."""
+"""Huber thresholds up to this value stand for the squared error."""
 
 
 @final
 class DQNHyperparams(AbstractOffPolicyHyperparams):
-    """What DQN can be told; every field may differ between the lanes of one program."""
+    """The hyperparameters of DQN; every one may differ between the lanes of one program."""
 
     critic: AbstractNetworkHyperparams = eqx.field(default_factory=MLPHyperparams)
     critic_lr: Real = hp(1e-3, LogUniform(1e-4, 3e-3), doc="Adam step size")
     tau: Real = hp(
-        0.0075, LogUniform(1e-3, 1e-1), doc="share of the weights that enters the target per step", most=1
+        0.0075, LogUniform(1e-3, 1e-1), doc="share of the new weights in each target-network update", most=1
     )
     gamma: Real = hp(0.98, Uniform(0.9, 0.999), doc="discount", most=1)
     max_grad_norm: Real = hp(10.0, LogUniform(0.5, 20.0), doc="global-norm clip of the gradient")
@@ -54,16 +54,16 @@ class DQNHyperparams(AbstractOffPolicyHyperparams):
     warmup_rollout_length: Count = hp(
         32,
         Choice(16, 32, 64),
-        doc="steps per environment before the first learning",
+        doc="steps per environment before learning starts",
         least=0,
         fixed_at_start=True,
     )
     num_envs: Count = hp(16, Choice(8, 16, 32), doc="environments stepped side by side")
     rollout_length: Count = hp(4, Choice(1, 2, 4, 8), doc="steps per environment and cycle")
-    epochs: Count = hp(16, doc="gradient steps per cycle, where update_to_data is zero")
+    epochs: Count = hp(16, doc="gradient steps per cycle; used if update_to_data is 0")
     update_to_data: Real = hp(0.5, Choice(0.125, 0.25, 0.5), doc="gradient steps per env step; 0: epochs")
     buffer_size: Count = hp(
-        50_000, Choice(10_000, 50_000, 100_000), doc="transitions kept", fixed_at_start=True
+        50_000, Choice(10_000, 50_000, 100_000), doc="capacity of the replay buffer", fixed_at_start=True
     )
     batch_size: Count = hp(64, Choice(64, 128, 256), doc="transitions per gradient step")
     decay_learning_rates: Flag = hp(True, Choice(True, False), doc="decay the step size linearly to zero")
@@ -73,11 +73,11 @@ class DQNHyperparams(AbstractOffPolicyHyperparams):
     use_double_q: Flag = hp(True, Choice(True, False), doc="choose the next action by the online network")
     epsilon_start: Real = hp(1.0, doc="share of random actions at the start of a linear schedule", most=1)
     epsilon_decay: Real = hp(
-        0.2, Choice(0.1, 0.2, 0.4), doc="its length as share of training; 0: constant", most=1
+        0.2, Choice(0.1, 0.2, 0.4), doc="share of training that the schedule takes; 0: constant", most=1
     )
-    loss_reduction: Count = hp("mean", labels=("mean", "sum"), doc="over the batch")
+    loss_reduction: Count = hp("mean", labels=("mean", "sum"), doc="how losses in a batch are combined")
     time_limit: Count = hp(
-        "truncation", labels=("truncation", "termination"), doc="what a time limit counts as"
+        "truncation", labels=("truncation", "termination"), doc="how an episode cut by its time limit counts"
     )
     normaliser_order: Count = hp(
         "after_acting",
@@ -87,8 +87,8 @@ class DQNHyperparams(AbstractOffPolicyHyperparams):
     evaluation_normalisation: Count = hp(
         "as_trained", labels=("as_trained", "always"), doc="whether evaluation normalises observations"
     )
-    warmup_actions: Count = hp("uniform", labels=("uniform", "policy"), doc="actions before learning")
-    warmup_budget: Count = hp("counted", labels=("counted", "free"), doc="whether warm-up steps count")
+    warmup_actions: Count = hp("uniform", labels=("uniform", "policy"), doc="actions during the warm-up")
+    warmup_budget: Count = hp("counted", labels=("counted", "free"), doc="whether the warm-up spends budget")
 
     def agent(self, env: AbstractEnv, caps: Sizes, *, key: PRNGKeyArray) -> DQN:
         return DQN(self, env, caps, key=key)
@@ -115,7 +115,7 @@ class DQNHyperparams(AbstractOffPolicyHyperparams):
 
 @final
 class DQN(AbstractOffPolicyAgent):
-    """A DQN agent: the values of all actions, a target for them, their optimiser, and the replay."""
+    """A DQN agent: the action-value network, its target network and optimiser, and the replay buffer."""
 
     losses: ClassVar[tuple[str, ...]] = ("td_loss", "td_error", "q_value")
     learned: ClassVar[tuple[str, ...]] = ("critic_grad_norm", "critic_lr")
@@ -167,7 +167,10 @@ class DQN(AbstractOffPolicyAgent):
     def loss(
         self, models: tuple[Any, ...], target: Any, transition: Transition, noise: Float[Array, " noise"]
     ) -> tuple[Float[Array, ""], Measured]:
-        """Huber of the temporal-difference error, bootstrapping from the target network unless terminated."""
+        """The Huber loss of the temporal-difference error (van Hasselt et al. 2016, eq. 4, for double Q).
+
+        The target network provides the value of the next state, which is zero after termination.
+        """
         hp, critic = self.hp, models[0]
         values, following = critic(transition.obs), target(transition.next_obs)
         chooser = jnp.where(hp.use_double_q, critic(transition.next_obs), following)
@@ -181,7 +184,7 @@ class DQN(AbstractOffPolicyAgent):
 
 
 def huber(error: Float[Array, ""], threshold: Float[Array, ""]) -> Float[Array, ""]:
-    """½ error² up to `threshold`, linear beyond (Huber 1964); ½ error² throughout for a threshold of zero."""
+    """½ error² up to `threshold`, linear beyond (Huber 1964); zero stands for an infinite threshold."""
     size = jnp.abs(error)
     near = jnp.where(threshold > SMALLEST_HUBER, jnp.minimum(size, threshold), size)
     return 0.5 * near**2 + threshold * (size - near)
@@ -195,5 +198,5 @@ def scheduled_epsilon(hp: DQNHyperparams, progress: Float[Array, ""]) -> Float[A
 
 
 def _at(values: Float[Array, " actions"], action: Int[Array, ""]) -> Float[Array, ""]:
-    """`values[action]`, as a masked sum: its gradient is no scatter."""
+    """`values[action]`, computed as a masked sum so that its gradient needs no scatter."""
     return jnp.sum(jnp.where(jnp.arange(values.shape[0]) == action, values, 0))

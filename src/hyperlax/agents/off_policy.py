@@ -1,4 +1,4 @@
-"""What DQN and SAC share: acting into a replay, warming up, and gradient steps on batches drawn from it."""
+"""The shared part of off-policy algorithms: replay buffer, warm-up, gradient steps on sampled batches."""
 
 from __future__ import annotations
 
@@ -29,10 +29,10 @@ from hyperlax.learning.rollout import Trajectory
 
 
 class AbstractOffPolicyHyperparams(AbstractAgentHyperparams):
-    """Hyperparameters of an algorithm that learns from a replay.
+    """Base class of the hyperparameters of an algorithm that learns from a replay buffer.
 
-    A cycle collects `rollout_length` steps in every environment and then takes `epochs` gradient steps, or
-    with `update_to_data` above zero that many per env step (on average over the cycles).
+    A cycle collects `rollout_length` steps in every environment and then takes `epochs` gradient steps. If
+    `update_to_data` is above zero, it takes that many per env step instead, on average over the cycles.
     """
 
     warmup_rollout_length: eqx.AbstractVar[Count]
@@ -103,10 +103,13 @@ class AbstractOffPolicyHyperparams(AbstractAgentHyperparams):
 
 @final
 class Experience(eqx.Module):
-    """What has been seen: transitions, statistics of the observations, and what that means for learning.
+    """The transitions and the statistics of the observations that an agent has collected.
 
-    - `normaliser` is what acting sees, `seen` has every observation so far.
-    - `warming`: the agent still collects before it learns. `steps`: gradient steps of the latest `learn`.
+    - `replay`: the replay buffer.
+    - `normaliser`: the statistics that observations are normalised by.
+    - `seen`: the statistics of all observations so far.
+    - `warming`: whether the agent is still in its warm-up, in which it collects without learning.
+    - `steps`: the number of gradient steps of the latest `learn`.
     """
 
     replay: Replay
@@ -126,18 +129,18 @@ class Experience(eqx.Module):
     def observed(
         self, hp: AbstractOffPolicyHyperparams, obs: Float[Array, "envs obs"], valid: Bool[Array, " envs"]
     ) -> Experience:
-        """After a row of observations, before acting on it."""
+        """Add the current observations of all environments to the statistics, before acting on them."""
         before = self.seen
         seen = lane_cond(hp.normalises(), lambda s: s.update(obs, valid), lambda s: s, before)
         acting = select(hp.chosen("normaliser_order", "before_acting"), seen, before)
         return eqx.tree_at(lambda e: (e.seen, e.normaliser), self, (seen, acting))
 
     def collected(self, hp: AbstractOffPolicyHyperparams, trajectory: Trajectory) -> Experience:
-        """With a rollout, whose `aux` are the actions, added; says how many gradient steps are due."""
+        """Add a rollout, whose `aux` are the actions, and set `steps` to the gradient steps now due."""
         replay = self.replay.add(trajectory, trajectory.aux, hp.num_envs)
         by_ratio = _whole(replay.added, hp.update_to_data) - _whole(self.replay.added, hp.update_to_data)
         due = jnp.where(hp.update_to_data > 0, by_ratio, hp.epochs)
-        due = jnp.where(trajectory.rows > 0, due, 0)  # a lane that is done must not keep the others busy
+        due = jnp.where(trajectory.rows > 0, due, 0)  # a finished lane must not keep the others busy
         return eqx.tree_at(
             lambda e: (e.replay, e.normaliser, e.warming, e.steps),
             self,
@@ -150,16 +153,17 @@ class Experience(eqx.Module):
         )
 
     def features(self, hp: AbstractOffPolicyHyperparams, obs: Float[Array, " obs"]) -> Float[Array, " obs"]:
-        """What the networks see of `obs`."""
+        """The input of the networks for `obs`: normalised if the hyperparameters say so."""
         return jnp.where(hp.normalize_observations, self.normaliser(obs), obs)
 
 
 def _whole(count: Int[Array, ""], ratio: Real) -> Int[Array, ""]:
+    """`count` times `ratio`, rounded down."""
     return jnp.floor(count.astype(jnp.float32) * ratio).astype(jnp.int32)
 
 
 class AbstractOffPolicyAgent(AbstractAgent):
-    """An agent that learns from a replay. The first of its `models()` has a slowly moving target."""
+    """Base class of agents with a replay buffer and a target network for the first of their `models()`."""
 
     hp: eqx.AbstractVar[AbstractOffPolicyHyperparams]
     optimiser: eqx.AbstractVar[optax.OptState]
@@ -167,9 +171,9 @@ class AbstractOffPolicyAgent(AbstractAgent):
     experience: eqx.AbstractVar[Experience]
     chunks: eqx.AbstractVar[Chunks]
     losses: ClassVar[tuple[str, ...]] = ()
-    """The names of what `loss` measures."""
+    """The names of the metrics that `loss` returns."""
     learned: ClassVar[tuple[str, ...]] = ()
-    """The names under which gradient norms, one per model, and the first step size are reported."""
+    """The names of further metrics: the gradient norm of each model, then the step size of the first."""
 
     @property
     def metric_names(self) -> tuple[str, ...]:
@@ -177,25 +181,25 @@ class AbstractOffPolicyAgent(AbstractAgent):
 
     @abstractmethod
     def models(self) -> tuple[eqx.Module, ...]:
-        """What is trained, one step size each."""
+        """The models that are trained; each has a step size of its own."""
 
     @abstractmethod
     def with_models(self, models: tuple[Any, ...], progress: Float[Array, ""]) -> AbstractOffPolicyAgent:
-        """This agent with its models replaced, `progress` being the share of the training budget spent."""
+        """Return the agent with new models; `progress` is the spent share of the training budget, 0 to 1."""
 
     @abstractmethod
     def step_sizes(self, progress: Float[Array, ""]) -> Sequence[Float[Array, ""]]:
-        """Of `models()`."""
+        """The step sizes of `models()`, in the same order, at `progress`."""
 
     @abstractmethod
     def noise_size(self) -> int:
-        """Standard normal numbers `loss` wants per transition."""
+        """The number of standard normal numbers that `loss` needs per transition."""
 
     @abstractmethod
     def loss(
         self, models: tuple[Any, ...], target: Any, transition: Transition, noise: Float[Array, " noise"]
     ) -> tuple[Float[Array, ""], Measured]:
-        """The loss of one transition, observations as the networks see them, and what `losses` names."""
+        """The loss of one transition with normalised observations, and the metrics named by `losses`."""
 
     def observe(self, obs: Float[Array, "envs obs"], valid: Bool[Array, " envs"]) -> AbstractOffPolicyAgent:
         return eqx.tree_at(lambda a: a.experience, self, self.experience.observed(self.hp, obs, valid))
@@ -217,7 +221,7 @@ class AbstractOffPolicyAgent(AbstractAgent):
         return eqx.tree_at(lambda a: a.experience.replay.table.value, self, replace_fn=lambda t: t[:0])
 
     def acts_randomly(self) -> Bool[Array, ""]:
-        """Whether actions are uniformly random, as they are while warming up."""
+        """Whether actions are drawn uniformly, as they can be during the warm-up."""
         return self.experience.warming & self.hp.chosen("warmup_actions", "uniform")
 
     def learn(
@@ -255,14 +259,14 @@ class AbstractOffPolicyAgent(AbstractAgent):
     def gradient(
         self, weights: Weights, target: Float[Array, " target"], restore: Any, chunk: int, key: PRNGKeyArray
     ) -> tuple[Weights, Float[Array, " losses"]]:
-        """Summed gradient and `losses` of one batch drawn from the replay."""
+        """The gradient and the `losses` of one batch drawn from the replay buffer, summed over the batch."""
         cap, columns = self.chunks.minibatch_cap, 1 + self.noise_size()
         words = jr.bits(key, (cap * columns,), jnp.uint32).reshape(cap, columns)
         target_model = flatten(self.models()[:1])[2](target)[0]
 
         def part(position: Int[Array, " k"], valid: Bool[Array, " k"]) -> tuple:
-            own = words[position]
-            batch, noise = self.experience.replay.sample(own[:, 0]), standard_normal(own[:, 1:])
+            drawn = words[position]
+            batch, noise = self.experience.replay.sample(drawn[:, 0]), standard_normal(drawn[:, 1:])
 
             loss = partial(self._loss, target_model)
             return summed_gradient(loss, self.losses, restore, weights, (batch, noise), valid)
@@ -272,6 +276,7 @@ class AbstractOffPolicyAgent(AbstractAgent):
     def _loss(
         self, target: Any, models: Any, transition: Transition, noise: Any
     ) -> tuple[Float[Array, ""], Measured]:
+        """The `loss` of a transition whose observations are not normalised yet."""
         features = partial(self.experience.features, self.hp)
         seen = eqx.tree_at(
             lambda t: (t.obs, t.next_obs),
@@ -282,10 +287,10 @@ class AbstractOffPolicyAgent(AbstractAgent):
 
 
 def discounted(reward: Float[Array, ""], gamma: Real, following: Float[Array, ""]) -> Float[Array, ""]:
-    """`reward` + `gamma` · `following`, as a product of vectors.
+    """`reward` + `gamma` · `following`, written as a product of two vectors.
 
-    A sum, and all that led to it, XLA would compute again for every unit of the layer that the error is
-    propagated to.
+    XLA would compute a plain sum, and everything that it depends on, again for every unit of the layer that
+    the error is propagated to.
     """
     return jnp.stack([jnp.ones_like(gamma), gamma]) @ jnp.stack([reward, following])
 
@@ -296,4 +301,4 @@ PUBLISHED = {
     "warmup_budget": "free",
     "evaluation_normalisation": "always",
 }
-"""What the published protocol does differently for both algorithms."""
+"""The values of the published protocol that DQN and SAC have in common."""

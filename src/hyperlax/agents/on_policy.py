@@ -1,4 +1,4 @@
-"""What on-policy algorithms share: acting, advantages, and passes over a rollout in shuffled minibatches."""
+"""The shared part of on-policy algorithms: acting, advantages, and passes over a rollout in minibatches."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ from hyperlax.networks.heads import policy_outputs
 
 
 class AbstractOnPolicyHyperparams(AbstractAgentHyperparams):
-    """The hyperparameters that every on-policy algorithm has; `OnPolicyDefaults` declares them all."""
+    """Base class of the hyperparameters of on-policy algorithms; for defaults see `OnPolicyDefaults`."""
 
     if TYPE_CHECKING:
         actor: eqx.AbstractVar[AbstractNetworkHyperparams]
@@ -82,10 +82,10 @@ class AbstractOnPolicyHyperparams(AbstractAgentHyperparams):
         }
 
     def networks(self, env: AbstractEnv) -> dict[str, NetworkUse]:
-        valuing = 1 + 1 / int(self.rollout_length)
+        valuations = 1 + 1 / int(self.rollout_length)  # of the states of a rollout and the one after it
         return {
             "actor": NetworkUse(self.actor, env.obs_size, policy_outputs(env.action_space)),
-            "critic": NetworkUse(self.critic, env.obs_size, 1, acting=valuing),
+            "critic": NetworkUse(self.critic, env.obs_size, 1, acting=valuations),
         }
 
     def problems(self) -> list[str]:
@@ -102,17 +102,23 @@ class AbstractOnPolicyHyperparams(AbstractAgentHyperparams):
         return self.normalize_observations | self.chosen("evaluation_normalisation", "always")
 
     def batch(self) -> Int[Array, ""]:
-        """Samples of a rollout."""
+        """The number of samples of a rollout."""
         return self.num_envs * self.rollout_length
 
     def minibatches(self) -> Int[Array, ""]:
-        """Minibatches of a pass: as many as asked for, but none is empty."""
+        """The number of minibatches of a pass: `num_minibatches`, but no more than there are samples."""
         return jnp.minimum(self.num_minibatches, self.batch())
 
 
 @final
 class Step(eqx.Module):
-    """What is noted of one action; `raw` is the action before squashing (see `AbstractPolicy`)."""
+    """The record of one action that learning needs.
+
+    - `log_prob`: the logarithm of its probability or density under the policy that chose it.
+    - `raw`: the action before squashing (see `AbstractPolicy`).
+    - `noise`: standard normal numbers from which `AbstractPolicy.entropy` is estimated.
+    - `features`: the observation as the networks saw it.
+    """
 
     log_prob: Float[Array, "*rollout"]
     raw: Array
@@ -122,10 +128,12 @@ class Step(eqx.Module):
 
 @final
 class Sample(eqx.Module):
-    """One sample of a rollout: what was noted of the action, and what was estimated afterwards.
+    """One sample of a rollout, as `loss` receives it.
 
-    - `value`: of the state, as estimated before learning. `target`: the return that it should have been.
-    - `advantage`: of the action, standardised where the hyperparameters ask for it.
+    - `value`: the value of the state, estimated before learning.
+    - `advantage`: the advantage of the action, standardised if the hyperparameters say so.
+    - `target`: the return that the value should be fitted to.
+    - `step`: the record of the action.
     """
 
     value: Float[Array, "*rollout"]
@@ -139,14 +147,14 @@ H = TypeVar("H", bound=AbstractOnPolicyHyperparams)
 
 
 class AbstractOnPolicyAgent(AbstractAgent, Generic[H]):
-    """Actor, critic, their optimiser, and the normaliser; a subclass says what loss a sample has.
+    """Base class of on-policy agents with an actor and a critic; a subclass defines the loss of a sample.
 
-    During a cycle observations are normalised by the statistics of the cycles before (`normaliser`), so
-    that old and new log-probabilities see the same inputs; what is observed meanwhile collects in `seen`.
+    During a cycle, observations are normalised by the statistics of earlier cycles (`normaliser`), so that
+    old and new log-probabilities have the same inputs; `seen` also counts the current cycle.
     """
 
     losses: ClassVar[tuple[str, ...]] = ()
-    """The names of what `loss` measures."""
+    """The names of the metrics that `loss` returns."""
 
     hp: H
     actor: Actor
@@ -171,13 +179,13 @@ class AbstractOnPolicyAgent(AbstractAgent, Generic[H]):
 
     @classmethod
     def create(cls: type[T], hp: Any, env: AbstractEnv, caps: Sizes, *, key: PRNGKeyArray) -> T:
-        """Build a fresh agent inside the capacities `caps`."""
+        """Build an untrained agent whose arrays have the capacities `caps`."""
         build: Any = cls
         return build(hp, env, caps, key=key)
 
     @abstractmethod
     def loss(self, actor: Actor, critic: Critic, sample: Sample) -> tuple[Float[Array, ""], Measured]:
-        """The loss of one sample, and what `losses` names."""
+        """The loss of one sample, and the metrics named by `losses`."""
 
     @abstractmethod
     def step_sizes(self) -> Sequence[Float[Array, ""]]:
@@ -197,7 +205,7 @@ class AbstractOnPolicyAgent(AbstractAgent, Generic[H]):
         return policy.action(raw), Step(policy.log_prob(raw), raw, noise, features)
 
     def features(self, obs: Float[Array, " obs"]) -> Float[Array, " obs"]:
-        """What the networks see of `obs`."""
+        """The input of the networks for `obs`: normalised if the hyperparameters say so."""
         return jnp.where(self.hp.normalize_observations, self.normaliser(obs), obs)
 
     def observe(self, obs: Float[Array, "envs obs"], valid: Bool[Array, " envs"]) -> AbstractOnPolicyAgent:
@@ -212,7 +220,7 @@ class AbstractOnPolicyAgent(AbstractAgent, Generic[H]):
         return self.hp.epochs * self.hp.minibatches()
 
     def estimates(self, trajectory: Trajectory) -> Estimates:
-        """Values of the states and advantages of the actions: generalised advantage estimation."""
+        """The values of the states, and the advantages of the actions by generalised advantage estimation."""
         hp, features = self.hp, trajectory.aux.features
         next_episode = hp.chosen("truncation_bootstrap", "next_episode")
         return estimate(
@@ -228,7 +236,7 @@ class AbstractOnPolicyAgent(AbstractAgent, Generic[H]):
         )
 
     def samples(self, trajectory: Trajectory, estimates: Estimates) -> Samples:
-        """The samples to learn from, advantages standardised where the hyperparameters ask for it."""
+        """The samples to learn from, with advantages standardised if the hyperparameters say so."""
         by_time_step = self.hp.chosen("advantage_statistics", "time_step")
         standard = standardised(estimates.advantage, estimates.used, by_time_step)
         advantage = jnp.where(self.hp.standardize_advantages, standard, estimates.advantage)
@@ -237,7 +245,7 @@ class AbstractOnPolicyAgent(AbstractAgent, Generic[H]):
     def gradient(
         self, weights: Weights, restore: Callable[[Weights], Any], samples: Samples, minibatch: Minibatch
     ) -> tuple[Weights, Float[Array, " losses"]]:
-        """The gradient of the loss and the `losses`, summed over a minibatch."""
+        """The gradient of the loss and the metrics named by `losses`, summed over a minibatch."""
 
         def loss(models: tuple[Any, ...], row: Float[Array, " columns"]) -> tuple[Float[Array, ""], Measured]:
             return self.loss(models[0], models[1], samples.unpack(row))
@@ -262,10 +270,10 @@ class AbstractOnPolicyAgent(AbstractAgent, Generic[H]):
 
         def step(minibatch: Minibatch, carry: tuple[Any, ...]) -> tuple[Any, ...]:
             weights, state, sums = carry
-            slope, measured = self.gradient(weights, restore, samples, minibatch)
+            gradient, measured = self.gradient(weights, restore, samples, minibatch)
             n = minibatch.size.astype(jnp.float32)
-            slope = slope * jnp.where(hp.chosen("loss_reduction", "sum"), 1.0, 1.0 / n)
-            weights, state, norms = adam_step(weights, slope, state, parts, lrs, hp.max_grad_norm, factors)
+            gradient = gradient * jnp.where(hp.chosen("loss_reduction", "sum"), 1.0, 1.0 / n)
+            weights, state, norms = adam_step(weights, gradient, state, parts, lrs, hp.max_grad_norm, factors)
             return weights, state, sums + jnp.concatenate([measured / n, norms])
 
         passes = Passes(
@@ -274,7 +282,7 @@ class AbstractOnPolicyAgent(AbstractAgent, Generic[H]):
             hp.epochs,
             self.epochs_cap,
             hp.chosen("minibatch_remainder", "drop"),
-            trajectory.rows > 0,  # a lane that is done must not keep the others busy
+            trajectory.rows > 0,  # a finished lane must not keep the others busy
             self.chunks,
             key=key,
         )

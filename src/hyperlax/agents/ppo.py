@@ -1,4 +1,4 @@
-"""Proximal policy optimisation (Schulman et al. 2017), discrete and continuous actions."""
+"""Proximal policy optimisation (Schulman et al. 2017) for discrete and continuous actions."""
 
 from __future__ import annotations
 
@@ -43,15 +43,15 @@ class PPOHyperparams(AbstractOnPolicyHyperparams):
         True, Choice(True, False), doc="normalise by running mean and std", fixed_at_start=True
     )
     clip_value: Flag = hp(True, doc="clip the value loss like the policy's, by clip_eps")
-    loss_reduction: Count = hp("mean", labels=("mean", "sum"), doc="over the minibatch")
+    loss_reduction: Count = hp("mean", labels=("mean", "sum"), doc="how losses in a minibatch are combined")
     advantage_statistics: Count = hp(
-        "batch", labels=("batch", "time_step"), doc="what advantages are standardised over"
+        "batch", labels=("batch", "time_step"), doc="the samples over which advantages are standardised"
     )
     minibatch_remainder: Count = hp(
-        "spread", labels=("spread", "drop"), doc="samples left when minibatches do not divide the rollout"
+        "spread", labels=("spread", "drop"), doc="the remainder of dividing the rollout into minibatches"
     )
     time_limit: Count = hp(
-        "truncation", labels=("truncation", "termination"), doc="what a time limit counts as"
+        "truncation", labels=("truncation", "termination"), doc="how an episode cut by its time limit counts"
     )
     truncation_bootstrap: Count = hp(
         "final_observation",
@@ -96,7 +96,7 @@ class PPOHyperparams(AbstractOnPolicyHyperparams):
 
 @final
 class PPO(AbstractOnPolicyAgent[PPOHyperparams]):
-    """A PPO agent: an on-policy agent whose policy and values may not move far from the rollout's."""
+    """A PPO agent, whose clipped loss keeps policy and values close to those that collected the rollout."""
 
     losses: ClassVar[tuple[str, ...]] = ("policy_loss", "value_loss", "entropy", "approx_kl", "clip_fraction")
 
@@ -104,7 +104,7 @@ class PPO(AbstractOnPolicyAgent[PPOHyperparams]):
         return self.hp.actor_lr, self.hp.critic_lr
 
     def loss(self, actor: Actor, critic: Critic, sample: Sample) -> tuple[Float[Array, ""], Measured]:
-        """The clipped objective of one sample (Schulman et al. 2017, eq. 7 and 9, value clipped likewise)."""
+        """The clipped objective of one sample (Schulman et al. 2017, eq. 7 and 9), value clipped likewise."""
         hp, step = self.hp, sample.step
         policy = actor(step.features)
         log_ratio = policy.log_prob(step.raw) - step.log_prob

@@ -1,4 +1,4 @@
-"""Soft actor-critic (Haarnoja et al. 2018), and for discrete actions its exact form (Christodoulou 2019)."""
+"""Soft actor-critic (Haarnoja et al. 2018); exact expectations for discrete actions (Christodoulou 2019)."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ from hyperlax.networks.mlp import MLPHyperparams
 
 @final
 class SACHyperparams(AbstractOffPolicyHyperparams):
-    """What SAC can be told; every field may differ between the lanes of one program."""
+    """The hyperparameters of SAC; every one may differ between the lanes of one program."""
 
     actor: AbstractNetworkHyperparams = eqx.field(default_factory=MLPHyperparams)
     critic: AbstractNetworkHyperparams = eqx.field(default_factory=MLPHyperparams)
@@ -46,7 +46,7 @@ class SACHyperparams(AbstractOffPolicyHyperparams):
     alpha_lr: Real = hp(1e-3, LogUniform(1e-4, 3e-3), doc="Adam step size of the log-temperature")
     gamma: Real = hp(0.99, Uniform(0.9, 0.999), doc="discount", most=1)
     tau: Real = hp(
-        0.015, LogUniform(1e-3, 1e-1), doc="share of the weights that enters the target per step", most=1
+        0.015, LogUniform(1e-3, 1e-1), doc="share of the new weights in each target-network update", most=1
     )
     max_grad_norm: Real = hp(10.0, LogUniform(0.5, 20.0), doc="global-norm clip of each gradient")
     autotune: Flag = hp(True, Choice(True), doc="train the temperature towards the target entropy")
@@ -56,7 +56,7 @@ class SACHyperparams(AbstractOffPolicyHyperparams):
     init_alpha: Real = hp(
         0.2,
         LogUniform(0.05, 1.0),
-        doc="temperature at the start, or throughout",
+        doc="initial temperature; without autotune the constant one",
         least=1e-6,
         fixed_at_start=True,
     )
@@ -65,23 +65,23 @@ class SACHyperparams(AbstractOffPolicyHyperparams):
     warmup_rollout_length: Count = hp(
         64,
         Choice(32, 64, 128),
-        doc="steps per environment before the first learning",
+        doc="steps per environment before learning starts",
         least=0,
         fixed_at_start=True,
     )
-    epochs: Count = hp(8, doc="gradient steps per cycle, where update_to_data is zero")
+    epochs: Count = hp(8, doc="gradient steps per cycle; used if update_to_data is 0")
     update_to_data: Real = hp(0.25, Choice(0.25, 0.5, 1.0), doc="gradient steps per env step; 0: epochs")
     buffer_size: Count = hp(
-        50_000, Choice(20_000, 50_000, 100_000), doc="transitions kept", fixed_at_start=True
+        50_000, Choice(20_000, 50_000, 100_000), doc="capacity of the replay buffer", fixed_at_start=True
     )
     batch_size: Count = hp(64, Choice(64, 128, 256), doc="transitions per gradient step")
     normalize_observations: Flag = hp(
         True, Choice(True, False), doc="normalise by running mean and std", fixed_at_start=True
     )
     decay_learning_rates: Flag = hp(False, doc="decay all step sizes linearly to zero")
-    loss_reduction: Count = hp("mean", labels=("mean", "sum"), doc="over the batch")
+    loss_reduction: Count = hp("mean", labels=("mean", "sum"), doc="how losses in a batch are combined")
     time_limit: Count = hp(
-        "truncation", labels=("truncation", "termination"), doc="what a time limit counts as"
+        "truncation", labels=("truncation", "termination"), doc="how an episode cut by its time limit counts"
     )
     normaliser_order: Count = hp(
         "after_acting",
@@ -91,8 +91,8 @@ class SACHyperparams(AbstractOffPolicyHyperparams):
     evaluation_normalisation: Count = hp(
         "as_trained", labels=("as_trained", "always"), doc="whether evaluation normalises observations"
     )
-    warmup_actions: Count = hp("uniform", labels=("uniform", "policy"), doc="actions before learning")
-    warmup_budget: Count = hp("counted", labels=("counted", "free"), doc="whether warm-up steps count")
+    warmup_actions: Count = hp("uniform", labels=("uniform", "policy"), doc="actions during the warm-up")
+    warmup_budget: Count = hp("counted", labels=("counted", "free"), doc="whether the warm-up spends budget")
 
     def agent(self, env: AbstractEnv, caps: Sizes, *, key: PRNGKeyArray) -> SAC:
         return SAC(self, env, caps, key=key)
@@ -116,34 +116,36 @@ class SACHyperparams(AbstractOffPolicyHyperparams):
 
 
 def _critic_inputs(env: AbstractEnv) -> int:
+    """The input length of a critic: the observation, and the action unless it is discrete."""
     return env.obs_size + math.prod(env.action_space.shape) * (not isinstance(env.action_space, Discrete))
 
 
 class AbstractTwinCritic(eqx.Module):
-    """Two independent estimates of the value of an action."""
+    """Base class of pairs of critics, which estimate the value of an action independently."""
 
     @abstractmethod
     def __call__(self, obs: Float[Array, " obs"], action: Array) -> Float[Array, " 2"]:
-        """Both values of `action`."""
+        """The two estimates of the value of `action`."""
 
     @abstractmethod
     def expected(
         self, obs: Float[Array, " obs"], policy: Any, noise: Float[Array, " act"]
     ) -> tuple[Float[Array, ""], Float[Array, ""]]:
-        """The smaller value and the log-probability, both in expectation over `policy`'s actions.
+        """The expectations of the smaller value and of the log-probability over the actions of `policy`.
 
-        Exact for discrete actions; at the one action that standard normal `noise` leads to for others.
+        Exact for discrete actions; for others estimated from the one action that the standard normal `noise`
+        leads to.
         """
 
 
 def _smaller(a: Array, b: Array) -> Array:
-    """The minimum; its gradient, unlike that of `jnp.minimum`, divides nothing."""
+    """The minimum; cheaper to differentiate than `jnp.minimum`, which divides the gradient among ties."""
     return jnp.where(a < b, a, b)
 
 
 @final
 class TwinStateActionCritic(AbstractTwinCritic):
-    """For real action vectors, which the networks see beside the observation."""
+    """Twin critics for continuous actions; the networks see observation and action concatenated."""
 
     first: Critic
     second: Critic
@@ -161,7 +163,7 @@ class TwinStateActionCritic(AbstractTwinCritic):
 
 @final
 class TwinActionValues(AbstractTwinCritic):
-    """For discrete actions, all valued at once."""
+    """Twin critics for discrete actions; the networks return the values of all actions."""
 
     first: ActionValues
     second: ActionValues
@@ -180,14 +182,14 @@ class TwinActionValues(AbstractTwinCritic):
 
 @final
 class Temperature(eqx.Module):
-    """The weight of the entropy, α, by its logarithm."""
+    """The temperature α, which weights the entropy, stored as its logarithm."""
 
     log_alpha: Float[Array, ""]
 
 
 @final
 class SAC(AbstractOffPolicyAgent):
-    """A SAC agent: actor, twin critics and their target, temperature, their optimiser, and the replay."""
+    """A SAC agent: actor, twin critics and their target, temperature, optimiser and replay buffer."""
 
     losses: ClassVar[tuple[str, ...]] = ("q_loss", "policy_loss", "entropy", "alpha", "q_value")
     learned: ClassVar[tuple[str, ...]] = ("q_grad_norm", "actor_grad_norm", "alpha_grad_norm", "q_lr")
@@ -248,7 +250,7 @@ class SAC(AbstractOffPolicyAgent):
         return 0 if isinstance(self.action_space, Discrete) else 2 * self.action_space.shape[0]
 
     def target_entropy(self) -> Float[Array, ""]:
-        """Minus the dimensions of a box (Haarnoja et al. 2018), or the logarithm of a number of actions."""
+        """−scale · dimensions of a box (Haarnoja et al. 2018), or scale · log(number of actions)."""
         space = self.action_space
         most = math.log(space.n) if isinstance(space, Discrete) else -float(space.shape[0])
         return self.hp.target_entropy_scale * most
@@ -256,9 +258,9 @@ class SAC(AbstractOffPolicyAgent):
     def loss(
         self, models: tuple[Any, ...], target: Any, transition: Transition, noise: Float[Array, " noise"]
     ) -> tuple[Float[Array, ""], Measured]:
-        """Losses of critics, policy and temperature, all from the weights before the step.
+        """The summed losses of critics, policy and temperature, all at the weights before the step.
 
-        Haarnoja et al. 2018 ("Algorithms and Applications"), eq. 5, 7 and 18, the latter for log α.
+        Haarnoja et al. 2018 ("Algorithms and Applications"), eq. 5, 7 and 18, the last one for log α.
         """
         hp, (critics, actor, temperature) = self.hp, models
         now, after = jnp.split(noise, 2)

@@ -1,1 +1,1 @@
-"""What an experiment is before it runs: recipe, settings, samples and lanes."""
+"""Experiments before they run: recipes, settings, samples and lanes."""

@@ -1,4 +1,4 @@
-"""How an experiment is run."""
+"""The options of running an experiment, which do not change its results."""
 
 from __future__ import annotations
 
@@ -8,18 +8,20 @@ from pathlib import Path
 
 @dataclass(frozen=True)
 class Execution:
-    """How an experiment is run: none of it changes what the lanes learn.
+    """How an experiment is run; nothing here changes what the lanes learn.
 
-    - `folder`: where to store the experiment; nothing is written without one. A folder that holds another
-      experiment is refused; one that holds this experiment is continued with `resume`.
-    - `lanes_at_once`: the most lanes in training at a time (default: what the machine has use for).
-    - `lanes_per_device`: lanes mapped together on a device (default: one on a CPU, where a batch gains
-      nothing; as many as fit elsewhere).
-    - `sequential`: one lane at a time, in the same programs: the same numbers, for comparison.
-    - `group_by_sizes`: a program for every distinct set of sizes, instead of as few as pay.
-    - `save_policies`: `best` (five), `all` or `none`; needs a folder.
+    - `folder`: where to store the experiment; by default nothing is written. A folder that holds another
+      experiment is refused.
+    - `resume`: continue the experiment that `folder` holds.
+    - `lanes_at_once`: the largest number of lanes in training at a time (default: what suits the machine).
+    - `lanes_per_device`: lanes mapped together on a device (default: one on a CPU, where more gain nothing;
+      elsewhere as many as fit).
+    - `sequential`: train one lane at a time, in the same programs and with the same numbers, for comparison.
+    - `group_by_sizes`: compile a program for every distinct set of sizes, instead of planning as few as pay
+      off.
+    - `save_policies`: which trained agents to save: the `best` (five), `all` or `none`; needs a folder.
     - `memory_limit`: bytes per device that a program may use (default: 80 % of what is free).
-    - `checkpoint_seconds`: at most this much work is lost when the process is killed.
+    - `checkpoint_seconds`: seconds between checkpoints, the work that is lost if the process is killed.
     """
 
     folder: str | Path | None = None
@@ -42,5 +44,5 @@ class Execution:
             raise ValueError(f"checkpoint_seconds must be at least 0, got {self.checkpoint_seconds}")
 
     def at(self, folder: str | Path | None, resume: bool) -> Execution:
-        """The same, in `folder` (None: where it is stored anyway), and continued if either says `resume`."""
+        """A copy with another `folder`, unless that is None, and with `resume` if either asks for it."""
         return replace(self, folder=self.folder if folder is None else folder, resume=resume or self.resume)

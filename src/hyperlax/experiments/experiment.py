@@ -1,4 +1,4 @@
-"""An experiment before it runs: samples, lanes and settings, checked, with everything needed to repeat it."""
+"""Experiments before they run: samples, lanes and settings, checked, and the manifest to repeat them."""
 
 from __future__ import annotations
 
@@ -29,23 +29,23 @@ from hyperlax.hyperparams import assign, fields, values
 
 @runtime_checkable
 class ExperimentSchedule(Protocol):
-    """What an experiment asks of its schedule before anything runs; `schedules.Schedule` is one."""
+    """The part of a schedule that an experiment uses before it runs; `schedules.Schedule` implements it."""
 
     @property
     def grows(self) -> bool:
-        """Whether samples are added while it runs."""
+        """Whether samples are added while the experiment runs."""
         ...
 
     def check(self, experiment: Experiment[Any]) -> None:
-        """Raises `ValueError` with the fix for an experiment it cannot run; may add to its notes."""
+        """Raise `ValueError` with the fix if the experiment cannot be run; may add to its notes."""
         ...
 
     def describe(self) -> dict[str, Any] | None:
-        """What decides its results, JSON-ready; None where nothing does."""
+        """The parameters that influence results, JSON-ready; None if the schedule does not influence them."""
         ...
 
     def manifest(self) -> dict[str, Any]:
-        """What it adds to the experiment's manifest, JSON-ready."""
+        """Further entries of the manifest of the experiment, JSON-ready."""
         ...
 
 
@@ -54,7 +54,7 @@ Scheduled = TypeVar("Scheduled", bound=ExperimentSchedule)
 
 @dataclass
 class Experiment(Generic[Scheduled]):
-    """Everything that decides what an experiment's lanes learn, and nothing that does not."""
+    """Everything that decides what the lanes of an experiment learn, and nothing else."""
 
     recipe_name: str
     recipe: Recipe
@@ -65,19 +65,19 @@ class Experiment(Generic[Scheduled]):
     fixed: dict[str, Any]
     schedule: Scheduled
     records: dict[int, Sample] = field(default_factory=dict)
-    """Id → sample, in the order of their places."""
+    """Id → sample, ordered by place."""
     notes: list[str] = field(default_factory=list)
-    settled: dict[str, Any] = field(default_factory=dict)
-    """What the protocol settles."""
+    protocol_values: dict[str, Any] = field(default_factory=dict)
+    """The values of hyperparameters that the published protocol prescribes; empty for another protocol."""
     confirms: dict[str, Any] | None = None
-    """Whose best samples these are, when they are trained again (`confirmation.py`)."""
+    """The experiment whose best samples are trained again here, if they are (`confirmation.py`)."""
 
     def add(self, row: Mapping[str, Any]) -> Sample:
-        """Adds a sample, checked, and returns it.
+        """Check a sample, add it, and return it.
 
-        The value of a hyperparameter is `base`'s unless the row has one and it is not `fixed`. Raises
-        `ValueError` for an unknown hyperparameter or value, an id that another sample has, and a network that
-        memory cannot hold.
+        `row` maps dotted paths of hyperparameters to values; fixed and missing ones have the values of
+        `base`. Raises `ValueError` for an unknown hyperparameter or value, for the id of another sample, and
+        for a network that does not fit into memory.
         """
         known = {f.path for f in fields(self.base)}
         chosen = {k: v for k, v in row.items() if k not in ("sample", "matrix") and k not in self.fixed}
@@ -85,9 +85,9 @@ class Experiment(Generic[Scheduled]):
             assign(self.base, dict.fromkeys(unknown))
         tree, number = assign(self.base, chosen), int(row.get("sample", len(self.records)))
         if number < 0 or number in self.records:
-            why = "is negative" if number < 0 else "is another sample's too"
+            why = "is negative" if number < 0 else "belongs to another sample, too"
             raise ValueError(
-                f"the id {number} of a sample {why}; leave column sample out to number them anew"
+                f"the sample id {number} {why}; leave out the column sample to number the samples"
             )
         if refusal := tree.refusal(self.env, device_memory()):
             raise ValueError(f"sample {number} of {self.recipe.name} does not fit {self.env_name}: {refusal}")
@@ -95,9 +95,9 @@ class Experiment(Generic[Scheduled]):
             raise ValueError(f"sample {number} of {self.recipe.name}: {refusal}")
         problems = [*tree.problems(), *_too_long(tree, self.settings.total_timesteps)]
         problems += [
-            f"{k} is {v!r} as asked for, not {self.settled[k]!r} as in the published protocol"
+            f"{k} is {v!r} as asked for, not {self.protocol_values[k]!r} as in the published protocol"
             for k, v in values(tree).items()
-            if k in self.settled and v != self.settled[k]
+            if k in self.protocol_values and v != self.protocol_values[k]
         ]
         self.notes += [f"sample {number}: {p}" for p in problems]
         keys, init_keys = self._keys(number)
@@ -108,7 +108,7 @@ class Experiment(Generic[Scheduled]):
 
     @property
     def rows(self) -> list[dict[str, Any]]:
-        """What every sample was made from."""
+        """The row that every sample was made from, dotted path → value."""
         return [sample.row for sample in self.records.values()]
 
     @property
@@ -118,7 +118,7 @@ class Experiment(Generic[Scheduled]):
 
     @property
     def samples(self) -> pl.DataFrame:
-        """One row per sample: id, design matrix if any, every hyperparameter."""
+        """The table of samples: id, design matrix if there is one, and every hyperparameter."""
         table = [
             {"sample": s.id, **({"matrix": s.row["matrix"]} if "matrix" in s.row else {}), **values(s.tree)}
             for s in self.records.values()
@@ -126,7 +126,7 @@ class Experiment(Generic[Scheduled]):
         return pl.DataFrame(table, schema=None if table else {"sample": pl.Int64}, infer_schema_length=None)
 
     def lanes(self, samples: Iterable[Sample] | None = None) -> list[Lane]:
-        """A lane for every seed of every sample (of `samples` where given), none of them started."""
+        """New lanes, one for every seed of every sample (by default of all)."""
         seeds = self.settings.seeds
         return [
             Lane(s.place * seeds + seed, s.id, seed, parameters=s.tree.parameter_count(self.env))
@@ -148,12 +148,12 @@ class Experiment(Generic[Scheduled]):
 
     @property
     def reference(self) -> dict[str, float] | None:
-        """Returns of the environment's random policy and of one that has solved it, where they are known."""
+        """The returns of a random policy and of one that solves the environment; None if they are unknown."""
         scores = envs.REFERENCE_SCORES.get(self.env_name.partition("[")[0])
         return {"random": scores[0], "solved": scores[1]} if scores else None
 
     def identity(self) -> dict[str, Any]:
-        """What must be equal for two experiments to be the same one."""
+        """The description that is equal for equal experiments, JSON-ready."""
         scheduled = self.schedule.describe()
         identity: dict[str, Any] = {"recipe": self.recipe_name, "env": self.env_name}
         if scheduled is not None:
@@ -166,7 +166,10 @@ class Experiment(Generic[Scheduled]):
         return {**identity, **dataclasses.asdict(self.settings)}
 
     def manifest(self, command: Sequence[str] | None = None) -> dict[str, Any]:
-        """The experiment, the software and the machine, JSON-ready."""
+        """A JSON-ready description of the experiment, the software and the machine.
+
+        `command` is the command line to record, by default that of this process.
+        """
         return {
             "schema": 1,
             "name": self.recipe.name,
@@ -202,11 +205,11 @@ def build(
     fixed: Mapping[str, Any],
     schedule: Scheduled,
 ) -> Experiment[Scheduled]:
-    """The experiment, with every sample turned into a hyperparameter tree.
+    """Build an experiment, turning every row of samples into a hyperparameter tree.
 
-    Fixed values win over the samples'. Raises `ValueError` for an unknown environment, hyperparameter or
-    value, for an algorithm that cannot act in the environment, and for a network that this machine's memory
-    cannot hold.
+    Fixed values override those of the samples. Raises `ValueError` for an unknown environment, hyperparameter
+    or value, for an algorithm that cannot act in the environment, and for a network that does not fit into
+    the memory of this machine.
     """
     env = envs.load(env_name)
     base = recipe.hyperparams()
@@ -214,12 +217,12 @@ def build(
         raise ValueError(
             f"{recipe.name} cannot act in {env_name}, which has {describe(env.action_space)}: {problem}"
         )
-    settled = recipe.published(env_name) if settings.protocol == "published" else {}
-    base = assign(base, settled)
-    settled = {k: v for k, v in values(base).items() if k in settled}
+    prescribed = recipe.published(env_name) if settings.protocol == "published" else {}
+    base = assign(base, prescribed)
+    prescribed = {k: v for k, v in values(base).items() if k in prescribed}
     base = assign(base, fixed)
     experiment = Experiment(
-        recipe_name, recipe, env_name, env, settings, base, dict(fixed), schedule, settled=settled
+        recipe_name, recipe, env_name, env, settings, base, dict(fixed), schedule, protocol_values=prescribed
     )
     for row in rows:
         experiment.add(row)
@@ -228,19 +231,19 @@ def build(
 
 
 def _cannot_measure(tree: AbstractAgentHyperparams, env: AbstractEnv, settings: Settings) -> str | None:
-    """Why evaluation cannot measure this sample's circuits as the settings ask; None when it can."""
+    """Say why evaluation cannot measure the circuits of a sample as the settings say; None if it can."""
     if settings.measurement.exact:
         return None
     networks = tree.networks(env).values()
     if not any(sum(use.hp.executions(use.inputs)) for use in networks):
-        return "eval.shots and eval.depolarizing are for circuits, and it has none; take a recipe of drpqc"
+        return "eval.shots and eval.depolarizing apply to circuits, and it has none; use a recipe of drpqc"
     memory = device_memory() // (2 * settings.eval_episodes)
     refusals = (use.hp.measurement_refusal(use.inputs, settings.measurement, memory) for use in networks)
     return next((f"{r} for each of {2 * settings.eval_episodes} episodes" for r in refusals if r), None)
 
 
 def _too_long(tree: AbstractAgentHyperparams, total: int) -> list[str]:
-    """Says so when one cycle, or what comes before learning, takes all the environment steps of the run."""
+    """Notes on a run that is no longer than one cycle or the warm-up; `total` is its length in env steps."""
     cycle, warm = int(tree.num_envs) * int(tree.rollout_length), tree.warmup_steps()
     if warm and -(-warm // cycle) * cycle >= total:
         return [f"the warm-up is {warm:,} steps, the run {total:,}: nothing is learned"]
@@ -250,23 +253,24 @@ def _too_long(tree: AbstractAgentHyperparams, total: int) -> list[str]:
 
 
 DEFAULTS = dataclasses.asdict(Settings())
-"""What a folder written before a setting existed was made with."""
+"""The settings of folders that were written before a setting existed."""
 
 
-def difference(stored: Mapping[str, Any], wanted: Mapping[str, Any]) -> list[str]:
-    """What differs between two `identity`s, in words."""
+def difference(stored: Mapping[str, Any], requested: Mapping[str, Any]) -> list[str]:
+    """Describe the differences between two results of `Experiment.identity`, one per line."""
     return [
-        f"{k}: {stored.get(k)!r} in the folder, {wanted.get(k)!r} asked for"
-        for k in sorted({*stored, *wanted})
-        if json.dumps(stored.get(k, DEFAULTS.get(k)), default=str) != json.dumps(wanted.get(k), default=str)
+        f"{k}: {stored.get(k)!r} in the folder, {requested.get(k)!r} asked for"
+        for k in sorted({*stored, *requested})
+        if json.dumps(stored.get(k, DEFAULTS.get(k)), default=str)
+        != json.dumps(requested.get(k), default=str)
     ]
 
 
-def sample_difference(stored: pl.DataFrame, wanted: pl.DataFrame) -> list[str]:
-    """The first sample whose hyperparameters differ, in words: at most one line."""
-    asked = {row["sample"]: row for row in wanted.iter_rows(named=True)}
+def sample_difference(stored: pl.DataFrame, requested: pl.DataFrame) -> list[str]:
+    """Describe the first sample whose hyperparameters differ in two tables of samples; at most one line."""
+    by_id = {row["sample"]: row for row in requested.iter_rows(named=True)}
     for row in stored.iter_rows(named=True):
-        other = asked.get(row["sample"], row)
+        other = by_id.get(row["sample"], row)
         if changed := [k for k in row if row[k] != other.get(k)]:
             words = [f"{k} {row[k]!r} in the folder, {other.get(k)!r} asked for" for k in changed[:3]]
             more = f" and {len(changed) - 3} more" if len(changed) > 3 else ""

@@ -1,4 +1,4 @@
-"""What is given for an experiment: values to set, and samples to draw, read or take as they are."""
+"""Interpretation of the arguments of an experiment: values to set, and samples to draw, read or take."""
 
 from __future__ import annotations
 
@@ -15,7 +15,10 @@ from hyperlax.registry import nearest
 
 
 def split(set_: Mapping[str, Any], known: Sequence[str]) -> tuple[dict[str, Any], ...]:
-    """`--set` entries as (hyperparameters, settings, options of the environment)."""
+    """Split `--set` entries into hyperparameters, settings, and options of the environment.
+
+    Raises `ValueError` for a name that is unknown or given twice.
+    """
     settings = dict.fromkeys(Settings.__dataclass_fields__)
     fixed, changes, options = {}, {}, {}
     for given, value in set_.items():
@@ -54,7 +57,7 @@ def sample_rows(
         rows = samples.to_dicts() if isinstance(samples, pl.DataFrame) else samples
         if not len(rows):
             raise ValueError("no samples were given; leave samples out to train the recipe's defaults")
-        return [{k: v for k, v in row.items() if v is not None} for row in rows]  # as cells left empty
+        return [{k: v for k, v in row.items() if v is not None} for row in rows]  # None: an empty cell
     if num_samples is None and isinstance(method, str):
         return [{}]
     return samplers.draw(

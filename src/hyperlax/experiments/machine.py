@@ -1,4 +1,4 @@
-"""Facts about this machine and its software: versions, processor, cores, memory."""
+"""Facts about this machine and its software: versions, processor, cores and memory."""
 
 from __future__ import annotations
 
@@ -13,11 +13,11 @@ import jax
 import psutil
 
 PACKAGES = ("hyperlax", "jax", "jaxlib", "equinox", "optax", "gymnax", "brax", "pennylane", "numpy", "scipy")
-"""Packages whose versions a manifest records."""
+"""The packages whose versions the manifest records."""
 
 
 def use_all_cores() -> None:
-    """Gives jax one CPU device per usable core, unless it has started already: then it keeps what it has."""
+    """Give JAX one CPU device per usable core; without effect if JAX has been initialised already."""
     try:
         jax.config.update("jax_num_cpu_devices", usable_cores())
     except RuntimeError:
@@ -25,12 +25,12 @@ def use_all_cores() -> None:
 
 
 def usable_cores() -> int:
-    """The number of cores this process may run on."""
+    """The number of cores that this process may run on."""
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else (os.cpu_count() or 1)
 
 
 def device_memory() -> int:
-    """Bytes of memory of a device, used or not."""
+    """The memory of one device in bytes, free or in use."""
     stats = jax.devices()[0].memory_stats() or {}
     return int(stats.get("bytes_limit", psutil.virtual_memory().total))
 
@@ -47,7 +47,7 @@ def versions() -> dict[str, str]:
 
 
 def machine() -> dict[str, Any]:
-    """Processor, memory and devices of this machine; nothing that identifies whose it is."""
+    """Processor, memory and devices of this machine, without anything that identifies its owner."""
     devices = jax.devices()
     return {
         "system": platform.system(),
@@ -62,7 +62,7 @@ def machine() -> dict[str, Any]:
 
 
 def git_commit() -> str | None:
-    """The commit of the hyperlax checkout this runs from, None when installed without one."""
+    """The commit of the checkout that hyperlax runs from; None if it was installed without one."""
     try:
         answer = subprocess.run(
             ["git", "rev-parse", "HEAD"], cwd=Path(__file__).parent, capture_output=True, text=True, timeout=5

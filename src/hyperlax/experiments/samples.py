@@ -16,7 +16,11 @@ from hyperlax.agents.base import AbstractAgentHyperparams
 
 @dataclass
 class Lane:
-    """One agent in training: a sample × a seed, and how far it has come."""
+    """One agent in training, given by sample and seed, and its progress.
+
+    `lane` is its number, `seconds` the time since it started, and `diverged_at` the env step after which it
+    diverged.
+    """
 
     lane: int
     sample: int
@@ -32,21 +36,21 @@ class Lane:
 
     @property
     def over(self) -> bool:
-        """Whether its training has ended, for whatever reason."""
+        """Whether its training has ended, for any reason."""
         return self.status in ("done", "diverged", "pruned", "failed")
 
 
 @dataclass(frozen=True, eq=False)
 class Sample:
-    """One choice of hyperparameters, and everything about it that its lanes need.
+    """One choice of hyperparameters, with everything that its lanes need.
 
-    - `place`: its position among the experiment's samples, by which lanes and programs count.
-    - `id`: the number it is known by in every table.
-    - `row`: what it was made from, dotted path → value, with `sample` and `matrix` where they were given.
+    - `place`: its position among the samples of the experiment, from which lanes and programs are numbered.
+    - `id`: its number in every table.
+    - `row`: the values it was made from, by dotted path, with `sample` and `matrix` if they were given.
     - `tree`: all of its hyperparameters.
     - `keys`, `init_keys`: raw random keys for training and for initial weights, one row per seed.
     - `executions`: circuits that a quantum computer would run, per env step and per gradient step.
-    - `work`: predicted cost of one cycle in the program that trains it; NaN as long as it has none.
+    - `work`: predicted cost of one cycle in its program, in floating-point operations; NaN before it has one.
     """
 
     place: int
@@ -63,13 +67,13 @@ class Sample:
 def lane_keys(
     base: UInt32[Array, "2"], sample: Shaped[Array, ""], seeds: Shaped[Array, " seeds"]
 ) -> tuple[UInt32[Array, "seeds 2"], UInt32[Array, "seeds 2"]]:
-    """Raw keys (training, initial weights) of a sample's lanes, which belong to (sample id, seed) alone.
+    """Raw keys (training, initial weights) of the lanes of a sample; they depend on its id and seeds alone.
 
-    `base` is the experiment's raw key, `sample` the sample's id.
+    `base` is the raw key of the experiment, and `sample` the id of the sample.
     """
 
     def one(seed: Any) -> tuple[Any, Any]:
-        own = jr.fold_in(jr.fold_in(jr.wrap_key_data(base), sample), seed)
-        return jr.key_data(jr.fold_in(own, 0)), jr.key_data(jr.fold_in(own, 1))
+        lane_key = jr.fold_in(jr.fold_in(jr.wrap_key_data(base), sample), seed)
+        return jr.key_data(jr.fold_in(lane_key, 0)), jr.key_data(jr.fold_in(lane_key, 1))
 
     return jax.vmap(one)(seeds)

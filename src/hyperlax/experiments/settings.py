@@ -1,4 +1,4 @@
-"""How long and how an experiment trains and is evaluated: everything that is the same for all lanes."""
+"""The settings of training and evaluation that all lanes of an experiment share."""
 
 from __future__ import annotations
 
@@ -17,13 +17,15 @@ class Settings:
 
     - `total_timesteps`: environment steps per lane; a lane stops at the first cycle boundary at or after it.
     - `evaluations`: evaluation points per lane, at the first cycle boundary after multiples of T / n.
-    - `eval_episodes`: episodes per evaluation (and as many again with sampled actions).
-    - `seeds`: lanes per sample. `seed` seeds the sampler and training.
-    - `evaluation`: which action the headline return is for, `deterministic` or `sampled`.
+    - `eval_episodes`: episodes per evaluation with the best actions, and the same number with sampled ones.
+    - `seeds`: lanes per sample.
+    - `seed`: the seed of the sampler and of training.
+    - `protocol`: `corrected`, or `published` to reproduce the published experiments.
+    - `evaluation`: the actions that the headline return is measured with, `deterministic` or `sampled`.
     - `initial_weights`: drawn `per_lane`, or one draw `shared` by all lanes of equal architecture.
-    - `eval_at_start`: one more evaluation before training.
-    - `eval_shots`, `eval_depolarizing`: how circuits are measured in evaluation (`networks.measurement`);
-      exactly, unless set. `eval.shots` is another spelling of `eval_shots`, and so on.
+    - `eval_at_start`: whether there is one more evaluation before training.
+    - `eval_shots`, `eval_depolarizing`: how circuits are measured in evaluation (`networks.measurement`), by
+      default exactly. `eval.shots` is another spelling of `eval_shots`, and so on.
     """
 
     total_timesteps: int = 1_000_000
@@ -51,7 +53,10 @@ class Settings:
             raise ValueError(f"eval.{error}") from None
 
     def updated(self, changes: Mapping[str, Any]) -> Settings:
-        """These settings with `changes`; text is converted to the field's type."""
+        """A copy with `changes`, in which text is converted to the type of the setting.
+
+        Raises `ValueError` for an unknown setting and for a value that is not allowed.
+        """
         current = dataclasses.asdict(self)
         for name, value in changes.items():
             if name not in current:
@@ -65,7 +70,7 @@ class Settings:
         return Measurement(self.eval_shots, self.eval_depolarizing)
 
     def milestones(self) -> list[int]:
-        """Env steps at (or after) which a lane is evaluated."""
+        """The env steps, ascending, at which (or at the next cycle boundary) a lane is evaluated."""
         n, total = self.evaluations, self.total_timesteps
         marks = [i * (total // n) for i in range(1, n)] + [total] if n else []
         return ([0] if self.eval_at_start else []) + sorted({m for m in marks if m > 0})
@@ -80,13 +85,13 @@ RUN_LENGTHS: dict[str, dict[str, Any]] = {
     "long": {"total_timesteps": 5_000_000, "evaluations": 40, "eval_episodes": 32, "seeds": 4},
     "runtime_benchmark": {"total_timesteps": 1_000_000, "evaluations": 0},
 }
-"""What a run-length modifier changes; an integer is that many steps, otherwise as `default`."""
+"""Run-length modifier → the settings that it changes. An integer changes `total_timesteps` alone."""
 
 
 def run_length(modifier: str | int) -> dict[str, Any]:
-    """The changes that `--run-length-modifier` stands for.
+    """The settings that the run-length modifier changes.
 
-    Raises `ValueError` listing what is allowed.
+    Raises `ValueError` with the known modifiers for an unknown one.
     """
     if str(modifier).isdigit():
         return {"total_timesteps": int(modifier)}
@@ -100,5 +105,6 @@ def run_length(modifier: str | int) -> dict[str, Any]:
 
 
 def _one_of(name: str, value: str, allowed: tuple[str, ...]) -> None:
+    """Raise `ValueError` if the value of the setting `name` is not among those `allowed`."""
     if value not in allowed:
         raise ValueError(f"{name} is one of {', '.join(allowed)}; got {value!r}{nearest(value, allowed)}")

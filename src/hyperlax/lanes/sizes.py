@@ -1,8 +1,8 @@
-"""Sizes: what shapes a computation, for one sample and for the program that it shares with others.
+"""Sizes, which determine the shape of the computation of a sample, and capacities of programs.
 
-A sample says what it uses, a program what it allocates: its *capacities*, in which all of its samples fit.
-There are three kinds of size, which differ in how those of several samples combine: an `Extent` is padded to
-the largest, `Branches` are all compiled, and a `Shape` cannot differ within a program.
+A sample has the sizes that it uses; a program has *capacities*, the sizes that it allocates, which all of its
+samples must fit. There are three kinds of size, which differ in how the sizes of several samples combine: an
+`Extent` is padded to the largest, `Branches` are all compiled, and a `Shape` cannot differ within a program.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ from typing import Any, ClassVar
 
 
 class AbstractSize(ABC):
-    """One entry of a sample's sizes; it behaves like the number, set or text that it is."""
+    """Base class of sizes; each kind is also a number, a set or a text."""
 
     is_branch: ClassVar[bool] = False
     is_shape: ClassVar[bool] = False
@@ -21,19 +21,19 @@ class AbstractSize(ABC):
     @classmethod
     @abstractmethod
     def merged(cls, name: str, sizes: Sequence[Any]) -> AbstractSize:
-        """The capacity that holds all of `sizes`; raises `ValueError` naming `name` where there is none."""
+        """The capacity that holds all of `sizes`; raises `ValueError` with the `name` if there is none."""
 
     @abstractmethod
     def fits(self, cap: Any) -> bool:
-        """Whether a sample of this size can run where `cap` is allocated."""
+        """Whether a sample of this size can run in a program with the capacity `cap`."""
 
     @abstractmethod
     def to_json(self) -> Any:
-        """A JSON-ready value, which `from_json` reads."""
+        """A JSON-ready value, from which `from_json` makes the size again."""
 
 
 class Extent(int, AbstractSize):
-    """A length or a count, padded: the capacity is the largest."""
+    """A length or a count that is padded: the capacity is the largest of all samples."""
 
     @classmethod
     def merged(cls, name: str, sizes: Sequence[Extent]) -> Extent:
@@ -47,7 +47,7 @@ class Extent(int, AbstractSize):
 
 
 class Branches(frozenset, AbstractSize):
-    """The branches taken (activations, for example); a program compiles those of all its samples."""
+    """The branches that a sample takes, such as activations; a program compiles those of all samples."""
 
     is_branch: ClassVar[bool] = True
 
@@ -63,7 +63,7 @@ class Branches(frozenset, AbstractSize):
 
 
 class Shape(str, AbstractSize):
-    """A shape that cannot be padded, by its name: samples of different shapes need different programs."""
+    """The name of a shape that cannot be padded; samples with different shapes need different programs."""
 
     __slots__ = ()
     is_shape: ClassVar[bool] = True
@@ -82,13 +82,13 @@ class Shape(str, AbstractSize):
 
 
 Sizes = Mapping[str, Any]
-"""Name → `AbstractSize`. Capacities also hold what is derived from them: block and chunk lengths, layouts."""
+"""Name → `AbstractSize`. Capacities also include derived values: block and chunk lengths, layouts."""
 
 
 def merge(sizes: Sequence[Sizes]) -> dict[str, Any]:
     """The smallest capacities that hold all of `sizes`.
 
-    Raises `ValueError` where a shape differs, and `TypeError` for an entry that is no size.
+    Raises `ValueError` if a shape differs, and `TypeError` for an entry that is no size.
     """
     for name, size in sizes[0].items():
         if not isinstance(size, AbstractSize):
@@ -106,27 +106,27 @@ def fits(sizes: Sizes, caps: Sizes) -> bool:
 
 
 def shapes(sizes: Sizes) -> tuple[tuple[str, str], ...]:
-    """The entries that must be equal in all samples of a program, sorted by name."""
+    """The entries that must be equal for all samples of a program, sorted by name."""
     return tuple((name, size) for name, size in sorted(sizes.items()) if size.is_shape)
 
 
 def without_branches(sizes: Sizes) -> tuple[tuple[str, Any], ...]:
-    """The entries that are no branches, sorted by name."""
+    """All entries except branches, sorted by name."""
     return tuple((name, size) for name, size in sorted(sizes.items()) if not size.is_branch)
 
 
 def has_alternatives(caps: Sizes) -> bool:
-    """Whether a program with `caps` compiles more than one branch of anything."""
+    """Whether any entry of `caps` has more than one branch."""
     return any(isinstance(size, Branches) and len(size) > 1 for size in caps.values())
 
 
 def nested(sizes: Sizes, prefix: str) -> dict[str, Any]:
-    """The entries of `sizes` under `prefix.`, without it."""
+    """The entries of `sizes` whose names start with `prefix.`, with that removed."""
     return {k.removeprefix(prefix + "."): v for k, v in sizes.items() if k.startswith(prefix + ".")}
 
 
 def prefixed(sizes: Sizes, prefix: str) -> dict[str, Any]:
-    """`sizes` with every name put under `prefix.`."""
+    """`sizes` with `prefix.` in front of every name."""
     return {f"{prefix}.{k}": v for k, v in sizes.items()}
 
 
@@ -141,6 +141,7 @@ def from_json(sizes: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def _read(value: Any) -> Any:
+    """The size, or derived value, that was written as `value`; raises `ValueError` if it is neither."""
     match value:
         case bool():
             return value

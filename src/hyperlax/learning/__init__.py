@@ -1,1 +1,1 @@
-"""What algorithms are made of: rollouts, returns, replay, normalisation, optimisation, minibatches."""
+"""Building blocks of algorithms: rollouts, returns, replay, normalisation, optimisation, minibatches."""

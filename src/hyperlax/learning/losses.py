@@ -1,4 +1,4 @@
-"""Gradients of a loss that is given for one sample, with what it measures by name."""
+"""The gradient of a batch for a loss that is defined for one sample, and the metrics of that loss."""
 
 from __future__ import annotations
 
@@ -12,6 +12,7 @@ from jaxtyping import Array, Bool, Float
 from hyperlax.learning.optimise import Weights
 
 Measured = Mapping[str, Float[Array, ""]]
+"""The metrics of one sample, by name."""
 
 
 def summed_gradient(
@@ -22,9 +23,10 @@ def summed_gradient(
     samples: tuple[Any, ...],
     valid: Bool[Array, " n"],
 ) -> tuple[Weights, Float[Array, " names"]]:
-    """The gradient of `loss(models, *sample)`, summed over the samples that are valid, and sums of `names`.
+    """Sum the gradients of `loss(models, *sample)`, and the metrics `names`, over the valid samples.
 
-    `restore(weights)` are the models, and `samples` trees whose leaves have a leading axis of n.
+    `restore(weights)` returns the models. `samples` are trees whose leaves have a leading axis of length n.
+    Raises `ValueError` if `loss` returns metrics of other names.
     """
 
     def one(models: tuple[Any, ...], *sample: Any) -> tuple[Float[Array, ""], Float[Array, " names"]]:
@@ -41,7 +43,7 @@ def summed_gradient(
 
 
 def check_names(measured: Measured, names: tuple[str, ...]) -> tuple[str, ...]:
-    """`names`, which must be the keys of `measured`; raises `ValueError` saying which are not."""
+    """Return `names`; raise `ValueError` if they are not the keys of `measured`."""
     if set(measured) != set(names):
         raise ValueError(
             f"the class attribute losses names {', '.join(names) or 'nothing'}, and its loss measures "

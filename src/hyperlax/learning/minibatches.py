@@ -1,4 +1,4 @@
-"""Minibatches of different sizes in one program: how a batch is shuffled, cut and processed in chunks."""
+"""Minibatches of different sizes in one program: shuffling a batch, cutting it, processing it in chunks."""
 
 from __future__ import annotations
 
@@ -21,20 +21,21 @@ T = TypeVar("T")
 
 @dataclass(frozen=True)
 class Chunks:
-    """The chunk `lengths` compiled into a program, ascending, and the largest minibatch of its lanes."""
+    """The chunk `lengths` compiled into a program, ascending, and its largest minibatch, all in samples."""
 
     lengths: tuple[int, ...]
     minibatch_cap: int
 
     @classmethod
     def of(cls, caps: Sizes) -> Chunks:
+        """The chunks of a program with the capacities `caps`."""
         return cls(caps["minibatch_chunks"], caps["minibatch"])
 
     def choose(self, largest: Int[Array, ""], learn: Callable[[int], T]) -> T:
-        """`learn(length)` with the smallest chunk that holds the `largest` minibatch, else the largest one.
+        """Call `learn(length)` with the smallest chunk that holds the `largest` minibatch, else the largest.
 
-        Work follows the lane's minibatches, not the largest in the program; chosen once per cycle, because
-        a branch around every gradient step costs as much as a small gradient step.
+        The cost thus depends on the minibatches of the lane, not on the largest in the program. Call it once
+        per cycle: a branch around every gradient step costs as much as a small gradient step.
         """
         if len(self.lengths) == 1:
             return learn(self.lengths[0])
@@ -47,9 +48,9 @@ class Chunks:
         size: Int[Array, ""],
         part: Callable[[Int[Array, " length"], Bool[Array, " length"]], Any],
     ) -> Any:
-        """The sum of `part(position, valid)` over the chunks of a minibatch of `size`.
+        """Sum `part(position, valid)` over the chunks, `length` positions each, of a minibatch of `size`.
 
-        A single one where `choose` found a chunk that holds the minibatch.
+        There is a single chunk if `choose` found one that holds the minibatch.
         """
 
         def chunk(c: Any) -> Any:
@@ -65,7 +66,7 @@ class Chunks:
 
 @final
 class Minibatch(eqx.Module):
-    """One minibatch of a shuffled batch: `size` samples from position `start` of the shuffled order."""
+    """One minibatch of a shuffled batch: `size` samples from position `start` of the shuffled order on."""
 
     start: Int[Array, ""]
     size: Int[Array, ""]
@@ -75,9 +76,9 @@ class Minibatch(eqx.Module):
     length: int = eqx.field(static=True)
 
     def total(self, part: Callable[[Int[Array, " k"], Bool[Array, " k"]], Any]) -> Any:
-        """The sum of `part(index, valid)` over the minibatch.
+        """Sum `part(index, valid)` over the minibatch, chunk by chunk.
 
-        `index` are samples 0 … batch − 1, some at a time; those that are not `valid` are padding.
+        `index` holds the numbers, 0 … batch − 1, of the samples of a chunk; invalid ones are padding.
         """
 
         def shuffled(position: Int[Array, " k"], valid: Bool[Array, " k"]) -> Any:
@@ -89,10 +90,10 @@ class Minibatch(eqx.Module):
 
 @final
 class Passes(eqx.Module):
-    """Passes over a batch of `batch` samples, shuffled anew for each and cut into `minibatches`.
+    """Passes over a batch of `batch` samples, each in a new random order and cut into `minibatches`.
 
-    Where these do not divide the batch their sizes differ by one, or with `drop` the samples left over are
-    left out. A lane that is not `active` takes no step.
+    If `minibatches` does not divide `batch`, their sizes differ by one; with `drop` they have equal sizes and
+    the remainder is left out. A lane that is not `active` takes no step.
     """
 
     batch: Int[Array, ""]
@@ -120,9 +121,9 @@ class Passes(eqx.Module):
         self.words = jr.bits(key, (epochs_cap, 8), jnp.uint32)
 
     def fold(self, step: Callable[[Minibatch, T], T], carry: T) -> T:
-        """`carry = step(minibatch, carry)` for every minibatch of every pass."""
+        """Apply `carry = step(minibatch, carry)` to every minibatch of every pass; return the last."""
         epochs = jnp.where(self.active, self.epochs, 0)
-        turns = jnp.where(self.active, self.minibatches, 0)
+        minibatches = jnp.where(self.active, self.minibatches, 0)
 
         def descend(length: int) -> T:
             def minibatch(k: Any, j: Any, carry: T) -> T:
@@ -130,7 +131,7 @@ class Passes(eqx.Module):
                 return step(Minibatch(start, size, self.batch, self.words[k], self.chunks, length), carry)
 
             def epoch(k: Any, carry: T) -> T:
-                return lane_loop(turns, partial(minibatch, k), carry)
+                return lane_loop(minibatches, partial(minibatch, k), carry)
 
             return lane_loop(epochs, epoch, carry)
 
@@ -141,9 +142,10 @@ class Passes(eqx.Module):
 def minibatch_bounds(
     j: Any, batch: Any, minibatches: Any, drop: Any
 ) -> tuple[Int[Array, ""], Int[Array, ""]]:
-    """First position and size of minibatch `j` in the shuffled batch.
+    """The first position and the size of minibatch `j` in the shuffled batch.
 
-    With `drop` all have the same size and a remainder is left out, otherwise sizes differ by at most one.
+    With `drop`, all minibatches have the same size and the remainder is left out; otherwise their sizes
+    differ by at most one.
     """
     even = batch // minibatches
     more = batch % minibatches

@@ -11,14 +11,15 @@ from jaxtyping import Array, Bool, Float, Int32
 from hyperlax.lanes.masking import masked_moments
 
 STD_RANGE = (1e-6, 1e5)
+"""Bounds of the standard deviation that observations are divided by."""
 
 
 @final
 class Normaliser(eqx.Module):
-    """Mean and variance of all observations seen, updated batch by batch.
+    """The mean and variance of all observations so far, updated batch by batch (Chan, Golub & LeVeque 1979).
 
-    Float32-safe: the count is an integer, and the variance (not the growing sum of squares) is stored, so
-    neither stops moving after millions of observations. Batches merge by Chan, Golub & LeVeque 1979.
+    Safe in float32: the count is an integer, and the variance is stored instead of the growing sum of
+    squares, so that both still change after millions of observations.
     """
 
     count: Int32[Array, ""]
@@ -31,7 +32,7 @@ class Normaliser(eqx.Module):
         self.variance = jnp.ones(obs_size)
 
     def update(self, obs: Float[Array, "batch obs"], valid: Bool[Array, " batch"]) -> Normaliser:
-        """The statistics after the valid rows of `obs`; unchanged when there are none."""
+        """Add the valid rows of `obs` to the statistics, which stay as they are if there are none."""
         new = jnp.sum(valid, dtype=jnp.int32)
         mean, variance = masked_moments(obs, valid)
         total = self.count + new
@@ -49,6 +50,6 @@ class Normaliser(eqx.Module):
         )
 
     def __call__(self, obs: Float[Array, " obs"]) -> Float[Array, " obs"]:
-        """`obs` with zero mean and unit variance under the statistics so far."""
+        """Normalise `obs` to zero mean and unit variance under the statistics so far."""
         std = jnp.clip(jnp.sqrt(jnp.maximum(self.variance, 0)), *STD_RANGE)
         return (obs - self.mean) / std

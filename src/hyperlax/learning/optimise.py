@@ -1,7 +1,8 @@
-"""Gradient steps on flat weight vectors; the optimiser is built where it is used, from the lane's leaves.
+"""Gradient steps on flat weight vectors.
 
-All weights an agent trains are one vector, in parts (one per network): one pass over memory per step and a
-handful of kernels, whatever the number of layers.
+All weights that an agent trains form one vector with one part per network, so that a step takes one pass over
+memory and a handful of kernels, whatever the number of layers. The optimiser is built where it is used, from
+the hyperparameters of the lane.
 """
 
 from __future__ import annotations
@@ -23,7 +24,7 @@ Weights = Float[Array, " weights"]
 
 
 def flatten(models: Sequence[eqx.Module]) -> tuple[Weights, tuple[int, ...], Callable[[Weights], Any]]:
-    """The trainable weights of `models` as one vector, the length of each model's part, and the way back."""
+    """Flatten the trainable weights of `models`: the vector, the length of each model's part, the inverse."""
     split = [eqx.partition(m, trainable(m)) for m in models]
     weights, unravel = ravel_pytree(tuple(w for w, _ in split))
     parts = tuple(sum(x.size for x in jax.tree.leaves(w)) for w, _ in split)
@@ -36,19 +37,19 @@ def flatten(models: Sequence[eqx.Module]) -> tuple[Weights, tuple[int, ...], Cal
 
 
 def adam_state(models: Sequence[eqx.Module]) -> optax.OptState:
-    """The state of `adam_step` before the first step."""
+    """The state of Adam for the weights of `models` before the first step."""
     return optax.scale_by_adam().init(flatten(models)[0])
 
 
 def step_factors(models: Sequence[eqx.Module]) -> Weights | None:
-    """By what the step size of every weight differs from its part's; None where all networks say one."""
+    """A factor for the step size of every weight; None if no network asks for one."""
     differing = False
 
     def of(node: Any) -> Any:
         nonlocal differing
-        if isinstance(node, AbstractNetwork) and (own := node.step_factors()) is not None:
+        if isinstance(node, AbstractNetwork) and (factors := node.step_factors()) is not None:
             differing = True
-            return own
+            return factors
         return jax.tree.map(lambda x: jnp.ones_like(x) if eqx.is_inexact_array(x) else x, node)
 
     factors = jax.tree.map(of, tuple(models), is_leaf=lambda node: isinstance(node, AbstractNetwork))
@@ -64,9 +65,11 @@ def adam_step(
     max_norm: Float[Array, ""],
     factors: Weights | None = None,
 ) -> tuple[Weights, optax.OptState, Float[Array, " parts"]]:
-    """One Adam step (Kingma & Ba 2015, ε = 1e-8) with a step size per part; also the parts' gradient norms.
+    """Take one Adam step (Kingma & Ba 2015, algorithm 1, ε = 1e-8); return weights, state and gradient norms.
 
-    The gradient of each part is clipped to the norm `max_norm` on its own. `factors` multiply the step sizes.
+    `parts` are the lengths of the parts of `weights`, and `lrs` their step sizes, multiplied by `factors`
+    weight by weight. The gradient of each part is clipped to the norm `max_norm` on its own; the returned
+    norms, one per part, are those before clipping.
     """
     starts = [sum(parts[:i]) for i in range(len(parts))]
     squares = [jnp.sum(gradient[a : a + n] ** 2) for a, n in zip(starts, parts, strict=True)]
@@ -79,7 +82,7 @@ def adam_step(
 
 
 def per_part(parts: tuple[int, ...], values: Sequence[Float[Array, ""]]) -> Weights:
-    """A vector that holds `values[i]` throughout part i."""
+    """A vector that repeats `values[i]` over the whole length of part i."""
     index = jnp.arange(sum(parts))
     out = jnp.broadcast_to(values[0], index.shape)
     for i in range(1, len(parts)):
@@ -88,5 +91,5 @@ def per_part(parts: tuple[int, ...], values: Sequence[Float[Array, ""]]) -> Weig
 
 
 def decayed(lr: Float[Array, ""], progress: Float[Array, ""], decay: Array) -> Float[Array, ""]:
-    """`lr`, or with `decay` a linear schedule to zero at progress 1 (never below 1e-7)."""
+    """`lr`; with `decay` it falls linearly to zero at progress 1, but not below 1e-7."""
     return jnp.where(decay, jnp.maximum(lr * (1 - progress), 1e-7), lr)

@@ -1,4 +1,4 @@
-"""Experience replay: a ring of transitions inside a shared allocation."""
+"""Experience replay: a ring buffer of transitions inside an allocation of fixed size."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from hyperlax.learning.rollout import Trajectory
 
 @final
 class Transition(eqx.Module):
-    """One step; `terminated` is false where only a time limit ended the episode."""
+    """One step of one environment; `terminated` is false if only a time limit ended the episode."""
 
     obs: Float[Array, " obs"]
     next_obs: Float[Array, " obs"]
@@ -27,10 +27,10 @@ class Transition(eqx.Module):
 
 @final
 class Replay(eqx.Module):
-    """The last `capacity` transitions, one per row of `table`, of which more may be allocated.
+    """The last `capacity` transitions, one per row of `table`, which may have more rows.
 
-    Adding writes the new rows and nothing else; sampling reads the sampled rows and nothing else. Columns:
-    observation, next observation, action, reward, terminated.
+    The columns are observation, next observation, action, reward and terminated. Adding writes nothing but
+    the new rows, and sampling reads nothing but the sampled rows.
     """
 
     table: Unfrozen
@@ -39,7 +39,7 @@ class Replay(eqx.Module):
     action_like: jax.ShapeDtypeStruct = eqx.field(static=True)
 
     def __init__(self, capacity: Int[Array, ""], rows: int, obs_size: int, action_like: jax.ShapeDtypeStruct):
-        """`rows` are allocated, `capacity` of them used; actions have shape and dtype of `action_like`."""
+        """Allocate `rows` rows and use `capacity` of them; actions have shape and dtype of `action_like`."""
         columns = 2 * obs_size + math.prod(action_like.shape) + 2
         self.table = Unfrozen(jnp.zeros((rows, columns)))
         self.capacity = capacity
@@ -48,19 +48,19 @@ class Replay(eqx.Module):
 
     @property
     def size(self) -> Int[Array, ""]:
-        """Transitions held."""
+        """The number of transitions in the buffer."""
         return jnp.minimum(self.added, self.capacity)
 
     def add(self, trajectory: Trajectory, actions: Array, num_envs: Int[Array, ""]) -> Replay:
-        """With the rows of `trajectory` that are the lane's own, and the `actions` taken; the oldest go."""
+        """Add the used rows of `trajectory` with their `actions`, overwriting the oldest transitions."""
         rollout, envs = trajectory.reward.shape
         t, e = jnp.arange(rollout)[:, None], jnp.arange(envs)[None]
         total = trajectory.rows * num_envs
         order = t * num_envs + e
-        kept = (t < trajectory.rows) & (e < num_envs) & (order >= total - self.capacity)
+        stored = (t < trajectory.rows) & (e < num_envs) & (order >= total - self.capacity)
         place = (self.added + order) % self.capacity
-        nowhere = self.table.value.shape[0]
-        place = jnp.where(kept, place, nowhere + t * envs + e)  # beyond the end, and unique
+        rows_cap = self.table.value.shape[0]
+        place = jnp.where(stored, place, rows_cap + t * envs + e)  # past the end: dropped, but unique
         flat = lambda x: x.reshape(rollout * envs, -1).astype(jnp.float32)  # noqa: E731
         columns = (trajectory.obs, trajectory.next_obs, actions, trajectory.reward, trajectory.terminated)
         rows = jnp.concatenate([flat(x) for x in columns], axis=1)
@@ -68,15 +68,16 @@ class Replay(eqx.Module):
         return eqx.tree_at(lambda r: (r.table.value, r.added), self, (table, self.added + total))
 
     def sample(self, words: UInt32[Array, " n"]) -> Transition:
-        """One transition per random word, uniformly and with replacement; a batch of `Transition`s.
+        """Draw one transition per random word, uniformly with replacement; leaves have a leading axis of n.
 
-        The remainder of a 32-bit word favours no transition by more than `size` / 2³².
+        The modulo bias of 32-bit words is at most `size` / 2³².
         """
         index = (words % jnp.maximum(self.size, 1).astype(jnp.uint32)).astype(jnp.int32)
         rows = self.table.value.at[index].get(mode="promise_in_bounds")
         return jax.vmap(self._unpack)(rows)
 
     def _unpack(self, row: Float[Array, " columns"]) -> Transition:
+        """The transition in one row of the table."""
         shape = self.action_like.shape
         obs_size = (row.shape[0] - 2 - math.prod(shape)) // 2
         obs, next_obs, action, reward, terminated = jnp.split(

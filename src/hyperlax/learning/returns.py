@@ -1,4 +1,4 @@
-"""Values of a rollout's states, and advantages of its actions."""
+"""The values of the states of a rollout, and the advantages of its actions."""
 
 from __future__ import annotations
 
@@ -14,12 +14,12 @@ from hyperlax.lanes.masking import freeze, lane_cond, lane_max, masked_moments
 from hyperlax.learning.rollout import Trajectory
 
 VALUE_BLOCK = 1024
-"""Observations valued at once after a rollout."""
+"""Number of observations whose values are computed at once."""
 
 
 @final
 class Estimates(eqx.Module):
-    """Values and advantages of a rollout; steps and environments that are not `used` are padding."""
+    """The values and advantages of a rollout; entries that are not `used` are padding."""
 
     value: Float[Array, "rollout envs"]
     advantage: Float[Array, "rollout envs"]
@@ -27,11 +27,11 @@ class Estimates(eqx.Module):
 
     @property
     def target(self) -> Float[Array, "rollout envs"]:
-        """The returns that the values should have been."""
+        """The returns that the values are fitted to: advantage + value."""
         return self.advantage + self.value
 
     def explained_variance(self) -> Float[Array, ""]:
-        """1 − Var[target − value] / Var[target]."""
+        """1 − Var[target − value] / Var[target], over the used entries."""
         used = self.used.reshape(-1)
         _, residual = masked_moments(self.advantage.reshape(-1), used)
         _, spread = masked_moments(self.target.reshape(-1), used)
@@ -49,11 +49,12 @@ def estimate(
     gae_lambda: Float[Array, ""],
     next_episode: Bool[Array, ""],
 ) -> Estimates:
-    """Value every observation once, then estimate advantages backwards.
+    """Compute the value of every observation once, then generalised advantages backwards in time.
 
-    - `critic` values what `features_of` makes of an observation; `features` are those of the rollout.
-    - `next_episode`: a truncated step bootstraps from the first observation of the episode begun afterwards,
-      instead of the one that it was cut at.
+    - `critic`: features of an observation → its value.
+    - `features_of`: observation → features; `features`: those of the observations of the rollout.
+    - `next_episode`: whether a truncated step bootstraps from the first observation of the next episode,
+      instead of the last observation of its own.
     """
     rollout, envs = trajectory.reward.shape
     value_of = jax.vmap(critic)
@@ -86,7 +87,7 @@ def estimate(
 def standardised(
     advantage: Float[Array, "rollout envs"], used: Bool[Array, "rollout envs"], by_time_step: Bool[Array, ""]
 ) -> Float[Array, "rollout envs"]:
-    """Advantages with mean 0 and variance 1 over all that are used, or over those of each time step."""
+    """Standardise the used advantages to mean 0 and variance 1, all together or per time step."""
     mean, variance = masked_moments(advantage.reshape(-1), used.reshape(-1))
     row_mean, row_variance = jax.vmap(masked_moments)(advantage, used)
     mean = jnp.where(by_time_step, row_mean, mean)[:, None]
@@ -95,7 +96,7 @@ def standardised(
 
 
 def _in_blocks(f: Callable[..., Any], x: Float[Array, "n obs"], n: Int[Array, ""]) -> Float[Array, " n"]:
-    """`f(x)` for the first `n` rows, computed block by block; later rows are garbage or zero."""
+    """Compute `f(x)` for the first `n` rows, block by block; the other results are undefined."""
     block = min(VALUE_BLOCK, x.shape[0])
 
     def one(i: Any, out: Any) -> Any:
@@ -119,12 +120,12 @@ def generalised_advantage(
 ) -> Float[Array, "rollout envs"]:
     """Generalised advantage estimation over the first `rollout_length` rows (Schulman et al. 2016, eq. 16).
 
-    - `last_value`: value of the observation after the last row.
-    - `value_if_truncated(t, following)`: the value to bootstrap from where row t was cut by a time limit;
-      `following` is the value of the next row's observation, which belongs to a new episode there.
+    - `last_value`: the value of the observation after the last row.
+    - `value_if_truncated(t, following)`: the value to bootstrap from if a time limit ended the episode at
+      row t; `following` is the value of the observation of the next row, which starts a new episode then.
 
-    A terminated step bootstraps from nothing, a truncated one from the observation it was cut at; neither
-    carries advantage over from the next episode. Rows past `rollout_length` are zero.
+    A terminated step does not bootstrap, and a truncated one does so from `value_if_truncated`; the
+    advantages of the next episode enter neither. Rows from `rollout_length` on are zero.
     """
 
     longest = lane_max(rollout_length)

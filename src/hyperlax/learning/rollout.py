@@ -1,4 +1,4 @@
-"""Many episodes side by side: stepping a lane's environments, resetting the ones that end."""
+"""Rollouts and evaluation: stepping many environments side by side, and resetting those that end."""
 
 from __future__ import annotations
 
@@ -16,14 +16,14 @@ from hyperlax.networks.base import AbstractNetwork
 from hyperlax.networks.measurement import EXACT, Measurement
 
 RESETS_AT_ONCE = 4
-"""Environments reset together where resetting is costly."""
+"""Number of environments that are reset together if resetting is costly."""
 MEASURING = 0x5107
-"""Sets the randomness of measured circuits apart from that of actions."""
+"""Folded into a key, so that the measurement of circuits and the actions draw independent numbers."""
 
 
 @runtime_checkable
 class Acting(Protocol):
-    """What a rollout asks of an agent (`hyperlax.agents.base.AbstractAgent`)."""
+    """The part of the interface of agents that a rollout uses (`hyperlax.agents.base.AbstractAgent`)."""
 
     def act(self, obs: Any, *, key: PRNGKeyArray, explore: Any) -> tuple[Array, PyTree]: ...
 
@@ -37,11 +37,13 @@ A = TypeVar("A", bound=Acting)
 
 @final
 class Trajectory(eqx.Module):
-    """A rollout; rows and environments beyond the lane's own are garbage and must be masked.
+    """A rollout. Rows and environments that the lane does not use are undefined and must be masked.
 
-    `rows` are this lane's own: its rollout length, or none for a lane that is done while others go on.
-    `next_obs` is the observation the step led to, never that of the episode begun afterwards; `last_obs` is
-    what the environments show now. `aux` is what the agent noted when it acted.
+    - `aux`: what `act` of the agent returned beside the actions.
+    - `next_obs`: the observation that each step led to, never the first one of the next episode.
+    - `terminated`, `truncated`: whether the step ended the episode, in itself or by the time limit.
+    - `last_obs`: the current observations of the environments, after the rollout.
+    - `rows`: how many rows the lane uses: its rollout length, or zero if it is finished while others go on.
     """
 
     aux: PyTree[Float[Array, "rollout envs ..."] | Int[Array, "rollout envs ..."]]
@@ -56,7 +58,10 @@ class Trajectory(eqx.Module):
 
 @final
 class Envs(eqx.Module):
-    """A lane's environments in blocks: block b holds environments b·size … (b+1)·size − 1."""
+    """The environments of a lane in blocks: block b holds environments b·size … (b+1)·size − 1.
+
+    `episode_return` and `episode_length` are those of the current episode so far.
+    """
 
     state: PyTree
     obs: Float[Array, "blocks size obs"]
@@ -72,7 +77,7 @@ class Envs(eqx.Module):
 
 @final
 class Finished(eqx.Module):
-    """Sums over the training episodes that ended."""
+    """The number of finished training episodes, and the sums of their returns and lengths."""
 
     episodes: Float[Array, ""]
     returns: Float[Array, ""]
@@ -93,10 +98,12 @@ def collect(
     *,
     key: PRNGKeyArray,
 ) -> tuple[A, Envs, Trajectory, Finished]:
-    """Acts for `rollout_length` steps in `num_envs` environments.
+    """Let the agent act for `rollout_length` steps in `num_envs` environments.
 
-    Cost follows the blocks and rows in use, not the ones allocated. Randomness belongs to (step,
-    environment), so it does not depend on capacities.
+    Returns the agent (which has observed), the environments, the trajectory with `rollout_cap` allocated
+    rows, and the sums over the episodes that ended. The cost depends on the blocks and rows in use, not on
+    the allocated ones. Every step of every environment has a key of its own, so that the random numbers do
+    not depend on capacities.
     """
     blocks, size = envs.obs.shape[:2]
     block_count = jnp.minimum((num_envs + size - 1) // size, blocks)
@@ -142,13 +149,14 @@ def collect(
 
 
 def _block(envs: Envs) -> Envs:
+    """The first block of `envs`, without the axis of blocks."""
     return jax.tree.map(lambda x: x[0], envs)
 
 
 def _step_block(
     agent: Acting, env: AbstractEnv, here: Any, env_keys: Any, t: Any, time_limit_terminates: Any
 ) -> tuple[Any, dict[str, Any], Bool[Array, " size"]]:
-    """One step of one block of environments: the block afterwards, the row to store, which episodes ended."""
+    """Step one block of environments: the block afterwards, the row to store, and which episodes ended."""
     keys = jax.vmap(lambda k: jr.split(jr.fold_in(k, t), 3))(env_keys)
     act = jax.vmap(lambda obs, k: agent.act(obs, key=k, explore=jnp.bool_(True)))
     action, aux = act(here.obs, keys[:, 0])
@@ -185,31 +193,31 @@ def _step_block(
 
 
 def _reset_all(env: AbstractEnv, ended: Bool[Array, " size"], keys: Any, old: tuple) -> tuple:
-    """New episodes where `ended`; computed for everybody."""
+    """Start new episodes where `ended`, computing a reset for every environment."""
     fresh = jax.vmap(lambda k: env.reset(key=k))(keys)
     return jax.tree.map(lambda f, s: jnp.where(_like(ended, s), f, s), fresh, old)
 
 
 def _reset_ended(env: AbstractEnv, ended: Bool[Array, " size"], keys: Any, old: tuple) -> tuple:
-    """New episodes where `ended`; computed for a few environments at a time, as often as needed."""
+    """Start new episodes where `ended`, computing resets for a few environments at a time."""
     size = ended.shape[0]
-    few = min(size, RESETS_AT_ONCE)
+    group = min(size, RESETS_AT_ONCE)
     ended_first = jnp.argsort(~ended, stable=True)
     count = jnp.sum(ended, dtype=jnp.int32)
 
-    def some(i: Any, carry: tuple) -> tuple:
-        position = i * few + jnp.arange(few)
+    def reset_group(i: Any, carry: tuple) -> tuple:
+        position = i * group + jnp.arange(group)
         where = ended_first[jnp.minimum(position, size - 1)]
         fresh = jax.vmap(lambda k: env.reset(key=k))(keys[where])
-        target = jnp.where(position < count, where, size + jnp.arange(few))  # beyond the end: dropped
+        target = jnp.where(position < count, where, size + jnp.arange(group))  # beyond the end: dropped
         put = lambda s, f: s.at[target].set(f, mode="drop", unique_indices=True)  # noqa: E731
         return jax.tree.map(put, carry, fresh)
 
-    return lane_loop((count + few - 1) // few, some, old)
+    return lane_loop((count + group - 1) // group, reset_group, old)
 
 
 def _finished(here: Envs, reward: Float[Array, " size"]) -> Any:
-    """What each environment adds to `Finished` if its episode ends with this step."""
+    """The contribution of each environment to `Finished` if its episode ends with this step."""
     return eqx.tree_at(
         lambda f: (f.episodes, f.returns, f.lengths),
         Finished(),
@@ -218,6 +226,7 @@ def _finished(here: Envs, reward: Float[Array, " size"]) -> Any:
 
 
 def _like(mask: Bool[Array, " size"], x: Array) -> Bool[Array, "..."]:
+    """`mask` with trailing axes of length one, so that it broadcasts against `x`."""
     return mask.reshape(mask.shape + (1,) * (x.ndim - 1))
 
 
@@ -225,14 +234,15 @@ def evaluate(
     agent: Acting,
     env: AbstractEnv,
     episodes: int,
-    wanted: Bool[Array, ""],
+    due: Bool[Array, ""],
     measurement: Measurement = EXACT,
     *,
     key: PRNGKeyArray,
 ) -> tuple[Float[Array, "modes episodes"], Int[Array, "modes episodes"]]:
-    """Returns and lengths of whole episodes, row 0 with the policy's best action, row 1 with sampled ones.
+    """Run whole episodes and return their returns and lengths.
 
-    Nothing is computed for a lane that is not `wanted`. Circuits are measured anew in every step.
+    Row 0 takes the best actions of the policy, row 1 sampled ones. No step is computed for a lane that is not
+    `due`. Circuits are measured as `measurement` says, anew in every step.
     """
     agent = agent.for_evaluation()
     n = 2 * episodes
@@ -255,19 +265,19 @@ def evaluate(
     def more(carry: tuple) -> Bool[Array, ""]:
         return lane_max(jnp.any(~carry[3]).astype(jnp.int32)) > 0
 
-    first = (jnp.int32(0), state, obs, jnp.full(n, ~wanted), jnp.zeros(n), jnp.zeros(n, jnp.int32))
+    first = (jnp.int32(0), state, obs, jnp.full(n, ~due), jnp.zeros(n), jnp.zeros(n, jnp.int32))
     *_, total, length = jax.lax.while_loop(more, step, first)
     return total.reshape(2, episodes), length.reshape(2, episodes)
 
 
 def _measured(agent: Acting, how: Measurement, key: PRNGKeyArray) -> Acting:
-    """`agent` with all its circuits measured so."""
+    """`agent` with all its circuits measured as `how` says; `key` draws the outcomes."""
     if how.exact:
         return agent
-    own = jr.fold_in(key, MEASURING)
+    measuring_key = jr.fold_in(key, MEASURING)
     leaves, treedef = jax.tree.flatten(agent, is_leaf=lambda x: isinstance(x, AbstractNetwork))
-    seen = [
-        x.measured(how, jr.fold_in(own, i)) if isinstance(x, AbstractNetwork) else x
+    networks = [
+        x.measured(how, jr.fold_in(measuring_key, i)) if isinstance(x, AbstractNetwork) else x
         for i, x in enumerate(leaves)
     ]
-    return jax.tree.unflatten(treedef, seen)
+    return jax.tree.unflatten(treedef, networks)

@@ -1,4 +1,4 @@
-"""The samples of a rollout, packed so that a minibatch of them is gathered in one go."""
+"""The samples of a rollout, packed into one matrix so that a single gather fetches a minibatch."""
 
 from __future__ import annotations
 
@@ -13,10 +13,10 @@ from jaxtyping import Array, Float, Int, PyTree
 
 @final
 class Samples(eqx.Module):
-    """A PyTree of arrays of shape [rollout, envs, ...] as one matrix with a row per step and environment.
+    """A PyTree of arrays of shape [rollout, envs, ...], packed into a matrix.
 
-    Row t · envs + e holds step t of environment e: the leaves of the tree one after the other, flattened.
-    Integers are held as floats, exactly up to 2^24.
+    There is a row per step and environment: row t · envs + e holds the leaves of the tree at step t of
+    environment e, flattened and concatenated. Integers are stored as float32, which is exact up to 2²⁴.
     """
 
     table: Float[Array, "n columns"]
@@ -33,12 +33,12 @@ class Samples(eqx.Module):
         self.likes = tuple(jax.ShapeDtypeStruct(x.shape[2:], x.dtype) for x in leaves)
 
     def rows(self, index: Int[Array, " k"], num_envs: Int[Array, ""]) -> Float[Array, "k columns"]:
-        """The rows of samples `index`, counted over the first `num_envs` environments of every step."""
+        """The packed samples number `index`, counted over the first `num_envs` environments of every step."""
         row = (index // num_envs) * self.envs + index % num_envs
         return self.table.at[row].get(mode="promise_in_bounds")
 
     def unpack(self, row: Float[Array, " columns"]) -> PyTree:
-        """The tree of one sample, without the axes of steps and environments."""
+        """The tree of one packed sample, without the axes of steps and environments."""
         leaves, first = [], 0
         for like in self.likes:
             size = math.prod(like.shape)

@@ -1,4 +1,4 @@
-"""What every network shares: the interface, the dense layer, and initialisers that ignore padding."""
+"""The interface of networks, the dense layer, and initialisers that do not depend on padding."""
 
 from __future__ import annotations
 
@@ -23,10 +23,10 @@ from hyperlax.typecheck import check_fields
 
 
 class AbstractNetwork(eqx.Module):
-    """A function of one vector; its padded outputs are zero.
+    """Base class of networks, which map one vector to another whose padded entries are zero.
 
-    Built by `Class(hp, in_size, caps, key=key)`: `hp` holds what this lane uses, `caps` (static) what is
-    allocated, under the names of `hp.sizes()`.
+    `hp.network(in_size, caps, key=key)` builds one: `hp` holds the sizes that the lane uses, and `caps`
+    (static) those that are allocated, under the names of `hp.sizes()`.
     """
 
     hp: eqx.AbstractVar[AbstractHyperparams]
@@ -38,28 +38,31 @@ class AbstractNetwork(eqx.Module):
     @property
     @abstractmethod
     def out_cap(self) -> int:
-        """Allocated length of the output."""
+        """The allocated length of the output."""
 
     @property
     @abstractmethod
     def out_size(self) -> Int[Array, ""]:
-        """How much of the output this lane uses."""
+        """The length of the output that this lane uses."""
 
     @abstractmethod
     def __call__(self, x: Float[Array, " in"]) -> Float[Array, " out"]:
-        """The features of `x`, zero beyond `out_size`."""
+        """The output for the input `x`; zero from entry `out_size` on."""
 
     def measured(self, how: Measurement, key: PRNGKeyArray) -> AbstractNetwork:
-        """This network with its circuit measured so; itself when it holds none. For one evaluation."""
+        """This network with its circuit, if it has one, measured as `how` says; for one evaluation."""
         return self
 
     def step_factors(self) -> AbstractNetwork | None:
-        """This network with every weight replaced by its step size relative to the agent's; None: all one."""
+        """This network with factors for the agent's step size in place of weights; None if all are one."""
         return None
 
 
 class AbstractNetworkHyperparams(AbstractHyperparams):
-    """Hyperparameters of a network: `sizes` and `network` must be given, the rest follows from them."""
+    """Base class of the hyperparameters of a network.
+
+    A subclass defines `sizes` and `network`; every other method has a default that follows from them.
+    """
 
     @abstractmethod
     def sizes(self) -> dict[str, Any]:
@@ -90,24 +93,24 @@ class AbstractNetworkHyperparams(AbstractHyperparams):
 
     @staticmethod
     def quick() -> dict[str, Any]:
-        """Spaces and values for trying out, by field: so small that a run takes seconds."""
+        """Search spaces and values for a quick trial, so small that a run ends in seconds; by field."""
         return {}
 
     def executions(self, in_size: int) -> tuple[int, int]:
-        """Count the quantum circuits run for the output of one input, and for that and its derivatives."""
+        """Count the quantum circuits of one forward pass, and of one forward pass with its derivatives."""
         return 0, 0
 
     def measurement_refusal(self, in_size: int, how: Measurement, memory: int) -> str | None:
-        """Say why this sample's circuit cannot be measured like that in `memory` bytes; None when it can."""
+        """Say why the circuit of this sample cannot be measured so in `memory` bytes; None if it can."""
         return None
 
     @staticmethod
     def published() -> dict[str, Any]:
-        """The settings that reproduce the published protocol, under the names of the fields."""
+        """The hyperparameter values that reproduce the published protocol, by field."""
         return {}
 
     def refusal(self, in_size: int, memory: int) -> str | None:
-        """Say why this sample cannot run in `memory` bytes, whatever else is changed; None when it can."""
+        """Say why this sample cannot run in `memory` bytes whatever the program; None if it can."""
         return None
 
 
@@ -117,6 +120,7 @@ def abstract_network(kind: type[AbstractNetworkHyperparams], in_size: int, sizes
 
 
 def _frozen(sizes: Sizes) -> tuple[tuple[str, Any], ...]:
+    """`sizes` in a form that can be hashed."""
     return tuple(sorted(sizes.items()))
 
 
@@ -135,10 +139,11 @@ def _forward_work(kind: type[AbstractNetworkHyperparams], in_size: int, sizes: A
 
 
 def operations(jaxpr: Any) -> float:
-    """Count the floating-point operations of a jaxpr: products in full, everything else once per output.
+    """Estimate the floating-point operations of a jaxpr.
 
-    A loop counts its body as often as it runs where that is known (`scan`), once otherwise; a branch counts
-    the largest of its sides.
+    Matrix products and convolutions are counted in full, and any other operation once per output. The body of
+    a loop counts as often as it runs if that is known (`scan`), otherwise once; of a conditional, the most
+    expensive branch counts.
     """
     total = 0.0
     for equation in jaxpr.eqns:
@@ -168,14 +173,16 @@ def orthogonal(
     col_cap: int,
     scale: float,
 ) -> Float[Array, "{row_cap} {col_cap}"]:
-    """A semi-orthogonal `rows` × `cols` matrix times `scale`, in the corner of a zero matrix of the caps.
+    """Draw a semi-orthogonal `rows` × `cols` matrix, times `scale`, in the corner of a zero-padded matrix.
 
-    The draw (Saxe et al. 2014: Q of the QR decomposition of a normal matrix, diagonal of R positive) depends
-    on the sizes and the key, not on the caps: zero padding leaves the first columns of Q as they are.
+    As in Saxe et al. 2014, it is the Q of the QR decomposition of a normal matrix with a positive diagonal of
+    R. It depends on the sizes and the key, but not on the capacities, because zero padding does not change
+    the first columns of Q.
 
-    Gram and Schmidt's way, every column twice, which is exact to rounding (Giraud et al. 2005, "Rounding
-    error analysis of the classical Gram-Schmidt orthogonalization process"). LAPACK would be faster for large
-    squares and slower for heads, and stops for good when several devices call it at once (jaxlib 0.10.2).
+    It is computed by the Gram-Schmidt process, applied twice to every column, which is exact to rounding
+    (Giraud et al. 2005, "Rounding error analysis of the classical Gram-Schmidt orthogonalization process").
+    LAPACK would be faster for large square matrices and slower for heads, but it deadlocks when several
+    devices call it at once (jaxlib 0.10.2).
     """
     long_cap, short_cap = max(row_cap, col_cap), min(row_cap, col_cap)
     long, short = jnp.maximum(rows, cols), jnp.minimum(rows, cols)
@@ -190,19 +197,19 @@ def orthogonal(
         return jax.lax.dynamic_update_index_in_dim(basis, unit, i, 0)
 
     basis = lane_loop(short, orthonormalise, jnp.zeros_like(vectors))
-    lying = jnp.zeros((long_cap, long_cap)).at[:short_cap].set(basis)
-    return scale * jnp.where(jnp.asarray(rows) >= cols, lying.T, lying)[:row_cap, :col_cap]
+    wide = jnp.zeros((long_cap, long_cap)).at[:short_cap].set(basis)
+    return scale * jnp.where(jnp.asarray(rows) >= cols, wide.T, wide)[:row_cap, :col_cap]
 
 
 @final
 class Linear(eqx.Module):
-    """`weight @ x + bias`, orthogonal weight and zero bias; zero rows and columns stay zero under training.
+    """A dense layer, `weight @ x + bias`, with initially orthogonal weights and zero bias.
 
-    A padded unit has zero weights on both sides, so its output, its gradients and every update of them are
-    exactly zero: no mask is needed in the forward pass.
+    A padded unit has zero weights on both sides. Its output, its gradients and all updates are therefore
+    exactly zero, so that padding stays zero in training and the forward pass needs no mask.
 
-    `batch_last` decides where a mapped batch axis lies (see `layout`): [out, batch] is faster on a CPU for
-    large batches, [batch, out] for a few samples.
+    `batch_last` decides where a mapped batch axis is placed (see `layout`): on a CPU, [out, batch] is faster
+    for large batches, and [batch, out] for a few samples.
     """
 
     weight: Float[Array, "out in"]
@@ -228,7 +235,7 @@ class Linear(eqx.Module):
         return _linear(self, x) if self.batch_last else self.apply(x)
 
     def apply(self, x: Float[Array, " in *batch"]) -> Float[Array, " out *batch"]:
-        """The same for one vector, or for a batch along the last axis."""
+        """Apply the layer to one vector, or to a batch along the last axis."""
         if x.ndim == 1 and not self.batch_last:
             return x @ self.weight.T + self.bias
         return self.weight @ x + column(self.bias, x)
@@ -238,5 +245,5 @@ _linear = batch_last(Linear.apply, "hyperlax_linear")
 
 
 def column(vector: Shaped[Array, " n"], like: Array) -> Array:
-    """`vector` along the first axis of `like`."""
+    """`vector` with trailing axes of length one, so that it broadcasts along the first axis of `like`."""
     return vector.reshape(vector.shape + (1,) * (like.ndim - 1))

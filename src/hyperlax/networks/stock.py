@@ -1,7 +1,7 @@
-"""Networks from stock Equinox modules: whatever maps a vector to a vector, function leaves included.
+"""Networks made from ordinary Equinox modules that map a vector to a vector and may contain functions.
 
-Their architecture is not batched: lanes of one program share it, and a sample with another one gets another
-program. In exchange nothing has to be masked.
+The lanes of a program share the architecture of such a network, and samples with other architectures get
+programs of their own. In exchange, nothing has to be masked.
 """
 
 from __future__ import annotations
@@ -22,16 +22,16 @@ from hyperlax.networks.base import AbstractNetwork, AbstractNetworkHyperparams
 
 
 class AbstractStockHyperparams(AbstractNetworkHyperparams):
-    """Hyperparameters of a network whose architecture all lanes of a program share.
+    """Base class of the hyperparameters of a network whose architecture all lanes of a program share.
 
-    A subclass declares its hyperparameters and says in `module` what they build. Integers, labels and flags
-    are the architecture: `module` gets them by name, as Python values. Reals stay array leaves, which differ
-    from lane to lane: `module` finds them on `self`.
+    A subclass declares hyperparameters and defines `module`, which builds a module from them. Integers,
+    labels and flags make up the architecture and are passed to `module` by name, as Python values. Reals
+    differ between lanes; they are array leaves of `self`.
     """
 
     @abstractmethod
     def module(self, in_size: int, *, key: PRNGKeyArray, **architecture: Any) -> eqx.Module:
-        """Build a module that maps Float[Array, " in_size"] to Float[Array, " out"] of any length."""
+        """Build a module that maps a Float[Array, " in_size"] to a Float[Array, " out"] of any length."""
 
     def sizes(self) -> dict[str, Any]:
         return {name: Shape(str(f.decode(getattr(self, name)))) for name, f in self._architecture().items()}
@@ -42,12 +42,13 @@ class AbstractStockHyperparams(AbstractNetworkHyperparams):
 
     @classmethod
     def _architecture(cls) -> dict[str, Field]:
+        """The hyperparameters that make up the architecture, by name."""
         return {name: f for name, f in declared(cls).items() if f.kind is not float}
 
 
 @final
 class StockNetwork(AbstractNetwork):
-    """A stock module as a network: its arrays as leaves, everything else as part of the program.
+    """A network made from an ordinary module: its arrays are leaves, and everything else is static.
 
     Raises `ValueError` for a module that does not map a vector to a vector.
     """
@@ -86,10 +87,10 @@ class StockNetwork(AbstractNetwork):
 
 
 class Rest:
-    """What is no array in a module, equal to what another call of the same code has built.
+    """The parts of a module that are not arrays, comparable between modules that the same code has built.
 
-    A function that every call makes anew (a lambda, say) equals one that was compiled from the same lines,
-    with the same values around it.
+    Functions, such as lambdas, which are new objects in every call, are equal if they have the same code, the
+    same defaults and the same values in their closures.
     """
 
     def __init__(self, tree: PyTree):
@@ -105,6 +106,7 @@ class Rest:
 
 
 def _identity(leaf: Any) -> Hashable:
+    """A key that is equal for leaves that behave alike, as far as that can be told."""
     if isinstance(leaf, partial):
         keywords = tuple(sorted((k, _identity(v)) for k, v in leaf.keywords.items()))
         return _identity(leaf.func), tuple(map(_identity, leaf.args)), keywords

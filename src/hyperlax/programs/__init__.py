@@ -1,1 +1,1 @@
-"""From lanes to compiled programs: what shares a program, what it costs, and how it trains a lane."""
+"""Compiled programs: planning which lanes share one, compiling it, and training a lane in it."""

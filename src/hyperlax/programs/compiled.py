@@ -1,4 +1,4 @@
-"""Compiled programs: a fixed number of slots, each holding one lane, sharded over the devices."""
+"""Compilation of programs, which have a fixed number of slots for lanes, sharded over the devices."""
 
 from __future__ import annotations
 
@@ -39,26 +39,25 @@ CPU_OPTIONS = {
         "xla_cpu_use_fusion_emitters": False,
     },
 }
-"""XLA options by compilation effort.
+"""Compilation effort → XLA options for CPUs.
 
-Every core has a device of its own: products that spread over the other cores' threads only get in their way
-(with them, two devices were no faster than one). Nor is anything within a program worth running concurrently
-then. `low` compiles four times faster into slower code, for
-programs that hardly run. Wider vectors than LLVM's default (`xla_cpu_prefer_vector_width`) would give 5-10 %
-more throughput, and wrong arctangents (jaxlib 0.10.2).
+Every core is a device of its own, so matrix products must not use the threads of other cores (when they did,
+two devices were no faster than one), and nothing within a program is worth running concurrently. `low`
+compiles four times faster into slower code, for programs that hardly run. Wider vectors than LLVM's default
+(`xla_cpu_prefer_vector_width`) would give 5-10 % more throughput, but wrong arctangents (jaxlib 0.10.2).
 """
 
 DEVICES = "devices"
-"""Mesh axis. Not `LANES`: a reduction over lanes stays on its device, nothing ever communicates."""
+"""The mesh axis. It differs from `LANES`, so that reductions over lanes stay within a device."""
 
 _trace_lock = threading.Lock()
 
 
 @dataclass
 class Orders:
-    """What is to be started; arrays have one entry per slot.
+    """The lanes that a program is to start; arrays have a leading axis of slots.
 
-    A `fresh` slot becomes a new lane of `hp`, `key`, `init_key` and `total_steps`.
+    A slot that is `fresh` starts a new lane with its `hp`, `key`, `init_key` and `total_steps`.
     """
 
     hp: Any
@@ -68,14 +67,14 @@ class Orders:
     fresh: np.ndarray
 
     def arrays(self) -> tuple[Any, ...]:
-        """Copies for a program, which may read them after the call that starts it has returned."""
-        own = (self.hp, self.key, self.init_key, self.total_steps, self.fresh)
-        return jax.tree.map(np.array, own)
+        """Copies of the arrays; a program may still read them after the call that starts it has returned."""
+        arrays = (self.hp, self.key, self.init_key, self.total_steps, self.fresh)
+        return jax.tree.map(np.array, arrays)
 
 
 @dataclass
 class Compiled:
-    """A program ready to run: `start`, `train` and `evaluate` take and return the state of all slots."""
+    """A compiled program; `start`, `train` and `evaluate` take and return the state of all slots."""
 
     slots: int
     train: Callable[..., TrainState]
@@ -88,12 +87,12 @@ class Compiled:
     bytes_per_lane: int
 
     def empty_state(self) -> TrainState:
-        """Slots without lanes."""
+        """The state of slots that hold no lanes."""
         blank = jax.tree.map(lambda x: np.zeros((self.slots, *x.shape), x.dtype), self.state_like)
         return jax.device_put(blank, self.sharding)
 
     def place(self, state: TrainState, slot: int, lane: TrainState) -> TrainState:
-        """`state` with a single lane (host arrays) put into `slot`."""
+        """`state` with `lane` (a single state of host arrays) in `slot`."""
         host = jax.tree.map(lambda x: np.asarray(x).copy(), state)
         for target, value in zip(jax.tree.leaves(host), jax.tree.leaves(lane), strict=True):
             target[slot] = value
@@ -102,12 +101,12 @@ class Compiled:
 
 @cache
 def compiler_options(effort: str, platform: str) -> dict[str, Any]:
-    """XLA options for a compilation effort, those that this version of XLA knows."""
+    """The XLA options for a compilation effort that this version of XLA accepts."""
     return {k: v for k, v in CPU_OPTIONS[effort].items() if platform == "cpu" and _known(k, v)}
 
 
 def _known(option: str, value: Any) -> bool:
-    """Whether XLA accepts an option; names come and go between its versions."""
+    """Whether XLA accepts an option; the names change between its versions."""
     probe = jax.jit(lambda x: x).lower(jax.ShapeDtypeStruct((), jnp.float32))
     try:
         probe.compile(compiler_options={option: value})
@@ -119,7 +118,7 @@ def _known(option: str, value: Any) -> bool:
 
 
 def lane_specs(hp: AbstractAgentHyperparams) -> tuple[Any, ...]:
-    """Shapes of one lane's orders."""
+    """The shapes and dtypes of the `Orders` of one lane."""
     scalar = jax.ShapeDtypeStruct((), jnp.int32)
     key = jax.ShapeDtypeStruct((2,), jnp.uint32)
     hp_spec = jax.tree.map(lambda x: jax.ShapeDtypeStruct(np.shape(x), np.asarray(x).dtype), hp)
@@ -127,30 +126,30 @@ def lane_specs(hp: AbstractAgentHyperparams) -> tuple[Any, ...]:
 
 
 def state_like(hp: AbstractAgentHyperparams, env: AbstractEnv, caps: Any) -> TrainState:
-    """Shapes of one lane's state."""
+    """The shapes and dtypes of the state of one lane."""
     return jax.eval_shape(_beginning(env, caps), *lane_specs(hp)[:4])
 
 
 def identity(
     program: Program, hp: AbstractAgentHyperparams, env_name: str, env: AbstractEnv, settings: Any
 ) -> Hashable:
-    """What decides how a program is compiled: equal for experiments that can use each other's.
+    """A key that is equal for experiments that can share the compiled program.
 
-    The classes of the algorithm and its networks are in the structure of `hp`; `settings` are how lanes are
-    evaluated.
+    The structure of `hp` contains the classes of the algorithm and its networks; of `settings`, those of the
+    evaluation enter.
     """
     evaluation = (settings.eval_episodes, settings.measurement)
     return program.key, jax.tree.structure(hp), env_name, type(env), evaluation
 
 
 def _beginning(env: AbstractEnv, caps: Any) -> Callable[..., TrainState]:
-    """A function from hyperparameters, keys (training, initial weights) and budget to a new lane."""
+    """A function from hyperparameters, keys (training, initial weights) and env steps to a new lane."""
 
     def begin(hp: Any, key: Any, init: Any, total: Any) -> TrainState:
         state = train.start(hp, env, caps, total, key=key, init_key=init)
-        if strangers := without_arrays(state):
+        if others := non_arrays(state):
             raise TypeError(
-                f"{type(hp).__name__} builds an agent that holds {strangers[0]}, which is no array: a "
+                f"{type(hp).__name__} builds an agent that holds {others[0]}, which is no array: a "
                 "program cannot pass it on from step to step. Declare the field with eqx.field(static=True); "
                 "for a stock module as a network, derive its hyperparameters from "
                 "hyperlax.networks.AbstractStockHyperparams, which keeps functions apart"
@@ -160,8 +159,8 @@ def _beginning(env: AbstractEnv, caps: Any) -> Callable[..., TrainState]:
     return jax.jit(begin)
 
 
-def without_arrays(tree: Any) -> list[str]:
-    """The paths of leaves that are no arrays (functions, for example), with what they are."""
+def non_arrays(tree: Any) -> list[str]:
+    """Describe the leaves of `tree` that are no arrays, such as functions: path and name or value of each."""
     leaves = jax.tree_util.tree_flatten_with_path(tree)[0]
     found = [(jax.tree_util.keystr(path), x) for path, x in leaves if not eqx.is_array(x)]
     return [f"{path.removeprefix('.')} ({getattr(x, '__name__', repr(x))})" for path, x in found]
@@ -176,9 +175,10 @@ def compile_program(
     devices: list[Any],
     measurement: Measurement = EXACT,
 ) -> Compiled:
-    """Traces and compiles `program` for `slots` lanes at once, a multiple of the number of devices.
+    """Trace and compile `program` for `slots` lanes at once, a multiple of the number of devices.
 
-    `hp` is any sample of it: only its structure matters.
+    `hp` is the hyperparameter tree of any of its samples, as only the structure matters. `episodes` is the
+    number of episodes of an evaluation.
     """
     caps, per_device = program.caps, slots // len(devices)
     mesh = Mesh(np.array(devices), (DEVICES,))
@@ -195,14 +195,14 @@ def compile_program(
         key = jr.fold_in(jr.fold_in(jr.wrap_key_data(state.key), 1), state.env_steps)
         returns, lengths = evaluate(state.agent, env, episodes, due, measurement, key=key)
         cleared, metrics = train.read_metrics(state)
-        kept = jax.tree.map(lambda c, s: c if c is s else jnp.where(due, c, s), cleared, state)
-        return kept, returns, lengths, metrics
+        state = jax.tree.map(lambda c, s: c if c is s else jnp.where(due, c, s), cleared, state)
+        return state, returns, lengths, metrics
 
     sharding = NamedSharding(mesh, PartitionSpec(DEVICES))
     batch = lambda x: jax.ShapeDtypeStruct((slots, *x.shape), x.dtype, sharding=sharding)  # noqa: E731
     states, orders = jax.tree.map(batch, like), jax.tree.map(batch, lane_specs(hp))
     due, cycles = (batch(jax.ShapeDtypeStruct((), d)) for d in (jnp.bool_, jnp.int32))
-    began = time.perf_counter()
+    started = time.perf_counter()
     with _trace_lock:
         lowered = [
             _sharded(train_lane, mesh, per_device).lower(states, cycles),
@@ -221,14 +221,14 @@ def compile_program(
         results[2],
         like,
         sharding,
-        traced - began,
+        traced - started,
         compiled - traced,
         _bytes(results[0]) // per_device,
     )
 
 
 def _sharded(lane: Callable[..., Any], mesh: Mesh, per_device: int) -> Any:
-    """`lane` for all slots: mapped over the lanes of a device (not at all for one), one shard per device."""
+    """Jit `lane` for all slots: one shard per device, mapped over its lanes if there are several."""
 
     def device(*args: Any) -> Any:
         if per_device == 1:
@@ -242,7 +242,7 @@ def _sharded(lane: Callable[..., Any], mesh: Mesh, per_device: int) -> Any:
 
 
 def _bytes(compiled: Any) -> int:
-    """Device memory one shard of the program needs, from XLA's own analysis."""
+    """Device memory, in bytes, that one shard of the program needs according to XLA."""
     memory = compiled.memory_analysis()
     if memory is None:
         return 0
@@ -255,7 +255,7 @@ def _bytes(compiled: Any) -> int:
 
 
 def blank_orders(hp: AbstractAgentHyperparams, slots: int) -> Orders:
-    """Orders that do nothing."""
+    """Orders for `slots` slots that start no lane."""
     return Orders(
         hp=stack([hp] * slots),
         key=np.zeros((slots, 2), np.uint32),

@@ -1,4 +1,4 @@
-"""Which lanes share a program: as few programs as keep padding cheap."""
+"""The plan of an experiment: which lanes share a program, weighing compilation against padding."""
 
 from __future__ import annotations
 
@@ -13,17 +13,21 @@ from hyperlax.envs.base import AbstractEnv
 from hyperlax.lanes.sizes import Sizes, fits, from_json, merge, shapes, to_json, without_branches
 
 MAX_PROGRAMS = 8
+"""The default for the largest number of programs in a plan."""
 HARDLY_RUNS = 0.05
-"""Share of a compilation's time below which running is not worth another program."""
+"""Padded groups that run for less than this share of their compilation time are merged regardless."""
 WORTH_OPTIMISING = 1.0
-"""Predicted seconds of running from which optimised code pays for its compilation."""
+"""Predicted seconds of running from which the compilation of optimised code pays off."""
 
 
 @dataclass(frozen=True)
 class Machine:
-    """What running costs here: predicted operations per second and device, and compilation seconds.
+    """The speed of the machine, as the planner predicts it.
 
-    `least_useful`: programs are not merged below this share of useful work, unless they hardly run.
+    - `devices`: how many devices share the work.
+    - `rate`: operations per second and device.
+    - `compile_seconds`: seconds of compiling a simple program.
+    - `least_useful`: the smallest share of useful work to which programs are merged, unless they hardly run.
     """
 
     devices: int
@@ -33,10 +37,10 @@ class Machine:
 
     @staticmethod
     def of(platform: str, devices: int) -> Machine:
-        """Rough figures: they decide how to group, so being wrong by two costs little.
+        """Rough figures for a platform; they only decide how to group, so an error of factor 2 costs little.
 
-        On a CPU the cost of a lane follows its work. On an accelerator small lanes are bound by latency, so
-        padding them is cheap and sharing a program worth more.
+        On a CPU the cost of a lane is proportional to its work. On an accelerator small lanes are bound by
+        latency, so that padding is cheap and sharing a program is worth more.
         """
         if platform == "cpu":
             return Machine(devices, 1.5e11, 8.0, 0.9)
@@ -45,7 +49,13 @@ class Machine:
 
 @dataclass(frozen=True)
 class Program:
-    """Lanes that train together, what is allocated for them, and the predicted share of useful work."""
+    """A group of samples whose lanes train in one compiled program.
+
+    - `samples`: the places of the samples in the experiment.
+    - `caps`: the capacities that are allocated.
+    - `useful_share`: the predicted share of work that is not padding.
+    - `effort`: the compilation effort, "full" or "low".
+    """
 
     samples: tuple[int, ...]
     caps: dict[str, Any]
@@ -53,7 +63,7 @@ class Program:
     effort: str = "full"
 
     def describe(self) -> dict[str, Any]:
-        """JSON-ready; `Program.restored` reads it."""
+        """A JSON-ready description, from which `Program.restored` makes the program again."""
         return {
             "samples": list(self.samples),
             "caps": to_json(self.caps),
@@ -63,17 +73,17 @@ class Program:
 
     @staticmethod
     def restored(about: Mapping[str, Any]) -> Program:
-        """The program that `describe` described: a resumed run keeps its plan."""
+        """The program whose `describe` returned `about`; a resumed run thus keeps its plan."""
         caps = from_json(about["caps"])
         return Program(tuple(about["samples"]), caps, about["useful_share"], about["effort"])
 
     def holds(self, sizes: Sizes) -> bool:
-        """Whether a sample of `sizes` fits what is allocated."""
+        """Whether a sample of `sizes` fits the capacities of the program."""
         return fits(sizes, self.caps)
 
     @property
     def key(self) -> str:
-        """Equal for programs that compile to the same thing."""
+        """A key that is equal for programs that compile to the same code."""
         about = self.describe()
         return json.dumps([about["caps"], about["effort"]], sort_keys=True, default=str)
 
@@ -87,18 +97,18 @@ def plan(
     max_programs: int = MAX_PROGRAMS,
     group_by_sizes: bool = False,
 ) -> list[Program]:
-    """Groups `samples` (one hyperparameter tree each) into programs of least predicted total time.
+    """Group `samples` (one hyperparameter tree each) into programs of least predicted total time.
 
-    Starts with a program for every distinct architecture and merges the pair that costs least, as long as a
-    merge saves more compilation than it adds padding, or there are more than `max_programs`. With
-    `group_by_sizes` every distinct set of sizes gets a program of its own.
+    Planning starts with a program for every distinct architecture and merges the pair that adds the least
+    time, as long as that saves more compilation than it adds padding, or there are more than `max_programs`.
+    With `group_by_sizes`, every distinct set of sizes gets a program of its own instead.
     """
     sizes = [hp.sizes() for hp in samples]
     cycles = [-(-total_steps // (s["num_envs"] * s["rollout_length"])) for s in sizes]
     prototype = samples[0]
 
     def running(members: tuple[int, ...], caps: Sizes) -> float:
-        """Padded training time of a group; chunk and block sizes taken as each lane's own."""
+        """Padded training seconds of a group, with the chunk and block sizes that suit each lane best."""
         work, arithmetic = 0.0, prototype.arithmetic(caps, env)
         for i in members:
             work += cycles[i] * costs.cycle_work(sizes[i], costs.unshared(caps, sizes[i]), arithmetic)[0]
@@ -109,20 +119,20 @@ def plan(
     def cost(members: tuple[int, ...]) -> tuple[float, bool]:
         """Seconds of a group, compilation included, and whether its padding is acceptable.
 
-        Infinite for samples that cannot share a program.
+        The time is infinite for samples that cannot share a program.
         """
         if len({shapes(sizes[i]) for i in members}) > 1:
             return float("inf"), False
-        theirs = [sizes[i] for i in members]
-        caps = merge(theirs)
+        member_sizes = [sizes[i] for i in members]
+        caps = merge(member_sizes)
         padded = running(members, caps)
-        chunks = tuple(costs.chunks_wanted(theirs)[: costs.MOST_CHUNKS])
+        chunks = tuple(costs.preferred_chunks(member_sizes)[: costs.MOST_CHUNKS])
         compiling = machine.compile_seconds * costs.compilation({**caps, "minibatch_chunks": chunks}, env)
         useful = sum(alone[i] for i in members) >= machine.least_useful * padded
         return compiling + padded, useful or padded < HARDLY_RUNS * compiling
 
     if group_by_sizes:
-        groups = _together([without_branches(s) for s in sizes])
+        groups = _group_equal([without_branches(s) for s in sizes])
     else:
         groups = _merge_groups(_by_architecture(sizes), cost, max_programs)
     runs = [seeds * c for c in cycles]
@@ -138,12 +148,12 @@ def plan(
 
 
 def _by_architecture(sizes: Sequence[Sizes]) -> list[tuple[int, ...]]:
-    """Samples whose networks have the same sizes and shapes, together."""
-    return _together([tuple(entry for entry in without_branches(s) if "." in entry[0]) for s in sizes])
+    """Group the samples whose networks have the same sizes and shapes; indices into `sizes`."""
+    return _group_equal([tuple(entry for entry in without_branches(s) if "." in entry[0]) for s in sizes])
 
 
-def _together(keys: Sequence[tuple]) -> list[tuple[int, ...]]:
-    """Indices of equal keys, grouped."""
+def _group_equal(keys: Sequence[tuple]) -> list[tuple[int, ...]]:
+    """Group the indices of equal keys."""
     groups: dict[tuple, list[int]] = {}
     for i, key in enumerate(keys):
         groups.setdefault(key, []).append(i)
@@ -151,6 +161,7 @@ def _together(keys: Sequence[tuple]) -> list[tuple[int, ...]]:
 
 
 def _merge_groups(groups: list[tuple[int, ...]], cost: Any, max_programs: int) -> list[tuple[int, ...]]:
+    """Merge pairs of groups by `cost` (seconds, acceptable) while that saves time or there are too many."""
     seconds = {g: cost(g)[0] for g in groups}
     joined: dict[tuple, tuple[float, bool]] = {}
     while len(groups) > 1:
@@ -183,6 +194,7 @@ def _program(
     env: AbstractEnv,
     machine: Machine,
 ) -> Program:
+    """The program for the samples `members`, with its capacities, useful share and compilation effort."""
     members = tuple(sorted(members))
     caps = prototype.capacities([sizes[i] for i in members], [cycles[i] for i in members], env)
     arithmetic = prototype.arithmetic(caps, env)

@@ -1,4 +1,4 @@
-"""One lane in training: collect, learn, repeat. Pure functions, usable inside any `jit` or `vmap`."""
+"""The training loop of one lane, as pure functions that work inside any `jit` or `vmap`."""
 
 from __future__ import annotations
 
@@ -20,14 +20,17 @@ from hyperlax.lanes.threefry import unrolled_key
 from hyperlax.learning.rollout import Envs, Finished, collect
 
 NEVER = -1
+"""The value of `TrainState.diverged_at` for a lane that has not diverged."""
 
 
 @final
 class TrainState(eqx.Module):
-    """Everything a lane is: continuing from it is continuing the lane.
+    """The complete state of a lane, from which training can be continued.
 
-    `metrics` are sums over the gradient steps since they were last read, `metric_steps` how many.
-    `diverged_at` is the env step after which a weight was not finite, `NEVER` while all are.
+    - `metrics`, `metric_steps`: sums of the metrics over the gradient steps since they were last read, and
+      the number of those steps.
+    - `finished`: sums over the training episodes that ended since then.
+    - `diverged_at`: the env step after which a weight was not finite; `NEVER` while all are.
     """
 
     agent: AbstractAgent
@@ -52,7 +55,7 @@ def start(
     key: UInt32[Array, " 2"],
     init_key: UInt32[Array, " 2"],
 ) -> TrainState:
-    """A lane before its first step. `init_key` draws the initial weights, `key` everything else."""
+    """The state of a new lane of `hp`; `init_key` draws the initial weights, and `key` everything else."""
     return begin(hp.agent(env, caps, key=jr.wrap_key_data(init_key)), env, caps, total_steps, key=key)
 
 
@@ -64,7 +67,7 @@ def begin(
     *,
     key: UInt32[Array, " 2"],
 ) -> TrainState:
-    """A lane of `agent` before its first step, to be trained for `total_steps` env steps."""
+    """The state of a new lane of `agent`, which is to be trained for `total_steps` env steps."""
     envs = Envs(env, caps["env_blocks"], caps["env_block"], key=jr.fold_in(jr.wrap_key_data(key), 0))
     zero = jnp.zeros((), jnp.int32)
     never = jnp.full((), NEVER, jnp.int32)
@@ -73,7 +76,7 @@ def begin(
 
 
 def segment(state: TrainState, env: AbstractEnv, caps: Sizes, cycles: Int[Array, ""]) -> TrainState:
-    """The lane after `cycles` more cycles, or after the one in which it diverged."""
+    """Train for `cycles` more cycles, or until the lane diverges."""
     last = state.cycles + cycles
 
     def more(state: TrainState) -> Array:
@@ -83,7 +86,11 @@ def segment(state: TrainState, env: AbstractEnv, caps: Sizes, cycles: Int[Array,
 
 
 def _cycle(state: TrainState, env: AbstractEnv, caps: Sizes, active: Array) -> TrainState:
-    """One cycle; a lane that is not `active` must not write to its `Unfrozen` buffers, all else is undone."""
+    """Run one cycle: collect a rollout and learn from it.
+
+    The loop discards what a lane that is not `active` computes, except for its `Unfrozen` buffers, which it
+    must not write to.
+    """
     hp: Any = state.agent.hp
     keys = jr.split(jr.fold_in(unrolled_key(state.key), state.cycles + 1))
     counted = state.agent.spends_budget()
@@ -118,17 +125,18 @@ def _cycle(state: TrainState, env: AbstractEnv, caps: Sizes, active: Array) -> T
 
 
 def _all_finite(agent: AbstractAgent) -> Array:
-    """Whether every weight is; a moment of the optimiser that is not has spoilt its weight in the same step.
+    """Whether every weight is finite.
 
-    A number minus itself is zero if it is finite. This takes a third of the time of `isfinite`.
+    The state of the optimiser need not be checked: a moment that is not finite spoils its weight in the same
+    step. A number minus itself is zero only if it is finite; this takes a third of the time of `isfinite`.
     """
-    kept = eqx.tree_at(lambda a: a.optimiser, agent, None)
-    weights = ravel_pytree(eqx.filter(kept, trainable(kept)))[0]
+    models = eqx.tree_at(lambda a: a.optimiser, agent, None)
+    weights = ravel_pytree(eqx.filter(models, trainable(models)))[0]
     return jnp.sum(weights - weights) == 0
 
 
 def read_metrics(state: TrainState) -> tuple[TrainState, dict[str, Float[Array, ""]]]:
-    """Mean training metrics since they were last read, and the lane with the sums set back to zero."""
+    """Reset the sums of the metrics; return the new state and the means (NaN if there are none)."""
     steps = state.metric_steps
     means = {
         name: jnp.where(steps > 0, total / jnp.maximum(steps, 1).astype(jnp.float32), jnp.nan)

@@ -1,4 +1,4 @@
-"""Which trained agents of a run are kept as policies."""
+"""The choice of trained agents that a run saves as policies."""
 
 from __future__ import annotations
 
@@ -20,9 +20,9 @@ BEST_POLICIES = 5
 
 
 class BestPolicies:
-    """Saves the agents of lanes that are done: the `best`, `all` or `none`, as `which` says.
+    """Saves the agents of finished lanes: the `best`, `all` or `none`, as `which` says.
 
-    `best` is a heap of (score, lane) of those that are saved.
+    The attribute `best` is a heap of (score, lane) of the saved agents.
     """
 
     def __init__(self, store: Store | None, which: str, experiment: Experiment[Any]):
@@ -32,7 +32,7 @@ class BestPolicies:
     def keep(
         self, lane: Lane, score: float | None, caps: Mapping[str, Any], agent: Callable[[], AbstractAgent]
     ) -> None:
-        """Saves what `agent` returns if the lane's `score` is among the best so far (or all are wanted).
+        """Save what `agent` returns if the `score` of the lane is among the best so far (or all are saved).
 
         A policy that is no longer among the best is removed. A lane without a score counts as the worst.
         """
@@ -51,4 +51,5 @@ class BestPolicies:
 
 
 def _path(store: Store, lane: int) -> Path:
+    """The policy file of a lane."""
     return store.folder / "policies" / f"lane-{lane:05d}.policy"

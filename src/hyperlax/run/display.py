@@ -1,4 +1,4 @@
-"""The calls that every display of a run answers."""
+"""The interface of displays, which show the progress of a run."""
 
 from __future__ import annotations
 
@@ -14,37 +14,40 @@ if TYPE_CHECKING:  # a display is made before jax is imported
 
 
 class Display:
-    """The calls that a run makes of its display, in the order it makes them; this one shows nothing."""
+    """A display that shows nothing, and the base class of those that do.
+
+    A run calls the methods below in about this order; a subclass overrides the ones it needs.
+    """
 
     def planned(self, spec: Experiment, programs: Sequence[Program], machine: Machine, resumed: bool) -> None:
-        """The plan is made; nothing has been compiled."""
+        """Show the plan, before anything is compiled."""
 
     def compiling(self, number: int, count: int) -> None:
-        """Program `number` of `count` is waited for."""
+        """Show that the run waits for the compilation of program `number` (from 0) of `count`."""
 
     def compiled(self, number: int, compiled: Compiled) -> None:
-        """Program `number` starts to run."""
+        """Show that program `number` (from 0) has been compiled and starts to run."""
 
     def halved(self, needed_mb: float, limit_mb: float, lanes: int) -> None:
-        """Fewer lanes run at once, because of memory."""
+        """Show that a program needs too much memory and is compiled for fewer `lanes` at once instead."""
 
     def update(self, lanes: Sequence[Lane], seconds: float) -> None:
-        """A segment has run."""
+        """Show the state of all lanes after a segment, `seconds` after the experiment began."""
 
     def evaluated(self, lane: Lane, score: float) -> None:
-        """A lane was evaluated."""
+        """Show that a lane was evaluated; `score` is its headline return."""
 
     def searched(self, over: int, total: int, best: str) -> None:
-        """A trial of a search has ended; `over` of `total` have, and what is best so far in words."""
+        """Show that `over` of `total` trials of a search have ended; `best` describes the best so far."""
 
     def diverged(self, lane: Lane, hyperparams: AbstractAgentHyperparams) -> None:
-        """A lane has diverged."""
+        """Show that a lane has diverged, with its hyperparameters."""
 
     def failed(self, number: int, error: Exception) -> None:
-        """A program could not be run; its lanes are lost."""
+        """Show that program `number` (from 0) could not be run, so that its lanes have failed."""
 
     def stopping(self) -> None:
-        """A signal has asked the run to stop; it goes on until the segment that is running ends."""
+        """Show that a signal has asked the run to stop, which it does at the end of the segment."""
 
     def close(self) -> None:
-        """The run is over, in whatever way."""
+        """Clean up; called at the end of a run, also after an error."""

@@ -1,4 +1,4 @@
-"""CPU, memory and GPU use over time."""
+"""Measurement of CPU, memory and GPU use during a run."""
 
 from __future__ import annotations
 
@@ -9,10 +9,11 @@ from typing import Any
 import psutil
 
 EVERY_SECONDS = 2.0
+"""Shortest time between two measurements, in seconds."""
 
 
 class Monitor:
-    """Samples this process at most every two seconds, when asked to."""
+    """Measures CPU and memory use of this process, and use of the first GPU, at most every two seconds."""
 
     def __init__(self):
         self.process = psutil.Process()
@@ -21,7 +22,10 @@ class Monitor:
         self.nvidia = shutil.which("nvidia-smi")
 
     def sample(self, seconds: float, recorder: Any) -> None:
-        """Appends a row to the `system` table of `recorder` if one is due."""
+        """Measure, and append a row to the table `system` of `recorder`, if that is due.
+
+        `seconds` is the time since the experiment began.
+        """
         if seconds - self.last < EVERY_SECONDS:
             return
         self.last = seconds
@@ -36,6 +40,7 @@ class Monitor:
         recorder.add("system", [row])
 
     def _gpu(self) -> tuple[float | None, float | None]:
+        """Use (percent) and used memory (MB) of the first NVIDIA GPU; None where there is none."""
         if self.nvidia is None:
             return None, None
         query = [self.nvidia, "--query-gpu=utilization.gpu,memory.used", "--format=csv,noheader,nounits"]

@@ -1,4 +1,4 @@
-"""A plan in words: how many samples and lanes there are, and which programs train them."""
+"""Descriptions of a plan for users: the numbers of samples and lanes, and the programs that train them."""
 
 from __future__ import annotations
 
@@ -13,13 +13,13 @@ if TYPE_CHECKING:  # a display is made before jax is imported
 
 
 def expected(spec: Experiment) -> tuple[int, str]:
-    """How many samples there are or will be, and what they are called."""
+    """The number of samples that there are or will be, and what to call them: samples or trials."""
     coming = spec.schedule.expected
     return (coming, "trials") if coming else (len(spec.records), "samples")
 
 
 def program_words(program: Program, seeds: int) -> str:
-    """One program of a plan, in a line."""
+    """Describe one program of a plan in one line."""
     lanes = len(program.samples) * seeds
     return (
         f"{lanes or 'any'} lanes, up to {program.caps['num_envs']} envs, rollout "
@@ -30,14 +30,14 @@ def program_words(program: Program, seeds: int) -> str:
 
 
 def _networks(caps: Mapping[str, Any]) -> str:
-    """What is allocated for the networks, those of equal size together."""
+    """Describe the capacities of the networks; networks of equal sizes are listed together."""
     from hyperlax.lanes.sizes import nested
 
     found: dict[str, list[str]] = {}
     for net in dict.fromkeys(name.partition(".")[0] for name in caps if "." in name):
-        own = nested(caps, net)
+        net_caps = nested(caps, net)
         sizes = " ".join(
-            f"{k} {v}" for k, v in own.items() if isinstance(v, int | str) and not isinstance(v, bool)
+            f"{k} {v}" for k, v in net_caps.items() if isinstance(v, int | str) and not isinstance(v, bool)
         )
         found.setdefault(sizes, []).append(net)
     return "; ".join(f"{', '.join(nets)}: {sizes}" for sizes, nets in found.items())

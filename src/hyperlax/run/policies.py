@@ -1,4 +1,4 @@
-"""Trained agents on disk, and using one again."""
+"""Policy files: saving trained agents, and loading them to act."""
 
 from __future__ import annotations
 
@@ -30,16 +30,16 @@ from hyperlax.typecheck import public
 
 @dataclass(frozen=True)
 class Policy:
-    """A trained agent ready to act."""
+    """A trained agent that is ready to act, its environment, and the header of its file."""
 
     agent: AbstractAgent
     env: AbstractEnv
     header: dict[str, Any]
 
     def act(self, obs: Float[ArrayLike, " obs"], *, key: PRNGKeyArray | None = None) -> np.ndarray:
-        """The policy's best action for one observation; with a `key`, a sampled one.
+        """Return the best action for one observation; with a `key`, a sampled one.
 
-        Raises `ValueError` when the observation has another shape than the environment's.
+        Raises `ValueError` if the observation does not have the shape that the environment returns.
         """
         obs = jnp.asarray(np.asarray(obs), jnp.float32)
         if obs.shape != (self.env.obs_size,):
@@ -58,7 +58,10 @@ def _act(agent: AbstractAgent, obs: Array, key: PRNGKeyArray, explore: Array) ->
 def save(
     path: Path, agent: AbstractAgent, recipe: Recipe, env_name: str, caps: Mapping[str, Any], **about: Any
 ) -> None:
-    """Writes one agent (host arrays, no lane axis) with all it takes to build it again."""
+    """Write one agent (host arrays without an axis of lanes) with everything needed to build it again.
+
+    `about` holds further entries of the header, JSON-ready.
+    """
     header = {
         "algorithm": recipe.algorithm,
         "network": recipe.network,
@@ -78,17 +81,18 @@ def load(
     algorithm: type[AbstractAgentHyperparams] | str | None = None,
     network: type[AbstractNetworkHyperparams] | str | None = None,
 ) -> Policy:
-    """The policy saved at `path`.
+    """Load the policy saved at `path`.
 
-    A file never decides what code is imported: what it was trained with is found only where it is registered,
-    or this program has named it already. Anything else is given here, as itself or by name.
+    A file never decides which code is imported: its environment, algorithm and network are found by name only
+    if they are registered, or if this program has already used that name. Otherwise they are given here, as
+    objects or by name:
 
-    - `env`: the environment it acts in; `MyEnv()`, `"my.py:MyEnv[gravity=9.8]"`.
-    - `algorithm`: the hyperparameters' class of its algorithm; `A2CHyperparams`, `"a2c.py:A2C"`.
-    - `network`: that of its networks; `ResidualMLPHyperparams`, `"my.py:ResidualMLP"`.
+    - `env`: the environment; `MyEnv()`, `"my.py:MyEnv[gravity=9.8]"`.
+    - `algorithm`: the class of the algorithm's hyperparameters; `A2CHyperparams`, `"a2c.py:A2C"`.
+    - `network`: the class of the networks' hyperparameters; `ResidualMLPHyperparams`, `"my.py:ResidualMLP"`.
 
-    Raises `FileNotFoundError` when there is no file, `ValueError` when it is damaged, from another version,
-    or names what it may not.
+    Raises `FileNotFoundError` if there is no file, and `ValueError` if it is damaged or from another version,
+    or refers to something that is neither registered nor given.
     """
     data = Path(path).read_bytes()
     header = read_header(data, str(path))

@@ -1,4 +1,4 @@
-"""What is measured of a run: rows of tables, in memory or in the experiment's store."""
+"""The measurements of a run: rows of tables, in memory or in the store of the experiment."""
 
 from __future__ import annotations
 
@@ -12,11 +12,12 @@ from hyperlax.storage.results import SCHEMAS
 from hyperlax.storage.store import Store
 
 EVALUATION_MODES = ("deterministic", "stochastic")
+"""Names of the two modes of an evaluation: the best actions of the policy, and sampled ones."""
 
 
 @dataclass
 class Recorder:
-    """Everything measured, in memory and (with a store) on disk."""
+    """Collects the measurements of a run: on disk if there is a `store`, otherwise in `rows` by table."""
 
     store: Store | None
     rows: dict[str, list[dict[str, Any]]] = field(
@@ -24,13 +25,14 @@ class Recorder:
     )
 
     def add(self, table: str, rows: list[dict[str, Any]]) -> None:
+        """Append rows to a table of `storage.results.SCHEMAS`."""
         if self.store is None:
             self.rows[table].extend(rows)
         else:
             self.store.append(table, rows)
 
     def point(self, lane: Lane, seconds: float, measured: dict[str, float]) -> None:
-        """One point of the lane's curves."""
+        """Add a point to the curves of a lane, `seconds` after the experiment began; `measured` by metric."""
         at = {
             "lane": lane.lane,
             "sample": lane.sample,
@@ -43,7 +45,7 @@ class Recorder:
         self.add("curves", [{**at, "metric": k, "value": v} for k, v in measured.items()])
 
     def episodes(self, lane: Lane, returns: np.ndarray, lengths: np.ndarray) -> None:
-        """Raw returns and lengths, evaluation mode × episode."""
+        """Add the returns and lengths of single episodes, both of shape [modes, episodes]."""
         rows = [
             {
                 "lane": lane.lane,
@@ -60,7 +62,7 @@ class Recorder:
 
 
 def summary(returns: np.ndarray, lengths: np.ndarray) -> dict[str, float]:
-    """The headline metrics of one evaluation, from its episodes."""
+    """Summarise one evaluation from the returns and lengths of its episodes, by metric."""
     q25, median, q75 = np.quantile(returns, (0.25, 0.5, 0.75))
     return {
         "return": float(returns.mean()),

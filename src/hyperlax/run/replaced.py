@@ -1,4 +1,4 @@
-"""A lane that goes on from another's state: what it is since then, and what it had done before."""
+"""Bookkeeping for lanes that continue from the state of another lane."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from hyperlax.programs.train import TrainState
 
 @dataclass
 class Replaced:
-    """The hyperparameters of such a lane (host arrays), and its counts when it was given them."""
+    """The hyperparameters that a lane took over (host arrays), and its counts at that moment."""
 
     tree: Any
     env_steps: int
@@ -21,15 +21,15 @@ class Replaced:
 
     @classmethod
     def now(cls, lane: Lane, state: TrainState) -> Replaced:
-        """`lane`, about to go on from `state`."""
+        """The record of `lane` just before it continues from `state`."""
         return cls(state.agent.hp, int(state.env_steps), lane.gradient_steps, lane.circuit_executions)
 
     def executed(self, lane: Lane, env: AbstractEnv) -> int:
-        """Circuit executions of the lane so far."""
+        """Count the circuit executions of the lane so far."""
         per_step, per_gradient = self.tree.executions(env)
         steps, gradients = lane.env_steps - self.env_steps, lane.gradient_steps - self.gradient_steps
         return self.circuit_executions + round(per_step * steps + per_gradient * gradients)
 
     def counts(self) -> list[int]:
-        """JSON-ready: all but the tree, which is part of the lane's state."""
+        """The JSON-ready part: all but the hyperparameters, which are part of the state of the lane."""
         return [self.env_steps, self.gradient_steps, self.circuit_executions]

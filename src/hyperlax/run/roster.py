@@ -1,4 +1,4 @@
-"""The lanes of a run: what each of them is now, and the state of those that wait."""
+"""The lanes of a run: their programs and hyperparameters, and the state of those that wait."""
 
 from __future__ import annotations
 
@@ -20,10 +20,10 @@ from hyperlax.storage.results import SCHEMAS
 class Roster:
     """The lanes of an experiment that runs in `programs`, a list to which programs may be added.
 
-    - `lanes`: every lane, in the order of their numbers.
+    - `lanes`: every lane, ordered by number.
     - `samples`: id → sample, with its predicted work in the program that trains it.
     - `parked`: lane → its state as host arrays, for lanes that have begun and are in no slot.
-    - `replaced`: lane → what it is since its schedule gave it another's state.
+    - `replaced`: lane → the record of the last time that its schedule gave it the state of another lane.
     - `last_return`: lane → its latest headline return.
     """
 
@@ -37,7 +37,7 @@ class Roster:
         self.enter(experiment.records.values())
 
     def enter(self, samples: Iterable[Sample]) -> list[Lane]:
-        """Adds the lanes of `samples`, of which every one is listed by one of the programs."""
+        """Add the lanes of `samples`, each of which must be listed by one of the programs."""
         samples, env = list(samples), self.experiment.env
         programs = {place: n for n, program in enumerate(self.programs) for place in program.samples}
         lanes = self.experiment.lanes(samples)
@@ -51,41 +51,41 @@ class Roster:
         return lanes
 
     def sample(self, lane: Lane) -> Sample:
-        """The sample that the lane began with."""
+        """The sample that the lane started with."""
         return self.samples[lane.sample]
 
     def tree(self, lane: Lane) -> AbstractAgentHyperparams:
-        """The hyperparameters the lane trains with: its sample's, unless its schedule has replaced them."""
+        """The current hyperparameters of the lane: its sample's, unless its schedule has replaced them."""
         changed = self.replaced.get(lane.lane)
         return self.sample(lane).tree if changed is None else changed.tree
 
     def cycle_steps(self, lane: Lane) -> int:
-        """Environment steps of one cycle."""
+        """Count the env steps of one cycle of the lane."""
         sizes = self.tree(lane).sizes()
         return sizes["num_envs"] * sizes["rollout_length"]
 
     def work_of(self, lane: Lane) -> float:
-        """Predicted cost of one cycle."""
+        """Predict the cost of one cycle of the lane, in floating-point operations."""
         if lane.lane not in self.replaced:
             return self.sample(lane).work
         tree = self.tree(lane)
         return tree.work(tree.sizes(), self.programs[lane.program].caps, self.experiment.env)[0]
 
     def executed(self, lane: Lane) -> int:
-        """Circuit executions so far."""
+        """Count the circuit executions of the lane so far."""
         if (changed := self.replaced.get(lane.lane)) is None:
             per_step, per_gradient = self.sample(lane).executions
             return round(per_step * lane.env_steps + per_gradient * lane.gradient_steps)
         return changed.executed(lane, self.experiment.env)
 
     def replace(self, lane: Lane, state: TrainState) -> None:
-        """Gives a parked lane another state (host arrays), in which it goes on with the counts it has."""
+        """Give a parked lane another state (host arrays); its counts, apart from env steps, go on."""
         self.parked[lane.lane], self.replaced[lane.lane] = state, Replaced.now(lane, state)
         lane.env_steps, lane.diverged_at = int(state.env_steps), None
         lane.parameters = self.tree(lane).parameter_count(self.experiment.env)
 
     def trainable(self, program: int) -> list[Lane]:
-        """The lanes of a program that may train now."""
+        """The lanes of a program that are neither over nor paused."""
         return [lane for lane in self.unfinished(program) if lane.status != "paused"]
 
     def unfinished(self, program: int) -> list[Lane]:
@@ -93,11 +93,11 @@ class Roster:
         return [lane for lane in self.lanes if lane.program == program and not lane.over]
 
     def frame(self) -> pl.DataFrame:
-        """The table of lanes."""
+        """The table of lanes, one row each."""
         return pl.DataFrame([dataclasses.asdict(lane) for lane in self.lanes], schema=SCHEMAS["lanes"])
 
     def fitting(self, sample: Sample, broken: Iterable[int]) -> int | None:
-        """The program where a sample costs least, of those that hold it and are not `broken`."""
+        """The number of the cheapest program, not `broken`, that holds the sample; None if there is none."""
         sizes, env = sample.tree.sizes(), self.experiment.env
         programs = [n for n, p in enumerate(self.programs) if n not in broken and p.holds(sizes)]
         return min(
@@ -105,14 +105,14 @@ class Roster:
         )
 
     def assign(self, sample: Sample, program: int) -> list[Lane]:
-        """Adds the lanes of a new sample to a program."""
+        """Add a new sample to a program; return its lanes."""
         found = self.programs[program]
         self.programs[program] = dataclasses.replace(found, samples=(*found.samples, sample.place))
         return self.enter([sample])
 
     def try_again(self) -> list[int]:
-        """Queues the failed lanes; the numbers of those that have no state and begin anew."""
-        anew = []
+        """Queue the failed lanes again; return the numbers of those that have no state and start anew."""
+        restarted = []
         for lane in self.lanes:
             if lane.status == "failed":
                 lane.status = "queued"
@@ -120,5 +120,5 @@ class Roster:
                     lane.env_steps = lane.gradient_steps = lane.circuit_executions = 0
                     lane.seconds, lane.diverged_at = 0.0, None
                     self.last_return.pop(lane.lane, None)
-                    anew.append(lane.lane)
-        return anew
+                    restarted.append(lane.lane)
+        return restarted

@@ -1,4 +1,4 @@
-"""The host's side of a sweep: fills slots, runs segments, evaluates, records, saves."""
+"""The host side of an experiment: filling slots, running segments, evaluating, recording and saving."""
 
 from __future__ import annotations
 
@@ -35,10 +35,10 @@ log = logging.getLogger("hyperlax")
 
 
 class Runner:
-    """Runs the programs of one experiment: one after the other, compiling the next while one runs.
+    """Runs the programs of one experiment, one after the other, compiling the next while one runs.
 
-    Programs of an experiment whose schedule `grows` take turns instead, segment by segment. `single` makes
-    the program of a sample that fits none of `programs`.
+    If the schedule of the experiment `grows`, its programs take turns instead, segment by segment. `single`
+    plans a program for a sample that fits none of `programs`.
     """
 
     def __init__(
@@ -65,11 +65,11 @@ class Runner:
         self.running: dict[int, Slots] = {}
         self.broken: set[int] = set()
 
-    # What a schedule sees and asks: `schedules.RunnerView`
+    # The interface for schedules: `schedules.RunnerView`
 
     @property
     def lanes(self) -> list[Lane]:
-        """Every lane there is so far; its `lane` is its position here."""
+        """Every lane there is so far; its number, `lane`, is its position here."""
         return self.roster.lanes
 
     @property
@@ -83,13 +83,13 @@ class Runner:
         return self.roster.last_return
 
     def tree(self, lane: Lane) -> AbstractAgentHyperparams:
-        """The hyperparameters the lane trains with."""
+        """The current hyperparameters of the lane."""
         return self.roster.tree(lane)
 
     def admit(self, row: Mapping[str, Any]) -> list[Lane]:
-        """Adds a sample to the experiment and queues its lanes in the program where it costs least.
+        """Add a sample to the experiment and queue its lanes in the program where it costs least.
 
-        Raises `ValueError` as `Experiment.add` does.
+        Returns the lanes. Raises `ValueError` as `Experiment.add` does.
         """
         sample = self.experiment.add(row)
         if (number := self.roster.fitting(sample, self.broken)) is None:
@@ -99,11 +99,11 @@ class Runner:
         return self.roster.assign(sample, number)
 
     def replace(self, lane: Lane, state: TrainState) -> None:
-        """Gives a parked lane another state (host arrays), in which it goes on with the counts it has."""
+        """Give a parked lane another state (host arrays); its counts, apart from env steps, go on."""
         self.roster.replace(lane, state)
 
     def end(self, lane: Lane, status: str) -> None:
-        """Ends a lane between segments, wherever it is: in a slot, waiting, or not yet begun."""
+        """End a lane between segments, whether it is in a slot, waiting, or not yet started."""
         for slots in self.running.values():
             for slot, other in slots.busy():
                 if other is lane:
@@ -112,20 +112,21 @@ class Runner:
         self.parked.pop(lane.lane, None)
         self.schedule.ended(self, lane)
 
-    # What time it is, and what that means
+    # Time
 
     def now(self) -> float:
-        """Seconds since the experiment began, interruptions not counted."""
+        """Seconds since the experiment began, not counting interruptions."""
         return self.elapsed_before + time.perf_counter() - self.began
 
     def phase(self, name: str, program: int, start: float, end: float | None = None) -> None:
+        """Record a phase of the timeline that lasted from `start` to `end` (now if None), in seconds."""
         end = self.now() if end is None else end
         self.recorder.add("timeline", [{"phase": name, "program": program, "start": start, "end": end}])
 
     # Running
 
     def run(self) -> None:
-        """Trains every lane that is not over. Raises `Interrupted` after saving when a signal asks for it."""
+        """Train every lane that is not over; raise `Interrupted` after saving if a signal asks for it."""
         pool = ThreadPoolExecutor(1)
         try:
             with signals_of(self):
@@ -134,6 +135,7 @@ class Runner:
             pool.shutdown(wait=False, cancel_futures=True)
 
     def _run(self, pool: ThreadPoolExecutor) -> None:
+        """The loop of `run`; `ahead` holds the compilations that were started ahead, by program."""
         ahead: dict[int, Future[Compiled]] = {}
         self.schedule.begin(self)
         while True:
@@ -154,9 +156,9 @@ class Runner:
     def _open(
         self, number: int, pool: ThreadPoolExecutor, ahead: dict[int, Future[Compiled]], waiting: list[int]
     ) -> bool:
-        """Starts a program that has been compiled, and the compilation of the next one.
+        """Start program `number` and the compilation of the next one; return whether it was started.
 
-        Waits for its compilation unless another program has a turn meanwhile: then False.
+        Waits for the compilation of the program, unless another one can run meanwhile: then returns False.
         """
         start = self.now()
         if number not in ahead:
@@ -166,7 +168,7 @@ class Runner:
         if others and not ahead[number].done():
             return False
         compiled = wait(ahead.pop(number), self)
-        traced = min(start + compiled.trace_seconds, self.now())  # sooner where it was compiled ahead
+        traced = min(start + compiled.trace_seconds, self.now())  # earlier if it was compiled ahead
         self.phase("trace", number, start, traced)
         self.phase("compile", number, traced)
         self.progress.compiled(number, compiled)
@@ -176,7 +178,7 @@ class Runner:
         return True
 
     def _queue(self, number: int) -> deque[Lane]:
-        """Lanes of a program that wait for a slot: those with a state first, then as the schedule orders."""
+        """The lanes of a program that wait for a slot: started ones first, then by the schedule's order."""
         inside = {lane.lane for _, lane in self.running[number].busy()}
         lanes = [lane for lane in self.roster.trainable(number) if lane.lane not in inside]
 
@@ -190,7 +192,7 @@ class Runner:
         return deque(sorted(lanes, key=order))
 
     def _segment(self, number: int) -> None:
-        """Fills the slots of a program, trains them for a moment, evaluates and saves what is due."""
+        """Fill the slots of a program, train for one segment, then evaluate and save if that is due."""
         slots = self.running[number]
         if None in slots.lanes:
             slots.fill(self._queue(number))
@@ -208,6 +210,7 @@ class Runner:
             raise Interrupted(self.stop, self.folder)
 
     def _fail(self, number: int, error: Exception) -> None:
+        """Mark the unfinished lanes of a program as failed."""
         log.error("program %d failed, its lanes are marked: %s", number + 1, error)
         self.broken.add(number)
         self.running.pop(number, None)
@@ -220,7 +223,7 @@ class Runner:
     # Recording
 
     def _evaluate(self, number: int, slots: Slots) -> None:
-        """Evaluates the lanes at a milestone, ends the lanes that are over."""
+        """Evaluate the lanes that have reached a milestone, and end those that are over or paused."""
         diverged = [lane for _, lane in slots.busy() if lane.diverged_at is not None]
         due = [(s, lane) for s, lane in slots.busy() if lane.diverged_at is None and slots.due(lane)]
         verdicts: dict[int, Verdict] = {}
@@ -258,6 +261,7 @@ class Runner:
                 self.schedule.ended(self, lane)
 
     def _record(self, lane: Lane, returns: np.ndarray, lengths: np.ndarray, metrics: dict[str, Any]) -> None:
+        """Record an evaluation of a lane; `returns` and `lengths` have the shape [modes, episodes]."""
         measured = {f"train/{k}": float(v) for k, v in metrics.items() if np.isfinite(v)}
         if self.settings.evaluations or self.settings.eval_at_start:
             headline = 0 if self.settings.evaluation == "deterministic" else 1
@@ -272,11 +276,11 @@ class Runner:
 
     @property
     def folder(self) -> Path | None:
-        """Where the run is stored, if it is."""
+        """The folder where the run is stored; None if it is not."""
         return self.recorder.store.folder if self.recorder.store else None
 
     def save(self) -> None:
-        """Flushes the tables and replaces the checkpoint, if the run is stored."""
+        """Flush the tables and replace the checkpoint, if the run is stored."""
         self.saved_at = time.perf_counter()
         if self.recorder.store is not None:
             running: dict[int, TrainState] = {}
@@ -286,7 +290,7 @@ class Runner:
             saving.save(self.recorder.store, self.roster, running, self.schedule, extra)
 
     def restore(self) -> bool:
-        """Continues from the checkpoint in the store's folder; False when there is none yet."""
+        """Load the checkpoint in the folder of the store; return False if there is none yet."""
         store = self.recorder.store
         saved = None if store is None else saving.restore(store, self.roster, self.schedule)
         if saved is not None:

@@ -1,4 +1,4 @@
-"""The checkpoint of a run: written as it goes, and read to continue it."""
+"""The checkpoint of a run: writing it regularly, and reading it to continue the run."""
 
 from __future__ import annotations
 
@@ -19,10 +19,10 @@ from hyperlax.storage.store import CHECKPOINT, Store
 
 
 class Saved(NamedTuple):
-    """What a checkpoint holds beside the lanes and the schedule.
+    """The contents of a checkpoint beside the lanes and the schedule.
 
-    - `elapsed`: seconds the run had taken.
-    - `best`: (score, lane) of the policies that have been kept.
+    - `elapsed`: seconds that the run had taken.
+    - `best`: (score, lane) of the saved policies.
     """
 
     elapsed: float
@@ -32,7 +32,7 @@ class Saved(NamedTuple):
 def save(
     store: Store, roster: Roster, running: Mapping[int, TrainState], schedule: Schedule, extra: Saved
 ) -> None:
-    """Flushes the tables and replaces the checkpoint; the two always belong together.
+    """Flush the tables and replace the checkpoint, which always match each other.
 
     `running`: lane → its state as host arrays, for the lanes in slots.
     """
@@ -56,9 +56,9 @@ def save(
 
 
 def restore(store: Store, roster: Roster, schedule: Schedule) -> Saved | None:
-    """Continues from the checkpoint in the store's folder; None when there is none yet.
+    """Load the checkpoint in the folder of the store into roster and schedule; None if there is none yet.
 
-    Raises `ValueError` for a checkpoint that is damaged or was written under another plan of programs.
+    Raises `ValueError` for a checkpoint that is damaged or was written for another plan of programs.
     """
     if not (store.folder / CHECKPOINT).exists():
         store.discard_after(0)
@@ -67,7 +67,7 @@ def restore(store: Store, roster: Roster, schedule: Schedule) -> Saved | None:
     header = read_header(data)
     programs = [Program.restored(about) for about in header["programs"]]
     if [p.key for p in programs[: len(roster.programs)]] != [p.key for p in roster.programs]:
-        raise ValueError("the checkpoint was written under another plan of programs; it cannot be continued")
+        raise ValueError("the checkpoint was written for another plan of programs; it cannot be continued")
     roster.programs[:] = programs
     roster.enter([roster.experiment.add(row) for row in header["rows"] or []])
     roster.lanes = [Lane(**lane) for lane in header["lanes"]]
@@ -81,6 +81,6 @@ def restore(store: Store, roster: Roster, schedule: Schedule) -> Saved | None:
     roster.last_return = {int(k): v for k, v in header["last_return"].items()}
     schedule.restore(header["schedule"])
     store.discard_after(header["parts"])
-    if schedule.describe() is None:  # others have decided what follows from a failure
+    if schedule.describe() is None:  # a schedule that decides has already dealt with failed lanes
         store.forget(roster.try_again())
     return Saved(header["elapsed"], [(float(score), int(lane)) for score, lane in header["best"]])

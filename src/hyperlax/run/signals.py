@@ -1,4 +1,4 @@
-"""Runs that are asked to stop: by SIGINT or SIGTERM, with their state saved."""
+"""Stopping a run by SIGINT or SIGTERM, with its state saved."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ Waited = TypeVar("Waited")
 
 
 class Interrupted(Exception):
-    """The run was asked to stop; its state is saved when it has a folder."""
+    """Raised by a run that a signal has stopped, after its state was saved to its folder, if it has one."""
 
     def __init__(self, signum: int, folder: Path | None):
         super().__init__(f"stopped by {signal.Signals(signum).name}")
@@ -23,27 +23,27 @@ class Interrupted(Exception):
 
 @runtime_checkable
 class Stoppable(Protocol):
-    """A run that can be asked to stop; `stop` is the signal that has asked for it, if one has."""
+    """A run that can be asked to stop; `stop` is the number of the signal that did, or None."""
 
     stop: int | None
 
     @property
     def progress(self) -> Display:
-        """What shows the run to the user."""
+        """The display that shows the run to the user."""
         ...
 
     @property
     def folder(self) -> Path | None:
-        """Where its state is saved; None where nothing is written."""
+        """The folder where the state is saved; None if nothing is written."""
         ...
 
     def save(self) -> None:
-        """Saves the state, if there is a folder."""
+        """Save the state, if there is a folder."""
         ...
 
 
 def wait(future: Future[Waited], runner: Stoppable) -> Waited:
-    """What `future` brings; a signal meanwhile stops the run, with what was done before saved."""
+    """Return the result of `future`; if a signal comes first, save the run and raise `Interrupted`."""
     while True:
         try:
             return future.result(timeout=0.2)
@@ -54,7 +54,7 @@ def wait(future: Future[Waited], runner: Stoppable) -> Waited:
 
 
 class signals_of:
-    """While active, SIGINT and SIGTERM ask the runner to save and stop; a second one stops at once."""
+    """Context in which SIGINT and SIGTERM ask the runner to save and stop; a second one stops at once."""
 
     def __init__(self, runner: Stoppable):
         self.runner, self.previous = runner, {}
@@ -62,9 +62,10 @@ class signals_of:
     def __enter__(self) -> None:
         if threading.current_thread() is threading.main_thread():
             for number in (signal.SIGINT, signal.SIGTERM):
-                self.previous[number] = signal.signal(number, self._asked)
+                self.previous[number] = signal.signal(number, self._handle)
 
-    def _asked(self, number: int, frame: Any) -> None:
+    def _handle(self, number: int, frame: Any) -> None:
+        """Ask the runner to stop; raise `KeyboardInterrupt` if it was asked before."""
         if self.runner.stop is not None:
             raise KeyboardInterrupt
         self.runner.stop = number

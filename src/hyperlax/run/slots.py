@@ -1,4 +1,4 @@
-"""The slots of a running program: what is in them, and how far each goes in a segment."""
+"""The slots of a running program: which lane is in each, and how far it trains in a segment."""
 
 from __future__ import annotations
 
@@ -15,13 +15,13 @@ from hyperlax.programs.train import NEVER, TrainState
 from hyperlax.run.roster import Roster
 
 SEGMENT_SECONDS = 1.0
-"""What a segment should last: how often progress shows, and how soon a signal is answered."""
+"""Intended seconds of a segment; progress is shown and signals are answered after each."""
 
 
 class Slots:
-    """The slots of one running program, and which lane of `roster` is in each.
+    """The slots of one running program, filled with lanes of `roster`.
 
-    With `sequential`, one slot is used at a time. `now` returns seconds since the experiment began.
+    With `sequential`, only one slot is used at a time. `now` returns the seconds since the experiment began.
     """
 
     def __init__(self, roster: Roster, compiled: Compiled, sequential: bool, now: Callable[[], float]):
@@ -36,11 +36,11 @@ class Slots:
         self.segment = 0.1
 
     def busy(self) -> list[tuple[int, Lane]]:
-        """Slots with a lane, and the lane."""
+        """The slots that hold a lane, each with its lane."""
         return [(s, lane) for s, lane in enumerate(self.lanes) if lane is not None]
 
     def fill(self, queue: deque[Lane]) -> None:
-        """Puts the next lanes of the queue into empty slots, fresh or as they were saved."""
+        """Put the next lanes of the queue into empty slots, new or in the state in which they were parked."""
         for slot in [s for s, lane in enumerate(self.lanes) if lane is None]:
             if not queue or (self.sequential and self.busy()):
                 return
@@ -60,21 +60,22 @@ class Slots:
             self.orders.fresh[slot] = True
 
     def target(self, lane: Lane) -> int:
-        """Env steps at which the lane is next looked at."""
+        """The env steps of the next milestone of the lane, or the end of its training."""
         total = self.settings.total_timesteps
         marks = self.settings.milestones()
         marks = [m for m in marks if m > lane.env_steps or (m == 0 and self._new(lane))]
         return marks[0] if marks else total
 
     def _new(self, lane: Lane) -> bool:
+        """Whether the lane is about to start."""
         return lane.env_steps == 0 and any(self.orders.fresh[s] for s, other in self.busy() if other is lane)
 
     def due(self, lane: Lane) -> bool:
-        """Whether the lane has reached what the last segment ran towards."""
+        """Whether the lane has reached the target of the last segment."""
         return lane.env_steps >= self.targets[lane.lane]
 
     def advance(self) -> None:
-        """Runs one segment: every lane for about the same time, none past its next milestone."""
+        """Run one segment, in which every lane trains for about the same time, but not past its milestone."""
         busy = self.busy()
         self.targets = {lane.lane: self.target(lane) for _, lane in busy}
         left, cost = {}, {}
@@ -89,7 +90,7 @@ class Slots:
         if self.orders.fresh.any():
             self.device_state = self.compiled.start(self.device_state, *self.orders.arrays())
             self.orders.fresh[:] = False
-        began = time.perf_counter()
+        started = time.perf_counter()
         self.device_state = self.compiled.train(self.device_state, cycles)
         steps, gradients, diverged = (
             np.asarray(x)
@@ -99,7 +100,7 @@ class Slots:
                 self.device_state.diverged_at,
             )
         )
-        seconds = time.perf_counter() - began
+        seconds = time.perf_counter() - started
         planned = max((cycles[s] * cost[s] for s in left), default=0)
         if planned:
             self.rate = 0.5 * self.rate + 0.5 * planned / seconds
@@ -111,21 +112,25 @@ class Slots:
                 lane.diverged_at = int(diverged[slot])
 
     def evaluate(self, slots: list[int]) -> tuple[np.ndarray, np.ndarray, dict[str, np.ndarray]]:
-        """Returns and lengths (slot × mode × episode), and mean training metrics since the last time."""
+        """Evaluate the lanes in `slots`; return returns, lengths and training metrics.
+
+        Returns and lengths have the shape [slots, modes, episodes], over all slots of the program; metrics
+        are means since the last call, of shape [slots].
+        """
         due = np.zeros(self.compiled.slots, bool)
         due[slots] = bool(self.settings.milestones())
         self.device_state, returns, lengths, metrics = self.compiled.evaluate(self.device_state, due)
         return np.asarray(returns), np.asarray(lengths), {k: np.asarray(v) for k, v in metrics.items()}
 
     def state(self, slot: int) -> TrainState:
-        """The lane in `slot` as host arrays, copied: they may be kept while the slots go on."""
+        """The state of the lane in `slot`, as host arrays that later segments do not change."""
         return jax.tree.map(lambda x: np.array(np.asarray(x)[slot]), self.device_state)
 
     def states(self) -> dict[int, TrainState]:
-        """Lane → its state as host arrays, for every busy slot."""
+        """Lane → its state as host arrays, for every lane in a slot."""
         host = jax.tree.map(np.asarray, self.device_state)
         return {lane.lane: jax.tree.map(lambda x, s=s: x[s], host) for s, lane in self.busy()}
 
     def free(self, slot: int) -> None:
-        """Makes room for the next lane."""
+        """Remove the lane from `slot`, which makes room for the next."""
         self.lanes[slot] = None

@@ -1,4 +1,4 @@
-"""What a run shows: bars and tables on a terminal, one line per evaluation elsewhere."""
+"""Displays of a run: bars and tables on a terminal, one line per event elsewhere."""
 
 from __future__ import annotations
 
@@ -23,15 +23,17 @@ if TYPE_CHECKING:  # a display is made before jax is imported
 log = logging.getLogger("hyperlax")
 
 TOP = 5
+"""Number of best lanes in the table."""
 SHOWN_NOTES = 5
-STOPPING = "stopping as soon as the state can be saved; once more stops at once, without saving"
+"""Number of notes that are shown; the manifest holds all."""
+STOPPING = "stopping as soon as the state can be saved; another signal stops at once, without saving"
 
 Silent = Display
-"""The name that `Display` had before; displays written for it keep working."""
+"""The former name of `Display`, for displays that were written for it."""
 
 
 class Lines(Display):
-    """One plain line per event, through the `hyperlax` logger (and so into the log file)."""
+    """A display that writes one plain line per event to the logger `hyperlax`, and so to the log file."""
 
     def __init__(self):
         self.total = 0
@@ -115,7 +117,7 @@ class Lines(Display):
 
 
 class Live(Lines):
-    """A bar with speed and time left and the best lanes so far; the lines go to the log file."""
+    """A display with a progress bar and the best lanes so far; the plain lines go to the log file."""
 
     def __init__(self, console: Console):
         super().__init__()
@@ -224,6 +226,7 @@ class Live(Lines):
         self.display.stop()
 
     def _draw(self) -> None:
+        """Redraw the bar and what is below it."""
         from rich.console import Group
 
         parts: list[RenderableType] = [self.bar]
@@ -236,6 +239,7 @@ class Live(Lines):
         self.display.update(Group(*parts))
 
     def _top(self) -> RenderableType:
+        """The table of the best lanes by their latest evaluation."""
         from rich.table import Table
 
         table = Table("sample", "seed", "step", "return", title="best latest evaluations")
@@ -247,9 +251,9 @@ class Live(Lines):
 
 @contextmanager
 def shown(progress: Display | bool | None) -> Iterator[Display]:
-    """What to tell a run that was asked to show `progress`: that itself, or for True what fits the terminal.
+    """The display for the argument `progress`: itself, or for True one that fits the terminal.
 
-    A display made here is closed afterwards, and logging is as it was before.
+    A display that is made here is closed on exit, and logging is restored.
     """
     if progress is not True:
         yield progress or Display()
@@ -259,7 +263,7 @@ def shown(progress: Display | bool | None) -> Iterator[Display]:
     console, level = Console(highlight=False), log.level
     display = Live(console) if console.is_terminal else Lines()
     handler = logging.NullHandler() if console.is_terminal else plain_lines()
-    if not log.hasHandlers():  # else the program around this one has decided where lines go
+    if not log.hasHandlers():  # otherwise the calling program has configured where lines go
         log.addHandler(handler)
         log.setLevel(logging.INFO)
     try:
@@ -271,7 +275,7 @@ def shown(progress: Display | bool | None) -> Iterator[Display]:
 
 
 def plain_lines() -> logging.Handler:
-    """Prints the lines, with the time of day."""
+    """A handler that prints log lines with the time of day."""
     handler = logging.StreamHandler(sys.stdout)
     handler.setFormatter(logging.Formatter("[%(asctime)s] %(message)s", "%H:%M:%S"))
     return handler

@@ -1,4 +1,4 @@
-"""Asynchronous successive halving (Li et al. 2020), the variant that stops what falls behind."""
+"""Asynchronous successive halving (Li et al. 2020), in the variant that stops samples that fall behind."""
 
 from __future__ import annotations
 
@@ -14,28 +14,29 @@ from hyperlax.schedules.view import RunnerView
 
 @dataclass
 class ASHA(Schedule):
-    """Stops samples that are not among the best 1/η of those that have come as far.
+    """Stops samples whose return is not among the best 1/η of all samples that have reached the same rung.
 
-    - Rungs are at `minimum` env steps (0: the first evaluation), and η times, η² times as many: each at the
-      first evaluation from there on, before the end. η is `reduction_factor`.
-    - A sample is judged as a whole, when all of its seeds that are not over have reached the rung, by their
-      mean return there: the first seed alone would decide by luck. Seeds that have diverged do not count.
-    - It goes on when fewer than η samples have been judged at the rung, itself included, or when fewer than
-      ⌊n/η⌋ of these n were better; otherwise all its lanes are pruned. Judgements are final and wait for no
-      other sample, so early ones are mild; beside the returns, only the order of arrival matters to them.
-    - Lanes leave their slots at a rung, and those with fewest steps go first, so that a rung fills before the
-      next one does.
+    - Rungs are at `minimum` env steps (0: those of the first evaluation) times η⁰, η¹, η², …, each moved to
+      the next evaluation, as long as that is before the end. η is `reduction_factor`.
+    - A sample is judged as a whole, by the mean return of its seeds at the rung, as soon as all seeds that
+      are not over have reached it; a single seed would decide by luck. Diverged seeds do not count.
+    - Of the n samples that have been judged at the rung, itself included, fewer than ⌊n/η⌋ must be better
+      than the sample; otherwise all its lanes are pruned. While n < η, no sample is pruned. Judgements are
+      final and wait for no other sample, so that early ones are mild; they depend on nothing but the returns
+      and the order of arrival.
+    - Lanes leave their slots at a rung, and those with the fewest steps go first, so that lower rungs fill
+      before higher ones.
 
-    An object serves one experiment.
+    An instance serves one experiment.
     """
 
     reduction_factor: float | int = 3.0
     minimum: int = 0
     rungs: list[int] = field(default_factory=list, init=False, repr=False)
     values: dict[int, dict[int, float]] = field(default_factory=dict, init=False, repr=False)
-    """Rung → lane → its return there."""
+    """Number of the rung → lane → its return there."""
     means: dict[int, dict[int, float]] = field(default_factory=dict, init=False, repr=False)
-    """Rung → sample → its score, in order of arrival."""
+    """Number of the rung → sample → its mean return there, in order of arrival."""
 
     started_first = False
 
@@ -80,15 +81,15 @@ class ASHA(Schedule):
                 samples.setdefault(lane.sample, []).append(lane)
         for sample, lanes in samples.items():
             if all(lane.status == "paused" for lane in lanes):
-                going_on = self._decide(sample, [lane.lane for lane in lanes])
+                passes = self._passes(sample, [lane.lane for lane in lanes])
                 for lane in lanes:
-                    if going_on:
+                    if passes:
                         lane.status = "queued"
                     else:
                         runner.end(lane, "pruned")
 
-    def _decide(self, sample: int, lanes: Sequence[int]) -> bool:
-        """Whether a sample goes on from all the rungs its lanes have newly reached."""
+    def _passes(self, sample: int, lanes: Sequence[int]) -> bool:
+        """Whether a sample passes all rungs that its `lanes` have reached and it was not judged at yet."""
         for rung in range(len(self.rungs)):
             arrived = [v for lane, v in self.values.get(rung, {}).items() if lane in lanes]
             if not arrived or sample in self.means.get(rung, {}):
@@ -116,9 +117,9 @@ class ASHA(Schedule):
 
 
 def rungs(marks: Sequence[int], reduction_factor: float | int, minimum: int = 0) -> list[int]:
-    """Env steps of the rungs: `minimum` (the first mark if 0) · η^k, each at the first mark from there on.
+    """The env steps of the rungs: `minimum` (the first mark if 0) · ηᵏ, each moved to the next mark.
 
-    `marks` are the env steps of the evaluations that can be decided at, ascending.
+    `marks` are the env steps, ascending, of the evaluations at which samples can be judged.
     """
     found: list[int] = []
     target: float = minimum or (marks[0] if marks else 1)
@@ -131,7 +132,7 @@ def rungs(marks: Sequence[int], reduction_factor: float | int, minimum: int = 0)
 
 
 def among_best(scores: Sequence[float], reduction_factor: float | int) -> bool:
-    """Whether the last of `scores` is among the best 1/η of them; always, when they are fewer than η."""
+    """Whether the last of `scores` is among the best 1/η of them, or there are fewer than η."""
     if len(scores) < reduction_factor:
         return True
     return sum(s > scores[-1] for s in scores) < int(len(scores) / reduction_factor)

@@ -1,4 +1,4 @@
-"""What becomes of the lanes of an experiment while it runs, and which come next."""
+"""Schedules, which decide what happens to the lanes of an experiment while it runs."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from hyperlax.schedules.view import RunnerView
 
 
 class Verdict(Enum):
-    """What a lane does after an evaluation: train on, stop for good, or wait until it is released."""
+    """The decision about a lane after an evaluation: train on, stop for good, or wait to be released."""
 
     GO_ON = "go on"
     PRUNE = "prune"
@@ -22,16 +22,17 @@ class Verdict(Enum):
 
 
 class Schedule:
-    """Trains every lane to its end, in an order that keeps all slots busy: what a plain sweep does.
+    """The schedule of a plain sweep, and the base class of all others.
 
-    Others override what they decide. All calls come from the runner's thread, between segments; what is to
-    survive an interruption is returned by `state` and given back to `restore`.
+    It trains every lane to its end, in an order that keeps all slots busy. A subclass overrides the decisions
+    that it makes differently. The runner calls all methods from its own thread, between segments. Whatever
+    has to survive an interruption is returned by `state` and passed to `restore`.
 
-    - `grows`: whether samples are added while it runs; then programs take turns instead of following one
-      another, and the experiment is known by `describe()` instead of by its samples.
-    - `at_once`: how many samples may be in training at a time; 0 where the samples are known from the start.
-    - `one_program`: whether lanes share a program wherever their shapes allow, whatever padding costs.
-    - `started_first`: whether lanes that have a state go before those that have not begun; then by `order`.
+    - `grows`: whether samples are added while the experiment runs. Programs then take turns instead of
+      following one another, and the experiment is identified by `describe()` instead of by its samples.
+    - `at_once`: the number of samples in training at a time; 0 if the samples are known from the start.
+    - `one_program`: whether lanes share a program whenever their shapes allow it, at any cost of padding.
+    - `started_first`: whether lanes that have started go before new ones; lanes are then sorted by `order`.
     """
 
     grows: bool = False
@@ -40,61 +41,65 @@ class Schedule:
     started_first: bool = True
 
     def check(self, experiment: Experiment) -> None:
-        """Raises `ValueError` with the fix for an experiment it cannot run; may add to its notes."""
+        """Raise `ValueError` with the fix if it cannot run the experiment; may add to the notes."""
 
     @property
     def expected(self) -> int:
-        """How many samples there will be in the end; 0 where they are known from the start."""
+        """The number of samples there will be in the end; 0 if they are known from the start."""
         return 0
 
     def trees_to_plan(self, experiment: Experiment) -> Sequence[AbstractAgentHyperparams]:
-        """What programs are planned for: the samples, or likely ones where they are yet to come."""
+        """The samples that programs are planned for: those of the experiment, or likely future ones."""
         return experiment.trees
 
     def describe(self) -> dict[str, Any] | None:
-        """What decides its results, JSON-ready, for the experiment's identity; None where nothing does."""
+        """The parameters that influence results, JSON-ready, for the experiment's identity; None if none."""
         return None
 
     def manifest(self) -> dict[str, Any]:
-        """What it adds to the experiment's manifest, JSON-ready."""
+        """Further entries of the manifest of the experiment, JSON-ready."""
         return {}
 
     def begin(self, runner: RunnerView) -> None:
-        """Before the first segment of a run, fresh or resumed."""
+        """Prepare; called before the first segment of a new or resumed run."""
 
     def refill(self, runner: RunnerView) -> None:
-        """Before every segment: may admit samples (`runner.admit`) and release paused lanes."""
+        """Admit samples (`runner.admit`) and release paused lanes; called before every segment."""
 
     def judge(self, runner: RunnerView, lane: Lane, value: float) -> Verdict:
-        """After an evaluation of a lane that is not over; `value` is its headline return."""
+        """Decide about a lane that is not over, after an evaluation with the headline return `value`."""
         return Verdict.GO_ON
 
     def lost(self, runner: RunnerView, lane: Lane) -> Verdict:
-        """A lane has diverged: PAUSE where it will be given another state, PRUNE to end it as diverged."""
+        """Decide about a diverged lane: PAUSE if it will get another state, PRUNE to end it."""
         return Verdict.PRUNE
 
     def ended(self, runner: RunnerView, lane: Lane) -> None:
-        """A lane is over: done, diverged, pruned or failed."""
+        """Take note that a lane is over: done, diverged, pruned or failed."""
 
     def order(self, lane: Lane, work_left: float) -> float:
-        """Queued lanes of least order come first: those with most work left, so that none ends alone."""
+        """A sort key for queued lanes, smallest first; by default the most work left comes first.
+
+        `work_left` is the predicted work until the end of the lane, in floating-point operations. Long lanes
+        that start late would otherwise run alone at the end.
+        """
         return -work_left
 
     def state(self) -> dict[str, Any]:
-        """JSON-ready; stored with every checkpoint."""
+        """The state of the schedule, JSON-ready, which is stored with every checkpoint."""
         return {}
 
     def restore(self, state: dict[str, Any]) -> None:
-        """Continues from what `state` returned."""
+        """Continue from what `state` returned."""
 
 
 def decisions(settings: Settings) -> list[int]:
-    """Env steps of the evaluations at which something can be decided: neither the start nor the end."""
+    """The env steps of evaluations at which lanes can be judged: neither at the start nor at the end."""
     return [mark for mark in settings.milestones() if 0 < mark < settings.total_timesteps]
 
 
 def refuse_designs(experiment: Experiment, because: str) -> None:
-    """Raises `ValueError` when the samples are those of a sensitivity analysis."""
+    """Raise `ValueError` if the samples are those of a sensitivity analysis; `because` says why."""
     if any("matrix" in row for row in experiment.rows):
         raise ValueError(
             "a sensitivity analysis needs every sample trained to its end with its own hyperparameters, and "

@@ -1,4 +1,4 @@
-"""Which hyperparameters may change while a lane trains, and how they are perturbed."""
+"""The hyperparameters that may change while a lane trains, and their perturbation."""
 
 from __future__ import annotations
 
@@ -12,30 +12,30 @@ from hyperlax.hyperparams import assign, fields, values
 from hyperlax.hyperparams.spaces import Joint, Space
 
 COLLECTED = ("num_envs", "rollout_length")
-"""Sizes that belong to the environments a lane has, and decide where its cycles end."""
+"""The sizes that a lane cannot change, because they shape its environments and its cycles."""
 
 
 def changeable(
     tree: AbstractAgentHyperparams, space: Mapping[str, Space], fixed: Mapping[str, Any]
 ) -> dict[str, Space]:
-    """The part of `space` that a lane in training can follow exactly.
+    """The part of `space` that a lane can change while it trains.
 
-    Left out are: what is `fixed`; hyperparameters of the networks, which belong to the weights; those marked
-    `fixed_at_start`; those that change what a cycle collects; and those with a single value. Epochs,
-    minibatches, batches and replay ratio are trip counts and masks inside the allocation, so they stay. A
-    joint choice is kept when all of its hyperparameters are.
+    It leaves out hyperparameters that are `fixed`, belong to a network (and so to its weights), are marked
+    `fixed_at_start`, change what a cycle collects, or have a single value. Epochs, minibatches, batch sizes
+    and replay ratios are trip counts and masks inside the allocation, so they can change. A joint choice is
+    included if all of its hyperparameters are.
     """
-    own = {f.path for f in fields(tree) if "." not in f.path and not f.fixed_at_start}
+    adjustable = {f.path for f in fields(tree) if "." not in f.path and not f.fixed_at_start}
 
-    def follows(path: str, dimension: Space) -> bool:
+    def can_change(path: str, dimension: Space) -> bool:
         paths = dimension.paths if isinstance(dimension, Joint) else (path,)
         grid = dimension.grid(2)
-        if not all(p in own and p not in fixed for p in paths) or len(grid) < 2:
+        if not all(p in adjustable and p not in fixed for p in paths) or len(grid) < 2:
             return False
-        collected = [_collected(assign(tree, _named(path, value))) for value in grid]
+        collected = [_collected(assign(tree, _by_path(path, value))) for value in grid]
         return all(c == _collected(tree) for c in collected)
 
-    return {path: dimension for path, dimension in space.items() if follows(path, dimension)}
+    return {path: dimension for path, dimension in space.items() if can_change(path, dimension)}
 
 
 def perturbed(
@@ -46,11 +46,11 @@ def perturbed(
     fits: Callable[[AbstractAgentHyperparams], bool],
     rng: np.random.Generator,
 ) -> AbstractAgentHyperparams:
-    """`tree` with every hyperparameter of `space` a step up or down.
+    """Move every hyperparameter of `space` in `tree` a step up or down (`Space.beside` with `factor`).
 
-    Whole numbers and choices are drawn anew instead with chance `resample`. Where the result no longer `fits`
-    its program, a hyperparameter stays as it was. The numbers drawn do not depend on the values, so that the
-    step of one does not change another's.
+    Whole numbers and choices are instead drawn anew with probability `resample`. A hyperparameter stays as it
+    was if the result would no longer fit its program, as `fits` says. The number of random draws does not
+    depend on the values, so that the step of one hyperparameter does not influence those of others.
     """
     for path, dimension in space.items():
         again, u, up = rng.random(), rng.random(), bool(rng.random() < 0.5)
@@ -58,16 +58,17 @@ def perturbed(
         here = {p: present[p] for p in dimension.paths} if isinstance(dimension, Joint) else present[path]
         drawn = again < resample and not dimension.continuous
         value = dimension.ppf(u) if drawn else dimension.beside(here, up, factor)
-        moved = assign(tree, _named(path, value))
+        moved = assign(tree, _by_path(path, value))
         tree = moved if fits(moved) else tree
     return tree
 
 
-def _named(path: str, value: Any) -> Mapping[str, Any]:
-    """A value of a dimension by dotted path; that of a joint one already is."""
+def _by_path(path: str, value: Any) -> Mapping[str, Any]:
+    """A value of a dimension as a mapping from dotted paths; that of a joint one already is."""
     return value if isinstance(value, Mapping) else {path: value}
 
 
 def _collected(tree: AbstractAgentHyperparams) -> list[int]:
+    """The values of the sizes `COLLECTED`."""
     sizes = tree.sizes()
     return [sizes[name] for name in COLLECTED]

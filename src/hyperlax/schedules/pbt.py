@@ -1,4 +1,4 @@
-"""Population-based training (Jaderberg et al. 2017): the worst go on from the best, with other values."""
+"""Population-based training (Jaderberg et al. 2017), in which bad lanes copy good ones and perturb them."""
 
 from __future__ import annotations
 
@@ -20,27 +20,30 @@ from hyperlax.schedules.exploration import changeable, perturbed
 from hyperlax.schedules.view import RunnerView
 
 Population = tuple[int, int]
+"""Program and seed index, which the lanes of a population share."""
 
 
 @dataclass
 class PBT(Schedule):
-    """Lets a population of lanes train side by side, and copy one another at barriers.
+    """Trains populations of lanes side by side, in which the worst lanes copy the best at barriers.
 
-    - A population is the lanes of all samples with the same seed index, in the same program: seeds stay
-      independent replicates. Lanes whose shapes cannot share a program cannot copy one another either.
-    - A barrier is every `interval`th evaluation. Lanes wait there until all others of the population that are
-      not over have come; what then happens depends on their scores alone, not on who came first.
-    - Scores are the returns evaluated at the barrier. Each of the worst `quantile` of the lanes goes on from
-      the state of one of the best, drawn at random: weights, optimiser, normaliser, replay, environments and
-      all hyperparameters. Random numbers and counts of steps stay its own. A lane that is no worse than the
-      one it would copy goes on as it is.
-    - Copied hyperparameters are then perturbed, those that are searched and that a lane can follow in the
-      middle of training (`exploration.changeable`): a step up or down (`factor`, see `Space.beside`); for
-      whole numbers and choices, with chance `resample`, a new draw from the space.
-    - A lane that has diverged waits for the next barrier and goes on from a copy, at the env steps of that
-      one; those between are not trained. It is over where no barrier is left, or everybody has diverged.
+    - A population consists of the lanes of all samples with the same seed index in the same program, so that
+      seeds remain independent replicates. Lanes whose shapes cannot share a program cannot copy one another.
+    - Every `interval`th evaluation is a barrier, where lanes wait for all others of their population that are
+      not over. What happens next depends on their scores alone, not on the order of arrival.
+    - Scores are the returns at the barrier. Each of the worst `quantile` of the lanes continues from the
+      state of one of the best, drawn at random: weights, optimiser, normaliser, replay buffer, environments
+      and all hyperparameters. It keeps its own random key and step counts. A lane that is no worse than the
+      one it would copy continues unchanged.
+    - Those of the copied hyperparameters that are searched and can change during training
+      (`exploration.changeable`) are then perturbed: by a step up or down (`factor`, see `Space.beside`) or,
+      for whole numbers and choices, with probability `resample` by a new draw from the space.
+    - A diverged lane waits for the next barrier and continues from a copy, at the env steps of its donor;
+      the steps in between are not trained. It is over if no barrier is left or the whole population has
+      diverged.
 
-    What is drawn belongs to (seed of the experiment, barrier, lane). An object serves one experiment.
+    Random draws depend on the seed of the experiment, the barrier and the lane. An instance serves one
+    experiment.
     """
 
     interval: int = 1
@@ -51,7 +54,7 @@ class PBT(Schedule):
     barriers: list[int] = field(default_factory=list, init=False, repr=False)
     passed: dict[Population, int] = field(default_factory=dict, init=False, repr=False)
     waiting: dict[int, tuple[int, float | None]] = field(default_factory=dict, init=False, repr=False)
-    """Lane → the barriers it has reached, and its score there (None: it has diverged)."""
+    """Lane → the number of barriers it has reached, and its score at the last one (None: it has diverged)."""
 
     one_program = True
 
@@ -127,7 +130,7 @@ class PBT(Schedule):
             self._advance(runner, key, lanes)
 
     def _advance(self, runner: RunnerView, key: Population, lanes: list[Lane]) -> None:
-        """Opens the barriers that all of a population have reached."""
+        """Let the population `key` pass every barrier that all of its `lanes` have reached."""
         while lanes and all(self._reached(lane) > self.passed.get(key, 0) for lane in lanes):
             barrier = self.passed[key] = self.passed.get(key, 0) + 1
             scores = {lane.lane: self.waiting[lane.lane][1] for lane in lanes}
@@ -142,37 +145,40 @@ class PBT(Schedule):
             lanes = [lane for lane in lanes if not lane.over]
 
     def _reached(self, lane: Lane) -> int:
+        """The number of barriers that a waiting lane has reached; 0 for a lane that does not wait."""
         return self.waiting.get(lane.lane, (0, None))[0]
 
     def copies(self, seed: int, barrier: int, scores: Mapping[int, float | None]) -> dict[int, int]:
-        """Lane → the lane whose state it takes over, from the scores of a population (None: diverged).
+        """Choose the lanes of a population that copy another one: lane → the lane that it copies.
 
-        Ties are broken by lane number, so that the order in which scores came does not matter.
+        `scores` maps every lane to its score, None if it has diverged. Ties are broken by lane number, so
+        that the order of arrival does not matter.
         """
-        sound = {lane: score for lane, score in scores.items() if score is not None}
-        if not sound:
+        finite = {lane: score for lane, score in scores.items() if score is not None}
+        if not finite:
             return {}
-        ranked = sorted(sound, key=lambda lane: (-sound[lane], lane))
-        ranked += sorted(lane for lane in scores if lane not in sound)
+        ranked = sorted(finite, key=lambda lane: (-finite[lane], lane))
+        ranked += sorted(lane for lane in scores if lane not in finite)
         count = max(1, int(len(scores) * self.quantile))
-        best = ranked[: min(count, len(sound))]
-        worst = [lane for lane in ranked if lane not in sound or lane in ranked[-count:]]
+        best = ranked[: min(count, len(finite))]
+        worst = [lane for lane in ranked if lane not in finite or lane in ranked[-count:]]
         chosen = {}
         for lane in worst:
             donor = best[int(_draws(seed, barrier, lane).integers(len(best)))]
-            if lane not in best and (lane not in sound or sound[lane] < sound[donor]):
+            if lane not in best and (lane not in finite or finite[lane] < finite[donor]):
                 chosen[lane] = donor
         return chosen
 
     def _copy(self, runner: RunnerView, lane: Lane, donor: Lane, barrier: int) -> None:
-        own, state = runner.parked[lane.lane], runner.parked[donor.lane]
+        """Let `lane` continue from the state of `donor` with perturbed hyperparameters, and record it."""
+        previous, state = runner.parked[lane.lane], runner.parked[donor.lane]
         program = runner.programs[lane.program]
         before, copied = values(runner.tree(lane)), runner.tree(donor)
         rng = _draws(runner.experiment.settings.seed, barrier, lane.lane, 1)
         fits = lambda tree: program.holds(tree.sizes())  # noqa: E731
         tree = perturbed(copied, self.explored, self.factor, self.resample, fits, rng)
         (reached, score), parent_score = self.waiting[lane.lane], self.waiting[donor.lane][1]
-        runner.replace(lane, inherited(own, state, tree, score is None))
+        runner.replace(lane, inherited(previous, state, tree, score is None))
         self.waiting[lane.lane] = (reached, parent_score)
         changed = {path: (before[path], now) for path, now in values(tree).items() if before[path] != now}
         event = {
@@ -189,8 +195,8 @@ class PBT(Schedule):
             {**event, "hyperparameter": path, "from": str(old), "to": str(new)}
             for path, (old, new) in changed.items()
         ]
-        nothing = [{**event, "hyperparameter": None, "from": None, "to": None}]
-        runner.recorder.add("lineage", rows or nothing)
+        unchanged = [{**event, "hyperparameter": None, "from": None, "to": None}]
+        runner.recorder.add("lineage", rows or unchanged)
 
     def state(self) -> dict[str, Any]:
         return {
@@ -204,21 +210,23 @@ class PBT(Schedule):
 
 
 def population(lane: Lane) -> Population:
-    """Lanes of equal population may copy one another."""
+    """The population of a lane, within which lanes may copy one another."""
     return lane.program, lane.seed
 
 
 def inherited(
     own: TrainState, donor: TrainState, tree: AbstractAgentHyperparams, in_time: bool
 ) -> TrainState:
-    """The lane `own` with everything learned and seen by `donor`, and the hyperparameters `tree`.
+    """The state `own` of a lane with all that `donor` has learned, and the hyperparameters `tree`.
 
-    Random numbers and counts stay its own; env steps do unless it takes the donor's place `in_time`.
+    The lane keeps its random key and its counts of gradient steps and cycles. It keeps its env steps, too,
+    unless it takes over those of the donor (`in_time`).
     """
-    kept = lambda s: (s.agent.hp, s.key, s.env_steps, s.gradient_steps, s.cycles)  # noqa: E731
+    replaced = lambda s: (s.agent.hp, s.key, s.env_steps, s.gradient_steps, s.cycles)  # noqa: E731
     steps = donor.env_steps if in_time else own.env_steps
-    return eqx.tree_at(kept, donor, (tree, own.key, steps, own.gradient_steps, own.cycles))
+    return eqx.tree_at(replaced, donor, (tree, own.key, steps, own.gradient_steps, own.cycles))
 
 
 def _draws(seed: int, barrier: int, lane: int, what: int = 0) -> np.random.Generator:
+    """The random numbers of a lane at a barrier, to choose a donor (`what` = 0) or to perturb (1)."""
     return np.random.default_rng([seed % 2**32, barrier, lane, what])

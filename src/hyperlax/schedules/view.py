@@ -1,4 +1,4 @@
-"""What a schedule sees of the run whose lanes it decides about."""
+"""The interface through which a schedule sees and controls a run."""
 
 from __future__ import annotations
 
@@ -16,49 +16,49 @@ from hyperlax.storage.store import Store
 
 @runtime_checkable
 class Tables(Protocol):
-    """Where a run's measurements go."""
+    """The tables that a run records its measurements in."""
 
     @property
     def store(self) -> Store | None:
-        """The experiment's folder; None where nothing is written."""
+        """The store in the folder of the experiment; None if nothing is written."""
         ...
 
     def add(self, table: str, rows: list[dict[str, Any]]) -> None:
-        """Appends rows to a table of `storage.results.SCHEMAS`."""
+        """Append rows to a table of `storage.results.SCHEMAS`."""
         ...
 
 
 @runtime_checkable
 class SearchDisplay(Protocol):
-    """Where a search says how far it has come."""
+    """A display that can show the progress of a search."""
 
     def searched(self, over: int, total: int, best: str) -> None:
-        """Says that `over` of `total` trials have ended, and what is best so far, in words."""
+        """Show that `over` of `total` trials have ended; `best` describes the best so far."""
         ...
 
 
 @runtime_checkable
 class RunnerView(Protocol):
-    """What a schedule sees of a runner, and may ask of it between segments."""
+    """The part of a runner that a schedule may use, between segments."""
 
     @property
     def experiment(self) -> Experiment[Any]:
-        """What is being run."""
+        """The experiment that is run."""
         ...
 
     @property
     def how(self) -> Execution:
-        """How it is run."""
+        """The options that it is run with."""
         ...
 
     @property
     def programs(self) -> Sequence[Program]:
-        """The programs; a lane's `program` is a position here."""
+        """The programs; the `program` of a lane is a position here."""
         ...
 
     @property
     def lanes(self) -> Sequence[Lane]:
-        """Every lane there is so far; its `lane` is its position here."""
+        """Every lane there is so far; its number, `lane`, is its position here."""
         ...
 
     @property
@@ -73,30 +73,30 @@ class RunnerView(Protocol):
 
     @property
     def recorder(self) -> Tables:
-        """Where measurements go."""
+        """The tables that measurements are recorded in."""
         ...
 
     @property
     def progress(self) -> SearchDisplay:
-        """What shows the run to the user."""
+        """The display that shows the run to the user."""
         ...
 
     def now(self) -> float:
-        """Seconds since the experiment began, interruptions not counted."""
+        """Seconds since the experiment began, not counting interruptions."""
         ...
 
     def tree(self, lane: Lane) -> AbstractAgentHyperparams:
-        """The hyperparameters the lane trains with."""
+        """The current hyperparameters of the lane."""
         ...
 
     def admit(self, row: Mapping[str, Any]) -> list[Lane]:
-        """Adds a sample and queues its lanes; raises `ValueError` for a sample that cannot be trained."""
+        """Add a sample, queue its lanes and return them; raise `ValueError` if it cannot be trained."""
         ...
 
     def replace(self, lane: Lane, state: TrainState) -> None:
-        """Gives a parked lane another state (host arrays), in which it goes on with the counts it has."""
+        """Give a parked lane another state (host arrays); its counts, apart from env steps, go on."""
         ...
 
     def end(self, lane: Lane, status: str) -> None:
-        """Ends a lane, wherever it is: in a slot, waiting, or not yet begun."""
+        """End a lane, whether it is in a slot, waiting, or not yet started."""
         ...

@@ -1,4 +1,4 @@
-"""What a search optimises: a metric of the report, over the seeds of a trial, as one finite number."""
+"""The objectives of a search: metrics of the report, reduced over the seeds of a trial to one number."""
 
 from __future__ import annotations
 
@@ -16,6 +16,7 @@ DIRECTIONS = ("maximize", "minimize")
 
 
 def _over_seeds(values: PerLane) -> float:
+    """The interquartile mean over seeds."""
     return float(iqm(values))
 
 
@@ -24,18 +25,24 @@ def _median(values: PerLane) -> float:
 
 
 def _low(values: PerLane) -> float:
+    """The lower end of the confidence interval of the interquartile mean over seeds."""
     return float(iqm_over_runs(values[None, :, None]).low[0, 0])
 
 
 def _high(values: PerLane) -> float:
+    """The upper end of the confidence interval of the interquartile mean over seeds."""
     return float(iqm_over_runs(values[None, :, None]).high[0, 0])
 
 
 @dataclass(frozen=True)
 class Objective:
-    """A metric of `METRICS`, how a trial's seeds become one number, and which way is better.
+    """An objective of a search.
 
-    `per_budget`: as a share of the environment steps of a lane. `seeds`: the fewest it is defined with.
+    - `metric`: its name in `METRICS`.
+    - `direction`: "maximize" or "minimize".
+    - `over`: the function that reduces the values of all seeds of a trial to one number.
+    - `seeds`: the smallest number of seeds that it is defined for.
+    - `per_budget`: whether it is divided by the env steps of a lane.
     """
 
     name: str
@@ -47,14 +54,15 @@ class Objective:
 
     @property
     def sign(self) -> int:
-        """1 where more is better, else -1."""
+        """1 if larger is better, otherwise -1."""
         return 1 if self.direction == "maximize" else -1
 
     def score(self, curves: Sequence[Sequence[tuple[int, float]]], about: Mapping[str, Any]) -> float:
-        """The objective of a trial: `curves` holds (env steps, return) of every lane; NaN while undefined.
+        """The value of the objective for a trial; NaN while it is undefined.
 
-        `about` is a manifest, or what it says of `reference` and `settings`. A lane that never reaches the
-        solved score counts as having reached it at the end of twice the budget.
+        `curves` holds the points (env steps, return) of every lane, and `about` is a manifest, of which
+        `reference` and `settings` suffice. A lane that never reaches the solved score counts as if it had
+        reached it after twice its budget.
         """
         per_lane = metrics_by_name(*_rectangular(curves), dict(about))[self.metric]
         per_lane = np.where(np.isposinf(per_lane), 2.0 * _budget(about), per_lane)
@@ -63,10 +71,11 @@ class Objective:
         return self.over(per_lane / _budget(about) if self.per_budget else per_lane)
 
     def worst(self, about: Mapping[str, Any], seen: Sequence[float]) -> float:
-        """A finite score no better than any of `seen`, for a trial that has none of its own.
+        """A finite score, no better than any of `seen`, for a trial that has no score of its own.
 
-        It is also no better than the metric's bound: for returns as far below the random policy as solved
-        is above it, and -1e6 where the environment has no reference scores and nothing has been seen.
+        It is also no better than the bound of the metric. For returns, this is as far below the score of the
+        random policy as the solved score is above it, or -1e6 if there are neither reference scores nor
+        `seen` ones.
         """
         low, high = _bounds(self.metric, about, seen)
         bound = (low if self.sign > 0 else high) / (_budget(about) if self.per_budget else 1.0)
@@ -74,6 +83,7 @@ class Objective:
 
 
 def _alias(metric: str, **how: Any) -> dict[str, Any]:
+    """The arguments of the `Objective` for a metric."""
     return {"metric": metric, **how}
 
 
@@ -88,7 +98,7 @@ KNOWN: dict[str, dict[str, Any]] = {
     "t_at_target": _alias("time_to_target"),
     "peak_time_ratio": _alias("peak_timestep", per_budget=True),
 }
-"""Objectives by name: the report's metrics, and what v0.1 called them."""
+"""Name → arguments of the `Objective`; the metrics of the report, and their names in version 0.1."""
 
 _LEAST_EVALUATIONS = {
     "auc_at_budget": 2,
@@ -96,17 +106,20 @@ _LEAST_EVALUATIONS = {
     "stability_score": 3,
     "early_learning_rate": 4,
 }
+"""Metric → the number of evaluations that it needs, if that is more than one."""
 _OF_REFERENCES = ("auc_at_budget", "time_to_target")
+"""The metrics that need the reference scores of the environment."""
 
 
 LESS_IS_BETTER = ("forgetting_score", "time_to_target", "time_to_target_published", "peak_timestep")
-"""Metrics that are minimised unless a direction is given."""
+"""The metrics that are minimised unless a direction is given."""
 
 
 def objectives(names: Sequence[str], directions: Sequence[str] = ()) -> tuple[Objective, ...]:
-    """The objectives of those names; one direction may stand for all, none for the usual ones.
+    """The objectives with the given names.
 
-    Raises `ValueError` for unknown names and directions, and where their numbers do not match.
+    `directions` holds one for each, one for all, or none for the default of each metric. Raises `ValueError`
+    for unknown or repeated names, for unknown directions, and if the numbers do not match.
     """
     if not names:
         raise ValueError("a search needs at least one objective")
@@ -120,15 +133,15 @@ def objectives(names: Sequence[str], directions: Sequence[str] = ()) -> tuple[Ob
             raise ValueError(f'a direction is maximize or minimize, not "{direction}"{hint}')
     if len(directions) not in (0, 1, len(names)):
         raise ValueError(f"{len(names)} objectives need as many directions, got {len(directions)}")
-    if twice := [n for i, n in enumerate(names) if n in names[:i]]:
-        raise ValueError(f"{twice[0]} is named twice among the objectives")
-    usual = [DIRECTIONS[KNOWN[name]["metric"] in LESS_IS_BETTER] for name in names]
-    ways = list(directions) * len(names) if len(directions) == 1 else list(directions) or usual
+    if repeated := [n for i, n in enumerate(names) if n in names[:i]]:
+        raise ValueError(f"{repeated[0]} is named twice among the objectives")
+    defaults = [DIRECTIONS[KNOWN[name]["metric"] in LESS_IS_BETTER] for name in names]
+    ways = list(directions) * len(names) if len(directions) == 1 else list(directions) or defaults
     return tuple(Objective(n, direction=way, **KNOWN[n]) for n, way in zip(names, ways, strict=True))
 
 
 def check(objective: Objective, about: Mapping[str, Any]) -> None:
-    """Raises `ValueError` when the experiment that `about` describes cannot measure the objective."""
+    """Raise `ValueError` if the experiment with the manifest `about` cannot measure the objective."""
     settings = about["settings"]
     least = _LEAST_EVALUATIONS.get(objective.metric, 1)
     if settings["evaluations"] + settings["eval_at_start"] < least:
@@ -146,7 +159,7 @@ def check(objective: Objective, about: Mapping[str, Any]) -> None:
 
 
 def _rectangular(curves: Sequence[Sequence[tuple[int, float]]]) -> tuple[Curves, Curves]:
-    """Env steps and returns of every lane, NaN where it has fewer evaluations than another."""
+    """Env steps and returns of shape [lanes, evaluations], padded with NaN at the end."""
     length = max((len(curve) for curve in curves), default=0)
     steps, returns = (np.full((len(curves), length), np.nan) for _ in range(2))
     for place, curve in enumerate(curves):
@@ -156,11 +169,12 @@ def _rectangular(curves: Sequence[Sequence[tuple[int, float]]]) -> tuple[Curves,
 
 
 def _budget(about: Mapping[str, Any]) -> float:
+    """The env steps of a lane."""
     return float(about["settings"]["total_timesteps"])
 
 
 def _bounds(metric: str, about: Mapping[str, Any], seen: Sequence[float]) -> tuple[float, float]:
-    """Values of the metric that a sensible run does not go beyond."""
+    """Lower and upper bound of the metric for any sensible run."""
     budget, scores = _budget(about), reference_scores(dict(about))
     span = 1.0
     low, high = (min(seen), max(seen)) if seen else (-1e6, 1e6)

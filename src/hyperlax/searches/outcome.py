@@ -1,4 +1,4 @@
-"""What a search has found: its trials as a table, the best of them, and recipes that train these again."""
+"""The results of a search: the table of its trials, the best of them, and recipes to train these again."""
 
 from __future__ import annotations
 
@@ -21,18 +21,21 @@ from hyperlax.storage.files import write_atomically
 from hyperlax.storage.results import TRIAL_COLUMNS
 
 ENDED = ("done", "diverged", "failed", "refused", "undefined", "pruned")
-"""States of trials that are over and count."""
+"""The states of finished trials that count towards the total."""
 
 
 def trials_table(
     study: optuna.Study, space: Mapping[str, Space], objectives: Sequence[Objective]
 ) -> pl.DataFrame:
-    """One row per trial of the study, whichever process trained it.
+    """The table of all trials of the study, trained by any process, one row each.
 
-    Columns: `trial` (its number), `state` (`ENDED`, running, waiting, or given up), one per objective (the
-    worst score for trials that have none of their own; null while there is none, and for a trial that was
-    pruned the last it reported), one per searched hyperparameter, decoded, `start` and `end` in seconds since
-    the first trial began, `seconds` between them, and `process`, numbered in order of appearance.
+    - `trial`: its number.
+    - `state`: one of `ENDED`, running, waiting, or given up.
+    - one column per objective: its value; the worst score if the trial has none of its own, the last reported
+      one if it was pruned, and null while there is none.
+    - one column per searched hyperparameter: its value.
+    - `start`, `end`, `seconds`: beginning and end in seconds since the first trial began, and the difference.
+    - `process`: the process that trained it, numbered in order of appearance.
     """
     trials = study.get_trials(deepcopy=False)
     began = min((t.datetime_start for t in trials if t.datetime_start), default=datetime.datetime.min)
@@ -57,9 +60,10 @@ def trials_table(
 
 
 def best(table: pl.DataFrame, objectives: Sequence[Objective]) -> list[int]:
-    """Numbers of the trials no other is better than: one, or the Pareto front of several objectives.
+    """The number of the best trial, or those of the Pareto front if there are several objectives.
 
-    Best first by the first objective; of equal trials the earliest. Only trials that were trained to the end.
+    Only trials that were trained to the end count. The front is sorted by the first objective, best first; of
+    equal trials, earlier ones come first.
     """
     done = table.filter(table["state"] == "done").sort("trial")
     if done.is_empty():
@@ -71,7 +75,7 @@ def best(table: pl.DataFrame, objectives: Sequence[Objective]) -> list[int]:
 
 
 def best_words(table: pl.DataFrame, objectives: Sequence[Objective]) -> str:
-    """What has been found so far, in a few words; nothing while no trial is done."""
+    """Describe the best trials so far in a few words; empty while no trial is done."""
     front = best(table, objectives)
     if not front:
         return ""
@@ -83,7 +87,7 @@ def best_words(table: pl.DataFrame, objectives: Sequence[Objective]) -> str:
 
 
 def chosen_words(table: pl.DataFrame, number: int, objectives: Sequence[Objective]) -> str:
-    """The hyperparameters of a trial."""
+    """Describe the hyperparameters of the trial with this number."""
     row = table.row(by_predicate=pl.col("trial") == number, named=True)
     left_out = (*TRIAL_COLUMNS, *(o.name for o in objectives))
     return ", ".join(
@@ -98,9 +102,9 @@ def write(
     recipe: Recipe,
     base: Any,
 ) -> Path | None:
-    """Writes `best_recipe.py`, and `best_params.json` or for several objectives `pareto_front.json`.
+    """Write `best_recipe.py`, and `best_params.json` or, for several objectives, `pareto_front.json`.
 
-    Returns the path of the recipe; None, and nothing written, while no trial is done.
+    Returns the path of the recipe. While no trial is done, writes nothing and returns None.
     """
     front = best(table, objectives)
     if not front:
@@ -124,10 +128,10 @@ def write(
 
 
 def recipe_text(recipe: Recipe, base: Any, found: Mapping[str, Mapping[str, Any]]) -> str:
-    """A recipe file with an entry per trial of `found` (`trial`, `values`, `params`).
+    """The text of a recipe file with one recipe per trial of `found` (with `trial`, `values`, `params`).
 
-    An entry searches nothing and fixes every hyperparameter that is not the default of its algorithm and
-    network, and those that the `quick` run length would change.
+    A recipe searches nothing. It fixes every hyperparameter that differs from the default of its algorithm
+    and network, and those that the run length `quick` would change.
     """
     plain = Recipe(recipe.algorithm, recipe.network)
     defaults, changed = values(plain.hyperparams()), plain.quick_recipe().space
@@ -150,13 +154,14 @@ def recipe_text(recipe: Recipe, base: Any, found: Mapping[str, Mapping[str, Any]
 
 
 def _literal(value: Any) -> str:
-    """Python source of a hyperparameter; the shortest number that is the same in float32."""
+    """The Python source of a value; floats are written with as few digits as float32 needs."""
     if isinstance(value, str):
         return json.dumps(value)
     return repr(float(str(np.float32(value)))) if isinstance(value, float) else repr(value)
 
 
 def _state(trial: Any) -> str:
+    """The state of a trial, as in `trials_table`."""
     name = trial.state.name.lower()
     if name == "fail":
         return "given up"
@@ -170,7 +175,7 @@ def _seconds(began: datetime.datetime, at: datetime.datetime | None) -> float | 
 def _frame(
     rows: list[dict[str, Any]], space: Mapping[str, Space], objectives: Sequence[Objective]
 ) -> pl.DataFrame:
-    """`rows` with stable columns; a hyperparameter with values of different kinds becomes text."""
+    """A table of `rows` with stable columns; a hyperparameter with values of several types becomes text."""
     paths = list(dict.fromkeys(k for row in rows for k in row if k not in TRIAL_COLUMNS))
     columns: dict[str, pl.Series] = {}
     numbers = [o.name for o in objectives]

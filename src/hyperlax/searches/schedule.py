@@ -1,4 +1,4 @@
-"""A search as a schedule: Optuna's trials are samples, asked when there is room and told when they end."""
+"""Searches as schedules: trials of Optuna are samples, which are added when there is room for them."""
 
 from __future__ import annotations
 
@@ -27,22 +27,26 @@ from hyperlax.searches.objectives import Objective, check
 from hyperlax.searches.shared import SharedStudy
 
 LIKELY = 64
-"""Points of the space that programs are planned for."""
+"""Number of points of the space that programs are planned for."""
 MOST_AT_ONCE = 8
-"""Trials in training at a time, unless more are asked for or one device has room for many lanes."""
+"""Default limit of the number of trials in training at a time on CPUs."""
 LANES_ON_ACCELERATORS = 64
+"""Default number of lanes in training at a time on an accelerator."""
 WRITE_SECONDS = 15.0
-"""How often the table of trials is written while the search goes on."""
+"""Seconds between writes of the table of trials while the search runs."""
 
 
 @dataclass(frozen=True)
 class Search:
-    """What a search does, whatever it searches.
+    """The options of a search, which are independent of the searched space.
 
-    - `n_trials` in all, over every process of the study and every time it is resumed.
-    - `at_once`: trials in training at a time; 0 for what the machine has use for.
+    - `n_trials`: the total number of trials, over all processes of the study and all times it is resumed.
+    - `objectives`: one or several, in which case the Pareto front is searched.
+    - `sampler`, `pruner`: names of algorithms of Optuna.
+    - `at_once`: the number of trials in training at a time; 0 for what suits the machine.
+    - `study_name`: the name of the study in the storage.
     - `storage`: an Optuna URL or a journal file, shared by all processes of the study; by default a journal
-      in the experiment's folder, or memory where there is none.
+      in the folder of the experiment, or memory if it has none.
     """
 
     n_trials: int = 100
@@ -59,7 +63,7 @@ class Search:
                 raise ValueError(f"{name} must be at least {least}, got {getattr(self, name)}")
 
     def describe(self) -> dict[str, Any]:
-        """JSON-ready, without what a resumed run may change and without credentials."""
+        """A JSON-ready description, without options that a resumed run may change and without credentials."""
         about = dataclasses.asdict(dataclasses.replace(self, objectives=()))
         for changeable in ("n_trials", "at_once", "storage"):
             del about[changeable]
@@ -72,23 +76,29 @@ class Search:
 
 @dataclass
 class Trial:
-    """A trial in training: the evaluations of its lanes, and the last milestone it was judged at."""
+    """A trial in training.
+
+    - `start`: seconds since the experiment began.
+    - `curves`: lane → the points (env steps, return) of its evaluations.
+    - `step`: the number of the last milestone that the trial was judged at.
+    - `why`: the reason for a refusal.
+    """
 
     number: int
     start: float
     curves: dict[int, list[tuple[int, float]]] = field(default_factory=dict)
     step: int = 0
     over: str | None = None
-    """Why its lanes stop before their end: pruned, diverged, failed, refused, taken (by another process)."""
+    """Why its lanes stop early: pruned, diverged, failed, refused, or taken (by another process)."""
     why: str = ""
 
 
 class OptunaSearch(Schedule):
-    """Asks Optuna for trials, trains each with all its seeds, and tells the interquartile mean over them.
+    """A schedule that asks Optuna for trials, trains each with all seeds, and reports the objectives.
 
-    A trial of which a lane diverges or fails gets the worst score (`Objective.worst`) and its other lanes
-    stop. With a pruner the lanes of a trial wait for one another at every evaluation, the trial is judged
-    when the last has come, and if it is pruned all its lanes leave their slots at once.
+    If a lane of a trial diverges or fails, the trial gets the worst score (`Objective.worst`) and its other
+    lanes stop. With a pruner, the lanes of a trial wait for one another at every evaluation; the trial is
+    judged when the last one has arrived, and if it is pruned, all its lanes stop at once.
     """
 
     grows = True
@@ -109,7 +119,7 @@ class OptunaSearch(Schedule):
     # Before it runs
 
     def attach(self, spec: Experiment) -> None:
-        """Takes the space and the settings of `spec`; raises `ValueError` for what cannot be searched."""
+        """Take space and settings from `spec`; raise `ValueError` if the search is impossible."""
         fixed = {path: value for path, value in values(spec.base).items() if path in spec.fixed}
         self.space = without(spec.recipe.search_space(), fixed)
         self.about = {"settings": dataclasses.asdict(spec.settings), "reference": spec.reference}
@@ -127,9 +137,9 @@ class OptunaSearch(Schedule):
         return {**self.search.describe(), "space": f"{len(self.space)} dimensions ({digest})"}
 
     def manifest(self) -> dict[str, Any]:
-        """With the storage, its password left out, and what this process is called in the study."""
-        kept = studies.public(self.search.storage) if self.search.storage else None
-        about = {**self.search.describe(), "n_trials": self.search.n_trials, "storage": kept}
+        """The options with the storage, without its password, and the name of this process in the study."""
+        storage = studies.public(self.search.storage) if self.search.storage else None
+        about = {**self.search.describe(), "n_trials": self.search.n_trials, "storage": storage}
         return {"search": {**about, "owner": self.owner}}
 
     @property
@@ -137,7 +147,10 @@ class OptunaSearch(Schedule):
         return self.search.n_trials
 
     def trees_to_plan(self, experiment: Experiment) -> Sequence[AbstractAgentHyperparams]:
-        """A design of the space, of which most trials will be neighbours."""
+        """A space-filling design, which has samples of about the same sizes as the trials to come.
+
+        Raises `ValueError` if none of them fits this machine.
+        """
         rows = samplers.design(self.space, LIKELY, "qmc_sobol", experiment.settings.seed)
         trees = [assign(experiment.base, row) for row in rows]
         memory = device_memory()
@@ -152,15 +165,15 @@ class OptunaSearch(Schedule):
 
     @property
     def study(self) -> SharedStudy:
-        """The study, from `begin` on."""
+        """The study; available from `begin` on."""
         assert self.shared is not None, "the search has not begun"
         return self.shared
 
     def begin(self, runner: RunnerView) -> None:
         spec, search, store = runner.experiment, self.search, runner.recorder.store
-        own = None if store is None else store.folder / studies.JOURNAL
+        journal = None if store is None else store.folder / studies.JOURNAL
         self.at_once = search.at_once or _room(runner)
-        self.storage = self.storage or studies.storage(search.storage, own)
+        self.storage = self.storage or studies.storage(search.storage, journal)
         sampler = OptunaSampler(
             self.space,
             spec.settings.seed,
@@ -185,8 +198,8 @@ class OptunaSearch(Schedule):
                     runner.end(lane, "pruned")
                 elif lane.status == "paused" and self._passed(trial, lane) <= trial.step:
                     lane.status = "queued"
-        while len(self.active) < self.at_once and (asked := self.study.ask()) is not None:
-            self._enter(runner, asked)
+        while len(self.active) < self.at_once and (sample := self.study.ask()) is not None:
+            self._enter(runner, sample)
 
     def judge(self, runner: RunnerView, lane: Lane, value: float) -> Verdict:
         trial = self.active[lane.sample]
@@ -220,7 +233,7 @@ class OptunaSearch(Schedule):
             self._conclude(runner, trial)
 
     def order(self, lane: Lane, work_left: float) -> float:
-        """Earlier trials first, so that they end and the next are asked knowing more."""
+        """Earlier trials first, so that the next ones can be chosen from their results."""
         return float(lane.sample)
 
     def state(self) -> dict[str, Any]:
@@ -234,7 +247,7 @@ class OptunaSearch(Schedule):
     # Trials
 
     def _enter(self, runner: RunnerView, sample: Mapping[str, Any]) -> None:
-        """Trains the sample of a trial; one too large for this machine gets the worst score, and says why."""
+        """Start to train the sample of a trial; one that does not fit this machine gets the worst score."""
         trial = Trial(sample["sample"], runner.now())
         try:
             lanes = runner.admit(sample)
@@ -245,7 +258,7 @@ class OptunaSearch(Schedule):
         self.lanes[trial.number], self.active[trial.number] = lanes, trial
 
     def _conclude(self, runner: RunnerView, trial: Trial) -> None:
-        """Tells the study, once: a trial that it knows the end of stays as it is."""
+        """Report the result of a trial to the study, unless the study already has one."""
         self.active.pop(trial.number, None)
         if not self.study.trial(trial.number).state.is_finished():
             scores = self._scores(trial)
@@ -256,18 +269,21 @@ class OptunaSearch(Schedule):
         self._show(runner)
 
     def _scores(self, trial: Trial) -> list[float]:
+        """The values of the objectives, NaN while undefined."""
         curves = list(trial.curves.values())
         return [objective.score(curves, self.about) for objective in self.search.objectives]
 
     def _worst(self) -> list[float]:
+        """The values that a trial without scores gets."""
         told = self.study.told()
         return [o.worst(self.about, [v[i] for v in told]) for i, o in enumerate(self.search.objectives)]
 
     def _reconcile(self, runner: RunnerView) -> None:
-        """What the study knows and the checkpoint does not, after an interruption.
+        """Bring the run in line with the study, which may be ahead of the checkpoint after an interruption.
 
-        Trials asked since the checkpoint are trained again, under their numbers; those that had been told
-        too, so that the folder holds every trial, but they are not told again.
+        Trials that were started after the checkpoint are trained again under their numbers. This includes
+        finished ones, so that the folder holds every trial; the study keeps their results.
+        Raises `ValueError` if the study lacks a trial of the checkpoint.
         """
         trials = {t.number: t for t in self.study.trials()}
         if lost := sorted(self.active.keys() - trials.keys()):
@@ -279,6 +295,7 @@ class OptunaSearch(Schedule):
             self._enter(runner, missed)
 
     def _show(self, runner: RunnerView) -> None:
+        """Show the progress of the search, and write the table of trials if that is due."""
         objectives, store = self.search.objectives, runner.recorder.store
         table = outcome.trials_table(self.study.study, self.space, objectives)
         over = table.filter(table["state"].is_in(outcome.ENDED)).height
@@ -290,18 +307,18 @@ class OptunaSearch(Schedule):
     # Milestones
 
     def _milestone(self, env_steps: int) -> int:
-        """How many evaluations have been due by then, that before training not counted."""
+        """The number of evaluations that are due by `env_steps`, not counting one before training."""
         total, count = self.about["settings"]["total_timesteps"], self.about["settings"]["evaluations"]
         return count if env_steps >= total else min(env_steps // max(total // count, 1), count - 1)
 
     def _passed(self, trial: Trial, lane: Lane) -> int:
-        """How many evaluations the lane has behind it."""
+        """The number of evaluations that the lane has completed."""
         curve = trial.curves.get(lane.lane)
         return self._milestone(curve[-1][0]) if curve else 0
 
 
 def _room(runner: RunnerView) -> int:
-    """Trials that keep every slot busy, one in hand: their seeds may end one by one."""
+    """The number of trials that keep all slots busy; one more than fit, as seeds may end one by one."""
     devices, seeds = jax.local_devices(), runner.experiment.settings.seeds
     if devices[0].platform != "cpu":
         return -(-(runner.how.lanes_at_once or LANES_ON_ACCELERATORS) // seeds)

@@ -1,4 +1,4 @@
-"""A study as one of the processes sees it that may work on it: who trains what, and how many are left."""
+"""Studies that several processes work on: which process trains which trial, and how many are left."""
 
 from __future__ import annotations
 
@@ -17,16 +17,19 @@ from hyperlax.hyperparams.samplers.optuna import OptunaSampler
 log = logging.getLogger("hyperlax")
 
 BEAT_SECONDS, STALE_SECONDS = 15.0, 600.0
-"""How often a process says that it lives, and after what silence its trials are given to others."""
+"""Seconds between signs of life of a process, and silence after which others take over its trials."""
 COUNTED = (TrialState.COMPLETE, TrialState.PRUNED, TrialState.RUNNING)
-"""States of trials that count towards the total: not those that were given up."""
+"""The states of trials that count towards the total; trials that were given up do not."""
 
 
 @dataclass
 class SharedStudy:
-    """The study that the sampler asks, and the process that is the sampler's `owner`.
+    """A study as seen by one of the processes that work on it.
 
-    `alone`: no other process can know the study, so that every trial is this one's.
+    - `sampler`: the sampler of this process.
+    - `n_trials`: the total number of trials, over all processes.
+    - `alone`: whether no other process can have access to the study.
+    - `beaten`: when this process last gave a sign of life, in seconds since the epoch.
     """
 
     sampler: OptunaSampler
@@ -37,39 +40,42 @@ class SharedStudy:
 
     @property
     def owner(self) -> str:
-        """What this process is called in the study; its trials carry that as an attribute."""
+        """The name of this process in the study, which its trials have as an attribute."""
         return self.sampler.owner
 
     def trials(self) -> list[FrozenTrial]:
-        """Every trial of every process; not to be changed."""
+        """The trials of all processes, which must not be modified."""
         return self.study.get_trials(deepcopy=False)
 
     def trial(self, number: int) -> FrozenTrial:
-        """The trial as the study knows it now."""
+        """The current state of the trial with this number."""
         return next(t for t in self.trials() if t.number == number)
 
     def ask(self) -> dict[str, Any] | None:
-        """The next sample, its trial's number with it; None when the study has all it is to have.
+        """Ask for the next sample, which includes its trial number; None if the study has all its trials.
 
-        Of several processes that ask for the last one at the same time, the others give theirs up.
+        If several processes ask for the last trial at the same time, all but one give theirs up.
         """
         trials = self.trials()
         self._take_over(trials)
         if sum(t.state in COUNTED for t in trials) >= self.n_trials:
             return None
-        self.sampler, (asked,) = self.sampler.ask(1)
-        before = sum(t.state in COUNTED and t.number < asked["sample"] for t in self.trials())
+        self.sampler, (sample,) = self.sampler.ask(1)
+        before = sum(t.state in COUNTED and t.number < sample["sample"] for t in self.trials())
         if before >= self.n_trials:
-            self.study.tell(asked["sample"], state=TrialState.FAIL)
+            self.study.tell(sample["sample"], state=TrialState.FAIL)
             return None
-        return asked
+        return sample
 
     def told(self) -> list[Sequence[float]]:
-        """The values of every trial that has been told some."""
+        """The values of all trials that have been completed."""
         return [t.values for t in self.trials() if t.state is TrialState.COMPLETE and t.values]
 
     def tell(self, number: int, values: Sequence[float] | None, notes: Mapping[str, Any]) -> None:
-        """Ends a trial with `values`, or as pruned without any; one that is over stays as it is."""
+        """End a trial with `values`, or as pruned if they are None; a finished trial stays as it is.
+
+        `notes` become attributes of the trial.
+        """
         trial = self.trial(number)
         try:
             for key, value in notes.items():
@@ -79,7 +85,7 @@ class SharedStudy:
             log.info("trial %d had been ended by another process", number)
 
     def prunes(self, number: int, step: int, score: float) -> bool:
-        """Reports the score at that step and asks the pruner; what was decided once stays decided."""
+        """Report the score at a step and return whether the trial is to be pruned; decisions are final."""
         trial = self.trial(number)
         if trial.state.is_finished():
             return trial.state is TrialState.PRUNED and step >= (trial.last_step or 0)
@@ -88,15 +94,15 @@ class SharedStudy:
         return bool(self.study.pruner.prune(self.study, self.sampler.storage.get_trial(trial._trial_id)))
 
     def beat(self) -> None:
-        """Says to the other processes that this one lives, now and then."""
+        """Give other processes a sign of life, if one is due."""
         if time.time() - self.beaten > BEAT_SECONDS:
             self.beaten = time.time()
             self.study.set_user_attr(f"beat:{self.owner}", self.beaten)
 
     def missed(self, known: set[int]) -> list[dict[str, Any]]:
-        """The samples of this process's trials beside the `known` ones, to be trained (again).
+        """The samples of those trials of this process that are not `known`, so that they can be trained.
 
-        Those of which not all parameters had been chosen are given up.
+        Trials whose parameters had not all been chosen are given up.
         """
         found = []
         for trial in sorted(self.trials(), key=lambda t: t.number):
@@ -113,7 +119,7 @@ class SharedStudy:
         return found
 
     def _take_over(self, trials: Sequence[FrozenTrial]) -> None:
-        """Gives up trials of processes long silent; they are asked again, before new ones."""
+        """Give up the trials of processes that have been silent for long, and queue their samples again."""
         now, beats = time.time(), self.study.user_attrs
         for trial in trials:
             owner = trial.user_attrs.get("owner")

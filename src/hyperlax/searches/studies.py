@@ -1,4 +1,4 @@
-"""Studies of a search: pruners by name, and which experiment a study belongs to."""
+"""Studies of searches: the pruners by name, and the experiment that a study belongs to."""
 
 from __future__ import annotations
 
@@ -29,8 +29,9 @@ __all__ = [
 ]
 
 JOURNAL = "study.journal"
+"""Name of the journal file in the folder of an experiment."""
 IDENTITY = "hyperlax"
-"""User attribute of a study that says which experiment it belongs to."""
+"""The user attribute of a study that holds the identity of its experiment."""
 
 PRUNERS: dict[str, Callable[[int], pruners.BasePruner]] = {
     "none": lambda evaluations: pruners.NopPruner(),
@@ -38,11 +39,11 @@ PRUNERS: dict[str, Callable[[int], pruners.BasePruner]] = {
     "hyperband": lambda evaluations: pruners.HyperbandPruner(1, evaluations, reduction_factor=3),
     "asha": lambda evaluations: pruners.SuccessiveHalvingPruner(1, reduction_factor=3),
 }
-"""Pruner by name, for lanes with that many evaluations; its steps are evaluations, from 1."""
+"""Name → function from the number of evaluations of a lane to a pruner, whose steps are evaluations."""
 
 
 def check(sampler: str, pruner: str, objectives: int, evaluations: int) -> None:
-    """Raises `ValueError` for unknown names, missing packages, and what cannot go together."""
+    """Raise `ValueError` for unknown names, missing packages, and options that cannot be combined."""
     algorithms.check(sampler, objectives)
     if pruner not in PRUNERS:
         known = ", ".join(PRUNERS)
@@ -57,7 +58,7 @@ def check(sampler: str, pruner: str, objectives: int, evaluations: int) -> None:
 
 
 def exists(where: storages.BaseStorage, name: str) -> bool:
-    """Whether the storage has a study of that name."""
+    """Whether the storage has a study with this name."""
     try:
         where.get_study_id_from_name(name)
     except KeyError:
@@ -66,7 +67,7 @@ def exists(where: storages.BaseStorage, name: str) -> bool:
 
 
 def stored_identity(where: storages.BaseStorage, name: str) -> dict[str, Any]:
-    """Which experiment the study of that name belongs to; empty where hyperlax has not made it."""
+    """The identity of the experiment that the study belongs to; empty if hyperlax did not create it."""
     attributes = where.get_study_user_attrs(where.get_study_id_from_name(name))
     return json.loads(attributes.get(IDENTITY, "{}"))
 
@@ -74,7 +75,7 @@ def stored_identity(where: storages.BaseStorage, name: str) -> dict[str, Any]:
 def opened(
     sampler: OptunaSampler, pruner: str, evaluations: int, identity: Mapping[str, Any]
 ) -> optuna.Study:
-    """The sampler's study, made where there is none, with a pruner for lanes of that many `evaluations`."""
+    """Load the study of the sampler, or create it, with a pruner for lanes of `evaluations` evaluations."""
     study = sampler.study(PRUNERS[pruner](evaluations))
     if IDENTITY not in study.user_attrs:
         study.set_user_attr(IDENTITY, json.dumps(identity, default=str))

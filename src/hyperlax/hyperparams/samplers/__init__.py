@@ -1,4 +1,4 @@
-"""Samplers: which hyperparameters are trained, one kind per file, by name."""
+"""Samplers, which choose the hyperparameters to train; each kind has a file, and a name in `SAMPLERS`."""
 
 from __future__ import annotations
 
@@ -53,17 +53,17 @@ SAMPLERS: Registry[type[AbstractSampler]] = built_in.SAMPLERS
 """Sampler → its class."""
 
 METHODS = tuple(name for name in SAMPLERS.built_in if SAMPLERS[name].chosen_by == "sampling_method")
-"""Names that `sampling_method` takes."""
+"""The names that the argument `sampling_method` accepts."""
 
 INDEPENDENT = "independent_samples"
 EXPERIMENT_TYPES = (
     INDEPENDENT,
     *(name for name in SAMPLERS.built_in if SAMPLERS[name].chosen_by == "experiment_type"),
 )
-"""Names that `experiment_type` takes: what the sampling method draws, or a design with a purpose."""
+"""The names that the argument `experiment_type` accepts: independent samples, or a special design."""
 
 Method: TypeAlias = str | type[AbstractSampler] | AbstractSampler
-"""A sampler by name, as a class, or ready to be asked."""
+"""A sampler, given by name, as a class, or as an instance."""
 
 
 def sampler_class(name: str) -> type[AbstractSampler]:
@@ -81,12 +81,12 @@ def sampler_class(name: str) -> type[AbstractSampler]:
 def design(
     space: Mapping[str, Space], n: int | None, method: Method, seed: int, **options: Any
 ) -> list[dict[str, Any]]:
-    """The samples of a sweep over `n` samples of `space`, as dicts from dotted path to value.
+    """Draw the samples of a sweep over `n` samples of `space`, as dicts from dotted path to value.
 
-    A sampler of a fixed size may hold fewer (a grid) or more (the matrices of a sensitivity analysis); a
-    sampler that is given ready, with a space and a seed of its own, is asked for `n`, or for all it has left
-    when `n` is None. `options` are further arguments of the sampler's class. Raises `ValueError` for an
-    unknown method, naming the nearest, and when there is no sample to draw.
+    A sampler of a fixed size may have fewer samples (a grid) or more (the matrices of a sensitivity
+    analysis). An instance, which has its own space and seed, is asked for `n` samples, or for all that are
+    left if `n` is None. `options` are further arguments of the class of the sampler. Raises `ValueError` for
+    an unknown method, with the nearest known one, and if there is no sample to draw.
     """
     if n is not None and n < 1:
         raise ValueError(f"a design needs at least one sample, got {n}")
@@ -115,9 +115,9 @@ def draw(
     omit_ab: bool = False,
     seed: int,
 ) -> list[dict[str, Any]]:
-    """The samples of an experiment of that type, as of `design`; `method` draws independent ones.
+    """Draw the samples of an experiment, as `design` does; `method` is used for independent samples only.
 
-    `omit_ab`: of the matrices of a sensitivity analysis A and B only.
+    With `omit_ab`, a sensitivity analysis consists of the matrices A and B only.
     """
     check_experiment_type(experiment_type)
     if experiment_type == INDEPENDENT:
@@ -126,7 +126,7 @@ def draw(
 
 
 def rest(sampler: AbstractSampler) -> list[dict[str, Any]]:
-    """All samples that are left to ask of a sampler; raises `ValueError` when they do not end."""
+    """Ask a sampler for all samples that are left; raise `ValueError` if it never runs out of them."""
     if sampler.remaining is None:
         name = type(sampler).__name__
         raise ValueError(f"the samples of {name} do not end: say how many, as num_samples=...")
@@ -134,14 +134,14 @@ def rest(sampler: AbstractSampler) -> list[dict[str, Any]]:
 
 
 def check_experiment_type(name: str) -> None:
-    """Raises `ValueError` when there is no experiment type of that name."""
+    """Raise `ValueError` if there is no experiment type with this name."""
     if name not in EXPERIMENT_TYPES:
         hint, known = nearest(name, EXPERIMENT_TYPES), ", ".join(EXPERIMENT_TYPES)
         raise ValueError(f'unknown experiment type "{name}"{hint}; known: {known}')
 
 
 def _asked(sampler: AbstractSampler, n: int) -> list[dict[str, Any]]:
-    """The next `n` samples; raises `ValueError` when a sampler of the user's own draws another number."""
+    """Ask for the next `n` samples; raise `ValueError` if the sampler returns another number of them."""
     samples = sampler.ask(n)[1]
     if len(samples) != n:
         raise ValueError(f"{type(sampler).__name__} was asked for {n} samples and drew {len(samples)}")

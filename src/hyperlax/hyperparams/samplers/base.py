@@ -1,7 +1,7 @@
-"""What every sampler is: a module that is asked for samples and told their scores.
+"""The interface of samplers: modules that are asked for samples and told their scores.
 
-A sampler is a PyTree like an agent: what changes while it is used (its position, its seed, what it was told)
-are array leaves, so it is saved, restored and continued like one. What it draws from is static.
+A sampler is a PyTree, like an agent. Everything that changes with use (position, seed, number of scores) is
+an array leaf, so that a sampler can be saved, restored and continued. The search space is static.
 """
 
 from __future__ import annotations
@@ -24,13 +24,13 @@ Whole = Int64[np.ndarray, ""]
 Points = Float64[np.ndarray, "samples dimensions"]
 Row = Float[Array, "told *objectives"] | Float[np.ndarray, "told *objectives"]
 Scores = Row | Sequence[float | int] | Sequence[Sequence[float | int]]
-"""Scores of samples, one row each: numbers, or rows of numbers where there are several objectives."""
+"""The scores of samples: a number each, or a row of numbers each if there are several objectives."""
 
 
 class AbstractSampler(eqx.Module):
-    """Draws samples of a search space, and may learn from their scores.
+    """Base class of samplers, which draw samples of a search space and may learn from their scores.
 
-    A class of your own needs `ask` and `tell`. `hyperlax.sweep(..., sampling_method=MySampler)` makes one as
+    A subclass defines `ask` and `tell`. `hyperlax.sweep(..., sampling_method=MySampler)` builds it as
     `MySampler(space, seed)`, where `space` maps the path of each searched hyperparameter to its `Space`.
     """
 
@@ -39,37 +39,37 @@ class AbstractSampler(eqx.Module):
 
     @abstractmethod
     def ask(self: S, n: int) -> tuple[S, list[dict[str, Any]]]:
-        """The sampler after drawing, and the next `n` samples as dicts from dotted path to value.
+        """Draw the next `n` samples; return the new sampler, and the samples as dicts from path to value.
 
-        Raises `ValueError` when `n` is not positive, or fewer samples are left.
+        Raises `ValueError` if `n` is not positive or fewer samples are left.
         """
 
     @abstractmethod
     def tell(self: S, scores: Scores) -> S:
-        """The sampler that knows the scores of the samples that have waited for one the longest.
+        """Take note of scores; return the new sampler.
 
-        `scores` has a row for each of the first samples that were asked and not yet told, in the order in
-        which they were asked; the other samples go on waiting. A row is one number, or one for each
-        objective. Larger is better unless the sampler was made with directions of its own; NaN says that a
-        sample has no score. Raises `ValueError` when there are more scores than samples without one.
+        `scores` belong to the earliest samples that have been drawn and have no score yet, in the order of
+        drawing; any further samples keep waiting. Each is one number, or a row with one number per objective.
+        Larger is better, unless the sampler has directions of its own; NaN means that a sample has no score.
+        Raises `ValueError` if there are more scores than samples that wait for one.
         """
 
     @classmethod
     def sized(cls: type[S], space: Mapping[str, Space], seed: int, n: int) -> S:
-        """The sampler of a sweep that trains `n` samples."""
-        return cls(space, seed)  # pyright: ignore[reportCallIssue] - what the class of a sampler has to take
+        """Build the sampler of a sweep over `n` samples."""
+        return cls(space, seed)  # pyright: ignore[reportCallIssue] - subclasses take these arguments
 
     @property
     def remaining(self) -> int | None:
-        """How many samples are left to ask for; None when they do not end."""
+        """The number of samples that are left; None if there is no limit."""
         return None
 
 
 @jaxtyped(typechecker=beartype)
 class AbstractDesign(AbstractSampler):
-    """Samples in an order that their scores do not change: a sequence, or a design of a given size.
+    """Base class of samplers that do not learn from scores: sequences, and designs of a given size.
 
-    Asking for 16 samples and then for 48 gives the 64 of asking once. `tell` only counts.
+    Asking for 16 samples and then for 48 gives the same samples as asking for 64. `tell` only counts scores.
     """
 
     space: Mapping[str, Space] = eqx.field(static=True)
@@ -78,10 +78,10 @@ class AbstractDesign(AbstractSampler):
     drawn: Whole
     told: Whole
     endless: ClassVar[bool] = True
-    """Whether the samples stay the same when more are drawn, so that the size may be left out."""
+    """Whether samples do not depend on the size of the design, which may then be left out."""
 
     def __init__(self, space: Mapping[str, Space], seed: int | np.integer = 0, size: int | None = None):
-        """`size`: how many samples the design is for; a sequence goes on without end when it is left out."""
+        """`size` is the number of samples of the design; without it, a sequence has no end."""
         if size is not None and size < 1:
             raise ValueError(f"a design needs at least one sample, got {size}")
         if size is None and not self.endless:
@@ -92,11 +92,11 @@ class AbstractDesign(AbstractSampler):
 
     @abstractmethod
     def rows(self, first: int, last: int) -> list[dict[str, Any]]:
-        """Samples number `first` … `last` − 1."""
+        """The samples with the numbers `first` … `last` − 1."""
 
     @property
     def total(self) -> int | None:
-        """How many samples there are; None when they do not end."""
+        """The total number of samples; None if there is no limit."""
         return self.size
 
     def ask(self: D, n: int) -> tuple[D, list[dict[str, Any]]]:
@@ -121,18 +121,21 @@ class AbstractDesign(AbstractSampler):
 
 
 class AbstractPointDesign(AbstractDesign):
-    """Points of the unit cube, one dimension per entry of the space, decoded to hyperparameters."""
+    """Base class of designs whose samples are decoded from points of a unit cube.
+
+    The cube has one dimension per entry of the space.
+    """
 
     @abstractmethod
     def points(self, first: int, last: int) -> Points:
-        """Points number `first` … `last` − 1, in [0, 1)."""
+        """The points with the numbers `first` … `last` − 1, with coordinates in [0, 1)."""
 
     def rows(self, first: int, last: int) -> list[dict[str, Any]]:
         return [decode(self.space, point) for point in self.points(first, last)]
 
 
 def whole(number: int | np.integer) -> Whole:
-    """`number` as a leaf; raises `ValueError` where 64 bits do not hold it."""
+    """`number` as an array leaf; raises `ValueError` if it does not fit into 64 bits."""
     try:
         return np.asarray(number, np.int64)
     except OverflowError:
@@ -142,9 +145,10 @@ def whole(number: int | np.integer) -> Whole:
 def score_rows(
     scores: Scores, waiting: int, objectives: int | None = None
 ) -> Float64[np.ndarray, "told objectives"]:
-    """`scores` as a matrix, checked against the number of samples that wait for a score.
+    """Convert `scores` to a matrix with a row per sample and a column per objective.
 
-    Raises `ValueError` for more scores than that, and for rows without one number per objective.
+    Raises `ValueError` for more scores than samples `waiting` for one, and for rows of another length than
+    the number of `objectives`.
     """
     rows = np.asarray(scores, np.float64)
     rows = rows[:, None] if rows.ndim == 1 else rows

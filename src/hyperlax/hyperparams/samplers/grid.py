@@ -13,10 +13,10 @@ from hyperlax.hyperparams.spaces import Joint, Space
 
 @final
 class Grid(AbstractDesign):
-    """Every combination of a few values of each dimension, the last dimension changing fastest.
+    """All combinations of a few values of each dimension, of which the last one changes fastest.
 
-    At most `size` samples: values are added to one dimension after the other as long as the combinations are
-    no more than that. The seed means nothing.
+    There are at most `size` samples: the number of values is increased for one dimension after the other, as
+    long as there are no more combinations than that. The seed has no effect.
     """
 
     endless: ClassVar[bool] = False
@@ -40,7 +40,7 @@ class Grid(AbstractDesign):
 
 
 def _levels(space: Mapping[str, Space], n: int) -> dict[str, int]:
-    """How many values each dimension gets in a grid of at most `n` samples."""
+    """The number of values of each dimension in a grid of at most `n` samples."""
     levels = dict.fromkeys(space, 1)
 
     def count(levels: Mapping[str, int]) -> int:
@@ -60,7 +60,7 @@ def _levels(space: Mapping[str, Space], n: int) -> dict[str, int]:
 
 
 def _spread(space: Space, count: int) -> list[Any]:
-    """`count` values of `space`; the middle one when there is room for one only."""
+    """Up to `count` evenly spread values of `space`; the middle one if `count` is 1."""
     if count == 1:
         return [space.ppf(0.5)]
     values = space.grid(count)

@@ -11,7 +11,7 @@ from hyperlax.hyperparams.samplers.base import AbstractPointDesign, Points
 
 @final
 class Halton(AbstractPointDesign):
-    """A scrambled Halton sequence: each dimension counts in a prime base of its own."""
+    """A scrambled Halton sequence (Halton 1960), which uses another prime base for each dimension."""
 
     def points(self, first: int, last: int) -> Points:
         from scipy.stats import qmc

@@ -11,9 +11,9 @@ from hyperlax.hyperparams.samplers.base import AbstractPointDesign, Points
 
 @final
 class LatinHypercube(AbstractPointDesign):
-    """One point in each of `size` slices of every dimension (McKay et al. 1979).
+    """A Latin hypercube: one point in each of `size` slices of every dimension (McKay et al. 1979).
 
-    The size has to be known in advance: a hypercube of 16 points is no part of one of 64.
+    The size must be known in advance, because a hypercube of 16 points is not part of one of 64.
     """
 
     endless: ClassVar[bool] = False

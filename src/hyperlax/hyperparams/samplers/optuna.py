@@ -1,4 +1,4 @@
-"""Optuna's search algorithms; nothing of Optuna is imported before a sampler is made."""
+"""The search algorithms of Optuna, which is imported only when a sampler is built."""
 
 from __future__ import annotations
 
@@ -24,24 +24,25 @@ if TYPE_CHECKING:
     from optuna.trial import FrozenTrial
 
 NAME = "hyperlax_optuna_study"
+"""The default name of a study."""
 
 
 def _tpe(seed: int, number: int) -> BaseSampler:
     from optuna.samplers import TPESampler
 
-    return TPESampler(seed=_of(seed, number), constant_liar=True)
+    return TPESampler(seed=_seed_of(seed, number), constant_liar=True)
 
 
 def _nsgaii(seed: int, number: int) -> BaseSampler:
     from optuna.samplers import NSGAIISampler
 
-    return NSGAIISampler(seed=_of(seed, number))
+    return NSGAIISampler(seed=_seed_of(seed, number))
 
 
 def _random(seed: int, number: int) -> BaseSampler:
     from optuna.samplers import RandomSampler
 
-    return RandomSampler(seed=_of(seed, number))
+    return RandomSampler(seed=_seed_of(seed, number))
 
 
 def _qmc(seed: int, number: int) -> BaseSampler:
@@ -55,13 +56,15 @@ def _cmaes(seed: int, number: int) -> BaseSampler:
     from optuna.samplers import CmaEsSampler
 
     first = _random(seed, number)
-    return CmaEsSampler(seed=_of(seed, number), independent_sampler=first, warn_independent_sampling=False)
+    return CmaEsSampler(
+        seed=_seed_of(seed, number), independent_sampler=first, warn_independent_sampling=False
+    )
 
 
 def _gp(seed: int, number: int) -> BaseSampler:
     from optuna.samplers import GPSampler
 
-    return GPSampler(seed=_of(seed, number))
+    return GPSampler(seed=_seed_of(seed, number))
 
 
 ALGORITHMS: dict[str, Callable[[int, int], BaseSampler]] = {
@@ -72,26 +75,29 @@ ALGORITHMS: dict[str, Callable[[int, int], BaseSampler]] = {
     "cmaes": _cmaes,
     "gp": _gp,
 }
-"""Optuna's sampler of a trial by name, from the search's seed and the trial's number."""
+"""Name → function from the seed of the search and the number of a trial to a sampler of Optuna."""
 
 _NEEDS = {"cmaes": "cmaes", "gp": "torch"}
+"""Algorithm → the module that it needs."""
 _ONE_OBJECTIVE = ("cmaes",)
+"""The algorithms that support one objective only."""
 
 
 @final
 @jaxtyped(typechecker=beartype)
 class OptunaSampler(AbstractSampler):
-    """Asks the algorithms of Optuna, by the names in `ALGORITHMS`.
+    """A sampler that uses an algorithm of Optuna, given by a name in `ALGORITHMS`.
 
-    What was asked and told is kept in the study `study_name` of `storage` and not in the sampler, which only
-    says where it is: a sampler that is restored goes on where the study stands. Every draw is seeded with the
-    trial's number, so it depends on the study alone, not on the process that asks or on interruptions.
+    Samples and scores are stored in the study `study_name` of `storage`. The sampler only refers to it, so
+    that a restored sampler continues from the current state of the study. Every draw is seeded with the
+    number of its trial, so that it depends on the study alone, not on the process or on interruptions.
 
     - `storage`: an Optuna URL, a journal file, or an open storage; by default the memory of this process.
     - `directions`: maximize or minimize, one per objective.
-    - `owner`: who asks, where several samplers share a study; only its own trials are this sampler's to tell.
+    - `owner`: the name of this sampler if several share a study; it reports the scores of its own trials
+      only.
 
-    Each sample carries the number of its trial as `sample`.
+    Each sample includes the number of its trial as `sample`.
     """
 
     space: Mapping[str, Space] = eqx.field(static=True)
@@ -114,7 +120,7 @@ class OptunaSampler(AbstractSampler):
         directions: Sequence[str] = ("maximize",),
         owner: str = "",
     ):
-        """Raises `ValueError` for an algorithm that is unknown or cannot be used, and for such a storage."""
+        """Raise `ValueError` for an algorithm or a storage that is unknown or cannot be used."""
         from optuna.storages import get_storage
 
         from hyperlax.hyperparams.samplers import storages
@@ -123,10 +129,10 @@ class OptunaSampler(AbstractSampler):
         self.space, self.seed, self.algorithm = dict(space), whole(seed), algorithm
         self.study_name, self.directions, self.owner = study_name, tuple(directions), owner
         opened = storages.storage(storage, None) if storage is None or isinstance(storage, str) else storage
-        self.storage = get_storage(opened)  # a database behind a cache, which every use of the study shares
+        self.storage = get_storage(opened)  # puts a cache in front of a database, for all uses of the study
 
     def study(self, pruner: BasePruner | None = None) -> Study:
-        """The study, made where there is none."""
+        """Load the study, or create it if there is none; trials are pruned by `pruner`."""
         import optuna
 
         from hyperlax.hyperparams.samplers.reseeded import Reseeded
@@ -147,7 +153,7 @@ class OptunaSampler(AbstractSampler):
                 return optuna.create_study(**about, directions=directions, load_if_exists=True)
 
     def ask(self, n: int) -> tuple[OptunaSampler, list[dict[str, Any]]]:
-        """This sampler, and the next `n` samples; trials that wait in the study come first."""
+        """Draw the next `n` samples; trials that wait in the study come first."""
         if n < 1:
             raise ValueError(f"at least one sample is asked for, got {n}")
         study = self.study()
@@ -156,9 +162,9 @@ class OptunaSampler(AbstractSampler):
         return self, [self.sample(trials[number]) for number in numbers]
 
     def tell(self, scores: Scores) -> OptunaSampler:
-        """This sampler, the study told the `scores` of this owner's running trials, by number.
+        """Report the `scores` of running trials of this owner, ordered by number, to the study.
 
-        See `AbstractSampler.tell`. A trial without a score (NaN) has failed.
+        See `AbstractSampler.tell`. A trial without a score (NaN) is marked as failed.
         """
         waiting = self.waiting()
         told = score_rows(scores, len(waiting), len(self.directions))
@@ -167,9 +173,9 @@ class OptunaSampler(AbstractSampler):
         return self
 
     def conclude(self, number: int, values: Sequence[float] | None) -> None:
-        """Ends the trial of that number, whichever comes first: with its scores, or as pruned without any.
+        """End the trial with this number, in any order: with scores, or as pruned if `values` is None.
 
-        Scores that are NaN make it a failed one. A trial that is over stays as it is.
+        With a score that is NaN, it is marked as failed. A finished trial stays as it is.
         """
         from optuna.trial import TrialState
 
@@ -180,39 +186,39 @@ class OptunaSampler(AbstractSampler):
         self.study().tell(number, values, state, skip_if_finished=True)
 
     def waiting(self) -> list[int]:
-        """Numbers of this owner's trials that were asked and not yet told, in order."""
+        """The numbers of the running trials of this owner, in ascending order."""
         from optuna.trial import TrialState
 
         running = self.study().get_trials(deepcopy=False, states=(TrialState.RUNNING,))
         return sorted(t.number for t in running if t.user_attrs.get("owner", "") == self.owner)
 
     def sample(self, trial: FrozenTrial) -> dict[str, Any]:
-        """The hyperparameters that the trial's parameters stand for, and its number as `sample`."""
+        """The hyperparameters of a trial, decoded from its parameters, and its number as `sample`."""
         return {"sample": trial.number, **resolved(self.space, trial.params)}
 
     def _created(self, study: Study) -> Trial:
-        """A trial with its owner's name from its first moment on, so that no crash leaves it without one.
+        """Create a trial that has its owner from the start, so that a crash cannot leave it without one.
 
-        What `Study.ask` does, which can name it only afterwards; that is left for trials that were waiting.
+        `Study.ask` can set the owner only afterwards; it is used for trials that wait in the study.
         """
         import optuna
         from optuna.trial import TrialState
 
         distributions = {path: s.distribution() for path, s in self.space.items()}
         if study.get_trials(deepcopy=False, states=(TrialState.WAITING,)):
-            asked = study.ask(distributions)
-            asked.set_user_attr("owner", self.owner)
-            return asked
+            trial = study.ask(distributions)
+            trial.set_user_attr("owner", self.owner)
+            return trial
         study._thread_local.cached_all_trials = None
-        named = optuna.trial.create_trial(state=TrialState.RUNNING, user_attrs={"owner": self.owner})
-        asked = optuna.Trial(study, self.storage.create_new_trial(study._study_id, named))
+        template = optuna.trial.create_trial(state=TrialState.RUNNING, user_attrs={"owner": self.owner})
+        trial = optuna.Trial(study, self.storage.create_new_trial(study._study_id, template))
         for name, distribution in distributions.items():
-            asked._suggest(name, distribution)
-        return asked
+            trial._suggest(name, distribution)
+        return trial
 
 
 def check(algorithm: str, objectives: int) -> None:
-    """Raises `ValueError` for unknown algorithms, missing packages, and more objectives than one knows."""
+    """Raise `ValueError` for an unknown algorithm, a missing package, or too many objectives."""
     if algorithm not in ALGORITHMS:
         known = ", ".join(ALGORITHMS)
         raise ValueError(f'unknown sampler "{algorithm}"{nearest(algorithm, ALGORITHMS)}; known: {known}')
@@ -225,6 +231,6 @@ def check(algorithm: str, objectives: int) -> None:
         raise ValueError(f"the sampler {algorithm} knows one objective only; take tpe, nsgaii or gp")
 
 
-def _of(seed: int, number: int) -> int:
-    """A seed that belongs to (the search's seed, trial number)."""
+def _seed_of(seed: int, number: int) -> int:
+    """The seed of a trial, derived from the seed of the search and the number of the trial."""
     return int(np.random.SeedSequence((seed % 2**32, number)).generate_state(1)[0] % 2**31)

@@ -1,4 +1,4 @@
-"""Independent samples."""
+"""Independent random samples."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from hyperlax.hyperparams.samplers.base import AbstractPointDesign, Points
 
 @final
 class Random(AbstractPointDesign):
-    """Independent points, uniform in the unit cube."""
+    """Independent samples, from points drawn uniformly from the unit cube."""
 
     def points(self, first: int, last: int) -> Points:
         return np.random.default_rng(int(self.seed)).random((last, len(self.space)))[first:]

@@ -11,9 +11,9 @@ from optuna.samplers import BaseSampler
 
 
 class Reseeded(BaseSampler):
-    """The sampler that `make` gives for the number of a trial, made anew for each.
+    """A sampler of Optuna that delegates every trial to a new sampler, `make(number of the trial)`.
 
-    What is drawn then depends on the study alone, not on which process draws or how often it was interrupted.
+    Draws thus depend on the study alone, not on which process draws or how often it was interrupted.
     """
 
     def __init__(self, make: Callable[[int], BaseSampler]):
@@ -21,6 +21,7 @@ class Reseeded(BaseSampler):
         self.inner = self._made(0)
 
     def _made(self, number: int) -> BaseSampler:
+        """The sampler for a trial, built without warnings about experimental features."""
         with warnings.catch_warnings():
             warnings.simplefilter("ignore", optuna.exceptions.ExperimentalWarning)
             return self.make(number)

@@ -1,4 +1,4 @@
-"""Designs of a variance-based sensitivity analysis."""
+"""Designs for variance-based sensitivity analysis."""
 
 from __future__ import annotations
 
@@ -18,11 +18,12 @@ from hyperlax.hyperparams.spaces import Space, decode
 @final
 @jaxtyped(typechecker=beartype)
 class Saltelli(AbstractDesign):
-    """The matrices A, B and one AB per dimension, as Saltelli et al. 2010 define them.
+    """The matrices A and B, and a matrix AB per dimension, as defined by Saltelli et al. 2010.
 
-    A and B, of `size` rows each, are the two halves of one Sobol' sequence of twice as many dimensions; AB
-    of a dimension is A with that column taken from B. Samples come matrix by matrix, and each carries its
-    `matrix`: "A", "B" or "AB:<path>". `omit_ab` leaves A and B only.
+    A and B, with `size` rows each, are the two halves of the columns of one Sobol' sequence with twice as
+    many dimensions. The AB of a dimension is A with the column of that dimension from B. Samples are ordered
+    by matrix, and each includes the name of its `matrix`: "A", "B" or "AB:<path>". `omit_ab` leaves out the
+    AB.
     """
 
     omit_ab: bool = eqx.field(static=True)
@@ -66,4 +67,5 @@ class Saltelli(AbstractDesign):
         return rows
 
     def _matrices(self) -> list[str]:
+        """The names of the matrices, in order."""
         return ["A", "B", *(() if self.omit_ab else (f"AB:{path}" for path in self.space))]

@@ -1,4 +1,4 @@
-"""Samples from a file."""
+"""Samples that are read from a file."""
 
 from __future__ import annotations
 
@@ -22,8 +22,9 @@ from hyperlax.hyperparams.spaces import Space
 class SamplesFile(AbstractDesign):
     """The samples of a csv, json (list of objects) or parquet file whose columns are dotted paths, in order.
 
-    A `sample` column keeps its ids; cells left empty fall back to the defaults. `known` are the paths that
-    columns may have. Raises `ValueError` for other columns, and `FileNotFoundError` for a missing file.
+    A column `sample` contains ids; hyperparameters of empty cells have their defaults. `known` are the paths
+    that are allowed as columns. Raises `ValueError` for other columns, for repeated ids and for an empty
+    file, and `FileNotFoundError` for a missing file.
     """
 
     path: Path = eqx.field(static=True)
@@ -43,6 +44,7 @@ class SamplesFile(AbstractDesign):
 
 
 def _read(path: Path, known: Sequence[str]) -> list[dict[str, Any]]:
+    """The rows of a samples file, without empty cells."""
     if not path.is_file():
         raise FileNotFoundError(f"samples file {path} does not exist")
     if path.suffix == ".csv":
@@ -62,8 +64,8 @@ def _read(path: Path, known: Sequence[str]) -> list[dict[str, Any]]:
     for name in columns:
         if name not in (*known, "sample", "matrix"):
             raise ValueError(f'samples file {path}: unknown column "{name}"{nearest(name, known)}')
-    kept = [{k: v for k, v in row.items() if v not in (None, "")} for row in rows]
-    ids = [int(row.get("sample", i)) for i, row in enumerate(kept)]
+    records = [{k: v for k, v in row.items() if v not in (None, "")} for row in rows]
+    ids = [int(row.get("sample", i)) for i, row in enumerate(records)]
     if len(set(ids)) < len(ids):
         raise ValueError(f"samples file {path}: the ids in column sample are not unique")
-    return kept
+    return records

@@ -1,4 +1,4 @@
-"""Where Optuna keeps its studies: databases, journal files, memory."""
+"""Storages for the studies of Optuna: databases, journal files and memory."""
 
 from __future__ import annotations
 
@@ -11,9 +11,9 @@ from optuna.storages import journal
 
 
 def storage(url: str | None, own: Path | None) -> storages.BaseStorage:
-    """The storage at an Optuna URL or in a journal file; without either, the journal `own` or memory.
+    """Open the storage at an Optuna URL or in a journal file; by default the journal `own`, or memory.
 
-    Raises `ValueError` when it cannot be reached, or its driver is missing.
+    Raises `ValueError` if the storage cannot be reached or its driver is missing.
     """
     optuna.logging.set_verbosity(optuna.logging.ERROR)
     if url is None:
@@ -39,7 +39,7 @@ def storage(url: str | None, own: Path | None) -> storages.BaseStorage:
 
 
 def _database(url: str) -> storages.BaseStorage:
-    """Several processes may find the database empty and make its tables: all but one fail, and try again."""
+    """Open a database, trying again if another process creates its tables at the same time."""
     for attempt in range(4):
         try:
             return storages.RDBStorage(url, engine_kwargs={"pool_pre_ping": True})
@@ -54,14 +54,14 @@ def _database(url: str) -> storages.BaseStorage:
 
 
 def close(where: storages.BaseStorage | None) -> None:
-    """Closes the connections to a database."""
+    """Close the connections to a database; without effect for other storages."""
     if isinstance(where, storages.RDBStorage):
         where.remove_session()
         where.engine.dispose()
 
 
 def _journal(path: Path) -> storages.BaseStorage:
-    """A journal file; what a killed process has left of a line is removed, or the next would run into it."""
+    """Open a journal file, after removing an incomplete last line, which a killed process may have left."""
     path.parent.mkdir(parents=True, exist_ok=True)
     lock = journal.JournalFileOpenLock(str(path))
     if path.exists() and not _ends_in_a_line(path):
@@ -76,6 +76,7 @@ def _journal(path: Path) -> storages.BaseStorage:
 
 
 def _ends_in_a_line(path: Path) -> bool:
+    """Whether the last line of a file is complete."""
     data = path.read_bytes()
     return not data or data.endswith(b"\n")
 
