@@ -16,7 +16,7 @@ from hyperlax.hyperparams import stack
 from hyperlax.lanes.masking import LANES
 from hyperlax.lanes.sizes import Sizes
 from hyperlax.programs import train
-from hyperlax.programs.compiled import compiler_options, without_arrays
+from hyperlax.programs.compiled import compiler_options, non_arrays
 from hyperlax.programs.train import TrainState
 
 TOTAL = 10_000
@@ -68,9 +68,9 @@ class Lanes:
     def began(self) -> TrainState:
         """All lanes before their first step."""
         state = self.program.start(as_arrays(stack(self.hps)), jnp.asarray(self.keys))
-        if strangers := without_arrays(state):
+        if others := non_arrays(state):
             raise AssertionError(
-                f"{type(self.hps[0]).__name__} builds an agent that holds {strangers[0]}, which is no array"
+                f"{type(self.hps[0]).__name__} builds an agent that holds {others[0]}, which is no array"
             )
         check_strong(f"{type(self.hps[0]).__name__} starts lanes whose", state)
         return state

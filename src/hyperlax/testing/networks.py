@@ -14,7 +14,7 @@ import numpy as np
 from hyperlax.hyperparams import trainable
 from hyperlax.lanes.sizes import AbstractSize, Extent, Sizes, merge, shapes
 from hyperlax.networks.base import AbstractNetwork, AbstractNetworkHyperparams
-from hyperlax.programs.compiled import compiler_options, without_arrays
+from hyperlax.programs.compiled import compiler_options, non_arrays
 from hyperlax.testing.agents import network_of
 from hyperlax.testing.lanes import check_strong
 from hyperlax.testing.laws import corner
@@ -115,9 +115,9 @@ def _check_structure(name: str, network: Any) -> None:
         f"{name}.network returns a {type(network).__name__}, which is no AbstractNetwork; for a stock module "
         "derive the hyperparameters from hyperlax.networks.AbstractStockHyperparams"
     )
-    if strangers := without_arrays(network):
+    if others := non_arrays(network):
         raise AssertionError(
-            f"{name} builds a network that holds {', '.join(strangers)}, no array: declare the field with "
+            f"{name} builds a network that holds {', '.join(others)}, no array: declare the field with "
             "eqx.field(static=True), or derive the hyperparameters from AbstractStockHyperparams"
         )
     check_strong(f"{name} builds a network whose", network)

@@ -10,7 +10,7 @@ import numpy as np
 
 from hyperlax.hyperparams import Choice, Integers, LogUniform, Space, Uniform
 from hyperlax.hyperparams.samplers import AbstractDesign, AbstractSampler
-from hyperlax.programs.compiled import without_arrays
+from hyperlax.programs.compiled import non_arrays
 from hyperlax.storage import checkpoint
 
 SPACE: dict[str, Space] = {
@@ -47,9 +47,9 @@ def check_sampler(
     name = type(made).__name__
     if not isinstance(made, AbstractSampler):
         raise TypeError(f"check_sampler takes what makes an AbstractSampler; it has made a {name}")
-    if strangers := without_arrays(made):
+    if others := non_arrays(made):
         raise AssertionError(
-            f"{name} holds {strangers[0]}, which is no array: what changes is an array leaf, everything else "
+            f"{name} holds {others[0]}, which is no array: what changes is an array leaf, everything else "
             "is declared with eqx.field(static=True)"
         )
     asked, first = _asked(name, made, FIRST)
