@@ -10,7 +10,8 @@ import pytest
 from lanes import LOW_EFFORT
 
 from hyperlax import envs
-from hyperlax.envs.brax import DEFAULT_BACKENDS, quietly
+from hyperlax.envs import Box
+from hyperlax.envs.brax import DEFAULT_BACKENDS, BraxEnv, quietly
 
 SIMPLE = ("inverted_double_pendulum", "reacher")
 """Environments that compile in seconds."""
@@ -39,6 +40,8 @@ SIZES = {
 def test_every_environment_has_its_published_sizes_and_leaves_no_file(name, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     env = envs.load(f"brax.{name}")
+    assert isinstance(env, BraxEnv)
+    assert isinstance(env.action_space, Box)
     assert not list(tmp_path.iterdir())
     obs, actions = SIZES[name]
     assert (env.obs_size, env.action_space.shape) == (obs, (actions,))
@@ -55,7 +58,7 @@ def test_every_environment_can_be_stepped_in_a_loop(name, capsys):
     """A step keeps the shapes and dtypes of the state and prints nothing."""
     env = envs.load(f"brax.{name}")
     state, obs = jax.eval_shape(lambda: env.reset(key=jr.key(0)))
-    after, seen = jax.eval_shape(lambda s, a: env.step(s, a, key=None), state, jnp.zeros(SIZES[name][1]))
+    after, seen = jax.eval_shape(lambda s, a: env.step(s, a, key=jr.key(0)), state, jnp.zeros(SIZES[name][1]))
     assert jax.tree.map(lambda x: (x.shape, x.dtype), after) == jax.tree.map(
         lambda x: (x.shape, x.dtype), state
     )
@@ -80,6 +83,7 @@ def stepped(env, actions):
 
 def test_the_adapter_takes_braxs_own_steps_and_adds_the_time_limit():
     env = envs.load("brax.inverted_pendulum")
+    assert isinstance(env, BraxEnv)
     actions = jr.uniform(jr.key(1), (4, 1), minval=-1, maxval=1)
     obs, seen, late = stepped(env, actions)
     inner = env._env
@@ -108,6 +112,7 @@ def test_the_adapter_takes_braxs_own_steps_and_adds_the_time_limit():
 @pytest.mark.parametrize("backend", ["generalized", "spring", "mjx"])
 def test_another_physics_backend_can_be_chosen(backend):
     env = envs.load(f"brax.inverted_pendulum[backend={backend}]")
+    assert isinstance(env, BraxEnv)
     assert env.backend == backend
     _, seen, _ = stepped(env, jnp.zeros((2, 1)))
     assert jnp.isfinite(seen.obs).all()

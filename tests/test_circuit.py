@@ -37,7 +37,7 @@ def pennylanes_promotion():
         yield
 
 
-def drawn(wires: int, layers: int, batch: int, seed: int = 0, dtype=np.float32):
+def drawn(wires: int, layers: int, batch: int, seed: int = 0, dtype: type[np.floating] = np.float32):
     """Draw the angles of both rotations, and random signs in place of CZ gates."""
     rng = np.random.default_rng([wires, layers, seed])
     first = rng.normal(size=(3, layers + 1, wires, batch)).astype(dtype)
@@ -69,7 +69,7 @@ def node(wires: int, layers: int):
                     qml.CZ(wires=[w, w + 1])
         return [qml.expval(qml.PauliZ(w)) for w in range(wires)]
 
-    return lambda f, s: qml.math.stack(run(f, s))
+    return lambda f, s: qml.math.stack(run(f, s))  # pyright: ignore[reportAttributeAccessIssue] - autoray
 
 
 def ours(first, second, wires, layers):

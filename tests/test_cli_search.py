@@ -36,6 +36,7 @@ def run(line: str) -> int:
     """The exit code of `hyperlax <line>`."""
     with pytest.raises(SystemExit) as left:
         cli.main(line.split())
+    assert isinstance(left.value.code, int)
     return left.value.code
 
 
@@ -138,8 +139,9 @@ def test_a_search_says_what_it_found_and_what_to_do_with_it(capsys, tmp_path):
     best = json.loads((folder / "best_params.json").read_text())
     assert f"best trial {best['trial']}: peak_performance" in said
     assert "actor_lr=" in said
-    command = re.search(r"next: hyperlax (run-single-hp .*?)  \(", said).group(1)
-    assert f"--algo-and-network-config {folder}/best_recipe.py" in command
+    offered = re.search(r"next: hyperlax (run-single-hp .*?)  \(", said)
+    assert offered is not None
+    assert f"--algo-and-network-config {folder}/best_recipe.py" in offered.group(1)
     spec = hyperlax.prepare(f"{folder}/best_recipe.py", "gymnax.pendulum")
     chosen = spec.samples.row(0, named=True)
     assert all(chosen[path] == pytest.approx(value) for path, value in best["params"].items())

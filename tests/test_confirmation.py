@@ -86,6 +86,8 @@ def test_the_best_are_trained_again_with_their_own_hyperparameters(copied):
     assert again.manifest["confirms"]["best"] == 2
     changed = {"seed": confirmation.fresh_seed(42), "seeds": 3}
     assert again.manifest["settings"] == {**copied.manifest["settings"], **changed}
+    assert copied.folder is not None
+    assert again.folder is not None
     assert again.folder == copied.folder / "confirmation"
     assert sorted(p.name for p in (again.folder / "policies").iterdir())
     stored = hyperlax.read(copied.folder)
@@ -152,6 +154,7 @@ def test_impossible_confirmations_are_refused(copied, tmp_path):
     with pytest.raises(ValueError, match="must be at least 1, got 0"):
         hyperlax.confirm(copied, 0)
     again = hyperlax.confirm(copied, 1).confirmation
+    assert again is not None
     with pytest.raises(ValueError, match="this is a confirmation"):
         hyperlax.confirm(again, 1)
     with pytest.raises(ValueError, match="1 samples with 2 seeds, but 2 with 2 were asked for"):

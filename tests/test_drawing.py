@@ -18,7 +18,7 @@ NAMESPACE = "{http://www.w3.org/2000/svg}"
 def drawn(*args, **kwargs):
     """Return the rectangles, the dots of CZ gates and the words of the diagram."""
     root = ET.fromstring(svg(*args, **kwargs))
-    words = [t.text for t in root.iter(f"{NAMESPACE}text")]
+    words = [t.text or "" for t in root.iter(f"{NAMESPACE}text")]
     return len(list(root.iter(f"{NAMESPACE}rect"))), len(list(root.iter(f"{NAMESPACE}circle"))), words
 
 

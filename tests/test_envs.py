@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import warnings
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -123,7 +124,7 @@ def test_a_step_never_resets():
     assert abs(after.theta - 2.0) < 0.2
 
 
-def gymnasium_env(gymnax_id):
+def gymnasium_env(gymnax_id: str) -> Any:
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         import gymnasium

@@ -70,7 +70,7 @@ def test_tensorboard_event_files_hold_every_value(results, exported, tmp_path):
 
 def events(folder: Path) -> Iterator:
     """Parse the events of the single file in `folder`: each is length, checksum, message, checksum."""
-    from tensorboardX.proto.event_pb2 import Event
+    from tensorboardX.proto.event_pb2 import Event  # pyright: ignore[reportAttributeAccessIssue] - made at import
 
     (file,) = folder.glob("events*")
     data = io.BytesIO(file.read_bytes())
@@ -120,7 +120,7 @@ def values(items) -> dict:
 
 def records(folder: Path) -> Iterator:
     """Parse the records of a run: LevelDB's log format in blocks of 32 kB, after a header of seven bytes."""
-    from wandb.proto.wandb_internal_pb2 import Record
+    from wandb.proto.wandb_internal_pb2 import Record  # pyright: ignore[reportMissingImports] - optional
 
     (file,) = folder.glob("*.wandb")
     data, at, message = file.read_bytes(), 7, b""

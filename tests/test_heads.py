@@ -22,7 +22,7 @@ def density(action, loc, std, low, high):
     """The density of low + half (1 + tanh u), u ~ N(loc, std), in float64."""
     half = (high - low) / 2
     squashed = (action - low) / half - 1
-    return stats.norm(loc, std).pdf(np.arctanh(squashed)) / (half * (1 - squashed**2))
+    return stats.norm.pdf(np.arctanh(squashed), loc, std) / (half * (1 - squashed**2))
 
 
 CASES = [(0.2, 0.5, -2.0, 2.0), (-1.0, 1.5, 0.0, 0.5), (2.0, 0.1, -1.0, 3.0)]
@@ -50,7 +50,7 @@ def test_log_probabilities_stay_exact_where_the_action_rounds_to_its_bound():
     """log(1 − tanh² u) in float64 with enough digits, by its series for large |u|."""
     policy = tanh_normal(0.0, 5.0, -1.0, 1.0)
     for u in (-30.0, -9.0, 9.0, 30.0):
-        exact = stats.norm(0, 5).logpdf(u) - (2 * np.log(2) - 2 * abs(u) - 2 * np.log1p(np.exp(-2 * abs(u))))
+        exact = stats.norm.logpdf(u, 0, 5) - (2 * np.log(2) - 2 * abs(u) - 2 * np.log1p(np.exp(-2 * abs(u))))
         assert policy.log_prob(jnp.asarray([u])) == pytest.approx(exact, rel=1e-5)
         slope = jax.grad(lambda x: policy.log_prob(x))(jnp.asarray([u]))
         np.testing.assert_allclose(slope, -u / 25 + 2 * np.sign(u), rtol=1e-4)
@@ -82,7 +82,7 @@ def test_raw_undoes_action(case):
 def integrated_entropy(loc, std, low, high):
     """−∫ p log p over the raw variable, where the integrand is smooth."""
     u = loc + std * np.linspace(-9, 9, 40_001)
-    weight = stats.norm(loc, std).pdf(u)
+    weight = stats.norm.pdf(u, loc, std)
     slope = np.log((high - low) / 2) + 2 * (np.log(2) - u - np.logaddexp(0, -2 * u))
     return np.trapezoid(weight * (slope - np.log(weight)), u)
 
@@ -163,9 +163,11 @@ def test_new_policies_are_almost_the_same_everywhere():
     """The output layer starts a hundredth as large: near-uniform categories, std softplus(0) + 10⁻³."""
     obs = jnp.asarray([1.0, -2.0, 0.5])
     discrete = Actor(network(), Discrete(4), key=jr.key(1))(obs)
+    assert isinstance(discrete, Categorical)
     np.testing.assert_allclose(np.exp(discrete.log_probs), 0.25, atol=0.02)
     box = Box((-1.0, 0.0), (1.0, 5.0))
     continuous = Actor(network(), box, key=jr.key(1))(obs)
+    assert isinstance(continuous, TanhNormal)
     np.testing.assert_allclose(continuous.std, np.log(2) + 1e-3, atol=0.02)
     np.testing.assert_allclose(continuous.loc, 0, atol=0.03)
     np.testing.assert_array_equal(continuous.low, box.low)

@@ -43,7 +43,7 @@ def test_every_parameter_is_explicit_and_documented(name):
     function = getattr(hyperlax, name)
     parameters = inspect.signature(function).parameters
     assert not [p for p in parameters.values() if p.kind in (p.VAR_KEYWORD, p.VAR_POSITIONAL)]
-    text = function.__doc__ if name != "prepare" else hyperlax.sweep.__doc__
+    text = inspect.getdoc(function if name != "prepare" else hyperlax.sweep) or ""
     missing = {
         p for p in parameters if f"`{p}`" not in text and p not in ("path", "results", "best", "top_k")
     }
@@ -65,4 +65,5 @@ def test_what_runs_an_experiment_takes_all_that_describes_one():
 def test_an_old_path_is_the_module_itself(old):
     new = importlib.import_module(f"hyperlax.{MOVED[old]}")
     assert importlib.import_module(f"hyperlax.{old}") is new
+    assert new.__spec__ is not None
     assert new.__name__ == new.__spec__.name == f"hyperlax.{MOVED[old]}"

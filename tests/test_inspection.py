@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -14,7 +16,7 @@ from hyperlax.studies import inspection
 from hyperlax.studies.inspection import counts, entangling_capability, expressibility, measure
 
 
-def states(*vectors: list[complex]) -> jax.Array:
+def states(*vectors: Sequence[complex]) -> jax.Array:
     x = np.asarray(vectors).T / np.linalg.norm(vectors, axis=1)
     return jnp.asarray(np.stack([x.real, x.imag]), jnp.float32)
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import equinox as eqx
 import jax
 import jax.numpy as jnp
@@ -202,7 +204,8 @@ def test_parameters_are_counted_as_a_network_of_exactly_that_size_has_them(env_n
         ]
         assert hp.parameter_count(env) == sum(x.size for x in shapes)
         without = assign(hp, {"actor.layer_norm_scale": False, "critic.layer_norm_scale": False})
-        scales = sum(int(net.width) * int(net.depth) for net in (hp.actor, hp.critic) if bool(net.layer_norm))
+        networks: list[Any] = [hp.actor, hp.critic]
+        scales = sum(int(net.width) * int(net.depth) for net in networks if bool(net.layer_norm))
         assert without.parameter_count(env) == hp.parameter_count(env) - scales
 
 

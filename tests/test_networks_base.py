@@ -40,7 +40,7 @@ def test_the_smaller_side_is_orthonormal_and_the_rest_is_zero(rows, cols):
 
 
 @pytest.mark.parametrize("sizes", [(1, 7), (4, 4), (7, 2), (5, 6)])
-def test_the_draw_depends_on_the_sizes_not_on_what_is_allocated(sizes):
+def test_the_draw_depends_on_the_sizes_not_on_what_is_allocated(sizes: tuple[int, int]):
     key = jr.key(sum(sizes))
     traced = tuple(jnp.int32(s) for s in sizes)
     inside = drawn(key, *traced, *CAPS)[: sizes[0], : sizes[1]]

@@ -10,6 +10,7 @@ import jax.numpy as jnp
 import jax.random as jr
 import numpy as np
 import pytest
+from jax.flatten_util import ravel_pytree
 from lanes import LOW_EFFORT
 
 from hyperlax import envs
@@ -103,7 +104,7 @@ def test_the_target_network_moves_by_the_share_tau(tau):
     """One gradient step: target = (1 − τ) old + τ new."""
     before = lane(cycles=2, tau=tau)
     after = lane(cycles=3, tau=tau, epochs=1)
-    new = jax.flatten_util.ravel_pytree(eqx.filter(after.agent.critic, eqx.is_inexact_array))[0]
+    new = ravel_pytree(eqx.filter(after.agent.critic, eqx.is_inexact_array))[0]
     moved = np.asarray(new) - weights(before)
     assert np.abs(moved).max() > 1e-5
     np.testing.assert_allclose(weights(after), weights(before) + tau * moved, atol=1e-7)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from types import SimpleNamespace
+from typing import Any
 
 import equinox as eqx
 import jax
@@ -223,19 +224,19 @@ def bits(tree):
 def test_a_copy_goes_on_exactly_as_its_donor_would_with_its_key_and_hyperparameters():
     hp = jax.tree.map(jnp.asarray, HP)
     own, donor = (trained(lane(hp, jr.key_data(jr.key(k))), jnp.int32(n)) for k, n in ((1, 4), (2, 6)))
-    host = [jax.tree.map(np.asarray, state) for state in (own, donor)]
-    other = assign(host[1].agent.hp, {"actor_lr": 2e-3, "epochs": 1})
-    copy = inherited(*host, other, False)
+    mine, donors = (jax.tree.map(np.asarray, state) for state in (own, donor))
+    other = assign(donors.agent.hp, {"actor_lr": 2e-3, "epochs": 1})
+    copy = inherited(mine, donors, other, False)
     counts = (own.key, own.env_steps, own.gradient_steps, own.cycles)
     told = eqx.tree_at(lambda s: (s.key, s.env_steps, s.gradient_steps, s.cycles), donor, counts)
     told = eqx.tree_at(
         lambda s: (s.agent.hp.actor_lr, s.agent.hp.epochs), told, (jnp.float32(2e-3), jnp.int32(1))
     )
     assert bits(trained(jax.tree.map(jnp.asarray, copy), 3)) == bits(trained(told, 3))
-    same = inherited(host[1], host[1], host[1].agent.hp, False)
+    same = inherited(donors, donors, donors.agent.hp, False)
     assert bits(trained(jax.tree.map(jnp.asarray, same), 3)) == bits(trained(donor, 3))
     assert int(copy.env_steps) == 4 * 12
-    assert int(inherited(*host, other, True).env_steps) == 6 * 12
+    assert int(inherited(mine, donors, other, True).env_steps) == 6 * 12
 
 
 # Whole runs
@@ -336,8 +337,11 @@ def test_policies_carry_the_hyperparameters_they_ended_with(population):
         policy = hyperlax.load(population.folder / "policies" / f"lane-{lane_number:05d}.policy")
         found = {k: str(v) for k, v in policy.header["hyperparams"].items()}
         assert found == history[-1].hyperparameters
-        assert int(policy.agent.hp.actor.width) == int(history[-1].hyperparameters["actor.width"])
-    line = ancestry(population, best_lane(population))
+        hp: Any = policy.agent.hp
+        assert int(hp.actor.width) == int(history[-1].hyperparameters["actor.width"])
+    best = best_lane(population)
+    assert best is not None
+    line = ancestry(population, best)
     assert [span.start for span in line[1:]] == [span.end for span in line[:-1]]
     assert line[0].start == 0
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import time
+from typing import Any
 
 import numpy as np
 import pytest
@@ -20,7 +21,7 @@ ENV = envs.load("gymnax.pendulum")
 MACHINES = [Machine.of("cpu", 2), Machine.of("gpu", 1)]
 
 
-def drawn(recipe, n, seed):
+def drawn(recipe, n, seed) -> list[Any]:
     base = recipes.resolve(recipe)
     return [assign(base.hyperparams(), s) for s in design(base.search_space(), n, "random", seed)]
 

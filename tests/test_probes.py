@@ -75,6 +75,7 @@ def test_probes_are_environments(space):
 def test_other_actions_than_the_best_earn_less():
     for space in (SIGNS, INTERVAL):
         for known in policy_probes(space).values():
+            assert known.best is not None
             state, _ = known.probe.reset(key=jr.key(0))
             actions = jnp.arange(2) if space == SIGNS else jnp.linspace(-1, 1, 5)[:, None]
             step = jax.vmap(lambda a, known=known, state=state: known.probe.step(state, a, key=jr.key(1))[1])

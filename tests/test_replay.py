@@ -113,6 +113,7 @@ def test_adding_and_sampling_touch_only_their_rows():
 
     compiled = many.lower(replay, rollout(1, 3), jr.key(0)).compile()
     analysis = compiled.memory_analysis()
+    assert analysis is not None
     buffer = replay.table.value.nbytes
     assert analysis.temp_size_in_bytes < 0.01 * buffer
     assert analysis.alias_size_in_bytes >= buffer

@@ -82,6 +82,7 @@ def test_the_best_score_so_far_rises_and_counts_only_finished_trials():
 
 def test_the_decisive_hyperparameter_is_the_most_important():
     table = importances(searched(), "peak_return", 1)
+    assert table is not None
     assert table["hyperparameter"][0] == "lr"
     assert table["importance"][0] > 0.5
     assert table["importance"].sum() == pytest.approx(1.0)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -39,10 +41,10 @@ def by_definition(reward, value, last, terminated, truncated, final, gamma, lam,
     return out
 
 
-def random_rollout(rng, rollout, envs, length):
+def random_rollout(rng, rollout, envs, length) -> dict[str, Any]:
     draw = lambda *shape: rng.normal(size=shape).astype(np.float32)  # noqa: E731
     ends = rng.random((rollout, envs))
-    arrays = {
+    arrays: dict[str, Any] = {
         "reward": draw(rollout, envs),
         "value": draw(rollout, envs),
         "last": draw(envs),
@@ -100,7 +102,7 @@ def test_lanes_of_different_lengths_get_the_same_advantages_as_alone():
 
 def test_with_lambda_one_advantages_are_discounted_returns_minus_values():
     rng = np.random.default_rng(2)
-    case = random_rollout(rng, 6, 2, 6) | {"lam": np.float32(1)}
+    case: dict[str, Any] = random_rollout(rng, 6, 2, 6) | {"lam": np.float32(1)}
     case["terminated"][:], case["truncated"][:] = False, False
     returns, following = [], case["last"].astype(np.float64)
     for t in reversed(range(6)):

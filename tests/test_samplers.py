@@ -11,7 +11,16 @@ import numpy as np
 import pytest
 
 from hyperlax.experiments import recipes
-from hyperlax.hyperparams.samplers import METHODS, SAMPLERS, Saltelli, design, draw, rest, sampler_class
+from hyperlax.hyperparams.samplers import (
+    METHODS,
+    SAMPLERS,
+    AbstractPointDesign,
+    Saltelli,
+    design,
+    draw,
+    rest,
+    sampler_class,
+)
 from hyperlax.hyperparams.spaces import Choice, Integers, Joint, LogUniform, Uniform
 
 PUBLISHED = "benchmarked.01_static_qmc_sampling_S64.ppo_mlp"
@@ -27,7 +36,9 @@ POINT_METHODS = [m for m in METHODS if m != "grid"]
 
 
 def unit_points(method, n, seed):
-    return SAMPLERS[method].sized(CONTINUOUS, seed, n).points(0, n)
+    sampler = SAMPLERS[method].sized(CONTINUOUS, seed, n)
+    assert isinstance(sampler, AbstractPointDesign)
+    return sampler.points(0, n)
 
 
 def points(rows):

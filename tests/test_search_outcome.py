@@ -115,6 +115,8 @@ def test_hyperparameters_of_mixed_kinds_are_kept():
 
 def load(path):
     spec = importlib.util.spec_from_file_location("written", path)
+    assert spec is not None
+    assert spec.loader is not None
     module = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(module)
     return module.RECIPES

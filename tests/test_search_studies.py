@@ -63,7 +63,7 @@ def test_every_sampler_draws_valid_values_from_every_space(sampler):
             for path, s in space.items():
                 assert s.contains(s.chosen(trial.params[path])), (name, path)
             study.tell(trial, rng.random())
-        assign(recipe.hyperparams(), resolved(space, trial.params))
+        assign(recipe.hyperparams(), resolved(space, study.trials[-1].params))
 
 
 @pytest.mark.parametrize("sampler", [s for s in ALGORITHMS if s not in ("cmaes", "gp")])
@@ -80,7 +80,9 @@ def test_samplers_take_several_objectives_and_trials_in_flight(sampler):
 @pytest.mark.parametrize("sampler", ["tpe", "nsgaii", "random", "qmc"])
 def test_draws_depend_on_the_study_and_not_on_the_process(sampler):
     """A second process that opens the study draws what the first would have drawn."""
-    space = {"x": optuna.distributions.FloatDistribution(0, 1)}
+    space: dict[str, optuna.distributions.BaseDistribution] = {
+        "x": optuna.distributions.FloatDistribution(0, 1)
+    }
 
     def draw(reopened):
         where = studies.storage(None, None)
@@ -144,6 +146,7 @@ def test_a_trial_that_was_lost_while_its_parameters_were_chosen_is_given_up_and_
     study = studies.opened(sampler, "none", 4, {})
     shared = SharedStudy(sampler, study, n_trials=3, alone=True)
     whole = shared.ask()
+    assert whole is not None
     half = optuna.trial.create_trial(state=optuna.trial.TrialState.RUNNING, user_attrs={"owner": "me"})
     where.create_new_trial(study._study_id, half)
     assert shared.missed({whole["sample"]}) == []

@@ -172,5 +172,7 @@ def test_programs_are_planned_for_the_trials_to_come():
     spec = searches.prepare("ppo_mlp", "gymnax.pendulum", run_length_modifier="quick")
     trees = spec.schedule.trees_to_plan(spec)
     sizes = [tree.sizes() for tree in trees]
-    assert max(s["num_envs"] for s in sizes) == max(spec.recipe.search_space()["num_envs"].values)
+    searched = spec.recipe.search_space()["num_envs"]
+    assert isinstance(searched, Choice)
+    assert max(s["num_envs"] for s in sizes) == max(searched.values)
     assert len(trees) == 64

@@ -8,6 +8,7 @@ import subprocess
 import sys
 import time
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import polars as pl
@@ -175,7 +176,7 @@ def test_diverged_lanes_stop_and_free_their_slot(tmp_path):
     )
     lanes = results.lanes.filter(pl.col("sample") == 7)
     assert lanes["status"].to_list() == ["diverged", "diverged"]
-    assert lanes["diverged_at"].min() >= 64
+    assert min(lanes["diverged_at"]) >= 64
     assert set(results.lanes.filter(pl.col("sample") != 7)["status"]) == {"done"}
 
 
@@ -213,7 +214,7 @@ def test_failed_lanes_are_trained_again_on_resume(whole, tmp_path, monkeypatch, 
         broken = hyperlax.sweep(**ARGUMENTS, folder=tmp_path / "x")
     failed = broken.lanes.filter(pl.col("status") == "failed")
     assert len(failed)
-    assert (failed["env_steps"].max() > 0) == (segments > 0)
+    assert (failed["env_steps"] > 0).any() == (segments > 0)
     assert set(broken.manifest["timings"]["errors"].values()) == {"injected"}
     resumed = hyperlax.sweep(**ARGUMENTS, folder=tmp_path / "x", resume=True)
     assert_same(whole, resumed)
@@ -277,7 +278,7 @@ def test_signals_save_and_leave_with_the_right_code(tmp_path, number, code):
     assert set(partial.lanes["status"]) & {"running", "done"}
     if code > 0:
         assert b"state saved, continue with --resume" in errors
-        assert partial.lanes["env_steps"].max() > 0
+        assert (partial.lanes["env_steps"] > 0).any()
 
 
 def test_devices_never_wait_for_each_other():
@@ -291,7 +292,8 @@ def test_devices_never_wait_for_each_other():
     spec = sweeps.prepare(**ARGUMENTS)
     program = plan(spec.trees, spec.env, 700, 2, Machine.of("cpu", 2))[0]
     compiled = compile_program(program, spec.trees[0], spec.env, 2, 2, jax.local_devices()[:2])
-    for part in (compiled.train, compiled.start, compiled.evaluate):
+    parts: list[Any] = [compiled.train, compiled.start, compiled.evaluate]
+    for part in parts:
         text = part.as_text()
         assert not [w for w in ("all-reduce", "all-gather", "collective", "all-to-all") if w in text]
 

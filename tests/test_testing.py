@@ -6,7 +6,7 @@ import os
 import subprocess
 import sys
 from copy import copy
-from typing import final
+from typing import Any, final
 
 import equinox as eqx
 import jax
@@ -114,7 +114,8 @@ def test_a_value_outside_the_leaves_breaks_the_third_law():
     env = envs.load("gymnax.cartpole")
     held = Lanes(env, [PPOHyperparams()], [PPOHyperparams()], 0)
     one, other = Unlisted(lr=1e-3), Unlisted(lr=1e-2)
-    held.hps, held.others = [one], [other]
+    held.hps[:] = [one]
+    held.others[:] = [other]
     with pytest.raises(
         AssertionError, match="one program: samples of Unlisted differ in what is no array leaf"
     ):
@@ -147,6 +148,10 @@ class Unfinished(AbstractStockHyperparams):
     pass
 
 
+DICT: Any = dict
+"""It makes what is neither a sampler nor a schedule, and type checkers let it."""
+
+
 @pytest.mark.parametrize(
     ("call", "message"),
     [
@@ -161,8 +166,8 @@ class Unfinished(AbstractStockHyperparams):
         (lambda: check_network(PPO), "a subclass of AbstractNetworkHyperparams; got PPO"),
         (lambda: check_env(AbstractEnv), "AbstractEnv is abstract: it does not define reset, step"),
         (lambda: check_env(Stock), "check_env takes an environment, a subclass of AbstractEnv; got Stock"),
-        (lambda: check_sampler(lambda space, seed: {}), "makes an AbstractSampler; it has made a dict"),
-        (lambda: check_schedule(dict), "a class or function that makes a Schedule; it has made a dict"),
+        (lambda: check_sampler(lambda space, seed: DICT()), "makes an AbstractSampler; it has made a dict"),
+        (lambda: check_schedule(DICT), "a class or function that makes a Schedule; it has made a dict"),
         (lambda: check_laws("dqn", envs=["gymnax.pendulum"]), "supports none of .* a 1-dimensional box"),
     ],
 )
@@ -267,7 +272,7 @@ class Holding(Dense):
 class Sizeless(Dense):
     """It says a number for a size."""
 
-    def sizes(self):
+    def sizes(self) -> dict[str, Any]:
         return {"width": int(self.width)}
 
 

@@ -29,7 +29,8 @@ def test_hyperparameters_refuse_other_types_and_shapes(field, value, message):
 
 
 def test_numpy_scalars_are_hyperparameters_on_the_host():
-    assert PPOHyperparams(gamma=np.asarray(0.5, np.float32)).gamma == np.float32(0.5)
+    gamma: Any = np.asarray(0.5, np.float32)
+    assert PPOHyperparams(gamma=gamma).gamma == np.float32(0.5)
 
 
 class Short(AbstractEnv):

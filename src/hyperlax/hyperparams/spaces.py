@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any, ClassVar
 import numpy as np
 
 if TYPE_CHECKING:
-    from optuna.distributions import BaseDistribution
+    from optuna.distributions import BaseDistribution, CategoricalDistribution
 
 Value = bool | int | float | str
 
@@ -199,7 +199,7 @@ class Choice(Space):
     def describe(self) -> dict[str, Any]:
         return {"type": "choice", "values": list(self.values)}
 
-    def distribution(self) -> BaseDistribution:
+    def distribution(self) -> CategoricalDistribution:
         return _categories([_storable(value) for value in self.values])
 
     def chosen(self, parameter: Any) -> Any:
@@ -240,7 +240,7 @@ class Joint(Space):
     def describe(self) -> dict[str, Any]:
         return {"type": "joint", "paths": list(self.paths), "choices": [list(c) for c in self.choices]}
 
-    def distribution(self) -> BaseDistribution:
+    def distribution(self) -> CategoricalDistribution:
         return _categories([json.dumps(choice) for choice in self.choices])
 
     def chosen(self, parameter: Any) -> dict[str, Any]:
@@ -287,7 +287,7 @@ def _by_path(space: Mapping[str, Space], drawn: Mapping[str, Any]) -> dict[str, 
     return values
 
 
-def _categories(names: Sequence[Value | None]) -> BaseDistribution:
+def _categories(names: Sequence[Value | None]) -> CategoricalDistribution:
     from optuna.distributions import CategoricalDistribution
 
     kept = [n for i, n in enumerate(names) if not any(_same(n, other) for other in names[:i])]

@@ -30,8 +30,12 @@ class AbstractStockHyperparams(AbstractNetworkHyperparams):
     """
 
     @abstractmethod
-    def module(self, in_size: int, *, key: PRNGKeyArray, **architecture: Any) -> eqx.Module:
-        """Build a module that maps a Float[Array, " in_size"] to a Float[Array, " out"] of any length."""
+    def module(self, in_size: int, *_: Any, key: PRNGKeyArray, **architecture: Any) -> eqx.Module:
+        """Build a module that maps a Float[Array, " in_size"] to a Float[Array, " out"] of any length.
+
+        A subclass names its own hyperparameters: `def module(self, in_size, *, width, activation, key)`.
+        """
+        # `*_` and `**architecture` together let type checkers accept any names there
 
     def sizes(self) -> dict[str, Any]:
         return {name: Shape(str(f.decode(getattr(self, name)))) for name, f in self._architecture().items()}

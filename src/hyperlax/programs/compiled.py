@@ -16,6 +16,7 @@ import jax.numpy as jnp
 import jax.random as jr
 import numpy as np
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
+from jaxtyping import Array
 
 from hyperlax.agents.base import AbstractAgentHyperparams
 from hyperlax.envs.base import AbstractEnv
@@ -79,7 +80,7 @@ class Compiled:
     slots: int
     train: Callable[..., TrainState]
     start: Callable[..., TrainState]
-    evaluate: Callable[..., tuple]
+    evaluate: Callable[..., tuple[TrainState, Array, Array, dict[str, Array]]]
     state_like: TrainState
     sharding: NamedSharding
     trace_seconds: float
@@ -191,7 +192,7 @@ def compile_program(
     def train_lane(state: TrainState, cycles: Any) -> TrainState:
         return train.segment(state, env, caps, cycles)
 
-    def evaluate_lane(state: TrainState, due: Any) -> tuple[Any, ...]:
+    def evaluate_lane(state: TrainState, due: Any) -> tuple[TrainState, Array, Array, dict[str, Array]]:
         key = jr.fold_in(jr.fold_in(jr.wrap_key_data(state.key), 1), state.env_steps)
         returns, lengths = evaluate(state.agent, env, episodes, due, measurement, key=key)
         cleared, metrics = train.read_metrics(state)

@@ -12,10 +12,10 @@ from typing import Any, ClassVar, TypeVar
 
 import equinox as eqx
 import numpy as np
-from beartype import beartype
-from jaxtyping import Array, Float, Float64, Int64, jaxtyped
+from jaxtyping import Array, Float, Float64, Int64
 
 from hyperlax.hyperparams.spaces import Space, decode
+from hyperlax.typecheck import check_fields
 
 S = TypeVar("S", bound="AbstractSampler")
 D = TypeVar("D", bound="AbstractDesign")
@@ -65,30 +65,46 @@ class AbstractSampler(eqx.Module):
         return None
 
 
-@jaxtyped(typechecker=beartype)
+def whole(number: int | np.integer) -> Whole:
+    """`number` as an array leaf; raises `ValueError` if it does not fit into 64 bits."""
+    try:
+        return np.asarray(number, np.int64)
+    except OverflowError:
+        raise ValueError(f"{number} does not fit into 64 bits") from None
+
+
+def _seed(seed: int | np.integer) -> Whole:
+    """`seed` as an array leaf; anything but an integer is left for `check_fields` to refuse."""
+    return whole(seed) if isinstance(seed, int | np.integer) else seed
+
+
+def _own(space: Mapping[str, Space]) -> Mapping[str, Space]:
+    """A copy of `space`; anything but a mapping is left for `check_fields` to refuse."""
+    return dict(space) if isinstance(space, Mapping) else space
+
+
 class AbstractDesign(AbstractSampler):
     """Base class of samplers that do not learn from scores: sequences, and designs of a given size.
 
     Asking for 16 samples and then for 48 gives the same samples as asking for 64. `tell` only counts scores.
+    `size` is the number of samples of the design; without it, a sequence has no end.
     """
 
-    space: Mapping[str, Space] = eqx.field(static=True)
-    size: int | None = eqx.field(static=True)
-    seed: Whole
-    drawn: Whole
-    told: Whole
+    space: Mapping[str, Space] = eqx.field(static=True, converter=_own)
+    seed: Whole = eqx.field(default=0, converter=_seed)
+    size: int | None = eqx.field(default=None, static=True)
+    drawn: Whole = eqx.field(init=False, default_factory=lambda: whole(0))
+    told: Whole = eqx.field(init=False, default_factory=lambda: whole(0))
     endless: ClassVar[bool] = True
     """Whether samples do not depend on the size of the design, which may then be left out."""
 
-    def __init__(self, space: Mapping[str, Space], seed: int | np.integer = 0, size: int | None = None):
-        """`size` is the number of samples of the design; without it, a sequence has no end."""
-        if size is not None and size < 1:
-            raise ValueError(f"a design needs at least one sample, got {size}")
-        if size is None and not self.endless:
+    def __check_init__(self):
+        check_fields(self)
+        if self.size is not None and self.size < 1:
+            raise ValueError(f"a design needs at least one sample, got {self.size}")
+        if self.size is None and not self.endless:
             name = type(self).__name__
             raise ValueError(f"the size of a {name} has to be known in advance: {name}(space, seed, size)")
-        self.space, self.size = dict(space), size
-        self.seed, self.drawn, self.told = whole(seed), whole(0), whole(0)
 
     @abstractmethod
     def rows(self, first: int, last: int) -> list[dict[str, Any]]:
@@ -132,14 +148,6 @@ class AbstractPointDesign(AbstractDesign):
 
     def rows(self, first: int, last: int) -> list[dict[str, Any]]:
         return [decode(self.space, point) for point in self.points(first, last)]
-
-
-def whole(number: int | np.integer) -> Whole:
-    """`number` as an array leaf; raises `ValueError` if it does not fit into 64 bits."""
-    try:
-        return np.asarray(number, np.int64)
-    except OverflowError:
-        raise ValueError(f"{number} does not fit into 64 bits") from None
 
 
 def score_rows(

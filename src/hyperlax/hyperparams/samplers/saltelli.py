@@ -3,20 +3,16 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
 from typing import Any, ClassVar, final
 
 import equinox as eqx
 import numpy as np
-from beartype import beartype
-from jaxtyping import jaxtyped
 
 from hyperlax.hyperparams.samplers.base import AbstractDesign
-from hyperlax.hyperparams.spaces import Space, decode
+from hyperlax.hyperparams.spaces import decode
 
 
 @final
-@jaxtyped(typechecker=beartype)
 class Saltelli(AbstractDesign):
     """The matrices A and B, and a matrix AB per dimension, as defined by Saltelli et al. 2010.
 
@@ -26,19 +22,9 @@ class Saltelli(AbstractDesign):
     AB.
     """
 
-    omit_ab: bool = eqx.field(static=True)
+    omit_ab: bool = eqx.field(default=False, static=True)
     chosen_by: ClassVar[str] = "experiment_type"
     endless: ClassVar[bool] = False
-
-    def __init__(
-        self,
-        space: Mapping[str, Space],
-        seed: int | np.integer = 0,
-        size: int | None = None,
-        omit_ab: bool = False,
-    ):
-        super().__init__(space, seed, size)
-        self.omit_ab = omit_ab
 
     @property
     def total(self) -> int:

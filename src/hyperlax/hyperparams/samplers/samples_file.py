@@ -27,8 +27,8 @@ class SamplesFile(AbstractDesign):
     file, and `FileNotFoundError` for a missing file.
     """
 
-    path: Path = eqx.field(static=True)
-    records: Sequence[Mapping[str, Any]] = eqx.field(static=True)
+    path: Path = eqx.field(static=True, kw_only=True)
+    records: Sequence[Mapping[str, Any]] = eqx.field(static=True, kw_only=True)
     chosen_by: ClassVar[str] = "samples"
 
     def __init__(self, path: Path, known: Sequence[str]):
