@@ -118,8 +118,8 @@ def replay() -> dict[str, Any]:
     from hyperlax import envs
     from hyperlax.experiments.recipes import resolve
     from hyperlax.hyperparams import assign
+    from hyperlax.lanes.compilation import compiler_options
     from hyperlax.programs import train
-    from hyperlax.programs.compiled import compiler_options
 
     found: dict[str, Any] = {}
     options = compiler_options("full", "cpu")
@@ -163,8 +163,8 @@ def brax(environments: str) -> dict[str, Any]:
 
     from hyperlax import envs
     from hyperlax.envs.brax import DEFAULT_BACKENDS
+    from hyperlax.lanes.compilation import compiler_options
     from hyperlax.learning.rollout import Envs, collect
-    from hyperlax.programs.compiled import compiler_options
 
     n, steps, name = int(environments), 100, "inverted_double_pendulum"
     env, backend = envs.load(f"brax.{name}"), DEFAULT_BACKENDS[name]

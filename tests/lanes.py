@@ -2,6 +2,6 @@
 
 from __future__ import annotations
 
-from hyperlax.programs.compiled import compiler_options
+from hyperlax.lanes.compilation import compiler_options
 
 LOW_EFFORT = compiler_options("low", "cpu")

@@ -12,8 +12,8 @@ import pytest
 from hyperlax.commands.main import app
 from hyperlax.hyperparams import assign
 from hyperlax.networks import PQCHyperparams
+from hyperlax.networks.diagnostics import BINS, counts, entangling_capability, expressibility, measure
 from hyperlax.studies import inspection
-from hyperlax.studies.inspection import counts, entangling_capability, expressibility, measure
 
 
 def states(*vectors: Sequence[complex]) -> jax.Array:
@@ -39,7 +39,7 @@ def test_haar_random_states_have_expressibility_zero(wires):
     draw = lambda: rng.normal(size=(20000, 2**wires)) + 1j * rng.normal(size=(20000, 2**wires))  # noqa: E731
     a, b = (v / np.linalg.norm(v, axis=1, keepdims=True) for v in (draw(), draw()))
     assert 0 <= expressibility(np.abs(np.sum(a.conj() * b, 1)) ** 2, wires) < 0.01
-    idle = (2**wires - 1) * np.log(inspection.BINS)
+    idle = (2**wires - 1) * np.log(BINS)
     assert expressibility(np.ones(10), wires) == pytest.approx(idle, rel=1e-6)
 
 

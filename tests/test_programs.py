@@ -8,7 +8,8 @@ import numpy as np
 import pytest
 
 from hyperlax.agents import PPOHyperparams
-from hyperlax.programs.compiled import CPU_OPTIONS, blank_orders, compiler_options
+from hyperlax.lanes.compilation import CPU_OPTIONS, compiler_options
+from hyperlax.programs.compiled import blank_orders
 
 FUNCTIONS = ("arctan", "tanh", "sin", "cos", "exp", "expm1", "log1p", "sqrt", "arcsinh", "cbrt", "sinh")
 

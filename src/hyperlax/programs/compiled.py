@@ -7,7 +7,6 @@ import time
 from collections.abc import Callable, Hashable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
-from functools import cache
 from typing import Any
 
 import equinox as eqx
@@ -21,32 +20,13 @@ from jaxtyping import Array
 from hyperlax.agents.base import AbstractAgentHyperparams
 from hyperlax.envs.base import AbstractEnv
 from hyperlax.hyperparams import stack
+from hyperlax.lanes.compilation import compiler_options
 from hyperlax.lanes.masking import LANES, lane_cond
 from hyperlax.learning.rollout import evaluate
 from hyperlax.networks.measurement import EXACT, Measurement
 from hyperlax.programs import train
 from hyperlax.programs.plan import Program
 from hyperlax.programs.train import TrainState
-
-_OWN_CORE = {
-    "xla_cpu_multi_thread_eigen": False,
-    "xla_cpu_enable_concurrency_optimized_scheduler": False,
-}
-CPU_OPTIONS = {
-    "full": _OWN_CORE,
-    "low": {
-        **_OWN_CORE,
-        "xla_backend_optimization_level": 0,
-        "xla_cpu_use_fusion_emitters": False,
-    },
-}
-"""Compilation effort → XLA options for CPUs.
-
-Every core is a device of its own, so matrix products must not use the threads of other cores (when they did,
-two devices were no faster than one), and nothing within a program is worth running concurrently. `low`
-compiles four times faster into slower code, for programs that hardly run. Wider vectors than LLVM's default
-(`xla_cpu_prefer_vector_width`) would give 5-10 % more throughput, but wrong arctangents (jaxlib 0.10.2).
-"""
 
 DEVICES = "devices"
 """The mesh axis. It differs from `LANES`, so that reductions over lanes stay within a device."""
@@ -98,24 +78,6 @@ class Compiled:
         for target, value in zip(jax.tree.leaves(host), jax.tree.leaves(lane), strict=True):
             target[slot] = value
         return jax.device_put(host, self.sharding)
-
-
-@cache
-def compiler_options(effort: str, platform: str) -> dict[str, Any]:
-    """The XLA options for a compilation effort that this version of XLA accepts."""
-    return {k: v for k, v in CPU_OPTIONS[effort].items() if platform == "cpu" and _known(k, v)}
-
-
-def _known(option: str, value: Any) -> bool:
-    """Whether XLA accepts an option; the names change between its versions."""
-    probe = jax.jit(lambda x: x).lower(jax.ShapeDtypeStruct((), jnp.float32))
-    try:
-        probe.compile(compiler_options={option: value})
-    except jax.errors.JaxRuntimeError as error:
-        if "No such compile option" in str(error):
-            return False
-        raise
-    return True
 
 
 def lane_specs(hp: AbstractAgentHyperparams) -> tuple[Any, ...]:

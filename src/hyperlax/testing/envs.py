@@ -12,7 +12,7 @@ import numpy as np
 
 from hyperlax import envs as environments
 from hyperlax.envs.base import AbstractEnv, Box, Discrete, Timestep
-from hyperlax.programs.compiled import compiler_options
+from hyperlax.lanes.compilation import compiler_options
 
 BEYOND = 2
 """Steps taken after the time limit."""

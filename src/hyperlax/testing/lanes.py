@@ -13,10 +13,11 @@ import numpy as np
 from hyperlax.agents.base import AbstractAgentHyperparams
 from hyperlax.envs.base import AbstractEnv
 from hyperlax.hyperparams import stack
+from hyperlax.lanes.compilation import compiler_options
 from hyperlax.lanes.masking import LANES
 from hyperlax.lanes.sizes import Sizes
 from hyperlax.programs import train
-from hyperlax.programs.compiled import compiler_options, non_arrays
+from hyperlax.programs.compiled import non_arrays
 from hyperlax.programs.train import TrainState
 
 TOTAL = 10_000

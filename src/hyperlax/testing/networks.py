@@ -12,9 +12,10 @@ import jax.random as jr
 import numpy as np
 
 from hyperlax.hyperparams import trainable
+from hyperlax.lanes.compilation import compiler_options
 from hyperlax.lanes.sizes import AbstractSize, Extent, Sizes, merge, shapes
 from hyperlax.networks.base import AbstractNetwork, AbstractNetworkHyperparams
-from hyperlax.programs.compiled import compiler_options, non_arrays
+from hyperlax.programs.compiled import non_arrays
 from hyperlax.testing.agents import network_of
 from hyperlax.testing.lanes import check_strong
 from hyperlax.testing.laws import corner
