@@ -44,6 +44,8 @@ _HOMES = {
     "AbstractEnv": "envs.base",
     "AbstractNetwork": "networks.base",
     "AbstractNetworkHyperparams": "networks.base",
+    "AbstractSampler": "hyperparams.samplers.base",
+    "AbstractStockHyperparams": "networks.stock",
 }
 """Public name → the module it lives in, imported when first used: `import hyperlax` starts no jax."""
 
@@ -53,6 +55,8 @@ __all__ = [
     "AbstractEnv",
     "AbstractNetwork",
     "AbstractNetworkHyperparams",
+    "AbstractSampler",
+    "AbstractStockHyperparams",
     "Choice",
     "Execution",
     "Integers",
@@ -86,8 +90,10 @@ if TYPE_CHECKING:
     from hyperlax.experiments.recipes import Recipe
     from hyperlax.experiments.settings import Settings
     from hyperlax.exporters import export
+    from hyperlax.hyperparams.samplers.base import AbstractSampler
     from hyperlax.hyperparams.spaces import Choice, Integers, Joint, LogUniform, Space, Uniform
     from hyperlax.networks.base import AbstractNetwork, AbstractNetworkHyperparams
+    from hyperlax.networks.stock import AbstractStockHyperparams
     from hyperlax.run.policies import Policy, load
     from hyperlax.run.signals import Interrupted
     from hyperlax.searches import search
