@@ -5,12 +5,15 @@ from __future__ import annotations
 import json
 import platform
 
+import jax.numpy as jnp
 import jax.random as jr
 import polars as pl
 import pytest
 
+import hyperlax
 from hyperlax import sweeps
 from hyperlax.agents import AGENTS
+from hyperlax.envs.base import AbstractEnv, ActionSpace, Discrete, Timestep
 from hyperlax.experiments.experiment import build, difference, sample_difference
 from hyperlax.experiments.machine import git_commit, machine, versions
 from hyperlax.experiments.recipes import Recipe
@@ -216,3 +219,22 @@ def test_experiments_are_the_same_when_nothing_that_decides_results_differs():
     assert len(difference(one, experiment(rows=ROWS[:2]).identity())) == 1
     moved = [{**ROWS[0], "gamma": 0.91}, *ROWS[1:]]
     assert difference(one, experiment(rows=moved).identity())[0].startswith("samples: ")
+
+
+class Broken(AbstractEnv):
+    """An environment whose reward is a vector."""
+
+    obs_size: int = 2
+    action_space: ActionSpace = Discrete(2)
+    max_episode_steps: int = 5
+
+    def reset(self, *, key):
+        return jnp.zeros(2), jnp.zeros(2)
+
+    def step(self, state, action, *, key):
+        return state, Timestep(state, jnp.zeros(3), jnp.bool_(False), jnp.bool_(True))
+
+
+def test_a_class_of_ones_own_that_cannot_be_trained_is_refused_before_anything_is_created():
+    with pytest.raises(ValueError, match="Broken cannot be trained: "):
+        hyperlax.prepare("ppo_mlp", f"{__file__}:Broken")

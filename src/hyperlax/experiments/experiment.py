@@ -12,6 +12,8 @@ from dataclasses import dataclass, field
 from functools import cached_property
 from typing import Any, Generic, Protocol, TypeVar, runtime_checkable
 
+import jax
+import jax.numpy as jnp
 import jax.random as jr
 import numpy as np
 import polars as pl
@@ -25,6 +27,8 @@ from hyperlax.experiments.recipes import Recipe
 from hyperlax.experiments.samples import Lane, Sample, lane_keys
 from hyperlax.experiments.settings import Settings
 from hyperlax.hyperparams import assign, fields, values
+from hyperlax.programs import train
+from hyperlax.programs.compiled import state_like
 
 
 @runtime_checkable
@@ -208,8 +212,8 @@ def build(
     """Build an experiment, turning every row of samples into a hyperparameter tree.
 
     Fixed values override those of the samples. Raises `ValueError` for an unknown environment, hyperparameter
-    or value, for an algorithm that cannot act in the environment, and for a network that does not fit into
-    the memory of this machine.
+    or value, for an algorithm that cannot act in the environment, for a network that does not fit into the
+    memory of this machine, and for classes from outside hyperlax with which no cycle can be traced.
     """
     env = envs.load(env_name)
     base = recipe.hyperparams()
@@ -217,6 +221,7 @@ def build(
         raise ValueError(
             f"{recipe.name} cannot act in {env_name}, which has {describe(env.action_space)}: {problem}"
         )
+    _check_foreign_classes(base, env)
     prescribed = recipe.published(env_name) if settings.protocol == "published" else {}
     base = assign(base, prescribed)
     prescribed = {k: v for k, v in values(base).items() if k in prescribed}
@@ -228,6 +233,26 @@ def build(
         experiment.add(row)
     schedule.check(experiment)
     return experiment
+
+
+def _check_foreign_classes(base: AbstractAgentHyperparams, env: AbstractEnv) -> None:
+    """Trace one cycle of a lane if algorithm, network or environment are not hyperlax's own.
+
+    Raises `ValueError` with what is wrong in them, before anything is created.
+    """
+    kinds = [type(base), *map(type, base.nested_networks().values()), type(env)]
+    foreign = [k.__name__ for k in dict.fromkeys(kinds) if not k.__module__.startswith("hyperlax.")]
+    if not foreign:
+        return
+    try:
+        caps = base.capacities([base.sizes()], [1], env)
+        state = state_like(base, env, caps)
+        jax.eval_shape(lambda s: train.segment(s, env, caps, jnp.int32(1)), state)
+    except Exception as error:
+        words = str(error).partition("\n---")[0].strip()
+        raise ValueError(
+            f"{' with '.join(foreign)} cannot be trained: {type(error).__name__}: {words}"
+        ) from error
 
 
 def _cannot_measure(tree: AbstractAgentHyperparams, env: AbstractEnv, settings: Settings) -> str | None:
