@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import gc
 import os
+from collections.abc import Iterator
 from pathlib import Path
 
 os.environ["HYPERLAX_TYPECHECK"] = "1"
 os.environ.setdefault("JAX_PLATFORMS", "cpu")
 
 import jax
+import pytest
 
 CACHE = Path(__file__).parents[1] / ".jax_cache"
 jax.config.update("jax_num_cpu_devices", 2)
@@ -17,3 +20,13 @@ jax.config.update("jax_numpy_dtype_promotion", "strict")
 jax.config.update("jax_compilation_cache_dir", str(CACHE))
 jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.2)
 jax.config.update("jax_persistent_cache_min_entry_size_bytes", 0)
+
+gc.set_threshold(50_000, 20, 50)  # what is traced are millions of long-lived objects, seldom in cycles
+
+
+@pytest.fixture(autouse=True, scope="module")
+def bounded_memory() -> Iterator[None]:
+    """Forget what the tests of a file have traced: with it, garbage collection takes half of the time."""
+    yield
+    jax.clear_caches()
+    gc.collect()

@@ -22,7 +22,8 @@ EVERY_TIME |= {("sac", "gymnax.pendulum"): ["mlp"]}
 
 def _case(algorithm: str, network: str, env: str):
     short = network in EVERY_TIME.get((algorithm, env), ())
-    alone = 4 if network == "mlp" and not short else 2  # each lane compiles a program of its own
+    alone = 2 if network == "mlp" else 1  # each lane compiles a program of its own
+    alone = alone if short else 2 * alone
     marks = () if short else pytest.mark.slow
     return pytest.param(algorithm, network, env, alone, id=f"{algorithm}_{network}-{env}", marks=marks)
 

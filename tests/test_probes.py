@@ -21,8 +21,8 @@ PROBES = {
 }
 
 
-SHORT = [*((algorithm, "mlp") for algorithm in AGENTS), ("ppo", "tmlp")]
-"""Every algorithm with MLPs, PPO with tensor networks; the rest, slow to compile, in the long tests."""
+SHORT = [(algorithm, "mlp") for algorithm in AGENTS]
+"""Every algorithm with MLPs; other networks are slow to compile, and in the long tests."""
 
 
 def _case(algorithm: str, network: str, seeds: int):
@@ -36,8 +36,7 @@ CASES = [_case(*pair, 1) for pair in SHORT] + [_case(a, n, 3) for a in AGENTS fo
 @pytest.mark.parametrize(("algorithm", "network", "seeds"), CASES)
 def test_probes_are_solved(algorithm, network, seeds):
     """Values are the known ones, time limits bootstrap and ends do not, and the best action is found."""
-    cycles = 80 if (network, seeds) == ("tmlp", 1) else None  # they learn faster than they run
-    check_learning(algorithm, network, seeds=seeds, cycles=cycles)
+    check_learning(algorithm, network, seeds=seeds)
 
 
 @pytest.mark.parametrize("name", PROBES)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import re
+import shlex
 import subprocess
 import sys
 from pathlib import Path
@@ -18,6 +19,19 @@ def blocks(language: str) -> list[str]:
     return re.findall(rf"```{language}\n(.*?)```", TOUR, re.DOTALL)
 
 
+def test_every_command_of_the_readme_is_understood():
+    """Names of commands, flags and values; what they do is in the long tests."""
+    from hyperlax.commands.main import app
+
+    shown = re.findall(r"```(?:bash)?\n(.*?)```", README, re.DOTALL)
+    lines = [line for block in shown for line in block.split("\n")]
+    commands = [shlex.split(line)[1:] for line in lines if line.startswith("hyperlax ")]
+    assert len(commands) >= 15
+    for tokens in commands:
+        app.parse_args(tokens, exit_on_error=False, print_error=False)
+
+
+@pytest.mark.slow
 @pytest.mark.timeout(900)
 def test_the_tour_runs(tmp_path):
     """Every command and the Python example, in order, in an empty folder."""
