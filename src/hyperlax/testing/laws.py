@@ -22,6 +22,8 @@ NOISE = 5e-2
 """How far a single weight may: Adam's steps do not shrink where a gradient is nothing but rounding."""
 ROUNDING = 1e-6
 """How far anything may differ between two programs, as a share of the largest number of its leaf."""
+SIMULATED = 1e-5
+"""How far transitions may: the rounding of an action is carried on by every later step of the environment."""
 FLAT = (".optimiser", ".target")
 """Vectors of all weights, whose order depends on capacities; they follow from the course of the weights."""
 
@@ -72,7 +74,8 @@ def _same_replay(where: str, alone: Any, together: Any) -> None:
     exact, shared = (agent.experience.replay for agent in (alone, together))
     assert int(exact.added) == int(shared.added) > 0, f"{where}: replays of different length"
     held, table = int(exact.size), np.asarray(shared.table.value)
-    close(f"{where}: replay", table[:held], np.asarray(exact.table.value)[:held])
+    transitions = np.asarray(exact.table.value)[:held]
+    close(f"{where}: replay", table[:held], transitions, rounding=SIMULATED)
     assert not table[int(exact.capacity) :].any(), f"{where}: the replay is written beyond its capacity"
 
 
@@ -168,12 +171,18 @@ def corner(padded: np.ndarray, exact: np.ndarray) -> tuple[np.ndarray, np.ndarra
     return np.asarray(padded)[inside], rest
 
 
-def close(where: str, found: np.ndarray, exact: np.ndarray, moved: np.ndarray | None = None) -> None:
+def close(
+    where: str,
+    found: np.ndarray,
+    exact: np.ndarray,
+    moved: np.ndarray | None = None,
+    rounding: float = ROUNDING,
+) -> None:
     """Check that two arrays agree: within rounding, and a small share of what has `moved` them until now."""
     assert found.shape == exact.shape, f"{where}: shape {found.shape} together, {exact.shape} alone"
     assert np.isfinite(np.concatenate([np.ravel(found), np.ravel(exact)])).all(), f"{where} is not finite"
     far = np.abs(np.asarray(found, np.float64) - exact)
-    far = np.maximum(far - ROUNDING * np.abs(exact).max(initial=0), 0)
+    far = np.maximum(far - rounding * np.abs(exact).max(initial=0), 0)
     way = np.zeros(1) if moved is None else np.asarray(moved, np.float64)
     assert far.max(initial=0) <= NOISE * np.abs(way).max(initial=0), (
         f"{where} differs by {far.max():.3g}; it is of the size of {np.abs(exact).max():.3g} and has "
