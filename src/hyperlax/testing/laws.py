@@ -22,7 +22,7 @@ NOISE = 5e-2
 """How far a single weight may: Adam's steps do not shrink where a gradient is nothing but rounding."""
 ROUNDING = 1e-6
 """How far anything may differ between two programs, as a share of the largest number of its leaf."""
-SIMULATED = 1e-5
+SIMULATED = 2e-6
 """How far transitions may: the rounding of an action is carried on by every later step of the environment."""
 FLAT = (".optimiser", ".target")
 """Vectors of all weights, whose order depends on capacities; they follow from the course of the weights."""
