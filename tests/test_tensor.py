@@ -26,8 +26,12 @@ def hyperparams(**changes):
 
 def mpo(shape: str, bond: int, cap: int, seed: int = 0) -> MPO:
     _, local, cores = factors(shape)
-    drawn = jr.normal(jr.key(seed), (cores, cap, cap, local, local))
-    return MPO(shape, hyperparams(bond_dim=bond, shape=shape), drawn)
+
+    @quick
+    def build(hp):
+        return MPO(shape, hp, jr.normal(jr.key(seed), (cores, cap, cap, local, local)))
+
+    return build(hyperparams(bond_dim=bond, shape=shape))
 
 
 def matrix(layer: MPO) -> np.ndarray:
@@ -53,11 +57,14 @@ def test_both_ways_of_applying_it_are_the_dense_matrix(shape, bond):
     layer = mpo(shape, bond, bond + 2)
     x = jr.normal(jr.key(9), (layer.bias.size, 3))
     dense = matrix(layer)
-    np.testing.assert_allclose(layer.dense(), dense, rtol=1e-4, atol=1e-4 * np.abs(dense).max())
+    formed, chain, batch, single = quick(
+        lambda m, x: (m.dense(), m._along_the_bond(x), m(x), m(x[:, 0])),
+    )(layer, x)
+    np.testing.assert_allclose(formed, dense, rtol=1e-4, atol=1e-4 * np.abs(dense).max())
     expected = dense @ np.asarray(x, np.float64)
-    for found in (layer._along_the_bond(x), layer(x)):
+    for found in (chain, batch):
         np.testing.assert_allclose(found, expected, rtol=1e-3, atol=1e-4 * np.abs(expected).max())
-    np.testing.assert_allclose(layer(x[:, 0]), layer(x)[:, 0], rtol=1e-3, atol=1e-4 * np.abs(expected).max())
+    np.testing.assert_allclose(single, batch[:, 0], rtol=1e-3, atol=1e-4 * np.abs(expected).max())
 
 
 def test_the_golden_layer():
@@ -123,13 +130,14 @@ def test_padding_changes_neither_values_nor_gradients():
     own = {"shape": "8=2^3", "bond_dim": 2, "mpo_layers": 1, "activation": frozenset({"tanh"})}
     more = {"shape": "8=2^3", "bond_dim": 5, "mpo_layers": 3, "activation": frozenset(ACTIVATIONS)}
     x = jr.normal(jr.key(1), (4, 6))
-    results = []
-    for caps in (own, more):
+
+    def results(caps):
         net = hp.network(4, caps, key=jr.key(3))
-        cores = [np.asarray(c)[tuple(slice(0, 2) for _ in c.shape)] for c in net.layers[0].cores]
-        gradient = jax.grad(lambda x, net=net: jnp.sum(net.apply(x) ** 2))(x)
-        results.append((net.apply(x), gradient, *cores))
-    for a, b in zip(*results, strict=True):
+        cores = [c[tuple(slice(0, 2) for _ in c.shape)] for c in net.layers[0].cores]
+        gradient = jax.grad(lambda x: jnp.sum(net.apply(x) ** 2))(x)
+        return net.apply(x), gradient, *cores
+
+    for a, b in zip(*(quick(lambda caps=caps: results(caps))() for caps in (own, more)), strict=True):
         np.testing.assert_allclose(a, b, rtol=1e-5, atol=1e-5)
 
 

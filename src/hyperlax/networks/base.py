@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from abc import abstractmethod
-from functools import cache
+from functools import cache, partial
 from typing import Any, final
 
 import equinox as eqx
@@ -165,6 +165,7 @@ def operations(jaxpr: Any) -> float:
     return total
 
 
+@partial(jax.jit, static_argnums=(3, 4, 5))
 def orthogonal(
     key: PRNGKeyArray,
     rows: Int[Array, ""] | int,
