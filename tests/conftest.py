@@ -9,9 +9,9 @@ from pathlib import Path
 
 os.environ["HYPERLAX_TYPECHECK"] = "1"
 os.environ.setdefault("JAX_PLATFORMS", "cpu")
+# Half of the time of the short tests is compilation, which takes half as long without optimisation. The long
+# tests run with `XLA_FLAGS` empty, on the code that users run.
 os.environ.setdefault("XLA_FLAGS", "--xla_backend_optimization_level=0 --xla_cpu_use_fusion_emitters=false")
-"""Half of the time of the tests is compilation, which takes half as long without optimisation; the long
-tests run with `XLA_FLAGS` empty, on the code that users run."""
 
 import jax
 import pytest
