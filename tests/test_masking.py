@@ -23,10 +23,10 @@ from hyperlax.lanes.masking import (
     masked_mean,
     masked_moments,
     masked_sum,
-    permuted,
     row_keys,
     standard_normal,
 )
+from hyperlax.lanes.shuffling import permuted
 
 COUNTS = jnp.asarray([3, 0, 7, 1], jnp.int32)
 STARTS = jnp.asarray([1.0, -2.0, 0.5, 3.0])

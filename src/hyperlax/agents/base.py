@@ -7,7 +7,6 @@ from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any, ClassVar, NamedTuple
 
 import equinox as eqx
-import jax.numpy as jnp
 import optax
 from jaxtyping import Array, Bool, Float, Int, PRNGKeyArray, PyTree
 
@@ -15,6 +14,7 @@ from hyperlax.agents import costs
 from hyperlax.agents.costs import Arithmetic
 from hyperlax.envs.base import AbstractEnv, ActionSpace
 from hyperlax.hyperparams import AbstractHyperparams, Count
+from hyperlax.lanes.constants import constant
 from hyperlax.lanes.sizes import Sizes, merge, nested, prefixed
 from hyperlax.learning.rollout import Trajectory
 from hyperlax.networks.base import AbstractNetworkHyperparams
@@ -66,9 +66,13 @@ class AbstractAgent(eqx.Module):
         """Record the current observation of every environment before acting; invalid rows are padding."""
         return self
 
+    def observes_late(self) -> bool:
+        """Whether `observe` may see all observations of a rollout at once, as acting does not use them."""
+        return False
+
     def spends_budget(self) -> Bool[Array, ""]:
         """Whether the env steps that the agent is about to collect count towards its training budget."""
-        return jnp.bool_(True)
+        return constant(True)
 
     def for_acting(self) -> AbstractAgent:
         """Return the agent without large buffers that only learning needs, as a policy file holds it."""

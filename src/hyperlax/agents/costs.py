@@ -105,6 +105,21 @@ def with_blocks(
     }
 
 
+def whole(caps: dict[str, Any]) -> dict[str, Any]:
+    """`caps` with a single block of environments and a single chunk of a minibatch, for accelerators.
+
+    Blocks and chunks keep data in the cache of a core; an accelerator has no use for them, and padding costs
+    it less than a loop.
+    """
+    return {
+        **caps,
+        "env_block": Extent(caps["num_envs"]),
+        "env_blocks": Extent(1),
+        "minibatch_chunks": (caps["minibatch"],),
+        **{name: False for name in caps if name.endswith(".batch_last")},
+    }
+
+
 def _chunks(sizes: Sequence[Sizes], cycles: Sequence[int], arithmetic: Arithmetic) -> tuple[int, ...]:
     """The up to `MOST_CHUNKS` chunk sizes of least cost, chosen from at most ten candidates."""
     best = preferred_chunks(sizes)

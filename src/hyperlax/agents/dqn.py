@@ -27,7 +27,7 @@ from hyperlax.learning.losses import Measured
 from hyperlax.learning.minibatches import Chunks
 from hyperlax.learning.optimise import Weights, adam_state, decayed, flatten
 from hyperlax.learning.replay import Transition
-from hyperlax.networks import ActionValues
+from hyperlax.networks import ActionValues, jointly
 from hyperlax.networks.base import AbstractNetworkHyperparams
 from hyperlax.networks.heads import policy_outputs
 from hyperlax.networks.mlp import MLPHyperparams
@@ -172,8 +172,9 @@ class DQN(AbstractOffPolicyAgent):
         The target network provides the value of the next state, which is zero after termination.
         """
         hp, critic = self.hp, models[0]
-        values, following = critic(transition.obs), target(transition.next_obs)
-        chooser = jnp.where(hp.use_double_q, critic(transition.next_obs), following)
+        obs, next_obs = transition.obs, transition.next_obs
+        values, following, chooser = jointly((critic, target, critic), (obs, next_obs, next_obs))
+        chooser = jnp.where(hp.use_double_q, chooser, following)
         bootstrap = _at(following, jnp.argmax(chooser))
         reward = jnp.clip(transition.reward, -hp.max_abs_reward, hp.max_abs_reward)
         goal = discounted(reward, hp.gamma, jnp.where(transition.terminated, 0, bootstrap))

@@ -18,6 +18,7 @@ from hyperlax.agents.base import AbstractAgent, AbstractAgentHyperparams, Metric
 from hyperlax.envs.base import AbstractEnv, Discrete
 from hyperlax.hyperparams import Count, Flag, Real, default_of
 from hyperlax.hyperparams.spaces import Choice
+from hyperlax.lanes.constants import folded
 from hyperlax.lanes.masking import lane_cond, lane_loop, select, standard_normal
 from hyperlax.lanes.sizes import Extent, Sizes
 from hyperlax.learning.losses import Measured, summed_gradient
@@ -74,7 +75,8 @@ class AbstractOffPolicyHyperparams(AbstractAgentHyperparams):
 
     def normalises(self) -> Bool[Array, ""]:
         """Whether training or evaluation normalises observations, so that statistics are needed."""
-        return self.normalize_observations | self.chosen("evaluation_normalisation", "always")
+        always = self.chosen("evaluation_normalisation", "always")
+        return folded(lambda _, a, b: a | b, self.normalize_observations, always)
 
     def warmup_steps(self) -> int:
         if self.label("warmup_budget") == "free":
@@ -246,7 +248,8 @@ class AbstractOffPolicyAgent(AbstractAgent):
                 return weights, target, state, sums + jnp.concatenate([measured, norms])
 
             sums = jnp.zeros(len(self.losses) + len(parts))
-            return lane_loop(experience.steps, step, (weights, self.target, self.optimiser, sums))
+            carry = (weights, self.target, self.optimiser, sums)
+            return lane_loop(experience.steps, step, carry, self.chunks.most_steps)
 
         largest = jnp.where(trajectory.rows > 0, hp.batch_size, 1)
         weights, target, state, sums = self.chunks.choose(largest, descend)

@@ -15,6 +15,7 @@ from jaxtyping import Array, Bool, Float, Int, PRNGKeyArray
 from hyperlax.agents.base import AbstractAgent, AbstractAgentHyperparams, Metrics, NetworkUse
 from hyperlax.envs.base import AbstractEnv
 from hyperlax.hyperparams import Count, Flag, Real
+from hyperlax.lanes.constants import folded, surely
 from hyperlax.lanes.masking import lane_cond, select
 from hyperlax.lanes.sizes import Extent, Sizes, nested
 from hyperlax.learning.losses import Measured, summed_gradient
@@ -99,15 +100,16 @@ class AbstractOnPolicyHyperparams(AbstractAgentHyperparams):
 
     def normalises(self) -> Bool[Array, ""]:
         """Whether training or evaluation normalises observations, so that statistics are needed."""
-        return self.normalize_observations | self.chosen("evaluation_normalisation", "always")
+        always = self.chosen("evaluation_normalisation", "always")
+        return folded(lambda _, a, b: a | b, self.normalize_observations, always)
 
     def batch(self) -> Int[Array, ""]:
         """The number of samples of a rollout."""
-        return self.num_envs * self.rollout_length
+        return folded(lambda _, a, b: a * b, self.num_envs, self.rollout_length)
 
     def minibatches(self) -> Int[Array, ""]:
         """The number of minibatches of a pass: `num_minibatches`, but no more than there are samples."""
-        return jnp.minimum(self.num_minibatches, self.batch())
+        return folded(lambda xp, a, b: xp.minimum(a, b), self.num_minibatches, self.batch())
 
 
 @final
@@ -213,11 +215,14 @@ class AbstractOnPolicyAgent(AbstractAgent, Generic[H]):
         now = select(self.hp.chosen("normaliser_order", "before_acting"), seen, self.normaliser)
         return eqx.tree_at(lambda a: (a.seen, a.normaliser), self, (seen, now))
 
+    def observes_late(self) -> bool:
+        return surely(self.hp.chosen("normaliser_order", "before_acting"), False)
+
     def for_evaluation(self) -> AbstractOnPolicyAgent:
         return eqx.tree_at(lambda a: a.hp.normalize_observations, self, self.hp.normalises())
 
     def gradient_steps(self) -> Int[Array, ""]:
-        return self.hp.epochs * self.hp.minibatches()
+        return folded(lambda _, a, b: a * b, self.hp.epochs, self.hp.minibatches())
 
     def estimates(self, trajectory: Trajectory) -> Estimates:
         """The values of the states, and the advantages of the actions by generalised advantage estimation."""
@@ -284,6 +289,7 @@ class AbstractOnPolicyAgent(AbstractAgent, Generic[H]):
             hp.chosen("minibatch_remainder", "drop"),
             trajectory.rows > 0,  # a finished lane must not keep the others busy
             self.chunks,
+            trajectory.reward.size,
             key=key,
         )
         sums = jnp.zeros(len(self.losses) + len(parts))

@@ -14,7 +14,7 @@ from hyperlax.envs.base import AbstractEnv
 from hyperlax.hyperparams import Choice, Count, Flag, LogUniform, Real, Uniform, hp
 from hyperlax.lanes.sizes import Sizes
 from hyperlax.learning.losses import Measured
-from hyperlax.networks import Actor, Critic
+from hyperlax.networks import Actor, Critic, jointly
 from hyperlax.networks.base import AbstractNetworkHyperparams
 from hyperlax.networks.mlp import MLPHyperparams
 
@@ -106,13 +106,12 @@ class PPO(AbstractOnPolicyAgent[PPOHyperparams]):
     def loss(self, actor: Actor, critic: Critic, sample: Sample) -> tuple[Float[Array, ""], Measured]:
         """The clipped objective of one sample (Schulman et al. 2017, eq. 7 and 9), value clipped likewise."""
         hp, step = self.hp, sample.step
-        policy = actor(step.features)
+        policy, value = jointly((actor, critic), (step.features, step.features))
         log_ratio = policy.log_prob(step.raw) - step.log_prob
         ratio = jnp.exp(log_ratio)
         clipped = jnp.clip(ratio, 1 - hp.clip_eps, 1 + hp.clip_eps)
         policy_loss = -jnp.minimum(ratio * sample.advantage, clipped * sample.advantage)
         entropy = policy.entropy(step.noise)
-        value = critic(step.features)
         near = sample.value + jnp.clip(value - sample.value, -hp.clip_eps, hp.clip_eps)
         free, near = (value - sample.target) ** 2, (near - sample.target) ** 2
         value_loss = 0.5 * jnp.where(hp.clip_value, jnp.maximum(free, near), free)

@@ -29,7 +29,7 @@ from hyperlax.learning.losses import Measured
 from hyperlax.learning.minibatches import Chunks
 from hyperlax.learning.optimise import Weights, adam_state, decayed, flatten
 from hyperlax.learning.replay import Transition
-from hyperlax.networks import ActionValues, Actor, Categorical, Critic, TanhNormal
+from hyperlax.networks import ActionValues, Actor, Categorical, Critic, TanhNormal, jointly
 from hyperlax.networks.base import AbstractNetworkHyperparams
 from hyperlax.networks.heads import policy_outputs
 from hyperlax.networks.mlp import MLPHyperparams
@@ -137,6 +137,20 @@ class AbstractTwinCritic(eqx.Module):
         leads to.
         """
 
+    @abstractmethod
+    def judge(
+        self, target: Any, transition: Transition, policies: tuple[Any, Any], noises: tuple[Array, Array]
+    ) -> tuple[Float[Array, " 2"], Expected, Expected]:
+        """The values of the transition's action, and what is `expected` at both of its ends.
+
+        At its start, that is by these critics without their gradient, and at its end by the `target`.
+        `policies` and `noises` are those of both ends. All networks are evaluated jointly.
+        """
+
+
+Expected = tuple[Float[Array, ""], Float[Array, ""]]
+"""What `AbstractTwinCritic.expected` returns."""
+
 
 def _smaller(a: Array, b: Array) -> Array:
     """The minimum; cheaper to differentiate than `jnp.minimum`, which divides the gradient among ties."""
@@ -160,6 +174,27 @@ class TwinStateActionCritic(AbstractTwinCritic):
         raw = policy.loc + policy.std * noise
         return _smaller(*self(obs, policy.action(raw))), policy.log_prob(raw)
 
+    def judge(
+        self,
+        target: TwinStateActionCritic,
+        transition: Transition,
+        policies: tuple[Any, Any],
+        noises: tuple[Array, Array],
+    ) -> tuple[Float[Array, " 2"], Expected, Expected]:
+        held = jax.lax.stop_gradient(self)
+        now, after = (p.loc + p.std * n for p, n in zip(policies, noises, strict=True))
+        taken = jnp.concatenate([transition.obs, transition.action])
+        chosen = jnp.concatenate([transition.obs, policies[0].action(now)])
+        following = jnp.concatenate([transition.next_obs, policies[1].action(after)])
+        pairs = (self, taken), (held, chosen), (target, following)
+        models = [critic for twin, _ in pairs for critic in (twin.first, twin.second)]
+        q = jointly(models, [x for _, x in pairs for _ in range(2)])
+        return (
+            jnp.stack(q[:2]),
+            (_smaller(*q[2:4]), policies[0].log_prob(now)),
+            (_smaller(*q[4:]), policies[1].log_prob(after)),
+        )
+
 
 @final
 class TwinActionValues(AbstractTwinCritic):
@@ -175,9 +210,32 @@ class TwinActionValues(AbstractTwinCritic):
     def expected(
         self, obs: Float[Array, " obs"], policy: Categorical, noise: Float[Array, " act"]
     ) -> tuple[Float[Array, ""], Float[Array, ""]]:
-        probs = jnp.exp(policy.log_probs)
-        smaller = _smaller(self.first(obs), self.second(obs))
-        return jnp.sum(probs * smaller), jnp.sum(probs * policy.log_probs)
+        return _over_actions(policy, _smaller(self.first(obs), self.second(obs)))
+
+    def judge(
+        self,
+        target: TwinActionValues,
+        transition: Transition,
+        policies: tuple[Any, Any],
+        noises: tuple[Array, Array],
+    ) -> tuple[Float[Array, " 2"], Expected, Expected]:
+        obs, following = transition.obs, transition.next_obs
+        models = self.first, self.second, target.first, target.second
+        q = jointly(models, (obs, obs, following, following))
+        taken = jnp.arange(q[0].shape[0]) == transition.action
+        values = jnp.sum(jnp.where(taken[None], jnp.stack(q[:2]), 0), axis=1)
+        held = jax.lax.stop_gradient(q[:2])
+        return (
+            values,
+            _over_actions(policies[0], _smaller(*held)),
+            _over_actions(policies[1], _smaller(*q[2:])),
+        )
+
+
+def _over_actions(policy: Categorical, values: Float[Array, " actions"]) -> Expected:
+    """The expectations of `values` and of the log-probability over the actions of `policy`."""
+    probs = jnp.exp(policy.log_probs)
+    return jnp.sum(probs * values), jnp.sum(probs * policy.log_probs)
 
 
 @final
@@ -267,14 +325,13 @@ class SAC(AbstractOffPolicyAgent):
         alpha = jnp.exp(temperature.log_alpha)
         fixed_alpha = jax.lax.stop_gradient(alpha)
 
-        value, log_prob = target.expected(transition.next_obs, actor(transition.next_obs), after)
-        following = jnp.where(transition.terminated, 0, value - fixed_alpha * log_prob)
+        policies = jointly((actor, actor), (transition.obs, transition.next_obs))
+        values, (value, log_prob), (next_value, next_log_prob) = critics.judge(
+            target, transition, policies, (now, after)
+        )
+        following = jnp.where(transition.terminated, 0, next_value - fixed_alpha * next_log_prob)
         goal = jax.lax.stop_gradient(discounted(transition.reward, hp.gamma, following))
-        values = critics(transition.obs, transition.action)
         q_loss = 0.5 * jnp.sum((values - goal) ** 2)
-
-        held = jax.lax.stop_gradient(critics)
-        value, log_prob = held.expected(transition.obs, actor(transition.obs), now)
         policy_loss = fixed_alpha * log_prob - value
 
         surplus = jax.lax.stop_gradient(-log_prob - self.target_entropy())

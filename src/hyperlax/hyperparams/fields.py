@@ -19,6 +19,7 @@ import numpy as np
 from jaxtyping import Array, Bool, Float32, Int32, PyTree
 
 from hyperlax.hyperparams.spaces import Space
+from hyperlax.lanes.constants import folded
 from hyperlax.lanes.masking import Unfrozen
 from hyperlax.registry import nearest
 from hyperlax.typecheck import check_fields
@@ -53,7 +54,8 @@ class AbstractHyperparams(eqx.Module):
 
         Raises `ValueError` naming the labels there are when `label` is none of them.
         """
-        return getattr(self, name) == declared(type(self))[name].encode(label)
+        index = declared(type(self))[name].encode(label)
+        return folded(lambda _, leaf: leaf == index, getattr(self, name))
 
     def label(self, name: str) -> str:
         """The label of the hyperparameter `name`; called on the host, on a single sample."""

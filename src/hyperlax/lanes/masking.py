@@ -3,7 +3,8 @@
 A *lane* is one agent in training. Code is written for one lane; a program runs either a single lane (without
 a batch axis) or many under `jax.vmap(axis_name=LANES)`. The helpers in this module are called in the same way
 in both cases. Under `vmap` they reduce a loop bound or a predicate over the lanes to one scalar, so that a
-loop stays a loop and a branch stays a branch, and they leave a lane that has finished unchanged.
+loop stays a loop and a branch stays a branch, and they leave a lane that has finished unchanged. A bound or a
+predicate that is known while the program is traced (see `constants`) needs neither.
 """
 
 from __future__ import annotations
@@ -18,6 +19,8 @@ import jax.numpy as jnp
 import jax.random as jr
 import numpy as np
 from jaxtyping import Array, Bool, Float, Int, Key, PRNGKeyArray, PyTree, UInt32
+
+from hyperlax.lanes.constants import accelerated, known
 
 LANES = "lanes"
 T = TypeVar("T")
@@ -34,7 +37,7 @@ def batched() -> bool:
 
 def lane_max(x: Int[Array, ""]) -> Int[Array, ""]:
     """The largest `x` over the lanes; the same un-batched scalar for all of them."""
-    return jax.lax.pmax(x, LANES) if batched() else x
+    return x if known(x) or not batched() else jax.lax.pmax(x, LANES)
 
 
 def lane_any(x: Bool[Array, ""]) -> Bool[Array, ""]:
@@ -55,6 +58,8 @@ class Unfrozen(eqx.Module):
 
 def select(pred: Bool[Array, ""], true: PyTree, false: PyTree) -> PyTree:
     """Choose between two trees of equal structure leaf by leaf: `true` where `pred` holds, else `false`."""
+    if known(pred):
+        return true if pred else false
     return jax.tree.map(lambda t, f: t if t is f else jnp.where(pred, t, f), true, false)
 
 
@@ -67,11 +72,18 @@ def _unfrozen(node: Any) -> bool:
     return isinstance(node, Unfrozen)
 
 
-def lane_loop(n: Int[Array, ""], body: Callable[[Int[Array, ""], T], T], carry: T) -> T:
+def lane_loop(
+    n: Int[Array, ""], body: Callable[[Int[Array, ""], T], T], carry: T, most: int | None = None
+) -> T:
     """Compute `for i in range(n): carry = body(i, carry)`, where `n` may differ between the lanes.
 
-    The loop runs for the largest `n` of all lanes; a lane that has finished keeps its carry.
+    The loop runs for the largest `n` of all lanes; a lane that has finished keeps its carry. If `n` is known,
+    so is the trip count. With `most`, which no `n` exceeds, an accelerator takes that many steps in any case.
     """
+    if known(n):
+        return jax.lax.fori_loop(0, int(n), body, carry)
+    if accelerated() and most is not None:
+        return jax.lax.fori_loop(0, most, lambda i, c: freeze(i < n, body(i, c), c), carry)
     if not batched():
         return jax.lax.fori_loop(0, n, body, carry)
     return jax.lax.fori_loop(0, lane_max(n), lambda i, c: freeze(i < n, body(i, c), c), carry)
@@ -86,14 +98,23 @@ def lane_loop_with_scratch(
     iterations go on writing to. This saves copying a large buffer in every iteration, and is correct when a
     lane only reads what it wrote within its own count.
     """
-    if not batched():
-        return jax.lax.fori_loop(0, n, lambda i, cs: body(i, *cs), (carry, scratch))
+    if known(n) or not batched():
+        last = int(n) if known(n) else n
+        return jax.lax.fori_loop(0, last, lambda i, cs: body(i, *cs), (carry, scratch))
 
     def step(i: Any, cs: tuple[T, Any]) -> tuple[T, Any]:
         new, written = body(i, *cs)
         return freeze(i < n, new, cs[0]), written
 
     return jax.lax.fori_loop(0, lane_max(n), step, (carry, scratch))
+
+
+def while_active(active: Bool[Array, ""], n: Int[Array, ""]) -> Int[Array, ""]:
+    """`n` as the count of a loop: zero for a lane that is not `active`, so that it keeps no other lane busy.
+
+    A known `n` stays: all lanes share it, so that none can keep the others busy.
+    """
+    return n if known(n) else jnp.where(active, n, 0)
 
 
 def lane_while(more: Callable[[T], Bool[Array, ""]], body: Callable[[T], T], carry: T) -> T:
@@ -103,8 +124,21 @@ def lane_while(more: Callable[[T], Bool[Array, ""]], body: Callable[[T], T], car
     return jax.lax.while_loop(lambda c: lane_any(more(c)), lambda c: freeze(more(c), body(c), c), carry)
 
 
-def lane_cond(pred: Bool[Array, ""], true: Callable[..., T], false: Callable[..., T], *operands: Any) -> T:
-    """Compute `true(*operands) if pred else false(*operands)`; `true` only if `pred` holds in some lane."""
+def lane_cond(
+    pred: Bool[Array, ""],
+    true: Callable[..., T],
+    false: Callable[..., T],
+    *operands: Any,
+    costly: bool = False,
+) -> T:
+    """Compute `true(*operands) if pred else false(*operands)`; `true` only if `pred` holds in some lane.
+
+    A program for accelerators computes both, which is faster than a branch, unless `true` is `costly`.
+    """
+    if known(pred):
+        return true(*operands) if pred else false(*operands)
+    if accelerated() and not costly:
+        return select(pred, true(*operands), false(*operands))
     if not batched():
         return jax.lax.cond(pred, true, false, *operands)
     return jax.lax.cond(
@@ -141,50 +175,3 @@ def standard_normal(words: UInt32[Array, "*shape"]) -> Float[Array, "*shape"]:
     one_to_two = jax.lax.bitcast_convert_type((words >> jnp.uint32(9)) | jnp.uint32(0x3F800000), jnp.float32)
     uniform = jnp.maximum(least, (one_to_two - 1) * (1 - least) + least)
     return math.sqrt(2) * jax.lax.erf_inv(uniform)
-
-
-_ROUNDS = 8
-_LEAST_BITS = 6
-"""Width of the smallest domain; in a smaller one, `_ROUNDS` rounds make some pairs up to 20 % too likely."""
-
-
-def permuted(index: Int[Array, " k"], n: Int[Array, ""], key: UInt32[Array, " 8"]) -> Int[Array, " k"]:
-    """The images of `index` under a random permutation of 0 … n-1, without building the permutation.
-
-    An alternating Feistel network permutes 0 … 2^b - 1, the smallest such domain (b ≥ 6) that contains all
-    indices, and is applied again until the result is below `n` (cycle walking; Black & Rogaway 2002, "Ciphers
-    with arbitrary finite domains"; used for shuffling by Mitchell et al. 2022, "Bandwidth-optimal random
-    shuffling for GPUs"). The cost is O(k) for any `n`, without a sort. The permutation depends on `n` and
-    `key` alone, so padding does not change it. For an index outside 0 … n-1 the result is some number in
-    0 … n-1 without meaning.
-
-    `key` holds one random word per round.
-    """
-    bits = jnp.maximum(32 - jax.lax.clz(jnp.maximum(n - 1, 0).astype(jnp.uint32)), _LEAST_BITS)
-    low = (bits + 1) // 2
-    high = bits - low
-    low_mask = (jnp.uint32(1) << low) - jnp.uint32(1)
-    high_mask = (jnp.uint32(1) << high) - jnp.uint32(1)
-
-    def encipher(x: UInt32[Array, " k"]) -> UInt32[Array, " k"]:
-        left, right = x >> low, x & low_mask
-        for i in range(0, _ROUNDS, 2):
-            left = left ^ (_scramble(right ^ key[i]) & high_mask)
-            right = right ^ (_scramble(left ^ key[i + 1]) & low_mask)
-        return (left << low) | right
-
-    limit = n.astype(jnp.uint32)
-    inside = jnp.where((index >= 0) & (index < n), index, 0).astype(jnp.uint32)
-    walked = jax.lax.while_loop(
-        lambda x: jnp.any(x >= limit), lambda x: jnp.where(x >= limit, encipher(x), x), encipher(inside)
-    )
-    return walked.astype(jnp.int32)
-
-
-def _scramble(x: UInt32[Array, " k"]) -> UInt32[Array, " k"]:
-    """Mix the bits of 32-bit words, so that each input bit affects each output bit (Wellons' `lowbias32`)."""
-    x = x ^ (x >> jnp.uint32(16))
-    x = x * jnp.uint32(0x7FEB352D)
-    x = x ^ (x >> jnp.uint32(15))
-    x = x * jnp.uint32(0x846CA68B)
-    return x ^ (x >> jnp.uint32(16))

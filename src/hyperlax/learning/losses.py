@@ -9,6 +9,7 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float
 
+from hyperlax.lanes.constants import tracing_a_loss
 from hyperlax.learning.optimise import Weights
 
 Measured = Mapping[str, Float[Array, ""]]
@@ -35,7 +36,8 @@ def summed_gradient(
 
     def summed(weights: Weights) -> tuple[Float[Array, ""], Float[Array, " names"]]:
         models = restore(weights)
-        total, measured = jax.vmap(lambda *sample: one(models, *sample))(*samples)
+        with tracing_a_loss():
+            total, measured = jax.vmap(lambda *sample: one(models, *sample))(*samples)
         measured = jax.lax.stop_gradient(measured)
         return jnp.sum(jnp.where(valid, total, 0)), jnp.sum(jnp.where(valid[:, None], measured, 0), axis=0)
 

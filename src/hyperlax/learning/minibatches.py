@@ -13,7 +13,9 @@ import jax.numpy as jnp
 import jax.random as jr
 from jaxtyping import Array, Bool, Int, PRNGKeyArray, UInt32
 
-from hyperlax.lanes.masking import lane_loop, lane_max, permuted
+from hyperlax.lanes.constants import accelerated
+from hyperlax.lanes.masking import lane_loop, lane_max, while_active
+from hyperlax.lanes.shuffling import permuted
 from hyperlax.lanes.sizes import Sizes
 
 T = TypeVar("T")
@@ -21,15 +23,19 @@ T = TypeVar("T")
 
 @dataclass(frozen=True)
 class Chunks:
-    """The chunk `lengths` compiled into a program, ascending, and its largest minibatch, all in samples."""
+    """The chunk `lengths` compiled into a program, ascending, and its largest minibatch, all in samples.
+
+    `most_steps` is the largest number of gradient steps per cycle, if it is limited.
+    """
 
     lengths: tuple[int, ...]
     minibatch_cap: int
+    most_steps: int | None = None
 
     @classmethod
     def of(cls, caps: Sizes) -> Chunks:
         """The chunks of a program with the capacities `caps`."""
-        return cls(caps["minibatch_chunks"], caps["minibatch"])
+        return cls(caps["minibatch_chunks"], caps["minibatch"], caps.get("gradient_steps"))
 
     def choose(self, largest: Int[Array, ""], learn: Callable[[int], T]) -> T:
         """Call `learn(length)` with the smallest chunk that holds the `largest` minibatch, else the largest.
@@ -66,7 +72,10 @@ class Chunks:
 
 @final
 class Minibatch(eqx.Module):
-    """One minibatch of a shuffled batch: `size` samples from position `start` of the shuffled order on."""
+    """One minibatch of a shuffled batch: `size` samples from position `start` of the shuffled order on.
+
+    In a program for accelerators, `order` is the shuffled order, which then does not end with the batch.
+    """
 
     start: Int[Array, ""]
     size: Int[Array, ""]
@@ -74,6 +83,7 @@ class Minibatch(eqx.Module):
     words: UInt32[Array, " 8"]
     chunks: Chunks = eqx.field(static=True)
     length: int = eqx.field(static=True)
+    order: Int[Array, " positions"] | None = None
 
     def total(self, part: Callable[[Int[Array, " k"], Bool[Array, " k"]], Any]) -> Any:
         """Sum `part(index, valid)` over the minibatch, chunk by chunk.
@@ -82,6 +92,8 @@ class Minibatch(eqx.Module):
         """
 
         def shuffled(position: Int[Array, " k"], valid: Bool[Array, " k"]) -> Any:
+            if self.order is not None:
+                return part(jax.lax.dynamic_slice_in_dim(self.order, self.start, self.length), valid)
             index = permuted(jnp.minimum(self.start + position, self.batch - 1), self.batch, self.words)
             return part(index, valid)
 
@@ -103,6 +115,7 @@ class Passes(eqx.Module):
     active: Bool[Array, ""]
     words: UInt32[Array, "epochs 8"]
     chunks: Chunks = eqx.field(static=True)
+    batch_cap: int = eqx.field(static=True)
 
     def __init__(
         self,
@@ -113,30 +126,39 @@ class Passes(eqx.Module):
         drop: Bool[Array, ""],
         active: Bool[Array, ""],
         chunks: Chunks,
+        batch_cap: int,
         *,
         key: PRNGKeyArray,
     ):
         self.batch, self.minibatches, self.epochs = batch, minibatches, epochs
         self.drop, self.active, self.chunks = drop, active, chunks
+        self.batch_cap = batch_cap
         self.words = jr.bits(key, (epochs_cap, 8), jnp.uint32)
 
     def fold(self, step: Callable[[Minibatch, T], T], carry: T) -> T:
         """Apply `carry = step(minibatch, carry)` to every minibatch of every pass; return the last."""
-        epochs = jnp.where(self.active, self.epochs, 0)
-        minibatches = jnp.where(self.active, self.minibatches, 0)
+        epochs = while_active(self.active, self.epochs)
+        minibatches = while_active(self.active, self.minibatches)
 
         def descend(length: int) -> T:
-            def minibatch(k: Any, j: Any, carry: T) -> T:
+            def minibatch(words: Any, order: Any, j: Any, carry: T) -> T:
                 start, size = minibatch_bounds(j, self.batch, self.minibatches, self.drop)
-                return step(Minibatch(start, size, self.batch, self.words[k], self.chunks, length), carry)
+                return step(Minibatch(start, size, self.batch, words, self.chunks, length, order), carry)
 
             def epoch(k: Any, carry: T) -> T:
-                return lane_loop(minibatches, partial(minibatch, k), carry)
+                words = self.words[k]
+                order = self._order(words, length) if accelerated() else None
+                return lane_loop(minibatches, partial(minibatch, words, order), carry)
 
             return lane_loop(epochs, epoch, carry)
 
         largest = jnp.where(self.active, (self.batch + self.minibatches - 1) // self.minibatches, 1)
         return self.chunks.choose(largest, descend)
+
+    def _order(self, words: UInt32[Array, " 8"], length: int) -> Int[Array, " positions"]:
+        """The shuffled batch, then `length` repetitions of its last sample for the last chunk to end in."""
+        position = jnp.minimum(jnp.arange(self.batch_cap + length), self.batch - 1)
+        return permuted(position, self.batch, words)
 
 
 def minibatch_bounds(

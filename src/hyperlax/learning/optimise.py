@@ -18,6 +18,7 @@ from jax.flatten_util import ravel_pytree
 from jaxtyping import Array, Float
 
 from hyperlax.hyperparams import trainable
+from hyperlax.lanes.constants import accelerated
 from hyperlax.networks.base import AbstractNetwork
 
 Weights = Float[Array, " weights"]
@@ -71,14 +72,22 @@ def adam_step(
     weight by weight. The gradient of each part is clipped to the norm `max_norm` on its own; the returned
     norms, one per part, are those before clipping.
     """
-    starts = [sum(parts[:i]) for i in range(len(parts))]
-    squares = [jnp.sum(gradient[a : a + n] ** 2) for a, n in zip(starts, parts, strict=True)]
-    norms = jnp.sqrt(jnp.stack(squares))
+    norms = jnp.sqrt(_squares(gradient, parts))
     clipped = gradient * per_part(parts, list(jnp.minimum(1.0, max_norm / jnp.maximum(norms, 1e-20))))
     with jax.numpy_dtype_promotion("standard"):  # optax raises a float to its integer step count
         update, state = optax.scale_by_adam().update(clipped, state)
     sizes = per_part(parts, lrs) if factors is None else per_part(parts, lrs) * factors
     return weights - sizes * jnp.asarray(update), state, norms
+
+
+def _squares(gradient: Weights, parts: tuple[int, ...]) -> Float[Array, " parts"]:
+    """The sum of squares of each part, in one reduction on accelerators."""
+    starts = [sum(parts[:i]) for i in range(len(parts))]
+    if not accelerated():
+        return jnp.stack([jnp.sum(gradient[a : a + n] ** 2) for a, n in zip(starts, parts, strict=True)])
+    index, first = jnp.arange(sum(parts))[None], jnp.asarray(starts)[:, None]
+    inside = (index >= first) & (index < first + jnp.asarray(parts)[:, None])
+    return jnp.sum(jnp.where(inside, gradient[None] ** 2, 0), axis=1)
 
 
 def per_part(parts: tuple[int, ...], values: Sequence[Float[Array, ""]]) -> Weights:

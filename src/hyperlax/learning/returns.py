@@ -10,11 +10,15 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float, Int
 
+from hyperlax.lanes.constants import accelerated, surely
 from hyperlax.lanes.masking import freeze, lane_cond, lane_max, masked_moments
 from hyperlax.learning.rollout import Trajectory
 
 VALUE_BLOCK = 1024
 """Number of observations whose values are computed at once."""
+
+SUMS_AT_ONCE = 16
+"""Number of rows of `discounted_sums` in one kernel of an accelerator."""
 
 
 @final
@@ -33,8 +37,12 @@ class Estimates(eqx.Module):
     def explained_variance(self) -> Float[Array, ""]:
         """1 − Var[target − value] / Var[target], over the used entries."""
         used = self.used.reshape(-1)
-        _, residual = masked_moments(self.advantage.reshape(-1), used)
-        _, spread = masked_moments(self.target.reshape(-1), used)
+        if accelerated():
+            both = jnp.stack([self.advantage.reshape(-1), self.target.reshape(-1)], axis=1)
+            residual, spread = masked_moments(both, used)[1]
+        else:
+            _, residual = masked_moments(self.advantage.reshape(-1), used)
+            _, spread = masked_moments(self.target.reshape(-1), used)
         return 1 - residual / jnp.maximum(spread, 1e-8)
 
 
@@ -59,10 +67,30 @@ def estimate(
     rollout, envs = trajectory.reward.shape
     value_of = jax.vmap(critic)
     features = jnp.concatenate([features, jax.vmap(features_of)(trajectory.last_obs)[None]])
-    last = jax.lax.dynamic_update_index_in_dim(features, features[-1], rollout_length, 0)
-    flat = last.reshape((rollout + 1) * envs, -1)
-    value = _in_blocks(value_of, flat, (rollout_length + 1) * envs).reshape(rollout + 1, envs)
+    if not surely(rollout_length, rollout):
+        features = jax.lax.dynamic_update_index_in_dim(features, features[-1], rollout_length, 0)
+
+    def final_features() -> Float[Array, "rollout envs obs"]:
+        return jax.vmap(jax.vmap(features_of))(trajectory.next_obs)
+
     env_used = jnp.arange(envs) < num_envs
+    used = (jnp.arange(rollout) < rollout_length)[:, None] & env_used[None]
+    if accelerated():
+        states = features if surely(next_episode) else jnp.concatenate([features, final_features()])
+        values = value_of(states.reshape(-1, states.shape[2])).reshape(-1, envs)
+        value, final = values[: rollout + 1], values[rollout + 1 :]
+        following = value[1:]
+        if not surely(next_episode):
+            following = jnp.where(trajectory.truncated & ~next_episode, final, following)
+        following = jnp.where(trajectory.terminated, 0, following)
+        error = trajectory.reward + gamma * following - value[:-1]
+        carried = ~(trajectory.terminated | trajectory.truncated) & used
+        decay = jnp.where(carried, gamma * gae_lambda, 0)
+        advantage = discounted_sums(jnp.where(used, error, 0), decay)
+        return Estimates(value[:-1], advantage, used)
+
+    flat = features.reshape((rollout + 1) * envs, -1)
+    value = _in_blocks(value_of, flat, (rollout_length + 1) * envs).reshape(rollout + 1, envs)
 
     def value_if_truncated(t: Any, following: Float[Array, " envs"]) -> Float[Array, " envs"]:
         cut = jnp.any(trajectory.truncated[t] & env_used) & ~next_episode & (t < rollout_length)
@@ -80,7 +108,6 @@ def estimate(
         gae_lambda,
         rollout_length,
     )
-    used = (jnp.arange(rollout) < rollout_length)[:, None] & env_used[None]
     return Estimates(value[:-1], advantage, used)
 
 
@@ -88,10 +115,13 @@ def standardised(
     advantage: Float[Array, "rollout envs"], used: Bool[Array, "rollout envs"], by_time_step: Bool[Array, ""]
 ) -> Float[Array, "rollout envs"]:
     """Standardise the used advantages to mean 0 and variance 1, all together or per time step."""
-    mean, variance = masked_moments(advantage.reshape(-1), used.reshape(-1))
-    row_mean, row_variance = jax.vmap(masked_moments)(advantage, used)
-    mean = jnp.where(by_time_step, row_mean, mean)[:, None]
-    variance = jnp.where(by_time_step, row_variance, variance)[:, None]
+    if surely(by_time_step, False):
+        mean, variance = masked_moments(advantage.reshape(-1), used.reshape(-1))
+    else:
+        mean, variance = masked_moments(advantage.reshape(-1), used.reshape(-1))
+        row_mean, row_variance = jax.vmap(masked_moments)(advantage, used)
+        mean = jnp.where(by_time_step, row_mean, mean)[:, None]
+        variance = jnp.where(by_time_step, row_variance, variance)[:, None]
     return (advantage - mean) / jnp.sqrt(variance + 1e-5)
 
 
@@ -105,6 +135,18 @@ def _in_blocks(f: Callable[..., Any], x: Float[Array, "n obs"], n: Int[Array, ""
         return jax.lax.dynamic_update_slice_in_dim(out, y, first, 0)
 
     return jax.lax.fori_loop(0, lane_max((n + block - 1) // block), one, jnp.zeros(x.shape[0]))
+
+
+def discounted_sums(
+    error: Float[Array, "rollout envs"], decay: Float[Array, "rollout envs"]
+) -> Float[Array, "rollout envs"]:
+    """The sums A[t] = error[t] + decay[t] · A[t + 1], with A = 0 beyond the last row."""
+
+    def step(following: Float[Array, " envs"], row: Any) -> tuple[Any, Any]:
+        now = row[0] + row[1] * following
+        return now, now
+
+    return jax.lax.scan(step, jnp.zeros(error.shape[1]), (error, decay), reverse=True, unroll=SUMS_AT_ONCE)[1]
 
 
 def generalised_advantage(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import partial
 from typing import Any, Protocol, TypeVar, final, runtime_checkable
 
 import equinox as eqx
@@ -11,7 +12,16 @@ import jax.random as jr
 from jaxtyping import Array, Bool, Float, Int, PRNGKeyArray, PyTree
 
 from hyperlax.envs.base import AbstractEnv
-from hyperlax.lanes.masking import lane_cond, lane_loop, lane_loop_with_scratch, lane_max, row_keys
+from hyperlax.lanes.constants import accelerated, constant
+from hyperlax.lanes.masking import (
+    lane_cond,
+    lane_loop,
+    lane_loop_with_scratch,
+    lane_max,
+    row_keys,
+    while_active,
+)
+from hyperlax.learning.packing import Packing
 from hyperlax.networks.base import AbstractNetwork
 from hyperlax.networks.measurement import EXACT, Measurement
 
@@ -28,6 +38,8 @@ class Acting(Protocol):
     def act(self, obs: Any, *, key: PRNGKeyArray, explore: Any) -> tuple[Array, PyTree]: ...
 
     def observe(self, obs: Any, valid: Any) -> Any: ...
+
+    def observes_late(self) -> bool: ...
 
     def for_evaluation(self) -> Any: ...
 
@@ -95,25 +107,34 @@ def collect(
     rollout_length: Int[Array, ""],
     rollout_cap: int,
     time_limit_terminates: Bool[Array, ""],
+    active: Bool[Array, ""] | None = None,
     *,
     key: PRNGKeyArray,
 ) -> tuple[A, Envs, Trajectory, Finished]:
     """Let the agent act for `rollout_length` steps in `num_envs` environments.
 
-    Returns the agent (which has observed), the environments, the trajectory with `rollout_cap` allocated
-    rows, and the sums over the episodes that ended. The cost depends on the blocks and rows in use, not on
-    the allocated ones. Every step of every environment has a key of its own, so that the random numbers do
-    not depend on capacities.
+    A lane that is not `active` takes no step. Returns the agent (which has observed), the environments, the
+    trajectory with `rollout_cap` allocated rows, and the sums over the episodes that ended. The cost depends
+    on the blocks and rows in use, not on the allocated ones. Every step of every environment has a key of its
+    own, so that the random numbers do not depend on capacities.
     """
+    active = constant(True) if active is None else active
     blocks, size = envs.obs.shape[:2]
-    block_count = jnp.minimum((num_envs + size - 1) // size, blocks)
     valid = (jnp.arange(blocks * size) < num_envs).reshape(blocks, size)
     env_keys = row_keys(key, blocks * size).reshape(blocks, size)
+    count, rows = while_active(active, rollout_length), jnp.where(active, rollout_length, 0)
+    if accelerated() and blocks == 1:
+        agent, here, out, done = _collect_at_once(
+            agent, env, _block(envs), valid[0], env_keys[0], count, rollout_cap, time_limit_terminates
+        )
+        envs = jax.tree.map(lambda x: x[None], here)
+        return agent, envs, Trajectory(last_obs=here.obs, rows=rows, **out), done
+    block_count = jnp.minimum((num_envs + size - 1) // size, blocks)
 
     def one_block(t: Any, b: Any, agent: Acting, envs: Envs, out: Any, done: Finished) -> tuple:
         here = jax.tree.map(lambda x: jax.lax.dynamic_index_in_dim(x, b, 0, keepdims=False), envs)
         here_keys = jax.lax.dynamic_index_in_dim(env_keys, b, 0, keepdims=False)
-        after, row, ended = _step_block(agent, env, here, here_keys, t, time_limit_terminates)
+        after, row, ended = _step_block(agent, env, here, _step_keys(here_keys, t), time_limit_terminates)
         envs = jax.tree.map(lambda x, y: jax.lax.dynamic_update_index_in_dim(x, y, b, 0), envs, after)
         out = jax.tree.map(lambda x, y: x.at[t, b].set(y), out, row)
         use = valid[b] & ended
@@ -137,15 +158,59 @@ def collect(
         return (agent, envs, done), out
 
     row = jax.eval_shape(
-        lambda: _step_block(agent, env, _block(envs), env_keys[0], 0, time_limit_terminates)[1]
+        lambda: _step_block(agent, env, _block(envs), _step_keys(env_keys[0], 0), time_limit_terminates)[1]
     )
     out = jax.tree.map(lambda x: jnp.zeros((rollout_cap, blocks, *x.shape), x.dtype), row)
-    (agent, envs, done), out = lane_loop_with_scratch(
-        rollout_length, one_step, (agent, envs, Finished()), out
-    )
+    (agent, envs, done), out = lane_loop_with_scratch(count, one_step, (agent, envs, Finished()), out)
     flat = jax.tree.map(lambda x: x.reshape(rollout_cap, blocks * size, *x.shape[3:]), out)
     last_obs = envs.obs.reshape(blocks * size, -1)
-    return agent, envs, Trajectory(last_obs=last_obs, rows=rollout_length, **flat), done
+    return agent, envs, Trajectory(last_obs=last_obs, rows=rows, **flat), done
+
+
+def _collect_at_once(
+    agent: A,
+    env: AbstractEnv,
+    envs: Envs,
+    valid: Bool[Array, " size"],
+    env_keys: Any,
+    steps: Int[Array, ""],
+    rollout_cap: int,
+    time_limit_terminates: Bool[Array, ""],
+) -> tuple[A, Envs, dict[str, Any], Finished]:
+    """Collect as `collect` does, in a single block of environments and with few kernels per step.
+
+    What a step records is one row of a packed table, and episodes are counted per environment.
+    """
+    size = valid.shape[0]
+    late = agent.observes_late()
+    keys = jax.vmap(lambda t: _step_keys(env_keys, t))(jnp.arange(rollout_cap))
+
+    def recorded(t: Any, agent: Acting, envs: Envs) -> tuple[Envs, Any, Bool[Array, " size"]]:
+        return _step_block(agent, env, envs, keys[t], time_limit_terminates)
+
+    rows = Packing(jax.eval_shape(lambda: recorded(0, agent, envs)[1]), axes=1)
+    begun = envs, jax.tree.map(lambda x: jnp.zeros((size, *x.shape)), Finished())
+    states = Packing(begun, axes=1)
+
+    def one_step(t: Any, carry: tuple, table: Float[Array, "rows size columns"]) -> tuple:
+        agent, state = carry
+        envs, done = states.unpack(state)
+        if not late:
+            agent = agent.observe(envs.obs, valid)
+        after, row, ended = recorded(t, agent, envs)
+        use = valid & ended
+        ends = _finished(envs, row["reward"])
+        done = jax.tree.map(lambda total, x: total + jnp.where(use, x, 0), done, ends)
+        return (agent, states.pack((after, done))), table.at[t].set(rows.pack(row))
+
+    table = jnp.zeros((rollout_cap, size, rows.columns))
+    (agent, state), table = lane_loop_with_scratch(steps, one_step, (agent, states.pack(begun)), table)
+    out, (envs, done) = rows.unpack(table), states.unpack(state)
+    if late:
+        used = (jnp.arange(rollout_cap) < steps)[:, None] & valid[None]
+        agent = agent.observe(out["obs"].reshape(rollout_cap * size, -1), used.reshape(-1))
+    sums, structure = jax.tree.flatten(done)
+    return agent, envs, out, jax.tree.unflatten(structure, list(jnp.sum(jnp.stack(sums, axis=1), axis=0)))
 
 
 def _block(envs: Envs) -> Envs:
@@ -153,24 +218,25 @@ def _block(envs: Envs) -> Envs:
     return jax.tree.map(lambda x: x[0], envs)
 
 
+def _step_keys(env_keys: Any, t: Any) -> Any:
+    """The keys of step `t` for every environment, [size, 3]: to act, to step and to reset."""
+    return jax.vmap(lambda k: jr.split(jr.fold_in(k, t), 3))(env_keys)
+
+
 def _step_block(
-    agent: Acting, env: AbstractEnv, here: Any, env_keys: Any, t: Any, time_limit_terminates: Any
+    agent: Acting, env: AbstractEnv, here: Any, keys: Any, time_limit_terminates: Any
 ) -> tuple[Any, dict[str, Any], Bool[Array, " size"]]:
     """Step one block of environments: the block afterwards, the row to store, and which episodes ended."""
-    keys = jax.vmap(lambda k: jr.split(jr.fold_in(k, t), 3))(env_keys)
-    act = jax.vmap(lambda obs, k: agent.act(obs, key=k, explore=jnp.bool_(True)))
+    act = jax.vmap(lambda obs, k: agent.act(obs, key=k, explore=constant(True)))
     action, aux = act(here.obs, keys[:, 0])
     state, seen = jax.vmap(lambda s, a, k: env.step(s, a, key=k))(here.state, action, keys[:, 1])
     ended = seen.terminated | seen.truncated
 
-    reset = _reset_ended if env.costly_reset else _reset_all
-    state, obs = lane_cond(
-        jnp.any(ended),
-        lambda s, o: reset(env, ended, keys[:, 2], (s, o)),
-        lambda s, o: (s, o),
-        state,
-        seen.obs,
-    )
+    reset = partial(_reset_ended if env.costly_reset else _reset_all, env, ended, keys[:, 2])
+    if accelerated() and not env.costly_reset:
+        state, obs = reset((state, seen.obs))
+    else:
+        state, obs = lane_cond(jnp.any(ended), reset, lambda old: old, (state, seen.obs), costly=True)
     after = eqx.tree_at(
         lambda e: (e.state, e.obs, e.episode_return, e.episode_length),
         here,

@@ -3,7 +3,15 @@
 from __future__ import annotations
 
 from hyperlax.networks.base import AbstractNetwork, AbstractNetworkHyperparams, Linear
-from hyperlax.networks.heads import ActionValues, Actor, Categorical, Critic, PolicyHead, TanhNormal
+from hyperlax.networks.heads import (
+    ActionValues,
+    Actor,
+    Categorical,
+    Critic,
+    PolicyHead,
+    TanhNormal,
+    jointly,
+)
 from hyperlax.networks.mlp import MLP, MLPHyperparams
 from hyperlax.networks.pqc import PQC, PQCHyperparams
 from hyperlax.networks.stock import AbstractStockHyperparams
@@ -31,4 +39,5 @@ __all__ = [
     "TanhNormal",
     "TensorMLP",
     "TensorMLPHyperparams",
+    "jointly",
 ]

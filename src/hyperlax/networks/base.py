@@ -15,6 +15,7 @@ from jax.extend.core import jaxprs_in_params
 from jaxtyping import Array, Float, Int, PRNGKeyArray, Shaped
 
 from hyperlax.hyperparams import AbstractHyperparams, trainable
+from hyperlax.lanes.constants import differentiating
 from hyperlax.lanes.masking import lane_loop, row_keys
 from hyperlax.lanes.sizes import Sizes
 from hyperlax.networks.layout import batch_last
@@ -237,6 +238,8 @@ class Linear(eqx.Module):
 
     def apply(self, x: Float[Array, " in *batch"]) -> Float[Array, " out *batch"]:
         """Apply the layer to one vector, or to a batch along the last axis."""
+        if differentiating() and x.ndim == 1:  # the gradient of the bias is then a column of a product
+            return jnp.append(x, 1.0) @ jnp.concatenate([self.weight, self.bias[:, None]], axis=1).T
         if x.ndim == 1 and not self.batch_last:
             return x @ self.weight.T + self.bias
         return self.weight @ x + column(self.bias, x)

@@ -3,19 +3,27 @@
 from __future__ import annotations
 
 import math
+import operator
 from abc import abstractmethod
-from typing import final
+from collections.abc import Callable, Sequence
+from functools import partial, reduce
+from itertools import accumulate
+from typing import Any, final
 
 import equinox as eqx
 import jax
 import jax.numpy as jnp
 import jax.random as jr
-from jaxtyping import Array, Float, Int, PRNGKeyArray
+import numpy as np
+from jaxtyping import Array, Float, Int, PRNGKeyArray, Shaped
 
 from hyperlax.envs.base import ActionSpace, Discrete
+from hyperlax.lanes.constants import accelerated, known
 from hyperlax.networks.base import AbstractNetwork, Linear
 
 MIN_STD = 1e-3
+MOST_ADDED = 16
+"""Largest number of actions whose terms an accelerator adds one by one."""
 
 
 class AbstractPolicy(eqx.Module):
@@ -53,24 +61,46 @@ class Categorical(AbstractPolicy):
     log_probs: Float[Array, " actions"]
 
     def __init__(self, logits: Float[Array, " actions"]):
-        self.log_probs = jax.nn.log_softmax(logits)
+        self.log_probs = _log_softmax(logits)
 
     def action(self, raw: Int[Array, ""]) -> Int[Array, ""]:
         return raw
 
     def sample(self, *, key: PRNGKeyArray) -> tuple[Int[Array, ""], Float[Array, " act"]]:
-        cumulative = jnp.cumsum(jnp.exp(self.log_probs))[:-1]
-        return jnp.sum(jr.uniform(key) >= cumulative, dtype=jnp.int32), jnp.zeros(0)
+        probs = jnp.exp(self.log_probs)
+        if _few(probs):
+            cumulative = jnp.stack(list(accumulate(probs[i] for i in range(len(probs)))))[:-1]
+        else:
+            cumulative = jnp.cumsum(probs)[:-1]
+        return _total((jr.uniform(key) >= cumulative).astype(jnp.int32)), jnp.zeros(0)
 
     def mode(self) -> Int[Array, ""]:
         return jnp.argmax(self.log_probs).astype(jnp.int32)
 
     def log_prob(self, raw: Int[Array, ""]) -> Float[Array, ""]:
         chosen = jnp.arange(self.log_probs.shape[0]) == raw
-        return jnp.sum(jnp.where(chosen, self.log_probs, 0))
+        return _total(jnp.where(chosen, self.log_probs, 0))
 
     def entropy(self, noise: Float[Array, " act"]) -> Float[Array, ""]:
-        return -jnp.sum(jnp.exp(self.log_probs) * self.log_probs)
+        return -_total(jnp.exp(self.log_probs) * self.log_probs)
+
+
+def _few(x: Shaped[Array, " n"]) -> bool:
+    """Whether the entries of `x` are added one by one: a reduction would be a kernel of its own."""
+    return accelerated() and 1 < x.shape[0] <= MOST_ADDED
+
+
+def _total(x: Shaped[Array, " n"]) -> Shaped[Array, ""]:
+    """The sum of `x`, in its own type."""
+    return reduce(operator.add, (x[i] for i in range(x.shape[0]))) if _few(x) else jnp.sum(x, dtype=x.dtype)
+
+
+def _log_softmax(logits: Float[Array, " n"]) -> Float[Array, " n"]:
+    if not _few(logits):
+        return jax.nn.log_softmax(logits)
+    largest = reduce(jnp.maximum, (logits[i] for i in range(logits.shape[0])))
+    shifted = logits - jax.lax.stop_gradient(largest)
+    return shifted - jnp.log(_total(jnp.exp(shifted)))
 
 
 @final
@@ -145,15 +175,34 @@ class PolicyHead(eqx.Module):
         self.layer = jax.tree.map(lambda *parts: jnp.concatenate(parts), *layers)
 
     def __call__(self, features: Float[Array, " in"]) -> Categorical | TanhNormal:
+        return self.policy(self.layer(features))
+
+    def policy(self, outputs: Float[Array, " out"]) -> Categorical | TanhNormal:
+        """The distribution that the outputs of `layer` describe."""
         if isinstance(self.action_space, Discrete):
-            return Categorical(self.layer(features))
-        loc, spread = jnp.split(self.layer(features), 2)
+            return Categorical(outputs)
+        loc, spread = jnp.split(outputs, 2)
         low, high = jnp.asarray(self.action_space.low), jnp.asarray(self.action_space.high)
         return TanhNormal(loc, jax.nn.softplus(spread) + MIN_STD, low, high)
 
 
+class AbstractModel(eqx.Module):
+    """Base class of a network with an output layer, whose outputs `read` interprets."""
+
+    body: eqx.AbstractVar[AbstractNetwork]
+
+    @property
+    @abstractmethod
+    def layer(self) -> Linear:
+        """The output layer."""
+
+    @abstractmethod
+    def read(self, outputs: Float[Array, " out"]) -> Any:
+        """What the model returns for the outputs of `layer`."""
+
+
 @final
-class Actor(eqx.Module):
+class Actor(AbstractModel):
     """A policy, consisting of a network and a policy head."""
 
     body: AbstractNetwork
@@ -163,12 +212,19 @@ class Actor(eqx.Module):
         self.body = body
         self.head = PolicyHead(space, body, key=key)
 
+    @property
+    def layer(self) -> Linear:
+        return self.head.layer
+
+    def read(self, outputs: Float[Array, " out"]) -> Categorical | TanhNormal:
+        return self.head.policy(outputs)
+
     def __call__(self, obs: Float[Array, " obs"]) -> Categorical | TanhNormal:
         return self.head(self.body(obs))
 
 
 @final
-class Critic(eqx.Module):
+class Critic(AbstractModel):
     """A state-value function, consisting of a network and a scalar head (orthogonal weights of gain 1)."""
 
     body: AbstractNetwork
@@ -178,12 +234,19 @@ class Critic(eqx.Module):
         self.body = body
         self.head = Linear(body.out_size, 1, body.out_cap, 1, 1.0, body.batch_last, key=key)
 
+    @property
+    def layer(self) -> Linear:
+        return self.head
+
+    def read(self, outputs: Float[Array, " 1"]) -> Float[Array, ""]:
+        return outputs[0]
+
     def __call__(self, obs: Float[Array, " obs"]) -> Float[Array, ""]:
         return self.head(self.body(obs))[0]
 
 
 @final
-class ActionValues(eqx.Module):
+class ActionValues(AbstractModel):
     """The values of all discrete actions: a network and one output per action (orthogonal, gain 1)."""
 
     body: AbstractNetwork
@@ -193,5 +256,56 @@ class ActionValues(eqx.Module):
         self.body = body
         self.head = Linear(body.out_size, actions, body.out_cap, actions, 1.0, body.batch_last, key=key)
 
+    @property
+    def layer(self) -> Linear:
+        return self.head
+
+    def read(self, outputs: Float[Array, " actions"]) -> Float[Array, " actions"]:
+        return outputs
+
     def __call__(self, obs: Float[Array, " obs"]) -> Float[Array, " actions"]:
         return self.head(self.body(obs))
+
+
+def jointly(models: Sequence[AbstractModel], inputs: Sequence[Float[Array, " in"]]) -> tuple[Any, ...]:
+    """What each of `models` returns for its input; models and inputs may occur more than once.
+
+    In a program for accelerators, networks of one structure are evaluated as one network with an additional
+    axis, and their output layers, padded to the same length, as one layer.
+    """
+    bodies = [model.body for model in models]
+    alike = len({jax.tree.structure(body) for body in bodies}) == 1
+    if not (accelerated() and alike and len({_shapes(body) for body in bodies}) == 1):
+        return tuple(m.read(m.layer(m.body(x))) for m, x in zip(models, inputs, strict=True))
+    longest = max(model.layer.bias.shape[0] for model in models)
+    layers = [jax.tree.map(partial(_padded, length=longest), model.layer) for model in models]
+    rows = list(zip(bodies, layers, inputs, strict=True))
+    outputs = _mapped(lambda row: row[1](row[0](row[2])), rows)
+    return tuple(
+        model.read(out[: model.layer.bias.shape[0]]) for model, out in zip(models, outputs, strict=True)
+    )
+
+
+def _shapes(tree: Any) -> tuple[Any, ...]:
+    return tuple((x.shape, x.dtype) for x in jax.tree.leaves(tree))
+
+
+def _padded(x: Float[Array, "n ..."], length: int) -> Float[Array, "length ..."]:
+    """`x` with zeros appended to its first axis."""
+    return jnp.pad(x, [(0, length - x.shape[0])] + [(0, 0)] * (x.ndim - 1))
+
+
+def _mapped(f: Callable[[Any], Array], trees: Sequence[Any]) -> Array:
+    """`f` mapped over `trees` of one structure, stacked; leaves known to be equal are not stacked."""
+    leaves = list(zip(*(jax.tree.leaves(tree) for tree in trees), strict=True))
+    same = [all(_equal(x, xs[0]) for x in xs) for xs in leaves]
+    joined = [xs[0] if one else jnp.stack(xs) for xs, one in zip(leaves, same, strict=True)]
+    axes = [None if one else 0 for one in same]
+    structure = jax.tree.structure(trees[0])
+    of = lambda xs: f(jax.tree.unflatten(structure, xs))  # noqa: E731
+    return jax.vmap(of, in_axes=(axes,), axis_size=len(trees))(joined)
+
+
+def _equal(x: Any, y: Any) -> bool:
+    """Whether two leaves are known to be equal while a program is traced."""
+    return x is y or (known(x) and known(y) and np.array_equal(x, y))

@@ -21,11 +21,13 @@ from hyperlax.agents.base import AbstractAgentHyperparams
 from hyperlax.envs.base import AbstractEnv
 from hyperlax.hyperparams import stack
 from hyperlax.lanes.compilation import compiler_options
+from hyperlax.lanes.constants import tracing_for_accelerator
 from hyperlax.lanes.masking import LANES, lane_cond
 from hyperlax.learning.rollout import evaluate
 from hyperlax.networks.measurement import EXACT, Measurement
 from hyperlax.programs import train
 from hyperlax.programs.plan import Program
+from hyperlax.programs.shared import NOTHING, Shared
 from hyperlax.programs.train import TrainState
 
 DEVICES = "devices"
@@ -105,11 +107,15 @@ def identity(
     return program.key, jax.tree.structure(hp), env_name, type(env), evaluation
 
 
-def _beginning(env: AbstractEnv, caps: Any) -> Callable[..., TrainState]:
-    """A function from hyperparameters, keys (training, initial weights) and env steps to a new lane."""
+def _beginning(env: AbstractEnv, caps: Any, shared: Shared = NOTHING) -> Callable[..., TrainState]:
+    """A function from hyperparameters, keys (training, initial weights) and env steps to a new lane.
+
+    When it is traced, `shared` finds its places in the state.
+    """
 
     def begin(hp: Any, key: Any, init: Any, total: Any) -> TrainState:
         state = train.start(hp, env, caps, total, key=key, init_key=init)
+        shared.find(hp, state)
         if others := non_arrays(state):
             raise TypeError(
                 f"{type(hp).__name__} builds an agent that holds {others[0]}, which is no array: a "
@@ -145,14 +151,16 @@ def compile_program(
     """
     caps, per_device = program.caps, slots // len(devices)
     mesh = Mesh(np.array(devices), (DEVICES,))
-    begin = _beginning(env, caps)  # jitted, so that its trace serves the shapes and the program
+    shared = Shared(program.shared)
+    begin = _beginning(env, caps, shared)  # jitted, so that its trace serves the shapes and the program
     like = jax.eval_shape(begin, *lane_specs(hp)[:4])
 
     def start_lane(state: TrainState, hp: Any, key: Any, init_key: Any, total: Any, fresh: Any) -> TrainState:
-        return lane_cond(fresh, lambda s: begin(hp, key, init_key, total), lambda s: s, state)
+        new = lambda s: begin(hp, key, init_key, total)  # noqa: E731
+        return lane_cond(fresh, new, lambda s: s, state, costly=True)
 
     def train_lane(state: TrainState, cycles: Any) -> TrainState:
-        return train.segment(state, env, caps, cycles)
+        return train.segment(state, env, caps, cycles, shared)
 
     def evaluate_lane(state: TrainState, due: Any) -> tuple[TrainState, Array, Array, dict[str, Array]]:
         key = jr.fold_in(jr.fold_in(jr.wrap_key_data(state.key), 1), state.env_steps)
@@ -166,7 +174,7 @@ def compile_program(
     states, orders = jax.tree.map(batch, like), jax.tree.map(batch, lane_specs(hp))
     due, cycles = (batch(jax.ShapeDtypeStruct((), d)) for d in (jnp.bool_, jnp.int32))
     started = time.perf_counter()
-    with _trace_lock:
+    with _trace_lock, tracing_for_accelerator(program.accelerator):
         lowered = [
             _sharded(train_lane, mesh, per_device).lower(states, cycles),
             _sharded(start_lane, mesh, per_device).lower(states, *orders),

@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Collection, Mapping, Sequence
+from dataclasses import dataclass, field
 from typing import Any
 
 from hyperlax.agents import costs
 from hyperlax.agents.base import AbstractAgentHyperparams
 from hyperlax.envs.base import AbstractEnv
 from hyperlax.lanes.sizes import Sizes, fits, from_json, merge, shapes, to_json, without_branches
+from hyperlax.programs.shared import shared_values
 
 MAX_PROGRAMS = 8
 """The default for the largest number of programs in a plan."""
@@ -28,12 +29,14 @@ class Machine:
     - `rate`: operations per second and device.
     - `compile_seconds`: seconds of compiling a simple program.
     - `least_useful`: the smallest share of useful work to which programs are merged, unless they hardly run.
+    - `accelerator`: whether programs are made for latency rather than for arithmetic.
     """
 
     devices: int
     rate: float
     compile_seconds: float
     least_useful: float = 0.0
+    accelerator: bool = False
 
     @staticmethod
     def of(platform: str, devices: int) -> Machine:
@@ -44,7 +47,7 @@ class Machine:
         """
         if platform == "cpu":
             return Machine(devices, 1.5e11, 8.0, 0.9)
-        return Machine(devices, 2e12, 20.0)
+        return Machine(devices, 2e12, 20.0, accelerator=True)
 
 
 @dataclass(frozen=True)
@@ -55,12 +58,16 @@ class Program:
     - `caps`: the capacities that are allocated.
     - `useful_share`: the predicted share of work that is not padding.
     - `effort`: the compilation effort, "full" or "low".
+    - `accelerator`: whether the program is made for an accelerator.
+    - `shared`: the hyperparameters that are constants of the program, by dotted path.
     """
 
     samples: tuple[int, ...]
     caps: dict[str, Any]
     useful_share: float
     effort: str = "full"
+    accelerator: bool = False
+    shared: Mapping[str, Any] = field(default_factory=dict)
 
     def describe(self) -> dict[str, Any]:
         """A JSON-ready description, from which `Program.restored` makes the program again."""
@@ -69,13 +76,22 @@ class Program:
             "caps": to_json(self.caps),
             "useful_share": round(self.useful_share, 4),
             "effort": self.effort,
+            "accelerator": self.accelerator,
+            "shared": dict(self.shared),
         }
 
     @staticmethod
     def restored(about: Mapping[str, Any]) -> Program:
         """The program whose `describe` returned `about`; a resumed run thus keeps its plan."""
         caps = from_json(about["caps"])
-        return Program(tuple(about["samples"]), caps, about["useful_share"], about["effort"])
+        return Program(
+            tuple(about["samples"]),
+            caps,
+            about["useful_share"],
+            about["effort"],
+            about.get("accelerator", False),
+            about.get("shared", {}),
+        )
 
     def holds(self, sizes: Sizes) -> bool:
         """Whether a sample of `sizes` fits the capacities of the program."""
@@ -85,7 +101,8 @@ class Program:
     def key(self) -> str:
         """A key that is equal for programs that compile to the same code."""
         about = self.describe()
-        return json.dumps([about["caps"], about["effort"]], sort_keys=True, default=str)
+        entries = [about[name] for name in ("caps", "effort", "accelerator", "shared")]
+        return json.dumps(entries, sort_keys=True, default=str)
 
 
 def plan(
@@ -96,12 +113,14 @@ def plan(
     machine: Machine,
     max_programs: int = MAX_PROGRAMS,
     group_by_sizes: bool = False,
+    varying: Collection[str] = (),
 ) -> list[Program]:
     """Group `samples` (one hyperparameter tree each) into programs of least predicted total time.
 
     Planning starts with a program for every distinct architecture and merges the pair that adds the least
     time, as long as that saves more compilation than it adds padding, or there are more than `max_programs`.
-    With `group_by_sizes`, every distinct set of sizes gets a program of its own instead.
+    With `group_by_sizes`, every distinct set of sizes gets a program of its own instead. `varying` are the
+    paths of hyperparameters in which later samples may differ, although these do not.
     """
     sizes = [hp.sizes() for hp in samples]
     cycles = [-(-total_steps // (s["num_envs"] * s["rollout_length"])) for s in sizes]
@@ -131,12 +150,18 @@ def plan(
         useful = sum(alone[i] for i in members) >= machine.least_useful * padded
         return compiling + padded, useful or padded < HARDLY_RUNS * compiling
 
+    def shared(members: tuple[int, ...]) -> dict[str, Any]:
+        """The constants of the program of a group."""
+        return shared_values([samples[i] for i in members], varying) if machine.accelerator else {}
+
     if group_by_sizes:
         groups = _group_equal([without_branches(s) for s in sizes])
     else:
         groups = _merge_groups(_by_architecture(sizes), cost, max_programs)
     runs = [seeds * c for c in cycles]
-    programs = [_program(members, sizes, runs, prototype, env, machine) for members in groups]
+    programs = [
+        _program(members, sizes, runs, prototype, env, machine, shared(members)) for members in groups
+    ]
 
     def total(program: Program) -> float:
         arithmetic = prototype.arithmetic(program.caps, env)
@@ -193,10 +218,13 @@ def _program(
     prototype: Any,
     env: AbstractEnv,
     machine: Machine,
+    shared: Mapping[str, Any],
 ) -> Program:
     """The program for the samples `members`, with its capacities, useful share and compilation effort."""
     members = tuple(sorted(members))
     caps = prototype.capacities([sizes[i] for i in members], [cycles[i] for i in members], env)
+    if machine.accelerator:
+        caps = costs.whole(caps)
     arithmetic = prototype.arithmetic(caps, env)
     performed = {i: costs.cycle_work(sizes[i], caps, arithmetic)[0] for i in members}
     useful = {
@@ -206,4 +234,4 @@ def _program(
     total = sum(performed[i] * cycles[i] for i in members)
     share = sum(useful[i] * cycles[i] for i in members) / total
     effort = "low" if total / machine.rate / machine.devices < WORTH_OPTIMISING else "full"
-    return Program(members, caps, min(share, 1.0), effort)
+    return Program(members, caps, min(share, 1.0), effort, machine.accelerator, shared)

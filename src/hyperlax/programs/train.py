@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any, final
 
 import equinox as eqx
@@ -14,10 +15,13 @@ from jaxtyping import Array, Float, Int, UInt32
 from hyperlax.agents.base import AbstractAgent, AbstractAgentHyperparams
 from hyperlax.envs.base import AbstractEnv
 from hyperlax.hyperparams import trainable
-from hyperlax.lanes.masking import lane_while
+from hyperlax.lanes.constants import accelerated, constant
+from hyperlax.lanes.masking import Unfrozen, batched, lane_while
 from hyperlax.lanes.sizes import Sizes
 from hyperlax.lanes.threefry import unrolled_key
+from hyperlax.learning.packing import Packing
 from hyperlax.learning.rollout import Envs, Finished, collect
+from hyperlax.programs.shared import NOTHING, Shared
 
 NEVER = -1
 """The value of `TrainState.diverged_at` for a lane that has not diverged."""
@@ -75,14 +79,46 @@ def begin(
     return TrainState(agent, envs, key, total_steps, zero, zero, zero, metrics, zero, Finished(), never)
 
 
-def segment(state: TrainState, env: AbstractEnv, caps: Sizes, cycles: Int[Array, ""]) -> TrainState:
-    """Train for `cycles` more cycles, or until the lane diverges."""
+def segment(
+    state: TrainState,
+    env: AbstractEnv,
+    caps: Sizes,
+    cycles: Int[Array, ""],
+    shared: Shared = NOTHING,
+) -> TrainState:
+    """Train for `cycles` more cycles, or until the lane diverges; `shared` leaves are constants."""
     last = state.cycles + cycles
 
     def more(state: TrainState) -> Array:
         return (state.cycles < last) & (state.diverged_at == NEVER)
 
-    return lane_while(more, lambda state: _cycle(state, env, caps, more(state)), state)
+    def cycle(state: TrainState) -> TrainState:
+        active = more(state) if batched() or not accelerated() else constant(True)
+        return shared.remove(_cycle(shared.insert(state), env, caps, active), state)
+
+    if not accelerated():
+        return lane_while(more, cycle, state)
+    pack, unpack = _packed(state)
+    return unpack(lane_while(lambda x: more(unpack(x)), lambda x: pack(cycle(unpack(x))), pack(state)))
+
+
+def _packed(like: TrainState) -> tuple[Callable[[TrainState], Any], Callable[[Any], TrainState]]:
+    """Two functions that pack a state of the structure of `like` into one vector beside its large buffers.
+
+    Between cycles, an accelerator then handles one array instead of some fifty.
+    """
+    buffers = lambda tree: eqx.partition(tree, lambda x: isinstance(x, Unfrozen), is_leaf=_is_buffer)  # noqa: E731
+    packing = Packing(buffers(like)[1], axes=0)
+
+    def pack(state: TrainState) -> Any:
+        large, small = buffers(state)
+        return packing.pack(small), large
+
+    return pack, lambda packed: eqx.combine(packed[1], packing.unpack(packed[0]), is_leaf=_is_buffer)
+
+
+def _is_buffer(node: Any) -> bool:
+    return isinstance(node, Unfrozen)
 
 
 def _cycle(state: TrainState, env: AbstractEnv, caps: Sizes, active: Array) -> TrainState:
@@ -99,9 +135,10 @@ def _cycle(state: TrainState, env: AbstractEnv, caps: Sizes, active: Array) -> T
         env,
         state.envs,
         hp.num_envs,
-        jnp.where(active, hp.rollout_length, 0),
+        hp.rollout_length,
         caps["rollout_length"],
         hp.chosen("time_limit", "termination"),
+        active,
         key=keys[0],
     )
     progress = state.env_steps.astype(jnp.float32) / state.total_steps.astype(jnp.float32)

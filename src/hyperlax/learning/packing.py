@@ -1,0 +1,69 @@
+"""PyTrees of arrays packed into one matrix, so that they are written, gathered and copied by one kernel."""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import jax.random as jr
+from jaxtyping import Array, Float, PyTree
+
+
+class Packing:
+    """How the leaves of a PyTree lie in the columns of one float32 array, after the leading `axes`.
+
+    32-bit integers are stored bit by bit, so that every value survives; booleans are stored as 0 and 1.
+    """
+
+    def __init__(self, tree: PyTree, axes: int):
+        """The packing of trees like `tree` (arrays or shapes), whose leaves share `axes` leading axes."""
+        leaves, self.structure = jax.tree.flatten(_without_keys(tree))
+        self.impls = [jr.key_impl(x) if _is_key(x) else None for x in jax.tree.leaves(tree)]
+        self.likes = tuple((x.shape[axes:], x.dtype) for x in leaves)
+
+    @property
+    def columns(self) -> int:
+        """The number of columns of a packed array."""
+        return sum(math.prod(shape) for shape, _ in self.likes)
+
+    def pack(self, tree: PyTree) -> Float[Array, "*lead columns"]:
+        """The packed leaves of `tree`, which has any leading axes."""
+        flat = [
+            _as_float(x).reshape(*x.shape[: x.ndim - len(shape)], math.prod(shape))
+            for x, (shape, _) in zip(jax.tree.leaves(_without_keys(tree)), self.likes, strict=True)
+        ]
+        return jnp.concatenate(flat, axis=-1)
+
+    def unpack(self, packed: Float[Array, "*lead columns"]) -> Any:
+        """The tree that `packed` holds, with its leading axes."""
+        leaves, first = [], 0
+        for (shape, dtype), impl in zip(self.likes, self.impls, strict=True):
+            last = first + math.prod(shape)
+            leaf = _from_float(packed[..., first:last].reshape(*packed.shape[:-1], *shape), dtype)
+            leaves.append(leaf if impl is None else jr.wrap_key_data(leaf, impl=impl))
+            first = last
+        return jax.tree.unflatten(self.structure, leaves)
+
+
+def _is_key(x: Any) -> bool:
+    return jnp.issubdtype(x.dtype, jax.dtypes.prng_key)
+
+
+def _without_keys(tree: PyTree) -> PyTree:
+    """`tree` with the data of random keys in their place."""
+    data = lambda x: jax.eval_shape(jr.key_data, x) if isinstance(x, jax.ShapeDtypeStruct) else jr.key_data(x)  # noqa: E731
+    return jax.tree.map(lambda x: data(x) if _is_key(x) else x, tree)
+
+
+def _bitwise(dtype: Any) -> bool:
+    return jnp.issubdtype(dtype, jnp.integer) and jnp.dtype(dtype).itemsize == 4
+
+
+def _as_float(x: Array) -> Float[Array, "..."]:
+    return jax.lax.bitcast_convert_type(x, jnp.float32) if _bitwise(x.dtype) else x.astype(jnp.float32)
+
+
+def _from_float(x: Float[Array, "..."], dtype: Any) -> Array:
+    return jax.lax.bitcast_convert_type(x, dtype) if _bitwise(dtype) else x.astype(dtype)
