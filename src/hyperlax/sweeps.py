@@ -239,7 +239,9 @@ def _plan(
     """Plan programs for the hyperparameters `trees`, as `programs.plan` does."""
     s = spec.settings
     most = 1 if spec.schedule.one_program else MAX_PROGRAMS
-    return plan(trees, spec.env, s.total_timesteps, s.seeds, machine, most, group_by_sizes)
+    changing = spec.schedule.grows or spec.schedule.one_program
+    varying = spec.recipe.search_space() if changing else ()
+    return plan(trees, spec.env, s.total_timesteps, s.seeds, machine, most, group_by_sizes, varying)
 
 
 def _described(programs: Sequence[Program]) -> list[dict[str, Any]]:
@@ -328,7 +330,8 @@ class Compiler:
         lanes = (spec.schedule.at_once or len(program.samples)) * spec.settings.seeds
         devices = self.devices[: max(1, min(len(self.devices), lanes))]
         fitting = -(-min(lanes, self.most or lanes) // len(devices))
-        preferred = self.per_device or (1 if devices[0].platform == "cpu" else fitting)
+        wanted = -(-program.slots // len(devices)) or fitting
+        preferred = self.per_device or (wanted if program.accelerator else 1)
         per_device = min(preferred, fitting)
         while True:
             compiled = self._compile(program, devices, per_device)

@@ -11,7 +11,7 @@ import optax
 from jaxtyping import Array, Bool, Float, Int, PRNGKeyArray, PyTree
 
 from hyperlax.agents import costs
-from hyperlax.agents.costs import Arithmetic
+from hyperlax.agents.costs import Arithmetic, Chain
 from hyperlax.envs.base import AbstractEnv, ActionSpace
 from hyperlax.hyperparams import AbstractHyperparams, Count
 from hyperlax.lanes.constants import constant
@@ -168,6 +168,21 @@ class AbstractAgentHyperparams(AbstractHyperparams):
             gradient += (use.values + 3 * use.gradients) * forward
             weights += use.copies * use.hp.weights(use.inputs, net_sizes)
         return Arithmetic(step, gradient, weights)
+
+    def chain(self, sizes: Sizes, env: AbstractEnv) -> Chain:
+        """Estimate the kernels of an env step and of a gradient step with networks of `sizes`.
+
+        Networks of one structure are evaluated together, so that the longest counts.
+        """
+        step, gradient = 0.0, 0.0
+        for name, use in self.networks(env).items():
+            products = 1 + use.hp.chain(use.inputs, nested(sizes, name))
+            step = max(step, min(use.acting, 1) * products)
+            gradient = max(gradient, products)
+        return Chain(
+            costs.STEP_KERNELS + costs.STEP_KERNELS_PER_PRODUCT * step,
+            costs.GRADIENT_KERNELS + costs.GRADIENT_KERNELS_PER_PRODUCT * gradient,
+        )
 
     def executions(self, env: AbstractEnv) -> tuple[float, float]:
         """Count the circuits that training would run on a quantum computer: per env step, per gradient step.

@@ -31,6 +31,12 @@ MOST_CHUNKS = 3
 """The largest number of chunk sizes of a program."""
 CHUNK_COMPILATION = 1e11
 """Cost of compiling the gradient for one more chunk size."""
+STEP_KERNELS, STEP_KERNELS_PER_PRODUCT = 5.0, 1.5
+"""Kernels of an env step on an accelerator: always, and per matrix product of the longest network."""
+GRADIENT_KERNELS, GRADIENT_KERNELS_PER_PRODUCT = 12.0, 6.0
+"""The same for a gradient step; both were counted in compiled programs."""
+CYCLE_KERNELS = 60.0
+"""Kernels of a cycle beside its env steps and gradient steps."""
 SMALL_BATCH = 64
 """The largest chunk, in samples, for which matrix products are faster with the batch axis first."""
 
@@ -41,6 +47,24 @@ class Arithmetic(NamedTuple):
     step: float
     gradient: float
     weights: float
+
+
+class Chain(NamedTuple):
+    """The kernels that an accelerator runs one after the other per env step and per gradient step."""
+
+    step: float
+    gradient: float
+
+
+def cycle_chain(sizes: Sizes, chain: Chain) -> float:
+    """The kernels of a cycle of `sizes`; those of all lanes of a program run in lockstep."""
+    return CYCLE_KERNELS + sizes["rollout_length"] * chain.step + sizes["gradient_steps"] * chain.gradient
+
+
+def cycle_operations(sizes: Sizes, arithmetic: Arithmetic) -> float:
+    """The floating-point operations of a cycle of `sizes`, without any fixed cost."""
+    stepping = sizes["rollout_length"] * sizes["num_envs"] * arithmetic.step
+    return stepping + sizes["gradient_steps"] * sizes["minibatch"] * arithmetic.gradient
 
 
 def chunk_for(minibatch: int, chunks: Sequence[int]) -> int:

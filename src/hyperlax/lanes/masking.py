@@ -90,15 +90,19 @@ def lane_loop(
 
 
 def lane_loop_with_scratch(
-    n: Int[Array, ""], body: Callable[[Int[Array, ""], T, Any], tuple[T, Any]], carry: T, scratch: Any
+    n: Int[Array, ""],
+    body: Callable[[Int[Array, ""], T, Any], tuple[T, Any]],
+    carry: T,
+    scratch: Any,
+    most: int | None = None,
 ) -> tuple[T, Any]:
     """Compute `for i in range(n): carry, scratch = body(i, carry, scratch)`, with `n` different per lane.
 
     A lane that has finished keeps its carry, as in `lane_loop`, but not its scratch, which the remaining
     iterations go on writing to. This saves copying a large buffer in every iteration, and is correct when a
-    lane only reads what it wrote within its own count.
+    lane only reads what it wrote within its own count. `most` is that of `lane_loop`.
     """
-    if known(n) or not batched():
+    if known(n) or not (batched() or accelerated()):
         last = int(n) if known(n) else n
         return jax.lax.fori_loop(0, last, lambda i, cs: body(i, *cs), (carry, scratch))
 
@@ -106,7 +110,8 @@ def lane_loop_with_scratch(
         new, written = body(i, *cs)
         return freeze(i < n, new, cs[0]), written
 
-    return jax.lax.fori_loop(0, lane_max(n), step, (carry, scratch))
+    last = most if accelerated() and most is not None else lane_max(n)
+    return jax.lax.fori_loop(0, last, step, (carry, scratch))
 
 
 def while_active(active: Bool[Array, ""], n: Int[Array, ""]) -> Int[Array, ""]:

@@ -13,7 +13,7 @@ import jax.numpy as jnp
 import jax.random as jr
 from jaxtyping import Array, Bool, Int, PRNGKeyArray, UInt32
 
-from hyperlax.lanes.constants import accelerated
+from hyperlax.lanes.constants import accelerated, folded
 from hyperlax.lanes.masking import lane_loop, lane_max, while_active
 from hyperlax.lanes.shuffling import permuted
 from hyperlax.lanes.sizes import Sizes
@@ -74,7 +74,7 @@ class Chunks:
 class Minibatch(eqx.Module):
     """One minibatch of a shuffled batch: `size` samples from position `start` of the shuffled order on.
 
-    In a program for accelerators, `order` is the shuffled order, which then does not end with the batch.
+    In a program for accelerators, `order` holds the numbers of its samples.
     """
 
     start: Int[Array, ""]
@@ -93,7 +93,7 @@ class Minibatch(eqx.Module):
 
         def shuffled(position: Int[Array, " k"], valid: Bool[Array, " k"]) -> Any:
             if self.order is not None:
-                return part(jax.lax.dynamic_slice_in_dim(self.order, self.start, self.length), valid)
+                return part(self.order, valid)
             index = permuted(jnp.minimum(self.start + position, self.batch - 1), self.batch, self.words)
             return part(index, valid)
 
@@ -137,28 +137,43 @@ class Passes(eqx.Module):
 
     def fold(self, step: Callable[[Minibatch, T], T], carry: T) -> T:
         """Apply `carry = step(minibatch, carry)` to every minibatch of every pass; return the last."""
+        if accelerated():
+            return self._fold_at_once(step, carry)
         epochs = while_active(self.active, self.epochs)
         minibatches = while_active(self.active, self.minibatches)
 
         def descend(length: int) -> T:
-            def minibatch(words: Any, order: Any, j: Any, carry: T) -> T:
+            def minibatch(k: Any, j: Any, carry: T) -> T:
                 start, size = minibatch_bounds(j, self.batch, self.minibatches, self.drop)
-                return step(Minibatch(start, size, self.batch, words, self.chunks, length, order), carry)
+                return step(Minibatch(start, size, self.batch, self.words[k], self.chunks, length), carry)
 
             def epoch(k: Any, carry: T) -> T:
-                words = self.words[k]
-                order = self._order(words, length) if accelerated() else None
-                return lane_loop(minibatches, partial(minibatch, words, order), carry)
+                return lane_loop(minibatches, partial(minibatch, k), carry)
 
             return lane_loop(epochs, epoch, carry)
 
         largest = jnp.where(self.active, (self.batch + self.minibatches - 1) // self.minibatches, 1)
         return self.chunks.choose(largest, descend)
 
-    def _order(self, words: UInt32[Array, " 8"], length: int) -> Int[Array, " positions"]:
-        """The shuffled batch, then `length` repetitions of its last sample for the last chunk to end in."""
-        position = jnp.minimum(jnp.arange(self.batch_cap + length), self.batch - 1)
-        return permuted(position, self.batch, words)
+    def _fold_at_once(self, step: Callable[[Minibatch, T], T], carry: T) -> T:
+        """Fold as `fold` does, in one loop over the minibatches of all passes, whose orders are drawn first.
+
+        Lanes with different numbers of passes and minibatches do not wait for one another after each pass.
+        """
+        length = self.chunks.lengths[-1]
+        row = self.batch_cap + length  # the last minibatch may end in repetitions of the last sample
+        position = jnp.minimum(jnp.arange(row), self.batch - 1)
+        orders = jax.vmap(lambda words: permuted(position, self.batch, words))(self.words).reshape(-1)
+        steps = folded(lambda _, a, b: a * b, self.epochs, self.minibatches)
+
+        def minibatch(i: Any, carry: T) -> T:
+            k, j = i // self.minibatches, i % self.minibatches
+            start, size = minibatch_bounds(j, self.batch, self.minibatches, self.drop)
+            order = jax.lax.dynamic_slice_in_dim(orders, k * row + start, length)
+            words = self.words[k]
+            return step(Minibatch(start, size, self.batch, words, self.chunks, length, order), carry)
+
+        return lane_loop(while_active(self.active, steps), minibatch, carry, self.chunks.most_steps)
 
 
 def minibatch_bounds(

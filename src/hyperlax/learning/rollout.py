@@ -204,7 +204,8 @@ def _collect_at_once(
         return (agent, states.pack((after, done))), table.at[t].set(rows.pack(row))
 
     table = jnp.zeros((rollout_cap, size, rows.columns))
-    (agent, state), table = lane_loop_with_scratch(steps, one_step, (agent, states.pack(begun)), table)
+    first = (agent, states.pack(begun))
+    (agent, state), table = lane_loop_with_scratch(steps, one_step, first, table, rollout_cap)
     out, (envs, done) = rows.unpack(table), states.unpack(state)
     if late:
         used = (jnp.arange(rollout_cap) < steps)[:, None] & valid[None]

@@ -92,6 +92,14 @@ class AbstractNetworkHyperparams(AbstractHyperparams):
         network = abstract_network(cls, in_size, sizes)
         return sum(math.prod(x.shape) for x in jax.tree.leaves(eqx.filter(network, trainable(network))))
 
+    @classmethod
+    def chain(cls, in_size: int, sizes: Sizes) -> float:
+        """Count the matrix products of one forward pass that wait for one another, for the planner.
+
+        A network of other operations counts how many products would take as long on an accelerator.
+        """
+        return _products(cls, in_size, _frozen(sizes))
+
     @staticmethod
     def quick() -> dict[str, Any]:
         """Search spaces and values for a quick trial, so small that a run ends in seconds; by field."""
@@ -133,10 +141,34 @@ def _abstract_network(kind: type[AbstractNetworkHyperparams], in_size: int, size
 
 @cache
 def _forward_work(kind: type[AbstractNetworkHyperparams], in_size: int, sizes: Any) -> float:
+    return operations(_forward_pass(kind, in_size, sizes))
+
+
+@cache
+def _products(kind: type[AbstractNetworkHyperparams], in_size: int, sizes: Any) -> float:
+    return products(_forward_pass(kind, in_size, sizes))
+
+
+def _forward_pass(kind: type[AbstractNetworkHyperparams], in_size: int, sizes: Any) -> Any:
+    """The jaxpr of a forward pass for one input."""
     network = _abstract_network(kind, in_size, sizes)
     arrays, rest = eqx.partition(network, lambda x: isinstance(x, jax.ShapeDtypeStruct))
     forward = lambda arrays, x: eqx.combine(arrays, rest)(x)  # noqa: E731
-    return operations(jax.make_jaxpr(forward)(arrays, jax.ShapeDtypeStruct((in_size,), jnp.float32)).jaxpr)
+    return jax.make_jaxpr(forward)(arrays, jax.ShapeDtypeStruct((in_size,), jnp.float32)).jaxpr
+
+
+def products(jaxpr: Any) -> float:
+    """Count the matrix products and convolutions of a jaxpr; loops and branches as in `operations`."""
+    total = 0.0
+    for equation in jaxpr.eqns:
+        inner = [products(j) for j in jaxprs_in_params(equation.params)]
+        if equation.primitive.name in ("dot_general", "conv_general_dilated"):
+            total += 1
+        elif equation.primitive.name == "cond":
+            total += max(inner)
+        else:
+            total += equation.params.get("length", 1) * sum(inner)
+    return total
 
 
 def operations(jaxpr: Any) -> float:

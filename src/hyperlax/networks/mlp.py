@@ -66,6 +66,10 @@ class MLPHyperparams(AbstractNetworkHyperparams):
         width = sizes["width"]
         return 2.0 * width * (in_size + (sizes["depth"] - 1) * width) + 20.0 * width * sizes["depth"]
 
+    @classmethod
+    def chain(cls, in_size: int, sizes: Sizes) -> float:
+        return float(sizes["depth"])
+
     @staticmethod
     def published() -> dict[str, Any]:
         return {"layer_norm_scale": False}

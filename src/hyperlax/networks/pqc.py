@@ -95,6 +95,10 @@ class PQCHyperparams(AbstractNetworkHyperparams):
         return layers * wires * (60.0 * 2.0 ** min(wires, 60) + 4000.0)
 
     @classmethod
+    def chain(cls, in_size: int, sizes: Sizes) -> float:
+        return 2.0 + 2.0 * sizes["layers"]
+
+    @classmethod
     def weights(cls, in_size: int, sizes: Sizes) -> int:
         return 2 * ANGLES * qubits(in_size, sizes["stacks"]) * (sizes["layers"] + 1)
 

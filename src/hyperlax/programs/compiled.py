@@ -26,6 +26,7 @@ from hyperlax.lanes.masking import LANES, lane_cond
 from hyperlax.learning.rollout import evaluate
 from hyperlax.networks.measurement import EXACT, Measurement
 from hyperlax.programs import train
+from hyperlax.programs.lockstep import KERNEL_SECONDS
 from hyperlax.programs.plan import Program
 from hyperlax.programs.shared import NOTHING, Shared
 from hyperlax.programs.train import TrainState
@@ -33,6 +34,8 @@ from hyperlax.programs.train import TrainState
 DEVICES = "devices"
 """The mesh axis. It differs from `LANES`, so that reductions over lanes stay within a device."""
 
+FIRST_RATES = {False: 5e9, True: 1 / KERNEL_SECONDS}
+"""Assumed cost per second (`Program.work`) of a program before it has run, by whether it is accelerated."""
 _trace_lock = threading.Lock()
 
 
@@ -57,7 +60,10 @@ class Orders:
 
 @dataclass
 class Compiled:
-    """A compiled program; `start`, `train` and `evaluate` take and return the state of all slots."""
+    """A compiled program; `start`, `train` and `evaluate` take and return the state of all slots.
+
+    `rate` is the cost, in the unit of `Program.work`, that a lane is assumed to train per second.
+    """
 
     slots: int
     train: Callable[..., TrainState]
@@ -68,6 +74,7 @@ class Compiled:
     trace_seconds: float
     compile_seconds: float
     bytes_per_lane: int
+    rate: float = FIRST_RATES[False]
 
     def empty_state(self) -> TrainState:
         """The state of slots that hold no lanes."""
@@ -195,6 +202,7 @@ def compile_program(
         traced - started,
         compiled - traced,
         _bytes(results[0]) // per_device,
+        FIRST_RATES[program.accelerator],
     )
 
 

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import json
 from collections.abc import Collection, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 from hyperlax.agents import costs
 from hyperlax.agents.base import AbstractAgentHyperparams
 from hyperlax.envs.base import AbstractEnv
 from hyperlax.lanes.sizes import Sizes, fits, from_json, merge, shapes, to_json, without_branches
+from hyperlax.programs import lockstep
 from hyperlax.programs.shared import shared_values
 
 MAX_PROGRAMS = 8
@@ -47,7 +48,7 @@ class Machine:
         """
         if platform == "cpu":
             return Machine(devices, 1.5e11, 8.0, 0.9)
-        return Machine(devices, 2e12, 20.0, accelerator=True)
+        return Machine(devices, 5e12, 10.0, accelerator=True)
 
 
 @dataclass(frozen=True)
@@ -60,6 +61,7 @@ class Program:
     - `effort`: the compilation effort, "full" or "low".
     - `accelerator`: whether the program is made for an accelerator.
     - `shared`: the hyperparameters that are constants of the program, by dotted path.
+    - `slots`: the number of lanes to train at a time; 0 for as many as suit the devices.
     """
 
     samples: tuple[int, ...]
@@ -68,6 +70,7 @@ class Program:
     effort: str = "full"
     accelerator: bool = False
     shared: Mapping[str, Any] = field(default_factory=dict)
+    slots: int = 0
 
     def describe(self) -> dict[str, Any]:
         """A JSON-ready description, from which `Program.restored` makes the program again."""
@@ -78,6 +81,7 @@ class Program:
             "effort": self.effort,
             "accelerator": self.accelerator,
             "shared": dict(self.shared),
+            "slots": self.slots,
         }
 
     @staticmethod
@@ -91,11 +95,21 @@ class Program:
             about["effort"],
             about.get("accelerator", False),
             about.get("shared", {}),
+            about.get("slots", 0),
         )
 
     def holds(self, sizes: Sizes) -> bool:
         """Whether a sample of `sizes` fits the capacities of the program."""
         return fits(sizes, self.caps)
+
+    def work(self, sample: AbstractAgentHyperparams, env: AbstractEnv) -> float:
+        """Predict the cost of a cycle of `sample` in this program, in floating-point operations.
+
+        On an accelerator it is in kernels, and the same for all lanes, as they run in lockstep.
+        """
+        if self.accelerator:
+            return costs.cycle_chain(self.caps, sample.chain(self.caps, env))
+        return sample.work(sample.sizes(), self.caps, env)[0]
 
     @property
     def key(self) -> str:
@@ -128,6 +142,12 @@ def plan(
 
     def running(members: tuple[int, ...], caps: Sizes) -> float:
         """Padded training seconds of a group, with the chunk and block sizes that suit each lane best."""
+        if machine.accelerator:
+            lengths = [cycles[i] for i in members for _ in range(seeds)]
+            slots = lockstep.slots_for(lengths)
+            per_device = -(-slots // machine.devices)
+            seconds = lockstep.cycle_seconds(prototype, caps, env, per_device, machine.rate)
+            return seconds * lockstep.makespan(lengths, slots)
         work, arithmetic = 0.0, prototype.arithmetic(caps, env)
         for i in members:
             work += cycles[i] * costs.cycle_work(sizes[i], costs.unshared(caps, sizes[i]), arithmetic)[0]
@@ -157,11 +177,14 @@ def plan(
     if group_by_sizes:
         groups = _group_equal([without_branches(s) for s in sizes])
     else:
-        groups = _merge_groups(_by_architecture(sizes), cost, max_programs)
+        groups = _merge_groups(_by_architecture(sizes, machine.accelerator), cost, max_programs)
     runs = [seeds * c for c in cycles]
     programs = [
         _program(members, sizes, runs, prototype, env, machine, shared(members)) for members in groups
     ]
+    if machine.accelerator:
+        programs = [_in_lockstep(p, sizes, cycles, seeds, prototype, env) for p in programs]
+        return sorted(programs, key=lambda p: running(p.samples, p.caps), reverse=True)
 
     def total(program: Program) -> float:
         arithmetic = prototype.arithmetic(program.caps, env)
@@ -172,9 +195,15 @@ def plan(
     return sorted(programs, key=total, reverse=True)
 
 
-def _by_architecture(sizes: Sequence[Sizes]) -> list[tuple[int, ...]]:
-    """Group the samples whose networks have the same sizes and shapes; indices into `sizes`."""
-    return _group_equal([tuple(entry for entry in without_branches(s) if "." in entry[0]) for s in sizes])
+def _by_architecture(sizes: Sequence[Sizes], lockstep: bool) -> list[tuple[int, ...]]:
+    """Group the samples whose networks have the same sizes and shapes; indices into `sizes`.
+
+    If lanes run in `lockstep`, those of a group also take equally many steps per cycle.
+    """
+    steps = ("rollout_length", "gradient_steps") if lockstep else ()
+    return _group_equal(
+        [tuple(e for e in without_branches(s) if "." in e[0] or e[0] in steps) for s in sizes]
+    )
 
 
 def _group_equal(keys: Sequence[tuple]) -> list[tuple[int, ...]]:
@@ -209,6 +238,23 @@ def _merge_groups(groups: list[tuple[int, ...]], cost: Any, max_programs: int) -
         seconds[both] = joined[groups[pair[0]], groups[pair[1]]][0]
         groups = [g for i, g in enumerate(groups) if i not in pair] + [both]
     return groups
+
+
+def _in_lockstep(
+    program: Program,
+    sizes: Sequence[Sizes],
+    cycles: Sequence[int],
+    seeds: int,
+    prototype: AbstractAgentHyperparams,
+    env: AbstractEnv,
+) -> Program:
+    """`program` with its number of slots, and the useful share of its kernels."""
+    lanes = [i for i in program.samples for _ in range(seeds)]
+    lengths = [cycles[i] for i in lanes]
+    own = [costs.cycle_chain(sizes[i], prototype.chain(sizes[i], env)) for i in lanes]
+    padded = costs.cycle_chain(program.caps, prototype.chain(program.caps, env))
+    slots = lockstep.slots_for(lengths)
+    return replace(program, slots=slots, useful_share=lockstep.useful_share(own, lengths, slots, padded))
 
 
 def _program(

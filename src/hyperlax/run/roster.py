@@ -42,8 +42,7 @@ class Roster:
         programs = {place: n for n, program in enumerate(self.programs) for place in program.samples}
         lanes = self.experiment.lanes(samples)
         for sample in samples:
-            caps = self.programs[programs[sample.place]].caps
-            work = sample.tree.work(sample.tree.sizes(), caps, env)[0]
+            work = self.programs[programs[sample.place]].work(sample.tree, env)
             self.samples[sample.id] = dataclasses.replace(sample, work=work)
         for lane in lanes:
             lane.program = programs[self.samples[lane.sample].place]
@@ -65,11 +64,10 @@ class Roster:
         return sizes["num_envs"] * sizes["rollout_length"]
 
     def work_of(self, lane: Lane) -> float:
-        """Predict the cost of one cycle of the lane, in floating-point operations."""
+        """Predict the cost of one cycle of the lane, in the unit of its program (`Program.work`)."""
         if lane.lane not in self.replaced:
             return self.sample(lane).work
-        tree = self.tree(lane)
-        return tree.work(tree.sizes(), self.programs[lane.program].caps, self.experiment.env)[0]
+        return self.programs[lane.program].work(self.tree(lane), self.experiment.env)
 
     def executed(self, lane: Lane) -> int:
         """Count the circuit executions of the lane so far."""
@@ -100,9 +98,7 @@ class Roster:
         """The number of the cheapest program, not `broken`, that holds the sample; None if there is none."""
         sizes, env = sample.tree.sizes(), self.experiment.env
         programs = [n for n, p in enumerate(self.programs) if n not in broken and p.holds(sizes)]
-        return min(
-            programs, key=lambda n: sample.tree.work(sizes, self.programs[n].caps, env)[0], default=None
-        )
+        return min(programs, key=lambda n: self.programs[n].work(sample.tree, env), default=None)
 
     def assign(self, sample: Sample, program: int) -> list[Lane]:
         """Add a new sample to a program; return its lanes."""

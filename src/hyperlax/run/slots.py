@@ -32,7 +32,7 @@ class Slots:
         self.lanes: list[Lane | None] = [None] * compiled.slots
         self.started: dict[int, float] = {}
         self.targets: dict[int, int] = {}
-        self.rate = 5e9
+        self.rate = compiled.rate
         self.segment = 0.1
 
     def busy(self) -> list[tuple[int, Lane]]:

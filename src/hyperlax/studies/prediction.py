@@ -230,7 +230,7 @@ def _run(compiled: Compiled, spec: Experiment, tree: Any, program: Program) -> t
     orders.key[:, 1] = orders.init_key[:, 1] = np.arange(slots)
     orders.total_steps[:] = spec.settings.total_timesteps
     state = compiled.start(compiled.empty_state(), *orders.arrays())
-    cycle = tree.work(tree.sizes(), program.caps, spec.env)[0]
+    cycle = program.work(tree, spec.env)
     cycles, rate = 1, 0.0
     while True:
         warm = int(np.asarray(state.gradient_steps).sum()) > 0
