@@ -47,6 +47,21 @@ def test_lanes_keep_the_laws(algorithm, network, env, alone):
     check_laws(algorithm, network, [env], alone=alone)
 
 
+ACCELERATED = [
+    pytest.param(
+        *case.values[:3],
+        id=case.id,
+        marks=() if case.id == "ppo_mlp-gymnax.cartpole" else pytest.mark.slow,
+    )
+    for case in CASES
+]
+
+
+@pytest.mark.parametrize(("algorithm", "network", "env"), ACCELERATED)
+def test_lanes_keep_the_laws_in_programs_for_accelerators(algorithm, network, env):
+    check_laws(algorithm, network, [env], alone=2, accelerator=True)
+
+
 @pytest.mark.parametrize("network", NETWORKS)
 def test_networks_are_what_agents_count_on(network):
     check_network(network)

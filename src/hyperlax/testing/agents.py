@@ -77,8 +77,12 @@ def check_laws(
     alone: int = 2,
     samples: Sequence[Mapping[str, Any]] = (),
     seed: int = 7,
+    accelerator: bool = False,
 ) -> None:
-    """Check the first three laws: alone = together, resume, one program (see `check_agent`)."""
+    """Check the first three laws: alone = together, resume, one program (see `check_agent`).
+
+    With `accelerator`, they are checked for the programs that an accelerator would run, on any device.
+    """
     kind, net = hyperparameters_of(agent), network_of(network)
     supported = [env for env in map(_environment, envs) if kind.supports(env.action_space) is None]
     if not supported:
@@ -87,7 +91,7 @@ def check_laws(
             f"{kind.__name__} supports none of the action spaces {spaces}; give others as envs=[...]"
         )
     for env in supported:
-        held = drawn_lanes(kind, net, env, lanes, samples, seed)
+        held = drawn_lanes(kind, net, env, lanes, samples, seed, accelerator)
         laws.resumes(held)
         laws.compiles_once(held)
         laws.neighbours_do_not_matter(held)
@@ -122,12 +126,13 @@ def drawn_lanes(
     count: int,
     samples: Sequence[Mapping[str, Any]] = (),
     seed: int = 7,
+    accelerator: bool = False,
 ) -> Lanes:
     """`count` lanes of random samples of an algorithm in `env`, and as many others for the same program."""
     rng = np.random.default_rng([seed, count, env.obs_size])
     cost = lambda hp: hp.parameter_count(env)  # noqa: E731
     hps = draw(with_network(kind, net), 2 * count, rng, cost, samples)
-    return Lanes(env, hps[:count], hps[count:], seed)
+    return Lanes(env, hps[:count], hps[count:], seed, accelerator)
 
 
 def with_network(

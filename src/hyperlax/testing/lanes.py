@@ -10,14 +10,17 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from hyperlax.agents import costs
 from hyperlax.agents.base import AbstractAgentHyperparams
 from hyperlax.envs.base import AbstractEnv
 from hyperlax.hyperparams import stack
 from hyperlax.lanes.compilation import compiler_options
+from hyperlax.lanes.constants import tracing_for_accelerator
 from hyperlax.lanes.masking import LANES
 from hyperlax.lanes.sizes import Sizes
 from hyperlax.programs import train
 from hyperlax.programs.compiled import non_arrays
+from hyperlax.programs.shared import Shared, shared_values
 from hyperlax.programs.train import TrainState
 
 TOTAL = 10_000
@@ -28,19 +31,34 @@ class Program:
     """A program that starts and trains lanes inside the capacities `caps`; it notes what it is traced for.
 
     With `together` it takes several lanes, stacked, otherwise a single one without an axis of lanes. `traces`
-    are the types of its arguments by path, once for each time it was traced.
+    are the types of its arguments by path, once for each time it was traced. With `accelerator` it is the
+    program for accelerators of lanes with the hyperparameters `hps`; it runs on any device.
     """
 
-    def __init__(self, env: AbstractEnv, caps: Sizes, *, together: bool):
+    def __init__(
+        self,
+        env: AbstractEnv,
+        caps: Sizes,
+        hps: Sequence[AbstractAgentHyperparams],
+        *,
+        together: bool,
+        accelerator: bool,
+    ):
         self.traces: dict[str, list[dict[str, Any]]] = {"start": [], "segment": []}
+        caps = costs.whole({**caps}) if accelerator else caps
+        shared = Shared(shared_values(hps) if accelerator else {})
 
         def start(hp: Any, key: Any) -> TrainState:
             self.traces["start"].append(kinds((hp, key)))
-            return train.start(hp, env, caps, jnp.int32(TOTAL), key=key, init_key=key)
+            with tracing_for_accelerator(accelerator):
+                state = train.start(hp, env, caps, jnp.int32(TOTAL), key=key, init_key=key)
+            shared.find(hp, state)
+            return state
 
         def segment(state: TrainState, cycles: Any) -> TrainState:
             self.traces["segment"].append(kinds((state, cycles)))
-            return train.segment(state, env, caps, cycles)
+            with tracing_for_accelerator(accelerator):
+                return train.segment(state, env, caps, cycles, shared)
 
         low = compiler_options("low", jax.default_backend())
         mapped = (lambda f: jax.vmap(f, axis_name=LANES)) if together else (lambda f: f)
@@ -57,13 +75,15 @@ class Lanes:
         hps: Sequence[AbstractAgentHyperparams],
         others: Sequence[AbstractAgentHyperparams],
         seed: int,
+        accelerator: bool = False,
     ):
         self.env, self.hps, self.others = env, list(hps), list(others)
         self.keys = np.asarray([[seed, i] for i in range(len(hps))], np.uint32)
         self.cycles = np.asarray([2 + (0, 1, 0, 2)[i % 4] for i in range(len(hps))], np.int32)
         both = [*hps, *others]
         self.caps = hps[0].capacities([hp.sizes() for hp in both], [1] * len(both), env)
-        self.program = Program(env, self.caps, together=True)
+        self.accelerator = accelerator
+        self.program = Program(env, self.caps, both, together=True, accelerator=accelerator)
 
     @cached_property
     def began(self) -> TrainState:
@@ -84,7 +104,8 @@ class Lanes:
     def alone(self, i: int) -> tuple[TrainState, TrainState]:
         """Lane `i` before its first step and after its cycles, in a program of its own sizes."""
         hp = self.hps[i]
-        program = Program(self.env, hp.capacities([hp.sizes()], [1], self.env), together=False)
+        caps = hp.capacities([hp.sizes()], [1], self.env)
+        program = Program(self.env, caps, [hp], together=False, accelerator=self.accelerator)
         began = program.start(as_arrays(hp), jnp.asarray(self.keys[i]))
         return began, program.segment(began, jnp.asarray(self.cycles[i]))
 
