@@ -8,6 +8,7 @@ import jax.numpy as jnp
 import jax.random as jr
 import numpy as np
 import pytest
+from lanes import quick
 
 from hyperlax import envs
 from hyperlax.agents import DQNHyperparams
@@ -26,9 +27,24 @@ SMALL = {
 }
 
 
+def build(hp, key):
+    """An agent of these hyperparameters at its own sizes."""
+    caps = hp.capacities([hp.sizes()], [1], ENV)
+    return quick(lambda hp, key: hp.agent(ENV, caps, key=key))(jax.tree.map(jnp.asarray, hp), key)
+
+
 def agent(seed=0, **changes):
-    hp = jax.tree.map(jnp.asarray, assign(DQNHyperparams(), {**SMALL, **changes}))
-    return hp.agent(ENV, hp.capacities([hp.sizes()], [1], ENV), key=jr.key(seed))
+    return build(assign(DQNHyperparams(), {**SMALL, **changes}), jr.key(seed))
+
+
+@quick
+def loss(online, other, step):
+    return online.loss((online.critic,), other.critic, step, jnp.zeros(0))
+
+
+@quick
+def values(critic, obs):
+    return critic(obs)
 
 
 @pytest.mark.parametrize(
@@ -56,15 +72,15 @@ def test_the_loss_uses_the_textbook_target(double, terminated):
     for key in keys:
         obs, following = jr.normal(key, (2, ENV.obs_size))
         step = Transition(obs, following, jnp.int32(1), jnp.float32(-0.5), jnp.bool_(terminated))
-        loss, measured = online.loss((online.critic,), other.critic, step, jnp.zeros(0))
-        size, value = measured["td_error"], measured["q_value"]
-        target = other.critic(following)
-        best = jnp.argmax(online.critic(following)) if double else jnp.argmax(target)
-        differ += int(best != jnp.argmax(target))
-        error = -0.5 + 0.99 * (not terminated) * target[best] - online.critic(obs)[1]
-        np.testing.assert_allclose(size, abs(error), atol=1e-5)
-        np.testing.assert_allclose(loss, error**2 / 2, atol=1e-5)
-        np.testing.assert_allclose(value, online.critic(obs)[1], atol=1e-6)
+        total, measured = loss(online, other, step)
+        target = np.asarray(values(other.critic, following))
+        best = np.argmax(values(online.critic, following)) if double else np.argmax(target)
+        differ += int(best != np.argmax(target))
+        value = float(values(online.critic, obs)[1])
+        error = -0.5 + 0.99 * (not terminated) * target[best] - value
+        np.testing.assert_allclose(measured["td_error"], abs(error), atol=1e-5)
+        np.testing.assert_allclose(total, error**2 / 2, atol=1e-5)
+        np.testing.assert_allclose(measured["q_value"], value, atol=1e-6)
     assert (differ > 0) == double, "the networks disagree somewhere, or the flag is not tested"
 
 
@@ -72,7 +88,7 @@ def test_rewards_are_clipped_to_max_abs_reward():
     online = agent(0, max_abs_reward=0.25, huber_loss_parameter=0.0)
     obs = jnp.ones(ENV.obs_size)
     step = Transition(obs, obs, jnp.int32(0), jnp.float32(-7.0), jnp.bool_(True))
-    _, measured = online.loss((online.critic,), online.critic, step, jnp.zeros(0))
+    _, measured = loss(online, online, step)
     size, value = measured["td_error"], measured["q_value"]
     np.testing.assert_allclose(size, abs(-0.25 - value), atol=1e-6)
 
@@ -89,9 +105,9 @@ def test_epsilon_falls_linearly_or_is_constant():
 def test_actions_are_greedy_except_for_a_share_epsilon(explore):
     ready = agent(0, warmup_rollout_length=0, epsilon_decay=0.0, training_epsilon=0.3, evaluation_epsilon=0.0)
     obs = jnp.ones(ENV.obs_size)
-    act = jax.jit(jax.vmap(lambda k: ready.act(obs, key=k, explore=jnp.bool_(explore))[0]))
+    act = quick(jax.vmap(lambda k: ready.act(obs, key=k, explore=jnp.bool_(explore))[0]))
     actions = np.asarray(act(jr.split(jr.key(0), 4000)))
-    best = int(jnp.argmax(ready.critic(obs)))
+    best = int(np.argmax(values(ready.critic, obs)))
     others = (actions != best).mean()
     assert others == pytest.approx(0.3 * 2 / 3 if explore else 0.0, abs=0.03)
 

@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+from functools import partial
+
+import equinox as eqx
 import jax
 import jax.numpy as jnp
 import jax.random as jr
 import numpy as np
 import pennylane as qml
 import pytest
+from lanes import quick
 
 import hyperlax
 from hyperlax.hyperparams import assign
@@ -20,9 +24,19 @@ from hyperlax.report import write_report
 IN_SIZE = 4
 
 
-def circuit(**changes):
+@partial(quick, static_argnames="layers")
+def built(hp, layers):
+    return PQC(hp, IN_SIZE, {"layers": layers, "stacks": 2}, key=jr.key(3))
+
+
+def circuit(allocated=4, **changes):
     hp = jax.tree.map(jnp.asarray, assign(PQCHyperparams(), {"layers": 3, "stacks": 2, **changes}))
-    return PQC(hp, IN_SIZE, {"layers": 4, "stacks": 2}, key=jr.key(3))
+    return built(hp, allocated)
+
+
+@partial(quick, static_argnames="how")
+def measured(net, how, key, x):
+    return net.measured(how, key)(x)
 
 
 X = jnp.array([0.3, -0.7, 1.1, 0.4])
@@ -53,31 +67,33 @@ def noisy_by_pennylane(net: PQC, x, strength: float) -> np.ndarray:
 @pytest.mark.parametrize("strength", [0.02, 0.3])
 def test_noise_is_that_of_pennylanes_mixed_states(entangler, strength):
     net = circuit(entangler=entangler)
-    ours = jax.jit(net.measured(Measurement(depolarizing=strength), jr.key(0)).__call__)(X)
+    ours = measured(net, Measurement(depolarizing=strength), jr.key(0), X)
     assert ours == pytest.approx(noisy_by_pennylane(net, X, strength), abs=1e-5)
 
 
 def test_complete_noise_leaves_nothing():
-    assert circuit().measured(Measurement(depolarizing=0.75), jr.key(0))(X) == pytest.approx(0, abs=1e-6)
+    found = measured(circuit(), Measurement(depolarizing=0.75), jr.key(0), X)
+    assert found == pytest.approx(0, abs=1e-6)
 
 
 @pytest.mark.parametrize("how", [Measurement(), Measurement(depolarizing=1e-9)])
 def test_without_shots_and_noise_it_is_the_circuit(how):
     net = circuit(output_scale=True, measured=2)
-    assert net.measured(how, jr.key(0))(X) == pytest.approx(np.asarray(net(X)), abs=1e-5)
+    exact = quick(lambda net, x: net(x))(net, X)
+    assert measured(net, how, jr.key(0), X) == pytest.approx(np.asarray(exact), abs=1e-5)
 
 
 def test_noise_ends_with_the_lanes_own_layers():
-    deep = PQC(circuit().hp, IN_SIZE, {"layers": 9, "stacks": 2}, key=jr.key(3))
     how = Measurement(depolarizing=0.1)
-    own = np.asarray(circuit().measured(how, jr.key(0))(X))
-    assert deep.measured(how, jr.key(0))(X) == pytest.approx(own, abs=1e-6)
+    own = np.asarray(measured(circuit(), how, jr.key(0), X))
+    assert measured(circuit(allocated=9), how, jr.key(0), X) == pytest.approx(own, abs=1e-6)
 
 
 def test_shots_scatter_around_the_expectation_as_binomials_do():
     net, how = circuit(), Measurement(shots=100, depolarizing=0.1)
-    exact = np.asarray(net.measured(Measurement(depolarizing=how.depolarizing), jr.key(0))(X))
-    drawn = np.asarray(jax.vmap(lambda k: net.measured(how, k)(X))(jr.split(jr.key(1), 2000)))
+    exact = np.asarray(measured(net, Measurement(depolarizing=how.depolarizing), jr.key(0), X))
+    often = quick(jax.vmap(lambda k: net.measured(how, k)(X)))
+    drawn = np.asarray(often(jr.split(jr.key(1), 2000)))
     error = np.sqrt((1 - exact**2) / how.shots)
     assert np.all(np.abs(drawn.mean(0) - exact) < 5 * error / np.sqrt(2000))
     assert drawn.std(0) == pytest.approx(error, rel=0.1)
@@ -87,27 +103,31 @@ def test_shots_scatter_around_the_expectation_as_binomials_do():
 
 def test_all_wires_are_read_in_the_same_shots():
     """Of the state (|00⟩ + |11⟩) / √2 both wires show the same, whatever the shots."""
-    drawn = jax.vmap(lambda k: z_means(jnp.array([0.5, 0, 0, 0.5]), 7, key=k))(jr.split(jr.key(0), 50))
+    draw = quick(jax.vmap(lambda k: z_means(jnp.array([0.5, 0, 0, 0.5]), 7, key=k)))
+    drawn = np.asarray(draw(jr.split(jr.key(0), 50)))
     assert np.array_equal(drawn[:, 0], drawn[:, 1])
     assert len(np.unique(drawn[:, 0])) > 3
 
 
 def test_an_impossible_outcome_is_never_drawn():
-    drawn = z_means(jnp.array([0.0, 1.0, 0.0, 0.0]), 1000, key=jr.key(0))
+    drawn = quick(lambda key: z_means(jnp.array([0.0, 1.0, 0.0, 0.0]), 1000, key=key))(jr.key(0))
     assert drawn == pytest.approx([1.0, -1.0])
 
 
 def test_probabilities_add_up():
-    net = circuit()
-    first, second = (a[..., 0] for a in net.rotation_angles(X[:, None]))
-    found = probabilities(first, second, net.signs(), net.hp.layers, 0.05)
+    @quick
+    def every_outcome(net):
+        first, second = (a[..., 0] for a in net.rotation_angles(X[:, None]))
+        return probabilities(first, second, net.signs(), net.hp.layers, 0.05)
+
+    found = np.asarray(every_outcome(circuit()))
     assert found.sum() == pytest.approx(1, abs=1e-5)
-    assert jnp.all(found >= 0)
+    assert np.all(found >= 0)
 
 
 def test_other_networks_do_not_change():
     hp = MLPHyperparams()
-    net = hp.network(IN_SIZE, hp.sizes(), key=jr.key(0))
+    net = eqx.filter_eval_shape(hp.network, IN_SIZE, hp.sizes(), key=jr.key(0))
     assert net.measured(Measurement(shots=3), jr.key(0)) is net
 
 
@@ -118,9 +138,14 @@ def test_a_run_is_evaluated_with_shots_and_trained_without(tmp_path):
         "run_length_modifier": "quick",
         "seeds": 1,
         "total_timesteps": 256,
+        "num_samples": 2,
+        "eval_episodes": 4,
     }
-    exact = hyperlax.sweep(**common, folder=tmp_path / "exact")
-    few = hyperlax.sweep(**common, folder=tmp_path / "few", set={"eval.shots": 1, "eval_depolarizing": "0.1"})
+    small = {f"{net}.{size}": 1 for net in ("actor", "critic") for size in ("layers", "stacks")}
+    small |= {"epochs": 1, "num_envs": 4, "rollout_length": 16, "num_minibatches": 2}
+    exact = hyperlax.sweep(**common, folder=tmp_path / "exact", set=small)
+    measured = {"eval.shots": 1, "eval_depolarizing": "0.1"}
+    few = hyperlax.sweep(**common, folder=tmp_path / "few", set={**small, **measured})
     assert few.manifest["settings"]["eval_shots"] == 1
     page = write_report(few, tmp_path / "few" / "report.html").read_text()
     assert page.count("trained parameters</title>") == 2, "the circuits of actor and critic are drawn"

@@ -10,6 +10,7 @@ import jax.numpy as jnp
 import jax.random as jr
 import numpy as np
 import pytest
+from lanes import quick
 from scipy import stats
 
 from hyperlax import envs
@@ -71,9 +72,8 @@ def test_no_lane_starts_with_lapack(network):
 
 def many(rows, cols, count):
     keys = jr.split(jr.key(7), count)
-    return np.asarray(jax.vmap(lambda k: drawn(k, jnp.int32(rows), jnp.int32(cols), *CAPS))(keys))[
-        :, :rows, :cols
-    ]
+    draws = quick(jax.vmap(lambda k: drawn(k, jnp.int32(rows), jnp.int32(cols), *CAPS)))(keys)
+    return np.asarray(draws)[:, :rows, :cols]
 
 
 @pytest.mark.parametrize(("rows", "cols"), [(3, 5), (5, 3)])
@@ -95,7 +95,7 @@ def test_directions_are_uniform_on_the_circle():
 
 @pytest.mark.parametrize("batch_last", [True, False])
 def test_a_layer_is_its_matrix_product(batch_last):
-    layer = Linear(3, 5, 4, 6, 2.0, batch_last, key=jr.key(0))
+    layer = quick(lambda key: Linear(3, 5, 4, 6, 2.0, batch_last, key=key))(jr.key(0))
     x = jnp.asarray([1.0, -2.0, 0.5, 0.0])
     bias = jnp.arange(6.0)
     layer = jax.tree.map(lambda old: bias if old.shape == (6,) else old, layer)

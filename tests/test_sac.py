@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from functools import cache
 
 import equinox as eqx
 import jax
@@ -10,6 +11,7 @@ import jax.numpy as jnp
 import jax.random as jr
 import numpy as np
 import pytest
+from lanes import quick
 
 from hyperlax import envs
 from hyperlax.agents import SACHyperparams
@@ -22,9 +24,24 @@ SIZES = {"num_envs": 2, "rollout_length": 2, "buffer_size": 16, "init_alpha": 0.
 REAL, DISCRETE = envs.load("gymnax.reacher"), envs.load("gymnax.acrobot")
 
 
+def hyperparams(**changes):
+    return assign(SACHyperparams(), {**SMALL, **SIZES, **changes})
+
+
+@cache
+def builder(env):
+    """The program that builds agents of these sizes."""
+    caps = hyperparams().capacities([hyperparams().sizes()], [1], env)
+    return quick(lambda hp, key: hp.agent(env, caps, key=key))
+
+
 def agent(env, seed=0, **changes):
-    hp = jax.tree.map(jnp.asarray, assign(SACHyperparams(), {**SMALL, **SIZES, **changes}))
-    return hp.agent(env, hp.capacities([hp.sizes()], [1], env), key=jr.key(seed))
+    return builder(env)(jax.tree.map(jnp.asarray, hyperparams(**changes)), jr.key(seed))
+
+
+@quick
+def measured(one, other, step, noise):
+    return one.loss(one.models(), other.critics, step, noise)[1]
 
 
 def transition(env, key, terminated=False):
@@ -70,15 +87,16 @@ CASES = [pytest.param(REAL, real_parts, id="real"), pytest.param(DISCRETE, discr
 @pytest.mark.parametrize("terminated", [True, False])
 def test_losses_equal_the_textbook_formulas(env, parts, terminated):
     one, other = agent(env, 0), agent(env, 1)
+    textbook = quick(parts)
     for k in range(5):
         step = transition(env, jr.key(k), terminated)
         noise = jr.normal(jr.key(k + 100), (one.noise_size(),))
-        _, measured = one.loss(one.models(), other.critics, step, noise)
-        q_loss, policy_loss, log_prob = parts(one, other, step, noise)
-        np.testing.assert_allclose(measured["q_loss"], q_loss, rtol=1e-4, atol=1e-6)
-        np.testing.assert_allclose(measured["policy_loss"], policy_loss, rtol=1e-4, atol=1e-6)
-        np.testing.assert_allclose(measured["entropy"], -log_prob, rtol=1e-4, atol=1e-6)
-        np.testing.assert_allclose(measured["alpha"], 0.3, rtol=1e-6)
+        found = measured(one, other, step, noise)
+        q_loss, policy_loss, log_prob = textbook(one, other, step, noise)
+        np.testing.assert_allclose(found["q_loss"], q_loss, rtol=1e-4, atol=1e-6)
+        np.testing.assert_allclose(found["policy_loss"], policy_loss, rtol=1e-4, atol=1e-6)
+        np.testing.assert_allclose(found["entropy"], -log_prob, rtol=1e-4, atol=1e-6)
+        np.testing.assert_allclose(found["alpha"], 0.3, rtol=1e-6)
 
 
 @pytest.mark.parametrize(("env", "parts"), CASES)
@@ -87,7 +105,7 @@ def test_every_network_learns_from_its_own_loss_alone(env, parts):
     one, other = agent(env, 0), agent(env, 1)
     step, noise = transition(env, jr.key(0)), jr.normal(jr.key(1), (one.noise_size(),))
     weights, lengths, restore = flatten(one.models())
-    total = jax.grad(lambda w: one.loss(restore(w), other.critics, step, noise)[0])(weights)
+    total = quick(jax.grad(lambda w: one.loss(restore(w), other.critics, step, noise)[0]))(weights)
 
     def separate(index, loss):
         def of(w):
@@ -97,7 +115,7 @@ def test_every_network_learns_from_its_own_loss_alone(env, parts):
             return parts(fixed, other, step, noise)[loss]
 
         start = sum(lengths[:index])
-        return jax.grad(of)(weights)[start : start + lengths[index]]
+        return quick(jax.grad(of))(weights)[start : start + lengths[index]]
 
     ends = np.cumsum(lengths)
     np.testing.assert_allclose(total[ends[0] : ends[1]], separate(1, 1), rtol=1e-3, atol=1e-5)
@@ -107,7 +125,7 @@ def test_every_network_learns_from_its_own_loss_alone(env, parts):
         changed = eqx.tree_at(lambda a: a.critics, one, critics)
         return parts(changed, other, step, noise)[0]
 
-    np.testing.assert_allclose(total[: ends[0]], jax.grad(q_loss)(weights)[: ends[0]], rtol=1e-3, atol=1e-5)
+    np.testing.assert_allclose(total[: ends[0]], quick(jax.grad(q_loss))(weights)[: ends[0]], rtol=1e-3, atol=1e-5)
 
 
 @pytest.mark.parametrize(("env", "parts"), CASES)
@@ -126,17 +144,20 @@ def test_the_temperature_falls_while_the_entropy_exceeds_its_target(env, parts):
 
         return jax.grad(total)(agent.temperature.log_alpha)
 
-    entropy = -parts(one, one, step, noise)[2]
+    slope = quick(slope)
+    entropy = -quick(parts)(one, one, step, noise)[2]
     np.testing.assert_allclose(slope(one), 0.3 * (entropy - wanted), rtol=1e-4, atol=1e-6)
     assert slope(agent(env, 0, autotune=False)) == 0
 
 
 def test_log_probabilities_stay_finite_at_the_bounds():
-    one = agent(REAL, 0)
-    policy = one.actor(jnp.ones(REAL.obs_size))
+    @quick
+    def at(one, extreme):
+        policy = one.actor(jnp.ones(REAL.obs_size))
+        return one.critics.expected(jnp.ones(REAL.obs_size), policy, jnp.full(2, extreme) / policy.std)
+
     for extreme in (-40.0, 40.0):
-        noise = jnp.full(2, extreme) / policy.std
-        value, log_prob = one.critics.expected(jnp.ones(REAL.obs_size), policy, noise)
+        value, log_prob = at(agent(REAL, 0), jnp.float32(extreme))
         assert bool(jnp.isfinite(value) & jnp.isfinite(log_prob))
 
 
