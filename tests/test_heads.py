@@ -7,6 +7,7 @@ import jax.numpy as jnp
 import jax.random as jr
 import numpy as np
 import pytest
+from lanes import quick
 from scipy import stats
 
 from hyperlax.envs import Box, Discrete
@@ -16,6 +17,11 @@ from hyperlax.networks import MLP, Actor, Categorical, Critic, MLPHyperparams, P
 
 def tanh_normal(loc, std, low, high):
     return TanhNormal(*(jnp.atleast_1d(jnp.asarray(x, jnp.float32)) for x in (loc, std, low, high)))
+
+
+raw_of = quick(lambda policy, action: policy.raw(action))
+action_of = quick(lambda policy, raw: policy.action(raw))
+log_prob_of = quick(lambda policy, raw: policy.log_prob(raw))
 
 
 def density(action, loc, std, low, high):
@@ -31,15 +37,20 @@ CASES = [(0.2, 0.5, -2.0, 2.0), (-1.0, 1.5, 0.0, 0.5), (2.0, 0.1, -1.0, 3.0)]
 @pytest.mark.parametrize(("action", "expected"), [(0.5, -0.860541), (-1.2, -2.068075), (1.995, -15.359688)])
 def test_published_log_probabilities(action, expected):
     policy = tanh_normal(0.2, 0.5, -2, 2)
-    assert policy.log_prob(policy.raw(jnp.asarray([action]))) == pytest.approx(expected, rel=2e-5)
+    found = log_prob_of(policy, raw_of(policy, jnp.asarray([action])))
+    assert found == pytest.approx(expected, rel=2e-5)
 
 
 @pytest.mark.parametrize("case", CASES)
 def test_the_density_follows_the_change_of_variables_and_integrates_to_one(case):
     policy, (loc, std, low, high) = tanh_normal(*case), case
     grid = low + (high - low) * (np.arange(20_000) + 0.5) / 20_000
-    raw = jax.vmap(policy.raw)(jnp.asarray(grid[:, None], jnp.float32))
-    p = np.exp(np.asarray(jax.vmap(policy.log_prob)(raw), np.float64))
+
+    @quick
+    def log_probs(policy, actions):
+        return jax.vmap(lambda action: policy.log_prob(policy.raw(action)))(actions)
+
+    p = np.exp(np.asarray(log_probs(policy, jnp.asarray(grid[:, None], jnp.float32)), np.float64))
     assert p.mean() * (high - low) == pytest.approx(1, abs=2e-3)
     exact = density(grid, loc, std, low, high)
     inner = slice(200, -200)
@@ -49,13 +60,14 @@ def test_the_density_follows_the_change_of_variables_and_integrates_to_one(case)
 def test_log_probabilities_stay_exact_where_the_action_rounds_to_its_bound():
     """log(1 − tanh² u) in float64 with enough digits, by its series for large |u|."""
     policy = tanh_normal(0.0, 5.0, -1.0, 1.0)
+    slope_of = quick(jax.grad(lambda raw: policy.log_prob(raw)))
     for u in (-30.0, -9.0, 9.0, 30.0):
         exact = stats.norm.logpdf(u, 0, 5) - (2 * np.log(2) - 2 * abs(u) - 2 * np.log1p(np.exp(-2 * abs(u))))
-        assert policy.log_prob(jnp.asarray([u])) == pytest.approx(exact, rel=1e-5)
-        slope = jax.grad(lambda x: policy.log_prob(x))(jnp.asarray([u]))
+        assert log_prob_of(policy, jnp.asarray([u])) == pytest.approx(exact, rel=1e-5)
+        slope = slope_of(jnp.asarray([u]))
         np.testing.assert_allclose(slope, -u / 25 + 2 * np.sign(u), rtol=1e-4)
-    assert policy.action(jnp.asarray([30.0])) == 1.0
-    assert policy.action(jnp.asarray([-30.0])) == -1.0
+    assert action_of(policy, jnp.asarray([30.0])) == 1.0
+    assert action_of(policy, jnp.asarray([-30.0])) == -1.0
 
 
 def test_dimensions_are_independent_and_have_their_own_bounds():
@@ -63,20 +75,21 @@ def test_dimensions_are_independent_and_have_their_own_bounds():
     together = tanh_normal(*cases.T)
     raw = jnp.asarray([0.3, -0.7, 1.9])
     singles = [tanh_normal(*case) for case in CASES]
-    parts = [s.log_prob(raw[i : i + 1]) for i, s in enumerate(singles)]
-    np.testing.assert_allclose(together.log_prob(raw), sum(parts), rtol=1e-5)
+    parts = [log_prob_of(s, raw[i : i + 1]) for i, s in enumerate(singles)]
+    np.testing.assert_allclose(log_prob_of(together, raw), np.sum(parts), rtol=1e-5)
     np.testing.assert_allclose(
-        together.action(raw), [s.action(raw[i : i + 1])[0] for i, s in enumerate(singles)]
+        action_of(together, raw), [action_of(s, raw[i : i + 1])[0] for i, s in enumerate(singles)]
     )
-    assert (together.action(jnp.full(3, -1e3)) == cases[:, 2].astype(np.float32)).all()
-    assert (together.action(jnp.full(3, 1e3)) == cases[:, 3].astype(np.float32)).all()
+    assert (action_of(together, jnp.full(3, -1e3)) == cases[:, 2].astype(np.float32)).all()
+    assert (action_of(together, jnp.full(3, 1e3)) == cases[:, 3].astype(np.float32)).all()
 
 
 @pytest.mark.parametrize("case", CASES[:2])
 def test_raw_undoes_action(case):
     policy = tanh_normal(*case)
     raw = jnp.linspace(-2, 2, 9)[:, None]
-    np.testing.assert_allclose(jax.vmap(lambda r: policy.raw(policy.action(r)))(raw), raw, atol=1e-3)
+    back = quick(jax.vmap(lambda r: policy.raw(policy.action(r))))
+    np.testing.assert_allclose(back(raw), raw, atol=1e-3)
 
 
 def integrated_entropy(loc, std, low, high):
@@ -90,12 +103,13 @@ def integrated_entropy(loc, std, low, high):
 @pytest.mark.parametrize("case", CASES)
 def test_entropy_and_its_gradient_match_numerical_integration(case):
     loc, std, low, high = case
-    _, noise = jax.vmap(lambda k: tanh_normal(*case).sample(key=k))(jr.split(jr.key(0), 40_000))
+    draw = quick(jax.vmap(lambda k: tanh_normal(*case).sample(key=k)))
+    _, noise = draw(jr.split(jr.key(0), 40_000))
 
     def entropy(loc, std):
         return jnp.mean(jax.vmap(tanh_normal(loc, std, low, high).entropy)(noise))
 
-    value, gradient = jax.jit(jax.value_and_grad(entropy, argnums=(0, 1)))(jnp.float32(loc), jnp.float32(std))
+    value, gradient = quick(jax.value_and_grad(entropy, argnums=(0, 1)))(jnp.float32(loc), jnp.float32(std))
     assert value == pytest.approx(integrated_entropy(*case), abs=0.05)
     step = 1e-4
     for i, slope in enumerate(gradient):
@@ -108,7 +122,8 @@ def test_entropy_and_its_gradient_match_numerical_integration(case):
 
 def test_squashed_samples_follow_their_normal_and_their_noise_is_fresh():
     policy = tanh_normal(*np.array(CASES).T)
-    raw, noise = map(np.asarray, jax.vmap(lambda k: policy.sample(key=k))(jr.split(jr.key(1), 5000)))
+    draw = quick(jax.vmap(lambda k: policy.sample(key=k)))
+    raw, noise = map(np.asarray, draw(jr.split(jr.key(1), 5000)))
     for i, (loc, std, *_) in enumerate(CASES):
         assert stats.kstest(raw[:, i], stats.norm(loc, std).cdf).pvalue > 1e-3
         assert stats.kstest(noise[:, i], stats.norm().cdf).pvalue > 1e-3
@@ -129,7 +144,7 @@ def softmax(logits):
 @pytest.mark.parametrize("n", [1, 2, 5])
 def test_categories_come_as_often_as_their_probability(n):
     logits = random_logits(np.random.default_rng(n), n)
-    drawn, noise = jax.vmap(lambda k: Categorical(logits).sample(key=k))(jr.split(jr.key(n), 20_000))
+    drawn, noise = quick(jax.vmap(lambda k: Categorical(logits).sample(key=k)))(jr.split(jr.key(n), 20_000))
     counts = np.bincount(np.asarray(drawn), minlength=n)
     assert noise.shape == (20_000, 0)
     assert counts.shape == (n,)
@@ -138,7 +153,7 @@ def test_categories_come_as_often_as_their_probability(n):
 
 def test_impossible_categories_are_never_drawn():
     logits = jnp.asarray([-1e9, 0.0, -1e9, 0.0, -1e9])
-    drawn, _ = jax.vmap(lambda k: Categorical(logits).sample(key=k))(jr.split(jr.key(0), 20_000))
+    drawn, _ = quick(jax.vmap(lambda k: Categorical(logits).sample(key=k)))(jr.split(jr.key(0), 20_000))
     assert set(np.unique(drawn)) == {1, 3}
 
 
@@ -156,17 +171,19 @@ def test_categorical_log_probability_entropy_and_mode(n):
 
 def network(width=6):
     hp = assign(MLPHyperparams(), {"width": width, "depth": 1, "activation": "tanh"})
-    return MLP(jax.tree.map(jnp.asarray, hp), 3, {**hp.sizes(), "batch_last": True}, key=jr.key(0))
+    leaves, caps = jax.tree.map(jnp.asarray, hp), {**hp.sizes(), "batch_last": True}
+    return quick(lambda leaves, key: MLP(leaves, 3, caps, key=key))(leaves, jr.key(0))
 
 
 def test_new_policies_are_almost_the_same_everywhere():
     """The output layer starts a hundredth as large: near-uniform categories, std softplus(0) + 10⁻³."""
     obs = jnp.asarray([1.0, -2.0, 0.5])
-    discrete = Actor(network(), Discrete(4), key=jr.key(1))(obs)
+    policy = lambda space: quick(lambda net, obs: Actor(net, space, key=jr.key(1))(obs))(network(), obs)  # noqa: E731
+    discrete = policy(Discrete(4))
     assert isinstance(discrete, Categorical)
     np.testing.assert_allclose(np.exp(discrete.log_probs), 0.25, atol=0.02)
     box = Box((-1.0, 0.0), (1.0, 5.0))
-    continuous = Actor(network(), box, key=jr.key(1))(obs)
+    continuous = policy(box)
     assert isinstance(continuous, TanhNormal)
     np.testing.assert_allclose(continuous.std, np.log(2) + 1e-3, atol=0.02)
     np.testing.assert_allclose(continuous.loc, 0, atol=0.03)

@@ -8,6 +8,7 @@ import jax.random as jr
 import numpy as np
 import pytest
 from jax.extend.core import ClosedJaxpr
+from lanes import quick
 from scipy import stats
 
 from hyperlax.lanes.masking import (
@@ -69,7 +70,7 @@ def looped(n, x):
 
 
 def test_a_loop_runs_as_often_as_each_lane_asks():
-    together = lanes(looped)(COUNTS, STARTS)
+    together = quick(lanes(looped))(COUNTS, STARTS)
     for i in range(4):
         np.testing.assert_allclose(together[i], plain_loop(COUNTS[i], STARTS[i]), rtol=1e-6)
         assert looped(COUNTS[i], STARTS[i]) == together[i]
@@ -83,10 +84,11 @@ def test_a_loop_with_scratch_keeps_the_carry_of_lanes_that_are_done():
 
         return lane_loop_with_scratch(n, body, x, jnp.zeros(8))
 
-    final, written = jax.jit(lanes(run))(COUNTS, STARTS)
-    np.testing.assert_array_equal(final, lanes(looped)(COUNTS, STARTS))
+    final, written = quick(lanes(run))(COUNTS, STARTS)
+    np.testing.assert_array_equal(final, quick(lanes(looped))(COUNTS, STARTS))
+    alone = quick(run)
     for i, n in enumerate(COUNTS):
-        alone_final, alone_written = run(n, STARTS[i])
+        alone_final, alone_written = alone(n, STARTS[i])
         assert alone_final == final[i]
         np.testing.assert_array_equal(written[i, : int(n)], alone_written[: int(n)])
 
@@ -100,26 +102,28 @@ def test_a_while_loop_stops_for_each_lane_on_its_own():
         return lane_while(lambda c: c[0] != 1, lambda c: (collatz(c[0]), c[1] + 1), (x, jnp.int32(0)))
 
     starts = jnp.asarray([1, 6, 27, 97], jnp.int32)
-    final, steps = jax.jit(lanes(run))(starts)
+    final, steps = quick(lanes(run))(starts)
     assert final.tolist() == [1] * 4
     assert steps.tolist() == [0, 8, 111, 118]
-    assert [int(run(x)[1]) for x in starts] == [0, 8, 111, 118]
+    alone = quick(run)
+    assert [int(alone(x)[1]) for x in starts] == [0, 8, 111, 118]
 
 
 def test_a_branch_is_taken_by_the_lanes_that_want_it():
     def run(pred, x):
         return lane_cond(pred, lambda y: y * 10, lambda y: y - 1, x)
 
+    every, alone = quick(lanes(run)), quick(run)
     for wanted in ([False] * 4, [True] * 4, [True, False, False, True]):
-        together = jax.jit(lanes(run))(jnp.asarray(wanted), STARTS)
-        expected = [x * 10 if w else x - 1 for w, x in zip(wanted, STARTS, strict=True)]
-        np.testing.assert_array_equal(together, jnp.stack(expected))
-        assert [run(jnp.asarray(w), x) for w, x in zip(wanted, STARTS, strict=True)] == list(together)
+        together = every(jnp.asarray(wanted), STARTS)
+        expected = [x * 10 if w else x - 1 for w, x in zip(wanted, np.asarray(STARTS), strict=True)]
+        np.testing.assert_array_equal(together, expected)
+        assert [alone(jnp.asarray(w), x) for w, x in zip(wanted, STARTS, strict=True)] == list(together)
 
 
 def test_iterations_past_its_count_do_not_change_a_lane():
     """Squaring overflows in the longer lane; the lane that stopped earlier keeps its value."""
-    run = lanes(lambda n, x: lane_loop(n, lambda i, c: c * c, x))
+    run = quick(lanes(lambda n, x: lane_loop(n, lambda i, c: c * c, x)))
     kept, broken = run(jnp.asarray([1, 9], jnp.int32), jnp.full(2, 1e5))
     assert kept == jnp.float32(1e5) ** 2
     assert jnp.isinf(broken)
@@ -200,6 +204,9 @@ def test_freeze_keeps_leaves_that_did_not_change():
 
 def test_masked_statistics_equal_those_of_the_valid_rows_alone():
     rng = np.random.default_rng(0)
+    statistics = quick(
+        lambda x, valid: (masked_sum(x, valid), masked_mean(x, valid), masked_moments(x, valid))
+    )
     for _ in range(5):
         n = int(rng.integers(1, 40))
         shape = (n, *rng.integers(1, 4, rng.integers(0, 3)))
@@ -208,10 +215,9 @@ def test_masked_statistics_equal_those_of_the_valid_rows_alone():
         valid[rng.integers(n)] = True
         x[~valid] = np.nan
         good = x[valid].astype(np.float64)
-        x, valid = jnp.asarray(x), jnp.asarray(valid)
-        np.testing.assert_allclose(masked_sum(x, valid), good.sum(0), rtol=1e-4, atol=1e-5)
-        np.testing.assert_allclose(masked_mean(x, valid), good.mean(0), rtol=1e-5, atol=1e-6)
-        mean, variance = masked_moments(x, valid)
+        total, average, (mean, variance) = statistics(x, valid)
+        np.testing.assert_allclose(total, good.sum(0), rtol=1e-4, atol=1e-5)
+        np.testing.assert_allclose(average, good.mean(0), rtol=1e-5, atol=1e-6)
         np.testing.assert_allclose(mean, good.mean(0), rtol=1e-5, atol=1e-6)
         np.testing.assert_allclose(variance, good.var(0), rtol=1e-4, atol=1e-6)
 

@@ -27,7 +27,8 @@ SQUASH = {"none": lambda x: x, "tanh": np.tanh, "arctan": np.arctan}
 def built(in_size: int, key=None, caps=None, **changes) -> PQC:
     hp = assign(PQCHyperparams(), changes)
     leaves = jax.tree.map(jnp.asarray, hp)
-    return PQC(leaves, in_size, caps or hp.sizes(), key=jr.key(0) if key is None else key)
+    build = quick(lambda leaves, key: PQC(leaves, in_size, caps or hp.sizes(), key=key))
+    return build(leaves, jr.key(0) if key is None else key)
 
 
 def pennylane(net: PQC, x: np.ndarray, entangler: str, squash: str) -> np.ndarray:
