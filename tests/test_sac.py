@@ -125,7 +125,9 @@ def test_every_network_learns_from_its_own_loss_alone(env, parts):
         changed = eqx.tree_at(lambda a: a.critics, one, critics)
         return parts(changed, other, step, noise)[0]
 
-    np.testing.assert_allclose(total[: ends[0]], quick(jax.grad(q_loss))(weights)[: ends[0]], rtol=1e-3, atol=1e-5)
+    np.testing.assert_allclose(
+        total[: ends[0]], quick(jax.grad(q_loss))(weights)[: ends[0]], rtol=1e-3, atol=1e-5
+    )
 
 
 @pytest.mark.parametrize(("env", "parts"), CASES)

@@ -1,0 +1,306 @@
+"""What programs for accelerators are made of: known loops, few branches, shared constants, packed states."""
+
+from __future__ import annotations
+
+import json
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import jax.random as jr
+import numpy as np
+import pytest
+from jax.extend.core import jaxprs_in_params
+from scipy import stats
+
+from hyperlax import envs
+from hyperlax.agents import DQNHyperparams, PPOHyperparams, SACHyperparams
+from hyperlax.agents.costs import whole
+from hyperlax.hyperparams import assign
+from hyperlax.lanes import shuffling
+from hyperlax.lanes.constants import (
+    accelerated,
+    constant,
+    folded,
+    known,
+    surely,
+    tracing_for_accelerator,
+)
+from hyperlax.lanes.masking import LANES, lane_cond, lane_loop, select
+from hyperlax.learning.packing import Packing
+from hyperlax.networks import Actor, Critic, jointly
+from hyperlax.networks.mlp import MLPHyperparams
+from hyperlax.programs import lockstep, train
+from hyperlax.programs.plan import Machine, Program, plan
+from hyperlax.programs.shared import Shared, shared_values
+
+SMALL = {
+    "ppo": (PPOHyperparams, {"num_envs": 4, "rollout_length": 6, "num_minibatches": 2, "epochs": 2}),
+    "dqn": (DQNHyperparams, {"num_envs": 2, "rollout_length": 2, "buffer_size": 32, "batch_size": 4}),
+    "sac": (SACHyperparams, {"num_envs": 2, "rollout_length": 2, "buffer_size": 32, "batch_size": 4}),
+}
+ACCELERATOR, CPU = Machine.of("gpu", 1), Machine.of("cpu", 1)
+
+
+def sample(algorithm, **changes):
+    kind, small = SMALL[algorithm]
+    networks = [f"{n}.{k}" for n in ("actor", "critic") for k in ("width", "depth") if hasattr(kind(), n)]
+    return assign(kind(), {**dict.fromkeys(networks, 3), **small, **changes})
+
+
+def primitives(jaxpr, names):
+    """Every equation of `names` in a jaxpr and in all that it contains."""
+    found = [e for e in jaxpr.eqns if e.primitive.name in names]
+    return found + [e for q in jaxpr.eqns for j in jaxprs_in_params(q.params) for e in primitives(j, names)]
+
+
+def segment_of(hps, env, lanes):
+    """The jaxpr of a segment of the program for accelerators of `hps`."""
+    caps = whole(hps[0].capacities([hp.sizes() for hp in hps], [1] * len(hps), env))
+    shared = Shared(shared_values(hps))
+
+    def run(hp, key, cycles):
+        with tracing_for_accelerator():
+            state = train.start(hp, env, caps, jnp.int32(100), key=key, init_key=key)
+            shared.find(hp, state)
+            return train.segment(state, env, caps, cycles, shared)
+
+    one = (jax.tree.map(jnp.asarray, hps[0]), jnp.zeros(2, jnp.uint32), jnp.int32(3))
+    if lanes == 1:
+        return jax.make_jaxpr(run)(*one)
+    many = jax.tree.map(lambda x: jnp.stack([x] * lanes), one)
+    return jax.make_jaxpr(jax.vmap(run, axis_name=LANES))(*many)
+
+
+@pytest.mark.parametrize("lanes", [1, 2])
+@pytest.mark.parametrize(
+    ("algorithm", "changes"),
+    [
+        ("ppo", {}),
+        ("ppo", {"rollout_length": 5, "num_envs": 3, "num_minibatches": 3, "epochs": 1, "actor.width": 2}),
+        ("dqn", {"batch_size": 3, "num_envs": 1, "update_to_data": 0.25}),
+        ("sac", {"batch_size": 3, "num_envs": 1, "update_to_data": 0.25}),
+    ],
+    ids=["ppo", "ppo-mixed", "dqn-mixed", "sac-mixed"],
+)
+def test_a_cycle_has_no_loop_of_unknown_length_and_no_branch(algorithm, changes, lanes):
+    """Whether sizes are shared or not; the loop over cycles is the only one whose length is not known."""
+    hps = [sample(algorithm), sample(algorithm, **changes)]
+    segment = segment_of(hps, envs.load("gymnax.cartpole"), lanes)
+    loops = [e for e in primitives(segment.jaxpr, {"while"}) if primitives_of_learning(e)]
+    assert len(loops) == 1
+    assert not primitives(loops[0].params["body_jaxpr"].jaxpr, {"while", "cond"})
+
+
+def primitives_of_learning(loop):
+    """Whether a loop holds gradient steps: other loops draw the initial weights."""
+    return bool(primitives(loop.params["body_jaxpr"].jaxpr, {"scan", "erf_inv", "tanh"}))
+
+
+def test_only_counts_flags_and_choices_that_all_samples_share_are_constants():
+    found = shared_values([sample("ppo"), sample("ppo", num_envs=3, gamma=0.9)], varying={"epochs"})
+    assert found["rollout_length"] == 6
+    assert found["normalize_observations"] is True
+    assert found["actor.width"] == 3
+    assert not {"num_envs", "epochs", "gamma", "clip_eps"} & set(found)
+    assert "clip_eps" not in shared_values([sample("ppo")] * 2)
+
+
+def test_constants_are_inserted_in_agent_and_networks_and_removed_again():
+    hp, env = jax.tree.map(jnp.asarray, sample("ppo")), envs.load("gymnax.cartpole")
+    caps = whole(hp.capacities([hp.sizes()], [1], env))
+    shared, seen = Shared({"num_envs": 4, "actor.width": 3, "critic.depth": 3}), []
+
+    def run(hp):
+        state = train.start(
+            hp, env, caps, jnp.int32(9), key=jnp.zeros(2, jnp.uint32), init_key=jr.key_data(jr.key(0))
+        )
+        shared.find(hp, state)
+        agent: Any = shared.insert(state).agent
+        seen.append(
+            (agent.hp.num_envs, agent.hp.actor.width, agent.actor.body.hp.width, agent.critic.body.hp.depth)
+        )
+        seen.append((agent.hp.epochs, agent.critic.body.hp.width, agent.hp.gamma))
+        back = shared.remove(shared.insert(state), state)
+        assert all(a is b for a, b in zip(jax.tree.leaves(back), jax.tree.leaves(state), strict=True))
+        return back
+
+    jax.eval_shape(run, hp)
+    assert [int(x) for x in seen[0]] == [4, 3, 3, 3]
+    assert not any(map(known, seen[1]))
+
+
+@pytest.mark.parametrize("algorithm", ["dqn", "sac"])
+def test_they_learn_what_programs_for_cpus_learn(algorithm):
+    """Off-policy agents see the same random numbers in both; on-policy ones shuffle in another way."""
+    hp, env = (
+        jax.tree.map(jnp.asarray, sample(algorithm, warmup_rollout_length=2)),
+        envs.load("gymnax.cartpole"),
+    )
+    caps = hp.capacities([hp.sizes()], [1], env)
+
+    def run(fast):
+        shared = Shared(shared_values([hp]) if fast else {})
+
+        def lane(hp, key):
+            with tracing_for_accelerator(fast):
+                state = train.start(
+                    hp, env, whole(caps) if fast else caps, jnp.int32(99), key=key, init_key=key
+                )
+                shared.find(hp, state)
+                return train.segment(state, env, whole(caps) if fast else caps, jnp.int32(8), shared)
+
+        return jax.jit(lane)(hp, jr.key_data(jr.key(3)))
+
+    plain, fast = run(False), run(True)
+    assert int(fast.gradient_steps) == int(plain.gradient_steps) > 2
+    for a, b in zip(jax.tree.leaves(fast), jax.tree.leaves(plain), strict=True):
+        np.testing.assert_allclose(a, b, rtol=2e-4, atol=2e-5)
+
+
+def test_known_values_fold_and_traced_ones_do_not():
+    def traced(x):
+        assert not known(x)
+        assert known(folded(lambda xp, a, b: xp.minimum(a, b), constant(np.int32(3)), constant(np.int32(2))))
+        assert not known(folded(lambda xp, a, b: xp.minimum(a, b), x, constant(np.int32(2))))
+        assert surely(constant(True))
+        assert not surely(constant(False))
+        assert not surely(x, 1)
+        assert select(constant(True), x, None) is x
+        return folded(lambda xp, a, b: xp.minimum(a, b), x, constant(np.int32(2)))
+
+    assert int(jax.jit(traced)(jnp.int32(1))) == 1
+    assert not accelerated()
+    with tracing_for_accelerator():
+        assert accelerated()
+
+
+def test_branches_are_computed_on_both_sides_unless_they_are_costly():
+    def run(costly):
+        with tracing_for_accelerator():
+            f = lambda p, x: lane_cond(p, lambda x: x + 1, lambda x: x * 3, x, costly=costly)  # noqa: E731
+            found = jax.make_jaxpr(f)(jnp.bool_(True), jnp.float32(2))
+            assert [float(jax.jit(f)(jnp.bool_(p), jnp.float32(2))) for p in (True, False)] == [3, 6]
+        return len(primitives(found.jaxpr, {"cond"}))
+
+    assert run(costly=False) == 0
+    assert run(costly=True) == 1
+
+
+def test_a_loop_with_a_bound_stops_each_lane_at_its_own_count():
+    def run(n):
+        with tracing_for_accelerator():
+            return lane_loop(n, lambda i, c: c + i + 1, jnp.int32(0), most=5)
+
+    counts = jnp.arange(6, dtype=jnp.int32)
+    np.testing.assert_array_equal(jax.vmap(run, axis_name=LANES)(counts), counts * (counts + 1) // 2)
+
+
+def test_packing_keeps_every_bit():
+    tree = {
+        "float": jnp.asarray([[1.5, -0.0], [np.inf, np.nan]]),
+        "int": jnp.asarray([2**31 - 1, -(2**31)], jnp.int32),
+        "word": jnp.asarray([[0xFFFFFFFF], [1]], jnp.uint32),
+        "flag": jnp.asarray([True, False]),
+        "small": jnp.asarray([200, 3], jnp.uint8),
+        "key": jr.split(jr.key(7), 2),
+    }
+    packing = Packing(tree, axes=1)
+    packed = jax.jit(packing.pack)(tree)
+    assert packed.shape == (2, packing.columns)
+    back = jax.jit(packing.unpack)(packed)
+    for name, x in tree.items():
+        assert back[name].dtype == x.dtype
+        data = (lambda k: jr.key_data(k)) if name == "key" else (lambda k: k)
+        assert np.asarray(data(back[name])).tobytes() == np.asarray(data(x)).tobytes()
+
+
+words = lambda seed, n: np.random.default_rng(seed).integers(0, 2**32, (n, 8), np.uint32)  # noqa: E731
+swapped = jax.jit(jax.vmap(shuffling._swapped_or_not, in_axes=(None, None, 0)))
+
+
+@pytest.mark.parametrize("n", [1, 2, 3, 7, 64, 100])
+def test_swap_or_not_permutes_every_number_of_indices(n):
+    images = np.asarray(swapped(jnp.arange(n, dtype=jnp.uint32), jnp.int32(n), words(n, 50)))
+    np.testing.assert_array_equal(np.sort(images, axis=1), np.tile(np.arange(n), (50, 1)))
+
+
+@pytest.mark.parametrize("n", [3, 7, 16, 23])
+def test_swap_or_not_sends_every_pair_to_any_pair_alike(n):
+    index = jnp.arange(n, dtype=jnp.uint32)
+    images = np.asarray(swapped(index, jnp.int32(n), words(n, 60 * n * n))).astype(int)
+    for a, b in ((0, 1), (0, n - 1), (n // 2, n - 1)):
+        counts = np.bincount(images[:, a] * n + images[:, b], minlength=n * n).reshape(n, n)
+        assert stats.chisquare(counts[~np.eye(n, dtype=bool)]).pvalue > 1e-3
+
+
+def sized(width):
+    return jax.tree.map(jnp.asarray, assign(MLPHyperparams(), {"width": width, "depth": 2}))
+
+
+def test_networks_of_one_structure_are_evaluated_together():
+    """The same values as one by one, with half of the matrix products; others are left apart."""
+    env, hp = envs.load("gymnax.cartpole"), sized(5)
+    body = lambda k, h=hp: h.network(  # noqa: E731
+        env.obs_size, {**h.sizes(), "batch_last": False}, key=jr.key(k)
+    )
+    actor, critic = Actor(body(0), env.action_space, key=jr.key(1)), Critic(body(2), key=jr.key(3))
+    x = jnp.linspace(-1, 1, env.obs_size)
+
+    def both(actor, critic, x):
+        policy, value = jointly((actor, critic), (x, x))
+        return policy.log_probs, value
+
+    apart = jax.make_jaxpr(both)(actor, critic, x)
+    with tracing_for_accelerator():
+        together = jax.make_jaxpr(lambda *args: both(*args))(actor, critic, x)
+        found = both(actor, critic, x)
+        other = Critic(body(2, sized(6)), key=jr.key(3))
+        np.testing.assert_allclose(both(actor, other, x)[1], other(x), rtol=1e-5, atol=1e-6)
+    products = [len(primitives(j.jaxpr, {"dot_general"})) for j in (apart, together)]
+    assert products == [6, 3]
+    policy: Any = actor(x)
+    np.testing.assert_allclose(found[0], policy.log_probs, rtol=1e-5, atol=1e-6)
+    np.testing.assert_allclose(found[1], critic(x), rtol=1e-5, atol=1e-6)
+
+
+def test_the_fewest_slots_are_taken_that_keep_up_with_the_longest_lane():
+    assert lockstep.makespan([5, 3, 2, 2], 2) == 7
+    assert lockstep.slots_for([100] + [1] * 50) == 2
+    assert lockstep.slots_for([10] * 6) == 6
+    rng = np.random.default_rng(0)
+    for _ in range(20):
+        cycles = rng.integers(1, 1000, int(rng.integers(1, 60))).tolist()
+        slots = lockstep.slots_for(cycles)
+        assert lockstep.makespan(cycles, slots) <= lockstep.LONGER * max(cycles)
+        assert slots == 1 or lockstep.makespan(cycles, slots - 1) > lockstep.LONGER * max(cycles)
+
+
+def test_lanes_of_few_and_of_many_gradient_steps_do_not_wait_for_one_another():
+    """On an accelerator they are in programs of their own, whose lanes fill fewer slots."""
+    env = envs.load("gymnax.cartpole")
+    few = [sample("ppo", num_envs=n, num_minibatches=1, epochs=1) for n in (16, 32, 64)]
+    many = [sample("ppo", num_envs=n, num_minibatches=256, epochs=8, rollout_length=64) for n in (16, 32, 64)]
+    programs = plan([*few, *many], env, 20_000_000, 4, ACCELERATOR)
+    assert sorted(p.samples for p in programs) == [(0, 1, 2), (3, 4, 5)]
+    for program in programs:
+        assert program.accelerator
+        assert 4 <= program.slots < 12
+        assert program.useful_share > 0.6
+        assert program.caps["env_blocks"] == 1
+        assert len(program.caps["minibatch_chunks"]) == 1
+        about = json.loads(json.dumps(program.describe()))
+        assert Program.restored(about).key == program.key
+        assert (program.slots, dict(program.shared)) == (about["slots"], about["shared"])
+        assert Program.restored({**about, "shared": {}}).key != program.key
+    assert not plan(few, env, 1000, 1, CPU)[0].shared
+
+
+def test_a_plan_without_these_entries_is_restored_as_one_for_a_cpu():
+    env = envs.load("gymnax.cartpole")
+    about = json.loads(json.dumps(plan([sample("ppo")], env, 1000, 1, CPU)[0].describe()))
+    for name in ("accelerator", "shared", "slots"):
+        del about[name]
+    program = Program.restored(about)
+    assert (program.accelerator, dict(program.shared), program.slots) == (False, {}, 0)
+    assert program.samples == (0,)
