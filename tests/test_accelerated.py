@@ -11,6 +11,7 @@ import jax.random as jr
 import numpy as np
 import pytest
 from jax.extend.core import jaxprs_in_params
+from jax.sharding import Mesh, NamedSharding, PartitionSpec
 from scipy import stats
 
 from hyperlax import envs
@@ -30,7 +31,7 @@ from hyperlax.lanes.masking import LANES, lane_cond, lane_loop, select
 from hyperlax.learning.packing import Packing
 from hyperlax.networks import Actor, Critic, jointly
 from hyperlax.networks.mlp import MLPHyperparams
-from hyperlax.programs import lockstep, train
+from hyperlax.programs import compiled, lockstep, train
 from hyperlax.programs.plan import Machine, Program, plan
 from hyperlax.programs.shared import Shared, shared_values
 
@@ -304,3 +305,27 @@ def test_a_plan_without_these_entries_is_restored_as_one_for_a_cpu():
     program = Program.restored(about)
     assert (program.accelerator, dict(program.shared), program.slots) == (False, {}, 0)
     assert program.samples == (0,)
+
+
+@pytest.mark.parametrize("largest", [0, compiled.SMALL_STATE], ids=["one lane moves", "all move"])
+def test_a_lane_is_placed_and_taken_without_touching_the_others(largest, monkeypatch):
+    """On several devices, and the state keeps the layout that the program was compiled for."""
+    monkeypatch.setattr(compiled, "SMALL_STATE", largest)
+    devices, rng = jax.devices()[:2], np.random.default_rng(0)
+    sharding = NamedSharding(Mesh(np.array(devices), ("devices",)), PartitionSpec("devices"))
+    hp, env = jax.tree.map(jnp.asarray, sample("ppo")), envs.load("gymnax.cartpole")
+    like = compiled.state_like(hp, env, hp.capacities([hp.sizes()], [1], env))
+    fill = lambda *lead: jax.tree.map(  # noqa: E731
+        lambda x: rng.integers(0, 99, (*lead, *x.shape)).astype(x.dtype), like
+    )
+    unused: Any = lambda *args: pytest.fail("it does not run")
+    program = compiled.Compiled(4, unused, unused, unused, like, sharding, 0.0, 0.0, 0)
+    before, lane = fill(4), fill()
+    after = program.place(jax.device_put(before, sharding), 2, lane)
+    for x, old, new in zip(*map(jax.tree.leaves, (after, before, lane)), strict=True):
+        assert x.sharding.is_equivalent_to(sharding, x.ndim)
+        np.testing.assert_array_equal(x, np.concatenate([old[:2], new[None], old[3:]]))
+    for slot in range(4):
+        for x, y in zip(jax.tree.leaves(program.lane(after, slot)), jax.tree.leaves(after), strict=True):
+            assert isinstance(x, np.ndarray)
+            np.testing.assert_array_equal(x, y[slot])

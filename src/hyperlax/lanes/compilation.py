@@ -29,10 +29,30 @@ compiles four times faster into slower code, for programs that hardly run. Wider
 """
 
 
+GPU_LOOPS = {
+    "xla_gpu_enable_command_buffer": (
+        "FUSION,CUBLAS,CUBLASLT,CUSTOM_CALL,CONDITIONAL,WHILE,DYNAMIC_SLICE_FUSION"
+    ),
+}
+"""XLA options for a GPU program whose loops have known trip counts, which then become CUDA graphs.
+
+On an H100 (jax 0.11.2), training of one lane took 0.68 s instead of 0.74 s. Programs with loops of unknown
+trip counts became three times slower.
+"""
+
+
 @cache
-def compiler_options(effort: str, platform: str) -> dict[str, Any]:
-    """The XLA options for a compilation effort that this version of XLA accepts."""
-    return {k: v for k, v in CPU_OPTIONS[effort].items() if platform == "cpu" and _known(k, v)}
+def compiler_options(effort: str, platform: str, known_loops: bool = False) -> dict[str, Any]:
+    """The XLA options for a compilation effort that this version of XLA accepts.
+
+    `known_loops` says that the loops of the program have known trip counts.
+    """
+    options: dict[str, Any] = {}
+    if platform == "cpu":
+        options = CPU_OPTIONS[effort]
+    elif platform in ("gpu", "cuda") and known_loops:
+        options = GPU_LOOPS
+    return {k: v for k, v in options.items() if _known(k, v)}
 
 
 def _known(option: str, value: Any) -> bool:

@@ -7,6 +7,7 @@ import time
 from collections.abc import Callable, Hashable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import equinox as eqx
@@ -34,6 +35,8 @@ from hyperlax.programs.train import TrainState
 DEVICES = "devices"
 """The mesh axis. It differs from `LANES`, so that reductions over lanes stay within a device."""
 
+SMALL_STATE = 2**25
+"""Bytes of a state up to which it is moved as a whole: that needs no compilation."""
 FIRST_RATES = {False: 5e9, True: 1 / KERNEL_SECONDS}
 """Assumed cost per second (`Program.work`) of a program before it has run, by whether it is accelerated."""
 _trace_lock = threading.Lock()
@@ -82,11 +85,37 @@ class Compiled:
         return jax.device_put(blank, self.sharding)
 
     def place(self, state: TrainState, slot: int, lane: TrainState) -> TrainState:
-        """`state` with `lane` (a single state of host arrays) in `slot`."""
+        """`state` with `lane` (a single state of host arrays) in `slot`; `state` must not be used again.
+
+        Only that lane is moved to the device, unless all of them fit into a few megabytes.
+        """
+        if _size(state) > SMALL_STATE:
+            return jax.device_put(_put(state, np.int32(slot), lane), self.sharding)
         host = jax.tree.map(lambda x: np.asarray(x).copy(), state)
         for target, value in zip(jax.tree.leaves(host), jax.tree.leaves(lane), strict=True):
             target[slot] = value
         return jax.device_put(host, self.sharding)
+
+    def lane(self, state: TrainState, slot: int) -> TrainState:
+        """The lane in `slot` as host arrays; only that lane is moved, unless they are small."""
+        if _size(state) > SMALL_STATE:
+            return jax.tree.map(np.array, _take(state, np.int32(slot)))
+        return jax.tree.map(lambda x: np.array(np.asarray(x)[slot]), state)
+
+
+@partial(jax.jit, donate_argnums=0)
+def _put(state: TrainState, slot: Any, lane: TrainState) -> TrainState:
+    return jax.tree.map(lambda x, value: x.at[slot].set(value), state, lane)
+
+
+@jax.jit
+def _take(state: TrainState, slot: Any) -> TrainState:
+    return jax.tree.map(lambda x: x[slot], state)
+
+
+def _size(state: TrainState) -> int:
+    """The bytes of all arrays of `state`."""
+    return sum(x.size * x.dtype.itemsize for x in jax.tree.leaves(state))
 
 
 def lane_specs(hp: AbstractAgentHyperparams) -> tuple[Any, ...]:
@@ -188,9 +217,12 @@ def compile_program(
             _sharded(evaluate_lane, mesh, per_device).lower(states, due),
         ]
     traced = time.perf_counter()
-    options = compiler_options(program.effort, devices[0].platform)
+    options = [
+        compiler_options(program.effort, devices[0].platform, known_loops=program.accelerator and i == 0)
+        for i in range(len(lowered))
+    ]
     with ThreadPoolExecutor(len(lowered)) as pool:
-        results = list(pool.map(lambda low: low.compile(compiler_options=options), lowered))
+        results = list(pool.map(lambda low, o: low.compile(compiler_options=o), lowered, options))
     compiled = time.perf_counter()
     return Compiled(
         slots,

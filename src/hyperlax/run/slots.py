@@ -124,7 +124,7 @@ class Slots:
 
     def state(self, slot: int) -> TrainState:
         """The state of the lane in `slot`, as host arrays that later segments do not change."""
-        return jax.tree.map(lambda x: np.array(np.asarray(x)[slot]), self.device_state)
+        return self.compiled.lane(self.device_state, slot)
 
     def states(self) -> dict[int, TrainState]:
         """Lane → its state as host arrays, for every lane in a slot."""
