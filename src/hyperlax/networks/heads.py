@@ -96,11 +96,26 @@ def _total(x: Shaped[Array, " n"]) -> Shaped[Array, ""]:
 
 
 def _log_softmax(logits: Float[Array, " n"]) -> Float[Array, " n"]:
-    if not _few(logits):
-        return jax.nn.log_softmax(logits)
-    largest = reduce(jnp.maximum, (logits[i] for i in range(logits.shape[0])))
-    shifted = logits - jax.lax.stop_gradient(largest)
+    return _log_softmax_of_few(logits) if _few(logits) else jax.nn.log_softmax(logits)
+
+
+@jax.custom_vjp
+def _log_softmax_of_few(logits: Float[Array, " n"]) -> Float[Array, " n"]:
+    """The logarithm of the softmax, whose gradient has no reduction either."""
+    shifted = logits - reduce(jnp.maximum, (logits[i] for i in range(logits.shape[0])))
     return shifted - jnp.log(_total(jnp.exp(shifted)))
+
+
+def _log_softmax_forward(logits: Array) -> tuple[Array, Array]:
+    log_probs = _log_softmax_of_few(logits)
+    return log_probs, log_probs
+
+
+def _log_softmax_backward(log_probs: Array, cotangent: Array) -> tuple[Array]:
+    return (cotangent - jnp.exp(log_probs) * _total(cotangent),)
+
+
+_log_softmax_of_few.defvjp(_log_softmax_forward, _log_softmax_backward)
 
 
 @final

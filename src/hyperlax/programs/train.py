@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any, final
+from typing import Any, TypeVar, final
 
 import equinox as eqx
 import jax
@@ -23,6 +23,7 @@ from hyperlax.learning.packing import Packing
 from hyperlax.learning.rollout import Envs, Finished, collect
 from hyperlax.programs.shared import NOTHING, Shared
 
+T = TypeVar("T")
 NEVER = -1
 """The value of `TrainState.diverged_at` for a lane that has not diverged."""
 
@@ -154,11 +155,19 @@ def _cycle(state: TrainState, env: AbstractEnv, caps: Sizes, active: Array) -> T
         env_steps=env_steps,
         gradient_steps=state.gradient_steps + steps,
         cycles=state.cycles + 1,
-        metrics={name: total + weight * metrics[name] for name, total in state.metrics.items()},
+        metrics=_added(state.metrics, {name: weight * metrics[name] for name in state.metrics}),
         metric_steps=state.metric_steps + steps,
-        finished=jax.tree.map(jnp.add, state.finished, finished),
+        finished=_added(state.finished, finished),
         diverged_at=jnp.where(_all_finite(agent), jnp.int32(NEVER), env_steps),
     )
+
+
+def _added(totals: T, new: T) -> T:
+    """The sums of the scalars of two trees, on accelerators all in one kernel."""
+    if not accelerated():
+        return jax.tree.map(jnp.add, totals, new)
+    leaves, structure = jax.tree.flatten(totals)
+    return jax.tree.unflatten(structure, list(jnp.stack(leaves) + jnp.stack(jax.tree.leaves(new))))
 
 
 def _all_finite(agent: AbstractAgent) -> Array:
