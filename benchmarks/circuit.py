@@ -182,6 +182,17 @@ def qujax(features: int, layers: int, stacks: int) -> Callable[..., Any]:
     return jax.vmap(one, in_axes=(None, None, 0))
 
 
+def value_and_gradient(expectations: Callable[..., Any]) -> Callable[..., Any]:
+    """A function with the arguments of `expectations`: the sum of their squares, and its gradient."""
+    import jax
+    import jax.numpy as jnp
+
+    def loss(angles: Any, scales: Any, xs: Any) -> Any:
+        return jnp.sum(expectations(angles, scales, xs) ** 2)
+
+    return jax.value_and_grad(loss, (0, 1))
+
+
 def measure(name: str, size: str, batch: int, gradient: bool) -> dict[str, Any]:
     """Measure one implementation at one size in this process."""
     import jax
@@ -193,10 +204,7 @@ def measure(name: str, size: str, batch: int, gradient: bool) -> dict[str, Any]:
     arguments = [jnp.asarray(x) for x in inputs(features, layers, stacks, batch)]
     expectations = build[name](features, layers, stacks)
 
-    def loss(angles: Any, scales: Any, xs: Any) -> Any:
-        return jnp.sum(expectations(angles, scales, xs) ** 2)
-
-    f = jax.value_and_grad(loss, (0, 1)) if gradient else expectations
+    f = value_and_gradient(expectations) if gradient else expectations
     began = time.perf_counter()
     compiled = jax.jit(f).lower(*arguments).compile()
     ready = time.perf_counter()

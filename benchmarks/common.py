@@ -28,16 +28,16 @@ def context() -> dict[str, Any]:
     }
 
 
-def save(name: str, results: Any) -> Path:
-    """Write `results` with their context to `benchmarks/out/<name>.json`; returns the path."""
-    OUT.mkdir(exist_ok=True)
-    path = OUT / f"{name}.json"
+def save(name: str, results: Any, path: Path | None = None) -> Path:
+    """Write `results` with their context to `path`, or `benchmarks/out/<name>.json`; returns the path."""
+    path = path or OUT / f"{name}.json"
+    path.parent.mkdir(parents=True, exist_ok=True)
     path.write_text(json.dumps({**context(), "results": results}, indent=1, default=str) + "\n")
     return path
 
 
-def table(rows: Sequence[Mapping[str, Any]], title: str) -> None:
-    """Print `rows`, which share their columns, as a table with a title."""
+def table(rows: Sequence[Mapping[str, Any]], title: str, width: int = 130) -> None:
+    """Print `rows`, which share their columns, as a table with a title, `width` characters wide at most."""
     from rich.console import Console
     from rich.table import Table
 
@@ -46,7 +46,7 @@ def table(rows: Sequence[Mapping[str, Any]], title: str) -> None:
         shown.add_column(name)
     for row in rows:
         shown.add_row(*(f"{v:.3g}" if isinstance(v, float) else str(v) for v in row.values()))
-    Console(width=130).print(shown)
+    Console(width=width).print(shown)
 
 
 def whole_process(command: Sequence[str], **environment: str) -> float:

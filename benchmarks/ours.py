@@ -61,17 +61,27 @@ SHAPES: dict[str, dict[str, object]] = {
 """Algorithm → hyperparameters that give the shapes of `peers.py`."""
 
 
-def train(
-    algorithm: str, env: str, lanes: int, steps: int, buffer_size: int | None = None, evaluations: int = 0
-) -> hyperlax.Results:
-    """Train one sample with `lanes` seeds for `steps` environment steps each."""
+def settings(algorithm: str, buffer_size: int | None = None) -> dict[str, object]:
+    """What to set for the recipe of `algorithm` with MLPs; `buffer_size` instead of the shape's if given."""
     shapes = {"normalize_observations": False, **SHAPES[algorithm]}
     if algorithm != "ppo":
         shapes["update_to_data"] = 0.0
     if buffer_size:
         shapes["buffer_size"] = buffer_size
+    return shapes
+
+
+def train(
+    algorithm: str, env: str, lanes: int, steps: int, buffer_size: int | None = None, evaluations: int = 0
+) -> hyperlax.Results:
+    """Train one sample with `lanes` seeds for `steps` environment steps each."""
     return hyperlax.sweep(
-        f"{algorithm}_mlp", env, set=shapes, seeds=lanes, total_timesteps=steps, evaluations=evaluations
+        f"{algorithm}_mlp",
+        env,
+        set=settings(algorithm, buffer_size),
+        seeds=lanes,
+        total_timesteps=steps,
+        evaluations=evaluations,
     )
 
 

@@ -1,0 +1,204 @@
+"""A GPU launches few kernels for the programs, and nothing in a step makes the host wait for the device."""
+
+from __future__ import annotations
+
+import importlib
+import json
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import pytest
+
+BENCHMARKS = Path(__file__).parents[1] / "benchmarks"
+sys.path.insert(0, str(BENCHMARKS))
+h100, hlo = (importlib.import_module(name) for name in ("h100", "hlo"))
+
+BUDGETS: dict[tuple[str, int], dict[str, int]] = {
+    ("ppo", 1): {
+        "beside": 73,
+        "env step": 43,
+        "advantage step": 12,
+        "epoch": 2,
+        "gradient step": 52,
+        "trips?": 6,
+        "branches": 3,
+        "whole cycle": 8324,
+    },
+    ("ppo", 128): {
+        "beside": 68,
+        "env step": 42,
+        "advantage step": 12,
+        "epoch": 11,
+        "gradient step": 51,
+        "trips?": 6,
+        "branches": 3,
+        "whole cycle": 8252,
+    },
+    ("sac", 1): {"gradient step": 69, "trips?": 2, "branches": 2, "whole cycle": 168},
+    ("sac", 128): {"gradient step": 87, "trips?": 2, "branches": 2, "whole cycle": 161},
+    ("dqn", 1): {"gradient step": 38, "trips?": 2, "branches": 2, "whole cycle": 273},
+    ("dqn", 128): {"gradient step": 39, "trips?": 2, "branches": 2, "whole cycle": 283},
+}
+"""Algorithm and lanes → the most that may be counted, as `benchmarks/kernels.py` does; jax 0.10.2."""
+CIRCUITS: dict[str, dict[str, float]] = {
+    "4 wires × 5 layers": {"in all": 387, "in loops, per layer": 70, "trips?": 0, "branches": 0},
+    "6 wires × 10 layers": {"in all": 950, "in loops, per layer": 91.4, "trips?": 0, "branches": 0},
+    "12 wires × 15 layers": {"in all": 22027, "in loops, per layer": 1467, "trips?": 0, "branches": 0},
+}
+"""The same for value and gradient of a circuit."""
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(1800)
+@pytest.mark.skipif(h100.missing() is not None, reason=str(h100.missing()))
+def test_programs_launch_no_more_kernels_than_budgeted(tmp_path):
+    """Programs as planned for a GPU, compiled for an H100, which need not be here."""
+    out = tmp_path / "kernels.json"
+    command = [sys.executable, str(BENCHMARKS / "kernels.py"), "--planned", "gpu", "--out", str(out)]
+    done = subprocess.run(command, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    programs = json.loads(out.read_text())["results"]["programs"]
+    counted = {(p["name"], p["lanes"]): p["counts"] for p in programs}
+    budgets = {**BUDGETS, **{(name, 1): budget for name, budget in CIRCUITS.items()}}
+    assert counted.keys() == budgets.keys()
+    over = [
+        f"{name}, {lanes} lanes, {what}: {counted[name, lanes].get(what, 0)} > {most}"
+        for (name, lanes), budget in budgets.items()
+        for what, most in budget.items()
+        if counted[name, lanes].get(what, 0) > most
+    ]
+    assert not over, "\n".join([*over, done.stdout])
+
+
+def program(body: str, condition: str = "", trips: int | None = None) -> str:
+    """A program with a loop whose computations hold the given lines, and a kernel on either side of it."""
+    known = f', backend_config={{"known_trip_count":{{"n":"{trips}"}}}}' if trips else ""
+    return f"""HloModule jit_f, is_scheduled=true
+
+%body (p: (s32[], f32[4])) -> (s32[], f32[4]) {{
+  %p = (s32[], f32[4]{{0}}) parameter(0)
+{body}
+  ROOT %t = (s32[], f32[4]{{0}}) tuple(%i, %x)
+}}
+
+%condition (p: (s32[], f32[4])) -> pred[] {{
+  %q = (s32[], f32[4]{{0}}) parameter(0)
+{condition}
+}}
+
+ENTRY %main (x: f32[4]) -> f32[4] {{
+  %x.1 = f32[4]{{0}} parameter(0)
+  %first = f32[4]{{0}} fusion(%x.1), kind=kLoop, calls=%c, backend_config={{"kind":"__triton"}}
+  %w = (s32[], /*index=1*/f32[4]{{0:T(128)}}) while(%t.1), condition=%condition, body=%body{known}
+  %y = f32[4]{{0}} get-tuple-element(%w), index=1
+  ROOT %last = f32[4]{{0}} custom-call(%y), custom_call_target="cublas$gemm"
+}}
+"""
+
+
+def test_only_what_is_launched_counts():
+    """Tuples, parameters and the second half of an asynchronous copy are free."""
+    text = program(
+        """
+  %x = f32[4]{0} get-tuple-element(%p), index=1
+  %b = f32[2,2]{1,0} bitcast(%x)
+  %s = (f32[4]{0}, f32[4]{0}, u32[]) copy-start(%x)
+  %d = f32[4]{0} copy-done(%s)
+  %f = f32[4]{0} fusion(%d), kind=kInput, calls=%fused
+""".strip("\n")
+    )
+    found = hlo.count(text)
+    assert dict(found.kernels) == {"fusion triton": 1, "custom-call cublas$gemm": 1}
+    (loop,) = found.loops
+    assert dict(loop.kernels) == {"copy-start": 1, "fusion Input": 1}
+
+
+@pytest.mark.parametrize(("trips", "total"), [(7, 2 + 7 * 1), (None, 2 + 5 * (1 + 2))])
+def test_a_loop_of_unknown_length_also_launches_its_condition(trips, total):
+    condition = "  %c.1 = pred[] compare(%n, %m), direction=LT\n  ROOT %r = pred[] copy(%c.1)"
+    found = hlo.count(program("  %x = f32[4]{0} copy(%y)", condition, trips))
+    assert found.loops[0].trips == trips
+    assert found.total({found.loops[0].role: 5}) == total
+
+
+@pytest.mark.parametrize(
+    "attributes",
+    ["true_computation=%short, false_computation=%long", "branch_computations={%short, %long}"],
+)
+def test_a_conditional_counts_as_its_longest_branch(attributes):
+    branch = "%{} (x: f32[4]) -> f32[4] {{\n{}\n}}\n"
+    copies = [f"  %c.{i} = f32[4]{{0}} copy(%x)" for i in range(3)]
+    text = branch.format("short", copies[0]) + branch.format("long", "\n".join(copies))
+    text += program(f"  %k = f32[4]{{0}} conditional(%pred, %x, %x), {attributes}")
+    found = hlo.count(text)
+    assert [b.own for b in found.loops[0].conditionals[0]] == [1, 3]
+    assert found.branches() == 1
+    assert found.total({}) == 2 + 3
+    assert found.launches() == "2 + ? × (0 + 3?)"
+
+
+def test_what_is_called_is_part_of_the_caller():
+    text = "%inner (x: f32[4]) -> f32[4] {\n  ROOT %c = f32[4]{0} copy(%x)\n}\n" + program(
+        "  %a = f32[4]{0} call(%x), to_apply=%inner\n  %b = f32[4]{0} call(%x), to_apply=%inner"
+    )
+    assert hlo.count(text).loops[0].own == 2
+
+
+def test_a_text_without_an_entry_is_refused():
+    with pytest.raises(ValueError, match="no ENTRY"):
+        hlo.count("HloModule empty\n")
+
+
+def compiled(function: Any, *arguments: Any) -> Any:
+    """The region of a function compiled for the CPU: the text of the jax that is installed."""
+    return hlo.count(jax.jit(function).lower(*arguments).compile().as_text())
+
+
+def scanned(x: jax.Array, n: int) -> jax.Array:
+    """A loop that XLA cannot simplify."""
+    return jax.lax.scan(lambda c, _: (jnp.sin(c) @ c, None), x, None, n)[0]
+
+
+def test_loops_are_recognised_by_their_scope():
+    """A loop inside that has no name of its own does not inherit that of the loop around it."""
+
+    def nested(x: jax.Array) -> jax.Array:
+        def epoch_of(c: jax.Array, _: None) -> tuple[jax.Array, None]:
+            return scanned(jnp.cos(c), 3), None
+
+        with jax.named_scope("env_step"):
+            x = scanned(x, 7)
+        with jax.named_scope("epoch"):
+            return jax.lax.scan(epoch_of, x, None, 5)[0]
+
+    loops = compiled(nested, jnp.ones((8, 8))).loops
+    assert [(x.role, x.trips) for x in loops] == [("env step", 7), ("epoch", 5)]
+    assert [(x.role, x.trips) for x in loops[1].loops] == [("scanned", 3)]
+
+
+def test_loops_are_recognised_by_functions():
+    """By the one they are called in, and by the one that is their body."""
+
+    def generalised_advantage(x: jax.Array) -> jax.Array:
+        return scanned(x, 6)
+
+    def _env_step(c: jax.Array, _: None) -> tuple[jax.Array, None]:
+        return jnp.sin(c) @ c, None
+
+    def both(x: jax.Array) -> jax.Array:
+        return jax.lax.scan(_env_step, generalised_advantage(x), None, 9)[0]
+
+    roles = {x.role: x.trips for x in compiled(both, jnp.ones((8, 8))).inside()}
+    assert roles == {"advantage step": 6, "env step": 9}
+
+
+def test_a_bound_that_is_an_argument_is_unknown():
+    def collect(x: jax.Array, n: jax.Array) -> jax.Array:
+        return jax.lax.fori_loop(0, n, lambda i, c: jnp.sin(c) @ c, x)
+
+    (loop,) = compiled(collect, jnp.ones((8, 8)), jnp.int32(3)).inside()
+    assert (loop.role, loop.trips) == ("env step", None)
