@@ -28,11 +28,14 @@ def context() -> dict[str, Any]:
     }
 
 
-def save(name: str, results: Any, path: Path | None = None) -> Path:
-    """Write `results` with their context to `path`, or `benchmarks/out/<name>.json`; returns the path."""
+def save(name: str, results: Any, path: Path | None = None, about: Mapping[str, Any] | None = None) -> Path:
+    """Write `results` to `path`, or `benchmarks/out/<name>.json`; returns the path.
+
+    With them goes `about`: the `context` of this process if it is None.
+    """
     path = path or OUT / f"{name}.json"
     path.parent.mkdir(parents=True, exist_ok=True)
-    path.write_text(json.dumps({**context(), "results": results}, indent=1, default=str) + "\n")
+    path.write_text(json.dumps({**(about or context()), "results": results}, indent=1, default=str) + "\n")
     return path
 
 

@@ -3,8 +3,6 @@
 XLA compiles for a device that it is told about instead of one that it finds, so that the result can be read
 but not run: nothing is timed, and choices that XLA makes by timing are made by rules instead. Needs the
 compiler for CUDA, `pip install "hyperlax[kernels]"`, of the version of jax.
-
-Import this module before anything asks JAX for its devices.
 """
 
 from __future__ import annotations
@@ -14,9 +12,6 @@ import os
 import sys
 from functools import cache
 from typing import Any
-
-os.environ.setdefault("JAX_PLATFORMS", "cpu")  # without a driver, the CUDA plugin cannot start a client
-os.environ["JAX_SKIP_CUDA_CONSTRAINTS_CHECK"] = "1"  # the check asks the driver for its version
 
 H100 = """
 platform_name: "CUDA"
@@ -66,10 +61,18 @@ def missing() -> str | None:
 
 @cache
 def devices(count: int = 1) -> tuple[Any, ...]:
-    """`count` H100s to compile for, on one host. Raises `RuntimeError` where that is impossible."""
+    """`count` H100s to compile for, on one host. Raises `RuntimeError` where that is impossible.
+
+    The first call comes before anything else uses JAX, which from then on runs on the CPU: without a driver,
+    the CUDA plugin can compile, but has no devices of its own.
+    """
     if reason := missing():
         raise RuntimeError(reason)
+    os.environ["JAX_SKIP_CUDA_CONSTRAINTS_CHECK"] = "1"  # the check asks the driver for its version
+    import jax
     from jax.experimental import topologies
+
+    jax.config.update("jax_platforms", "cpu")
 
     slices, hosts = 1, 1
     shape = f"{slices}x{hosts}x{count}"

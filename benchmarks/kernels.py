@@ -28,12 +28,12 @@ import argparse
 import os
 import subprocess
 import sys
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import h100  # first: it sets the environment of JAX
+import h100
 import hlo
 from hlo import ADVANTAGE, CYCLE, ENV_STEP, EPOCH, EVALUATION_STEP, GRADIENT_STEP, VALUES, Region
 
@@ -128,10 +128,10 @@ def _words(region: Region) -> str:
     return " + ".join([str(own), *(f"{n}?" for n in branches)])
 
 
-def training(algorithm: str, lanes: int, planned: str) -> Iterator[tuple[str, str]]:
-    """The HLO texts of this package's programs for training and for evaluating, by name.
+def training(algorithm: str, lanes: int, planned: str, devices: Sequence[Any]) -> dict[str, str]:
+    """The HLO texts of this package's programs: "train" and "evaluate".
 
-    They are planned for the platform `planned`, and compiled for an H100.
+    They are planned for the platform `planned`, and compiled for `devices`.
     """
     from ours import settings
 
@@ -146,11 +146,9 @@ def training(algorithm: str, lanes: int, planned: str) -> Iterator[tuple[str, st
         seeds=lanes,
         total_timesteps=STEPS,
     )
-    (program,) = plan(spec.trees, spec.env, STEPS, lanes, Machine.of(planned, 1))
-    devices = list(h100.devices())
-    compiled: Any = compile_program(program, spec.trees[0], spec.env, EPISODES, lanes, devices)
-    yield "train", compiled.train.as_text()
-    yield "evaluate", compiled.evaluate.as_text()
+    (program,) = plan(spec.trees, spec.env, STEPS, lanes, Machine.of(planned, len(devices)))
+    compiled: Any = compile_program(program, spec.trees[0], spec.env, EPISODES, lanes, list(devices))
+    return {"train": compiled.train.as_text(), "evaluate": compiled.evaluate.as_text()}
 
 
 def circuit(size: str) -> str:
@@ -215,7 +213,8 @@ class Counter:
             for planned in self.arguments.planned:
                 title = f"{algorithm} {lanes} lanes, planned for {planned}"
                 print(title, file=sys.stderr, flush=True)
-                found = {k: self.region(f"{title}: {k}", t) for k, t in training(algorithm, lanes, planned)}
+                texts = training(algorithm, lanes, planned, h100.devices())
+                found = {k: self.region(f"{title}: {k}", text) for k, text in texts.items()}
                 yield Counted("hyperlax", algorithm, lanes, planned, found["train"], found["evaluate"])
 
     def peers(self) -> Iterator[Counted]:
@@ -270,6 +269,7 @@ def main() -> None:
     arguments = parser.parse_args()
     if reason := h100.missing():
         parser.exit(1, f"{reason}\n")
+    h100.devices()  # before anything else uses JAX
     if arguments.child:
         (algorithm,), (lanes,) = arguments.only, arguments.lanes
         print(peer(arguments.child, getattr(arguments, arguments.child), algorithm, lanes))

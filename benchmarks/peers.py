@@ -42,14 +42,19 @@ LAST_CORE = max(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") els
 TIME_LIMIT = 3600
 
 
-def run_pinned(command: list[str], core: int | None, label: dict[str, Any]) -> dict[str, Any]:
-    """Run `command` on one core; returns the JSON object that it prints last, or `label` with an "error"."""
+def run_pinned(
+    command: list[str], core: int | None, label: dict[str, Any], platform: str = "cpu"
+) -> dict[str, Any]:
+    """Run `command` on one core and on JAX' `platform`; on all cores if `core` is None.
+
+    Returns the JSON object that it prints last, or `label` with an "error".
+    """
 
     def pin() -> None:
         if core is not None and hasattr(os, "sched_setaffinity"):
             os.sched_setaffinity(0, {core})
 
-    environ = {**os.environ, "JAX_PLATFORMS": "cpu"}
+    environ = {**os.environ, "JAX_PLATFORMS": platform}
     try:
         done = subprocess.run(
             command, capture_output=True, text=True, timeout=TIME_LIMIT, preexec_fn=pin, env=environ
@@ -74,6 +79,7 @@ def measure_peer(
     runs: int = 3,
     core: int | None = None,
     buffer_size: int | None = None,
+    platform: str = "cpu",
 ) -> dict[str, Any]:
     """Train `peer` in a subprocess and return its measurement, or why there is none under "error"."""
     label = {"peer": peer, "algorithm": algorithm, "env": env, "lanes": lanes}
@@ -84,7 +90,7 @@ def measure_peer(
     command = [python, str(Path(__file__).resolve()), "--child", peer, f"--{peer}", path, "--env", env]
     command += ["--algorithm", algorithm, "--lanes", str(lanes), "--steps", str(steps), "--runs", str(runs)]
     command += ["--buffer-size", str(buffer_size)] if buffer_size else []
-    return run_pinned(command, core, label)
+    return run_pinned(command, core, label, platform)
 
 
 # The functions below run in the peer's Python.

@@ -34,16 +34,25 @@ CASES = {
 
 
 def measure_ours(
-    algorithm: str, env: str, lanes: int, steps: int, runs: int, core: int | None, buffer_size: int | None
+    algorithm: str,
+    env: str,
+    lanes: int,
+    steps: int,
+    runs: int,
+    core: int | None,
+    buffer_size: int | None,
+    platform: str = "cpu",
 ) -> dict[str, Any]:
-    """This package's measurement in a pinned subprocess."""
+    """This package's measurement in a subprocess, pinned to `core` unless that is None."""
     label = {"peer": OURS, "algorithm": algorithm, "env": env, "lanes": lanes}
     script = Path(__file__).resolve().with_name("ours.py")
     if not script.exists():
         return {**label, "error": "not available"}
     command = [sys.executable, str(script), "--algorithm", algorithm, "--env", env, "--lanes", str(lanes)]
     command += ["--steps", str(steps), "--runs", str(runs)]
-    return run_pinned(command + (["--buffer-size", str(buffer_size)] if buffer_size else []), core, label)
+    return run_pinned(
+        command + (["--buffer-size", str(buffer_size)] if buffer_size else []), core, label, platform
+    )
 
 
 def merge(rounds: list[dict[str, Any]]) -> dict[str, Any]:

@@ -7,11 +7,14 @@ import json
 import subprocess
 import sys
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import jax
 import jax.numpy as jnp
 import pytest
+
+from hyperlax.experiments.samples import Lane
 
 BENCHMARKS = Path(__file__).parents[1] / "benchmarks"
 sys.path.insert(0, str(BENCHMARKS))
@@ -202,3 +205,75 @@ def test_a_bound_that_is_an_argument_is_unknown():
 
     (loop,) = compiled(collect, jnp.ones((8, 8)), jnp.int32(3)).inside()
     assert (loop.role, loop.trips) == ("env step", None)
+
+
+@pytest.fixture
+def cells(monkeypatch):
+    """The module of the short runs, with a clock that only `tick` moves."""
+    module = importlib.import_module("cells")
+    now = [100.0]
+
+    def tick(seconds: float) -> None:
+        now[0] += seconds
+
+    monkeypatch.setattr(module, "time", SimpleNamespace(perf_counter=lambda: now[0], tick=tick))
+    return module
+
+
+@pytest.mark.parametrize(("slots", "seconds"), [(2, 100.0), (1, 150.0)])
+def test_the_slowest_lane_or_the_slots_decide_how_long_a_program_takes(cells, slots, seconds):
+    """A warm-up is not measured. The lanes take 100 s and 50 s: at the same time, or in one slot in turn."""
+    lanes = [Lane(i, i, 0, status="running") for i in range(2)]
+    watch = cells.Watch(10.0)
+    watch.compiled(0, SimpleNamespace(slots=slots, trace_seconds=1.0, compile_seconds=2.0))
+    for _ in range(3):  # fast, and without gradient steps
+        cells.time.tick(0.1)
+        for lane in lanes:
+            lane.env_steps += 1000
+        watch.update(lanes, 0.0)
+
+    def segments() -> None:
+        for _ in range(100):
+            cells.time.tick(1.0)
+            for lane, steps in zip(lanes, (100, 200), strict=True):
+                lane.env_steps += steps
+                lane.gradient_steps += steps // 10
+            watch.update(lanes, 0.0)
+
+    with pytest.raises(cells.EnoughError):
+        segments()
+    found = watch.result(10_000, [10, 10])
+    assert found["seconds"] == pytest.approx(seconds)
+    assert found["ms_per_cycle"] == pytest.approx(1e3 * 10 / 200)
+    assert found["ms_per_gradient_step"] == pytest.approx(1e3 / 20)
+    assert found["busy_share"] == pytest.approx(0.75)
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(1800)
+def test_the_measurements_for_gpus_can_be_rehearsed(tmp_path):
+    """Every measurement yields its rows on a CPU."""
+    out = tmp_path / "gpu.json"
+    command = [sys.executable, str(BENCHMARKS / "gpu.py"), "--rehearse", "--out", str(out)]
+    done = subprocess.run(command, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    stored = json.loads(out.read_text())
+    assert {"machine", "versions", "git_commit", "gpus"} <= stored.keys()
+    rows = stored["results"]
+    assert [(r["algorithm"], r["hyperlax wall"] > 0) for r in rows["lanes"]] == [
+        ("ppo", True),
+        ("sac", True),
+        ("dqn", True),
+    ]
+    assert rows["circuit"][0]["call_ms"] > 0
+    assert all(row["whole cycle"] > 0 for row in rows["kernels"])
+    assert [row["hours"] > 0 for row in rows["cells"]] == [True, True]
+    assert [row["hours"] > 0 for row in rows["prediction"]] == [True, True]
+
+
+@pytest.mark.skipif(jax.devices()[0].platform == "gpu", reason="there is a GPU")
+def test_without_a_gpu_there_is_one_clear_line():
+    command = [sys.executable, str(BENCHMARKS / "gpu.py")]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=60)
+    assert done.returncode == 1
+    assert done.stderr == "jax finds no NVIDIA GPU here; --rehearse runs this on the CPU, at tiny sizes\n"

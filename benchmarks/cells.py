@@ -1,0 +1,196 @@
+"""How long the cells of a benchmark suite take here, from short runs of their real programs.
+
+    python benchmarks/cells.py [--suite NAME] [--cells PATTERN ...] [--seconds S] [--predict]
+
+Every program of a cell is compiled and trains all of its lanes, as a sweep does, for about `--seconds`; then
+the run is given up, and the time for all env steps follows from how fast each lane advanced. As lanes that
+end leave time to the others, that is an upper bound; only checkpoints are not in it. Cells are named like
+`ppo_mlp on gymnax.cartpole`, and a pattern may hold `*`. With `--predict` it is instead what
+`run-benchmark --dry-run` predicts for all cells. Prints one line of JSON.
+"""
+
+from __future__ import annotations
+
+import argparse
+import contextlib
+import json
+import tempfile
+import time
+from collections.abc import Sequence
+from dataclasses import replace
+from fnmatch import fnmatchcase
+from pathlib import Path
+from typing import Any
+
+import jax
+
+from hyperlax import sweeps
+from hyperlax.experiments.execution import Execution
+from hyperlax.experiments.experiment import Experiment
+from hyperlax.experiments.samples import Lane
+from hyperlax.programs.compiled import Compiled
+from hyperlax.programs.plan import Machine, Program, plan
+from hyperlax.run.display import Display
+from hyperlax.studies import suites
+from hyperlax.studies.benchmark import Benchmark
+from hyperlax.studies.prediction import Prediction
+from hyperlax.studies.suites import Cell, Suite
+
+SUITE = "published_corrected"
+SECONDS = 20.0
+PATIENCE = 5.0
+"""Multiple of the intended seconds after which a run is given up although some lanes have not moved."""
+REHEARSAL = Suite(("ppo_mlp",), ("gymnax.cartpole",), samples=2, run_length="quick")
+
+
+class EnoughError(Exception):
+    """Raised by `Watch` to give up a run that has been measured."""
+
+
+class Watch(Display):
+    """Measures how far every lane gets in about `seconds`, then raises `EnoughError`.
+
+    Measuring begins after the first segment in which all lanes in training learn, or at half time: cycles of
+    a warm-up, without gradient steps, would be too fast.
+    """
+
+    def __init__(self, seconds: float):
+        self.seconds, self.evaluations = seconds, 0
+        self.compiled_at = self.began = self.ended = 0.0
+        self.program: Compiled | None = None
+        self.before: dict[int, tuple[int, int]] = {}
+        self.after: dict[int, tuple[int, int]] = {}
+
+    def compiled(self, number: int, compiled: Compiled) -> None:
+        self.program, self.compiled_at = compiled, time.perf_counter()
+
+    def evaluated(self, lane: Lane, score: float) -> None:
+        self.evaluations += 1
+
+    def update(self, lanes: Sequence[Lane], seconds: float) -> None:
+        now = time.perf_counter()
+        running = [lane for lane in lanes if lane.status == "running"]
+        progress = {lane.lane: (lane.env_steps, lane.gradient_steps) for lane in lanes}
+        if not self.before:
+            if all(lane.gradient_steps for lane in running) or now - self.compiled_at > self.seconds / 2:
+                self.before, self.began, self.evaluations = progress, now, 0
+            return
+        self.after, self.ended = progress, now
+        moved = all(lane.env_steps > self.before[lane.lane][0] for lane in running)
+        if now - self.compiled_at > self.seconds * (1 if moved else PATIENCE):
+            raise EnoughError
+
+    def result(self, total: int, cycle_steps: Sequence[int]) -> dict[str, Any]:
+        """What was measured; lanes take `total` env steps, and lane i takes `cycle_steps[i]` in a cycle."""
+        assert self.program is not None
+        found: dict[str, Any] = {
+            "lanes": len(cycle_steps),
+            "slots": self.program.slots,
+            "trace_seconds": self.program.trace_seconds,
+            "compile_seconds": self.program.compile_seconds,
+            "seconds": None,
+        }
+        seconds = self.ended - self.began
+        advanced = [
+            (self.after[i][0] - self.before[i][0], self.after[i][1] - self.before[i][1], cycle_steps[i])
+            for i in self.after
+            if self.after[i][0] > self.before[i][0]
+        ]
+        if not advanced:
+            return found
+        cycles = max(steps / per_cycle for steps, _, per_cycle in advanced)
+        gradients = [taken for _, taken, _ in advanced]
+        longest = [seconds * total / steps for steps, _, _ in advanced]
+        waves = sum(longest) / len(longest) * len(cycle_steps) / self.program.slots
+        return found | {
+            "measured_seconds": seconds,
+            "evaluations": self.evaluations,
+            "ms_per_cycle": 1e3 * seconds / cycles,
+            "ms_per_gradient_step": 1e3 * seconds / max(gradients) if max(gradients) else None,
+            "busy_share": sum(gradients) / len(gradients) / max(gradients) if max(gradients) else None,
+            "seconds": max(*longest, waves),
+        }
+
+
+def run_program(spec: Experiment, program: Program, suite: Suite, seconds: float) -> dict[str, Any]:
+    """Compile a program of the experiment and train its lanes for about `seconds`."""
+    rows = [{**spec.rows[i], "sample": spec.records[i].id} for i in program.samples]
+    own = sweeps.prepare(
+        spec.recipe, spec.env_name, samples=rows, run_length_modifier=suite.run_length, set=suite.settings
+    )
+    watch = Watch(seconds)
+    alone = replace(program, samples=tuple(range(len(rows))))
+    with contextlib.suppress(EnoughError):
+        sweeps.run(own, Execution(), watch, programs=[alone])
+    sizes = [tree.sizes() for tree in own.trees]
+    per_cycle = [s["num_envs"] * s["rollout_length"] for s in sizes for _ in range(own.settings.seeds)]
+    return {"planned_share": program.useful_share, **watch.result(own.settings.total_timesteps, per_cycle)}
+
+
+def run_cell(suite: Suite, cell: Cell, seconds: float) -> dict[str, Any]:
+    """Measure all programs of a cell and sum up what they take for all env steps."""
+    spec = suites.prepare(suite, cell)
+    devices, s = jax.local_devices(), spec.settings
+    machine = Machine.of(devices[0].platform, len(devices))
+    programs = plan(spec.trees, spec.env, s.total_timesteps, s.seeds, machine)
+    found = [run_program(spec, program, suite, seconds) for program in programs]
+    whole = [p["seconds"] for p in found]
+    return {
+        "cell": name_of(cell),
+        "lanes": len(spec.trees) * s.seeds,
+        "env_steps": s.total_timesteps,
+        "programs": found,
+        "compile_seconds": sum(p["trace_seconds"] + p["compile_seconds"] for p in found),
+        "seconds": None if None in whole else sum(whole),
+    }
+
+
+def predicted(suite: Suite) -> list[dict[str, Any]]:
+    """What is predicted for every cell of the suite from short programs that are measured here."""
+    with tempfile.TemporaryDirectory() as folder:
+        benchmark = Benchmark(suite, Path(folder) / "none", "prediction", False)
+        plans, found = benchmark.programs(), benchmark.predict(Execution()).all()
+    rows = []
+    for cell, prediction in found.items():
+        row: dict[str, Any] = {
+            "cell": name_of(cell),
+            "programs": len(plans[cell]),
+            "planned_shares": [p.useful_share for p in plans[cell]],
+        }
+        if isinstance(prediction, Prediction):
+            parts = {k: getattr(prediction, k) for k in ("compilation", "training", "evaluation", "within")}
+            rows.append({**row, **parts, "seconds": prediction.seconds})
+        else:
+            rows.append({**row, "seconds": None, "error": prediction})
+    return rows
+
+
+def name_of(cell: Cell) -> str:
+    """A short name for a cell: recipe, without the file or study it comes from, and environment."""
+    return f"{cell.recipe.rpartition('.')[2]} on {cell.env}"
+
+
+def chosen(suite: Suite, patterns: Sequence[str]) -> list[Cell]:
+    """The cells of the suite that can be run and match a pattern."""
+    possible = [cell for cell in suites.cells(suite) if cell.skipped is None]
+    return [c for c in possible if any(fnmatchcase(name_of(c), pattern) for pattern in patterns)]
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawTextHelpFormatter)
+    parser.add_argument("--suite", default=SUITE)
+    parser.add_argument("--cells", nargs="+", default=["*"], metavar="PATTERN")
+    parser.add_argument("--seconds", type=float, default=SECONDS)
+    parser.add_argument("--predict", action="store_true")
+    parser.add_argument("--rehearse", action="store_true", help="a tiny suite instead")
+    arguments = parser.parse_args()
+    suite = REHEARSAL if arguments.rehearse else suites.find(arguments.suite)
+    if arguments.predict:
+        print(json.dumps({"cells": predicted(suite)}))
+    else:
+        found = [run_cell(suite, cell, arguments.seconds) for cell in chosen(suite, arguments.cells)]
+        print(json.dumps({"cells": found}))
+
+
+if __name__ == "__main__":
+    main()
