@@ -70,13 +70,20 @@ class Counted:
         """The loop over cycles; the whole program where there is none."""
         return self.program.find(CYCLE) or self.program
 
+    def loops(self) -> dict[str, list[Region]]:
+        """The loops of a cycle by role; there are several where branches hold one each."""
+        found: dict[str, list[Region]] = {}
+        for loop in self.cycle.inside():
+            found.setdefault(loop.role, []).append(loop)
+        return found
+
     def counts(self) -> dict[str, int]:
         """The counts of a training program; those of a loop include the longest branch of each conditional.
 
         Kernels in a cycle beside its loops, and in one iteration of every loop, by role; "trips?", the loops
         that iterate an unknown number of times; "branches", the conditionals; "whole cycle", all kernels.
         """
-        loops = {x.role: sum(_own(x)) for x in self.cycle.inside()}
+        loops = {role: max(sum(_own(x)) for x in found) for role, found in self.loops().items()}
         if watched := self.evaluation and self.evaluation.find(EVALUATION_STEP):
             loops[EVALUATION_STEP] = sum(_own(watched))
         return {
@@ -90,7 +97,7 @@ class Counted:
     def row(self) -> dict[str, Any]:
         """Its row in the table of training programs."""
         counts, named = self.counts(), (ENV_STEP, ADVANTAGE, EPOCH, GRADIENT_STEP)
-        loops = {x.role: _words(x) for x in self.cycle.inside()}
+        loops = {role: " / ".join(map(_words, found)) for role, found in self.loops().items()}
         others = ", ".join(f"{role} {words}" for role, words in loops.items() if role not in named)
         return {
             "who": self.who,

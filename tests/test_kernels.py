@@ -53,6 +53,7 @@ CIRCUITS: dict[str, dict[str, float]] = {
     "12 wires × 15 layers": {"in all": 22027, "in loops, per layer": 1467, "trips?": 0, "branches": 0},
 }
 """The same for value and gradient of a circuit."""
+UNSEEN = "no loop is recognised as one (ROLES in benchmarks/hlo.py)"
 
 
 @pytest.mark.slow
@@ -69,10 +70,10 @@ def test_programs_launch_no_more_kernels_than_budgeted(tmp_path):
     budgets = {**BUDGETS, **{(name, 1): budget for name, budget in CIRCUITS.items()}}
     assert counted.keys() == budgets.keys()
     over = [
-        f"{name}, {lanes} lanes, {what}: {counted[name, lanes].get(what, 0)} > {most}"
+        f"{name}, {lanes} lanes, {what}: {counted[name, lanes].get(what, UNSEEN)}, budget {most}"
         for (name, lanes), budget in budgets.items()
         for what, most in budget.items()
-        if counted[name, lanes].get(what, 0) > most
+        if counted[name, lanes].get(what, float("inf")) > most
     ]
     assert not over, "\n".join([*over, done.stdout])
 
