@@ -94,5 +94,7 @@ def compiled(function: Any, *arguments: Any) -> Any:
         return jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=place)
 
     jitted = function if hasattr(function, "lower") else jax.jit(function)
+    traced = jitted.trace(*jax.tree.map(spec, arguments))
     with jax.default_device(device):  # what is written in Pallas asks it for the architecture
-        return jitted.lower(*jax.tree.map(spec, arguments)).compile()
+        lowered = traced.lower()
+    return lowered.compile()

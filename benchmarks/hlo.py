@@ -32,9 +32,11 @@ ROLES = {
     "in collect": ENV_STEP,
     "in _in_blocks": VALUES,
     "in generalised_advantage": ADVANTAGE,
+    "in discounted_sums": ADVANTAGE,
+    "in _fold_at_once": GRADIENT_STEP,
     "in fold": EPOCH,
     "in epoch": GRADIENT_STEP,
-    "in learn": GRADIENT_STEP,
+    "in off_policy.learn": GRADIENT_STEP,
     "in permuted": SHUFFLE,
     "in evaluate": EVALUATION_STEP,
     # bodies of the loops of rejax and purejaxrl, and functions their loops are called in
@@ -50,7 +52,10 @@ ROLES = {
     "_update_epoch": EPOCH,
     "_update_minbatch": GRADIENT_STEP,
 }
-"""A scope, the function that is the body of a loop, or "in" the function it is called in → its role."""
+"""A scope, the function that is the body of a loop, or "in" a function, or file and function → its role.
+
+The innermost that is named here counts. A loop that is not recognised has the name of its function.
+"""
 
 PLUMBING = re.compile(r"<lambda>|lane_\w+|__call__|device|train_lane|<module>")
 """Functions that say nothing about what is computed."""
@@ -282,9 +287,11 @@ def _role(module: Module, op: Instruction, body: str, outer: Instruction | None)
     """What the loop `op` is for, from scopes and functions between it and the loop `outer` around it."""
     inherited = len(outer.scopes) if outer and op.scopes[-len(outer.scopes) :] == outer.scopes else 0
     scopes = op.scopes[: len(op.scopes) - inherited]
-    called_in = [frame.function for frame in _new(op, outer)]
-    names = [*scopes, *_body_functions(module, op, body), *(f"in {name}" for name in called_in)]
-    telling = (name for name in called_in if not PLUMBING.fullmatch(name))
+    called_in = _new(op, outer)
+    names = [*scopes, *_body_functions(module, op, body)]
+    for frame in called_in:
+        names += [f"in {frame.function}", f"in {frame.file.removesuffix('.py')}.{frame.function}"]
+    telling = (frame.function for frame in called_in if not PLUMBING.fullmatch(frame.function))
     return next((ROLES[name] for name in names if name in ROLES), next(telling, "loop"))
 
 
