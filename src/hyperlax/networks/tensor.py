@@ -69,6 +69,10 @@ class TensorMLPHyperparams(AbstractNetworkHyperparams):
         return 2.0 * hidden * (in_size + layers * hidden + FEATURES) + 20.0 * hidden * (layers + 1)
 
     @classmethod
+    def chain(cls, in_size: int, sizes: Sizes) -> float:
+        return 2 + 1.6 * sizes["mpo_layers"] * factors(sizes["shape"])[2]
+
+    @classmethod
     def weights(cls, in_size: int, sizes: Sizes) -> int:
         hidden, local, cores = factors(sizes["shape"])
         bond = sizes["bond_dim"]
