@@ -10,7 +10,8 @@ import jax.random as jr
 from jaxtyping import Array, Complex, Float, Int
 
 from hyperlax.lanes.masking import lane_max
-from hyperlax.networks.circuit import final_state, rotation
+from hyperlax.networks.circuit import final_state
+from hyperlax.networks.circuit_gates import rotation
 
 SHOTS_PER_DRAW = 64
 """Number of shots drawn in one vectorised step."""
