@@ -8,6 +8,8 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float
 
+REMOVED = (0, 11)
+"""The version of jax that removed a function which PennyLane 0.45 calls."""
 ANGLES = 3
 """Number of angles of a one-qubit rotation, and so of features that one wire encodes."""
 
@@ -24,6 +26,7 @@ def expectations(
     """
     import pennylane as qml
 
+    _restore_is_concrete()
     layers, wires = first.shape[1:3]
     table: Any = signs
 
@@ -40,6 +43,16 @@ def expectations(
     with jax.numpy_dtype_promotion("standard"), jax.numpy_rank_promotion("allow"):
         out = jax.vmap(lambda x: jnp.stack(node(x, second[..., 0])), in_axes=-1, out_axes=-1)(first)
     return out.astype(first.dtype)
+
+
+def _restore_is_concrete() -> None:
+    """Give the function `jax.core.is_concrete` back to versions of jax that have removed it.
+
+    PennyLane asks it whether the value behind a tracer is known, as in transformations that are not compiled.
+    The answer here is always no, and PennyLane leaves out the checks and shortcuts that would need the value.
+    """
+    if jax.__version_info__ >= REMOVED:
+        jax.core.is_concrete = lambda x: not isinstance(x, jax.core.Tracer)  # pyright: ignore
 
 
 def diagram(in_size: int, stacks: int, layers: int, entangler: str) -> str:
