@@ -12,7 +12,7 @@ import pennylane as qml
 import pytest
 from lanes import LOW_EFFORT
 
-from hyperlax.networks import circuit
+from hyperlax.networks import circuit_loops
 from hyperlax.networks.circuit import expectations, final_state
 
 SIZES = [
@@ -129,11 +129,11 @@ def test_blocks_of_a_large_batch_change_nothing(monkeypatch):
     first, second = drawn(3, 2, 70)
     loss = lambda x, s: jnp.sum(ours(x, s, 3, 2) ** 3)  # noqa: E731
     whole = quick(jax.value_and_grad(loss, (0, 1)))(first, second)
-    monkeypatch.setattr(circuit, "BLOCK_AMPLITUDES", 8)
+    monkeypatch.setattr(circuit_loops, "BLOCK_AMPLITUDES", 8)
     blocks = quick(jax.value_and_grad(lambda x, s: loss(x, s), (0, 1)))(first, second)
     for a, b in zip(jax.tree.leaves(whole), jax.tree.leaves(blocks), strict=True):
         np.testing.assert_allclose(a, b, rtol=1e-5, atol=2e-6)
-    assert first.shape[-1] > circuit.MIN_BLOCK
+    assert first.shape[-1] > circuit_loops.MIN_BLOCK
 
 
 def test_the_state_is_normalised_and_gives_the_expectations():

@@ -7,6 +7,7 @@
 - The rotation of a wire moves its bit from the front of the amplitude index to the back, so that each wire is
   at the front when it is its turn. Wires and layers are therefore loops with one body, which is traced and
   compiled once, at the same cost for any depth and nearly the same for any width.
+- Large batches are simulated in blocks that fit into the cache of a core.
 """
 
 from __future__ import annotations
@@ -19,11 +20,115 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float, Int
 
-from hyperlax.lanes.masking import lane_max
-from hyperlax.networks.circuit_gates import Complex, Gates, States, bits, times, z_totals
+from hyperlax.networks.circuit_gates import (
+    Angles,
+    Complex,
+    Gates,
+    Shared,
+    States,
+    angle_gradients,
+    bits,
+    gates_of,
+    times,
+    turns,
+    z_observable,
+    z_totals,
+)
 
 T = TypeVar("T")
 X = TypeVar("X")
+
+BLOCK_AMPLITUDES = 2**17
+"""Amplitudes per block; real and imaginary parts of two states then take two megabytes in float32."""
+MIN_BLOCK = 32
+"""Least number of circuits in a block; shorter loops are not vectorised."""
+
+
+def forward(
+    first: Angles, second: Shared, signs: Float[Array, "2 amplitudes"], steps: Int[Array, ""]
+) -> tuple[Float[Array, "wires batch"], States, Decomposition]:
+    """⟨σz⟩ of every wire, and states and gates for `backward`, of circuits whose last layer is `steps`."""
+    batch = first.shape[-1]
+    block = _block(first)
+    if batch <= block:
+        return _forward(first, second, signs, steps)
+    blocks = jax.lax.map(lambda x: _forward(x, second, signs, steps), _split(first, block))
+    return jax.tree.map(lambda x: _merged(x, batch), blocks)
+
+
+def backward(
+    first: Angles,
+    second: Shared,
+    signs: Float[Array, "2 amplitudes"],
+    steps: Int[Array, ""],
+    states: States,
+    gates: Decomposition,
+    cotangent: Float[Array, "wires batch"],
+) -> tuple[Angles, Shared]:
+    """The gradient by `first` and `second`, from the results of `forward` and the cotangent of its ⟨σz⟩."""
+    batch = first.shape[-1]
+    block = _block(first)
+    if batch <= block:
+        return _backward(first, second, signs, steps, states, gates, cotangent)
+
+    def add(by_second: Shared, xs: Any) -> tuple[Shared, Angles]:
+        angles, *kept = xs
+        by_first, more = _backward(angles, second, signs, steps, *kept)
+        return by_second + more, by_first
+
+    blocks = jax.tree.map(lambda x: _split(x, block), (first, states, gates, cotangent))
+    by_second, by_first = jax.lax.scan(add, jnp.zeros_like(second), blocks, reverse=True)
+    return _merged(by_first, batch), by_second
+
+
+def _block(first: Angles) -> int:
+    """The number of circuits that are simulated at once."""
+    return max(MIN_BLOCK, BLOCK_AMPLITUDES >> first.shape[2])
+
+
+def _split(x: Float[Array, "*rest batch"], block: int) -> Float[Array, "blocks *rest {block}"]:
+    """Blocks of `block` circuits, the last one padded with zeros."""
+    *rest, batch = x.shape
+    blocks = -(-batch // block)
+    padded = jnp.pad(x, [(0, 0)] * len(rest) + [(0, blocks * block - batch)])
+    return jnp.moveaxis(padded.reshape(*rest, blocks, block), -2, 0)
+
+
+def _merged(blocks: Float[Array, "blocks *rest block"], batch: int) -> Float[Array, "*rest {batch}"]:
+    """Undo `_split`."""
+    x = jnp.moveaxis(blocks, 0, -2)
+    return x.reshape(*x.shape[:-2], -1)[..., :batch]
+
+
+def _forward(first: Angles, second: Shared, signs: Array, steps: Any) -> tuple[Array, States, Decomposition]:
+    gates = decompose(gates_of(first, second))
+    states = final_without_phases(gates, signs, steps)
+    return z_totals(states[0] ** 2 + states[1] ** 2), states, gates
+
+
+def _backward(
+    first: Angles,
+    second: Shared,
+    signs: Array,
+    steps: Any,
+    ket: States,
+    gates: Decomposition,
+    cotangent: Array,
+) -> tuple[Angles, Shared]:
+    layers = _layers(gates, back=True)
+    bra = ket * z_observable(cotangent)[None]
+    found = jnp.zeros((gates.cos.shape[0], 3, *cotangent.shape), ket.dtype)
+
+    def layer(k: Any, now: tuple[Layer, Array], carry: tuple) -> tuple:
+        states, found = carry
+        states, measured = _measure_and_unrotate(states, now[0].rotations)
+        found = jax.lax.dynamic_update_index_in_dim(found, measured, steps - k, 0)
+        return _apply_phases(states, *now), found
+
+    carry = (jnp.concatenate([ket, bra]), found)
+    _, found = _each_layer(steps + 1, lambda k: jnp.maximum(steps - k, 0), layers, signs, layer, carry)
+    d = times((found[:, 1], found[:, 2]), gates.trail)
+    return angle_gradients((d[1], -d[0], found[:, 0]), jnp.sum(bra**2, (0, 1)), turns(first), turns(second))
 
 
 class Layer(NamedTuple):
@@ -78,7 +183,7 @@ def bit_products(phase: Complex) -> Float[Array, "2 layers amplitudes batch"]:
     return jnp.stack([jnp.broadcast_to(part, shape) for part in out])
 
 
-def layers_of(gates: Decomposition, back: bool) -> Layer:
+def _layers(gates: Decomposition, back: bool) -> Layer:
     """All layers of a circuit; with `back`, their rotations inverted and their phases conjugated in place."""
     none = (jnp.ones_like(gates.cos[:1]), jnp.zeros_like(gates.cos[:1]))
     before = tuple(jnp.concatenate([n, t[:-1]]) for n, t in zip(none, gates.trail, strict=True))
@@ -119,7 +224,7 @@ def _rotate_front_wire(states: States, rotation: Float[Array, "2 2 batch"]) -> S
     return rotated.reshape(states.shape)
 
 
-def apply_phases(states: States, layer: Layer, sign: Float[Array, " amplitudes"]) -> States:
+def _apply_phases(states: States, layer: Layer, sign: Float[Array, " amplitudes"]) -> States:
     """Multiply `states` by the phases of `layer` and by `sign`, the CZ gates before it."""
     (a_re, a_im), b, ib = layer.left[:, None, :, None], layer.right[:, None], layer.right_times_i[:, None]
     x = states.reshape(-1, 2, a_re.shape[1], b.shape[2], states.shape[-1])
@@ -130,20 +235,20 @@ def apply_phases(states: States, layer: Layer, sign: Float[Array, " amplitudes"]
 
 
 def final_without_phases(
-    gates: Decomposition, signs: Float[Array, "2 amplitudes"], depth: Int[Array, ""]
+    gates: Decomposition, signs: Float[Array, "2 amplitudes"], steps: Int[Array, ""]
 ) -> States:
     """The final state without the phases of the last layer, which do not change the expectation of any σz."""
-    layers, (_, wires, batch) = layers_of(gates, back=False), gates.cos.shape
+    layers, (_, wires, batch) = _layers(gates, back=False), gates.cos.shape
     zeros = jnp.zeros((2, 2**wires, batch), gates.cos.dtype)
     start = _rotate_wires(zeros.at[0, 0].set(1), layers.rotations[0])
 
     def layer(k: Any, now: tuple[Layer, Array], states: States) -> States:
-        return _rotate_wires(apply_phases(states, *now), now[0].rotations)
+        return _rotate_wires(_apply_phases(states, *now), now[0].rotations)
 
-    return each_layer(lane_max(depth), lambda k: k + 1, layers, signs, layer, start)
+    return _each_layer(steps, lambda k: k + 1, layers, signs, layer, start)
 
 
-def each_layer(
+def _each_layer(
     steps: Any, index: Callable[[Any], Any], layers: Layer, signs: Array, body: Callable, carry: T
 ) -> T:
     """Loop `body` over the layers, each paired with the signs of the CZ gates before it."""
@@ -159,7 +264,7 @@ def _rotate_wires(states: States, rotations: Float[Array, "wires 2 2 batch"]) ->
     return _loop_with_prefetch(wires, lambda w: w % wires, rotations, rotate, states)
 
 
-def measure_and_unrotate(
+def _measure_and_unrotate(
     states: Float[Array, "4 amplitudes batch"], rotations: Float[Array, "wires 2 2 batch"]
 ) -> tuple[States, Float[Array, "3 wires batch"]]:
     """Undo the rotations of a layer in ket and bra, and return the matrix elements for their derivatives.
