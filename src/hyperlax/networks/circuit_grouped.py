@@ -10,8 +10,6 @@ identity up to signs that no ⟨σz⟩ depends on.
 
 from __future__ import annotations
 
-from typing import Any
-
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -30,24 +28,19 @@ from hyperlax.networks.circuit_gates import (
     within,
 )
 
-Operands = tuple[Complex[Array, "layers wires 2 batch"], Complex[Array, "layers wires 2 batch"]]
-"""The diagonals of all gates, and their other elements: those that lead to |0⟩ and to |1⟩."""
-
 
 def forward(
     first: Angles, second: Shared, signs: Float[Array, "2 amplitudes"]
 ) -> tuple[Float[Array, "wires batch"], States]:
     """⟨σz⟩ of every wire, and the states for `backward`."""
-    stay, cross = _operands(gates_of(first, second))
-    wires, batch = stay.shape[1], stay.shape[-1]
-    before = _signs_before(signs, len(stay))
+    matrices = _matrices(gates_of(first, second))
 
-    def layer(l: Any, state: Complex[Array, "amplitudes batch"]) -> Complex[Array, "amplitudes batch"]:
-        now, sign = _at((stay, cross), l), _at(before, l)
-        return _rotated(state * sign[:, None], now)
+    def layer(state: Complex[Array, "amplitudes batch"], now: tuple[Array, Array]) -> tuple[Array, None]:
+        gates, sign = now
+        return _rotated(state * sign[:, None], gates), None
 
-    start = jnp.zeros((2**wires, batch), stay.dtype).at[0].set(1)
-    state = jax.lax.fori_loop(0, len(stay), layer, start)
+    start = jnp.zeros((signs.shape[1], first.shape[-1]), matrices.dtype).at[0].set(1)
+    state, _ = jax.lax.scan(layer, start, (matrices, _signs_before(signs, len(matrices))))
     re, im = jnp.real(state), jnp.imag(state)
     return _z_sums(re**2 + im**2), jnp.stack([re, im])
 
@@ -61,32 +54,28 @@ def backward(
     cotangent: Float[Array, "wires batch"],
 ) -> tuple[Angles, Shared]:
     """The gradient by `first` and `second`, from the states of `forward` and the cotangent of its ⟨σz⟩."""
-    stay, cross = _operands(gates_of(first, second))
-    stay, cross = jnp.conj(stay), -cross
-    layers, wires, _, batch = stay.shape
-    before = _signs_before(signs, layers)
-    sigma = sigma_z(wires, cotangent.dtype)
+    a_re, a_im, b_re, b_im = gates_of(first, second)
+    inverse = _matrices(Gates(a_re, -a_im, -b_re, -b_im))
+    sigma = sigma_z(cotangent.shape[0], cotangent.dtype)
     observable = jnp.sum(sigma[:, :, None] * cotangent[:, None], 0)
     ket = jax.lax.complex(states[0], states[1])
     bra = jax.lax.complex(states[0] * observable, states[1] * observable)
 
-    def layer(k: Any, carry: tuple) -> tuple:
-        both, found = carry
-        l = layers - 1 - k
-        now, sign = _at((stay, cross), l), _at(before, l)
-        found = jax.lax.dynamic_update_index_in_dim(found, _elements(both), l, 0)
-        return _rotated(both, now) * sign[None, :, None], found
+    def layer(both: Complex[Array, "2 amplitudes batch"], now: tuple[Array, Array]) -> tuple[Array, Array]:
+        gates, sign = now
+        return _rotated(both, gates) * sign[None, :, None], _elements(both)
 
-    carry = (jnp.stack([ket, bra]), jnp.zeros((layers, 3, wires, batch), cotangent.dtype))
-    _, found = jax.lax.fori_loop(0, layers, layer, carry)
+    layers = (inverse, _signs_before(signs, len(inverse)))
+    _, found = jax.lax.scan(layer, jnp.stack([ket, bra]), layers, reverse=True)
     squared = jnp.sum((states[0] ** 2 + states[1] ** 2) * observable**2, 0)
     elements = within(depth, (found[:, 0], found[:, 1], found[:, 2]))
     return angle_gradients(elements, squared, turns(first), turns_at_once(second))
 
 
-def _operands(gates: Gates) -> Operands:
+def _matrices(gates: Gates) -> Complex[Array, "layers wires 2 2 batch"]:
+    """The gates by [layer, wire, whether the bit flips, bit afterwards]: diagonals and other elements."""
     a, b = jax.lax.complex(gates.a_re, gates.a_im), jax.lax.complex(gates.b_re, gates.b_im)
-    return jnp.stack([a, jnp.conj(a)], 2), jnp.stack([-jnp.conj(b), b], 2)
+    return jnp.stack([jnp.stack([a, jnp.conj(a)], 2), jnp.stack([-jnp.conj(b), b], 2)], 2)
 
 
 def _signs_before(signs: Float[Array, "2 amplitudes"], layers: int) -> Complex[Array, "layers amplitudes"]:
@@ -95,36 +84,38 @@ def _signs_before(signs: Float[Array, "2 amplitudes"], layers: int) -> Complex[A
     return jax.lax.complex(before, jnp.zeros_like(before))
 
 
-def _at(xs: Any, index: Any) -> Any:
-    return jax.tree.map(lambda x: jax.lax.dynamic_index_in_dim(x, index, keepdims=False), xs)
-
-
 def _rotated(
-    state: Complex[Array, "*states amplitudes batch"], now: Any
+    state: Complex[Array, "*states amplitudes batch"], gates: Complex[Array, "wires 2 2 batch"]
 ) -> Complex[Array, "*states amplitudes batch"]:
-    """`state` after the rotations `now` of all wires in one layer."""
-    stay, cross = now
-    wires, _, batch = stay.shape
+    """`state` after the rotations of all wires in one layer."""
+    wires, _, _, batch = gates.shape
     *states, _, _ = state.shape
     x = state.reshape(*states, *(2,) * wires, batch)
     for w in range(wires):
         axis = len(states) + w
         shape = [2 if i == axis else 1 for i in range(x.ndim - 1)] + [batch]
-        x = stay[w].reshape(shape) * x + cross[w].reshape(shape) * jnp.flip(x, axis)
+        stay, cross = (g.reshape(shape) for g in gates[w])
+        x = stay * x + cross * jnp.flip(x, axis)
     return x.reshape(state.shape)
 
 
 def _elements(both: Complex[Array, "2 amplitudes batch"]) -> Float[Array, "3 wires batch"]:
-    """Im⟨bra|σ|ket⟩ for σx, σy and σz of every wire, from ket and bra."""
+    """Im⟨bra|σ|ket⟩ for σx, σy and σz of every wire, from ket and bra, as a single sum over the amplitudes.
+
+    σx and σy lead from each amplitude to the one whose index differs in the bit of the wire, σz to itself.
+    """
     ket, bra = both
-    amplitudes = ket.shape[0]
+    amplitudes, batch = ket.shape
     wires = amplitudes.bit_length() - 1
-    flipped = np.arange(amplitudes)[None] ^ (1 << np.arange(wires - 1, -1, -1))[:, None]
-    crossed = jnp.conj(bra)[None] * ket.at[flipped].get(mode="promise_in_bounds")
-    sigma = sigma_z(wires, crossed.real.dtype)[:, :, None]
-    straight = jnp.imag(jnp.conj(bra) * ket)[None]
-    parts = (jnp.imag(crossed), -jnp.real(crossed) * sigma, straight * sigma)
-    return jnp.stack([jnp.sum(x, 1) for x in parts])
+    own = np.broadcast_to(np.arange(amplitudes), (wires, amplitudes))
+    flipped = own ^ (1 << np.arange(wires - 1, -1, -1))[:, None]
+    partner = ket.at[np.concatenate([flipped, flipped, own])].get(mode="promise_in_bounds")
+    products = jnp.conj(bra)[None] * partner
+    sigma = sigma_z(wires, both.real.dtype)
+    one, zero = jnp.ones_like(sigma), jnp.zeros_like(sigma)
+    by_im, by_re = (jnp.concatenate(x)[..., None] for x in ((one, zero, sigma), (zero, -sigma, zero)))
+    found = jnp.sum(by_im * jnp.imag(products) + by_re * jnp.real(products), 1)
+    return found.reshape(3, wires, batch)
 
 
 def _z_sums(x: Float[Array, "amplitudes batch"]) -> Float[Array, "wires batch"]:
