@@ -10,6 +10,7 @@ the limit (in seconds) is reported as an error.
 
     python benchmarks/circuit.py --largest     20 qubits, 5 layers, one observation
     python benchmarks/circuit.py --depths      trace + compile at 5 and 30 layers
+    python benchmarks/circuit.py --paths       the ways of `networks/circuit_paths.py`, on a GPU if there is one
 """
 
 from __future__ import annotations
@@ -18,15 +19,25 @@ import argparse
 import importlib
 import json
 import os
+import shutil
 import statistics
 import subprocess
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any
 
 SIZES = ("3,5,1", "4,5,2", "8,10,2", "11,15,3")
 """Sizes of circuits: features, layers, stacks."""
+PATH_SIZES = (
+    ("4,5,2", 256),
+    ("4,10,3", 64),
+    ("4,10,3", 256),
+    ("4,10,3", 4096),
+    ("4,10,3", 65536),
+    ("11,15,3", 256),
+)
+"""Sizes and batches at which they are timed: 4, 6 and 12 wires."""
 PEERS = ("tensorcircuit", "qujax")
 NAMES = ("hyperlax", "pennylane", *PEERS)
 BATCH = 256
@@ -224,8 +235,26 @@ def measure(name: str, size: str, batch: int, gradient: bool) -> dict[str, Any]:
     }
 
 
+def by_path(limit: float) -> list[dict[str, Any]]:
+    """Value and gradient by every path of `networks/circuit_paths.py`; `fused` only on a machine with a GPU."""
+    gpu = shutil.which("nvidia-smi") is not None  # asking jax would reserve the memory of the GPU
+    rows = []
+    for size, batch in PATH_SIZES:
+        for path in ("loops", "grouped", "fused") if gpu else ("loops", "grouped"):
+            how = {"HYPERLAX_CIRCUIT": path, "JAX_PLATFORMS": "cuda" if gpu else "cpu"}
+            row = in_own_process(sys.executable, "hyperlax", size, limit, True, batch, how)
+            rows.append({"path": path, "platform": how["JAX_PLATFORMS"], "batch": batch, **row})
+    return rows
+
+
 def in_own_process(
-    python: str, name: str, size: str, limit: float, gradient: bool, batch: int = BATCH
+    python: str,
+    name: str,
+    size: str,
+    limit: float,
+    gradient: bool,
+    batch: int = BATCH,
+    environment: Mapping[str, str] | None = None,
 ) -> dict[str, Any]:
     command = [python, __file__, "--one", name, "--sizes", size, "--batch", str(batch)]
     label = {"simulator": name, "size": size, "what": "value and gradient" if gradient else "forward"}
@@ -234,6 +263,7 @@ def in_own_process(
         "JAX_PLATFORMS": "cpu",
         "PYTHONPATH": os.pathsep.join(p for p in sys.path if p),
         "XLA_FLAGS": "--xla_cpu_multi_thread_eigen=false",
+        **(environment or {}),
     }
     if python != sys.executable:
         environ.pop("PYTHONPATH")
@@ -266,6 +296,7 @@ def main() -> None:
     parser.add_argument("--limit", type=float, default=600)
     parser.add_argument("--largest", action="store_true")
     parser.add_argument("--depths", action="store_true")
+    parser.add_argument("--paths", action="store_true")
     parser.add_argument("--one", help=argparse.SUPPRESS)
     parser.add_argument("--batch", type=int, default=BATCH, help=argparse.SUPPRESS)
     parser.add_argument("--forward", action="store_true", help=argparse.SUPPRESS)
@@ -278,6 +309,8 @@ def main() -> None:
     me = sys.executable
     if args.largest:
         rows = [in_own_process(me, "hyperlax", "60,5,1", args.limit, g, batch=1) for g in (False, True)]
+    elif args.paths:
+        rows = by_path(args.limit)
     elif args.depths:
         rows = [in_own_process(me, "hyperlax", f"8,{n},2", args.limit, True) for n in (5, 10, 30)]
     else:
@@ -288,7 +321,8 @@ def main() -> None:
             if name not in PEERS or args.peer_python
             for gradient in (False, True)
         ]
-    which = "circuit_largest" if args.largest else "circuit_depths" if args.depths else "circuit"
+    chosen = [name for name in ("largest", "paths", "depths") if getattr(args, name)]
+    which = "_".join(["circuit", *chosen[:1]])
     columns = dict.fromkeys(k for row in rows for k in row)
     table([{k: row.get(k, "") for k in columns} for row in rows], f"{which}: batch {BATCH}, one core")
     print(save(which, rows))
