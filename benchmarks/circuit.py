@@ -10,7 +10,7 @@ the limit (in seconds) is reported as an error.
 
     python benchmarks/circuit.py --largest     20 qubits, 5 layers, one observation
     python benchmarks/circuit.py --depths      trace + compile at 5 and 30 layers
-    python benchmarks/circuit.py --paths       the ways of `networks/circuit_paths.py`, on a GPU if there is one
+    python benchmarks/circuit.py --paths       `networks/circuit_paths.py`, on a GPU if there is one
 """
 
 from __future__ import annotations
@@ -236,7 +236,7 @@ def measure(name: str, size: str, batch: int, gradient: bool) -> dict[str, Any]:
 
 
 def by_path(limit: float) -> list[dict[str, Any]]:
-    """Value and gradient by every path of `networks/circuit_paths.py`; `fused` only on a machine with a GPU."""
+    """Value and gradient by the paths of `networks/circuit_paths.py`; `fused` only where there is a GPU."""
     gpu = shutil.which("nvidia-smi") is not None  # asking jax would reserve the memory of the GPU
     rows = []
     for size, batch in PATH_SIZES:
