@@ -37,7 +37,7 @@ from hyperlax.networks.circuit_gates import (
 MOST_WIRES = 12
 """Largest circuit; ket and bra of a larger one do not fit into the registers of one block of threads."""
 WARP_AMPLITUDES = 256
-"""Amplitudes per warp: 8 per thread, so that ket, bra and temporaries take about 100 registers."""
+"""Amplitudes per warp: 8 per thread, so that ket, bra and temporaries take 64 to 128 registers."""
 TILED_WIRES = 4
 """Largest circuit of which one program simulates several; for larger ones the code takes long to compile."""
 MOST_SAMPLES = 32
@@ -200,7 +200,7 @@ class Register(NamedTuple):
         if not self.sample_axes:
             return jnp.sum(x.reshape(-1))
         parts = x.reshape(-1, self.samples, 2**self.tail)
-        return jnp.sum(jnp.sum(parts, axis=0), axis=1)
+        return jnp.sum(parts, axis=(0, 2))
 
     def rotated(self, wire: int, gate: list[Array], x: Pair, flipped: Pair) -> Pair:
         """The state `x` after a gate on one wire; `flipped` is `x` with the wire flipped."""
