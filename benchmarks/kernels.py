@@ -30,6 +30,7 @@ import subprocess
 import sys
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from itertools import product
 from pathlib import Path
 from typing import Any
 
@@ -40,6 +41,8 @@ from hlo import ADVANTAGE, CYCLE, ENV_STEP, EPOCH, EVALUATION_STEP, GRADIENT_STE
 ENVIRONMENTS = {"ppo": "gymnax.cartpole", "sac": "gymnax.pendulum", "dqn": "gymnax.cartpole"}
 CIRCUITS = {"4 wires × 5 layers": "4,5,2", "6 wires × 10 layers": "8,10,2", "12 wires × 15 layers": "11,15,3"}
 """Names of circuits, and their sizes as in `circuit.py`: features, layers, stacks."""
+PATHS = ("grouped", "fused")
+"""How they are simulated: by kernels of XLA, or by kernels of this package (`networks/circuit_paths.py`)."""
 NAMES = (*ENVIRONMENTS, "circuit")
 LANES = (1, 128)
 PLANNED = ("cpu", "gpu")
@@ -158,11 +161,12 @@ def training(algorithm: str, lanes: int, planned: str, devices: Sequence[Any]) -
     return {"train": compiled.train.as_text(), "evaluate": compiled.evaluate.as_text()}
 
 
-def circuit(size: str) -> str:
-    """The HLO text of the value and gradient of a circuit, for the batch of `circuit.py`."""
+def circuit(size: str, path: str) -> str:
+    """The HLO text of value and gradient of a circuit on one of `PATHS`, for the batch of `circuit.py`."""
     import jax.numpy as jnp
     from circuit import BATCH, hyperlax, inputs, value_and_gradient
 
+    os.environ["HYPERLAX_CIRCUIT"] = path
     features, layers, stacks = map(int, size.split(","))
     function = value_and_gradient(hyperlax(features, layers, stacks))
     arguments = [jnp.asarray(x) for x in inputs(features, layers, stacks, BATCH)]
@@ -238,10 +242,11 @@ class Counter:
                     yield Counted(name, algorithm, lanes, "", self.region(title, text))
 
     def circuits(self) -> Iterator[Counted]:
-        for name, size in CIRCUITS.items() if "circuit" in self.arguments.only else ():
+        for size, path in product(CIRCUITS, PATHS) if "circuit" in self.arguments.only else ():
+            name = f"{size}, {path}"
             print(name, file=sys.stderr, flush=True)
-            layers = int(size.split(",")[1])
-            yield Counted("hyperlax", name, 1, "", self.region(name, circuit(size)), layers=layers)
+            text, layers = circuit(CIRCUITS[size], path), int(CIRCUITS[size].split(",")[1])
+            yield Counted("hyperlax", name, 1, "", self.region(name, text), layers=layers)
 
     def _cases(self) -> list[tuple[str, int]]:
         return [(a, n) for a in ENVIRONMENTS if a in self.arguments.only for n in self.arguments.lanes]

@@ -46,9 +46,12 @@ BUDGETS: dict[tuple[str, int], dict[str, int]] = {
 }
 """Algorithm and lanes → the most that may be counted, as `benchmarks/kernels.py` does, with jax 0.10.2."""
 CIRCUITS: dict[str, dict[str, float]] = {
-    "4 wires × 5 layers": {"in all": 388, "in loops, per layer": 70, "trips?": 0, "branches": 0},
-    "6 wires × 10 layers": {"in all": 953, "in loops, per layer": 91.4, "trips?": 0, "branches": 0},
-    "12 wires × 15 layers": {"in all": 22027, "in loops, per layer": 1467, "trips?": 0, "branches": 0},
+    "4 wires × 5 layers, grouped": {"in all": 68, "in loops, per layer": 9.6, "trips?": 0, "branches": 0},
+    "4 wires × 5 layers, fused": {"in all": 14, "in loops, per layer": 0, "trips?": 0, "branches": 0},
+    "6 wires × 10 layers, grouped": {"in all": 108, "in loops, per layer": 8.8, "trips?": 0, "branches": 0},
+    "6 wires × 10 layers, fused": {"in all": 13, "in loops, per layer": 0, "trips?": 0, "branches": 0},
+    "12 wires × 15 layers, grouped": {"in all": 393, "in loops, per layer": 24.5, "trips?": 0, "branches": 0},
+    "12 wires × 15 layers, fused": {"in all": 16, "in loops, per layer": 0, "trips?": 0, "branches": 0},
 }
 """The same for value and gradient of a circuit."""
 UNSEEN = "no loop is recognised as one (ROLES in benchmarks/hlo.py)"
