@@ -35,7 +35,7 @@ def expectations(
     Layer l applies Rot(first[:, l, w]) and then Rot(second[:, l, w]) to every wire w and, unless it is the
     last one, multiplies the amplitudes by `signs[l % 2]`. The angles `second` are the same for the whole
     batch. `depth` is the index of the last layer in use and may differ between the lanes of a program; all
-    angles beyond it must be zero.
+    angles beyond it must be zero, and derivatives by them have no meaning.
 
     Derivatives that cannot be distinguished from rounding errors are set to zero, because an optimiser that
     divides by their size, such as Adam, would otherwise follow the errors.
