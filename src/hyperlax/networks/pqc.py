@@ -15,6 +15,7 @@ from hyperlax.hyperparams import Count, Flag, Real, hp
 from hyperlax.hyperparams.spaces import Choice
 from hyperlax.lanes.masking import row_keys
 from hyperlax.lanes.sizes import Extent, Shape, Sizes
+from hyperlax.networks import circuit_fused
 from hyperlax.networks.base import AbstractNetwork, AbstractNetworkHyperparams
 from hyperlax.networks.circuit import expectations
 from hyperlax.networks.drawing import svg
@@ -96,7 +97,8 @@ class PQCHyperparams(AbstractNetworkHyperparams):
 
     @classmethod
     def chain(cls, in_size: int, sizes: Sizes) -> float:
-        return 2.0 + 2.0 * sizes["layers"]
+        fused = qubits(in_size, sizes["stacks"]) <= circuit_fused.MOST_WIRES
+        return 2.0 if fused else 2.0 + 3.0 * sizes["layers"]
 
     @classmethod
     def weights(cls, in_size: int, sizes: Sizes) -> int:
