@@ -14,7 +14,7 @@ from jaxtyping import Array, Float, Int, UInt32
 
 from hyperlax.agents.base import AbstractAgent, AbstractAgentHyperparams
 from hyperlax.envs.base import AbstractEnv
-from hyperlax.hyperparams import trainable
+from hyperlax.hyperparams import AbstractHyperparams, trainable
 from hyperlax.lanes.constants import accelerated, constant
 from hyperlax.lanes.masking import Unfrozen, batched, lane_while
 from hyperlax.lanes.sizes import Sizes
@@ -104,22 +104,23 @@ def segment(
 
 
 def _packed(like: TrainState) -> tuple[Callable[[TrainState], Any], Callable[[Any], TrainState]]:
-    """Two functions that pack a state of the structure of `like` into one vector beside its large buffers.
+    """Two functions that pack a state of the structure of `like`, and unpack it.
 
-    Between cycles, an accelerator then handles one array instead of some fifty.
+    Between cycles, an accelerator then handles one array instead of some fifty. Large buffers and
+    hyperparameters, which do not change, stay apart.
     """
-    buffers = lambda tree: eqx.partition(tree, lambda x: isinstance(x, Unfrozen), is_leaf=_is_buffer)  # noqa: E731
-    packing = Packing(buffers(like)[1], axes=0)
+    split = lambda tree: eqx.partition(tree, _apart, is_leaf=_apart)  # noqa: E731
+    packing = Packing(split(like)[1], axes=0)
 
     def pack(state: TrainState) -> Any:
-        large, small = buffers(state)
-        return packing.pack(small), large
+        apart, changing = split(state)
+        return packing.pack(changing), apart
 
-    return pack, lambda packed: eqx.combine(packed[1], packing.unpack(packed[0]), is_leaf=_is_buffer)
+    return pack, lambda packed: eqx.combine(packed[1], packing.unpack(packed[0]), is_leaf=_apart)
 
 
-def _is_buffer(node: Any) -> bool:
-    return isinstance(node, Unfrozen)
+def _apart(node: Any) -> bool:
+    return isinstance(node, (Unfrozen, AbstractHyperparams))
 
 
 def _cycle(state: TrainState, env: AbstractEnv, caps: Sizes, active: Array) -> TrainState:
