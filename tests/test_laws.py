@@ -15,16 +15,14 @@ from hyperlax.networks import NETWORKS
 from hyperlax.testing import check_laws, check_network
 from hyperlax.testing.agents import ENVS
 
-EVERY_TIME = {("ppo", "gymnax.cartpole"): ["mlp", "drpqc"], ("dqn", "gymnax.cartpole"): ["mlp"]}
-EVERY_TIME |= {("sac", "gymnax.pendulum"): ["mlp"]}
-"""Networks that are tested every time; the others are in the long tests. What is true of a tensor network
-and not of an MLP, its padding, is tested every time for the network alone."""
+EVERY_TIME = {("ppo", "gymnax.cartpole"), ("dqn", "gymnax.cartpole"), ("sac", "gymnax.pendulum")}
+"""Algorithms and environments whose laws are tested every time, with MLPs; the others are in the long tests.
+What is true of other networks and not of an MLP is tested every time for the network alone."""
 
 
 def _case(algorithm: str, network: str, env: str):
-    short = network in EVERY_TIME.get((algorithm, env), ())
-    alone = 2 if network == "mlp" else 1  # each lane compiles a program of its own
-    alone = alone if short else 2 * alone
+    short = network == "mlp" and (algorithm, env) in EVERY_TIME
+    alone = 2 if short or network != "mlp" else 4  # each lane compiles a program of its own
     marks = () if short else pytest.mark.slow
     return pytest.param(algorithm, network, env, alone, id=f"{algorithm}_{network}-{env}", marks=marks)
 

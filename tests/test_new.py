@@ -30,7 +30,7 @@ FILES = {
     "recipe": "mine",
 }
 FAST = ("env", "sampler", "recipe", "schedule")
-"""Kinds whose test, as written, runs in every test run; those of the others compile several programs."""
+"""Kinds whose tests, as written, are in every test run; those of the others compile several programs."""
 
 
 def written(kind, folder, monkeypatch):
@@ -42,20 +42,21 @@ def written(kind, folder, monkeypatch):
 
 
 @pytest.mark.parametrize(
-    "kind", [pytest.param(kind, marks=() if kind in FAST else pytest.mark.slow) for kind in KINDS]
+    "kinds", [FAST, *(pytest.param((kind,), marks=pytest.mark.slow) for kind in KINDS)], ids="-".join
 )
-def test_the_test_passes_as_written(kind, tmp_path, monkeypatch):
-    _, test = written(kind, tmp_path, monkeypatch)
+def test_the_tests_pass_as_written(kinds, tmp_path, monkeypatch):
+    """Side by side in one folder, and each on its own."""
+    tests = [written(kind, tmp_path, monkeypatch)[1].name for kind in kinds]
     environment = {k: v for k, v in os.environ.items() if k != "HYPERLAX_TYPECHECK"}
     ran = subprocess.run(
-        [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", test.name],
+        [sys.executable, "-m", "pytest", "-q", "-rA", "-p", "no:cacheprovider", *tests],
         cwd=tmp_path,
         env=environment,
         capture_output=True,
         text=True,
     )
     assert ran.returncode == 0, ran.stdout + ran.stderr
-    assert " passed" in ran.stdout
+    assert all(f"PASSED {test}::" in ran.stdout for test in tests), ran.stdout
 
 
 @pytest.mark.parametrize("kind", KINDS)

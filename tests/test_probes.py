@@ -7,6 +7,7 @@ import jax.numpy as jnp
 import jax.random as jr
 import numpy as np
 import pytest
+from lanes import quick
 
 from hyperlax.agents import AGENTS
 from hyperlax.networks import NETWORKS
@@ -44,6 +45,7 @@ def test_known_values_are_those_of_episodes(name):
     """What is said of a probe is what its rewards add up to, played by hand."""
     known = PROBES[name]
     probe = known.probe
+    step = quick(lambda state, action, key: probe.step(state, action, key=key))
     for sign_key in range(4):
         state, obs = probe.reset(key=jr.key(sign_key))
         seen, rewards, ends = [float(obs[0])], [], []
@@ -51,15 +53,17 @@ def test_known_values_are_those_of_episodes(name):
             best = {"action that pays": 1.0, "match": state[1], "near half": state[1] / 2}
             chosen = next((a for what, a in best.items() if what in name), jnp.float32(1.0))
             discrete = jnp.int32(chosen > 0) if probe.action_space == SIGNS else jnp.asarray([chosen])
-            state, step = probe.step(state, discrete, key=jr.key(t))
-            seen.append(float(step.obs[0]))
-            rewards.append(float(step.reward))
-            ends.append((bool(step.terminated), bool(step.truncated)))
+            state, after = step(state, discrete, jr.key(t))
+            seen.append(float(after.obs[0]))
+            rewards.append(float(after.reward))
+            ends.append((bool(after.terminated), bool(after.truncated)))
         assert ends == [(False, False)] * (len(ends) - 1) + [(not known.endless, known.endless)]
         expected = dict(known.expected(GAMMA))
-        after = 1 / (1 - GAMMA) if known.endless else 0.0
+        beyond = 1 / (1 - GAMMA) if known.endless else 0.0
         for t, obs in enumerate(seen[:-1] if known.values else []):
-            value = sum(GAMMA**i * r for i, r in enumerate(rewards[t:])) + GAMMA ** (len(rewards) - t) * after
+            value = (
+                sum(GAMMA**i * r for i, r in enumerate(rewards[t:])) + GAMMA ** (len(rewards) - t) * beyond
+            )
             assert value == pytest.approx(expected[obs])
         if known.best is not None:
             assert sum(rewards) == pytest.approx(known.best)
@@ -78,6 +82,6 @@ def test_other_actions_than_the_best_earn_less():
             state, _ = known.probe.reset(key=jr.key(0))
             actions = jnp.arange(2) if space == SIGNS else jnp.linspace(-1, 1, 5)[:, None]
             step = jax.vmap(lambda a, known=known, state=state: known.probe.step(state, a, key=jr.key(1))[1])
-            rewards = np.asarray(step(actions).reward)
+            rewards = np.asarray(quick(step)(actions).reward)
             assert rewards.max() == known.best
             assert np.sort(rewards)[-2] < known.best - known.slack
