@@ -18,7 +18,8 @@ from hyperlax.networks.by_platform import by_platform
 from hyperlax.networks.circuit import expectations
 
 quick = partial(jax.jit, compiler_options=LOW_EFFORT)
-SIZES = [(1, 2, 5), (2, 1, 512), (3, 4, 7), (4, 2, 33), (6, 3, 4), (9, 1, 2)]
+SIZES = [(1, 2, 5), (2, 1, 512), (3, 4, 7), (4, 2, 33), (6, 3, 4)]
+LARGE = pytest.param(9, 1, 2, marks=pytest.mark.slow)
 """Sizes of circuits: wires, layers before the last one, batch; one program simulates 32 of the second."""
 
 
@@ -43,7 +44,7 @@ def pulled(first, second, signs, depth, weights):
 
 
 @pytest.mark.parametrize("name", ["grouped", "fused"])
-@pytest.mark.parametrize(("wires", "layers", "batch"), SIZES)
+@pytest.mark.parametrize(("wires", "layers", "batch"), [*SIZES, LARGE])
 def test_values_and_gradients_are_those_of_the_loops(name, wires, layers, batch, monkeypatch):
     """Both CZ layers have random signs, so that each wrong parity shows."""
     first, second = drawn(wires, layers, batch)
