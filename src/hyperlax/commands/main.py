@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import logging
 import os
 import re
@@ -41,6 +42,7 @@ app.command(preparing.list_names, name="list")
 
 def main(argv: list[str] | None = None) -> None:
     """Entry point of `hyperlax` and `python -m hyperlax`; exits with the codes of the module's help."""
+    gc.set_threshold(50_000, 20, 50)  # tracing makes millions of objects that stay, and few cycles
     tokens = _booleans(sys.argv[1:] if argv is None else argv)
     try:
         code = app(tokens, exit_on_error=True, result_action="return_value")
