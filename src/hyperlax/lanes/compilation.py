@@ -36,8 +36,8 @@ GPU_LOOPS = {
 }
 """XLA options for a GPU program whose loops have known trip counts, which then become CUDA graphs.
 
-On an H100 (jax 0.11.2), training of one lane took 0.68 s instead of 0.74 s. Programs with loops of unknown
-trip counts became three times slower.
+On an H100 (jax 0.11.2), training one lane of an earlier program with constant sizes took 0.68 s instead of
+0.74 s with this option; with loops of unknown trip counts it took 2.8 s instead of 1.0 s.
 """
 
 
