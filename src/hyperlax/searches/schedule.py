@@ -5,12 +5,12 @@ from __future__ import annotations
 import dataclasses
 import hashlib
 import json
-import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
 import jax
+import polars as pl
 from optuna.storages import BaseStorage
 from optuna.trial import TrialState
 
@@ -32,8 +32,6 @@ MOST_AT_ONCE = 8
 """Default limit of the number of trials in training at a time on CPUs."""
 LANES_ON_ACCELERATORS = 64
 """Default number of lanes in training at a time on an accelerator."""
-WRITE_SECONDS = 15.0
-"""Seconds between writes of the table of trials while the search runs."""
 
 
 @dataclass(frozen=True)
@@ -114,7 +112,7 @@ class OptunaSearch(Schedule):
         self.shared: SharedStudy | None = None
         self.active: dict[int, Trial] = {}
         self.lanes: dict[int, list[Lane]] = {}
-        self.written = 0.0
+        self.journals: tuple[str, ...] = ()
 
     # Before it runs
 
@@ -172,6 +170,7 @@ class OptunaSearch(Schedule):
     def begin(self, runner: RunnerView) -> None:
         spec, search, store = runner.experiment, self.search, runner.recorder.store
         journal = None if store is None else store.folder / studies.JOURNAL
+        self.journals = (studies.JOURNAL,) if search.storage is None and store is not None else ()
         self.at_once = search.at_once or _room(runner)
         self.storage = self.storage or studies.storage(search.storage, journal)
         sampler = OptunaSampler(
@@ -244,6 +243,12 @@ class OptunaSearch(Schedule):
             curves = {int(lane): [(s, v) for s, v in curve] for lane, curve in about.pop("curves").items()}
             self.active[about["number"]] = Trial(**about, curves=curves)
 
+    def tables(self) -> dict[str, pl.DataFrame]:
+        return {"trials": outcome.trials_table(self.study.study, self.space, self.search.objectives)}
+
+    def files(self) -> Sequence[str]:
+        return self.journals
+
     # Trials
 
     def _enter(self, runner: RunnerView, sample: Mapping[str, Any]) -> None:
@@ -295,14 +300,11 @@ class OptunaSearch(Schedule):
             self._enter(runner, missed)
 
     def _show(self, runner: RunnerView) -> None:
-        """Show the progress of the search, and write the table of trials if that is due."""
-        objectives, store = self.search.objectives, runner.recorder.store
+        """Show the progress of the search."""
+        objectives = self.search.objectives
         table = outcome.trials_table(self.study.study, self.space, objectives)
         over = table.filter(table["state"].is_in(outcome.ENDED)).height
         runner.progress.searched(over, self.search.n_trials, outcome.best_words(table, objectives))
-        if store is not None and time.time() - self.written > WRITE_SECONDS:
-            self.written = time.time()
-            store.write_frame(table, "trials")
 
     # Milestones
 

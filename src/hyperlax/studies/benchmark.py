@@ -177,10 +177,12 @@ class Benchmark:
     def _share_left(self, cell: Cell) -> float:
         """The share of the cell's environment steps that is still to be trained, between 0 and 1."""
         folder, spec = self.folder / cell.path, self.specs[cell]
-        if store.read_manifest(folder) is None or not (folder / "lanes.parquet").exists():
+        if store.read_manifest(folder) is None:
             return 1.0
         lanes, total = store.read(folder).lanes, spec.settings.total_timesteps
         over = lanes["status"].is_in(["done", "diverged", "pruned"])
+        if lanes.is_empty():
+            return 1.0
         done = sum(total if o else min(s, total) for o, s in zip(over, lanes["env_steps"], strict=True))
         return 1 - done / (total * max(len(lanes), 1))
 
