@@ -9,6 +9,7 @@ from pathlib import Path
 import polars as pl
 import pytest
 
+import hyperlax
 from hyperlax import sweeps
 from hyperlax.commands.main import app
 from hyperlax.experiments.execution import Execution
@@ -198,10 +199,46 @@ def test_a_folder_from_before_a_field_of_suites_existed_is_continued(tmp_path, r
     benchmark(tmp_path / "b").run(Execution(), quietly)
     path = tmp_path / "b" / "benchmark.json"
     record = json.loads(path.read_text())
-    del record["identity"]["suite"]["rules"]
+    del record["identity"]["suite"]["rules"], record["sha256"]  # nor did checksums
     path.write_text(json.dumps(record))
     benchmark(tmp_path / "b", resume=True).run(Execution(), quietly)
     assert len(seen) == 3
+
+
+def test_a_damaged_or_lost_record_is_made_again_from_the_cells(tmp_path, runs):
+    seen, _ = runs
+    ended = benchmark(tmp_path / "b").run(Execution(), quietly)
+    path = tmp_path / "b" / "benchmark.json"
+    path.write_text(path.read_text().replace("done", "gone"))
+    for resume in (False, True):
+        with pytest.raises(
+            ValueError, match=r"benchmark.json is damaged: .*; remove it: --resume then finds"
+        ):
+            benchmark(tmp_path / "b", resume=resume)
+    path.unlink()
+    with pytest.raises(ValueError, match="--resume makes it again"):
+        benchmark(tmp_path / "b")
+    again = benchmark(tmp_path / "b", resume=True).run(Execution(), quietly)
+    assert [e["status"] for e in again.values()] == [e["status"] for e in ended.values()]
+    assert [name for name in seen if name.endswith("resumed")] == [f"{name} resumed" for name in seen[:3]]
+
+
+def test_a_benchmark_that_another_process_continues_leaves(tmp_path, runs):
+    """The one that comes later goes on; of two that start at once one is refused."""
+    first, other = benchmark(tmp_path / "b"), benchmark(tmp_path / "b")
+
+    def show(cell: Cell, folder: Path) -> Display:
+        if len(runs[0]) == 1:
+            with pytest.raises(ValueError, match="another process has just started a benchmark"):
+                other.run(Execution(), quietly)
+            benchmark(tmp_path / "b", resume=True).run(Execution(), quietly)
+        return Display()
+
+    with pytest.raises(hyperlax.Superseded, match=r"has taken over .*; this process stops"):
+        first.run(Execution(), show)
+    record = json.loads((tmp_path / "b" / "benchmark.json").read_text())
+    assert [e["status"] for e in record["cells"].values()] == ["done", "done", "skipped", "done"]
+    assert not (tmp_path / "b" / ".claims").exists()
 
 
 @pytest.fixture

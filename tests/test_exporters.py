@@ -37,11 +37,11 @@ def exported(results) -> list[runs.Run]:
 def stored(results: Results, folder: Path) -> Path:
     """Write the experiment to disk in the form that an unfinished sweep leaves."""
     store = Store(folder)
-    store.write_manifest(results.manifest)
-    store.write_samples(results.samples)
+    store.begin(results.manifest, results.samples)
     for table in GROWING:
         store.append(table, getattr(results, table).to_dicts())
-    store.flush(results.lanes)
+    store.put("lanes", results.lanes)
+    store.commit([], {})
     return folder
 
 

@@ -11,66 +11,27 @@ from pathlib import Path
 import numpy as np
 import polars as pl
 import pytest
+from folders import (
+    MANIFEST,
+    SAMPLES,
+    commit,
+    continued,
+    lanes,
+    names,
+    new,
+    phase,
+    point,
+    steps,
+    trained,
+    write,
+)
 
 from hyperlax.storage import claims, commits, files, store
 from hyperlax.storage.checkpoint import pack
 from hyperlax.storage.claims import Superseded
 from hyperlax.storage.integrity import Damaged
 from hyperlax.storage.results import SCHEMAS, empty
-from hyperlax.storage.store import GROWING, Store, read
-
-SAMPLES = pl.DataFrame({"sample": [0], "gamma": [0.9]})
-MANIFEST = {"name": "ppo_mlp"}
-
-
-def lanes(step) -> pl.DataFrame:
-    row = {"lane": 0, "sample": 0, "seed": 0, "status": "running", "env_steps": step}
-    return pl.DataFrame([row], schema=SCHEMAS["lanes"])
-
-
-def point(step, lane=0):
-    return {"lane": lane, "sample": 0, "seed": 0, "env_steps": step, "metric": "return", "value": float(step)}
-
-
-def phase(step):
-    return {"phase": "train", "program": 0, "start": float(step), "end": step + 1.0}
-
-
-def new(folder) -> Store:
-    keeper = Store(folder)
-    keeper.begin(MANIFEST, SAMPLES)
-    return keeper
-
-
-def commit(keeper, step, policies=()) -> None:
-    keeper.put("lanes", lanes(step))
-    header = {"lanes": [{"lane": 0, "env_steps": step}]}
-    keeper.commit([np.arange(step)], header, policies)
-
-
-def write(keeper, *steps):
-    """Commit a row per step in two of the growing tables."""
-    keeper.append("curves", [point(s) for s in steps])
-    keeper.append("timeline", [phase(s) for s in steps])
-    commit(keeper, steps[-1])
-
-
-def continued(folder) -> Store:
-    keeper = Store(folder)
-    keeper.take()
-    keeper.restore()
-    return keeper
-
-
-def steps(folder):
-    results = read(folder)
-    assert results.timeline["start"].to_list() == results.curves["env_steps"].to_list()
-    return results.curves["env_steps"].to_list()
-
-
-def names(folder) -> set[str]:
-    return {p.relative_to(folder).as_posix() for p in folder.rglob("*") if p.is_file()}
-
+from hyperlax.storage.store import GROWING, read
 
 COMPLETE = {
     "manifest.json",
@@ -275,22 +236,6 @@ def test_policies_that_belong_to_neither_commit_are_removed(tmp_path):
 
 
 # Killed at any moment
-
-
-def trained(folder, last: int = 4) -> None:
-    """Bring an experiment to its end from wherever it was left, one row per commit."""
-    if store.recovered_manifest(folder) is None:
-        assert store.nothing_begun(folder)
-        keeper = new(folder)
-    else:
-        keeper = continued(folder)
-        keeper.write_samples(SAMPLES)
-    done = 0 if keeper.last is None else len(keeper.last.table("curves"))
-    for step in range(done + 1, last + 1):
-        write(keeper, step)
-    if keeper.last is None or keeper.last.place[0] == 0:
-        commit(keeper, last)
-    keeper.complete(dict(MANIFEST))
 
 
 def test_a_kill_after_any_file_operation_loses_and_repeats_nothing(tmp_path, monkeypatch):

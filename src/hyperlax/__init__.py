@@ -33,6 +33,8 @@ _HOMES = {
     "load": "run.policies",
     "Policy": "run.policies",
     "read": "storage.store",
+    "check": "storage.checking",
+    "Superseded": "storage.claims",
     "Uniform": "hyperparams.spaces",
     "LogUniform": "hyperparams.spaces",
     "Integers": "hyperparams.spaces",
@@ -69,7 +71,9 @@ __all__ = [
     "Settings",
     "Space",
     "Suite",
+    "Superseded",
     "Uniform",
+    "check",
     "confirm",
     "export",
     "load",
@@ -97,6 +101,8 @@ if TYPE_CHECKING:
     from hyperlax.run.policies import Policy, load
     from hyperlax.run.signals import Interrupted
     from hyperlax.searches import search
+    from hyperlax.storage.checking import check
+    from hyperlax.storage.claims import Superseded
     from hyperlax.storage.results import Results
     from hyperlax.storage.store import read
     from hyperlax.studies.confirmation import confirm

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-FAILED, INTERRUPTED, OUT_OF_TIME = 1, 130, 75
+FAILED, INTERRUPTED, OUT_OF_TIME, SUPERSEDED = 1, 130, 75, 76
 
 
 def conclude(results: Any, folder: Path, more: Sequence[str] = ()) -> int:

@@ -59,6 +59,9 @@ def plot_benchmark(
 
     options = report.Options(top_n, slice_metric, include_additional_info_in_titles)
     published = report.read_published(compare) if compare is not None else None
+    folders, waiting = batch.begun(folders)
+    for folder in waiting:
+        print(f"{folder} is skipped: nothing has been recorded yet; begin it with --resume", file=sys.stderr)
     found, failed = batch.readable(folders)
     experiments = list(found.values())
     together = len(experiments) > 1 or published is not None
@@ -81,6 +84,26 @@ def plot_benchmark(
     for folder, problem in failed.items():
         print(f"{folder} {problem}", file=sys.stderr)
     return FAILED if failed else 0
+
+
+def check(folder: Path) -> int:
+    """Verify every file of an experiment, or of all below a folder; the exit code is 1 if one is damaged.
+
+    Parameters
+    ----------
+    folder
+        An experiment's folder, a benchmark's, or any folder above some.
+    """
+    from rich.console import Console
+
+    from hyperlax.commands.tables import checked_table
+    from hyperlax.storage.checking import check as verify
+
+    found = verify(folder)
+    Console(highlight=False, markup=False).print(checked_table(found, folder))
+    for line in [line for entry in found for line in entry.problems]:
+        print(line)
+    return FAILED if any(entry.problems for entry in found) else 0
 
 
 def export(

@@ -12,7 +12,8 @@ from typing import NoReturn
 from cyclopts import App
 
 from hyperlax.commands import benchmarking, looking, new, preparing, searching, training
-from hyperlax.commands.ending import INTERRUPTED, OUT_OF_TIME
+from hyperlax.commands.ending import INTERRUPTED, OUT_OF_TIME, SUPERSEDED
+from hyperlax.storage.claims import Superseded
 
 USAGE = 2
 
@@ -20,7 +21,7 @@ app = App(
     name="hyperlax",
     help="Many reinforcement learning experiments in one compiled program.",
     help_epilogue="Recipes and environments: hyperlax list. Exit codes: 0 done, 1 some lanes failed, "
-    "2 usage, 75 out of time and 130 interrupted, both with the state saved.",
+    "2 usage, 75 out of time and 130 interrupted, both with the state saved, 76 taken over by another.",
     version_flags=["--version"],
     help_format="plaintext",
 )
@@ -32,6 +33,7 @@ for command in (
     benchmarking.run_benchmark,
     looking.plot_benchmark,
     looking.export,
+    looking.check,
     preparing.inspect_circuit,
     preparing.generate_hp_samples,
     new.new,
@@ -49,9 +51,12 @@ def main(argv: list[str] | None = None) -> None:
     except (ValueError, FileNotFoundError) as error:
         print(f"error: {error}", file=sys.stderr)
         code = USAGE
+    except Superseded as why:
+        print(why, file=sys.stderr)
+        code = SUPERSEDED
     except SystemExit as error:
         code = USAGE if error.code == 1 else error.code
-    if code in (INTERRUPTED, OUT_OF_TIME):
+    if code in (INTERRUPTED, OUT_OF_TIME, SUPERSEDED):
         _leave(code)
     sys.exit(code or 0)
 

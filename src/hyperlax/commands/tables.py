@@ -31,6 +31,25 @@ def _count(value: Any) -> str:
     return f"{value:,}" if isinstance(value, int | float) else str(value)
 
 
+def checked_table(found: Sequence[Any], root: Any) -> RenderableType:
+    """What `storage.checking.check` has found: a row for each folder, by its path below `root`."""
+    from rich.box import SIMPLE_HEAD
+    from rich.table import Table
+
+    table = Table(box=SIMPLE_HEAD, pad_edge=False)
+    for name in ("folder", "state", "files", ""):
+        table.add_column(name, justify="right" if name == "files" else "left", overflow="fold")
+    for entry in found:
+        said = [f"{len(entry.problems)} damaged"] if entry.problems else []
+        table.add_row(
+            str(entry.folder.relative_to(root)),
+            entry.state,
+            str(entry.files),
+            "; ".join([*said, *entry.notes]),
+        )
+    return table
+
+
 def leaderboard_table(board: Any, samples: int) -> RenderableType:
     """The frame of `report.leaderboard`, the best of `samples`; hyperparameters are left to the report."""
     from rich.console import Group

@@ -5,14 +5,25 @@ from __future__ import annotations
 import multiprocessing
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor
+from contextlib import suppress
 from functools import partial
 from pathlib import Path
 
 from hyperlax.report.export import export_charts
 from hyperlax.report.html import write_report
 from hyperlax.report.options import Options
-from hyperlax.storage import store
+from hyperlax.storage import reading, store
 from hyperlax.storage.results import Results
+
+
+def begun(folders: Sequence[Path]) -> tuple[list[Path], list[Path]]:
+    """Split `folders` into those in which something has been recorded, and those of runs that never began."""
+    waiting = []
+    for folder in folders:
+        with suppress(ValueError):  # damage is reported by `readable`
+            if reading.unbegun(folder):
+                waiting.append(folder)
+    return [f for f in folders if f not in waiting], waiting
 
 
 def readable(folders: Sequence[Path]) -> tuple[dict[Path, Results], dict[Path, str]]:

@@ -13,6 +13,7 @@ import re
 import socket
 import uuid
 from collections.abc import Iterator
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -73,6 +74,9 @@ class Claim:
         for number, path in claims(self.folder):
             if number < self.attempt or (own and number == self.attempt):
                 path.unlink(missing_ok=True)
+        if own:
+            with suppress(OSError):  # it holds something else
+                self.folder.rmdir()
 
 
 def claims(folder: Path) -> Iterator[tuple[int, Path]]:

@@ -136,7 +136,7 @@ def opened(folder: Path, place: tuple[int, int]) -> Commit:
     try:
         own = header["commit"]
         tables = {table: [_inside(n) for n in names] for table, names in own["tables"].items()}
-        files, grown = _digests(own["files"]), _digests(own["grown"])
+        files, grown = digests(own["files"]), digests(own["grown"])
         found = Commit(folder, name, place, header, tables, files, grown)
         if (own["attempt"], own["number"]) != place or found.env_steps < 0:
             raise ValueError
@@ -169,9 +169,12 @@ def way_out(folder: Path, places: Sequence[tuple[int, int]]) -> str:
 
 
 def remedy(path: Path) -> str:
-    """Say what to do about a damaged table of a run that is complete, or of samples that do not change."""
+    """Say what to do about a damaged file of a run that is complete, or of samples that do not change."""
     if path.stem in REPLACED:
         return "the command that made the folder writes it again with --resume"
+    if path.suffix == ".policy":
+        lane = path.stem.partition("-")[2].lstrip("0") or "0"
+        return f"the agent of lane {lane} is lost: train it again, in another folder"
     return START_AGAIN
 
 
@@ -189,7 +192,7 @@ def intact(folder: Path, places: Sequence[tuple[int, int]]) -> Iterator[Commit]:
 def complete(folder: Path, manifest: Mapping[str, Any]) -> Commit:
     """The state of a complete run, whose files the manifest lists."""
     try:
-        files, grown = _digests(manifest["files"]), _digests(manifest.get("grown", {}))
+        files, grown = digests(manifest["files"]), digests(manifest.get("grown", {}))
     except (KeyError, TypeError, ValueError, AttributeError):
         raise Damaged(folder / "manifest.json", "is damaged: it has no valid list of files") from None
     tables = {t: [f"{t}.parquet"] for t in (*GROWING, *REPLACED) if f"{t}.parquet" in files}
@@ -238,7 +241,7 @@ def _header(path: Path) -> dict[str, Any]:
         raise Damaged(path, str(error).removeprefix(f"{path} ")) from None
 
 
-def _digests(entries: Mapping[str, Any]) -> dict[str, Digest]:
+def digests(entries: Mapping[str, Any]) -> dict[str, Digest]:
     """The digests in a header or manifest, where they are pairs; raises `ValueError` for anything else."""
     found = {_inside(name): Digest(*pair) for name, pair in entries.items()}
     if not all(type(d.length) is int and isinstance(d.sha256, str) for d in found.values()):

@@ -26,7 +26,7 @@ COPY = Path("checkpoint") / "manifest-copy.json"
 CONFIRMATION = "confirmation"
 """Name of the subfolder for the confirmation of an experiment, which is an experiment itself."""
 
-_START_UP = re.compile(r"hyperlax\.log|checkpoint/claim-\d+\.json")
+_START_UP = re.compile(r"hyperlax\.log|(checkpoint|\.claims)/claim-\d+\.json")
 """Files that a process may leave that is killed before it has begun anything."""
 _TRIES, _PAUSE = 5, 0.05
 """How often to read a folder whose files change meanwhile, and seconds between."""
@@ -38,16 +38,28 @@ def read_manifest(folder: Path) -> dict[str, Any] | None:
     Raises `Damaged` when the manifest is not as it was written, or has been lost.
     """
     copy = folder / COPY
-    way_out = f"--resume restores it from {COPY}" if copy.exists() else "restore it from a backup"
+    restore = f"--resume restores it from {COPY}" if copy.exists() else "restore it from a backup"
     try:
-        manifest = read_json(folder / MANIFEST, way_out)
+        manifest = read_json(folder / MANIFEST, restore)
     except FileNotFoundError:
         if copy.exists() or commits.saved(folder):
-            raise Damaged(folder / MANIFEST, "is missing", way_out) from None
+            raise Damaged(folder / MANIFEST, "is missing", restore) from None
         return None
     except (NotADirectoryError, IsADirectoryError):
         return None
     return manifest
+
+
+def holds(folder: Path) -> bool:
+    """Whether a folder holds an experiment, even if it has lost its manifest."""
+    return (folder / MANIFEST).exists() or (folder / COPY).exists() or bool(commits.saved(folder))
+
+
+def unbegun(folder: Path) -> bool:
+    """Whether the process of an experiment was killed before it had written the samples, or a checkpoint."""
+    manifest = read_manifest(folder) or {}
+    waits = "files" in manifest and not manifest.get("complete") and not commits.announced(folder)
+    return waits and not (folder / "samples.parquet").exists()
 
 
 def recovered_manifest(folder: Path) -> dict[str, Any] | None:
@@ -121,7 +133,7 @@ def _read(folder: Path) -> Results:
     tables: dict[str, Any] = {name: _table(folder, commit, name) for name in SCHEMAS}
     if commit is not None and "trials" in commit.tables:
         tables["trials"] = _table(folder, commit, "trials")
-    if (confirmation := folder / CONFIRMATION).is_dir() and read_manifest(confirmation) is not None:
+    if holds(confirmation := folder / CONFIRMATION):
         tables["confirmation"] = read(confirmation)
     return Results(manifest, _samples(folder, manifest, commit), folder=folder, **tables)
 
@@ -133,10 +145,11 @@ def _table(folder: Path, commit: Commit | None, name: str) -> pl.DataFrame:
     try:
         return commit.table(name)
     except Damaged as error:
-        raise Damaged(error.file, error.what, _way_out(folder, commit, error)) from None
+        raise Damaged(error.file, error.what, way_out(folder, commit, error)) from None
 
 
-def _way_out(folder: Path, commit: Commit, error: Damaged) -> str:
+def way_out(folder: Path, commit: Commit, error: Damaged) -> str:
+    """Say what to do about a damaged file of a commit."""
     if commit.place == (0, 0):
         return commits.remedy(error.file)
     return commits.way_out(folder, [p for p in commits.saved(folder) if p != commit.place])
@@ -147,12 +160,12 @@ def _samples(folder: Path, manifest: Mapping[str, Any], commit: Commit | None) -
     if commit is not None and "samples" in commit.tables:
         return _table(folder, commit, "samples")
     path, listed = folder / "samples.parquet", manifest.get("files", {}).get("samples.parquet")
-    way_out = commits.remedy(path)
+    remedy = commits.remedy(path)
     try:
-        return commits.parquet(verified(path, None if listed is None else Digest(*listed), way_out), path)
+        return commits.parquet(verified(path, None if listed is None else Digest(*listed), remedy), path)
     except FileNotFoundError:
         if commit is not None:
-            raise Damaged(path, "is missing", way_out) from None
+            raise Damaged(path, "is missing", remedy) from None
         return pl.DataFrame(schema={"sample": pl.Int64})
 
 

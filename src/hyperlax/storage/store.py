@@ -21,6 +21,7 @@ from hyperlax.storage.reading import (
     COPY,
     MANIFEST,
     find,
+    holds,
     nothing_begun,
     read,
     read_manifest,
@@ -36,6 +37,7 @@ __all__ = [
     "MANIFEST",
     "Store",
     "find",
+    "holds",
     "nothing_begun",
     "read",
     "read_manifest",
@@ -168,7 +170,7 @@ class Store:
             commit = commits.complete(self.folder, self.record)
             for damage in commit.problems():
                 if damage.file.stem not in REPLACED:
-                    raise Damaged(damage.file, damage.what, commits.START_AGAIN)
+                    raise Damaged(damage.file, damage.what, commits.remedy(damage.file))
                 log.warning("%s; it is written again", damage)
         elif "files" in self.record or commits.saved(self.folder):
             return None

@@ -22,7 +22,8 @@ from hyperlax.report import write_report
 from hyperlax.run.display import Display
 from hyperlax.run.signals import Interrupted
 from hyperlax.storage import store
-from hyperlax.storage.files import write_atomically
+from hyperlax.storage.claims import Claim, Superseded
+from hyperlax.storage.integrity import create_json, read_json, write_json
 from hyperlax.storage.results import Results
 from hyperlax.studies.prediction import Prediction, Predictor
 from hyperlax.studies.suites import MODES, Cell, Suite, cells, prepare
@@ -32,6 +33,8 @@ log = logging.getLogger("hyperlax")
 STATUSES = ("waiting", "done", "failed", "skipped")
 """The states of a cell; an interrupted cell stays waiting."""
 FILE = "benchmark.json"
+CLAIMS = ".claims"
+"""The subfolder with the claims of the processes that run the benchmark."""
 
 
 class Benchmark:
@@ -45,12 +48,17 @@ class Benchmark:
         """
         self.suite, self.folder, self.settings = suite, folder, settings
         self.cells = cells(suite)
-        stored = _read(folder / FILE)
+        stored = _read(folder)
         identity = json.loads(json.dumps({"suite": dataclasses.asdict(suite), "settings": settings}))
         if stored is None:
-            if resume:
+            begun = any(store.holds(folder / cell.path) for cell in self.cells)
+            if resume and not (begun or (folder.exists() and store.nothing_begun(folder))):
                 raise ValueError(f"nothing to resume: {folder} holds no benchmark")
-            if folder.exists() and any(folder.iterdir()):
+            if not resume and begun:
+                raise ValueError(
+                    f"{folder} holds cells of this benchmark, but not its {FILE}; --resume makes it again"
+                )
+            if not resume and not store.nothing_begun(folder):
                 raise ValueError(f"{folder} is not empty; choose another --output-root")
         elif differing := _difference(stored["identity"], identity):
             raise ValueError(f"{folder} holds another benchmark:\n  " + "\n  ".join(differing))
@@ -72,6 +80,7 @@ class Benchmark:
                 for c in self.cells
             },
         }
+        self._fresh, self._claim = stored is None and not resume, None
         self._plans: dict[bool, dict[Cell, list[Program]]] = {}
 
     def run(
@@ -85,7 +94,16 @@ class Benchmark:
         `show` makes the progress display of a cell from the cell and its folder. A cell that fails is
         recorded with its error and the next one is run; an interruption (`Interrupted`) ends the run.
         """
-        self._write()
+        self._take()
+        try:
+            self._run(how, show, command)
+        finally:
+            self._claim = None
+        return self.record["cells"]
+
+    def _run(
+        self, how: Execution, show: Callable[[Cell, Path], Display], command: Sequence[str] | None
+    ) -> None:
         for cell in self.cells:
             entry = self.record["cells"][str(cell.path)]
             if entry["status"] in ("done", "skipped"):
@@ -99,7 +117,7 @@ class Benchmark:
             try:
                 programs = self.programs(how.group_by_sizes)[cell]
                 results = MODES[cell.mode].run(self.specs[cell], own, shown, command, programs)
-            except Interrupted:
+            except (Interrupted, Superseded):
                 raise
             except Exception as error:  # a user's environment may raise anything
                 log.exception("%s failed", cell.name)
@@ -113,7 +131,8 @@ class Benchmark:
                 shown.close()
                 entry["seconds"] = round(entry.get("seconds", 0) + time.monotonic() - began, 1)
                 self._write()
-        return self.record["cells"]
+        assert self._claim is not None
+        self._claim.remove(own=True)
 
     def programs(self, group_by_sizes: bool = False) -> dict[Cell, list[Program]]:
         """The planned programs of every cell that can be run; cells of one kind share programs."""
@@ -193,9 +212,22 @@ class Benchmark:
         mode = {"mode": cell.mode} if len(self.suite.modes) > 1 else {}
         return {"recipe": recipe, "environment": cell.env, **mode}
 
+    def _take(self) -> None:
+        """Claim the folder, so that other processes that run this benchmark leave.
+
+        Raises `ValueError` if another one has started it at the same moment.
+        """
+        if self._fresh and not create_json(self.folder / FILE, self.record):
+            raise ValueError(f"another process has just started a benchmark in {self.folder}; wait for it")
+        self._claim = Claim(self.folder / CLAIMS, self.folder)
+        self._write()
+        self._claim.remove(own=False)
+
     def _write(self) -> None:
-        self.folder.mkdir(parents=True, exist_ok=True)
-        write_atomically(self.folder / FILE, json.dumps(self.record, indent=1) + "\n")
+        """Write the record; raise `Superseded` if another process has taken over."""
+        assert self._claim is not None
+        self._claim.check()
+        write_json(self.folder / FILE, self.record)
 
 
 def plan_together(
@@ -249,5 +281,10 @@ def _difference(stored: dict[str, Any], asked: dict[str, Any]) -> list[str]:
     ]
 
 
-def _read(path: Path) -> dict[str, Any] | None:
-    return json.loads(path.read_text()) if path.is_file() else None
+def _read(folder: Path) -> dict[str, Any] | None:
+    """The record of the benchmark in `folder`; None if there is none. Raises `Damaged` with the way out."""
+    way_out = "remove it: --resume then finds in the folders of the cells what is done"
+    try:
+        return read_json(folder / FILE, way_out)
+    except (FileNotFoundError, NotADirectoryError):
+        return None
