@@ -7,6 +7,7 @@ import json
 import os
 import shutil
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import polars as pl
@@ -167,7 +168,7 @@ def test_completing_leaves_one_file_per_table_all_of_them_listed(tmp_path):
     keeper = new(tmp_path)
     for i in range(12):
         write(keeper, 2 * i, 2 * i + 1)
-    manifest = dict(MANIFEST)
+    manifest: dict[str, Any] = dict(MANIFEST)
     keeper.complete(manifest)
     assert steps(tmp_path) == list(range(24))
     assert names(tmp_path) == COMPLETE
@@ -242,6 +243,7 @@ def test_a_kill_after_any_file_operation_loses_and_repeats_nothing(tmp_path, mon
     """The folder can always be read, and continued to the files of a run that was never killed."""
     trained(tmp_path / "whole", 2)
     whole = {n: (tmp_path / "whole" / n).read_bytes() for n in names(tmp_path / "whole")}
+    operations = 0
     for operations in itertools.count():
         folder = tmp_path / str(operations)
         run = lambda folder=folder: trained(folder, 2)  # noqa: E731
@@ -383,7 +385,7 @@ def damage(path: Path) -> None:
 
 @pytest.mark.parametrize("kind", ["state", "lanes"])
 @pytest.mark.parametrize("how", [damage, Path.unlink, lambda p: p.write_bytes(b"")])
-def test_after_a_damaged_commit_the_one_before_is_offered(tmp_path, caplog, kind, how):
+def test_after_a_damaged_commit_the_one_before_is_offered(tmp_path, kind, how):
     keeper = new(tmp_path)
     for step in (1, 2, 3):
         write(keeper, step)
@@ -395,7 +397,8 @@ def test_after_a_damaged_commit_the_one_before_is_offered(tmp_path, caplog, kind
         read(tmp_path)
     assert str(why.value).startswith(f"{tmp_path / name} is ")
     again = continued(tmp_path)
-    assert "going on from the checkpoint before, at 2 env steps" in caplog.text
+    assert len(again.notes) == 1
+    assert again.notes[0].endswith("going on from the checkpoint before, at 2 env steps")
     write(again, 3)
     assert steps(tmp_path) == [1, 2, 3]
 

@@ -216,6 +216,7 @@ def run(
         if keeper is not None:
             keeper.withdraw()
         raise
+    spec.notes[:0] = keeper.notes if keeper is not None else []
     progress.planned(spec, programs, machine, resumed)
     try:
         runner.run()

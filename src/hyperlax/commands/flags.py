@@ -129,7 +129,7 @@ def assignments(pairs: list[str]) -> dict[str, str]:
 
 def folder_of(command: str, common: Common) -> Path:
     root = common.resume_from or common.output_root or Path("results") / command
-    if (root / "manifest.json").exists():
+    if any((root / name).exists() for name in ("manifest.json", "checkpoint/manifest-copy.json")):
         return root
     if common.resume_from is not None and not root.is_dir():
         raise FileNotFoundError(f"nothing to resume: {root} does not exist")

@@ -157,7 +157,7 @@ def check(spec: Experiment, how: Execution) -> Execution:
     """
     schedule = cast(OptunaSearch, spec.schedule)
     plan = schedule.search
-    stored = store.read_manifest(Path(how.folder)) if how.folder is not None else None
+    stored = store.recovered_manifest(Path(how.folder)) if how.folder is not None else None
     joins = plan.storage is not None and how.resume and stored is None
     if joins:
         how = replace(how, resume=False)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import io
-import logging
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -45,8 +44,6 @@ __all__ = [
     "recovered_manifest",
 ]
 
-log = logging.getLogger("hyperlax")
-
 _OWN = ("complete", "files", "grown")
 """Entries of the manifest that the store makes: whether the run is complete, and what is in the folder."""
 LANE_TABLES = ("curves", "episodes")
@@ -67,6 +64,7 @@ class Store:
         self.folder = folder
         self.claim: Claim | None = None
         self.record: dict[str, Any] = {}
+        self.notes: list[str] = []
         self.last: Commit | None = None
         self.spare: Commit | None = None
         self._waiting: dict[str, list[dict[str, Any]]] = {name: [] for name in GROWING}
@@ -145,7 +143,8 @@ class Store:
     def restore(self) -> tuple[dict[str, Any], bytes] | None:
         """Return the header and the contents of the newest intact checkpoint, from which to go on, or None.
 
-        A damaged one is announced and the one before it is used. Raises `Damaged` if none is intact.
+        Instead of a damaged one the one before it is used, which `notes` then says.
+        Raises `ValueError` if none is intact.
         """
         found = self._complete_or_older() or self._newest()
         if found is None:
@@ -171,7 +170,7 @@ class Store:
             for damage in commit.problems():
                 if damage.file.stem not in REPLACED:
                     raise Damaged(damage.file, damage.what, commits.remedy(damage.file))
-                log.warning("%s; it is written again", damage)
+                self.notes.append(f"{damage}; it is written again")
         elif "files" in self.record or commits.saved(self.folder):
             return None
         else:
@@ -195,7 +194,7 @@ class Store:
                 continue
             if damage is not None:
                 where = f"at {commit.env_steps:,} env steps"
-                log.warning("%s; going on from the checkpoint before, %s", damage, where)
+                self.notes.append(f"{damage}; going on from the checkpoint before, {where}")
             return commit, data
         if damage is not None:
             raise ValueError(f"{damage}; {commits.NONE_LEFT}")

@@ -113,7 +113,7 @@ class Benchmark:
             shown = show(cell, folder)
             began = time.monotonic()
             own = replace(self._execution(cell, how), folder=folder)
-            own = replace(own, resume=store.read_manifest(folder) is not None)
+            own = replace(own, resume=store.holds(folder))
             try:
                 programs = self.programs(how.group_by_sizes)[cell]
                 results = MODES[cell.mode].run(self.specs[cell], own, shown, command, programs)
@@ -185,7 +185,7 @@ class Benchmark:
     def results(self) -> list[Results]:
         """The results of all cells that have been started, finished or not."""
         folders = [self.folder / c.path for c in self.cells]
-        return [store.read(f) for f in folders if store.read_manifest(f) is not None]
+        return [store.read(f) for f in folders if store.holds(f)]
 
     def _state(self, cell: Cell) -> str:
         return self.record["cells"][str(cell.path)]["status"]

@@ -180,7 +180,7 @@ def _refuse_changing(schedule: Mapping[str, Any] | None) -> None:
 
 def _request(folder: Path) -> tuple[int, int] | None:
     """(samples, seeds) of the confirmation stored in `folder`; None when there is none."""
-    manifest = store.read_manifest(folder)
+    manifest = store.recovered_manifest(folder)
     if manifest is None:
         return None
     if not manifest.get("confirms"):
