@@ -146,3 +146,36 @@ def _same(one: Path, other: Path) -> bool:
         return json.loads(one.read_text()) == json.loads(other.read_text())
     except ValueError:
         return False
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(1800)
+@pytest.mark.parametrize("evaluations", [9, None])
+def test_a_damaged_run_is_continued_to_the_right_results_or_refused(tmp_path, evaluations):
+    """A real sweep, killed in the middle or complete: what it learns does not depend on what was damaged."""
+    from test_sweep import ARGUMENTS, Crash, assert_same
+
+    whole = hyperlax.sweep(**ARGUMENTS, folder=tmp_path / "whole")
+    start, folder = tmp_path / "start", tmp_path / "x"
+    if evaluations is None:
+        shutil.copytree(tmp_path / "whole", start)
+    else:
+        how = hyperlax.Execution(folder=start, checkpoint_seconds=0)
+        with pytest.raises(KeyboardInterrupt):
+            hyperlax.sweep(**ARGUMENTS, execution=how, progress=Crash(evaluations))
+    outcomes = {"continued": 0, "refused": 0}
+    for name in sorted(names(start)):
+        for how, damage in damages((start / name).read_bytes(), folder / name, False):
+            shutil.rmtree(folder, ignore_errors=True)
+            shutil.copytree(start, folder)
+            damage()
+            found = outcome(lambda: hyperlax.sweep(**ARGUMENTS, folder=folder, resume=True))
+            if isinstance(found, RuntimeError):
+                assert Path(name).name in str(found), (name, how)
+                outcomes["refused"] += 1
+            else:
+                assert_same(whole, found)
+                assert names(folder) == names(tmp_path / "whole"), (name, how)
+                outcomes["continued"] += 1
+    assert sum(outcomes.values()) == 4 * len(names(start))
+    assert outcomes["continued"] >= outcomes["refused"]

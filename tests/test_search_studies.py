@@ -153,3 +153,11 @@ def test_a_trial_that_was_lost_while_its_parameters_were_chosen_is_given_up_and_
     assert shared.trial(1).state is optuna.trial.TrialState.FAIL
     asked = [sample["sample"] for sample in iter(shared.ask, None)]
     assert asked == [2, 3]
+
+
+@pytest.mark.parametrize("line", ["{", "7", "{}", '{"op_code": 99}', "\xff\xfe"])
+def test_a_damaged_journal_is_named(tmp_path, line):
+    path = tmp_path / studies.JOURNAL
+    path.write_text(line + "\n" + line + "\n")
+    with pytest.raises(ValueError, match=r"study.journal is damaged: .*; restore it from a backup"):
+        studies.storage(None, path)

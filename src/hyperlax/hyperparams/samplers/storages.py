@@ -61,7 +61,10 @@ def close(where: storages.BaseStorage | None) -> None:
 
 
 def _journal(path: Path) -> storages.BaseStorage:
-    """Open a journal file, after removing an incomplete last line, which a killed process may have left."""
+    """Open a journal file, after removing an incomplete last line, which a killed process may have left.
+
+    Raises `ValueError` for a file that is not a journal of Optuna, or a damaged one.
+    """
     path.parent.mkdir(parents=True, exist_ok=True)
     lock = journal.JournalFileOpenLock(str(path))
     if path.exists() and not _ends_in_a_line(path):
@@ -72,7 +75,14 @@ def _journal(path: Path) -> storages.BaseStorage:
                 file.truncate(data.rfind(b"\n") + 1)
         finally:
             lock.release()
-    return storages.JournalStorage(journal.JournalFileBackend(str(path), lock_obj=lock))
+    try:
+        return storages.JournalStorage(journal.JournalFileBackend(str(path), lock_obj=lock))
+    except Exception as error:  # whatever the lines of a damaged journal lead to
+        what = (str(error).splitlines() or [""])[0]
+        raise ValueError(
+            f"{path} is damaged: no study of Optuna ({type(error).__name__}: {what}); restore it from "
+            "a backup, or search again in another folder"
+        ) from None
 
 
 def _ends_in_a_line(path: Path) -> bool:
