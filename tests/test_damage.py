@@ -178,4 +178,4 @@ def test_a_damaged_run_is_continued_to_the_right_results_or_refused(tmp_path, ev
                 assert names(folder) == names(tmp_path / "whole"), (name, how)
                 outcomes["continued"] += 1
     assert sum(outcomes.values()) == 4 * len(names(start))
-    assert outcomes["continued"] >= outcomes["refused"]
+    assert outcomes["continued"] > len(names(start))

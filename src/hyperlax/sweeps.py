@@ -244,9 +244,7 @@ def _owned(target: Path, manifest: Mapping[str, Any], spec: Experiment[Schedule]
     if fresh:
         keeper.begin(manifest, samples)
     else:
-        keeper.take()
-        if samples is not None:
-            keeper.write_samples(samples)
+        keeper.take(samples)
     return keeper
 
 

@@ -91,8 +91,11 @@ class Store:
         for name, content in contents.items():
             write_atomically(self.folder / name, content)
 
-    def take(self) -> None:
-        """Claim the folder, which holds an experiment: from now on other processes that write to it leave."""
+    def take(self, samples: pl.DataFrame | None = None) -> None:
+        """Claim the folder, which holds an experiment: from now on other processes that write to it leave.
+
+        `samples`, unless they are added during the run, are written where they are not intact.
+        """
         used = max((attempt for attempt, _ in commits.saved(self.folder)), default=0)
         parts = (commits.attempt_of(p.name) for p in (self.folder / "parts").glob("*.parquet"))
         self.claim = Claim(self.folder / CHECKPOINT.parent, self.folder, max([used, *parts]))
@@ -103,6 +106,8 @@ class Store:
                 self.record["files"] = {n: Digest(*d) for n, d in self.record["files"].items()}
             if not _intact_manifest(self.folder):
                 write_json(self.folder / MANIFEST, stored)
+        if samples is not None:
+            self.write_samples(samples)
 
     def withdraw(self) -> None:
         """Give up the claim, having changed nothing."""
