@@ -1,4 +1,4 @@
-"""Asynchronous successive halving (Li et al. 2020), in the variant that stops samples that fall behind."""
+"""Successive halving (after ASHA, Li et al. 2020), in the variant that stops samples that fall behind."""
 
 from __future__ import annotations
 
@@ -21,11 +21,13 @@ class ASHA(Schedule):
     - A sample is judged as a whole, by the mean return of its seeds at the rung, as soon as all seeds that
       are not over have reached it; a single seed would decide by luck. Diverged seeds do not count.
     - Of the n samples that have been judged at the rung, itself included, fewer than ⌊n/η⌋ must be better
-      than the sample; otherwise all its lanes are pruned. While n < η, no sample is pruned. Judgements are
-      final and wait for no other sample, so that early ones are mild; they depend on nothing but the returns
-      and the order of arrival.
+      than the sample; otherwise all its lanes are pruned. While n < η, no sample is pruned.
+    - A rung judges samples in the order in which they begin to train, each as soon as those before it have
+      been judged there or are over. Judgements are final and wait for no later sample, so that early ones are
+      mild. They depend on the returns alone: neither on the speed of the machine, nor on the number of lanes
+      in training at a time, nor on interruptions.
     - Lanes leave their slots at a rung, and those with the fewest steps go first, so that lower rungs fill
-      before higher ones.
+      before higher ones and hardly a sample waits for one before it.
 
     An instance serves one experiment.
     """
@@ -36,7 +38,7 @@ class ASHA(Schedule):
     values: dict[int, dict[int, float]] = field(default_factory=dict, init=False, repr=False)
     """Number of the rung → lane → its return there."""
     means: dict[int, dict[int, float]] = field(default_factory=dict, init=False, repr=False)
-    """Number of the rung → sample → its mean return there, in order of arrival."""
+    """Number of the rung → sample → its mean return there, in the order of judgements."""
 
     started_first = False
 
@@ -76,36 +78,44 @@ class ASHA(Schedule):
 
     def refill(self, runner: RunnerView) -> None:
         samples: dict[int, list[Lane]] = {}
-        for lane in runner.lanes:
+        for lane in sorted(runner.lanes, key=lambda lane: lane.program):
             if not lane.over:
                 samples.setdefault(lane.sample, []).append(lane)
+        before: list[int] = []
         for sample, lanes in samples.items():
             if all(lane.status == "paused" for lane in lanes):
-                passes = self._passes(sample, [lane.lane for lane in lanes])
+                verdict = self._verdict(sample, [lane.lane for lane in lanes], before)
                 for lane in lanes:
-                    if passes:
+                    if verdict is Verdict.GO_ON:
                         lane.status = "queued"
-                    else:
+                    elif verdict is Verdict.PRUNE:
                         runner.end(lane, "pruned")
+            if not all(lane.over for lane in lanes):
+                before.append(sample)
 
-    def _passes(self, sample: int, lanes: Sequence[int]) -> bool:
-        """Whether a sample passes all rungs that its `lanes` have reached and it was not judged at yet."""
+    def _verdict(self, sample: int, lanes: Sequence[int], before: Sequence[int]) -> Verdict:
+        """Judge a sample at all rungs that its `lanes` have reached and it was not judged at yet, in turn.
+
+        It waits (PAUSE) at the first rung that has not judged all samples of `before`.
+        """
         for rung in range(len(self.rungs)):
-            arrived = [v for lane, v in self.values.get(rung, {}).items() if lane in lanes]
-            if not arrived or sample in self.means.get(rung, {}):
+            arrived = [v for lane, v in sorted(self.values.get(rung, {}).items()) if lane in lanes]
+            if not arrived or sample in (scored := self.means.get(rung, {})):
                 continue
-            scored = self.means.setdefault(rung, {})
+            if any(other not in scored for other in before):
+                return Verdict.PAUSE
+            scored = self.means.setdefault(rung, scored)
             scored[sample] = sum(arrived) / len(arrived)
             if not among_best(list(scored.values()), self.reduction_factor):
-                return False
-        return True
+                return Verdict.PRUNE
+        return Verdict.GO_ON
 
     def order(self, lane: Lane, work_left: float) -> float:
         return float(lane.env_steps)
 
     def state(self) -> dict[str, Any]:
         return {
-            "values": [[r, lane, v] for r, at in self.values.items() for lane, v in at.items()],
+            "values": sorted([r, lane, v] for r, at in self.values.items() for lane, v in at.items()),
             "means": [[r, sample, v] for r, at in self.means.items() for sample, v in at.items()],
         }
 
