@@ -286,7 +286,7 @@ class Runner:
             running: dict[int, TrainState] = {}
             for slots in self.running.values():
                 running |= slots.states()
-            extra = saving.Saved(self.now(), self.best.best)
+            extra = saving.Saved(self.now(), sorted(self.best.best))
             saving.save(self.recorder.store, self.roster, running, self.schedule, extra)
 
     def restore(self) -> bool:
