@@ -203,11 +203,11 @@ def test_failed_lanes_are_trained_again_on_resume(whole, tmp_path, monkeypatch, 
     """As if they had never been started, whether the program failed before its first segment or later."""
     real, left = Slots.advance, [segments]
 
-    def advance(self):
+    def advance(self, clock):
         left[0] -= 1
         if left[0] < 0:
             raise RuntimeError("injected")
-        real(self)
+        return real(self, clock)
 
     with monkeypatch.context() as patch:
         patch.setattr(Slots, "advance", advance)

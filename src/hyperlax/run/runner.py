@@ -8,6 +8,7 @@ import time
 from collections import deque
 from collections.abc import Callable, Mapping
 from concurrent.futures import Future, ThreadPoolExecutor
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -37,8 +38,9 @@ log = logging.getLogger("hyperlax")
 class Runner:
     """Runs the programs of one experiment, one after the other, compiling the next while one runs.
 
-    If the schedule of the experiment `grows`, its programs take turns instead, segment by segment. `single`
-    plans a program for a sample that fits none of `programs`.
+    If the schedule of the experiment `grows`, its programs take turns instead, in the order in which their
+    lanes arrive by the `clock` (`run.slots`). `single` plans a program for a sample that fits none of
+    `programs`. `seating` says which lanes were in which slots when the run was saved, by program.
     """
 
     def __init__(
@@ -63,6 +65,8 @@ class Runner:
         self.errors: dict[int, str] = {}
         self.monitor = Monitor()
         self.running: dict[int, Slots] = {}
+        self.clock = 0.0
+        self.seating: dict[int, list[list[int | float]]] = {}
         self.broken: set[int] = set()
 
     # The interface for schedules: `schedules.RunnerView`
@@ -143,30 +147,45 @@ class Runner:
             waiting = [n for n in range(len(self.programs)) if self.roster.trainable(n)]
             if not waiting:
                 break
-            for number in waiting if self.schedule.grows else waiting[:1]:
-                try:
-                    if number in self.running or self._open(number, pool, ahead, waiting):
-                        self._segment(number)
-                except (MemoryError, RuntimeError, jax.errors.JaxRuntimeError) as error:
-                    self._fail(number, error)
+            turns = waiting if self.schedule.grows else waiting[:1]
+            fill = partial(self._fill, pool, ahead, waiting)
+            ready = [n for n in turns if self._tried(n, fill)]
+            if ready:
+                number = min(ready, key=lambda n: (self.running[n].next_arrival(), n))
+                self._tried(number, self._segment)
+            for number in turns:
                 if not (self.schedule.grows or self.roster.unfinished(number)):
                     self.running.pop(number, None)
         self.save()
 
+    def _tried(self, number: int, work: Callable[[int], None]) -> bool:
+        """Do some work of a program; if it cannot be done, its lanes have failed, and the answer is False."""
+        try:
+            work(number)
+        except (MemoryError, RuntimeError, jax.errors.JaxRuntimeError) as error:
+            self._fail(number, error)
+            return False
+        return True
+
+    def _fill(
+        self, pool: ThreadPoolExecutor, ahead: dict[int, Future[Compiled]], waiting: list[int], number: int
+    ) -> None:
+        """Fill the slots of a program, which is started first if it does not run yet."""
+        if number not in self.running:
+            self._open(number, pool, ahead, waiting)
+            self.running[number].restore(self.seating.pop(number, []))
+        slots = self.running[number]
+        if None in slots.lanes:
+            slots.fill(self._queue(number), self.clock)
+
     def _open(
         self, number: int, pool: ThreadPoolExecutor, ahead: dict[int, Future[Compiled]], waiting: list[int]
-    ) -> bool:
-        """Start program `number` and the compilation of the next one; return whether it was started.
-
-        Waits for the compilation of the program, unless another one can run meanwhile: then returns False.
-        """
+    ) -> None:
+        """Start program `number`, waiting for its compilation, and the compilation of the next one."""
         start = self.now()
         if number not in ahead:
             self.progress.compiling(number, len(self.programs))
             ahead[number] = pool.submit(self.compile, number)
-        others = self.schedule.grows and any(n in self.running for n in waiting)
-        if others and not ahead[number].done():
-            return False
         compiled = wait(ahead.pop(number), self)
         traced = min(start + compiled.trace_seconds, self.now())  # earlier if it was compiled ahead
         self.phase("trace", number, start, traced)
@@ -175,7 +194,6 @@ class Runner:
         for following in [n for n in waiting if n > number and n not in self.running and n not in ahead][:1]:
             ahead[following] = pool.submit(self.compile, following)
         self.running[number] = Slots(self.roster, compiled, self.how.sequential, self.now)
-        return True
 
     def _queue(self, number: int) -> deque[Lane]:
         """The lanes of a program that wait for a slot: started ones first, then by the schedule's order."""
@@ -192,12 +210,9 @@ class Runner:
         return deque(sorted(lanes, key=order))
 
     def _segment(self, number: int) -> None:
-        """Fill the slots of a program, train for one segment, then evaluate and save if that is due."""
-        slots = self.running[number]
-        if None in slots.lanes:
-            slots.fill(self._queue(number))
-        start = self.now()
-        slots.advance()
+        """Train a program for one segment, then evaluate and save if that is due."""
+        slots, start = self.running[number], self.now()
+        self.clock = slots.advance(self.clock)
         self.phase("train", number, start)
         self._evaluate(number, slots)
         self.monitor.sample(self.now(), self.recorder)
@@ -224,8 +239,8 @@ class Runner:
 
     def _evaluate(self, number: int, slots: Slots) -> None:
         """Evaluate the lanes that have reached a milestone, and end those that are over or paused."""
-        diverged = [lane for _, lane in slots.busy() if lane.diverged_at is not None]
-        due = [(s, lane) for s, lane in slots.busy() if lane.diverged_at is None and slots.due(lane)]
+        diverged = [lane for _, lane in slots.arrived if lane.diverged_at is not None]
+        due = [(s, lane) for s, lane in slots.arrived if lane.diverged_at is None]
         verdicts: dict[int, Verdict] = {}
         if due:
             start = self.now()
@@ -238,8 +253,9 @@ class Runner:
                 elif lane.env_steps < self.settings.total_timesteps and lane.lane in self.last_return:
                     verdicts[lane.lane] = self.schedule.judge(self, lane, self.last_return[lane.lane])
             self.phase("evaluate", number, start)
-        for slot, lane in slots.busy():
+        for _, lane in slots.busy():
             lane.seconds = self.now() - slots.started[lane.lane]
+        for slot, lane in slots.arrived:
             verdict = verdicts.get(lane.lane, Verdict.GO_ON)
             if lane in diverged:
                 verdict = self.schedule.lost(self, lane)
@@ -259,6 +275,8 @@ class Runner:
                 self.best.keep(lane, score, caps, lambda slot=slot: slots.state(slot).agent)
                 slots.free(slot)
                 self.schedule.ended(self, lane)
+            elif lane.status == "running":
+                slots.go_on(lane, self.clock)
 
     def _record(self, lane: Lane, returns: np.ndarray, lengths: np.ndarray, metrics: dict[str, Any]) -> None:
         """Record an evaluation of a lane; `returns` and `lengths` have the shape [modes, episodes]."""
@@ -284,9 +302,12 @@ class Runner:
         self.saved_at = time.perf_counter()
         if self.recorder.store is not None:
             running: dict[int, TrainState] = {}
-            for slots in self.running.values():
+            seats = dict(self.seating)
+            for number, slots in self.running.items():
                 running |= slots.states()
-            extra = saving.Saved(self.now(), sorted(self.best.best))
+                seats[number] = slots.seating()
+            seating = {"clock": self.clock, "programs": [[n, seats[n]] for n in sorted(seats) if seats[n]]}
+            extra = saving.Saved(self.now(), sorted(self.best.best), seating)
             saving.save(self.recorder.store, self.roster, running, self.schedule, extra)
 
     def restore(self) -> bool:
@@ -294,5 +315,6 @@ class Runner:
         store = self.recorder.store
         saved = None if store is None else saving.restore(store, self.roster, self.schedule)
         if saved is not None:
-            self.elapsed_before, self.best.best = saved
+            self.elapsed_before, self.best.best, seating = saved
+            self.clock, self.seating = seating["clock"], dict(seating["programs"])
         return saved is not None

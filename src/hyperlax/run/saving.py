@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Mapping
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from hyperlax.experiments.samples import Lane
 from hyperlax.programs.compiled import state_like
@@ -23,10 +23,12 @@ class Saved(NamedTuple):
 
     - `elapsed`: seconds that the run had taken.
     - `best`: (score, lane) of the saved policies.
+    - `seating`: the clock of the run, and for each program that runs the lanes in its slots (`run.slots`).
     """
 
     elapsed: float
     best: list[tuple[float, int]]
+    seating: dict[str, Any]
 
 
 def save(
@@ -49,6 +51,7 @@ def save(
         "states": list(states),
         "replaced": {lane: roster.replaced[lane].counts() for lane in states if lane in roster.replaced},
         "best": extra.best,
+        "seating": extra.seating,
         "programs": [p.describe() for p in roster.programs],
         "rows": roster.experiment.rows if schedule.grows else None,
         "schedule": schedule.state(),
@@ -83,4 +86,5 @@ def restore(store: Store, roster: Roster, schedule: Schedule) -> Saved | None:
     schedule.restore(header["schedule"])
     if schedule.describe() is None:  # a schedule that decides has already dealt with failed lanes
         store.forget(roster.try_again())
-    return Saved(header["elapsed"], [(float(score), int(lane)) for score, lane in header["best"]])
+    best = [(float(score), int(lane)) for score, lane in header["best"]]
+    return Saved(header["elapsed"], best, header["seating"])

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import dataclasses
 import time
 from collections import deque
 from collections.abc import Callable
+from functools import cached_property
 
 import jax
 import numpy as np
@@ -18,10 +20,49 @@ SEGMENT_SECONDS = 1.0
 """Intended seconds of a segment; progress is shown and signals are answered after each."""
 
 
+@dataclasses.dataclass(frozen=True)
+class Seat:
+    """The stretch of training that a lane in a slot is at: from the clock `since` to the env steps `target`.
+
+    The clock of a run is the predicted work (`Program.work`) that a slot has trained. It orders what happens
+    to the lanes of a run in the same way however fast the machine is and however often the run is resumed.
+
+    - `steps`: the env steps of the lane at the clock `since`.
+    - `per_cycle`, `cost`: env steps and predicted work of a cycle.
+    """
+
+    since: float
+    steps: int
+    target: int
+    per_cycle: int
+    cost: float
+
+    @cached_property
+    def cycles(self) -> int:
+        """The number of cycles of the stretch."""
+        return -(-max(self.target - self.steps, 0) // self.per_cycle)
+
+    def clock(self, cycles: int) -> float:
+        """The clock after so many cycles."""
+        return self.since + cycles * self.cost
+
+    def done(self, env_steps: int) -> int:
+        """The number of cycles after which a lane has trained `env_steps`."""
+        return (env_steps - self.steps) // self.per_cycle
+
+    def by(self, clock: float) -> int:
+        """The number of whole cycles until `clock`."""
+        if clock >= self.clock(self.cycles):
+            return self.cycles
+        return min(self.cycles, int((clock - self.since) / self.cost + 1e-6))
+
+
 class Slots:
     """The slots of one running program, filled with lanes of `roster`.
 
     With `sequential`, only one slot is used at a time. `now` returns the seconds since the experiment began.
+    `arrived` are the lanes that something happens to after a segment: those that have reached their target,
+    or have diverged.
     """
 
     def __init__(self, roster: Roster, compiled: Compiled, sequential: bool, now: Callable[[], float]):
@@ -30,8 +71,10 @@ class Slots:
         self.device_state = compiled.empty_state()
         self.orders: Orders = blank_orders(roster.experiment.base, compiled.slots)
         self.lanes: list[Lane | None] = [None] * compiled.slots
+        self.seats: dict[int, Seat] = {}
         self.started: dict[int, float] = {}
-        self.targets: dict[int, int] = {}
+        self.arrived: list[tuple[int, Lane]] = []
+        self.trained = 0.0
         self.rate = compiled.rate
         self.segment = 0.1
 
@@ -39,57 +82,97 @@ class Slots:
         """The slots that hold a lane, each with its lane."""
         return [(s, lane) for s, lane in enumerate(self.lanes) if lane is not None]
 
-    def fill(self, queue: deque[Lane]) -> None:
+    def fill(self, queue: deque[Lane], clock: float) -> None:
         """Put the next lanes of the queue into empty slots, new or in the state in which they were parked."""
         for slot in [s for s, lane in enumerate(self.lanes) if lane is None]:
             if not queue or (self.sequential and self.busy()):
-                return
+                break
             lane = queue.popleft()
-            self.lanes[slot] = lane
-            self.started[lane.lane] = self.now() - lane.seconds
-            lane.status = "running"
-            if (saved := self.roster.parked.pop(lane.lane, None)) is not None:
-                self.device_state = self.compiled.place(self.device_state, slot, saved)
-                continue
-            sample, hp = self.roster.sample(lane), jax.tree.leaves(self.orders.hp)
-            for target, value in zip(hp, jax.tree.leaves(sample.tree), strict=True):
-                target[slot] = np.asarray(value)
-            self.orders.key[slot] = sample.keys[lane.seed]
-            self.orders.init_key[slot] = sample.init_keys[lane.seed]
-            self.orders.total_steps[slot] = self.settings.total_timesteps
-            self.orders.fresh[slot] = True
+            self._put(slot, lane)
+            self.seats[lane.lane] = self._seat(lane, clock, new=bool(self.orders.fresh[slot]))
+        self._start()
 
-    def target(self, lane: Lane) -> int:
-        """The env steps of the next milestone of the lane, or the end of its training."""
-        total = self.settings.total_timesteps
-        marks = self.settings.milestones()
-        marks = [m for m in marks if m > lane.env_steps or (m == 0 and self._new(lane))]
-        return marks[0] if marks else total
+    def restore(self, seats: list[list[int | float]]) -> None:
+        """Put parked lanes back where `seating` said that they were, as far as there are slots today."""
+        for slot, number, since, steps, target in seats:
+            free = [s for s, lane in enumerate(self.lanes) if lane is None]
+            lane = self.roster.lanes[int(number)]
+            if free and number in self.roster.parked and not (self.sequential and self.busy()):
+                self._put(int(slot) if slot in free else free[0], lane)
+                seat = self._seat(lane, float(since))
+                self.seats[lane.lane] = dataclasses.replace(seat, steps=int(steps), target=int(target))
+        self._start()
 
-    def _new(self, lane: Lane) -> bool:
-        """Whether the lane is about to start."""
-        return lane.env_steps == 0 and any(self.orders.fresh[s] for s, other in self.busy() if other is lane)
+    def seating(self) -> list[list[int | float]]:
+        """Slot, lane, and where its stretch began and ends, for every lane in a slot; JSON-ready."""
+        seats = [(slot, lane.lane, self.seats[lane.lane]) for slot, lane in self.busy()]
+        return [[slot, lane, seat.since, seat.steps, seat.target] for slot, lane, seat in seats]
 
-    def due(self, lane: Lane) -> bool:
-        """Whether the lane has reached the target of the last segment."""
-        return lane.env_steps >= self.targets[lane.lane]
+    def go_on(self, lane: Lane, clock: float) -> None:
+        """Let a lane that has arrived train on to its next target."""
+        self.seats[lane.lane] = self._seat(lane, clock)
 
-    def advance(self) -> None:
-        """Run one segment, in which every lane trains for about the same time, but not past its milestone."""
-        busy = self.busy()
-        self.targets = {lane.lane: self.target(lane) for _, lane in busy}
-        left, cost = {}, {}
-        for slot, lane in busy:
-            steps = max(self.targets[lane.lane] - lane.env_steps, 0)
-            left[slot] = -(-steps // self.roster.cycle_steps(lane))
-            cost[slot] = self.roster.work_of(lane)
-        share = min([left[s] * cost[s] for s in left if left[s]] + [self.segment * self.rate])
-        cycles = np.zeros(self.compiled.slots, np.int32)
-        for slot in left:
-            cycles[slot] = min(left[slot], max(1, round(share / cost[slot])))
+    def _put(self, slot: int, lane: Lane) -> None:
+        """Put a lane into a slot, in its parked state or, after the next `_start`, as a new one."""
+        self.lanes[slot] = lane
+        self.started[lane.lane] = self.now() - lane.seconds
+        lane.status = "running"
+        if (saved := self.roster.parked.pop(lane.lane, None)) is not None:
+            self.device_state = self.compiled.place(self.device_state, slot, saved)
+            return
+        sample, hp = self.roster.sample(lane), jax.tree.leaves(self.orders.hp)
+        for target, value in zip(hp, jax.tree.leaves(sample.tree), strict=True):
+            target[slot] = np.asarray(value)
+        self.orders.key[slot] = sample.keys[lane.seed]
+        self.orders.init_key[slot] = sample.init_keys[lane.seed]
+        self.orders.total_steps[slot] = self.settings.total_timesteps
+        self.orders.fresh[slot] = True
+
+    def _start(self) -> None:
+        """Start the new lanes, so that every lane in a slot has a state."""
         if self.orders.fresh.any():
             self.device_state = self.compiled.start(self.device_state, *self.orders.arrays())
             self.orders.fresh[:] = False
+
+    def _seat(self, lane: Lane, clock: float, new: bool = False) -> Seat:
+        """The stretch of the lane from `clock` to its next milestone, or to the end of its training."""
+        marks = [m for m in self.settings.milestones() if m > lane.env_steps or (m == 0 and new)]
+        target = marks[0] if marks else self.settings.total_timesteps
+        per_cycle, cost = self.roster.cycle_steps(lane), self.roster.work_of(lane)
+        return Seat(clock, lane.env_steps, target, per_cycle, cost)
+
+    def _arrival(self, lane: Lane) -> float:
+        """The clock at which the lane reaches its target, or at which it has diverged."""
+        seat = self.seats[lane.lane]
+        return seat.clock(seat.cycles if lane.diverged_at is None else seat.done(lane.env_steps))
+
+    def next_arrival(self) -> float:
+        """The clock at which, as far as is known, the next lane arrives."""
+        return min(self._arrival(lane) for _, lane in self.busy())
+
+    def advance(self, clock: float) -> float:
+        """Train one segment, in which all lanes get about the same work, until the next lane arrives at most.
+
+        Returns the clock: `clock`, or that of the lanes that have `arrived`.
+        """
+        busy = self.busy()
+        seats = {slot: self.seats[lane.lane] for slot, lane in busy}
+        done = {slot: seats[slot].done(lane.env_steps) for slot, lane in busy}
+        next_cycle = min((s.clock(done[i] + 1) for i, s in seats.items() if done[i] < s.cycles), default=0.0)
+        self.trained = min(max(self.trained + self.segment * self.rate, next_cycle), self.next_arrival())
+        cycles = np.zeros(self.compiled.slots, np.int32)
+        for slot in seats:
+            cycles[slot] = max(seats[slot].by(self.trained) - done[slot], 0)
+        self._train(busy, cycles, max(cycles[slot] * seats[slot].cost for slot in seats))
+        next_arrival = self.next_arrival()
+        if next_arrival > self.trained:
+            self.arrived = []
+            return clock
+        self.arrived = [(slot, lane) for slot, lane in busy if self._arrival(lane) == next_arrival]
+        return max(clock, next_arrival)
+
+    def _train(self, busy: list[tuple[int, Lane]], cycles: np.ndarray, planned: float) -> None:
+        """Train every slot for its `cycles`, the longest of which are `planned` work; note the progress."""
         started = time.perf_counter()
         self.device_state = self.compiled.train(self.device_state, cycles)
         steps, gradients, diverged = (
@@ -101,7 +184,6 @@ class Slots:
             )
         )
         seconds = time.perf_counter() - started
-        planned = max((cycles[s] * cost[s] for s in left), default=0)
         if planned:
             self.rate = 0.5 * self.rate + 0.5 * planned / seconds
             self.segment = min(SEGMENT_SECONDS, 2 * self.segment)
