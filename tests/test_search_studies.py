@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import importlib.util
 import json
 import random
@@ -139,25 +140,48 @@ def test_a_journal_survives_a_line_that_was_being_written(tmp_path):
     assert [t.value for t in third.trials] == [1.0, 2.0]
 
 
-def test_a_trial_that_was_lost_while_its_parameters_were_chosen_is_given_up_and_replaced():
-    """What a process leaves that is killed between creating a trial and choosing the last of it."""
-    where, space = studies.storage(None, None), recipes.resolve("ppo_mlp").search_space()
-    sampler = sampler_of("random", where=where, space=space)
-    study = studies.opened(sampler, "none", 4, {})
-    shared = SharedStudy(sampler, study, n_trials=3, alone=True)
-    whole = shared.ask()
-    assert whole is not None
-    half = optuna.trial.create_trial(state=optuna.trial.TrialState.RUNNING, user_attrs={"owner": "me"})
-    where.create_new_trial(study._study_id, half)
-    assert shared.missed({whole["sample"]}) == []
-    assert shared.trial(1).state is optuna.trial.TrialState.FAIL
-    asked = [sample["sample"] for sample in iter(shared.ask, None)]
-    assert asked == [2, 3]
-
-
 @pytest.mark.parametrize("line", ["{", "7", "{}", '{"op_code": 99}', "\xff\xfe"])
 def test_a_damaged_journal_is_named(tmp_path, line):
     path = tmp_path / studies.JOURNAL
     path.write_text(line + "\n" + line + "\n")
     with pytest.raises(ValueError, match=r"study.journal is damaged: .*; restore it from a backup"):
         studies.storage(None, path)
+
+
+@pytest.mark.parametrize("sampler", ["random", "qmc", "tpe", "nsgaii"])
+def test_a_trial_whose_parameters_were_being_chosen_is_finished_as_it_would_have_been(sampler, monkeypatch):
+    """A process is killed at a write of a trial; the next one draws the same, and goes on in the same way."""
+    space = recipes.resolve("ppo_mlp").search_space()
+
+    def asked(killed: int | None) -> list[dict]:
+        where = studies.storage(None, None)
+        study = study_of(sampler, where=where, space=space)
+        shared = SharedStudy(sampler_of(sampler, where=where, space=space), study, n_trials=14, alone=True)
+        samples = []
+        for _ in range(12):
+            samples.append(shared.ask())
+            shared.tell(len(samples) - 1, [0.1 * len(samples)], {})
+        with monkeypatch.context() as patch:
+            for name in ("set_trial_param", "set_trial_system_attr", "set_study_system_attr"):
+                patch.setattr(where, name, dies(getattr(where, name), left := [killed]))
+            left[0] = killed
+            with contextlib.suppress(KeyboardInterrupt):
+                samples.append(shared.ask())
+        if len(samples) == 12:
+            samples += shared.missed(set(range(12)))
+        return [*samples, shared.ask()]
+
+    def dies(write, left):
+        def written(*arguments):
+            if left[0] is not None:
+                left[0] -= 1
+                if left[0] < 0:
+                    raise KeyboardInterrupt
+            return write(*arguments)
+
+        return written
+
+    whole = asked(None)
+    assert [sample["sample"] for sample in whole] == list(range(14))
+    for killed in (0, 1, 3, len(space)):
+        assert asked(killed) == whole, killed

@@ -302,7 +302,7 @@ class Runner:
         self.saved_at = time.perf_counter()
         if self.recorder.store is not None:
             running: dict[int, TrainState] = {}
-            seats = dict(self.seating)
+            seats = {n: [s for s in at if s[1] in self.parked] for n, at in self.seating.items()}
             for number, slots in self.running.items():
                 running |= slots.states()
                 seats[number] = slots.seating()

@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import hashlib
 import json
+from collections import deque
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
@@ -112,6 +113,7 @@ class OptunaSearch(Schedule):
         self.shared: SharedStudy | None = None
         self.active: dict[int, Trial] = {}
         self.lanes: dict[int, list[Lane]] = {}
+        self.missed: deque[dict[str, Any]] = deque()
         self.journals: tuple[str, ...] = ()
 
     # Before it runs
@@ -171,7 +173,7 @@ class OptunaSearch(Schedule):
         spec, search, store = runner.experiment, self.search, runner.recorder.store
         journal = None if store is None else store.folder / studies.JOURNAL
         self.journals = (studies.JOURNAL,) if search.storage is None and store is not None else ()
-        self.at_once = search.at_once or _room(runner)
+        self.at_once = search.at_once or self.at_once or _room(runner)
         self.storage = self.storage or studies.storage(search.storage, journal)
         sampler = OptunaSampler(
             self.space,
@@ -197,7 +199,7 @@ class OptunaSearch(Schedule):
                     runner.end(lane, "pruned")
                 elif lane.status == "paused" and self._passed(trial, lane) <= trial.step:
                     lane.status = "queued"
-        while len(self.active) < self.at_once and (sample := self.study.ask()) is not None:
+        while len(self.active) < self.at_once and (sample := self._next()) is not None:
             self._enter(runner, sample)
 
     def judge(self, runner: RunnerView, lane: Lane, value: float) -> Verdict:
@@ -236,9 +238,13 @@ class OptunaSearch(Schedule):
         return float(lane.sample)
 
     def state(self) -> dict[str, Any]:
-        return {"active": [dataclasses.asdict(trial) for trial in self.active.values()]}
+        return {
+            "active": [dataclasses.asdict(trial) for trial in self.active.values()],
+            "at_once": self.at_once,
+        }
 
     def restore(self, state: dict[str, Any]) -> None:
+        self.at_once = state.get("at_once", self.at_once)
         for about in state["active"]:
             curves = {int(lane): [(s, v) for s, v in curve] for lane, curve in about.pop("curves").items()}
             self.active[about["number"]] = Trial(**about, curves=curves)
@@ -250,6 +256,10 @@ class OptunaSearch(Schedule):
         return self.journals
 
     # Trials
+
+    def _next(self) -> dict[str, Any] | None:
+        """The sample of the next trial: one the folder has missed, or a new one; None at the end."""
+        return self.missed.popleft() if self.missed else self.study.ask()
 
     def _enter(self, runner: RunnerView, sample: Mapping[str, Any]) -> None:
         """Start to train the sample of a trial; one that does not fit this machine gets the worst score."""
@@ -286,8 +296,9 @@ class OptunaSearch(Schedule):
     def _reconcile(self, runner: RunnerView) -> None:
         """Bring the run in line with the study, which may be ahead of the checkpoint after an interruption.
 
-        Trials that were started after the checkpoint are trained again under their numbers. This includes
-        finished ones, so that the folder holds every trial; the study keeps their results.
+        Trials that were started after the checkpoint are trained again under their numbers, when the search
+        would ask for them. This includes finished ones, so that the folder holds every trial; the study keeps
+        their results.
         Raises `ValueError` if the study lacks a trial of the checkpoint.
         """
         trials = {t.number: t for t in self.study.trials()}
@@ -296,8 +307,7 @@ class OptunaSearch(Schedule):
         for trial in self.active.values():
             if trials[trial.number].state is TrialState.FAIL:
                 trial.over = "taken"
-        for missed in self.study.missed(set(runner.experiment.records)):
-            self._enter(runner, missed)
+        self.missed.extend(self.study.missed(set(runner.experiment.records)))
 
     def _show(self, runner: RunnerView) -> None:
         """Show the progress of the search."""

@@ -12,6 +12,7 @@ import optuna
 from optuna.exceptions import UpdateFinishedTrialError
 from optuna.trial import FrozenTrial, TrialState
 
+from hyperlax.hyperparams.samplers.draft import prunes
 from hyperlax.hyperparams.samplers.optuna import OptunaSampler
 
 log = logging.getLogger("hyperlax")
@@ -89,9 +90,7 @@ class SharedStudy:
         trial = self.trial(number)
         if trial.state.is_finished():
             return trial.state is TrialState.PRUNED and step >= (trial.last_step or 0)
-        if step not in trial.intermediate_values:
-            self.sampler.storage.set_trial_intermediate_value(trial._trial_id, step, score)
-        return bool(self.study.pruner.prune(self.study, self.sampler.storage.get_trial(trial._trial_id)))
+        return prunes(self.study, trial, step, score)
 
     def beat(self) -> None:
         """Give other processes a sign of life, if one is due."""
@@ -102,20 +101,20 @@ class SharedStudy:
     def missed(self, known: set[int]) -> list[dict[str, Any]]:
         """The samples of those trials of this process that are not `known`, so that they can be trained.
 
-        Trials whose parameters had not all been chosen are given up.
+        They are ordered by number. For one that was created last, what belongs to it may still be missing.
         """
-        found = []
-        for trial in sorted(self.trials(), key=lambda t: t.number):
+        found, trials = [], sorted(self.trials(), key=lambda t: t.number)
+        for trial in trials:
             if trial.number in known or trial.state in (TrialState.FAIL, TrialState.WAITING):
                 continue
             owner = trial.user_attrs.get("owner", self.owner if self.alone else None)
             refused = trial.state.is_finished() and trial.user_attrs.get("status") == "refused"
             if owner != self.owner or refused:
                 continue
-            if trial.params.keys() >= self.sampler.space.keys():
-                found.append(self.sampler.sample(trial))
-            else:
-                self.study.tell(trial.number, state=TrialState.FAIL, skip_if_finished=True)
+            whole = trial.params.keys() >= self.sampler.space.keys()
+            if not whole or (trial is trials[-1] and not trial.state.is_finished()):
+                trial = self.sampler.complete(trial)
+            found.append(self.sampler.sample(trial))
         return found
 
     def _take_over(self, trials: Sequence[FrozenTrial]) -> None:

@@ -196,7 +196,18 @@ class OptunaSampler(AbstractSampler):
         """The hyperparameters of a trial, decoded from its parameters, and its number as `sample`."""
         return {"sample": trial.number, **resolved(self.space, trial.params)}
 
-    def _created(self, study: Study) -> Trial:
+    def complete(self, trial: FrozenTrial) -> FrozenTrial:
+        """Finish what a killed process has begun to draw for a trial; return the trial."""
+        from hyperlax.hyperparams.samplers.draft import draw
+
+        draw(self.study(), trial, self._distributions())
+        return self.storage.get_trial(trial._trial_id)
+
+    def _distributions(self) -> dict[str, Any]:
+        """The distributions of Optuna that the space stands for."""
+        return {path: s.distribution() for path, s in self.space.items()}
+
+    def _created(self, study: Study) -> Trial | FrozenTrial:
         """Create a trial that has its owner from the start, so that a crash cannot leave it without one.
 
         `Study.ask` can set the owner only afterwards; it is used for trials that wait in the study.
@@ -204,17 +215,12 @@ class OptunaSampler(AbstractSampler):
         import optuna
         from optuna.trial import TrialState
 
-        distributions = {path: s.distribution() for path, s in self.space.items()}
         if study.get_trials(deepcopy=False, states=(TrialState.WAITING,)):
-            trial = study.ask(distributions)
+            trial = study.ask(self._distributions())
             trial.set_user_attr("owner", self.owner)
             return trial
-        study._thread_local.cached_all_trials = None
         template = optuna.trial.create_trial(state=TrialState.RUNNING, user_attrs={"owner": self.owner})
-        trial = optuna.Trial(study, self.storage.create_new_trial(study._study_id, template))
-        for name, distribution in distributions.items():
-            trial._suggest(name, distribution)
-        return trial
+        return self.complete(self.storage.get_trial(self.storage.create_new_trial(study._study_id, template)))
 
 
 def check(algorithm: str, objectives: int) -> None:

@@ -17,11 +17,11 @@ def storage(url: str | None, own: Path | None) -> storages.BaseStorage:
     """
     optuna.logging.set_verbosity(optuna.logging.ERROR)
     if url is None:
-        return storages.InMemoryStorage() if own is None else _journal(own)
+        return storages.InMemoryStorage() if own is None else _journal(own, _Unlocked(str(own)))
     if "://" not in url:
         if url.endswith((".db", ".sqlite", ".sqlite3")):
             raise ValueError(f"for SQLite write --storage sqlite:///{url}; a plain path is a journal file")
-        return _journal(Path(url))
+        return _journal(Path(url), journal.JournalFileOpenLock(url))
     try:
         if url.startswith("redis"):
             backend = journal.JournalRedisBackend(url)
@@ -60,13 +60,22 @@ def close(where: storages.BaseStorage | None) -> None:
         where.engine.dispose()
 
 
-def _journal(path: Path) -> storages.BaseStorage:
+class _Unlocked(journal.JournalFileOpenLock):
+    """The lock of a journal that only one process uses, which a killed process cannot leave behind."""
+
+    def acquire(self) -> bool:
+        return True
+
+    def release(self) -> None:
+        """Nothing has been locked."""
+
+
+def _journal(path: Path, lock: journal.JournalFileOpenLock) -> storages.BaseStorage:
     """Open a journal file, after removing an incomplete last line, which a killed process may have left.
 
     Raises `ValueError` for a file that is not a journal of Optuna, or a damaged one.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
-    lock = journal.JournalFileOpenLock(str(path))
     if path.exists() and not _ends_in_a_line(path):
         lock.acquire()
         try:
