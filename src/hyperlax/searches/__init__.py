@@ -164,16 +164,19 @@ def check(spec: Experiment, how: Execution) -> Execution:
     sweeps.check(spec, how)
     if plan.storage is not None:
         schedule.storage = schedule.storage or studies.storage(plan.storage, None)
-        _check_study(schedule, spec, how.resume, joins)
+        checkpoints = (Path(how.folder or "") / store.CHECKPOINT).parent.glob("*.bin")
+        begun = stored is not None and any(checkpoints)
+        _check_study(schedule, spec, how.resume, joins, begun)
     schedule.owner = stored["search"]["owner"] if stored else uuid.uuid4().hex[:12]
     return how
 
 
-def _check_study(schedule: OptunaSearch, spec: Experiment, resumes: bool, joins: bool) -> None:
+def _check_study(schedule: OptunaSearch, spec: Experiment, resumes: bool, joins: bool, begun: bool) -> None:
+    """Raise `ValueError` unless the study fits the search, which has `begun` if there is a checkpoint."""
     name, where = schedule.search.study_name, studies.public(schedule.search.storage or "")
     assert schedule.storage is not None
     if not studies.exists(schedule.storage, name):
-        if resumes:
+        if begun:
             raise ValueError(f"{where} holds no study {name}, which this folder belongs to")
         return
     stored = studies.stored_identity(schedule.storage, name)
