@@ -124,9 +124,8 @@ class Snapshots:
     def __init__(self, root: Path, into: Path):
         self.root, self.into = root, into
         self.folders: list[Path] = []
-        self.operations = 0
         self._seen: set[str] = set()
-        self._lock = threading.RLock()
+        self._lock, self._copying = threading.RLock(), False
 
     def __enter__(self) -> Snapshots:
         with contextlib.ExitStack() as stack:
@@ -149,17 +148,13 @@ class Snapshots:
         return watched
 
     def _copy(self) -> None:
-        self.operations += 1
-        if not self.root.exists() or (now := fingerprint(self.root)) in self._seen:
+        if self._copying or not self.root.exists() or (now := fingerprint(self.root)) in self._seen:
             return
         self._seen.add(now)
         self.folders.append(self.into / f"{len(self.folders):05d}")
-        with mock.patch.multiple(os, **{name: _original(getattr(os, name)) for name in OPERATIONS}):
-            shutil.copytree(self.root, self.folders[-1], symlinks=True)
-
-
-def _original(function: Callable[..., Any]) -> Callable[..., Any]:
-    return getattr(function, "__wrapped__", function)
+        self._copying = True
+        shutil.copytree(self.root, self.folders[-1], symlinks=True)
+        self._copying = False
 
 
 def files(root: Path) -> Iterator[Path]:
