@@ -10,7 +10,7 @@ from typing import Any
 import jax
 import polars as pl
 
-from hyperlax import envs
+from hyperlax import envs, leaving
 from hyperlax.experiments import experiment as experiments
 from hyperlax.experiments.execution import Execution
 from hyperlax.experiments.experiment import Experiment
@@ -24,6 +24,7 @@ from hyperlax.programs.plan import MAX_PROGRAMS, Machine, Program, plan
 from hyperlax.run.display import Display
 from hyperlax.run.recording import Recorder
 from hyperlax.run.runner import Runner
+from hyperlax.run.signals import RESUMABLE
 from hyperlax.run.terminal import shown
 from hyperlax.schedules import Schedule
 from hyperlax.storage import store
@@ -162,8 +163,8 @@ def sweep(
     - `progress`: True shows a bar and the best lanes so far, or lines where there is no terminal; nothing by
       default. A display of your own is a subclass of `hyperlax.run.display.Display`.
 
-    Raises `ValueError` for bad input before anything is created, `Interrupted` after SIGINT or SIGTERM with
-    the state saved.
+    Raises `ValueError` for bad input before anything is created, `Interrupted` after SIGINT, SIGTERM,
+    SIGHUP, SIGUSR1 or SIGUSR2 with the state saved.
     """
     # first, while the parameters are all that there is
     described = {k: v for k, v in locals().items() if k not in RUNNING}
@@ -210,6 +211,7 @@ def run(
         keeper.write_manifest(
             manifest
         )  # first: a folder with a manifest can be resumed, whatever else is missing
+    leaving.from_now_on(RESUMABLE)
     if keeper is not None and not (keeper.folder / "samples.csv").exists():
         keeper.write_samples(spec.samples)
     compiler = Compiler(spec, devices, programs, how, progress)

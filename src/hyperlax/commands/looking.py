@@ -9,6 +9,7 @@ from typing import Annotated
 from cyclopts import Parameter
 from cyclopts.validators import Number
 
+from hyperlax import leaving
 from hyperlax.commands.ending import FAILED
 from hyperlax.commands.flags import Positive, Tracker
 
@@ -59,6 +60,7 @@ def plot_benchmark(
 
     options = report.Options(top_n, slice_metric, include_additional_info_in_titles)
     published = report.read_published(compare) if compare is not None else None
+    leaving.from_now_on("what is drawn so far is whole; for the rest enter the command again")
     found, failed = batch.readable(folders)
     experiments = list(found.values())
     together = len(experiments) > 1 or published is not None

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 from pathlib import Path
 from typing import Annotated
 
@@ -82,6 +83,7 @@ def generate_hp_samples(
 
     from hyperlax.experiments.recipes import resolve
     from hyperlax.hyperparams import samplers
+    from hyperlax.storage.files import write_atomically
 
     new_file("--output-file", output_file, ".csv", ".json", ".parquet")
     space = resolve(algo_and_network_config).search_space()
@@ -94,10 +96,11 @@ def generate_hp_samples(
         seed=seed,
     )
     frame = pl.DataFrame([{"sample": i, **row} for i, row in enumerate(rows)], infer_schema_length=None)
-    output_file.parent.mkdir(parents=True, exist_ok=True)
+    content = io.BytesIO()
     {".csv": frame.write_csv, ".json": frame.write_json, ".parquet": frame.write_parquet}[output_file.suffix](
-        output_file
+        content
     )
+    write_atomically(output_file, content.getvalue())
     print(f"{len(rows)} samples of {len(frame.columns) - 1} columns written to {output_file}")
     return 0
 

@@ -6,6 +6,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
+from hyperlax import leaving
 from hyperlax.exporters import runs
 from hyperlax.registry import Registry, built_in, short_name
 from hyperlax.storage import store
@@ -52,7 +53,8 @@ def export(
     if destination is None and place is None:
         raise ValueError("give a destination: these results are not in one folder")
     target = _target(to, place / short_name(to) if destination is None and place is not None else destination)
-    return write(list(runs.tracker_runs(found, top_k)), target)
+    with leaving.unfinished(*[target] if isinstance(target, Path) else []):
+        return write(list(runs.tracker_runs(found, top_k)), target)
 
 
 def _target(to: str, destination: Any) -> Path | str:

@@ -27,7 +27,7 @@ from hyperlax.run.display import Display
 from hyperlax.run.monitor import Monitor
 from hyperlax.run.recording import EVALUATION_MODES, Recorder, summary
 from hyperlax.run.roster import Roster
-from hyperlax.run.signals import Interrupted, signals_of, wait
+from hyperlax.run.signals import interruption, signals_of, wait
 from hyperlax.run.slots import Slots
 from hyperlax.schedules import Schedule, Verdict
 
@@ -207,7 +207,7 @@ class Runner:
             self.save()
             self.phase("save", number, start)
         if self.stop is not None:
-            raise Interrupted(self.stop, self.folder)
+            raise interruption(self)
 
     def _fail(self, number: int, error: Exception) -> None:
         """Mark the unfinished lanes of a program as failed."""

@@ -26,7 +26,7 @@ TOP = 5
 """Number of best lanes in the table."""
 SHOWN_NOTES = 5
 """Number of notes that are shown; the manifest holds all."""
-STOPPING = "stopping as soon as the state can be saved; another signal stops at once, without saving"
+STOPPING = "stopping as soon as the state can be saved; a second Ctrl-C stops at once, without saving"
 
 Silent = Display
 """The former name of `Display`, for displays that were written for it."""

@@ -14,6 +14,7 @@ import jax
 from optuna.storages import BaseStorage
 from optuna.trial import TrialState
 
+from hyperlax import leaving
 from hyperlax.agents.base import AbstractAgentHyperparams
 from hyperlax.experiments.experiment import Experiment
 from hyperlax.experiments.machine import device_memory
@@ -21,6 +22,7 @@ from hyperlax.experiments.samples import Lane
 from hyperlax.hyperparams import assign, samplers, values
 from hyperlax.hyperparams.samplers.optuna import OptunaSampler
 from hyperlax.hyperparams.spaces import Space, without
+from hyperlax.run.signals import RESUMABLE
 from hyperlax.schedules import RunnerView, Schedule, Verdict
 from hyperlax.searches import outcome, studies
 from hyperlax.searches.objectives import Objective, check
@@ -32,6 +34,8 @@ MOST_AT_ONCE = 8
 """Default limit of the number of trials in training at a time on CPUs."""
 LANES_ON_ACCELERATORS = 64
 """Default number of lanes in training at a time on an accelerator."""
+STUDY_SECONDS = 10.0
+"""Seconds that a search which was asked to stop waits for its study; other processes or a network hold it."""
 WRITE_SECONDS = 15.0
 """Seconds between writes of the table of trials while the search runs."""
 
@@ -169,6 +173,7 @@ class OptunaSearch(Schedule):
         assert self.shared is not None, "the search has not begun"
         return self.shared
 
+    @leaving.moment(RESUMABLE, patience=STUDY_SECONDS)
     def begin(self, runner: RunnerView) -> None:
         spec, search, store = runner.experiment, self.search, runner.recorder.store
         journal = None if store is None else store.folder / studies.JOURNAL
@@ -190,6 +195,7 @@ class OptunaSearch(Schedule):
         self.study.beat()
         self._reconcile(runner)
 
+    @leaving.moment(RESUMABLE, patience=STUDY_SECONDS)
     def refill(self, runner: RunnerView) -> None:
         self.study.beat()
         for trial in list(self.active.values()):
@@ -201,6 +207,7 @@ class OptunaSearch(Schedule):
         while len(self.active) < self.at_once and (sample := self.study.ask()) is not None:
             self._enter(runner, sample)
 
+    @leaving.moment(RESUMABLE, patience=STUDY_SECONDS)
     def judge(self, runner: RunnerView, lane: Lane, value: float) -> Verdict:
         trial = self.active[lane.sample]
         trial.curves.setdefault(lane.lane, []).append((lane.env_steps, value))
@@ -221,6 +228,7 @@ class OptunaSearch(Schedule):
             return Verdict.PRUNE
         return Verdict.GO_ON
 
+    @leaving.moment(RESUMABLE, patience=STUDY_SECONDS)
     def ended(self, runner: RunnerView, lane: Lane) -> None:
         trial = self.active.get(lane.sample)
         if trial is None:

@@ -14,13 +14,14 @@ from typing import Any
 
 import jax
 
+from hyperlax import leaving
 from hyperlax.experiments.execution import Execution
 from hyperlax.experiments.experiment import Experiment
 from hyperlax.experiments.machine import git_commit, versions
 from hyperlax.programs.plan import MAX_PROGRAMS, Machine, Program, plan
 from hyperlax.report import write_report
 from hyperlax.run.display import Display
-from hyperlax.run.signals import Interrupted
+from hyperlax.run.signals import RESUMABLE, Interrupted
 from hyperlax.storage import store
 from hyperlax.storage.files import write_atomically
 from hyperlax.storage.results import Results
@@ -86,6 +87,7 @@ class Benchmark:
         recorded with its error and the next one is run; an interruption (`Interrupted`) ends the run.
         """
         self._write()
+        leaving.from_now_on(RESUMABLE)
         for cell in self.cells:
             entry = self.record["cells"][str(cell.path)]
             if entry["status"] in ("done", "skipped"):
