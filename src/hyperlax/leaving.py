@@ -92,6 +92,11 @@ def from_now_on(words: str | None) -> None:
     _moments[0].words = words
 
 
+def words_now() -> str:
+    """What the innermost moment that has words says."""
+    return next((m.words for m in reversed(_moments) if m.words is not None), "all is done")
+
+
 @contextmanager
 def unfinished(*paths: str | os.PathLike[str]) -> Iterator[None]:
     """Context in which files and folders are written that must not stay behind when the process leaves."""
@@ -121,7 +126,7 @@ class Watch:
             if first:
                 self.asked, self.since = number, now
             elif number == signal.SIGINT and self.interrupted and now - self.interrupted > ECHO_SECONDS:
-                leave(INTERRUPTED, f"stopped at once by a second SIGINT; {self._last_words()}")
+                leave(INTERRUPTED, f"stopped at once by a second SIGINT; {words_now()}")
             if number == signal.SIGINT and self.interrupted is None:
                 self.interrupted = now
             for current in _moments if first else []:
@@ -136,16 +141,12 @@ class Watch:
             current = _moments[-1]
             words, end = current.words, max(self.since, current.began) + current.patience
             if self.answered is not None:
-                words, end = words or self._last_words(), self.answered + FAREWELL_SECONDS
+                words, end = words or words_now(), self.answered + FAREWELL_SECONDS
             if words is None:
                 return 1.0
             if (left := end - time.monotonic()) <= 0:
                 leave(exit_code(self.asked), f"stopped by {signal.Signals(self.asked).name}; {words}")
             return min(left, 1.0)
-
-    def _last_words(self) -> str:
-        """What the innermost moment with words says."""
-        return next((m.words for m in reversed(_moments) if m.words is not None), "all is done")
 
 
 _watch: Watch | None = None

@@ -28,6 +28,8 @@ from hyperlax.run.signals import RESUMABLE
 from hyperlax.run.terminal import shown
 from hyperlax.schedules import Schedule
 from hyperlax.storage import store
+from hyperlax.storage.files import patient
+from hyperlax.storage.places import check_writable, resolved
 from hyperlax.storage.results import SCHEMAS, Results
 from hyperlax.storage.store import Store
 from hyperlax.typecheck import public
@@ -174,6 +176,7 @@ def sweep(
         return run(spec, how, display)
 
 
+@patient()
 def run(
     spec: Experiment[Schedule],
     how: Execution | None = None,
@@ -282,7 +285,8 @@ def check_folder(spec: Experiment[Schedule], folder: str | Path | None, resume: 
     """The folder to write to; raises `ValueError` when what it holds is not to be touched."""
     if folder is None:
         return None
-    target = Path(folder)
+    target = resolved(folder, "folder")
+    check_writable(target)
     stored = store.read_manifest(target)
     if stored is None:
         if target.exists() and any(p.name != "hyperlax.log" for p in target.iterdir()):

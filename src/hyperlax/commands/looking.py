@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import sys
-from pathlib import Path
 from typing import Annotated
 
 from cyclopts import Parameter
@@ -11,19 +10,19 @@ from cyclopts.validators import Number
 
 from hyperlax import leaving
 from hyperlax.commands.ending import FAILED
-from hyperlax.commands.flags import Positive, Tracker
+from hyperlax.commands.flags import Place, Positive, Tracker
 
 
 def plot_benchmark(
     *,
-    results_dir_to_plot: Path,
+    results_dir_to_plot: Place,
     format: Annotated[str, Parameter(name="--format")] = "html",
     top_n: Positive = 5,
     slice_metric: str = "peak_return",
     combined_only: bool = False,
     include_additional_info_in_titles: bool = False,
     max_workers: Positive = 1,
-    compare: Path | None = None,
+    compare: Place | None = None,
 ) -> int:
     """Write the report (and images) of every experiment in a folder, finished or still running.
 
@@ -87,7 +86,7 @@ def plot_benchmark(
 
 def export(
     *,
-    results_dir: Path,
+    results_dir: Place,
     to: Tracker,
     top_k: Annotated[int, Parameter(validator=Number(gte=0))] = 5,
     destination: str | None = None,

@@ -9,6 +9,7 @@ import sys
 from typing import Any, NoReturn
 
 from hyperlax import leaving
+from hyperlax.commands import screen
 
 USAGE = 2
 
@@ -18,6 +19,8 @@ def main(argv: list[str] | None = None) -> None:
 
     With `argv` it runs inside of another program, whose signal handlers are restored.
     """
+    if argv is None:
+        screen.keep_open()
     with leaving.watched(to_the_end=argv is None):
         gc.set_threshold(50_000, 20, 50)  # tracing makes millions of objects that stay, and few cycles
         code = _run(sys.argv[1:] if argv is None else argv)
@@ -32,11 +35,29 @@ def _run(tokens: list[str]) -> int:
 
     try:
         return app(booleans(tokens), exit_on_error=True, result_action="return_value") or 0
-    except (ValueError, FileNotFoundError) as error:
+    except ValueError as error:
         print(f"error: {error}", file=sys.stderr)
         return USAGE
+    except OSError as error:
+        return _disk(error)
     except SystemExit as error:
         return USAGE if error.code == 1 else int(error.code or 0)
+
+
+def _disk(error: OSError) -> int:
+    """Says what a disk has refused, and how to go on; the exit code."""
+    from hyperlax.commands.ending import FAILED
+    from hyperlax.storage.files import FULL
+
+    problem = str(error)
+    if error.filename is not None:
+        problem = f"{os.fsdecode(error.filename)}: {(error.strerror or 'cannot be used').lower()}"
+    words = leaving.words_now()
+    begun = words != leaving.NOTHING_BEGUN
+    print(f"error: {problem}" + f"; {words}" * begun, file=sys.stderr)
+    if not begun:
+        return USAGE
+    return leaving.OUT_OF_TIME if error.errno in FULL else FAILED
 
 
 def _leave(code: int) -> NoReturn:

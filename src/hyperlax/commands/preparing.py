@@ -8,7 +8,7 @@ from typing import Annotated
 
 from cyclopts import Parameter
 
-from hyperlax.commands.flags import Positive, assignments, new_file
+from hyperlax.commands.flags import Place, Positive, assignments, new_file
 
 
 def inspect_circuit(
@@ -20,8 +20,8 @@ def inspect_circuit(
     stacks: Annotated[list[Positive] | None, Parameter(consume_multiple=True, negative="")] = None,
     draws: Positive = 200,
     set_: Annotated[list[str] | None, Parameter(name="--set", negative="")] = None,
-    output_file: Path | None = None,
-    diagram_file: Path | None = None,
+    output_file: Place | None = None,
+    diagram_file: Place | None = None,
     seed: int = 42,
 ) -> int:
     """What a circuit is before training: diagram, gates, gradient variance, entanglement, expressibility.
@@ -72,7 +72,7 @@ def generate_hp_samples(
     *,
     algo_and_network_config: str = "ppo_mlp",
     num_samples: Positive = 256,
-    output_file: Path = Path("hyperparam_samples.csv"),
+    output_file: Place = Path("hyperparam_samples.csv"),
     sampling_method: str = "qmc_sobol",
     experiment_type: str = "independent_samples",
     omit_ab: bool = False,

@@ -30,6 +30,7 @@ from hyperlax.run.roster import Roster
 from hyperlax.run.signals import interruption, signals_of, wait
 from hyperlax.run.slots import Slots
 from hyperlax.schedules import Schedule, Verdict
+from hyperlax.storage.files import patient
 
 log = logging.getLogger("hyperlax")
 
@@ -129,10 +130,15 @@ class Runner:
         """Train every lane that is not over; raise `Interrupted` after saving if a signal asks for it."""
         pool = ThreadPoolExecutor(1)
         try:
-            with signals_of(self):
+            with signals_of(self), patient(self._answer):
                 self._run(pool)
         finally:
             pool.shutdown(wait=False, cancel_futures=True)
+
+    def _answer(self) -> None:
+        """Raise `Interrupted` if a signal has come while the disk is full, and nothing can be saved."""
+        if self.stop is not None:
+            raise interruption(self)
 
     def _run(self, pool: ThreadPoolExecutor) -> None:
         """The loop of `run`; `ahead` holds the compilations that were started ahead, by program."""
@@ -283,6 +289,7 @@ class Runner:
         """Flush the tables and replace the checkpoint, if the run is stored."""
         self.saved_at = time.perf_counter()
         if self.recorder.store is not None:
+            self.recorder.store.check()
             running: dict[int, TrainState] = {}
             for slots in self.running.values():
                 running |= slots.states()

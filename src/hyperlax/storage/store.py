@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import io
 import json
 import re
@@ -12,6 +13,7 @@ from typing import Any
 import polars as pl
 
 from hyperlax.storage.files import write_atomically
+from hyperlax.storage.places import as_typed, resolved
 from hyperlax.storage.results import SCHEMAS, Results, empty
 from hyperlax.typecheck import public
 
@@ -35,6 +37,15 @@ class Store:
         self.folder = folder
         self.parts = 0
         self._waiting: dict[str, list[dict[str, Any]]] = {name: [] for name in GROWING}
+
+    def check(self) -> None:
+        """Raise `FileNotFoundError` if the folder is not there any more, before a part of it is made anew."""
+        if not (self.folder / MANIFEST).exists():
+            raise FileNotFoundError(
+                errno.ENOENT,
+                "was removed or moved while the experiment ran; nothing more is saved",
+                str(self.folder),
+            )
 
     def write_manifest(self, manifest: Mapping[str, Any]) -> None:
         write_atomically(self.folder / MANIFEST, json.dumps(manifest, indent=1, default=str) + "\n")
@@ -112,7 +123,7 @@ def read(folder: str | Path) -> Results:
 
     Raises `FileNotFoundError` when the folder holds no experiment.
     """
-    folder = Path(folder)
+    folder = resolved(folder, "folder")
     manifest = read_manifest(folder)
     if manifest is None:
         raise FileNotFoundError(f"{folder} holds no experiment: it has no {MANIFEST}")
@@ -130,7 +141,7 @@ def find(root: str | Path) -> list[Path]:
     Confirmations are left out, because they are read together with their experiments. Raises `ValueError`
     when there is no experiment.
     """
-    root = Path(root)
+    root = as_typed(root, "folder")
     found = sorted(path.parent for path in root.rglob(MANIFEST))
     if not found:
         raise ValueError(f"no experiment found in {root}")

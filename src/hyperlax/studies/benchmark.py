@@ -23,7 +23,8 @@ from hyperlax.report import write_report
 from hyperlax.run.display import Display
 from hyperlax.run.signals import RESUMABLE, Interrupted
 from hyperlax.storage import store
-from hyperlax.storage.files import write_atomically
+from hyperlax.storage.files import patient, write_atomically
+from hyperlax.storage.places import check_writable, resolved
 from hyperlax.storage.results import Results
 from hyperlax.studies.prediction import Prediction, Predictor
 from hyperlax.studies.suites import MODES, Cell, Suite, cells, prepare
@@ -44,7 +45,9 @@ class Benchmark:
         Raises `ValueError` for an invalid suite or setting, when no cell can be run, when `folder` holds
         another benchmark or other files, and when `resume` does not agree with what the folder holds.
         """
-        self.suite, self.folder, self.settings = suite, folder, settings
+        self.suite, self.folder, self.settings = suite, resolved(folder, "folder"), settings
+        check_writable(self.folder)
+        folder = self.folder
         self.cells = cells(suite)
         stored = _read(folder / FILE)
         identity = json.loads(json.dumps({"suite": dataclasses.asdict(suite), "settings": settings}))
@@ -75,6 +78,7 @@ class Benchmark:
         }
         self._plans: dict[bool, dict[Cell, list[Program]]] = {}
 
+    @patient()
     def run(
         self,
         how: Execution,
