@@ -9,10 +9,12 @@ from typing import Any
 
 from hyperlax import leaving
 from hyperlax.run.signals import RESUMABLE
+from hyperlax.storage.files import patient
 
 FAILED = 1
 
 
+@patient()
 def conclude(results: Any, folder: Path, more: Sequence[str] = ()) -> int:
     """Writes the report, prints the leaderboard and `more`, and says what to do next."""
     from rich.console import Console
