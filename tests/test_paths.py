@@ -13,7 +13,7 @@ import hyperlax
 from hyperlax import leaving
 from hyperlax.commands import main as cli
 from hyperlax.experiments.execution import Execution
-from hyperlax.storage import files, places, store
+from hyperlax.storage import files, patience, places, store
 from hyperlax.storage.files import experiment_path, write_atomically
 from hyperlax.storage.results import SCHEMAS
 from hyperlax.storage.store import Store
@@ -193,7 +193,7 @@ def test_long_names_that_differ_have_folders_that_differ():
     assert experiment_path("ppo_mlp", "gymnax.pendulum[a=1]") == Path("ppo_mlp/gymnax.pendulum[a=1]")
 
 
-@pytest.mark.parametrize("number", files.FULL)
+@pytest.mark.parametrize("number", patience.FULL)
 def test_a_full_disk_is_waited_for_where_that_is_wanted(tmp_path, monkeypatch, capsys, number):
     """Room comes after the third attempt; a line says that it is waited for, and nothing stays behind."""
     attempts = _refusing(monkeypatch, number, 3)
@@ -202,7 +202,7 @@ def test_a_full_disk_is_waited_for_where_that_is_wanted(tmp_path, monkeypatch, c
         write_atomically(path, b"whole")
     assert refused.value.filename == str(path)
     assert list(path.parent.iterdir()) == []
-    with files.patient():
+    with patience.patient():
         write_atomically(path, b"whole")
     said = capsys.readouterr().err
     assert path.read_bytes() == b"whole"
@@ -224,7 +224,7 @@ def _refusing(monkeypatch: pytest.MonkeyPatch, number: int, times: int) -> list[
         original(handle)
 
     monkeypatch.setattr(os, "fsync", fsync)
-    monkeypatch.setattr(files, "TRY_SECONDS", 0.0)
+    monkeypatch.setattr(patience, "TRY_SECONDS", 0.0)
     return attempts
 
 
@@ -236,20 +236,20 @@ def test_waiting_ends_with_what_asks_for_it_and_other_errors_are_not_waited_for(
         raise Stop
 
     _refusing(monkeypatch, errno.ENOSPC, 10)
-    with files.patient(), pytest.raises(Stop), files.patient(stop):
+    with patience.patient(), pytest.raises(Stop), patience.patient(stop):
         write_atomically(tmp_path / "x", b"")
     _refusing(monkeypatch, errno.EIO, 1)
-    with files.patient(), pytest.raises(OSError, match="Input/output"):
+    with patience.patient(), pytest.raises(OSError, match="Input/output"):
         write_atomically(tmp_path / "x", b"")
 
 
 def test_while_a_disk_is_full_a_signal_ends_the_process_at_once(tmp_path, monkeypatch):
     words = []
     _refusing(monkeypatch, errno.ENOSPC, 1)
-    monkeypatch.setattr(files.time, "sleep", lambda _: words.append(leaving.words_now()))
-    with files.patient():
+    monkeypatch.setattr(patience.time, "sleep", lambda _: words.append(leaving.words_now()))
+    with patience.patient():
         write_atomically(tmp_path / "x", b"")
-    assert words == ["what was saved before is whole, make room and continue with --resume"]
+    assert words == [patience.MAKE_ROOM]
 
 
 def test_a_folder_that_is_removed_is_noticed_before_a_part_is_made_anew(tmp_path):

@@ -28,7 +28,7 @@ from hyperlax.run.signals import RESUMABLE
 from hyperlax.run.terminal import shown
 from hyperlax.schedules import Schedule
 from hyperlax.storage import store
-from hyperlax.storage.files import patient
+from hyperlax.storage.patience import patient
 from hyperlax.storage.places import check_writable, resolved
 from hyperlax.storage.results import SCHEMAS, Results
 from hyperlax.storage.store import Store

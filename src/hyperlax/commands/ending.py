@@ -9,7 +9,7 @@ from typing import Any
 
 from hyperlax import leaving
 from hyperlax.run.signals import RESUMABLE
-from hyperlax.storage.files import patient
+from hyperlax.storage.patience import patient
 
 FAILED = 1
 

@@ -47,7 +47,7 @@ def _run(tokens: list[str]) -> int:
 def _disk(error: OSError) -> int:
     """Says what a disk has refused, and how to go on; the exit code."""
     from hyperlax.commands.ending import FAILED
-    from hyperlax.storage.files import FULL
+    from hyperlax.storage.patience import FULL
 
     problem = str(error)
     if error.filename is not None:

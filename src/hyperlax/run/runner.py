@@ -30,7 +30,7 @@ from hyperlax.run.roster import Roster
 from hyperlax.run.signals import interruption, signals_of, wait
 from hyperlax.run.slots import Slots
 from hyperlax.schedules import Schedule, Verdict
-from hyperlax.storage.files import patient
+from hyperlax.storage.patience import patient
 
 log = logging.getLogger("hyperlax")
 

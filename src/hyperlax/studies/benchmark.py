@@ -23,7 +23,8 @@ from hyperlax.report import write_report
 from hyperlax.run.display import Display
 from hyperlax.run.signals import RESUMABLE, Interrupted
 from hyperlax.storage import store
-from hyperlax.storage.files import patient, write_atomically
+from hyperlax.storage.files import write_atomically
+from hyperlax.storage.patience import patient
 from hyperlax.storage.places import check_writable, resolved
 from hyperlax.storage.results import Results
 from hyperlax.studies.prediction import Prediction, Predictor
