@@ -297,6 +297,7 @@ def test_a_sweep_leaves_everything_it_promises(finished):
         "hyperlax.log",
         "report.html",
         "checkpoint/state.bin",
+        "checkpoint/manifest-copy.json",
     }
     assert len(policies) == 4
     for name in policies:

@@ -93,7 +93,8 @@ def test_the_best_are_trained_again_with_their_own_hyperparameters(copied):
     stored = hyperlax.read(copied.folder)
     assert returns(stored).equals(returns(copied))
     assert returns(stored.confirmation).equals(returns(again))
-    assert json.loads((copied.folder / "manifest.json").read_text()) == copied.manifest
+    stored = json.loads((copied.folder / "manifest.json").read_text())
+    assert {k: v for k, v in stored.items() if k != "sha256"} == copied.manifest
 
 
 def lane_keys(spec: Experiment, protocol: str) -> set[tuple[int, ...]]:

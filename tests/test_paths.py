@@ -6,6 +6,7 @@ import errno
 import os
 from pathlib import Path
 
+import numpy as np
 import polars as pl
 import pytest
 
@@ -15,7 +16,6 @@ from hyperlax.commands import main as cli
 from hyperlax.experiments.execution import Execution
 from hyperlax.storage import files, patience, places, store
 from hyperlax.storage.files import experiment_path, write_atomically
-from hyperlax.storage.results import SCHEMAS
 from hyperlax.storage.store import Store
 
 NAMES = [
@@ -49,25 +49,23 @@ def test_an_experiment_is_read_from_its_own_folder_whatever_that_is_called(tmp_p
     assert store.find(f"./{name}") in ([folder], [folder.absolute()])
 
 
-def _experiment(folder: Path, value: float) -> None:
-    """The folder of an experiment of one lane, with a table that is merged and a part that is not."""
+def _experiment(folder: Path, value: float) -> Store:
+    """The folder of an experiment of one lane, with two parts of its curves."""
     folder.mkdir()
     keeper = Store(folder.absolute())
-    keeper.write_manifest({"name": "ppo_mlp"})
-    keeper.write_samples(pl.DataFrame({"sample": [0], "lr": [value]}))
+    keeper.begin({"name": "ppo_mlp"}, pl.DataFrame({"sample": [0], "lr": [value]}))
     row = {"lane": 0, "sample": 0, "seed": 0, "metric": "return", "value": value}
     for step in (1, 2):
-        keeper.append("curves", [{**dict.fromkeys(SCHEMAS["curves"]), **row, "env_steps": step}])
-        keeper.flush(pl.DataFrame(schema=SCHEMAS["lanes"]))
-        if step == 1:
-            keeper.merge()
+        keeper.append("curves", [{**row, "env_steps": step}])
+        keeper.commit([np.arange(step)], {"lanes": [{"lane": 0, "env_steps": step}]})
+    return keeper
 
 
-def test_a_home_is_expanded_and_a_folder_is_absolute(tmp_path, monkeypatch):
+def test_a_home_is_expanded_and_other_folders_stay_as_typed(tmp_path, monkeypatch):
     monkeypatch.setenv("HOME", str(tmp_path))
     monkeypatch.chdir(tmp_path)
     assert Execution(folder="~/runs").folder == tmp_path / "runs"
-    assert Execution(folder="runs[1]").folder == tmp_path / "runs[1]"
+    assert Execution(folder="runs[1]").folder == Path("runs[1]")
     assert Execution(folder="./~/runs").folder == tmp_path / "~" / "runs"
 
 
@@ -252,20 +250,23 @@ def test_while_a_disk_is_full_a_signal_ends_the_process_at_once(tmp_path, monkey
     assert words == [patience.MAKE_ROOM]
 
 
-def test_a_folder_that_is_removed_is_noticed_before_a_part_is_made_anew(tmp_path):
+@pytest.mark.parametrize("lost", ["run", "run/parts", "run/manifest.json"])
+def test_what_is_removed_is_noticed_before_a_part_is_made_anew(tmp_path, lost):
     folder = tmp_path / "run"
-    _experiment(folder, 1.0)
-    keeper = Store(folder)
-    keeper.check()
-    folder.rename(tmp_path / "moved")
+    keeper = _experiment(folder, 1.0)
+    keeper.own()
+    (tmp_path / lost).rename(tmp_path / "moved")
     with pytest.raises(FileNotFoundError, match="was removed or moved while the experiment ran"):
-        keeper.check()
-    assert not folder.exists()
+        keeper.commit([], {"lanes": []})
+    with pytest.raises(FileNotFoundError):
+        keeper.write_manifest({})
+    assert not (tmp_path / lost).exists()
 
 
 @pytest.mark.parametrize(("number", "code"), [(errno.ENOSPC, 75), (errno.EIO, 1), (errno.EROFS, 1)])
 def test_what_a_disk_refuses_is_one_line_that_says_how_to_go_on(monkeypatch, capsys, number, code):
     error = OSError(number, os.strerror(number), "/runs/state.bin")
+    leaving.from_now_on(leaving.NOTHING_BEGUN)
     assert cli._disk(error) == 2
     leaving.from_now_on("continue with --resume")
     try:

@@ -268,7 +268,8 @@ def test_an_interrupted_population_goes_on_bitwise_whatever_the_slots(population
             hyperlax.sweep(
                 **ARGUMENTS, samples=ROWS, schedule=PBT(interval=2), execution=how, progress=Crash(evaluation)
             )
-        assert read_header((tmp_path / str(evaluation) / "checkpoint" / "state.bin").read_bytes())["schedule"]
+        last = max((tmp_path / str(evaluation) / "checkpoint").glob("state-*.bin"))
+        assert read_header(last.read_bytes())["schedule"]
         resumed = hyperlax.sweep(
             **ARGUMENTS,
             samples=ROWS,

@@ -37,6 +37,7 @@ def watch(monkeypatch) -> Iterator[leaving.Watch]:
     """A watch that hears what it is told, and raises `Left` where the process would end."""
     clock = [time.monotonic()]
     monkeypatch.setattr(leaving, "time", SimpleNamespace(monotonic=lambda: clock[0]))
+    leaving.from_now_on(leaving.NOTHING_BEGUN)
     watch: Any = leaving.Watch()
     watch.pass_time = lambda seconds: clock.__setitem__(0, clock[0] + seconds)
     monkeypatch.setattr(leaving, "_watch", watch)

@@ -31,6 +31,8 @@ SIGNALS = [
 ECHO_SECONDS = 0.25
 """Containers deliver a signal twice within milliseconds: no second Ctrl-C of a person comes that soon."""
 NOTHING_BEGUN = "nothing was begun"
+RESUMABLE = "state saved, continue with --resume"
+"""What is said of a run whose state is in its folder."""
 FAREWELL_SECONDS = 15.0
 """How long a run that has saved may take to leave by itself."""
 

@@ -10,7 +10,7 @@ from typing import Any
 import jax
 import polars as pl
 
-from hyperlax import envs, leaving
+from hyperlax import envs
 from hyperlax.experiments import experiment as experiments
 from hyperlax.experiments.execution import Execution
 from hyperlax.experiments.experiment import Experiment
@@ -24,12 +24,10 @@ from hyperlax.programs.plan import MAX_PROGRAMS, Machine, Program, plan
 from hyperlax.run.display import Display
 from hyperlax.run.recording import Recorder
 from hyperlax.run.runner import Runner
-from hyperlax.run.signals import RESUMABLE
 from hyperlax.run.terminal import shown
 from hyperlax.schedules import Schedule
-from hyperlax.storage import store
-from hyperlax.storage.patience import patient
-from hyperlax.storage.places import check_writable, resolved
+from hyperlax.storage import patience, places, store
+from hyperlax.storage.claims import Superseded
 from hyperlax.storage.results import SCHEMAS, Results
 from hyperlax.storage.store import Store
 from hyperlax.typecheck import public
@@ -176,7 +174,7 @@ def sweep(
         return run(spec, how, display)
 
 
-@patient()
+@patience.patient()
 def run(
     spec: Experiment[Schedule],
     how: Execution | None = None,
@@ -192,9 +190,8 @@ def run(
     target = check(spec, how)
     devices = jax.local_devices()
     machine = Machine.of(devices[0].platform, len(devices))
-    grows = spec.schedule.grows
     manifest = spec.manifest(command)
-    stored = store.read_manifest(target) if target is not None else None
+    stored = store.recovered_manifest(target) if target is not None else None
     if stored is not None:
         programs = [Program.restored(entry) for entry in stored["plan"]]
         manifest = {
@@ -205,37 +202,51 @@ def run(
     else:
         programs = list(programs or ())
         programs = programs or _plan(spec, spec.schedule.trees_to_plan(spec), machine, how.group_by_sizes)
-    if grows:
+    if spec.schedule.grows:
         programs = [replace(p, samples=()) for p in programs]
     if stored is None:
         manifest["plan"] = _described(programs)
-    keeper = Store(target) if target is not None else None
-    if keeper is not None and stored is None:
-        keeper.write_manifest(
-            manifest
-        )  # first: a folder with a manifest can be resumed, whatever else is missing
-    leaving.from_now_on(RESUMABLE)
-    if keeper is not None and not (keeper.folder / "samples.csv").exists():
-        keeper.write_samples(spec.samples)
+    keeper = _owned(target, manifest, spec, stored is None) if target is not None else None
     compiler = Compiler(spec, devices, programs, how, progress)
     single = lambda tree: _plan(spec, [tree], machine, False)[0]  # noqa: E731
     runner = Runner(spec, programs, compiler, Recorder(keeper), progress, how, single)
-    resumed = runner.restore()
+    try:
+        resumed = runner.restore()
+    except ValueError:
+        if keeper is not None:
+            keeper.withdraw()
+        raise
     progress.planned(spec, programs, machine, resumed)
     try:
         runner.run()
-    except ValueError as error:
-        raise RuntimeError(f"the run failed: {error}") from error
-    finally:
+    except Superseded:
+        raise
+    except BaseException as error:
         _note_timings(manifest, runner, compiler)
         if keeper is not None:
             keeper.write_manifest(manifest)
+        if isinstance(error, ValueError):
+            raise RuntimeError(f"the run failed: {error}") from error
+        raise
+    _note_timings(manifest, runner, compiler)
     if keeper is None:
         rows = runner.recorder.rows
         frames: dict[str, Any] = {k: pl.DataFrame(v, schema=SCHEMAS[k]) for k, v in rows.items()}
         return Results(manifest, spec.samples, lanes=runner.roster.frame(), **frames)
-    keeper.merge()
+    keeper.complete(manifest)
     return store.read(keeper.folder)
+
+
+def _owned(target: Path, manifest: Mapping[str, Any], spec: Experiment[Schedule], fresh: bool) -> Store:
+    """The store in the folder `target`, which this process owns from now on, with manifest and samples."""
+    keeper, samples = Store(target), None if spec.schedule.grows else spec.samples
+    if fresh:
+        keeper.begin(manifest, samples)
+    else:
+        keeper.take()
+        if samples is not None:
+            keeper.write_samples(samples)
+    return keeper
 
 
 def _plan(
@@ -285,18 +296,17 @@ def check_folder(spec: Experiment[Schedule], folder: str | Path | None, resume: 
     """The folder to write to; raises `ValueError` when what it holds is not to be touched."""
     if folder is None:
         return None
-    target = resolved(folder, "folder")
-    check_writable(target)
-    stored = store.read_manifest(target)
+    target = places.writable(folder)
+    stored = store.recovered_manifest(target) if resume else store.read_manifest(target)
     if stored is None:
-        if target.exists() and any(p.name != "hyperlax.log" for p in target.iterdir()):
+        if not store.nothing_begun(target):
             raise ValueError(f"{target} is not empty and holds no experiment; choose another --output-root")
-        if resume:
+        if resume and not target.exists():
             raise ValueError(f"nothing to resume: {target} holds no experiment")
         return target
     differing = experiments.difference(stored["identity"], spec.identity())
     if differing and not spec.schedule.grows:
-        differing += experiments.sample_difference(store.read(target).samples, spec.samples)
+        differing += experiments.sample_difference(store.read_samples(target), spec.samples)
     if differing:
         action = "cannot be resumed with other settings" if resume else "already holds another experiment"
         raise ValueError(f"{target} {action}:\n  " + "\n  ".join(differing))

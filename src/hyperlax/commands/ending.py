@@ -8,7 +8,6 @@ from pathlib import Path
 from typing import Any
 
 from hyperlax import leaving
-from hyperlax.run.signals import RESUMABLE
 from hyperlax.storage.patience import patient
 
 FAILED = 1
@@ -67,5 +66,5 @@ def _failures(results: Any) -> int:
 
 def stopped(why: Any) -> int:
     """Says how to go on; the exit code of an interrupted run."""
-    print(f"{why}; {RESUMABLE}", file=sys.stderr)
+    print(f"{why}; {leaving.RESUMABLE}", file=sys.stderr)
     return leaving.exit_code(why.signum)

@@ -25,7 +25,7 @@ from hyperlax.report.selection import selection_bias
 from hyperlax.report.statistics import iqm, iqm_over_runs
 from hyperlax.storage.results import LANE_STATUSES, Results
 
-_OMITTED_KEYS = ("identity", "plan", "timings", "notes", "confirms", "resumed")
+_OMITTED_KEYS = ("identity", "plan", "timings", "notes", "confirms", "resumed", "complete", "files", "grown")
 """Keys of a manifest that are not exported, because they repeat others or are summarised elsewhere."""
 
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import heapq
 from collections.abc import Callable, Mapping
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -34,7 +33,8 @@ class BestPolicies:
     ) -> None:
         """Save what `agent` returns if the `score` of the lane is among the best so far (or all are saved).
 
-        A policy that is no longer among the best is removed. A lane without a score counts as the worst.
+        The file of one that is no longer among the best is removed with the next commits, as it may belong to
+        the last. A lane without a score counts as the worst.
         """
         if self.store is None or self.which == "none" or lane.status != "done":
             return
@@ -44,12 +44,10 @@ class BestPolicies:
             dropped = heapq.heappop(self.best)[1]
         if dropped != lane.lane:
             about = {"lane": lane.lane, "sample": lane.sample, "seed": lane.seed, "env_steps": lane.env_steps}
-            spec, path = self.experiment, _path(self.store, lane.lane)
+            spec, path = self.experiment, self.store.folder / policy_name(lane.lane)
             policies.save(path, agent(), spec.recipe, spec.env_name, caps, **about)
-        if dropped is not None and dropped != lane.lane:
-            _path(self.store, dropped).unlink(missing_ok=True)
 
 
-def _path(store: Store, lane: int) -> Path:
-    """The policy file of a lane."""
-    return store.folder / "policies" / f"lane-{lane:05d}.policy"
+def policy_name(lane: int) -> str:
+    """The policy file of a lane, relative to the folder of the experiment."""
+    return f"policies/lane-{lane:05d}.policy"

@@ -289,7 +289,6 @@ class Runner:
         """Flush the tables and replace the checkpoint, if the run is stored."""
         self.saved_at = time.perf_counter()
         if self.recorder.store is not None:
-            self.recorder.store.check()
             running: dict[int, TrainState] = {}
             for slots in self.running.values():
                 running |= slots.states()

@@ -10,12 +10,12 @@ from hyperlax.experiments.samples import Lane
 from hyperlax.programs.compiled import state_like
 from hyperlax.programs.plan import Program
 from hyperlax.programs.train import TrainState
+from hyperlax.run.best import policy_name
 from hyperlax.run.replaced import Replaced
 from hyperlax.run.roster import Roster
 from hyperlax.schedules import Schedule
-from hyperlax.storage.checkpoint import pack, read_header, unpack
-from hyperlax.storage.files import write_atomically
-from hyperlax.storage.store import CHECKPOINT, Store
+from hyperlax.storage.checkpoint import unpack
+from hyperlax.storage.store import Store
 
 
 class Saved(NamedTuple):
@@ -32,16 +32,18 @@ class Saved(NamedTuple):
 def save(
     store: Store, roster: Roster, running: Mapping[int, TrainState], schedule: Schedule, extra: Saved
 ) -> None:
-    """Flush the tables and replace the checkpoint, which always match each other.
+    """Commit the state of the run to its folder: checkpoint, tables and policies, which fit together.
 
-    `running`: lane → its state as host arrays, for the lanes in slots.
+    `running`: lane → its state as host arrays, for the lanes in slots. Raises `Superseded` if another process
+    has taken over the folder.
     """
     states = {**roster.parked, **running}
-    if schedule.grows and roster.experiment.records:
-        store.write_samples(roster.experiment.samples)
-    store.flush(roster.frame())
+    for table, frame in schedule.tables().items():
+        store.put(table, frame)
+    if schedule.grows:
+        store.put("samples", roster.experiment.samples)
+    store.put("lanes", roster.frame())
     header = {
-        "parts": store.parts,
         "elapsed": extra.elapsed,
         "lanes": [dataclasses.asdict(lane) for lane in roster.lanes],
         "states": list(states),
@@ -52,7 +54,8 @@ def save(
         "schedule": schedule.state(),
         "last_return": roster.last_return,
     }
-    write_atomically(store.folder / CHECKPOINT, pack(list(states.values()), **header))
+    policies = [policy_name(lane) for _, lane in extra.best]
+    store.commit(list(states.values()), header, policies, schedule.files())
 
 
 def restore(store: Store, roster: Roster, schedule: Schedule) -> Saved | None:
@@ -60,11 +63,9 @@ def restore(store: Store, roster: Roster, schedule: Schedule) -> Saved | None:
 
     Raises `ValueError` for a checkpoint that is damaged or was written for another plan of programs.
     """
-    if not (store.folder / CHECKPOINT).exists():
-        store.discard_after(0)
+    if (found := store.restore()) is None:
         return None
-    data = (store.folder / CHECKPOINT).read_bytes()
-    header = read_header(data)
+    header, data = found
     programs = [Program.restored(about) for about in header["programs"]]
     if [p.key for p in programs[: len(roster.programs)]] != [p.key for p in roster.programs]:
         raise ValueError("the checkpoint was written for another plan of programs; it cannot be continued")
@@ -74,13 +75,12 @@ def restore(store: Store, roster: Roster, schedule: Schedule) -> Saved | None:
     lanes = [roster.lanes[number] for number in header["states"]]
     env = roster.experiment.env
     likes = [state_like(roster.sample(lane).tree, env, roster.programs[lane.program].caps) for lane in lanes]
-    states = unpack(data, likes, str(CHECKPOINT))
+    states = unpack(data, likes, str(store.folder / "checkpoint"))
     roster.parked = dict(zip(header["states"], states, strict=True))
     for number, counts in header["replaced"].items():
         roster.replaced[int(number)] = Replaced(roster.parked[int(number)].agent.hp, *counts)
     roster.last_return = {int(k): v for k, v in header["last_return"].items()}
     schedule.restore(header["schedule"])
-    store.discard_after(header["parts"])
     if schedule.describe() is None:  # a schedule that decides has already dealt with failed lanes
         store.forget(roster.try_again())
     return Saved(header["elapsed"], [(float(score), int(lane)) for score, lane in header["best"]])

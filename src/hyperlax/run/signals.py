@@ -17,9 +17,6 @@ if TYPE_CHECKING:
 
 Waited = TypeVar("Waited")
 
-RESUMABLE = "state saved, continue with --resume"
-"""What is said when a run is left that its folder holds the state of."""
-
 
 class Interrupted(Exception):
     """Raised by a run that a signal has stopped, after its state was saved to its folder, if it has one."""

@@ -6,6 +6,8 @@ from collections.abc import Sequence
 from enum import Enum
 from typing import Any
 
+import polars as pl
+
 from hyperlax.agents.base import AbstractAgentHyperparams
 from hyperlax.experiments.experiment import Experiment
 from hyperlax.experiments.samples import Lane
@@ -91,6 +93,14 @@ class Schedule:
 
     def restore(self, state: dict[str, Any]) -> None:
         """Continue from what `state` returned."""
+
+    def tables(self) -> dict[str, pl.DataFrame]:
+        """Tables of its own that are stored with every checkpoint, by name."""
+        return {}
+
+    def files(self) -> Sequence[str]:
+        """Names of files of its own in the folder, to which it only adds, to be checked on resume."""
+        return ()
 
 
 def decisions(settings: Settings) -> list[int]:

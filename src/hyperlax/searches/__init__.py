@@ -202,20 +202,19 @@ def run(
     try:
         results = sweeps.run(spec, how, progress, said, programs)
     except Interrupted:
-        if schedule.shared is not None:
-            _write(spec, schedule, folder)
+        if schedule.shared is not None and folder is not None:
+            _write(spec, schedule, folder, schedule.tables()["trials"])
         raise
     else:
-        return replace(results, trials=_write(spec, schedule, folder))
+        trials = schedule.tables()["trials"] if folder is None else results.trials
+        if folder is not None:
+            Store(folder).list_files(_write(spec, schedule, folder, trials))
+        return replace(results, trials=trials)
     finally:
         studies.close(schedule.storage)
 
 
-def _write(spec: Experiment, schedule: OptunaSearch, folder: Path | None) -> pl.DataFrame:
-    """The table of trials, written with the best of them where there is a folder."""
-    wanted = schedule.search.objectives
-    table = outcome.trials_table(schedule.study.study, schedule.space, wanted)
-    if folder is not None:
-        Store(folder).write_frame(table, "trials")
-        outcome.write(folder, table, wanted, spec.recipe, spec.base)
-    return table
+def _write(spec: Experiment, schedule: OptunaSearch, folder: Path, trials: pl.DataFrame) -> list[str]:
+    """Write the best trials of the table `trials` to the folder; return the names of the files."""
+    outcome.write(folder, trials, schedule.search.objectives, spec.recipe, spec.base)
+    return [name for name in outcome.FILES if (folder / name).exists()]

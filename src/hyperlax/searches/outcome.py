@@ -23,6 +23,9 @@ from hyperlax.storage.results import TRIAL_COLUMNS
 ENDED = ("done", "diverged", "failed", "refused", "undefined", "pruned")
 """The states of finished trials that count towards the total."""
 
+FILES = ("best_recipe.py", "best_params.json", "pareto_front.json")
+"""The files that `write` can write."""
+
 
 def trials_table(
     study: optuna.Study, space: Mapping[str, Space], objectives: Sequence[Objective]

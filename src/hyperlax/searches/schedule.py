@@ -5,12 +5,12 @@ from __future__ import annotations
 import dataclasses
 import hashlib
 import json
-import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
 import jax
+import polars as pl
 from optuna.storages import BaseStorage
 from optuna.trial import TrialState
 
@@ -22,7 +22,6 @@ from hyperlax.experiments.samples import Lane
 from hyperlax.hyperparams import assign, samplers, values
 from hyperlax.hyperparams.samplers.optuna import OptunaSampler
 from hyperlax.hyperparams.spaces import Space, without
-from hyperlax.run.signals import RESUMABLE
 from hyperlax.schedules import RunnerView, Schedule, Verdict
 from hyperlax.searches import outcome, studies
 from hyperlax.searches.objectives import Objective, check
@@ -36,8 +35,6 @@ LANES_ON_ACCELERATORS = 64
 """Default number of lanes in training at a time on an accelerator."""
 STUDY_SECONDS = 10.0
 """Seconds that a search which was asked to stop waits for its study; other processes or a network hold it."""
-WRITE_SECONDS = 15.0
-"""Seconds between writes of the table of trials while the search runs."""
 
 
 @dataclass(frozen=True)
@@ -118,7 +115,7 @@ class OptunaSearch(Schedule):
         self.shared: SharedStudy | None = None
         self.active: dict[int, Trial] = {}
         self.lanes: dict[int, list[Lane]] = {}
-        self.written = 0.0
+        self.journals: tuple[str, ...] = ()
 
     # Before it runs
 
@@ -173,10 +170,11 @@ class OptunaSearch(Schedule):
         assert self.shared is not None, "the search has not begun"
         return self.shared
 
-    @leaving.moment(RESUMABLE, patience=STUDY_SECONDS)
+    @leaving.moment(leaving.RESUMABLE, patience=STUDY_SECONDS)
     def begin(self, runner: RunnerView) -> None:
         spec, search, store = runner.experiment, self.search, runner.recorder.store
         journal = None if store is None else store.folder / studies.JOURNAL
+        self.journals = (studies.JOURNAL,) if search.storage is None and store is not None else ()
         self.at_once = search.at_once or _room(runner)
         self.storage = self.storage or studies.storage(search.storage, journal)
         sampler = OptunaSampler(
@@ -195,7 +193,7 @@ class OptunaSearch(Schedule):
         self.study.beat()
         self._reconcile(runner)
 
-    @leaving.moment(RESUMABLE, patience=STUDY_SECONDS)
+    @leaving.moment(leaving.RESUMABLE, patience=STUDY_SECONDS)
     def refill(self, runner: RunnerView) -> None:
         self.study.beat()
         for trial in list(self.active.values()):
@@ -207,7 +205,7 @@ class OptunaSearch(Schedule):
         while len(self.active) < self.at_once and (sample := self.study.ask()) is not None:
             self._enter(runner, sample)
 
-    @leaving.moment(RESUMABLE, patience=STUDY_SECONDS)
+    @leaving.moment(leaving.RESUMABLE, patience=STUDY_SECONDS)
     def judge(self, runner: RunnerView, lane: Lane, value: float) -> Verdict:
         trial = self.active[lane.sample]
         trial.curves.setdefault(lane.lane, []).append((lane.env_steps, value))
@@ -228,7 +226,7 @@ class OptunaSearch(Schedule):
             return Verdict.PRUNE
         return Verdict.GO_ON
 
-    @leaving.moment(RESUMABLE, patience=STUDY_SECONDS)
+    @leaving.moment(leaving.RESUMABLE, patience=STUDY_SECONDS)
     def ended(self, runner: RunnerView, lane: Lane) -> None:
         trial = self.active.get(lane.sample)
         if trial is None:
@@ -251,6 +249,12 @@ class OptunaSearch(Schedule):
         for about in state["active"]:
             curves = {int(lane): [(s, v) for s, v in curve] for lane, curve in about.pop("curves").items()}
             self.active[about["number"]] = Trial(**about, curves=curves)
+
+    def tables(self) -> dict[str, pl.DataFrame]:
+        return {"trials": outcome.trials_table(self.study.study, self.space, self.search.objectives)}
+
+    def files(self) -> Sequence[str]:
+        return self.journals
 
     # Trials
 
@@ -303,14 +307,11 @@ class OptunaSearch(Schedule):
             self._enter(runner, missed)
 
     def _show(self, runner: RunnerView) -> None:
-        """Show the progress of the search, and write the table of trials if that is due."""
-        objectives, store = self.search.objectives, runner.recorder.store
+        """Show the progress of the search."""
+        objectives = self.search.objectives
         table = outcome.trials_table(self.study.study, self.space, objectives)
         over = table.filter(table["state"].is_in(outcome.ENDED)).height
         runner.progress.searched(over, self.search.n_trials, outcome.best_words(table, objectives))
-        if store is not None and time.time() - self.written > WRITE_SECONDS:
-            self.written = time.time()
-            store.write_frame(table, "trials")
 
     # Milestones
 

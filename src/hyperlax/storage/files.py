@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import hashlib
 import os
 import re
@@ -14,6 +15,10 @@ from hyperlax.storage.patience import waiting_for_room
 
 LONGEST_NAME = 200
 """Bytes of the name of a folder that is called after what the user has typed; disks take 255 or less."""
+_TRIES = 3
+"""How often a file is written whose temporary file is removed meanwhile."""
+_TEMPORARY = re.compile(r"\..+\.[A-Za-z0-9_]{8}\.tmp")
+"""Names of temporary files, as `tempfile` makes them."""
 
 
 @waiting_for_room
@@ -24,23 +29,89 @@ def write_atomically(path: Path, content: bytes | str) -> Path:
     created. Waits for room on a full disk where that is wanted (`patience.patient`).
     """
     path.parent.mkdir(parents=True, exist_ok=True)
+    for attempt in range(_TRIES):
+        temporary = _written_aside(path, content)
+        try:
+            os.replace(temporary, path)
+            break
+        except BaseException as error:
+            vanished = isinstance(error, FileNotFoundError) and not os.path.lexists(temporary)
+            Path(temporary).unlink(missing_ok=True)
+            if not vanished or attempt + 1 == _TRIES:  # another process has cleared it (`clear_temporary`)
+                raise
+    _sync(path.parent)
+    return path
+
+
+@waiting_for_room
+def create(path: Path, content: bytes | str) -> bool:
+    """Write `content` to the new file `path`; return False, and write nothing, if it exists already.
+
+    Of several processes that call this at once, on any machine, exactly one gets True. That does not need
+    locks: the complete file is linked to its name, and its number of links tells whether that succeeded,
+    even if a network file system has lost its answer. Where there are no links, the name is reserved first.
+    """
+    path.parent.mkdir(parents=True, exist_ok=True)
+    temporary = _written_aside(path, content)
+    try:
+        try:
+            os.link(temporary, path)
+        except FileExistsError:
+            return os.stat(temporary).st_nlink == 2
+        except OSError as error:
+            if os.stat(temporary).st_nlink == 2:
+                return True
+            if error.errno not in (errno.EPERM, errno.ENOTSUP, errno.EOPNOTSUPP, errno.ENOSYS, errno.EMLINK):
+                raise
+            try:
+                os.close(os.open(path, os.O_CREAT | os.O_EXCL | os.O_WRONLY, 0o644))
+            except FileExistsError:
+                return False
+            os.replace(temporary, path)
+        return True
+    finally:
+        Path(temporary).unlink(missing_ok=True)
+        _sync(path.parent)
+
+
+def temporary_files(folder: Path) -> list[Path]:
+    """The unfinished files in a folder and its subfolders, which a writer that was killed has left."""
+    return [path for path in folder.rglob(".*.tmp") if is_temporary(path) and path.is_file()]
+
+
+def is_temporary(path: Path) -> bool:
+    """Whether the name of `path` is that of an unfinished file."""
+    return _TEMPORARY.fullmatch(path.name) is not None
+
+
+def clear_temporary(folder: Path) -> None:
+    """Remove `temporary_files`; a process that is just writing one of them writes it again."""
+    for path in temporary_files(folder):
+        path.unlink(missing_ok=True)
+
+
+def _written_aside(path: Path, content: bytes | str) -> str:
+    """Write `content` to a temporary file beside `path`, synced to disk; return its path."""
     handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.", suffix=".tmp")
     try:
         with os.fdopen(handle, "wb") as file, leaving.unfinished(temporary):
             file.write(content.encode() if isinstance(content, str) else content)
             file.flush()
             os.fsync(file.fileno())
-        os.chmod(temporary, 0o644)
-        os.replace(temporary, path)
+            os.fchmod(file.fileno(), 0o644)
     except BaseException:
         Path(temporary).unlink(missing_ok=True)
         raise
-    folder = os.open(path.parent, os.O_RDONLY)
+    return temporary
+
+
+def _sync(folder: Path) -> None:
+    """Make the names in a folder survive a power cut."""
+    handle = os.open(folder, os.O_RDONLY)
     try:
-        os.fsync(folder)
+        os.fsync(handle)
     finally:
-        os.close(folder)
-    return path
+        os.close(handle)
 
 
 def experiment_path(recipe: str, env: str) -> Path:

@@ -76,6 +76,12 @@ def check_writable(folder: Path, flag: str = "--output-root") -> None:
         raise ValueError(f"{nearest} cannot be written: {_why(nearest)}; {choose}")
 
 
+def writable(folder: str | os.PathLike[str]) -> Path:
+    """`as_typed`, checked by `check_writable`."""
+    check_writable(resolved(folder, "folder"))
+    return as_typed(folder, "folder")
+
+
 def _nearest(path: Path) -> Path:
     """The path itself if there is something, otherwise the first of its parents where there is.
 

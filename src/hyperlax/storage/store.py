@@ -4,170 +4,393 @@ from __future__ import annotations
 
 import errno
 import io
-import json
-import re
+import logging
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import polars as pl
 
-from hyperlax.storage.files import write_atomically
-from hyperlax.storage.places import as_typed, resolved
-from hyperlax.storage.results import SCHEMAS, Results, empty
-from hyperlax.typecheck import public
+from hyperlax import leaving
+from hyperlax.storage import commits
+from hyperlax.storage.checkpoint import check_body, pack, with_header
+from hyperlax.storage.claims import Claim
+from hyperlax.storage.commits import CHECKPOINT, GROWING, REPLACED, Commit, part_name, state_name
+from hyperlax.storage.files import clear_temporary, write_atomically
+from hyperlax.storage.integrity import Damaged, Digest, create_json, write_json
+from hyperlax.storage.reading import (
+    CONFIRMATION,
+    COPY,
+    MANIFEST,
+    find,
+    nothing_begun,
+    read,
+    read_manifest,
+    read_samples,
+    recovered_manifest,
+)
+from hyperlax.storage.results import SCHEMAS
 
-MANIFEST = "manifest.json"
-CHECKPOINT = Path("checkpoint") / "state.bin"
-CONFIRMATION = "confirmation"
-"""Name of the subfolder for the confirmation of an experiment, which is an experiment itself."""
-GROWING = ("curves", "episodes", "timeline", "lineage", "system")
-"""Tables to which parts are added while the sweep runs; the small table `lanes` is rewritten instead."""
+__all__ = [
+    "CHECKPOINT",
+    "CONFIRMATION",
+    "GROWING",
+    "MANIFEST",
+    "Store",
+    "find",
+    "nothing_begun",
+    "read",
+    "read_manifest",
+    "read_samples",
+    "recovered_manifest",
+]
+
+log = logging.getLogger("hyperlax")
+
+_OWN = ("complete", "files", "grown")
+"""Entries of the manifest that the store makes: whether the run is complete, and what is in the folder."""
+LANE_TABLES = ("curves", "episodes")
+"""Growing tables whose rows all belong to a lane that writes them as it trains."""
 
 
 class Store:
-    """Writer of one experiment's folder: `manifest.json`, samples, lanes, and parts of the growing tables.
+    """Writer of one experiment's folder: `manifest.json`, samples, checkpoints, and the tables of the run.
 
-    Appended rows are kept in memory until `flush`, which is called together with saving a checkpoint. The
-    rows on disk therefore always match the checkpoint, and work that is repeated after a crash is recorded
-    only once.
+    Rows and tables are kept in memory until `commit`, which writes them together with a checkpoint that
+    lists them. What is on disk therefore always fits together, and work that is repeated after a crash is
+    recorded only once. The last two commits are kept. `complete` replaces all of this with one file per
+    table, listed in the manifest. Until then a process owns the folder by its claim (`claims.py`); `commit`
+    and `complete` raise `Superseded` when another process has taken over.
     """
 
     def __init__(self, folder: Path):
         self.folder = folder
-        self.parts = 0
+        self.claim: Claim | None = None
+        self.record: dict[str, Any] = {}
+        self.last: Commit | None = None
+        self.spare: Commit | None = None
         self._waiting: dict[str, list[dict[str, Any]]] = {name: [] for name in GROWING}
+        self._next: dict[str, pl.DataFrame] = {}
+        self._start: dict[str, pl.DataFrame] = {}
 
-    def check(self) -> None:
-        """Raise `FileNotFoundError` if the folder is not there any more, before a part of it is made anew."""
-        if not (self.folder / MANIFEST).exists():
-            raise FileNotFoundError(
-                errno.ENOENT,
-                "was removed or moved while the experiment ran; nothing more is saved",
-                str(self.folder),
+    # Beginning
+
+    def begin(self, manifest: Mapping[str, Any], samples: pl.DataFrame | None) -> None:
+        """Start a new experiment in the folder; of several processes that do so at once, one succeeds.
+
+        `samples`: the table of samples, unless these are added during the run.
+        Raises `ValueError` if an experiment has been started there.
+        """
+        contents = {} if samples is None else _samples(samples)
+        self.record = {"complete": False, "files": {n: Digest.of(c) for n, c in contents.items()}}
+        if not create_json(self.folder / MANIFEST, {**manifest, **self.record}):
+            raise ValueError(
+                f"another process has just started an experiment in {self.folder}; wait for it, or choose "
+                "another folder"
             )
+        write_json(self.folder / COPY, {**manifest, **self.record})
+        self.take()
+        for name, content in contents.items():
+            write_atomically(self.folder / name, content)
+
+    def take(self) -> None:
+        """Claim the folder, which holds an experiment: from now on other processes that write to it leave."""
+        used = max((attempt for attempt, _ in commits.saved(self.folder)), default=0)
+        parts = (commits.attempt_of(p.name) for p in (self.folder / "parts").glob("*.parquet"))
+        self.claim = Claim(self.folder / CHECKPOINT.parent, self.folder, max([used, *parts]))
+        leaving.from_now_on(leaving.RESUMABLE)
+        if not self.record:
+            stored = recovered_manifest(self.folder) or {}
+            self.record = {k: stored[k] for k in _OWN if k in stored}
+            if "files" in self.record:
+                self.record["files"] = {n: Digest(*d) for n, d in self.record["files"].items()}
+            if not _intact_manifest(self.folder):
+                write_json(self.folder / MANIFEST, stored)
+
+    def withdraw(self) -> None:
+        """Give up the claim, having changed nothing."""
+        if self.claim is not None:
+            self.claim.path.unlink(missing_ok=True)
+            self.claim = None
+
+    def own(self) -> None:
+        """Raise `Superseded` if another process has claimed the folder since `take`.
+
+        Raises `FileNotFoundError` if what has been saved there is gone, before a part of it is made anew.
+        """
+        if self.claim is not None:
+            if not (self.folder / MANIFEST).exists():
+                raise _removed(self.folder)
+            self.claim.check()
+            parts = [self.folder / name for name in (self.last.files if self.last is not None else ())]
+            lost = next((path for path in parts if not path.exists()), None)
+            if lost is not None and self.claim.path.exists():
+                raise _removed(lost)
 
     def write_manifest(self, manifest: Mapping[str, Any]) -> None:
-        write_atomically(self.folder / MANIFEST, json.dumps(manifest, indent=1, default=str) + "\n")
+        """Replace the manifest and its copy."""
+        self.own()
+        content = {**{k: v for k, v in manifest.items() if k not in _OWN}, **self.record}
+        if self.claim is not None:
+            write_json(self.folder / COPY, content)
+        write_json(self.folder / MANIFEST, content)
 
-    def write_frame(self, frame: pl.DataFrame, name: str, **metadata: str) -> None:
-        """Write `frame` as `<name>.parquet` below the folder, with `metadata` in the header of the file."""
-        buffer = io.BytesIO()
-        frame.write_parquet(buffer, metadata=metadata or None)
-        write_atomically(self.folder / f"{name}.parquet", buffer.getvalue())
+    def write_frame(self, frame: pl.DataFrame, name: str) -> None:
+        """Write `frame` as `<name>.parquet` below the folder."""
+        write_atomically(self.folder / f"{name}.parquet", _bytes(frame))
 
     def write_samples(self, samples: pl.DataFrame) -> None:
-        self.write_frame(samples, "samples")
-        write_atomically(self.folder / "samples.csv", samples.write_csv())
+        """Write the table of samples, in both formats, where it is not intact."""
+        listed = self.record.get("files", {})
+        for name, content in _samples(samples).items():
+            path = self.folder / name
+            if not (path.exists() and path.read_bytes() == content):
+                write_atomically(path, content)
+            if name in listed and listed[name] != Digest.of(content):  # written by another version of polars
+                listed[name] = Digest.of(content)
+                self.write_manifest(recovered_manifest(self.folder) or {})
 
-    def append(self, table: str, rows: Sequence[Mapping[str, Any]]) -> None:
-        self._waiting[table].extend(dict(row) for row in rows)
+    # Continuing
 
-    def flush(self, lanes: pl.DataFrame) -> None:
-        """Write the rows appended since the last call as the next part of each table, and replace `lanes`."""
-        self.parts += 1
-        for table, rows in self._waiting.items():
-            if rows:
-                self.write_frame(pl.DataFrame(rows, schema=SCHEMAS[table]), f"parts/{table}-{self.parts:06d}")
-                rows.clear()
-        self.write_frame(lanes, "lanes")
+    def restore(self) -> tuple[dict[str, Any], bytes] | None:
+        """Return the header and the contents of the newest intact checkpoint, from which to go on, or None.
 
-    def discard_after(self, parts: int) -> None:
-        """Remove every part after number `parts`, the last one included in the checkpoint."""
-        for path in (self.folder / "parts").glob("*.parquet"):
-            if _part(path) > parts:
-                path.unlink()
-        for table in GROWING:
-            if _merged_parts(self.folder, table) > parts:
-                (self.folder / f"{table}.parquet").unlink()
-        self.parts = parts
+        A damaged one is announced and the one before it is used. Raises `Damaged` if none is intact.
+        """
+        found = self._complete_or_older() or self._newest()
+        if found is None:
+            return None
+        self.last, data = found
+        if self.last.place == (0, 0):  # its tables are in files that are written again at the end
+            self._start = {t: self.last.table(t) for t in GROWING if t in self.last.tables}
+        return check_body(data, str(self.folder / self.last.name)), data
 
     def forget(self, lanes: Sequence[int]) -> None:
-        """Remove the curves and episodes of `lanes`, which start over from their first step."""
-        for table in ("curves", "episodes"):
-            whole = self.folder / f"{table}.parquet"
-            for path in [*([whole] if whole.exists() else []), *_parts(self.folder, table)]:
-                frame = pl.read_parquet(path, glob=False)
-                kept = frame.filter(~pl.col("lane").is_in(list(lanes)))
-                if len(kept) < len(frame):
-                    name = path.relative_to(self.folder).with_suffix("")
-                    merged = {"parts": str(_merged_parts(self.folder, table))} if path == whole else {}
-                    self.write_frame(kept, str(name), **merged)
+        """Leave the curves and episodes of `lanes` out of the next commit; they start over."""
+        for table in LANE_TABLES if lanes else ():
+            frame = (
+                self._start[table] if table in self._start else self.last.table(table) if self.last else None
+            )
+            if frame is not None and frame["lane"].is_in(list(lanes)).any():
+                self._start[table] = frame.filter(~pl.col("lane").is_in(list(lanes)))
 
-    def merge(self) -> None:
-        """Join the parts of each growing table into one file; safe to interrupt at any point.
+    def _complete_or_older(self) -> tuple[Commit, bytes] | None:
+        """The state of a complete run, or of one by an older version; None in other folders."""
+        if self.record.get("complete"):
+            commit = commits.complete(self.folder, self.record)
+            for damage in commit.problems():
+                if damage.file.stem not in REPLACED:
+                    raise Damaged(damage.file, damage.what, commits.START_AGAIN)
+                log.warning("%s; it is written again", damage)
+        elif "files" in self.record or commits.saved(self.folder):
+            return None
+        else:
+            commit = commits.older(self.folder)
+        return (
+            (commit, (self.folder / commit.name).read_bytes()) if commit is not None and commit.name else None
+        )
 
-        The file stores the number of the last part it contains, so that parts that are still there are not
-        read twice and later parts are added to it.
+    def _newest(self) -> tuple[Commit, bytes] | None:
+        """The newest intact commit of a run that is not complete, and its checkpoint."""
+        damage: ValueError | None = None
+        for place in commits.announced(self.folder):
+            try:
+                commit = commits.opened(self.folder, place)
+                for problem in commit.problems():
+                    raise problem
+                data = (self.folder / commit.name).read_bytes()
+                check_body(data, str(self.folder / commit.name))
+            except ValueError as error:
+                damage = damage or error
+                continue
+            if damage is not None:
+                where = f"at {commit.env_steps:,} env steps"
+                log.warning("%s; going on from the checkpoint before, %s", damage, where)
+            return commit, data
+        if damage is not None:
+            raise ValueError(f"{damage}; {commits.NONE_LEFT}")
+        return None
+
+    # Recording
+
+    def append(self, table: str, rows: Sequence[Mapping[str, Any]]) -> None:
+        """Add rows to one of the growing tables."""
+        self._waiting[table].extend(dict(row) for row in rows)
+
+    def put(self, table: str, frame: pl.DataFrame) -> None:
+        """Replace one of the tables that do not grow: lanes, samples (if they are added) or trials."""
+        self._next[table] = frame
+
+    def commit(
+        self, states: Any, header: Mapping[str, Any], policies: Sequence[str] = (), grown: Sequence[str] = ()
+    ) -> None:
+        """Write what has been added since the last commit, then a checkpoint to which it belongs.
+
+        - `states`, `header`: what to continue from, as for `checkpoint.pack`.
+        - `policies`: the names of the files of agents that belong to it; others are removed.
+        - `grown`: the names of files that are only added to, whose present contents belong to it.
         """
+        assert self.claim is not None, "only the owner of a folder commits to it"
+        self.own()
+        attempt = self.claim.attempt
+        number = 1 + (self.last.place[1] if self.last is not None and self.last.place[0] == attempt else 0)
+        tables, files = self._parts(attempt, number)
+        known = self.last.files if self.last is not None else {}
+        for name in policies:
+            files[name] = known.get(name) or Digest.of((self.folder / name).read_bytes())
+        if "samples" not in tables:
+            files |= _constant(self.record)
+        lengths = {name: Digest.of((self.folder / name).read_bytes()) for name in grown}
+        own = {"attempt": attempt, "number": number, "tables": tables, "files": files, "grown": lengths}
+        name, content = state_name(attempt, number), pack(states, **header, commit=own)
+        write_atomically(self.folder / name, content)
+        self.last, self.spare = (
+            Commit(self.folder, name, (attempt, number), {**header}, tables, files, lengths),
+            self.last,
+        )
+        self._start, self._next = {}, {}
+        for rows in self._waiting.values():
+            rows.clear()
+        self.claim.note(commits=number, env_steps=self.last.env_steps)
+        if self.record.get("complete") or "complete" not in self.record:
+            self._reopen()
+        self._clean()
+
+    def _parts(self, attempt: int, number: int) -> tuple[dict[str, list[str]], dict[str, Digest]]:
+        """Write the parts of the next commit; return the files of every table, and their digests."""
+        before = self.last if self.last is not None and self.last.place != (0, 0) else None
+        tables = {t: list(n) for t, n in before.tables.items()} if before is not None else {}
+        files = dict(before.files) if before is not None else {}
+        fresh = dict(self._next)
+        for table, rows in self._waiting.items():
+            new = [pl.DataFrame(rows, schema=SCHEMAS[table])] if rows else []
+            if table in self._start:
+                fresh[table] = pl.concat([self._start[table], *new], how="diagonal")
+                tables.pop(table, None)
+            elif new:
+                fresh[table] = new[0]
+        for table, frame in fresh.items():
+            content, name = _bytes(frame), part_name(table, attempt, number)
+            write_atomically(self.folder / name, content)
+            files[name] = Digest.of(content)
+            tables[table] = [*(tables.get(table, []) if table in GROWING else []), name]
+        used = {name for names in tables.values() for name in names}
+        return tables, {name: digest for name, digest in files.items() if name in used}
+
+    def _reopen(self) -> None:
+        """Say in the manifest that the run goes on: from now on its commits are what counts."""
+        manifest = recovered_manifest(self.folder) or {}
+        assert self.last is not None
+        self.record = {
+            "complete": False,
+            "files": {} if "samples" in self.last.tables else _constant(self.record),
+        }
+        self.write_manifest(manifest)
+
+    def _clean(self) -> None:
+        """Remove what belongs to neither of the last two commits, except files of later attempts."""
+        assert self.claim is not None
+        kept = [c for c in (self.last, self.spare) if c is not None]
+        names = {
+            name for c in kept for name in (c.name, *c.files, *(n for t in c.tables.values() for n in t))
+        }
+        for path in self._own_files():
+            name = path.relative_to(self.folder).as_posix()
+            if name not in names and commits.attempt_of(name) <= self.claim.attempt:
+                path.unlink(missing_ok=True)
+        self.claim.remove(own=False)
+        if self.last is not None and self.last.place[1] == 1:
+            clear_temporary(self.folder)
+
+    def _own_files(self) -> list[Path]:
+        """The parts, numbered checkpoints and policies in the folder."""
+        patterns = ("parts/*-*.parquet", "checkpoint/state-*.bin", "policies/lane-*.policy")
+        return [path for pattern in patterns for path in self.folder.glob(pattern)]
+
+    # Ending
+
+    def complete(self, manifest: dict[str, Any]) -> None:
+        """Replace the parts and commits by one file per table and a manifest that lists all of them.
+
+        The order makes it safe to interrupt: until the manifest is written the last commit counts, and after
+        it the manifest; only then are the parts and commits removed. `manifest` gets the list.
+        """
+        assert self.claim is not None
+        assert self.last is not None, "what is complete has been committed"
+        last, contents = self.last, {}
+        for table in last.tables:
+            frame = last.table(table)
+            if table in (*LANE_TABLES, "lineage"):  # in an order that does not depend on interruptions
+                frame = frame.sort("lane", maintain_order=True)
+            contents |= _samples(frame) if table == "samples" else {f"{table}.parquet": _bytes(frame)}
+        state = (self.folder / last.name).read_bytes()
+        contents[CHECKPOINT.as_posix()] = with_header(
+            state, {name: value for name, value in last.header.items() if name != "commit"}
+        )
+        for name, content in contents.items():
+            self.own()
+            write_atomically(self.folder / name, content)
+        files = {n: d for n, d in last.files.items() if not n.startswith("parts/")}
+        files |= {name: Digest.of(content) for name, content in contents.items()}
+        self.record = {"complete": True, "files": files, "grown": dict(last.grown)}
+        self.write_manifest(manifest)
+        manifest |= self.record
+        self.last = self.spare = None
+        if not self.claim.superseded():
+            self._clear()
+
+    def _clear(self) -> None:
+        """Remove what the manifest of a complete run does not list: commits, parts and claims, in order."""
+        assert self.claim is not None
+        files, attempt = self.record["files"], self.claim.attempt
+        rubbish = [p for p in self._own_files() if p.relative_to(self.folder).as_posix() not in files]
+        for path in sorted(rubbish, key=lambda p: (p.suffix != ".bin", p.name)):
+            if commits.attempt_of(path.name) <= attempt:
+                path.unlink(missing_ok=True)
         for table in GROWING:
-            parts = _parts(self.folder, table)
-            if parts and _part(parts[-1]) > _merged_parts(self.folder, table):
-                self.write_frame(_table(self.folder, table), table, parts=str(_part(parts[-1])))
-            for part in parts:
-                part.unlink()
-        parts_folder = self.folder / "parts"
-        if parts_folder.exists() and not any(parts_folder.iterdir()):
-            parts_folder.rmdir()
+            if f"{table}.parquet" not in files:
+                (self.folder / f"{table}.parquet").unlink(missing_ok=True)
+        clear_temporary(self.folder)
+        for name in ("parts", "policies"):
+            if (self.folder / name).is_dir() and not any((self.folder / name).iterdir()):
+                (self.folder / name).rmdir()
+        self.claim.remove(own=True)
+
+    def list_files(self, names: Sequence[str]) -> None:
+        """Add files that were made from a complete run to the list in its manifest."""
+        manifest = recovered_manifest(self.folder) or {}
+        if not manifest.get("complete"):
+            return
+        added = {name: Digest.of((self.folder / name).read_bytes()) for name in names}
+        manifest["files"] = {**manifest["files"], **added}
+        write_json(self.folder / COPY, manifest)
+        write_json(self.folder / MANIFEST, manifest)
 
 
-def read_manifest(folder: Path) -> dict[str, Any] | None:
-    """The manifest of the experiment in `folder`, or None when the folder holds no experiment."""
-    path = folder / MANIFEST
-    return json.loads(path.read_text()) if path.exists() else None
+def _removed(path: Path) -> FileNotFoundError:
+    why = "was removed or moved while the experiment ran; nothing more is saved"
+    return FileNotFoundError(errno.ENOENT, why, str(path))
 
 
-@public
-def read(folder: str | Path) -> Results:
-    """Read the results in `folder`, even if the experiment is still running or was killed.
-
-    Raises `FileNotFoundError` when the folder holds no experiment.
-    """
-    folder = resolved(folder, "folder")
-    manifest = read_manifest(folder)
-    if manifest is None:
-        raise FileNotFoundError(f"{folder} holds no experiment: it has no {MANIFEST}")
-    tables: dict[str, Any] = {name: _table(folder, name) for name in SCHEMAS}
-    if read_manifest(folder / CONFIRMATION) is not None:
-        tables["confirmation"] = read(folder / CONFIRMATION)
-    if (folder / "trials.parquet").exists():
-        tables["trials"] = pl.read_parquet(folder / "trials.parquet", glob=False)
-    return Results(manifest, pl.read_parquet(folder / "samples.parquet", glob=False), folder=folder, **tables)
+def _intact_manifest(folder: Path) -> bool:
+    try:
+        return read_manifest(folder) is not None
+    except Damaged:
+        return False
 
 
-def find(root: str | Path) -> list[Path]:
-    """The folders at or below `root` that hold an experiment, in order of their paths.
-
-    Confirmations are left out, because they are read together with their experiments. Raises `ValueError`
-    when there is no experiment.
-    """
-    root = as_typed(root, "folder")
-    found = sorted(path.parent for path in root.rglob(MANIFEST))
-    if not found:
-        raise ValueError(f"no experiment found in {root}")
-    return [f for f in found if f == root or f.name != CONFIRMATION or f.parent not in found]
+def _constant(record: Mapping[str, Any]) -> dict[str, Digest]:
+    """The listed files of samples, which do not change during a run that adds none."""
+    return {n: d for n, d in record.get("files", {}).items() if n.startswith("samples.")}
 
 
-def _table(folder: Path, name: str) -> pl.DataFrame:
-    """All rows of table `name`: the merged file and the parts not merged yet; missing columns become null."""
-    whole, merged = folder / f"{name}.parquet", _merged_parts(folder, name)
-    parts = _parts(folder, name)
-    files = [whole] * whole.exists() + [p for p in parts if _part(p) > merged]
-    return pl.concat([empty(name), *(pl.read_parquet(f, glob=False) for f in files)], how="diagonal")
+def _samples(samples: pl.DataFrame) -> dict[str, bytes]:
+    """The contents of the files of the table of samples, by name."""
+    return {"samples.parquet": _bytes(samples), "samples.csv": samples.write_csv().encode()}
 
 
-def _parts(folder: Path, table: str) -> list[Path]:
-    """The files in `parts/` that belong to `table`, in the order in which they were written."""
-    return sorted((folder / "parts").glob(f"{table}-*.parquet"), key=_part)
-
-
-def _merged_parts(folder: Path, table: str) -> int:
-    """The number of the last part contained in the merged file of `table`; 0 when there is no such file."""
-    whole = folder / f"{table}.parquet"
-    return int(pl.read_parquet_metadata(whole).get("parts", 0)) if whole.exists() else 0
-
-
-def _part(path: Path) -> int:
-    """The number of the part in `path`, from its name `<table>-<number>.parquet`; -1 for other names."""
-    match = re.search(r"-(\d+)$", path.stem)
-    return int(match.group(1)) if match else -1
+def _bytes(frame: pl.DataFrame) -> bytes:
+    """The table as a Parquet file, which depends on its rows only and not on how they were put together."""
+    buffer = io.BytesIO()
+    frame.rechunk().write_parquet(buffer)
+    return buffer.getvalue()

@@ -21,11 +21,11 @@ from hyperlax.experiments.machine import git_commit, versions
 from hyperlax.programs.plan import MAX_PROGRAMS, Machine, Program, plan
 from hyperlax.report import write_report
 from hyperlax.run.display import Display
-from hyperlax.run.signals import RESUMABLE, Interrupted
+from hyperlax.run.signals import Interrupted
 from hyperlax.storage import store
 from hyperlax.storage.files import write_atomically
 from hyperlax.storage.patience import patient
-from hyperlax.storage.places import check_writable, resolved
+from hyperlax.storage.places import writable
 from hyperlax.storage.results import Results
 from hyperlax.studies.prediction import Prediction, Predictor
 from hyperlax.studies.suites import MODES, Cell, Suite, cells, prepare
@@ -46,8 +46,7 @@ class Benchmark:
         Raises `ValueError` for an invalid suite or setting, when no cell can be run, when `folder` holds
         another benchmark or other files, and when `resume` does not agree with what the folder holds.
         """
-        self.suite, self.folder, self.settings = suite, resolved(folder, "folder"), settings
-        check_writable(self.folder)
+        self.suite, self.folder, self.settings = suite, writable(folder), settings
         folder = self.folder
         self.cells = cells(suite)
         stored = _read(folder / FILE)
@@ -92,7 +91,7 @@ class Benchmark:
         recorded with its error and the next one is run; an interruption (`Interrupted`) ends the run.
         """
         self._write()
-        leaving.from_now_on(RESUMABLE)
+        leaving.from_now_on(leaving.RESUMABLE)
         for cell in self.cells:
             entry = self.record["cells"][str(cell.path)]
             if entry["status"] in ("done", "skipped"):
@@ -184,10 +183,12 @@ class Benchmark:
     def _share_left(self, cell: Cell) -> float:
         """The share of the cell's environment steps that is still to be trained, between 0 and 1."""
         folder, spec = self.folder / cell.path, self.specs[cell]
-        if store.read_manifest(folder) is None or not (folder / "lanes.parquet").exists():
+        if store.read_manifest(folder) is None:
             return 1.0
         lanes, total = store.read(folder).lanes, spec.settings.total_timesteps
         over = lanes["status"].is_in(["done", "diverged", "pruned"])
+        if lanes.is_empty():
+            return 1.0
         done = sum(total if o else min(s, total) for o, s in zip(over, lanes["env_steps"], strict=True))
         return 1 - done / (total * max(len(lanes), 1))
 

@@ -1,0 +1,166 @@
+"""Reading the folders of experiments: running, killed or complete, and never wrong without a word."""
+
+from __future__ import annotations
+
+import logging
+import re
+import time
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import polars as pl
+
+from hyperlax.storage import commits
+from hyperlax.storage.commits import Commit
+from hyperlax.storage.files import is_temporary
+from hyperlax.storage.integrity import Damaged, Digest, read_json, verified
+from hyperlax.storage.places import as_typed
+from hyperlax.storage.results import SCHEMAS, Results, empty
+from hyperlax.typecheck import public
+
+log = logging.getLogger("hyperlax")
+
+MANIFEST = "manifest.json"
+COPY = Path("checkpoint") / "manifest-copy.json"
+"""A second copy of the manifest, from which `--resume` restores a damaged one."""
+CONFIRMATION = "confirmation"
+"""Name of the subfolder for the confirmation of an experiment, which is an experiment itself."""
+
+_START_UP = re.compile(r"hyperlax\.log|checkpoint/claim-\d+\.json")
+"""Files that a process may leave that is killed before it has begun anything."""
+_TRIES, _PAUSE = 5, 0.05
+"""How often to read a folder whose files change meanwhile, and seconds between."""
+
+
+def read_manifest(folder: Path) -> dict[str, Any] | None:
+    """The manifest of the experiment in `folder`, or None when the folder holds no experiment.
+
+    Raises `Damaged` when the manifest is not as it was written, or has been lost.
+    """
+    copy = folder / COPY
+    way_out = f"--resume restores it from {COPY}" if copy.exists() else "restore it from a backup"
+    try:
+        manifest = read_json(folder / MANIFEST, way_out)
+    except FileNotFoundError:
+        if copy.exists() or commits.saved(folder):
+            raise Damaged(folder / MANIFEST, "is missing", way_out) from None
+        return None
+    except (NotADirectoryError, IsADirectoryError):
+        return None
+    return manifest
+
+
+def recovered_manifest(folder: Path) -> dict[str, Any] | None:
+    """The manifest of the experiment in `folder`, from its copy if it is damaged, which is announced."""
+    try:
+        return read_manifest(folder)
+    except Damaged as error:
+        if not (folder / COPY).exists():
+            raise
+        copy = read_json(folder / COPY, f"{MANIFEST} {error.what} as well: restore one from a backup")
+        log.warning("%s %s; going on with its copy", error.file, error.what)
+        return copy
+
+
+def nothing_begun(folder: Path) -> bool:
+    """Whether a folder holds nothing but what a process leaves that is killed while it starts."""
+    if not folder.is_dir():
+        return not folder.exists()
+    files = (path for path in folder.rglob("*") if not path.is_dir())
+    return all(
+        _START_UP.fullmatch(path.relative_to(folder).as_posix()) or is_temporary(path) for path in files
+    )
+
+
+@public
+def read(folder: str | Path) -> Results:
+    """Read the results in `folder`, even if the experiment is still running or was killed.
+
+    The tables are those of the newest checkpoint; they are empty if there is none yet.
+
+    Raises `FileNotFoundError` when the folder holds no experiment, and `ValueError` when a file is damaged or
+    missing, with the file and the way out.
+    """
+    folder = as_typed(folder, "folder")
+    seen = None
+    for _ in range(_TRIES):
+        before, seen = seen, _version(folder)
+        try:
+            return _read(folder)
+        except Damaged:
+            if seen == before:  # it was not a writer that has just replaced the file
+                raise
+            time.sleep(_PAUSE)
+    return _read(folder)
+
+
+def read_samples(folder: Path) -> pl.DataFrame:
+    """The samples of an experiment, without reading its other tables; raises as `read` does."""
+    manifest = read_manifest(folder) or {}
+    return _samples(folder, manifest, commits.newest(folder, manifest))
+
+
+def find(root: str | Path) -> list[Path]:
+    """The folders at or below `root` that hold an experiment, in order of their paths.
+
+    Confirmations are left out, because they are read together with their experiments. A folder that has lost
+    its manifest counts, so that nobody overlooks it. Raises `ValueError` when there is no experiment.
+    """
+    root = as_typed(root, "folder")
+    found = {path.parent for path in root.rglob(MANIFEST)} | {p.parent.parent for p in root.rglob(COPY.name)}
+    if not found:
+        raise ValueError(f"no experiment found in {root}")
+    return sorted(f for f in found if f == root or f.name != CONFIRMATION or f.parent not in found)
+
+
+def _read(folder: Path) -> Results:
+    manifest = read_manifest(folder)
+    if manifest is None:
+        raise FileNotFoundError(f"{folder} holds no experiment: it has no {MANIFEST}")
+    commit = commits.newest(folder, manifest)
+    tables: dict[str, Any] = {name: _table(folder, commit, name) for name in SCHEMAS}
+    if commit is not None and "trials" in commit.tables:
+        tables["trials"] = _table(folder, commit, "trials")
+    if (confirmation := folder / CONFIRMATION).is_dir() and read_manifest(confirmation) is not None:
+        tables["confirmation"] = read(confirmation)
+    return Results(manifest, _samples(folder, manifest, commit), folder=folder, **tables)
+
+
+def _table(folder: Path, commit: Commit | None, name: str) -> pl.DataFrame:
+    """All rows of a table; raises `Damaged` with the way out."""
+    if commit is None:
+        return empty(name)
+    try:
+        return commit.table(name)
+    except Damaged as error:
+        raise Damaged(error.file, error.what, _way_out(folder, commit, error)) from None
+
+
+def _way_out(folder: Path, commit: Commit, error: Damaged) -> str:
+    if commit.place == (0, 0):
+        return commits.remedy(error.file)
+    return commits.way_out(folder, [p for p in commits.saved(folder) if p != commit.place])
+
+
+def _samples(folder: Path, manifest: Mapping[str, Any], commit: Commit | None) -> pl.DataFrame:
+    """The table of samples; empty if the process was killed before it was written."""
+    if commit is not None and "samples" in commit.tables:
+        return _table(folder, commit, "samples")
+    path, listed = folder / "samples.parquet", manifest.get("files", {}).get("samples.parquet")
+    way_out = commits.remedy(path)
+    try:
+        return commits.parquet(verified(path, None if listed is None else Digest(*listed), way_out), path)
+    except FileNotFoundError:
+        if commit is not None:
+            raise Damaged(path, "is missing", way_out) from None
+        return pl.DataFrame(schema={"sample": pl.Int64})
+
+
+def _version(folder: Path) -> tuple[Any, ...]:
+    """What changes when a writer has replaced files of the folder."""
+    try:
+        manifest = (folder / MANIFEST).read_bytes()
+    except OSError:
+        manifest = b""
+    return manifest, commits.saved(folder)[:1]
