@@ -12,8 +12,8 @@ from hyperlax.storage.places import as_typed
 class Execution:
     """How an experiment is run; nothing here changes what the lanes learn.
 
-    - `folder`: where to store the experiment, `~` expanded; by default nothing is written. A folder that holds
-      another experiment is refused.
+    - `folder`: where to store the experiment, `~` expanded; by default nothing is written. A folder that
+      holds another experiment is refused.
     - `resume`: continue the experiment that `folder` holds.
     - `lanes_at_once`: the largest number of lanes in training at a time (default: what suits the machine).
     - `lanes_per_device`: lanes mapped together on a device (default: one on a CPU, where more gain nothing;
