@@ -17,6 +17,7 @@ import hyperlax
 ROOT = Path(hyperlax.__file__).parent
 ROOMS = (
     "_moved",
+    "leaving",
     "registry",
     "typecheck",
     "lanes",

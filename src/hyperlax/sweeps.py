@@ -26,7 +26,7 @@ from hyperlax.run.recording import Recorder
 from hyperlax.run.runner import Runner
 from hyperlax.run.terminal import shown
 from hyperlax.schedules import Schedule
-from hyperlax.storage import store
+from hyperlax.storage import patience, places, store
 from hyperlax.storage.claims import Superseded
 from hyperlax.storage.results import SCHEMAS, Results
 from hyperlax.storage.store import Store
@@ -163,8 +163,8 @@ def sweep(
     - `progress`: True shows a bar and the best lanes so far, or lines where there is no terminal; nothing by
       default. A display of your own is a subclass of `hyperlax.run.display.Display`.
 
-    Raises `ValueError` for bad input before anything is created, `Interrupted` after SIGINT or SIGTERM with
-    the state saved.
+    Raises `ValueError` for bad input before anything is created, `Interrupted` after SIGINT, SIGTERM,
+    SIGHUP, SIGUSR1 or SIGUSR2 with the state saved.
     """
     # first, while the parameters are all that there is
     described = {k: v for k, v in locals().items() if k not in RUNNING}
@@ -174,6 +174,7 @@ def sweep(
         return run(spec, how, display)
 
 
+@patience.patient()
 def run(
     spec: Experiment[Schedule],
     how: Execution | None = None,
@@ -189,7 +190,6 @@ def run(
     target = check(spec, how)
     devices = jax.local_devices()
     machine = Machine.of(devices[0].platform, len(devices))
-    grows = spec.schedule.grows
     manifest = spec.manifest(command)
     stored = store.recovered_manifest(target) if target is not None else None
     if stored is not None:
@@ -202,7 +202,7 @@ def run(
     else:
         programs = list(programs or ())
         programs = programs or _plan(spec, spec.schedule.trees_to_plan(spec), machine, how.group_by_sizes)
-    if grows:
+    if spec.schedule.grows:
         programs = [replace(p, samples=()) for p in programs]
     if stored is None:
         manifest["plan"] = _described(programs)
@@ -295,7 +295,7 @@ def check_folder(spec: Experiment[Schedule], folder: str | Path | None, resume: 
     """The folder to write to; raises `ValueError` when what it holds is not to be touched."""
     if folder is None:
         return None
-    target = Path(folder)
+    target = places.writable(folder)
     stored = store.recovered_manifest(target) if resume else store.read_manifest(target)
     if stored is None:
         if not store.nothing_begun(target):

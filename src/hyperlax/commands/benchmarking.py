@@ -6,6 +6,7 @@ import sys
 from pathlib import Path
 from typing import Any
 
+from hyperlax import leaving
 from hyperlax.commands.ending import FAILED, stopped
 from hyperlax.commands.flags import Names, Positive, Running, assignments
 from hyperlax.commands.launch import display, end_logging, start_jax
@@ -101,6 +102,7 @@ def _benchmark(running: Running, suite: Any, folder: Path, name: str, dry_run: b
         from hyperlax.report import write_comparison
 
         print(f"comparison: {write_comparison(found, folder / 'comparison.html')}")
+    leaving.from_now_on(None)
     failed = {path: cell["reason"] for path, cell in ended.items() if cell["status"] == "failed"}
     for path, reason in failed.items():
         print(f"{path} failed: {reason}; log: {folder / path / 'hyperlax.log'}", file=sys.stderr)

@@ -7,9 +7,13 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-FAILED, INTERRUPTED, OUT_OF_TIME, SUPERSEDED = 1, 130, 75, 76
+from hyperlax import leaving
+from hyperlax.storage.patience import patient
+
+FAILED = 1
 
 
+@patient()
 def conclude(results: Any, folder: Path, more: Sequence[str] = ()) -> int:
     """Writes the report, prints the leaderboard and `more`, and says what to do next."""
     from rich.console import Console
@@ -21,6 +25,9 @@ def conclude(results: Any, folder: Path, more: Sequence[str] = ()) -> int:
     console = Console(highlight=False, markup=False)  # a folder may be called x[speed=2]
     with console.status("writing the report"):
         report = write_report(results, folder / "report.html")
+        if (confirmed := results.confirmation) is not None:
+            write_report(confirmed, confirmed.folder / "report.html")
+        leaving.from_now_on(None)
         board = leaderboard(results)
     if board["peak_return"].count():
         console.print(leaderboard_table(board, results.samples.height))
@@ -28,8 +35,7 @@ def conclude(results: Any, folder: Path, more: Sequence[str] = ()) -> int:
             console.print(best)
             if explored(results):
                 console.print("(its values at the start: the report shows how they changed)", style="dim")
-    if (confirmed := results.confirmation) is not None:
-        write_report(confirmed, confirmed.folder / "report.html")
+    if confirmed is not None:
         console.print(confirmed_table(selection_bias(results)))
     lanes = results.lanes["status"]
     counts = {s: int((lanes == s).sum()) for s in ("done", "diverged", "pruned", "failed")}
@@ -60,7 +66,5 @@ def _failures(results: Any) -> int:
 
 def stopped(why: Any) -> int:
     """Says how to go on; the exit code of an interrupted run."""
-    import signal
-
-    print(f"{why}; state saved, continue with --resume", file=sys.stderr)
-    return INTERRUPTED if why.signum == signal.SIGINT else OUT_OF_TIME
+    print(f"{why}; {leaving.RESUMABLE}", file=sys.stderr)
+    return leaving.exit_code(why.signum)

@@ -2,18 +2,27 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import os
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
-from cyclopts import Parameter
+from cyclopts import Parameter, Token
 from cyclopts.validators import Number
 
 from hyperlax.registry import Registry
 from hyperlax.registry.built_in import EXPORTERS, SCHEDULES
 from hyperlax.storage.files import experiment_path
+from hyperlax.storage.places import as_typed, check_writable, resolved
 
+
+def typed_path(kind: Any, tokens: Sequence[Token]) -> Path:
+    """The path of a flag, with `~` expanded; raises `ValueError` for one that no disk can have."""
+    return as_typed(tokens[0].value)
+
+
+Place = Annotated[Path, Parameter(converter=typed_path)]
 Positive = Annotated[int, Parameter(validator=Number(gte=1))]
 Names = Annotated[list[str] | None, Parameter(consume_multiple=True, negative="")]
 
@@ -46,7 +55,7 @@ class Running:
 
     run_length_modifier: str | None = None
     "quick, default, long, runtime_benchmark, or a number of environment steps. [default: default]"
-    output_root: Path | None = None
+    output_root: Place | None = None
     "Experiments go to <output-root>/<recipe>/<environment>, a benchmark to <output-root>.\
  [default: ./results/<command>]"
     seed: int | None = None
@@ -71,7 +80,7 @@ class Running:
     "One program for every distinct set of sizes: no padding, more compilation."
     resume: bool = False
     "Continue the experiment in the output folder."
-    resume_from: Path | None = None
+    resume_from: Place | None = None
     "Continue the experiment in this folder."
     checkpoint_seconds: Annotated[float, Parameter(validator=Number(gte=0))] = 30.0
     "At most this much work is lost when the process is killed."
@@ -140,7 +149,8 @@ def new_file(flag: str, path: Path | None, *suffixes: str) -> None:
     """Raises `ValueError` for a file that exists, or of a kind that cannot be written."""
     if path is None:
         return
+    check_writable(resolved(path).parent, flag)
     if path.suffix not in suffixes:
         raise ValueError(f"{flag} {path} must end in {', '.join(suffixes[:-1])} or {suffixes[-1]}")
-    if path.exists():
+    if os.path.lexists(path):
         raise ValueError(f"{path} exists; remove it or choose another {flag}")

@@ -29,16 +29,23 @@ def display(folder: Path, log_level: str, save_logs: bool) -> Lines:
     logger.propagate = False
     if save_logs:
         folder.mkdir(parents=True, exist_ok=True)
-        file = logging.FileHandler(folder / "hyperlax.log")
+        file = LogFile(folder / "hyperlax.log", encoding="utf-8", errors="backslashreplace")
         file.setFormatter(logging.Formatter("%(asctime)s %(levelname)s %(message)s"))
         logger.addHandler(file)
     console = Console(highlight=False)
-    if console.is_terminal and log_level in ("DEBUG", "INFO"):
+    if console.is_terminal and not console.is_dumb_terminal and log_level in ("DEBUG", "INFO"):
         return Live(console)
     plain = plain_lines()
     plain.setLevel(log_level)
     logger.addHandler(plain)
     return Lines()
+
+
+class LogFile(logging.FileHandler):
+    """The log of a run, which leaves out what the disk does not take, because the run matters more."""
+
+    def handleError(self, record: logging.LogRecord) -> None:
+        pass
 
 
 def end_logging() -> None:

@@ -3,26 +3,26 @@
 from __future__ import annotations
 
 import sys
-from pathlib import Path
 from typing import Annotated
 
 from cyclopts import Parameter
 from cyclopts.validators import Number
 
+from hyperlax import leaving
 from hyperlax.commands.ending import FAILED
-from hyperlax.commands.flags import Positive, Tracker
+from hyperlax.commands.flags import Place, Positive, Tracker
 
 
 def plot_benchmark(
     *,
-    results_dir_to_plot: Path,
+    results_dir_to_plot: Place,
     format: Annotated[str, Parameter(name="--format")] = "html",
     top_n: Positive = 5,
     slice_metric: str = "peak_return",
     combined_only: bool = False,
     include_additional_info_in_titles: bool = False,
     max_workers: Positive = 1,
-    compare: Path | None = None,
+    compare: Place | None = None,
 ) -> int:
     """Write the report (and images) of every experiment in a folder, finished or still running.
 
@@ -62,6 +62,7 @@ def plot_benchmark(
     folders, waiting = batch.begun(folders)
     for folder in waiting:
         print(f"{folder} is skipped: nothing has been recorded yet; begin it with --resume", file=sys.stderr)
+    leaving.from_now_on("what is drawn so far is whole; for the rest enter the command again")
     found, failed = batch.readable(folders)
     experiments = list(found.values())
     together = len(experiments) > 1 or published is not None
@@ -86,7 +87,7 @@ def plot_benchmark(
     return FAILED if failed else 0
 
 
-def check(folder: Path) -> int:
+def check(folder: Place) -> int:
     """Verify every file of an experiment, or of all below a folder; the exit code is 1 if one is damaged.
 
     Parameters
@@ -108,7 +109,7 @@ def check(folder: Path) -> int:
 
 def export(
     *,
-    results_dir: Path,
+    results_dir: Place,
     to: Tracker,
     top_k: Annotated[int, Parameter(validator=Number(gte=0))] = 5,
     destination: str | None = None,

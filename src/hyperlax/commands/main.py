@@ -1,64 +1,67 @@
-"""The command line: parses, calls the Python API, prints. Nothing heavy is imported before it is needed."""
+"""The entry point of the command line: listens to signals before anything that takes time is imported."""
 
 from __future__ import annotations
 
 import gc
 import logging
 import os
-import re
 import sys
-from typing import NoReturn
+from typing import Any, NoReturn
 
-from cyclopts import App
-
-from hyperlax.commands import benchmarking, looking, new, preparing, searching, training
-from hyperlax.commands.ending import INTERRUPTED, OUT_OF_TIME, SUPERSEDED
-from hyperlax.storage.claims import Superseded
+from hyperlax import leaving
+from hyperlax.commands import screen
 
 USAGE = 2
 
-app = App(
-    name="hyperlax",
-    help="Many reinforcement learning experiments in one compiled program.",
-    help_epilogue="Recipes and environments: hyperlax list. Exit codes: 0 done, 1 some lanes failed, "
-    "2 usage, 75 out of time and 130 interrupted, both with the state saved, 76 taken over by another.",
-    version_flags=["--version"],
-    help_format="plaintext",
-)
-
-for command in (
-    training.run_single_hp,
-    training.sweep_hp_samples,
-    searching.optuna_hp_search,
-    benchmarking.run_benchmark,
-    looking.plot_benchmark,
-    looking.export,
-    looking.check,
-    preparing.inspect_circuit,
-    preparing.generate_hp_samples,
-    new.new,
-):
-    app.command(command)
-app.command(preparing.list_names, name="list")
-
 
 def main(argv: list[str] | None = None) -> None:
-    """Entry point of `hyperlax` and `python -m hyperlax`; exits with the codes of the module's help."""
-    gc.set_threshold(50_000, 20, 50)  # tracing makes millions of objects that stay, and few cycles
-    tokens = _booleans(sys.argv[1:] if argv is None else argv)
+    """Entry point of `hyperlax` and `python -m hyperlax`; exits with the codes of the help.
+
+    With `argv` it runs inside of another program, whose signal handlers are restored.
+    """
+    if argv is None:
+        screen.keep_open()
+    with leaving.watched(to_the_end=argv is None):
+        gc.set_threshold(50_000, 20, 50)  # tracing makes millions of objects that stay, and few cycles
+        code = _run(sys.argv[1:] if argv is None else argv)
+        if code in (leaving.INTERRUPTED, leaving.OUT_OF_TIME, leaving.SUPERSEDED):
+            _leave(code)
+    sys.exit(code)
+
+
+def _run(tokens: list[str]) -> int:
+    """The exit code of the command in `tokens`."""
+    from hyperlax.commands.app import app, booleans
+    from hyperlax.storage.claims import Superseded
+
     try:
-        code = app(tokens, exit_on_error=True, result_action="return_value")
-    except (ValueError, FileNotFoundError) as error:
+        return app(booleans(tokens), exit_on_error=True, result_action="return_value") or 0
+    except ValueError as error:
         print(f"error: {error}", file=sys.stderr)
-        code = USAGE
+        return USAGE
+    except OSError as error:
+        return _disk(error)
     except Superseded as why:
         print(why, file=sys.stderr)
-        code = SUPERSEDED
+        return leaving.SUPERSEDED
     except SystemExit as error:
-        code = USAGE if error.code == 1 else error.code
-    if code in (INTERRUPTED, OUT_OF_TIME, SUPERSEDED):
-        _leave(code)
-    sys.exit(code or 0)
+        return USAGE if error.code == 1 else int(error.code or 0)
+
+
+def _disk(error: OSError) -> int:
+    """Says what a disk has refused, and how to go on; the exit code."""
+    from hyperlax.commands.ending import FAILED
+    from hyperlax.storage.patience import FULL
+
+    problem = str(error)
+    if error.filename is not None:
+        problem = f"{os.fsdecode(error.filename)}: {(error.strerror or 'cannot be used').lower()}"
+    words = leaving.words_now()
+    begun = words != leaving.NOTHING_BEGUN
+    print(f"error: {problem}" + f"; {words}" * begun, file=sys.stderr)
+    if not begun:
+        return USAGE
+    return leaving.OUT_OF_TIME if error.errno in FULL else FAILED
 
 
 def _leave(code: int) -> NoReturn:
@@ -69,12 +72,10 @@ def _leave(code: int) -> NoReturn:
     os._exit(code)
 
 
-def _booleans(tokens: list[str]) -> list[str]:
-    """`--flag True` as `--flag=True`, which is how it has always been typed."""
-    joined: list[str] = []
-    for token in tokens:
-        if token.lower() in ("true", "false") and joined and re.fullmatch(r"--[a-z][a-z-]*", joined[-1]):
-            joined[-1] += f"={token}"
-        else:
-            joined.append(token)
-    return joined
+def __getattr__(name: str) -> Any:
+    """`app`, the commands, which are imported when they are asked for."""
+    if name == "app":
+        from hyperlax.commands.app import app
+
+        return app
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

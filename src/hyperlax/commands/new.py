@@ -13,6 +13,8 @@ from typing import Annotated, Literal
 
 from cyclopts import Parameter
 
+from hyperlax import leaving
+
 Kind = Literal["agent", "network", "env", "sampler", "schedule", "recipe"]
 
 NEXT: dict[str, str] = {
@@ -42,10 +44,13 @@ def new(
     if module in sys.stdlib_module_names or find_spec(module) is not None:
         raise ValueError(f"{module} is the name of an installed module, which {module}.py would hide")
     templates = resources.files("hyperlax.commands") / "templates"
-    for path, template in files.items():
-        text = Template((templates / template).read_text()).substitute(module=module, Name=title)
-        with path.open("x") as file:
-            file.write(text)
+    with leaving.unfinished(*files):
+        for path, template in files.items():
+            text = Template((templates / template).read_text()).substitute(module=module, Name=title)
+            with path.open("x") as file:
+                file.write(text)
+    leaving.from_now_on(None)
+    for path in files:
         print(f"written {path}")
     command = NEXT[kind].format(file=f"{module}.py", name=title, module=module)
     print(f"test it:  python -m pytest test_{module}.py")

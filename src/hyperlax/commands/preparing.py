@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import io
 from pathlib import Path
 from typing import Annotated
 
 from cyclopts import Parameter
 
-from hyperlax.commands.flags import Positive, assignments, new_file
+from hyperlax.commands.flags import Place, Positive, assignments, new_file
 
 
 def inspect_circuit(
@@ -19,8 +20,8 @@ def inspect_circuit(
     stacks: Annotated[list[Positive] | None, Parameter(consume_multiple=True, negative="")] = None,
     draws: Positive = 200,
     set_: Annotated[list[str] | None, Parameter(name="--set", negative="")] = None,
-    output_file: Path | None = None,
-    diagram_file: Path | None = None,
+    output_file: Place | None = None,
+    diagram_file: Place | None = None,
     seed: int = 42,
 ) -> int:
     """What a circuit is before training: diagram, gates, gradient variance, entanglement, expressibility.
@@ -71,7 +72,7 @@ def generate_hp_samples(
     *,
     algo_and_network_config: str = "ppo_mlp",
     num_samples: Positive = 256,
-    output_file: Path = Path("hyperparam_samples.csv"),
+    output_file: Place = Path("hyperparam_samples.csv"),
     sampling_method: str = "qmc_sobol",
     experiment_type: str = "independent_samples",
     omit_ab: bool = False,
@@ -82,6 +83,7 @@ def generate_hp_samples(
 
     from hyperlax.experiments.recipes import resolve
     from hyperlax.hyperparams import samplers
+    from hyperlax.storage.files import write_atomically
 
     new_file("--output-file", output_file, ".csv", ".json", ".parquet")
     space = resolve(algo_and_network_config).search_space()
@@ -94,10 +96,11 @@ def generate_hp_samples(
         seed=seed,
     )
     frame = pl.DataFrame([{"sample": i, **row} for i, row in enumerate(rows)], infer_schema_length=None)
-    output_file.parent.mkdir(parents=True, exist_ok=True)
+    content = io.BytesIO()
     {".csv": frame.write_csv, ".json": frame.write_json, ".parquet": frame.write_parquet}[output_file.suffix](
-        output_file
+        content
     )
+    write_atomically(output_file, content.getvalue())
     print(f"{len(rows)} samples of {len(frame.columns) - 1} columns written to {output_file}")
     return 0
 

@@ -5,12 +5,12 @@ from __future__ import annotations
 import importlib
 import sys
 import threading
-from pathlib import Path
 from typing import Any
 
 from hyperlax.commands.ending import conclude, stopped
 from hyperlax.commands.flags import (
     Common,
+    Place,
     Positive,
     Scheduler,
     assignments,
@@ -30,7 +30,7 @@ def sweep_hp_samples(
     common: Common = Common(),  # noqa: B008
     num_samples: Positive = 8,
     sampling_method: str = "qmc_sobol",
-    load_hyperparams: Path | None = None,
+    load_hyperparams: Place | None = None,
     experiment_type: str = "independent_samples",
     omit_ab: bool = False,
     sequential: bool = False,

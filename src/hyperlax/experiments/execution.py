@@ -5,13 +5,15 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 from pathlib import Path
 
+from hyperlax.storage.places import as_typed
+
 
 @dataclass(frozen=True)
 class Execution:
     """How an experiment is run; nothing here changes what the lanes learn.
 
-    - `folder`: where to store the experiment; by default nothing is written. A folder that holds another
-      experiment is refused.
+    - `folder`: where to store the experiment, `~` expanded; by default nothing is written. A folder that
+      holds another experiment is refused.
     - `resume`: continue the experiment that `folder` holds.
     - `lanes_at_once`: the largest number of lanes in training at a time (default: what suits the machine).
     - `lanes_per_device`: lanes mapped together on a device (default: one on a CPU, where more gain nothing;
@@ -37,6 +39,8 @@ class Execution:
     def __post_init__(self):
         if self.save_policies not in ("best", "all", "none"):
             raise ValueError(f"save_policies is best, all or none; got {self.save_policies!r}")
+        if self.folder is not None:
+            object.__setattr__(self, "folder", as_typed(self.folder, "folder"))
         for name in ("lanes_at_once", "lanes_per_device", "memory_limit"):
             if (value := getattr(self, name)) is not None and value < 1:
                 raise ValueError(f"{name} must be at least 1, got {value}")

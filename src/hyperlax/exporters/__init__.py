@@ -6,9 +6,11 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
+from hyperlax import leaving
 from hyperlax.exporters import runs
 from hyperlax.registry import Registry, built_in, short_name
 from hyperlax.storage import store
+from hyperlax.storage.places import check_writable, resolved
 from hyperlax.storage.results import Results
 from hyperlax.typecheck import public
 
@@ -45,14 +47,16 @@ def export(
     if top_k < 0:
         raise ValueError(f"top_k must be at least 0, got {top_k}")
     if isinstance(results, str | Path):
-        found, place = [store.read(folder) for folder in store.find(results)], Path(results)
+        place = resolved(results, "folder")
+        found = [store.read(folder) for folder in store.find(place)]
     else:
         found = [results] if isinstance(results, Results) else list(results)
         place = found[0].folder if len(found) == 1 else None
     if destination is None and place is None:
         raise ValueError("give a destination: these results are not in one folder")
     target = _target(to, place / short_name(to) if destination is None and place is not None else destination)
-    return write(list(runs.tracker_runs(found, top_k)), target)
+    with leaving.unfinished(*[target] if isinstance(target, Path) else []):
+        return write(list(runs.tracker_runs(found, top_k)), target)
 
 
 def _target(to: str, destination: Any) -> Path | str:
@@ -61,7 +65,8 @@ def _target(to: str, destination: Any) -> Path | str:
         if to != "mlflow":
             raise ValueError(f"{to} is written to a folder, not to {destination}")
         return str(destination)
-    folder = Path(destination)
+    folder = resolved(destination, "destination")
+    check_writable(folder, "--destination")
     if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
         raise ValueError(f"{folder} is not empty; remove it, or choose another --destination")
     return folder

@@ -9,6 +9,7 @@ from contextlib import suppress
 from functools import partial
 from pathlib import Path
 
+from hyperlax import leaving
 from hyperlax.report.export import export_charts
 from hyperlax.report.html import write_report
 from hyperlax.report.options import Options
@@ -65,7 +66,7 @@ def draw_all(
         return
     # "spawn", because forked workers would inherit locks that threads of XLA and polars may hold.
     context = multiprocessing.get_context("spawn")
-    with ProcessPoolExecutor(min(workers, len(folders)), mp_context=context) as pool:
+    with ProcessPoolExecutor(min(workers, len(folders)), context, leaving.as_worker) as pool:
         draw = partial(_read_and_draw, formats=tuple(formats), options=options)
         for folder, drawn in zip(folders, pool.map(draw, folders), strict=True):
             yield (folder, *drawn)

@@ -86,7 +86,7 @@ def read_published(path: Path) -> Published:
 def _read(file: Path, found: Published) -> None:
     """Add the published results in `file` to `found`."""
     try:
-        frame = pl.read_csv(file, infer_schema_length=None)
+        frame = pl.read_csv(file, glob=False, infer_schema_length=None)
         frame = frame.rename(lambda name: name.strip().lower().replace(" ", "_"))
     except (pl.exceptions.PolarsError, UnicodeDecodeError) as error:
         raise ValueError(f"{file} is not a readable CSV table: {str(error).splitlines()[0]}") from error

@@ -47,7 +47,10 @@ class Display:
         """Show that program `number` (from 0) could not be run, so that its lanes have failed."""
 
     def stopping(self) -> None:
-        """Show that a signal has asked the run to stop, which it does at the end of the segment."""
+        """Show that a signal has asked the run to stop, which it does at the end of the segment.
+
+        May be called from another thread than the other methods.
+        """
 
     def close(self) -> None:
         """Clean up; called at the end of a run, also after an error."""

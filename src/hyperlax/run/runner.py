@@ -28,9 +28,10 @@ from hyperlax.run.display import Display
 from hyperlax.run.monitor import Monitor
 from hyperlax.run.recording import EVALUATION_MODES, Recorder, summary
 from hyperlax.run.roster import Roster
-from hyperlax.run.signals import Interrupted, signals_of, wait
+from hyperlax.run.signals import interruption, signals_of, wait
 from hyperlax.run.slots import Slots
 from hyperlax.schedules import Schedule, Verdict
+from hyperlax.storage.patience import patient
 
 log = logging.getLogger("hyperlax")
 
@@ -133,10 +134,15 @@ class Runner:
         """Train every lane that is not over; raise `Interrupted` after saving if a signal asks for it."""
         pool = ThreadPoolExecutor(1)
         try:
-            with signals_of(self):
+            with signals_of(self), patient(self._answer):
                 self._run(pool)
         finally:
             pool.shutdown(wait=False, cancel_futures=True)
+
+    def _answer(self) -> None:
+        """Raise `Interrupted` if a signal has come while the disk is full, and nothing can be saved."""
+        if self.stop is not None:
+            raise interruption(self)
 
     def _run(self, pool: ThreadPoolExecutor) -> None:
         """The loop of `run`; `ahead` holds the compilations that were started ahead, by program."""
@@ -222,7 +228,7 @@ class Runner:
             self.save()
             self.phase("save", number, start)
         if self.stop is not None:
-            raise Interrupted(self.stop, self.folder)
+            raise interruption(self)
 
     def _fail(self, number: int, error: Exception) -> None:
         """Mark the unfinished lanes of a program as failed."""

@@ -1,14 +1,19 @@
-"""Stopping a run by SIGINT or SIGTERM, with its state saved."""
+"""Stopping a run by a signal, with its state saved."""
 
 from __future__ import annotations
 
 import signal
 import threading
-from concurrent.futures import Future
+import time
 from pathlib import Path
-from typing import Any, Protocol, TypeVar, runtime_checkable
+from typing import TYPE_CHECKING, Any, Protocol, TypeVar, runtime_checkable
 
-from hyperlax.run.display import Display
+from hyperlax import leaving
+
+if TYPE_CHECKING:
+    from concurrent.futures import Future
+
+    from hyperlax.run.display import Display
 
 Waited = TypeVar("Waited")
 
@@ -42,6 +47,13 @@ class Stoppable(Protocol):
         ...
 
 
+def interruption(runner: Stoppable) -> Interrupted:
+    """The exception of a runner that was asked to stop and has saved; from now on the program leaves."""
+    assert runner.stop is not None
+    leaving.answered()
+    return Interrupted(runner.stop, runner.folder)
+
+
 def wait(future: Future[Waited], runner: Stoppable) -> Waited:
     """Return the result of `future`; if a signal comes first, save the run and raise `Interrupted`."""
     while True:
@@ -50,27 +62,48 @@ def wait(future: Future[Waited], runner: Stoppable) -> Waited:
         except TimeoutError:
             if runner.stop is not None:
                 runner.save()
-                raise Interrupted(runner.stop, runner.folder) from None
+                raise interruption(runner) from None
 
 
 class signals_of:
-    """Context in which SIGINT and SIGTERM ask the runner to save and stop; a second one stops at once."""
+    """Context in which signals (`leaving.SIGNALS`) ask the runner to save and stop.
+
+    A second SIGINT stops at once: the command line leaves, other programs get a `KeyboardInterrupt`. Handlers
+    of the calling program are restored on exit. A signal that came too late for the runner to see it raises
+    `Interrupted` there.
+    """
 
     def __init__(self, runner: Stoppable):
         self.runner, self.previous = runner, {}
+        self.interrupted: float | None = None
+        self.moment = leaving.moment(None, self._told)
 
     def __enter__(self) -> None:
-        if threading.current_thread() is threading.main_thread():
-            for number in (signal.SIGINT, signal.SIGTERM):
+        self.moment.__enter__()
+        if not leaving.watching() and threading.current_thread() is threading.main_thread():
+            for number in leaving.heard_signals():
                 self.previous[number] = signal.signal(number, self._handle)
 
-    def _handle(self, number: int, frame: Any) -> None:
-        """Ask the runner to stop; raise `KeyboardInterrupt` if it was asked before."""
-        if self.runner.stop is not None:
-            raise KeyboardInterrupt
-        self.runner.stop = number
-        self.runner.progress.stopping()
+    def _told(self, number: int) -> None:
+        """Ask the runner to stop. The display is told by another thread: it may wait for what is locked."""
+        if self.runner.stop is None:
+            self.runner.stop = number
+            threading.Thread(target=self.runner.progress.stopping, daemon=True).start()
 
-    def __exit__(self, *_: Any) -> None:
+    def _handle(self, number: int, frame: Any) -> None:
+        """Ask the runner to stop; raise `KeyboardInterrupt` for a second SIGINT."""
+        now = time.monotonic()
+        if number == signal.SIGINT:
+            if self.interrupted is not None and now - self.interrupted > leaving.ECHO_SECONDS:
+                raise KeyboardInterrupt
+            self.interrupted = self.interrupted or now
+        if self.runner.stop is None:
+            self.runner.stop = number
+            self.runner.progress.stopping()
+
+    def __exit__(self, kind: type[BaseException] | None, *_: Any) -> None:
         for number, handler in self.previous.items():
-            signal.signal(number, handler)
+            signal.signal(number, handler or signal.SIG_DFL)
+        self.moment.__exit__(None, None, None)
+        if kind is None and self.runner.stop is not None:
+            raise interruption(self.runner)

@@ -6,7 +6,7 @@ import logging
 import sys
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, TextIO
 
 from hyperlax.run.display import Display
 from hyperlax.run.plan_words import expected, plan_table, program_words
@@ -26,7 +26,7 @@ TOP = 5
 """Number of best lanes in the table."""
 SHOWN_NOTES = 5
 """Number of notes that are shown; the manifest holds all."""
-STOPPING = "stopping as soon as the state can be saved; another signal stops at once, without saving"
+STOPPING = "stopping as soon as the state can be saved; a second Ctrl-C stops at once, without saving"
 
 Silent = Display
 """The former name of `Display`, for displays that were written for it."""
@@ -274,8 +274,15 @@ def shown(progress: Display | bool | None) -> Iterator[Display]:
         log.setLevel(level)
 
 
+class ScreenHandler(logging.StreamHandler[TextIO]):
+    """A handler that leaves out what cannot be shown, because the run matters more."""
+
+    def handleError(self, record: logging.LogRecord) -> None:
+        pass
+
+
 def plain_lines() -> logging.Handler:
     """A handler that prints log lines with the time of day."""
-    handler = logging.StreamHandler(sys.stdout)
+    handler = ScreenHandler(sys.stdout)
     handler.setFormatter(logging.Formatter("[%(asctime)s] %(message)s", "%H:%M:%S"))
     return handler

@@ -91,7 +91,7 @@ def search(
     - `execution`, `folder`, `resume`, `progress`: how it is run.
 
     The best hyperparameters are in the folder, as a recipe. Raises `ValueError` for bad input before anything
-    is created, `Interrupted` after SIGINT or SIGTERM with the state saved.
+    is created, `Interrupted` after SIGINT, SIGTERM, SIGHUP, SIGUSR1 or SIGUSR2 with the state saved.
     """
     # first, while the parameters are all that there is
     described = {k: v for k, v in locals().items() if k not in sweeps.RUNNING}

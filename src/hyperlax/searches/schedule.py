@@ -15,6 +15,7 @@ import polars as pl
 from optuna.storages import BaseStorage
 from optuna.trial import TrialState
 
+from hyperlax import leaving
 from hyperlax.agents.base import AbstractAgentHyperparams
 from hyperlax.experiments.experiment import Experiment
 from hyperlax.experiments.machine import device_memory
@@ -33,6 +34,8 @@ MOST_AT_ONCE = 8
 """Default limit of the number of trials in training at a time on CPUs."""
 LANES_ON_ACCELERATORS = 64
 """Default number of lanes in training at a time on an accelerator."""
+STUDY_SECONDS = 10.0
+"""Seconds that a search which was asked to stop waits for its study; other processes or a network hold it."""
 
 
 @dataclass(frozen=True)
@@ -169,6 +172,7 @@ class OptunaSearch(Schedule):
         assert self.shared is not None, "the search has not begun"
         return self.shared
 
+    @leaving.moment(leaving.RESUMABLE, patience=STUDY_SECONDS)
     def begin(self, runner: RunnerView) -> None:
         spec, search, store = runner.experiment, self.search, runner.recorder.store
         journal = None if store is None else store.folder / studies.JOURNAL
@@ -191,6 +195,7 @@ class OptunaSearch(Schedule):
         self.study.beat()
         self._reconcile(runner)
 
+    @leaving.moment(leaving.RESUMABLE, patience=STUDY_SECONDS)
     def refill(self, runner: RunnerView) -> None:
         self.study.beat()
         for trial in list(self.active.values()):
@@ -202,6 +207,7 @@ class OptunaSearch(Schedule):
         while len(self.active) < self.at_once and (sample := self._next()) is not None:
             self._enter(runner, sample)
 
+    @leaving.moment(leaving.RESUMABLE, patience=STUDY_SECONDS)
     def judge(self, runner: RunnerView, lane: Lane, value: float) -> Verdict:
         trial = self.active[lane.sample]
         trial.curves.setdefault(lane.lane, []).append((lane.env_steps, value))
@@ -222,6 +228,7 @@ class OptunaSearch(Schedule):
             return Verdict.PRUNE
         return Verdict.GO_ON
 
+    @leaving.moment(leaving.RESUMABLE, patience=STUDY_SECONDS)
     def ended(self, runner: RunnerView, lane: Lane) -> None:
         trial = self.active.get(lane.sample)
         if trial is None:

@@ -3,24 +3,30 @@
 from __future__ import annotations
 
 import errno
+import hashlib
 import os
 import re
 import tempfile
 from pathlib import Path
 
+from hyperlax import leaving
 from hyperlax.registry import short_name
+from hyperlax.storage.patience import waiting_for_room
 
+LONGEST_NAME = 200
+"""Bytes of the name of a folder that is called after what the user has typed; disks take 255 or less."""
 _TRIES = 3
 """How often a file is written whose temporary file is removed meanwhile."""
 _TEMPORARY = re.compile(r"\..+\.[A-Za-z0-9_]{8}\.tmp")
 """Names of temporary files, as `tempfile` makes them."""
 
 
+@waiting_for_room
 def write_atomically(path: Path, content: bytes | str) -> Path:
     """Write `content` so that a reader, or a crash, finds either the old file or the new one; return `path`.
 
     A temporary file in the same folder is written, synced to disk and renamed. Missing parent folders are
-    created.
+    created. Waits for room on a full disk where that is wanted (`patience.patient`).
     """
     path.parent.mkdir(parents=True, exist_ok=True)
     for attempt in range(_TRIES):
@@ -37,6 +43,7 @@ def write_atomically(path: Path, content: bytes | str) -> Path:
     return path
 
 
+@waiting_for_room
 def create(path: Path, content: bytes | str) -> bool:
     """Write `content` to the new file `path`; return False, and write nothing, if it exists already.
 
@@ -87,7 +94,7 @@ def _written_aside(path: Path, content: bytes | str) -> str:
     """Write `content` to a temporary file beside `path`, synced to disk; return its path."""
     handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.", suffix=".tmp")
     try:
-        with os.fdopen(handle, "wb") as file:
+        with os.fdopen(handle, "wb") as file, leaving.unfinished(temporary):
             file.write(content.encode() if isinstance(content, str) else content)
             file.flush()
             os.fsync(file.fileno())
@@ -118,7 +125,18 @@ def experiment_path(recipe: str, env: str) -> Path:
     folder = re.sub(r"[^A-Za-z0-9_.-]+", "_", named)
     head, bracket, options = env.partition("[")
     inside = re.sub(r"[^A-Za-z0-9_.=,\]+-]+", "_", options)
-    return Path(folder) / f"{Path(head).name.replace(':', '.')}{bracket}{inside}"
+    return Path(_component(folder)) / _component(f"{Path(head).name.replace(':', '.')}{bracket}{inside}")
+
+
+def _component(name: str) -> str:
+    """`name` as that of one folder: never one that leads elsewhere; one that is too long ends in a digest."""
+    if not name.strip("."):
+        return f"_{name}"
+    if len(os.fsencode(name)) <= LONGEST_NAME:
+        return name
+    digest = hashlib.sha256(os.fsencode(name)).hexdigest()[:12]
+    start = os.fsencode(name)[: LONGEST_NAME - 13].decode(errors="ignore")
+    return f"{start}-{digest}"
 
 
 def cache_folder() -> Path | None:

@@ -15,6 +15,7 @@ from hyperlax.storage import commits
 from hyperlax.storage.commits import Commit
 from hyperlax.storage.files import is_temporary
 from hyperlax.storage.integrity import Damaged, Digest, read_json, verified
+from hyperlax.storage.places import as_typed
 from hyperlax.storage.results import SCHEMAS, Results, empty
 from hyperlax.typecheck import public
 
@@ -93,7 +94,7 @@ def read(folder: str | Path) -> Results:
     Raises `FileNotFoundError` when the folder holds no experiment, and `ValueError` when a file is damaged or
     missing, with the file and the way out.
     """
-    folder = Path(folder)
+    folder = as_typed(folder, "folder")
     seen = None
     for _ in range(_TRIES):
         before, seen = seen, _version(folder)
@@ -118,7 +119,7 @@ def find(root: str | Path) -> list[Path]:
     Confirmations are left out, because they are read together with their experiments. A folder that has lost
     its manifest counts, so that nobody overlooks it. Raises `ValueError` when there is no experiment.
     """
-    root = Path(root)
+    root = as_typed(root, "folder")
     found = {path.parent for path in root.rglob(MANIFEST)} | {p.parent.parent for p in root.rglob(COPY.name)}
     if not found:
         raise ValueError(f"no experiment found in {root}")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -80,6 +81,18 @@ TRIAL_COLUMNS = ("trial", "state", "start", "end", "seconds", "process")
 def empty(table: str) -> pl.DataFrame:
     """A frame without rows that has the columns of `table`, one of `SCHEMAS`."""
     return pl.DataFrame(schema=SCHEMAS[table])
+
+
+def parquet(frame: pl.DataFrame) -> bytes:
+    """The table as a Parquet file, which depends on its rows only and not on how they were put together."""
+    buffer = io.BytesIO()
+    frame.rechunk().write_parquet(buffer)
+    return buffer.getvalue()
+
+
+def sample_files(samples: pl.DataFrame) -> dict[str, bytes]:
+    """The contents of the files of the table of samples, by name."""
+    return {"samples.parquet": parquet(samples), "samples.csv": samples.write_csv().encode()}
 
 
 @dataclass(frozen=True)

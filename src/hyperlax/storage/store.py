@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-import io
+import errno
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import polars as pl
 
+from hyperlax import leaving
 from hyperlax.storage import commits
 from hyperlax.storage.checkpoint import check_body, pack, with_header
 from hyperlax.storage.claims import Claim
@@ -27,7 +28,7 @@ from hyperlax.storage.reading import (
     read_samples,
     recovered_manifest,
 )
-from hyperlax.storage.results import SCHEMAS
+from hyperlax.storage.results import SCHEMAS, parquet, sample_files
 
 __all__ = [
     "CHECKPOINT",
@@ -79,7 +80,7 @@ class Store:
         `samples`: the table of samples, unless these are added during the run.
         Raises `ValueError` if an experiment has been started there.
         """
-        contents = {} if samples is None else _samples(samples)
+        contents = {} if samples is None else sample_files(samples)
         self.record = {"complete": False, "files": {n: Digest.of(c) for n, c in contents.items()}}
         if not create_json(self.folder / MANIFEST, {**manifest, **self.record}):
             raise ValueError(
@@ -99,6 +100,7 @@ class Store:
         used = max((attempt for attempt, _ in commits.saved(self.folder)), default=0)
         parts = (commits.attempt_of(p.name) for p in (self.folder / "parts").glob("*.parquet"))
         self.claim = Claim(self.folder / CHECKPOINT.parent, self.folder, max([used, *parts]))
+        leaving.from_now_on(leaving.RESUMABLE)
         if not self.record:
             stored = recovered_manifest(self.folder) or {}
             self.record = {k: stored[k] for k in _OWN if k in stored}
@@ -116,9 +118,18 @@ class Store:
             self.claim = None
 
     def own(self) -> None:
-        """Raise `Superseded` if another process has claimed the folder since `take`."""
+        """Raise `Superseded` if another process has claimed the folder since `take`.
+
+        Raises `FileNotFoundError` if what has been saved there is gone, before a part of it is made anew.
+        """
         if self.claim is not None:
+            if not (self.folder / MANIFEST).exists():
+                raise _removed(self.folder)
             self.claim.check()
+            parts = [self.folder / name for name in (self.last.files if self.last is not None else ())]
+            lost = next((path for path in parts if not path.exists()), None)
+            if lost is not None and self.claim.path.exists():
+                raise _removed(lost)
 
     def write_manifest(self, manifest: Mapping[str, Any]) -> None:
         """Replace the manifest and its copy."""
@@ -130,12 +141,12 @@ class Store:
 
     def write_frame(self, frame: pl.DataFrame, name: str) -> None:
         """Write `frame` as `<name>.parquet` below the folder."""
-        write_atomically(self.folder / f"{name}.parquet", _bytes(frame))
+        write_atomically(self.folder / f"{name}.parquet", parquet(frame))
 
     def write_samples(self, samples: pl.DataFrame) -> None:
         """Write the table of samples, in both formats, where it is not intact."""
         listed = self.record.get("files", {})
-        for name, content in _samples(samples).items():
+        for name, content in sample_files(samples).items():
             path = self.folder / name
             if not (path.exists() and path.read_bytes() == content):
                 write_atomically(path, content)
@@ -264,7 +275,7 @@ class Store:
             elif new:
                 fresh[table] = new[0]
         for table, frame in fresh.items():
-            content, name = _bytes(frame), part_name(table, attempt, number)
+            content, name = parquet(frame), part_name(table, attempt, number)
             write_atomically(self.folder / name, content)
             files[name] = Digest.of(content)
             tables[table] = [*(tables.get(table, []) if table in GROWING else []), name]
@@ -316,7 +327,7 @@ class Store:
             frame = last.table(table)
             if table in (*LANE_TABLES, "lineage"):  # in an order that does not depend on interruptions
                 frame = frame.sort("lane", maintain_order=True)
-            contents |= _samples(frame) if table == "samples" else {f"{table}.parquet": _bytes(frame)}
+            contents |= sample_files(frame) if table == "samples" else {f"{table}.parquet": parquet(frame)}
         state = (self.folder / last.name).read_bytes()
         contents[CHECKPOINT.as_posix()] = with_header(
             state, {name: value for name, value in last.header.items() if name != "commit"}
@@ -361,6 +372,11 @@ class Store:
         write_json(self.folder / MANIFEST, manifest)
 
 
+def _removed(path: Path) -> FileNotFoundError:
+    why = "was removed or moved while the experiment ran; nothing more is saved"
+    return FileNotFoundError(errno.ENOENT, why, str(path))
+
+
 def _intact_manifest(folder: Path) -> bool:
     try:
         return read_manifest(folder) is not None
@@ -371,15 +387,3 @@ def _intact_manifest(folder: Path) -> bool:
 def _constant(record: Mapping[str, Any]) -> dict[str, Digest]:
     """The listed files of samples, which do not change during a run that adds none."""
     return {n: d for n, d in record.get("files", {}).items() if n.startswith("samples.")}
-
-
-def _samples(samples: pl.DataFrame) -> dict[str, bytes]:
-    """The contents of the files of the table of samples, by name."""
-    return {"samples.parquet": _bytes(samples), "samples.csv": samples.write_csv().encode()}
-
-
-def _bytes(frame: pl.DataFrame) -> bytes:
-    """The table as a Parquet file, which depends on its rows only and not on how they were put together."""
-    buffer = io.BytesIO()
-    frame.rechunk().write_parquet(buffer)
-    return buffer.getvalue()

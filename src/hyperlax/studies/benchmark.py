@@ -14,6 +14,7 @@ from typing import Any
 
 import jax
 
+from hyperlax import leaving
 from hyperlax.experiments.execution import Execution
 from hyperlax.experiments.experiment import Experiment
 from hyperlax.experiments.machine import git_commit, versions
@@ -24,6 +25,8 @@ from hyperlax.run.signals import Interrupted
 from hyperlax.storage import store
 from hyperlax.storage.claims import Claim, Superseded
 from hyperlax.storage.integrity import create_json, read_json, write_json
+from hyperlax.storage.patience import patient
+from hyperlax.storage.places import writable
 from hyperlax.storage.results import Results
 from hyperlax.studies.prediction import Prediction, Predictor
 from hyperlax.studies.suites import MODES, Cell, Suite, cells, prepare
@@ -46,7 +49,8 @@ class Benchmark:
         Raises `ValueError` for an invalid suite or setting, when no cell can be run, when `folder` holds
         another benchmark or other files, and when `resume` does not agree with what the folder holds.
         """
-        self.suite, self.folder, self.settings = suite, folder, settings
+        self.suite, self.folder, self.settings = suite, writable(folder), settings
+        folder = self.folder
         self.cells = cells(suite)
         stored = _read(folder)
         identity = json.loads(json.dumps({"suite": dataclasses.asdict(suite), "settings": settings}))
@@ -83,6 +87,7 @@ class Benchmark:
         self._fresh, self._claim = stored is None and not resume, None
         self._plans: dict[bool, dict[Cell, list[Program]]] = {}
 
+    @patient()
     def run(
         self,
         how: Execution,
@@ -95,6 +100,7 @@ class Benchmark:
         recorded with its error and the next one is run; an interruption (`Interrupted`) ends the run.
         """
         self._take()
+        leaving.from_now_on(leaving.RESUMABLE)
         try:
             self._run(how, show, command)
         finally:

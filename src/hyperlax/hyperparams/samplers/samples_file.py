@@ -55,7 +55,7 @@ def _read(path: Path, known: Sequence[str]) -> list[dict[str, Any]]:
     elif path.suffix == ".parquet":
         import polars as pl
 
-        rows = pl.read_parquet(path).to_dicts()
+        rows = pl.read_parquet(path, glob=False).to_dicts()
     else:
         raise ValueError(f"samples file {path} must end in .csv, .json or .parquet")
     if not rows:
