@@ -15,12 +15,13 @@ from hyperlax.experiments import experiment as experiments
 from hyperlax.experiments.execution import Execution
 from hyperlax.experiments.experiment import Experiment
 from hyperlax.experiments.given import sample_rows, split
-from hyperlax.experiments.machine import use_all_cores
+from hyperlax.experiments.machine import device_memory, use_all_cores
 from hyperlax.experiments.recipes import Recipe, resolve
 from hyperlax.experiments.settings import PUBLISHED, Settings, run_length
 from hyperlax.hyperparams import assign, fields, samplers
 from hyperlax.programs.compiled import Compiled, compile_program, identity
 from hyperlax.programs.plan import MAX_PROGRAMS, Machine, Program, plan
+from hyperlax.programs.stored import stored_plan
 from hyperlax.run.display import Display
 from hyperlax.run.recording import Recorder
 from hyperlax.run.runner import Runner
@@ -192,7 +193,8 @@ def run(
     manifest = spec.manifest(command)
     stored = store.read_manifest(target) if target is not None else None
     if stored is not None:
-        programs = [Program.restored(entry) for entry in stored["plan"]]
+        trees = () if grows else spec.trees
+        programs = stored_plan(stored.get("plan"), trees, spec.base, spec.env, device_memory())
         manifest = {
             **stored,
             **spec.schedule.manifest(),

@@ -151,8 +151,6 @@ def _confirm(results: Any, wanted: tuple[int, int], how: Any, common: Common, sp
     try:
         command = ["hyperlax", *sys.argv[1:]]
         named = {"algorithm": spec.recipe.algorithm, "network": spec.recipe.network, "env": spec.env_name}
-        return confirmation.confirm(
-            results, *wanted, **named, execution=how, progress=shown, command=command
-        )
+        return confirmation.confirm(results, *wanted, **named, execution=how, progress=shown, command=command)
     finally:
         shown.close()

@@ -31,7 +31,6 @@ from hyperlax.storage.checkpoint import pack, read_header, unpack
 from hyperlax.storage.files import write_atomically
 from hyperlax.typecheck import public
 
-
 _ENTRIES: dict[str, type] = {"algorithm": str, "network": str, "env": str, "hyperparams": dict, "caps": dict}
 """What the header of a policy must hold, and of which type."""
 

@@ -6,9 +6,10 @@ import dataclasses
 from collections.abc import Mapping
 from typing import NamedTuple
 
+from hyperlax.experiments.machine import device_memory
 from hyperlax.experiments.samples import Lane
 from hyperlax.programs.compiled import state_like
-from hyperlax.programs.plan import Program
+from hyperlax.programs.stored import stored_plan
 from hyperlax.programs.train import TrainState
 from hyperlax.run.replaced import Replaced
 from hyperlax.run.roster import Roster
@@ -65,7 +66,8 @@ def restore(store: Store, roster: Roster, schedule: Schedule) -> Saved | None:
         return None
     data = (store.folder / CHECKPOINT).read_bytes()
     header = read_header(data)
-    programs = [Program.restored(about) for about in header["programs"]]
+    own = roster.experiment
+    programs = stored_plan(header["programs"], (), own.base, own.env, device_memory())
     if [p.key for p in programs[: len(roster.programs)]] != [p.key for p in roster.programs]:
         raise ValueError("the checkpoint was written for another plan of programs; it cannot be continued")
     roster.programs[:] = programs

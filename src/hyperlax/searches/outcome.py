@@ -143,7 +143,11 @@ def recipe_text(recipe: Recipe, base: Any, found: Mapping[str, Mapping[str, Any]
         scores = ", ".join(f"{k} {v:.6g}" for k, v in entry["values"].items())
         variable = name.upper()
         lines += ["", f"# trial {entry['trial']}: {scores}", f"{variable} = {{"]
-        lines += [f"    {_literal(k)}: {_literal(v)}," for k, v in chosen.items() if v != defaults[k] or k in changed]
+        lines += [
+            f"    {_literal(k)}: {_literal(v)},"
+            for k, v in chosen.items()
+            if v != defaults[k] or k in changed
+        ]
         lines.append("}")
         settings = f", settings={dict(recipe.settings)!r}" if recipe.settings else ""
         pair = f"{_literal(recipe.algorithm)}, {_literal(recipe.network)}"

@@ -46,7 +46,7 @@ def state(data: bytes, source: str) -> Any:
 
 
 class _Parts(pickle.Unpickler):
-    """Reads a state of CMA-ES: numbers, text, containers, arrays of numbers, and the object that holds them."""
+    """Reads a state of CMA-ES: numbers, text, containers, arrays, and the object that holds them."""
 
     def find_class(self, module: str, name: str) -> Any:
         if (module, name) == _STATE:
