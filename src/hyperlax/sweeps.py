@@ -29,6 +29,7 @@ from hyperlax.run.terminal import shown
 from hyperlax.schedules import Schedule
 from hyperlax.storage import store
 from hyperlax.storage.results import SCHEMAS, Results
+from hyperlax.storage.shareable import shareable
 from hyperlax.storage.store import Store
 from hyperlax.typecheck import public
 
@@ -197,7 +198,7 @@ def run(
         programs = stored_plan(stored.get("plan"), trees, spec.base, spec.env, device_memory())
         manifest = {
             **stored,
-            **spec.schedule.manifest(),
+            **shareable(spec.schedule.manifest()),
             "resumed": [*stored.get("resumed", []), manifest["created"]],
         }
     else:
@@ -258,7 +259,7 @@ def _note_timings(manifest: dict[str, Any], runner: Runner, compiler: Compiler) 
         "wall_seconds": round(runner.now(), 3),
         "compile_seconds": round(compiler.seconds + earlier, 3),
         "programs": compiler.report,
-        "errors": {str(k): v for k, v in runner.errors.items()},
+        "errors": {str(k): shareable(v) for k, v in runner.errors.items()},
     }
     measured = {e["program"]: e["memory_mb_per_lane"] for e in manifest["plan"] if "memory_mb_per_lane" in e}
     measured |= {number: round(size / 2**20, 3) for number, size in compiler.memory.items()}

@@ -29,6 +29,7 @@ from hyperlax.networks.base import AbstractNetworkHyperparams
 from hyperlax.programs.stored import stored_capacities
 from hyperlax.storage.checkpoint import pack, read_header, unpack
 from hyperlax.storage.files import write_atomically
+from hyperlax.storage.shareable import without_folders
 from hyperlax.typecheck import public
 
 _ENTRIES: dict[str, type] = {"algorithm": str, "network": str, "env": str, "hyperparams": dict, "caps": dict}
@@ -70,9 +71,9 @@ def save(
     `about` holds further entries of the header, JSON-ready.
     """
     header = {
-        "algorithm": recipe.algorithm,
-        "network": recipe.network,
-        "env": env_name,
+        "algorithm": without_folders(recipe.algorithm),
+        "network": without_folders(recipe.network),
+        "env": without_folders(env_name),
         "hyperparams": values(agent.hp),
         "caps": to_json(caps),
         **about,

@@ -24,6 +24,7 @@ from hyperlax.run.signals import Interrupted
 from hyperlax.storage import store
 from hyperlax.storage.files import write_atomically
 from hyperlax.storage.results import Results
+from hyperlax.storage.shareable import shareable
 from hyperlax.studies.prediction import Prediction, Predictor
 from hyperlax.studies.suites import MODES, Cell, Suite, cells, prepare
 
@@ -46,13 +47,14 @@ class Benchmark:
         self.suite, self.folder, self.settings = suite, folder, settings
         self.cells = cells(suite)
         stored = _read(folder / FILE)
-        identity = json.loads(json.dumps({"suite": dataclasses.asdict(suite), "settings": settings}))
+        about = {"suite": dataclasses.asdict(suite), "settings": settings}
+        identity = shareable(json.loads(json.dumps(about)))
         if stored is None:
             if resume:
                 raise ValueError(f"nothing to resume: {folder} holds no benchmark")
             if folder.exists() and any(folder.iterdir()):
                 raise ValueError(f"{folder} is not empty; choose another --output-root")
-        elif differing := _difference(stored["identity"], identity):
+        elif differing := _difference(shareable(stored["identity"]), identity):
             raise ValueError(f"{folder} holds another benchmark:\n  " + "\n  ".join(differing))
         elif not resume:
             raise ValueError(f"{folder} already holds this benchmark; continue it with --resume")
@@ -103,7 +105,7 @@ class Benchmark:
                 raise
             except Exception as error:  # a user's environment may raise anything
                 log.exception("%s failed", cell.name)
-                entry |= {"status": "failed", "reason": f"{type(error).__name__}: {error}"}
+                entry |= {"status": "failed", "reason": shareable(f"{type(error).__name__}: {error}")}
             else:
                 write_report(results, folder / "report.html")
                 failed = results.lanes.filter(results.lanes["status"] == "failed")["lane"].to_list()
