@@ -345,8 +345,7 @@ def test_a_registry_validates_what_it_is_asked_for(place, monkeypatch):
         strict.resolve("mine:DeepHyperparams")
 
 
-def test_data_imports_nothing_unless_the_program_has_named_it(place, monkeypatch):
-    monkeypatch.setattr(envs.ENVS, "_named", {})
+def test_data_names_nothing_but_what_is_registered(place):
     name = "../lib/mine.py:Line"
     before = set(sys.modules)
     for bad in (name, "os:system", "os:system[command=touch x]"):
@@ -354,7 +353,8 @@ def test_data_imports_nothing_unless_the_program_has_named_it(place, monkeypatch
             envs.trusted(bad, "give env=...")
     assert not [module for module in set(sys.modules) - before if module.startswith("_hyperlax_")]
     assert of_mine(envs.load(name))
-    assert of_mine(envs.trusted(f"{name}[speed=1]", ""))
+    with pytest.raises(ValueError, match="may be any code; give env"):
+        envs.trusted(f"{name}[speed=1]", "give env=...")
     assert envs.trusted("gymnax.cartpole", "").obs_size == 4
 
 

@@ -8,8 +8,9 @@ from report_data import confirmed, nothing_yet, sobol_design, synthetic
 
 from hyperlax.report import export_charts, write_report
 from hyperlax.report.charts import CHARTS, SCHEDULED
-from hyperlax.report.markup import public, without_folders
+from hyperlax.report.markup import public
 from hyperlax.storage.files import write_atomically
+from hyperlax.storage.shareable import without_folders
 
 VOID = {"meta", "link", "input"}
 

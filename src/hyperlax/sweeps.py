@@ -15,12 +15,13 @@ from hyperlax.experiments import experiment as experiments
 from hyperlax.experiments.execution import Execution
 from hyperlax.experiments.experiment import Experiment
 from hyperlax.experiments.given import sample_rows, split
-from hyperlax.experiments.machine import use_all_cores
+from hyperlax.experiments.machine import device_memory, use_all_cores
 from hyperlax.experiments.recipes import Recipe, resolve
 from hyperlax.experiments.settings import PUBLISHED, Settings, run_length
 from hyperlax.hyperparams import assign, fields, samplers
 from hyperlax.programs.compiled import Compiled, compile_program, identity
 from hyperlax.programs.plan import MAX_PROGRAMS, Machine, Program, plan
+from hyperlax.programs.stored import stored_plan
 from hyperlax.run.display import Display
 from hyperlax.run.recording import Recorder
 from hyperlax.run.runner import Runner
@@ -29,6 +30,7 @@ from hyperlax.schedules import Schedule
 from hyperlax.storage import patience, places, store
 from hyperlax.storage.claims import Superseded
 from hyperlax.storage.results import SCHEMAS, Results
+from hyperlax.storage.shareable import shareable
 from hyperlax.storage.store import Store
 from hyperlax.typecheck import public
 
@@ -193,10 +195,11 @@ def run(
     manifest = spec.manifest(command)
     stored = store.recovered_manifest(target) if target is not None else None
     if stored is not None:
-        programs = [Program.restored(entry) for entry in stored["plan"]]
+        trees = () if spec.schedule.grows else spec.trees
+        programs = stored_plan(stored.get("plan"), trees, spec.base, spec.env, device_memory())
         manifest = {
             **stored,
-            **spec.schedule.manifest(),
+            **shareable(spec.schedule.manifest()),
             "resumed": [*stored.get("resumed", []), manifest["created"]],
         }
     else:
@@ -271,7 +274,7 @@ def _note_timings(manifest: dict[str, Any], runner: Runner, compiler: Compiler) 
         "wall_seconds": round(runner.now(), 3),
         "compile_seconds": round(compiler.seconds + earlier, 3),
         "programs": compiler.report,
-        "errors": {str(k): v for k, v in runner.errors.items()},
+        "errors": {str(k): shareable(v) for k, v in runner.errors.items()},
     }
     measured = {e["program"]: e["memory_mb_per_lane"] for e in manifest["plan"] if "memory_mb_per_lane" in e}
     measured |= {number: round(size / 2**20, 3) for number, size in compiler.memory.items()}

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 import sys
 from collections.abc import Sequence
 from pathlib import Path
@@ -49,7 +50,8 @@ def conclude(results: Any, folder: Path, more: Sequence[str] = ()) -> int:
         console.print(line, soft_wrap=True)
     console.print(f"report: {report}", soft_wrap=True)
     console.print(
-        f"next: hyperlax plot-benchmark --results-dir-to-plot {folder} --format png  (the charts as images)",
+        f"next: hyperlax plot-benchmark --results-dir-to-plot {shlex.quote(str(folder))} --format png  "
+        "(the charts as images)",
         soft_wrap=True,
     )
     parts = [results, confirmed] if confirmed is not None else [results]

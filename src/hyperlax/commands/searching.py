@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 import sys
 from dataclasses import replace
 from pathlib import Path
@@ -118,7 +119,7 @@ def _found(results: Any, spec: Any, folder: Path) -> list[str]:
         outcome.best_words(results.trials, wanted),
         outcome.chosen_words(results.trials, front[0], wanted),
         f"recipe: {recipe}",
-        f"next: hyperlax run-single-hp --algo-and-network-config {name} "
-        f"--env-config {spec.env_name.partition('[')[0]}{protocol} --seed {spec.settings.seed + 1}"
+        f"next: hyperlax run-single-hp --algo-and-network-config {shlex.quote(name)} "
+        f"--env-config {shlex.quote(spec.env_name)}{protocol} --seed {spec.settings.seed + 1}"
         "  (the best again, with fresh seeds)",
     ]

@@ -113,7 +113,7 @@ def train(
         results = sweeps.run(spec, how, shown, command=["hyperlax", *sys.argv[1:]])
         if wanted is not None:
             shown.close()
-            results = _confirm(results, wanted, how, common)
+            results = _confirm(results, wanted, how, common, spec)
     except Interrupted as why:
         shown.close()
         return stopped(why)
@@ -137,7 +137,7 @@ def _schedule(name: Scheduler, assigned: dict[str, str]) -> Any:
     return schedules.load(name, {k.removeprefix("scheduler."): v for k, v in given.items()})
 
 
-def _confirm(results: Any, wanted: tuple[int, int], how: Any, common: Common) -> Any:
+def _confirm(results: Any, wanted: tuple[int, int], how: Any, common: Common, spec: Any) -> Any:
     """The results with their confirmation. Their report is there first, should this be interrupted."""
     from hyperlax.report import write_report
     from hyperlax.storage import store
@@ -150,6 +150,7 @@ def _confirm(results: Any, wanted: tuple[int, int], how: Any, common: Common) ->
     shown = display(results.folder / store.CONFIRMATION, common.log_level, common.save_logs)
     try:
         command = ["hyperlax", *sys.argv[1:]]
-        return confirmation.confirm(results, *wanted, execution=how, progress=shown, command=command)
+        named = {"algorithm": spec.recipe.algorithm, "network": spec.recipe.network, "env": spec.env_name}
+        return confirmation.confirm(results, *wanted, **named, execution=how, progress=shown, command=command)
     finally:
         shown.close()

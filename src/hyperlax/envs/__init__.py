@@ -67,10 +67,10 @@ def load(full_name: str) -> AbstractEnv:
 
 
 def trusted(full_name: str, instead: str) -> AbstractEnv:
-    """The environment that a file of data names, which imports nothing because of it.
+    """The environment that a file of data names: one of a framework, or registered by an installed package.
 
-    Raises `ValueError` unless the name is registered, or this program has used it before; `instead` says what
-    to do then.
+    Raises `ValueError` for any other name, whatever else this program has imported; `instead` says what to
+    do.
     """
     name, options = _split(full_name)
     return _made(name, _maker(name) if _adapted(name) else ENVS.trusted(name, instead), options)

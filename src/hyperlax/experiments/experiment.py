@@ -29,6 +29,7 @@ from hyperlax.experiments.settings import Settings
 from hyperlax.hyperparams import assign, fields, values
 from hyperlax.programs import train
 from hyperlax.programs.compiled import state_like
+from hyperlax.storage.shareable import shareable, shareable_command
 
 
 @runtime_checkable
@@ -172,9 +173,10 @@ class Experiment(Generic[Scheduled]):
     def manifest(self, command: Sequence[str] | None = None) -> dict[str, Any]:
         """A JSON-ready description of the experiment, the software and the machine.
 
-        `command` is the command line to record, by default that of this process.
+        `command` is the command line to record, by default that of this process. No path of this machine is
+        in it: manifests are passed on.
         """
-        return {
+        about = {
             "schema": 1,
             "name": self.recipe.name,
             "recipe": self.recipe_name,
@@ -192,12 +194,13 @@ class Experiment(Generic[Scheduled]):
             "notes": self.notes,
             "confirms": self.confirms,
             "created": datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
-            "command": list(command if command is not None else sys.argv),
             "versions": versions(),
             "machine": machine(),
             "git_commit": git_commit(),
             **self.schedule.manifest(),
         }
+        said = shareable_command(command if command is not None else sys.argv)
+        return {**shareable(about), "command": said}
 
 
 def build(
@@ -282,7 +285,11 @@ DEFAULTS = dataclasses.asdict(Settings())
 
 
 def difference(stored: Mapping[str, Any], requested: Mapping[str, Any]) -> list[str]:
-    """Describe the differences between two results of `Experiment.identity`, one per line."""
+    """Describe the differences between two results of `Experiment.identity`, one per line.
+
+    Paths are compared by their last components, because that is what a manifest holds of them.
+    """
+    stored, requested = shareable(stored), shareable(requested)
     return [
         f"{k}: {stored.get(k)!r} in the folder, {requested.get(k)!r} asked for"
         for k in sorted({*stored, *requested})

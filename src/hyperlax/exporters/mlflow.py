@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 import os
 import re
+import shlex
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -47,7 +48,7 @@ def write(runs: Sequence[Run], destination: Path | str) -> str:
         _log(client, entities, created.info.run_id, run)
         ended = round(1_000 * run.points[-1].time) if run.points else began
         client.set_terminated(created.info.run_id, "FINISHED", ended)
-    return f"mlflow ui --backend-store-uri {address}"
+    return f"mlflow ui --backend-store-uri {shlex.quote(address)}"
 
 
 def _log(client: Any, entities: Any, run_id: str, run: Run) -> None:

@@ -8,6 +8,7 @@ import importlib
 import json
 import math
 import re
+import shlex
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from types import ModuleType
@@ -19,11 +20,11 @@ import polars as pl
 from hyperlax.report.comparison import by_environment
 from hyperlax.report.evaluations import evaluations
 from hyperlax.report.leaderboard import leaderboard
-from hyperlax.report.markup import without_folders
 from hyperlax.report.metrics import sample_metrics
 from hyperlax.report.selection import selection_bias
 from hyperlax.report.statistics import iqm, iqm_over_runs
 from hyperlax.storage.results import LANE_STATUSES, Results
+from hyperlax.storage.shareable import shareable_command, without_folders
 
 _OMITTED_KEYS = ("identity", "plan", "timings", "notes", "confirms", "resumed", "complete", "files", "grown")
 """Keys of a manifest that are not exported, because they repeat others or are summarised elsewhere."""
@@ -75,7 +76,7 @@ def experiment_runs(results: Results, group: tuple[str, str], top_k: int) -> Ite
     ranked = leaderboard(results, top=None).drop_nulls("peak_return")
     best = ranked["sample"].to_list()[:top_k]
     about = {k: v for k, v in manifest.items() if k not in _OMITTED_KEYS}
-    about["command"] = " ".join(str(part) for part in manifest.get("command") or [])
+    about["command"] = shlex.join(shareable_command([str(part) for part in manifest.get("command") or []]))
     points = _points(results, best[0], began, only="return") if best else []
     yield Run(group, None, flat(about), _experiment_summary(results, ranked, top_k), points, began)
     measured = {row["sample"]: row for row in sample_metrics(results).iter_rows(named=True)}

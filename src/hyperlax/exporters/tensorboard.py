@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shlex
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -37,4 +38,4 @@ def write(runs: Sequence[Run], destination: Path) -> str:
             else:
                 for part in package("tensorboardX.summary").hparams(run.config, summary):
                     writer.file_writer.add_summary(part, walltime=run.began)
-    return f"tensorboard --logdir {destination}"
+    return f"tensorboard --logdir {shlex.quote(str(destination))}"

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shlex
 import uuid
 from collections.abc import Sequence
 from pathlib import Path
@@ -52,4 +53,4 @@ def write(runs: Sequence[Run], destination: Path) -> str:
             started.log({"env_steps": point.env_steps, "seconds": point.time - run.began, **point.values})
         started.summary.update(run.summary)
         started.finish()
-    return f"wandb sync {destination / 'wandb' / 'offline-run-*'}"
+    return f"wandb sync {shlex.quote(str(destination / 'wandb'))}/offline-run-*"

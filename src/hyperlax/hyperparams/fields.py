@@ -222,6 +222,6 @@ def _cast(path: str, value: Any, kind: type) -> Any:
         number = float("nan") if isinstance(value, (bool, np.bool_)) else float(value)
         if abs(number) <= _LARGEST[kind] and kind(number) == number:
             return kind(number)
-    except (KeyError, TypeError, ValueError):
+    except (KeyError, TypeError, ValueError, OverflowError):
         pass
     raise ValueError(f"{path} needs {'an int' if kind is int else f'a {kind.__name__}'}, got {value!r}")

@@ -149,8 +149,8 @@ def _read(value: Any) -> Any:
             return Extent(value)
         case str():
             return Shape(value)
-        case {"branches": branches}:
+        case {"branches": [*branches]} if all(isinstance(b, bool | int | str) for b in branches):
             return Branches(branches)
-        case list():
+        case list() if all(type(length) is int for length in value):
             return tuple(value)
-    raise ValueError(f"{value!r} is no size")
+    raise ValueError(f"{str(value)[:40]!r} is no size")

@@ -125,13 +125,13 @@ class PQCHyperparams(AbstractNetworkHyperparams):
 
     def refusal(self, in_size: int, memory: int) -> str | None:
         wires = qubits(in_size, int(self.stacks))
-        needed = state_bytes(wires)
-        if wires <= LARGEST_CIRCUIT and needed <= memory:
+        if wires <= LARGEST_CIRCUIT and state_bytes(wires) <= memory:
             return None
         fits = max((w for w in range(1, LARGEST_CIRCUIT + 1) if state_bytes(w) <= memory), default=0)
         return (
             f"{in_size} features on {int(self.stacks)} stacks take {wires} qubits, which need "
-            f"{_size(needed)} for the gradient of one observation, but only {_size(memory)} are available; "
+            f"{_state_size(wires)} for the gradient of one observation, but only {_size(memory)} are "
+            "available; "
             f"at most {fits} qubits fit"
         )
 
@@ -147,6 +147,11 @@ class PQCHyperparams(AbstractNetworkHyperparams):
 def state_bytes(wires: int) -> int:
     """Bytes that the gradient of one observation takes: two complex64 states, and as much for temporaries."""
     return 4 * 8 * 2**wires
+
+
+def _state_size(wires: int) -> str:
+    """`state_bytes` as text, for any number of wires."""
+    return _size(state_bytes(wires)) if wires < 60 else f"2^{wires - 25} GiB"
 
 
 def _size(count: int) -> str:

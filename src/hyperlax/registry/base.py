@@ -60,7 +60,6 @@ class Registry(Mapping[str, T], Generic[T]):
         self.base, self.functions, self.instances = base, functions, instances
         self.collection, self.suffix, self.validate = collection, suffix, validate
         self._found: dict[str, T] = {}
-        self._named: dict[str, T] = {}
 
     def __iter__(self) -> Iterator[str]:
         yield from dict.fromkeys([*self.built_in, *_installed(self.group)])
@@ -90,10 +89,9 @@ class Registry(Mapping[str, T], Generic[T]):
         if (place := modules.location(name)) is None:
             raise ValueError(self.unknown(name))
         try:
-            found = self._named[name] = self._picked(modules.load(place[0]), *place)
+            return self._picked(modules.load(place[0]), *place)
         except ValueError as error:
             raise ValueError(f'{self.noun} "{name}": {error}') from error
-        return found
 
     def given(self, choice: str | T | None, stored: str, instead: str) -> T:
         """What the caller chose, by name or itself; without a choice what a file of data calls `stored`."""
@@ -104,16 +102,14 @@ class Registry(Mapping[str, T], Generic[T]):
         return self.accept(getattr(choice, "__name__", stored), self._companion(choice))
 
     def trusted(self, name: str, instead: str) -> T:
-        """What `name`, read from a file of data, stands for: data never decides what code is imported.
+        """What `name`, read from a file of data, stands for: data never decides what code is run.
 
-        It has to be registered, or a name that this program has resolved before. Otherwise raises
-        `ValueError`; `instead` says what to do.
+        It has to be registered, whatever else this program has imported. Otherwise raises `ValueError`;
+        `instead` says what to do.
         """
-        if name in self:
-            return self[name]
-        if name not in self._named:
+        if name not in self:
             raise ValueError(f'{self.noun} "{name}" is not a registered name, and may be any code; {instead}')
-        return self._named[name]
+        return self[name]
 
     def sources(self) -> list[Source]:
         """Every registered name and where it comes from; a name that several claim stands once for each."""

@@ -43,6 +43,7 @@ from hyperlax.report.statistics import Unavailable, best_of_k, iqm
 from hyperlax.report.tuning import sensitivity_table
 from hyperlax.storage.files import write_atomically
 from hyperlax.storage.results import Results
+from hyperlax.storage.shareable import without_folders
 
 _DEFAULTS = Options()
 _SMALL_SEARCH = 8
@@ -78,7 +79,8 @@ def by_environment(experiments: Sequence[Results]) -> dict[str, list[Results]]:
     """
     found: dict[str, list[Results]] = {}
     for results in experiments:
-        found.setdefault(str(results.manifest.get("env", "an unnamed environment")), []).append(results)
+        env = without_folders(str(results.manifest.get("env", "an unnamed environment")))
+        found.setdefault(env, []).append(results)
     return {env: _with_distinct_names(group) for env, group in found.items()}
 
 
@@ -87,7 +89,7 @@ def _with_distinct_names(group: Sequence[Results]) -> list[Results]:
     names = [r.name for r in group]
     if len(set(names)) == len(names):
         return list(group)
-    recipes = [str(r.manifest.get("recipe", r.name)) for r in group]
+    recipes = [without_folders(str(r.manifest.get("recipe", r.name))) for r in group]
     chosen = recipes if len(set(recipes)) == len(recipes) else _distinct_path_parts(group)
     return [
         dataclasses.replace(r, manifest={**r.manifest, "name": name})

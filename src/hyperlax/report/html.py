@@ -21,6 +21,7 @@ from hyperlax.report.options import Options
 from hyperlax.report.selection import drop_words, selection_bias
 from hyperlax.report.tables import leaderboard_table, plan_table, sample_table, stopped_lanes_table
 from hyperlax.storage.results import LANE_STATUSES, Results
+from hyperlax.storage.shareable import shareable_command
 
 _CURVE_TABS = {
     "learning_curves": "environment steps",
@@ -237,10 +238,8 @@ def _header(results: Results) -> str:
 def _reproduction(results: Results) -> str:
     """Return what is needed to repeat the experiment: command, seed, versions, settings and search space."""
     manifest = results.manifest
-    command = [str(part) for part in manifest.get("command") or []]
-    if command:
-        command[0] = Path(command[0]).name
-    parts = [f"<pre>{markup.public(shlex.join(command)).replace('&#x27;', chr(39))}</pre>" if command else ""]
+    command = shareable_command([str(part) for part in manifest.get("command") or []])
+    parts = [f"<pre>{markup.public(shlex.join(command))}</pre>" if command else ""]
     commit = manifest.get("git_commit")
     parts.append(markup.facts({"seed": manifest.get("seed"), "git commit": commit}))
     for heading, key in (

@@ -3,15 +3,13 @@
 from __future__ import annotations
 
 import html
-import re
 from collections.abc import Mapping, Sequence
 from typing import Any
 
 import polars as pl
 
 from hyperlax.report.charts.style import text
-
-_FOLDERS = re.compile(r"(?<![\w./~-])~?/(?:[^\s/'\"=:,]+/)+")
+from hyperlax.storage.shareable import without_folders
 
 _MAX_UNFILTERED = 8
 """Number of rows up to which a table needs no field to filter them."""
@@ -20,11 +18,6 @@ _MAX_UNFILTERED = 8
 def public(value: Any) -> str:
     """Format `value` as text that is safe in HTML and does not reveal the folders of this machine."""
     return html.escape(without_folders(text(value)))
-
-
-def without_folders(value: str) -> str:
-    """Shorten absolute paths in `value` to their last component: `/home/me/results/run` becomes `…/run`."""
-    return _FOLDERS.sub("…/", value)
 
 
 def facts(entries: Mapping[str, Any]) -> str:
@@ -74,7 +67,7 @@ def section(anchor: str, heading: str, body: str) -> str:
 
 
 def _row(row: Mapping[str, Any], numeric: set[str]) -> str:
-    mark = f' data-sample="{row["sample"]}"' if row.get("sample") is not None else ""
+    mark = f' data-sample="{html.escape(str(row["sample"]))}"' if row.get("sample") is not None else ""
     return f"<tr{mark}>" + "".join(_cell(row[c], c in numeric) for c in row) + "</tr>"
 
 
@@ -82,7 +75,7 @@ def _cell(value: Any, number: bool) -> str:
     if not number:
         return f"<td>{public(value)}</td>"
     exact = "" if value is None else repr(value)
-    return f'<td class="number" data-value="{exact}">{public(value)}</td>'
+    return f'<td class="number" data-value="{html.escape(exact)}">{public(value)}</td>'
 
 
 def _alignment(number: bool) -> str:

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import math
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -18,14 +20,20 @@ from hyperlax import envs
 from hyperlax.agents import AGENTS
 from hyperlax.agents.base import AbstractAgent, AbstractAgentHyperparams
 from hyperlax.envs.base import AbstractEnv
+from hyperlax.experiments.machine import device_memory
 from hyperlax.experiments.recipes import Recipe, defaults
-from hyperlax.hyperparams import assign, values
-from hyperlax.lanes.sizes import from_json, to_json
+from hyperlax.hyperparams import AbstractHyperparams, assign, values
+from hyperlax.lanes.sizes import to_json
 from hyperlax.networks import NETWORKS
 from hyperlax.networks.base import AbstractNetworkHyperparams
+from hyperlax.programs.stored import stored_capacities
 from hyperlax.storage.checkpoint import pack, read_header, unpack
 from hyperlax.storage.files import write_atomically
+from hyperlax.storage.shareable import without_folders
 from hyperlax.typecheck import public
+
+_ENTRIES: dict[str, type] = {"algorithm": str, "network": str, "env": str, "hyperparams": dict, "caps": dict}
+"""What the header of a policy must hold, and of which type."""
 
 
 @dataclass(frozen=True)
@@ -63,9 +71,9 @@ def save(
     `about` holds further entries of the header, JSON-ready.
     """
     header = {
-        "algorithm": recipe.algorithm,
-        "network": recipe.network,
-        "env": env_name,
+        "algorithm": without_folders(recipe.algorithm),
+        "network": without_folders(recipe.network),
+        "env": without_folders(env_name),
         "hyperparams": values(agent.hp),
         "caps": to_json(caps),
         **about,
@@ -83,31 +91,89 @@ def load(
 ) -> Policy:
     """Load the policy saved at `path`.
 
-    A file never decides which code is imported: its environment, algorithm and network are found by name only
-    if they are registered, or if this program has already used that name. Otherwise they are given here, as
-    objects or by name:
+    A file never decides which code runs: its environment, algorithm and network are found by name only if
+    they are registered. Otherwise they are given here, as objects or by name:
 
     - `env`: the environment; `MyEnv()`, `"my.py:MyEnv[gravity=9.8]"`.
     - `algorithm`: the class of the algorithm's hyperparameters; `A2CHyperparams`, `"a2c.py:A2C"`.
     - `network`: the class of the networks' hyperparameters; `ResidualMLPHyperparams`, `"my.py:ResidualMLP"`.
 
-    Raises `FileNotFoundError` if there is no file, and `ValueError` if it is damaged or from another version,
-    or refers to something that is neither registered nor given.
+    Nor does a file decide how much is allocated: what its header describes is compared with its length first.
+
+    Raises `FileNotFoundError` if there is no file, and `ValueError`, which names the file, if it is damaged,
+    no policy or from another version, or refers to something that is neither registered nor given.
     """
     data = Path(path).read_bytes()
-    header = read_header(data, str(path))
+    header = _entries(read_header(data, str(path)), str(path))
     where = f"{path} asks for it; give your own to hyperlax.load"
     kinds = (
         AGENTS.given(algorithm, header["algorithm"], f"{where}, algorithm=..."),
         NETWORKS.given(network, header["network"], f"{where}, network=..."),
     )
-    if env is None:
-        env = envs.trusted(header["env"], f"{where}, env=...")
-    elif isinstance(env, str):
+    if isinstance(env, str):
         env = envs.load(env)
-    hp = assign(defaults(*kinds), header["hyperparams"])
-    caps = from_json(header["caps"])
-    hp = jax.tree.map(jnp.asarray, hp)
-    like = eqx.filter_eval_shape(lambda h: h.agent(env, caps, key=jr.key(0)).for_acting(), hp)
-    agent = unpack(data, like, str(path))
+    with _naming(path):
+        env = envs.trusted(header["env"], f"{where}, env=...") if env is None else env
+        hp = assign(defaults(*kinds), header["hyperparams"])
+        like = _like(hp, env, stored_capacities(header["caps"], hp, env, len(data), device_memory()))
+        if (needed := _bytes(like)) > len(data):
+            raise ValueError(f"its header describes an agent of {needed:,} bytes, and it has {len(data):,}")
+        agent = unpack(data, like, str(path))
+        _check_hyperparams(agent, hp)
     return Policy(jax.tree.map(jnp.asarray, agent), env, header)
+
+
+def _entries(header: Any, source: str) -> dict[str, Any]:
+    """The header of a policy; raises `ValueError` unless it holds all of `_ENTRIES`."""
+    for name, kind in _ENTRIES.items():
+        if not isinstance(header, dict) or not isinstance(header.get(name), kind):
+            wanted = "text" if kind is str else "an object"
+            raise ValueError(f'{source} is no policy: the entry "{name}" of its header must be {wanted}')
+    return header
+
+
+@contextmanager
+def _naming(path: str | Path) -> Iterator[None]:
+    """Puts the name of the file before the message of any `ValueError` of the `with` block."""
+    try:
+        yield
+    except ValueError as error:
+        if str(path) in str(error):
+            raise
+        raise ValueError(f"{path} cannot be loaded: {error}") from error
+
+
+def _like(hp: AbstractAgentHyperparams, env: AbstractEnv, caps: Mapping[str, Any]) -> AbstractAgent:
+    """The shapes and dtypes of the agent in the file of a policy.
+
+    Raises `ValueError` if no such agent can be built, whatever stands against it: `caps` may be anything.
+    """
+    arrays = jax.tree.map(jnp.asarray, hp)
+    try:
+        return eqx.filter_eval_shape(lambda h: h.agent(env, caps, key=jr.key(0)).for_acting(), arrays)
+    except Exception as error:
+        reason = (str(error).splitlines() or [""])[0]
+        raise ValueError(
+            f"no agent can be built as it is described ({type(error).__name__}: {reason})"
+        ) from error
+
+
+def _bytes(tree: Any) -> int:
+    return sum(math.prod(x.shape) * np.dtype(x.dtype).itemsize for x in jax.tree.leaves(tree))
+
+
+def _check_hyperparams(agent: AbstractAgent, hp: AbstractAgentHyperparams) -> None:
+    """Raise `ValueError` unless the hyperparameters among the arrays of an agent are those of the header.
+
+    They bound loops, and what was checked of the header must hold for them as well. Networks have copies of
+    theirs, which keep what a schedule has changed in the agent's; of these the sizes are compared.
+    """
+    nets = [(type(net), net.sizes()) for net in hp.nested_networks().values()]
+    leaves = jax.tree.leaves(agent, is_leaf=lambda node: isinstance(node, AbstractHyperparams))
+    copies = [node for node in leaves if isinstance(node, AbstractNetworkHyperparams)]
+    if _bits(agent.hp) != _bits(hp) or any((type(net), net.sizes()) not in nets for net in copies):
+        raise ValueError("the hyperparameters in its header and among its arrays differ")
+
+
+def _bits(tree: Any) -> list[bytes]:
+    return [np.asarray(leaf).tobytes() for leaf in jax.tree.leaves(tree)]

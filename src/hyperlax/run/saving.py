@@ -6,9 +6,10 @@ import dataclasses
 from collections.abc import Mapping
 from typing import Any, NamedTuple
 
+from hyperlax.experiments.machine import device_memory
 from hyperlax.experiments.samples import Lane
 from hyperlax.programs.compiled import state_like
-from hyperlax.programs.plan import Program
+from hyperlax.programs.stored import stored_plan
 from hyperlax.programs.train import TrainState
 from hyperlax.run.best import policy_name
 from hyperlax.run.replaced import Replaced
@@ -69,7 +70,8 @@ def restore(store: Store, roster: Roster, schedule: Schedule) -> Saved | None:
     if (found := store.restore()) is None:
         return None
     header, data = found
-    programs = [Program.restored(about) for about in header["programs"]]
+    own = roster.experiment
+    programs = stored_plan(header["programs"], (), own.base, own.env, device_memory())
     if [p.key for p in programs[: len(roster.programs)]] != [p.key for p in roster.programs]:
         raise ValueError("the checkpoint was written for another plan of programs; it cannot be continued")
     roster.programs[:] = programs

@@ -146,10 +146,14 @@ def recipe_text(recipe: Recipe, base: Any, found: Mapping[str, Mapping[str, Any]
         scores = ", ".join(f"{k} {v:.6g}" for k, v in entry["values"].items())
         variable = name.upper()
         lines += ["", f"# trial {entry['trial']}: {scores}", f"{variable} = {{"]
-        lines += [f'    "{k}": {_literal(v)},' for k, v in chosen.items() if v != defaults[k] or k in changed]
+        lines += [
+            f"    {_literal(k)}: {_literal(v)},"
+            for k, v in chosen.items()
+            if v != defaults[k] or k in changed
+        ]
         lines.append("}")
         settings = f", settings={dict(recipe.settings)!r}" if recipe.settings else ""
-        pair = f'"{recipe.algorithm}", "{recipe.network}"'
+        pair = f"{_literal(recipe.algorithm)}, {_literal(recipe.network)}"
         entries.append(
             f'    "{name}": Recipe({pair}, space={variable}{settings}, quick={variable}, only=True),'
         )
@@ -159,7 +163,7 @@ def recipe_text(recipe: Recipe, base: Any, found: Mapping[str, Mapping[str, Any]
 def _literal(value: Any) -> str:
     """The Python source of a value; floats are written with as few digits as float32 needs."""
     if isinstance(value, str):
-        return json.dumps(value)
+        return json.dumps(value, ensure_ascii=False)  # in Python a pair of escaped surrogates is two letters
     return repr(float(str(np.float32(value)))) if isinstance(value, float) else repr(value)
 
 

@@ -28,6 +28,7 @@ from hyperlax.storage.integrity import create_json, read_json, write_json
 from hyperlax.storage.patience import patient
 from hyperlax.storage.places import writable
 from hyperlax.storage.results import Results
+from hyperlax.storage.shareable import shareable
 from hyperlax.studies.prediction import Prediction, Predictor
 from hyperlax.studies.suites import MODES, Cell, Suite, cells, prepare
 
@@ -53,7 +54,8 @@ class Benchmark:
         folder = self.folder
         self.cells = cells(suite)
         stored = _read(folder)
-        identity = json.loads(json.dumps({"suite": dataclasses.asdict(suite), "settings": settings}))
+        about = {"suite": dataclasses.asdict(suite), "settings": settings}
+        identity = shareable(json.loads(json.dumps(about)))
         if stored is None:
             begun = any(store.holds(folder / cell.path) for cell in self.cells)
             if resume and not (begun or (folder.exists() and store.nothing_begun(folder))):
@@ -64,7 +66,7 @@ class Benchmark:
                 )
             if not resume and not store.nothing_begun(folder):
                 raise ValueError(f"{folder} is not empty; choose another --output-root")
-        elif differing := _difference(stored["identity"], identity):
+        elif differing := _difference(shareable(stored["identity"]), identity):
             raise ValueError(f"{folder} holds another benchmark:\n  " + "\n  ".join(differing))
         elif not resume:
             raise ValueError(f"{folder} already holds this benchmark; continue it with --resume")
@@ -127,7 +129,7 @@ class Benchmark:
                 raise
             except Exception as error:  # a user's environment may raise anything
                 log.exception("%s failed", cell.name)
-                entry |= {"status": "failed", "reason": f"{type(error).__name__}: {error}"}
+                entry |= {"status": "failed", "reason": shareable(f"{type(error).__name__}: {error}")}
             else:
                 write_report(results, folder / "report.html")
                 failed = results.lanes.filter(results.lanes["status"] == "failed")["lane"].to_list()

@@ -45,8 +45,8 @@ def confirm(
     - `best`: how many samples to train again, in the order of the leaderboard.
     - `seeds`: lanes per sample (default: as many as in the sweep). The seed of the confirmation is
       `fresh_seed` of the sweep's seed, so no lane repeats one of the sweep.
-    - `algorithm`, `network`, `env`: the names of the sweep's. They are needed where these are in a file or
-      module of your own that this program has not named before: stored results never cause an import.
+    - `algorithm`, `network`, `env`: the names of the sweep's. They are needed where these are not registered
+      but in a file or module of your own: results, which may come from anybody, never name code.
     - `execution`, `progress`: how to run it and what to show, as in `hyperlax.sweep`.
     - `command`: the command line to store in the manifest.
 
@@ -105,7 +105,7 @@ def prepare(
 
 
 def _named(kind: str, given: str | None, manifest: Mapping[str, Any]) -> str:
-    """The name of what the sweep was trained with: as `given`, otherwise as stored, which imports nothing."""
+    """The name of what the sweep was trained with: as `given`, otherwise as stored if it is registered."""
     if given is not None:
         return given
     look: dict[str, Callable[[str, str], Any]] = {

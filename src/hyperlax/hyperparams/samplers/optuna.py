@@ -53,10 +53,10 @@ def _qmc(seed: int, number: int) -> BaseSampler:
 
 
 def _cmaes(seed: int, number: int) -> BaseSampler:
-    from optuna.samplers import CmaEsSampler
+    from hyperlax.hyperparams.samplers.cma import DataOnlyCmaEs
 
     first = _random(seed, number)
-    return CmaEsSampler(
+    return DataOnlyCmaEs(
         seed=_seed_of(seed, number), independent_sampler=first, warn_independent_sampling=False
     )
 

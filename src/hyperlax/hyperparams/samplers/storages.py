@@ -24,8 +24,7 @@ def storage(url: str | None, own: Path | None) -> storages.BaseStorage:
         return _journal(Path(url), journal.JournalFileOpenLock(url))
     try:
         if url.startswith("redis"):
-            backend = journal.JournalRedisBackend(url)
-            return storages.JournalStorage(backend)
+            return storages.JournalStorage(_Redis(url))
         return _database(url)
     except ImportError as error:
         reason = str(error).splitlines()[0]
@@ -36,6 +35,19 @@ def storage(url: str | None, own: Path | None) -> storages.BaseStorage:
     except Exception as error:
         reason = str(error.__cause__ or error).strip().splitlines()[0]
         raise ValueError(f"the storage {public(url)} cannot be used: {reason}") from None
+
+
+class _Redis(journal.JournalRedisBackend):
+    """The journal in a Redis server without its snapshots, which are pickles and could run anything.
+
+    Without them the journal is read from its beginning.
+    """
+
+    def load_snapshot(self) -> bytes | None:
+        return None
+
+    def save_snapshot(self, snapshot: bytes) -> None:
+        pass
 
 
 def _database(url: str) -> storages.BaseStorage:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable
 from typing import Any
 
@@ -127,7 +128,7 @@ def parallel(results: Results) -> Chart:
             order=alt.Order("place:Q"),
             tooltip=["sample:N", "hyperparameter:N", "value:N", alt.Tooltip("score:Q", format=",.4~g")],
         )
-        .transform_calculate(place=f"indexof({varied!r}, datum.hyperparameter)")
+        .transform_calculate(place=f"indexof({json.dumps(varied)}, datum.hyperparameter)")
         .properties(width=WIDTH - 150, height=300)
     )
     omitted = len(_scored(results, name)) - len(rows)
