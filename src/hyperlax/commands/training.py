@@ -6,15 +6,15 @@ import importlib
 import sys
 import threading
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
 
 from hyperlax.commands.ending import conclude, stopped
 from hyperlax.commands.flags import (
     Common,
-    Positive,
     Scheduler,
     assignments,
     folder_of,
+    limited,
 )
 from hyperlax.commands.launch import display, end_logging, start_jax
 from hyperlax.registry.built_in import SCHEDULES
@@ -28,15 +28,15 @@ def run_single_hp(*, common: Common = Common()) -> int:  # noqa: B008
 def sweep_hp_samples(
     *,
     common: Common = Common(),  # noqa: B008
-    num_samples: Positive = 8,
+    num_samples: Annotated[int, limited("num_samples")] = 8,
     sampling_method: str = "qmc_sobol",
     load_hyperparams: Path | None = None,
     experiment_type: str = "independent_samples",
     omit_ab: bool = False,
     sequential: bool = False,
     scheduler: Scheduler = "none",
-    confirm: Positive | None = None,
-    confirm_seeds: Positive | None = None,
+    confirm: Annotated[int | None, limited("best")] = None,
+    confirm_seeds: Annotated[int | None, limited("seeds")] = None,
 ) -> int:
     """Draw hyperparameter samples and train all of them, with all their seeds, as lanes of few programs.
 

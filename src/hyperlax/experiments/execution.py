@@ -5,6 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 from pathlib import Path
 
+from hyperlax.registry.limits import within
+
 
 @dataclass(frozen=True)
 class Execution:
@@ -38,9 +40,9 @@ class Execution:
         if self.save_policies not in ("best", "all", "none"):
             raise ValueError(f"save_policies is best, all or none; got {self.save_policies!r}")
         for name in ("lanes_at_once", "lanes_per_device", "memory_limit"):
-            if (value := getattr(self, name)) is not None and value < 1:
-                raise ValueError(f"{name} must be at least 1, got {value}")
-        if self.checkpoint_seconds < 0:
+            if (value := getattr(self, name)) is not None:
+                object.__setattr__(self, name, within(name, value))
+        if not self.checkpoint_seconds >= 0:
             raise ValueError(f"checkpoint_seconds must be at least 0, got {self.checkpoint_seconds}")
 
     def at(self, folder: str | Path | None, resume: bool) -> Execution:
