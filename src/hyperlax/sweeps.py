@@ -51,7 +51,7 @@ def prepare(
     sampling_method: samplers.Method = "qmc_sobol",
     experiment_type: str = samplers.INDEPENDENT,
     omit_ab: bool = False,
-    samples: Sequence[Mapping[str, Any]] | pl.DataFrame | str | Path | None = None,
+    samples: Any = None,
     set: Mapping[str, Any] | None = None,
     run_length_modifier: str | int = "default",
     schedule: Schedule | None = None,
@@ -75,7 +75,7 @@ def prepare(
     set_up_jax()
     name = recipe if isinstance(recipe, str) else recipe.name
     found = resolve(recipe) if isinstance(recipe, str) else recipe
-    known = [f.path for f in fields(found.hyperparams())]
+    known = {f.path: f for f in fields(found.hyperparams())}
     fixed, changes, options = split(set or {}, known)
     env = envs.with_options(env, options)
     length = run_length(run_length_modifier)
@@ -109,7 +109,7 @@ def sweep(
     sampling_method: samplers.Method = "qmc_sobol",
     experiment_type: str = samplers.INDEPENDENT,
     omit_ab: bool = False,
-    samples: Sequence[Mapping[str, Any]] | pl.DataFrame | str | Path | None = None,
+    samples: Any = None,
     set: Mapping[str, Any] | None = None,
     run_length_modifier: str | int = "default",
     schedule: Schedule | None = None,

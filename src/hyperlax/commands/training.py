@@ -28,7 +28,7 @@ def run_single_hp(*, common: Common = Common()) -> int:  # noqa: B008
 def sweep_hp_samples(
     *,
     common: Common = Common(),  # noqa: B008
-    num_samples: Annotated[int, limited("num_samples")] = 8,
+    num_samples: Annotated[int | None, limited("num_samples")] = None,
     sampling_method: str = "qmc_sobol",
     load_hyperparams: Path | None = None,
     experiment_type: str = "independent_samples",
@@ -43,7 +43,7 @@ def sweep_hp_samples(
     Parameters
     ----------
     num_samples
-        Samples to draw.
+        Samples to draw. [default: 8]
     sampling_method
         How to draw them: a sampling method that `hyperlax list` shows.
     load_hyperparams
@@ -67,7 +67,7 @@ def sweep_hp_samples(
         Lanes per confirmed sample. [default: as many as the sweep]
     """
     design = {
-        "num_samples": num_samples,
+        "num_samples": 8 if num_samples is None and load_hyperparams is None else num_samples,
         "sampling_method": sampling_method,
         "experiment_type": experiment_type,
         "omit_ab": omit_ab,
