@@ -222,7 +222,7 @@ def _parquet(path: Path) -> Table:
 
     try:
         records = pl.read_parquet(path, glob=False).to_dicts()
-    except Exception as error:  # polars and its decoder raise many kinds
+    except (Exception, pl.exceptions.PanicException) as error:  # the decoder panics on damaged files
         words = (str(error).splitlines() or [type(error).__name__])[0]
         raise ValueError(f"{path} is no parquet file that can be read: {words}") from None
     records = [{k: v for k, v in row.items() if k != "__index_level_0__"} for row in records]
