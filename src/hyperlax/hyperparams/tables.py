@@ -23,12 +23,16 @@ _AMBIGUOUS = re.compile(r"[+-]?[1-9]\d{0,2}(,\d{3})+")
 
 @dataclass
 class Table:
-    """A table: its `rows` from column to value, their `places` in the `source`, and `notes` on reading it."""
+    """A table: its `rows` from column to value, their `places` in the `source`, and `notes` on reading it.
+
+    `sparse`: whether rows may leave columns out, as dicts that somebody has written in Python do.
+    """
 
     source: str
     rows: list[dict[str, Any]] = field(default_factory=list)
     places: list[str] = field(default_factory=list)
     notes: list[str] = field(default_factory=list)
+    sparse: bool = False
 
     @property
     def columns(self) -> list[str]:
@@ -41,7 +45,7 @@ class Table:
 
     def add(self, row: Mapping[str, Any], place: str) -> None:
         """Add a row, unless all of its cells are empty, which is noted."""
-        if all(_empty(value) for value in row.values()):
+        if row and all(_empty(value) for value in row.values()):
             self.notes.append(f"{self.source}: {place} is empty and skipped")
             return
         self.rows.append(dict(row))
@@ -71,7 +75,7 @@ def _from_objects(given: Any) -> Table:
         records = to_dicts()
     elif callable(to_dict := getattr(given, "to_dict", None)):
         records = to_dict(orient="records")
-    return _records(records, Table("samples"))
+    return _records(records, Table("samples", sparse=records is given))
 
 
 def _records(records: Any, table: Table) -> Table:

@@ -71,7 +71,7 @@ LIMITS: dict[str, Range] = {
     "mpo_layers": Range(1, 1_000, _UNROLLED),
     "bond_dim": Range(1, 4_096),
     "layers": Range(1, 100_000),
-    "stacks": Range(1, 64, "memory doubles with every wire"),
+    "stacks": Range(1, 1_000, "memory doubles with every wire"),
 }
 """Name → its range."""
 

@@ -53,13 +53,17 @@ def checked_rows(table: Table, known: Mapping[str, Field] | Sequence[str]) -> li
     an id that is none or used twice.
     """
     if not table.rows:
-        raise ValueError(f"{table.source} holds no samples")
+        raise ValueError(
+            f"no samples were given: {table.source} holds no samples; leave it out for the defaults"
+        )
     for name in table.columns:
         if name not in known and name not in ("sample", "matrix"):
             raise ValueError(f'{table.source}: unknown column "{name}"{nearest(name, known)}')
     used: dict[int, str] = {}
     for i, row in enumerate(table.rows):
         for name in table.columns:
+            if name not in row and table.sparse:
+                continue
             if row.get(name) in (None, ""):
                 table.wrong(i, name, "the cell is empty; write a value, or leave out the column")
             try:
