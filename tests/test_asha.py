@@ -161,7 +161,7 @@ def test_options_are_checked_and_may_be_text():
         ({"reduction_factr": 3}, 'did you mean "scheduler.reduction_factor"'),
         ({"minimum": "few"}, "scheduler.minimum needs an integer"),
         ({"reduction_factor": 1}, "must be above 1"),
-        ({"minimum": -1}, "number of env steps"),
+        ({"minimum": -1}, "scheduler.minimum must be at least 0"),
     ):
         with pytest.raises(ValueError, match=message):
             load("asha", options)

@@ -142,7 +142,7 @@ def test_combined_only_draws_only_the_comparison(tmp_path, small, monkeypatch, f
     [
         ("--slice-metric peak_retrun", 'unknown metric "peak_retrun"; did you mean "peak_return"?'),
         ("--compare nowhere.csv", "the published table nowhere.csv does not exist"),
-        ("--max-workers 0", "Must be >= 1"),
+        ("--max-workers 0", "--max-workers must be at least 1"),
     ],
 )
 def test_invalid_arguments_are_refused_before_anything_is_written(tmp_path, small, capsys, flags, message):

@@ -197,7 +197,7 @@ REFUSED = [
     ("run-single-hp --set actor.widht=8", '"actor.widht"; did you mean "actor.width"?'),
     ("run-single-hp --set evaluation_s=8", 'did you mean "evaluations"?'),
     ("run-single-hp --set gamma", "--set needs path=value, got 'gamma'"),
-    ("run-single-hp --set gamma=high", "gamma needs a float, got 'high'"),
+    ("run-single-hp --set gamma=high", "gamma needs a number, got 'high'"),
     ("run-single-hp --set actor.activation=rel", 'one of relu, tanh, silu.*did you mean "relu"?'),
     ("run-single-hp --set num_envs=0", "num_envs must be at least 1, got '0'"),
     ("run-single-hp --set gamma=1.5", "gamma must be at most 1, got '1.5'"),
@@ -211,18 +211,18 @@ REFUSED = [
     ("run-single-hp --set seeds=2 --seeds 3", "seeds is given twice"),
     ("run-single-hp --run-length-modifier lng", 'did you mean "long"?; allowed: quick, default, long'),
     ("run-single-hp --run-length-modifier 0", "total_timesteps must be at least 1"),
-    ("run-single-hp --seeds 0", "--seeds. Must be >= 1"),
-    ("run-single-hp --total-timesteps -5", "--total-timesteps. Must be >= 1"),
+    ("run-single-hp --seeds 0", "--seeds must be at least 1"),
+    ("run-single-hp --total-timesteps -5", "--total-timesteps must be at least 1"),
     ("run-single-hp --protocol publised", 'Did you mean "published"?'),
     ("run-single-hp --device gpu", "jax finds no such device.*hyperlax[cuda13].*--device cpu"),
-    ("run-single-hp --hparam-batch-size 0", "--hparam-batch-size. Must be >= 1"),
+    ("run-single-hp --hparam-batch-size 0", "--hparam-batch-size must be at least 1"),
     ("run-single-hp --checkpoint-seconds -1", "--checkpoint-seconds. Must be >= 0"),
     ("run-single-hp --sede 5", "Unknown option: --sede. Did you mean --seed"),
     ("run-single-hp --resume", "nothing to resume: results/run-single-hp/ppo_mlp/gymnax.pendulum holds no"),
     ("run-single-hp --resume-from nowhere", "nothing to resume: nowhere does not exist"),
     ("sweep-hp-sample", 'Unknown command "sweep-hp-sample". Did you mean "sweep-hp-samples"?'),
-    ("sweep-hp-samples --num-samples 0", "--num-samples. Must be >= 1"),
-    ("sweep-hp-samples --num-samples many", 'unable to convert "many" into int'),
+    ("sweep-hp-samples --num-samples 0", "--num-samples must be at least 1"),
+    ("sweep-hp-samples --num-samples many", "--num-samples needs an integer, got 'many'"),
     ("sweep-hp-samples --sampling-method sobol", 'did you mean "qmc_sobol"?'),
     ("run-benchmark --sampling-method gird", 'did you mean "grid"?'),
     ("generate-hp-samples --sampling-method haltn", 'did you mean "halton"?'),
@@ -360,7 +360,7 @@ def test_a_finished_experiment_is_resumed_to_itself(finished, monkeypatch, capsy
 
 def test_lanes_that_fail_are_named_and_give_code_1(monkeypatch, capsys):
     """The rest is kept: the folder is readable and has its report."""
-    monkeypatch.setattr(sweeps, "_memory_limit", lambda *_: 10)
+    monkeypatch.setattr(sweeps, "free_memory", lambda *_: 10)
     assert run(SWEEP) == 1
     said = capsys.readouterr()
     assert "4 failed in" in said.out

@@ -245,7 +245,7 @@ def test_an_interrupted_confirmation_leaves_the_report_of_the_sweep(home, swept,
     ("flags", "problem"),
     [
         ("--confirm 4", "--confirm 4 exceeds the 3 samples"),
-        ("--confirm 0", "Must be >= 1"),
+        ("--confirm 0", "--confirm must be at least 1"),
         ("--confirm 2 --set evaluations=0", "--confirm chooses samples by their evaluations"),
         ("--confirm-seeds 3", "--confirm-seeds needs --confirm"),
     ],

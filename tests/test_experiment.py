@@ -106,7 +106,7 @@ def test_the_published_protocol_sets_its_switches_and_a_user_can_overrule_them()
     ("changes", "message"),
     [
         ({"rows": [{"gama": 0.9}]}, 'unknown hyperparameter "gama"; did you mean "gamma"'),
-        ({"rows": [{"gamma": "high"}]}, "gamma needs a float"),
+        ({"rows": [{"gamma": "high"}]}, "gamma needs a number"),
         ({"fixed": {"actor.widht": 8}}, 'did you mean "actor.width"'),
         ({"env": "gymnax.pendulm"}, 'did you mean "gymnax.pendulum"'),
     ],
@@ -176,10 +176,10 @@ def test_a_run_that_only_warms_up_is_noted():
     [
         (
             [{"sample": 0, "gamma": 0.9}, {"sample": 0, "gamma": 0.8}],
-            "sample id 0 belongs to another sample, too",
+            "the ids are not unique: 0 is also in row 1",
         ),
-        ([{"sample": 1}, {}], "sample id 1 belongs to another sample, too"),
-        ([{"sample": -1}], "sample id -1 is negative"),
+        ([{"sample": 1, "gamma": 0.9}, {"gamma": 0.8}], r"not unique: 1 is also in row 1|row 2.* is empty"),
+        ([{"sample": -1}], "sample id must be at least 0, got -1"),
         ([], "no samples were given"),
     ],
 )

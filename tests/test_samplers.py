@@ -211,7 +211,7 @@ def test_an_unknown_method_names_the_nearest():
 
 
 def test_a_design_needs_a_sample():
-    with pytest.raises(ValueError, match="at least one"):
+    with pytest.raises(ValueError, match="num_samples must be at least 1"):
         design(MIXED, 0, "random", 0)
 
 

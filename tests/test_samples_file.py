@@ -63,13 +63,14 @@ def test_a_byte_order_mark_is_no_part_of_a_name(tmp_path):
     """Spreadsheets write one."""
     path = tmp_path / "samples.csv"
     path.write_bytes(b"\xef\xbb\xbfsample,gamma\r\n3,0.9\r\n")
-    assert load(path, ["gamma"]) == [{"sample": "3", "gamma": "0.9"}]
+    assert load(path, ["gamma"]) == [{"sample": 3, "gamma": "0.9"}]
 
 
-def test_cells_left_empty_fall_back_to_the_defaults(tmp_path):
+def test_a_cell_left_empty_is_refused_by_row_and_column(tmp_path):
     path = tmp_path / "samples.csv"
-    path.write_text("actor.width,actor_lr\n32,\n,0.001\n")
-    assert load(path, KNOWN) == [{"actor.width": "32"}, {"actor_lr": "0.001"}]
+    path.write_text("actor.width,actor_lr\n32,0.1\n,0.001\n")
+    with pytest.raises(ValueError, match=r'samples.csv, line 3, column "actor.width": the cell is empty'):
+        load(path, KNOWN)
 
 
 def test_files_that_are_missing_empty_or_of_another_kind_are_refused(tmp_path):

@@ -15,7 +15,8 @@ from hyperlax.experiments import experiment as experiments
 from hyperlax.experiments.execution import Execution
 from hyperlax.experiments.experiment import Experiment
 from hyperlax.experiments.given import sample_rows, split
-from hyperlax.experiments.machine import device_memory, use_all_cores
+from hyperlax.experiments.machine import set_up_jax
+from hyperlax.experiments.memory import device_memory, free_memory
 from hyperlax.experiments.recipes import Recipe, resolve
 from hyperlax.experiments.settings import PUBLISHED, Settings, run_length
 from hyperlax.hyperparams import assign, fields, samplers
@@ -53,7 +54,7 @@ def prepare(
     sampling_method: samplers.Method = "qmc_sobol",
     experiment_type: str = samplers.INDEPENDENT,
     omit_ab: bool = False,
-    samples: Sequence[Mapping[str, Any]] | pl.DataFrame | str | Path | None = None,
+    samples: Any = None,
     set: Mapping[str, Any] | None = None,
     run_length_modifier: str | int = "default",
     schedule: Schedule | None = None,
@@ -74,10 +75,10 @@ def prepare(
     They are described there. Raises `ValueError` with the fix for everything that cannot be.
     """
     settings = {k: v for k, v in locals().items() if k in Settings.__dataclass_fields__}
-    use_all_cores()
+    set_up_jax()
     name = recipe if isinstance(recipe, str) else recipe.name
     found = resolve(recipe) if isinstance(recipe, str) else recipe
-    known = [f.path for f in fields(found.hyperparams())]
+    known = {f.path: f for f in fields(found.hyperparams())}
     fixed, changes, options = split(set or {}, known)
     env = envs.with_options(env, options)
     length = run_length(run_length_modifier)
@@ -111,7 +112,7 @@ def sweep(
     sampling_method: samplers.Method = "qmc_sobol",
     experiment_type: str = samplers.INDEPENDENT,
     omit_ab: bool = False,
-    samples: Sequence[Mapping[str, Any]] | pl.DataFrame | str | Path | None = None,
+    samples: Any = None,
     set: Mapping[str, Any] | None = None,
     run_length_modifier: str | int = "default",
     schedule: Schedule | None = None,
@@ -337,7 +338,7 @@ class Compiler:
         self.most = how.lanes_at_once
         self.per_device = 1 if how.sequential else how.lanes_per_device
         self.devices = devices[: max(1, min(len(devices), self.most or len(devices)))]
-        self.limit = how.memory_limit or _memory_limit(devices[0], len(self.devices))
+        self.limit = how.memory_limit or int(MEMORY_SHARE * free_memory(devices[0], len(self.devices)))
         self.cache = _compiled
         self.seconds = 0.0
         self.memory: dict[int, int] = {}
@@ -390,13 +391,3 @@ class Compiler:
         self.seconds += compiled.trace_seconds + compiled.compile_seconds
         self.cache[key] = compiled
         return compiled
-
-
-def _memory_limit(device: Any, sharing: int) -> int:
-    """Bytes that a program may use on one device; `sharing` devices share the memory of a CPU."""
-    if device.platform == "cpu":
-        import psutil
-
-        return int(MEMORY_SHARE * psutil.virtual_memory().available / sharing)
-    stats = device.memory_stats() or {}
-    return int(MEMORY_SHARE * (stats.get("bytes_limit", 2**34) - stats.get("bytes_in_use", 0)))

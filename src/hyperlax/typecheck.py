@@ -65,7 +65,8 @@ def _parameter_hints(function: Callable[..., Any]) -> dict[str, Any]:
 def _argument(function: str, name: str, value: Any, hint: Any) -> Any:
     """`value`, converted if necessary; raises `TypeError` if it is not of type `hint`."""
     value = value.item() if isinstance(value, np.generic) else value
-    if is_bearable(value, hint, conf=_NUMBERS):
+    as_number = isinstance(value, bool) and bool not in (hint, *typing.get_args(hint))
+    if is_bearable(value, hint, conf=_NUMBERS) and not (as_number and not is_bearable("", hint)):
         return value
     if isinstance(value, float) and value.is_integer() and is_bearable(int(value), hint):
         return int(value)

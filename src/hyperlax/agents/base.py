@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from abc import abstractmethod
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any, ClassVar, NamedTuple
@@ -108,6 +109,17 @@ class NetworkUse(NamedTuple):
         return self.copies * (self.hp.parameter_count(self.inputs) + head)
 
 
+class Holding(NamedTuple):
+    """The bytes of something that a lane holds, which hyperparameter to `lower`, and whether it is `kept`.
+
+    What is not kept exists for a part of a cycle only.
+    """
+
+    bytes: int
+    lower: str
+    kept: bool
+
+
 class AbstractAgentHyperparams(AbstractHyperparams):
     """Base class of the hyperparameters of an algorithm, which contain those of its networks.
 
@@ -208,6 +220,26 @@ class AbstractAgentHyperparams(AbstractHyperparams):
         The cost is that of a lane of `sizes` in a program with `caps`, padding included.
         """
         return costs.cycle_work(sizes, caps, self.arithmetic(caps, env))
+
+    def collected_first(self) -> int:
+        """Count the env steps, beside those of the training budget, that are collected before learning."""
+        return 0
+
+    def holds(self, env: AbstractEnv) -> dict[str, Holding]:
+        """What a lane of this sample holds in memory, at least, by name; arithmetic on the host."""
+        sizes = self.sizes()
+        action = math.prod(env.action_space.shape)
+        acting = max(use.hp.held(use.inputs, nested(sizes, name)) for name, use in self.networks(env).items())
+        steps = sizes["num_envs"] * sizes["rollout_length"]
+        gradient = min(sizes["minibatch"], costs.LARGEST_CHUNK) * acting
+        weights = int(self.arithmetic(sizes, env).weights)  # each has a gradient and two moments
+        step = env.obs_size + action + 4
+        return {
+            "weights": Holding(16 * weights, "the sizes of the networks", True),
+            "a rollout": Holding(4 * steps * step, "num_envs or rollout_length", False),
+            "acting": Holding(4 * sizes["num_envs"] * acting, "num_envs or the sizes of the networks", False),
+            "a gradient": Holding(4 * gradient, "the sizes of the networks", False),
+        }
 
     def refusal(self, env: AbstractEnv, memory: int) -> str | None:
         """Say why this sample cannot run in `memory` bytes, whatever else is changed; None when it can."""

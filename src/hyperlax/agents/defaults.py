@@ -14,6 +14,7 @@ from hyperlax.agents.on_policy import AbstractOnPolicyHyperparams
 from hyperlax.hyperparams import Choice, Count, Flag, LogUniform, Real, Uniform, hp
 from hyperlax.networks.base import AbstractNetworkHyperparams
 from hyperlax.networks.mlp import MLPHyperparams
+from hyperlax.registry.limits import LIMITS
 
 
 class OnPolicyDefaults(AbstractOnPolicyHyperparams):
@@ -80,7 +81,12 @@ class OffPolicyDefaults(AbstractOffPolicyHyperparams):
     buffer_size: Count = hp(
         50_000, Choice(20_000, 50_000, 100_000), doc="capacity of the replay buffer", fixed_at_start=True
     )
-    batch_size: Count = hp(64, Choice(64, 128, 256), doc="transitions per gradient step")
+    batch_size: Count = hp(
+        64,
+        Choice(64, 128, 256),
+        doc="transitions per gradient step",
+        most=LIMITS["batch_size"].most,
+    )
     normalize_observations: Flag = hp(
         True, Choice(True, False), doc="normalise by running mean and std", fixed_at_start=True
     )

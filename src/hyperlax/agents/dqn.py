@@ -31,6 +31,7 @@ from hyperlax.networks import ActionValues, jointly
 from hyperlax.networks.base import AbstractNetworkHyperparams
 from hyperlax.networks.heads import policy_outputs
 from hyperlax.networks.mlp import MLPHyperparams
+from hyperlax.registry.limits import LIMITS
 
 SMALLEST_HUBER = 1e-6
 """Huber thresholds up to this value stand for the squared error."""
@@ -65,7 +66,12 @@ class DQNHyperparams(AbstractOffPolicyHyperparams):
     buffer_size: Count = hp(
         50_000, Choice(10_000, 50_000, 100_000), doc="capacity of the replay buffer", fixed_at_start=True
     )
-    batch_size: Count = hp(64, Choice(64, 128, 256), doc="transitions per gradient step")
+    batch_size: Count = hp(
+        64,
+        Choice(64, 128, 256),
+        doc="transitions per gradient step",
+        most=LIMITS["batch_size"].most,
+    )
     decay_learning_rates: Flag = hp(True, Choice(True, False), doc="decay the step size linearly to zero")
     normalize_observations: Flag = hp(
         True, Choice(True, False), doc="normalise by running mean and std", fixed_at_start=True

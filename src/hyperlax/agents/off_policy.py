@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from abc import abstractmethod
 from collections.abc import Sequence
 from functools import partial
@@ -14,7 +15,7 @@ import jax.random as jr
 import optax
 from jaxtyping import Array, Bool, Float, Int, PRNGKeyArray
 
-from hyperlax.agents.base import AbstractAgent, AbstractAgentHyperparams, Metrics
+from hyperlax.agents.base import AbstractAgent, AbstractAgentHyperparams, Holding, Metrics
 from hyperlax.envs.base import AbstractEnv, Discrete
 from hyperlax.hyperparams import Count, Flag, Real, default_of
 from hyperlax.hyperparams.spaces import Choice
@@ -82,6 +83,19 @@ class AbstractOffPolicyHyperparams(AbstractAgentHyperparams):
         if self.label("warmup_budget") == "free":
             return 0
         return int(self.warmup_rollout_length) * int(self.num_envs)
+
+    def collected_first(self) -> int:
+        free = self.label("warmup_budget") == "free"
+        return int(self.warmup_rollout_length) * int(self.num_envs) if free else 0
+
+    def holds(self, env: AbstractEnv) -> dict[str, Holding]:
+        transition = 2 * env.obs_size + math.prod(env.action_space.shape) + 2
+        words = 2 * int(self.batch_size)  # random words and the positions made from them
+        return {
+            **super().holds(env),
+            "the replay buffer": Holding(4 * transition * int(self.buffer_size), "buffer_size", True),
+            "a batch": Holding(4 * words, "batch_size", False),
+        }
 
     def problems(self) -> list[str]:
         collected = int(self.num_envs) * int(self.rollout_length)

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import sys
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
 
 from hyperlax import leaving
 from hyperlax.commands.ending import FAILED, stopped
-from hyperlax.commands.flags import Names, Positive, Running, assignments
+from hyperlax.commands.flags import Names, Running, assignments, limited
 from hyperlax.commands.launch import display, end_logging, start_jax
 
 
@@ -20,7 +20,7 @@ def run_benchmark(
     algos: Names = None,
     envs: Names = None,
     sweep_modes: Names = None,
-    num_samples_per_run: Positive | None = None,
+    num_samples_per_run: Annotated[int | None, limited("num_samples")] = None,
     sampling_method: str | None = None,
     dry_run: bool = False,
 ) -> int:

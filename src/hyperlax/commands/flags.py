@@ -6,13 +6,14 @@ import os
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, get_origin
 
 from cyclopts import Parameter, Token
 from cyclopts.validators import Number
 
 from hyperlax.registry import Registry
 from hyperlax.registry.built_in import EXPORTERS, SCHEDULES
+from hyperlax.registry.limits import within
 from hyperlax.storage.files import experiment_path
 from hyperlax.storage.places import as_typed, check_writable, resolved
 
@@ -23,8 +24,20 @@ def typed_path(kind: Any, tokens: Sequence[Token]) -> Path:
 
 
 Place = Annotated[Path, Parameter(converter=typed_path)]
-Positive = Annotated[int, Parameter(validator=Number(gte=1))]
 Names = Annotated[list[str] | None, Parameter(consume_multiple=True, negative="")]
+
+
+def limited(name: str, **how: Any) -> Parameter:
+    """The parameter for a count, or for several, in the range that `LIMITS` states for `name`.
+
+    `how` are further arguments of `Parameter`.
+    """
+
+    def convert(kind: Any, tokens: Sequence[Token]) -> Any:
+        found = [within(name, token.value, token.keyword) for token in tokens]
+        return found if get_origin(kind) is list else found[-1]
+
+    return Parameter(converter=convert, **how)
 
 
 def _known(registry: Registry[Any], *more: str) -> Callable[[Any, Any], None]:
@@ -58,11 +71,11 @@ class Running:
     output_root: Place | None = None
     "Experiments go to <output-root>/<recipe>/<environment>, a benchmark to <output-root>.\
  [default: ./results/<command>]"
-    seed: int | None = None
-    "Seeds the sampler and training. [default: 42]"
-    seeds: Positive | None = None
+    seed: Annotated[int | None, limited("seed")] = None
+    "Seeds the sampler and training: 0 to 2^63 - 1. [default: 42]"
+    seeds: Annotated[int | None, limited("seeds")] = None
     "Lanes per sample. [default: what the run length says]"
-    total_timesteps: Positive | None = None
+    total_timesteps: Annotated[int | None, limited("total_timesteps")] = None
     "Environment steps per lane. [default: what the run length says]"
     set_: Annotated[list[str] | None, Parameter(name="--set", negative="")] = None
     "path=value: fixes a hyperparameter or training setting; repeatable."
@@ -74,7 +87,7 @@ class Running:
     "Also evaluate before training."
     save_policies: Literal["best", "all", "none"] = "best"
     "Which trained policies to keep."
-    hparam_batch_size: Positive | None = None
+    hparam_batch_size: Annotated[int | None, limited("lanes_at_once")] = None
     "Most lanes in training at once. [default: what the machine has use and memory for]"
     group_by_structural_hparams: bool = False
     "One program for every distinct set of sizes: no padding, more compilation."

@@ -63,9 +63,9 @@ def start_jax(device: str) -> None:
         os.environ["JAX_PLATFORMS"] = {"cpu": "cpu", "gpu": "cuda"}[device]
     import jax
 
-    from hyperlax.experiments.machine import use_all_cores
+    from hyperlax.experiments.machine import set_up_jax
 
-    use_all_cores()
+    set_up_jax()
     if (cache := compilation_cache()) is not None:
         jax.config.update("jax_compilation_cache_dir", str(cache))
         jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.3)

@@ -6,22 +6,21 @@ import sys
 from typing import Annotated
 
 from cyclopts import Parameter
-from cyclopts.validators import Number
 
 from hyperlax import leaving
 from hyperlax.commands.ending import FAILED
-from hyperlax.commands.flags import Place, Positive, Tracker
+from hyperlax.commands.flags import Place, Tracker, limited
 
 
 def plot_benchmark(
     *,
     results_dir_to_plot: Place,
     format: Annotated[str, Parameter(name="--format")] = "html",
-    top_n: Positive = 5,
+    top_n: Annotated[int, limited("top_n")] = 5,
     slice_metric: str = "peak_return",
     combined_only: bool = False,
     include_additional_info_in_titles: bool = False,
-    max_workers: Positive = 1,
+    max_workers: Annotated[int, limited("max_workers")] = 1,
     compare: Place | None = None,
 ) -> int:
     """Write the report (and images) of every experiment in a folder, finished or still running.
@@ -111,7 +110,7 @@ def export(
     *,
     results_dir: Place,
     to: Tracker,
-    top_k: Annotated[int, Parameter(validator=Number(gte=0))] = 5,
+    top_k: Annotated[int, limited("top_k")] = 5,
     destination: str | None = None,
 ) -> int:
     """Write experiments for a tracker: a run for each, finished or running, and for its best samples.

@@ -8,7 +8,7 @@ from typing import Annotated
 
 from cyclopts import Parameter
 
-from hyperlax.commands.flags import Place, Positive, assignments, new_file
+from hyperlax.commands.flags import Place, assignments, limited, new_file
 
 
 def inspect_circuit(
@@ -16,13 +16,13 @@ def inspect_circuit(
     algo_and_network_config: str = "ppo_drpqc",
     env_config: str = "gymnax.pendulum",
     network: str = "actor",
-    layers: Annotated[list[Positive] | None, Parameter(consume_multiple=True, negative="")] = None,
-    stacks: Annotated[list[Positive] | None, Parameter(consume_multiple=True, negative="")] = None,
-    draws: Positive = 200,
+    layers: Annotated[list[int] | None, limited("layers", consume_multiple=True, negative="")] = None,
+    stacks: Annotated[list[int] | None, limited("stacks", consume_multiple=True, negative="")] = None,
+    draws: Annotated[int, limited("draws")] = 200,
     set_: Annotated[list[str] | None, Parameter(name="--set", negative="")] = None,
     output_file: Place | None = None,
     diagram_file: Place | None = None,
-    seed: int = 42,
+    seed: Annotated[int, limited("seed")] = 42,
 ) -> int:
     """What a circuit is before training: diagram, gates, gradient variance, entanglement, expressibility.
 
@@ -71,12 +71,12 @@ def inspect_circuit(
 def generate_hp_samples(
     *,
     algo_and_network_config: str = "ppo_mlp",
-    num_samples: Positive = 256,
+    num_samples: Annotated[int, limited("num_samples")] = 256,
     output_file: Place = Path("hyperparam_samples.csv"),
     sampling_method: str = "qmc_sobol",
     experiment_type: str = "independent_samples",
     omit_ab: bool = False,
-    seed: int = 42,
+    seed: Annotated[int, limited("seed")] = 42,
 ) -> int:
     """Write hyperparameter samples to a csv, json or parquet file; trains nothing."""
     import polars as pl

@@ -6,10 +6,10 @@ import shlex
 import sys
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
 
 from hyperlax.commands.ending import conclude, stopped
-from hyperlax.commands.flags import Common, Names, Positive, assignments, folder_of
+from hyperlax.commands.flags import Common, Names, assignments, folder_of, limited
 from hyperlax.commands.launch import display, end_logging, start_jax
 
 
@@ -18,13 +18,13 @@ def optuna_hp_search(
     common: Common = Common(),  # noqa: B008
     study_name: str = "hyperlax_optuna_study",
     storage: str | None = None,
-    n_trials: Positive = 100,
+    n_trials: Annotated[int, limited("n_trials")] = 100,
     objective_names: Names = None,
     objective_directions: Names = None,
     sampler: str = "tpe",
     pruner: str = "none",
-    optuna_study_batch_size: Positive | None = None,
-    runner_hparam_batch_size: Positive | None = None,
+    optuna_study_batch_size: Annotated[int | None, limited("trials_at_once")] = None,
+    runner_hparam_batch_size: Annotated[int | None, limited("lanes_at_once")] = None,
     save_optuna_plots: bool = True,
 ) -> int:
     """Search the space with Optuna: each trial is trained with all its seeds, a new one starts when one ends.

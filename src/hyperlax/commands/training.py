@@ -5,16 +5,16 @@ from __future__ import annotations
 import importlib
 import sys
 import threading
-from typing import Any
+from typing import Annotated, Any
 
 from hyperlax.commands.ending import conclude, stopped
 from hyperlax.commands.flags import (
     Common,
     Place,
-    Positive,
     Scheduler,
     assignments,
     folder_of,
+    limited,
 )
 from hyperlax.commands.launch import display, end_logging, start_jax
 from hyperlax.registry.built_in import SCHEDULES
@@ -28,22 +28,22 @@ def run_single_hp(*, common: Common = Common()) -> int:  # noqa: B008
 def sweep_hp_samples(
     *,
     common: Common = Common(),  # noqa: B008
-    num_samples: Positive = 8,
+    num_samples: Annotated[int | None, limited("num_samples")] = None,
     sampling_method: str = "qmc_sobol",
     load_hyperparams: Place | None = None,
     experiment_type: str = "independent_samples",
     omit_ab: bool = False,
     sequential: bool = False,
     scheduler: Scheduler = "none",
-    confirm: Positive | None = None,
-    confirm_seeds: Positive | None = None,
+    confirm: Annotated[int | None, limited("best")] = None,
+    confirm_seeds: Annotated[int | None, limited("seeds")] = None,
 ) -> int:
     """Draw hyperparameter samples and train all of them, with all their seeds, as lanes of few programs.
 
     Parameters
     ----------
     num_samples
-        Samples to draw.
+        Samples to draw. [default: 8]
     sampling_method
         How to draw them: a sampling method that `hyperlax list` shows.
     load_hyperparams
@@ -67,7 +67,7 @@ def sweep_hp_samples(
         Lanes per confirmed sample. [default: as many as the sweep]
     """
     design = {
-        "num_samples": num_samples,
+        "num_samples": 8 if num_samples is None and load_hyperparams is None else num_samples,
         "sampling_method": sampling_method,
         "experiment_type": experiment_type,
         "omit_ab": omit_ab,

@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 from pathlib import Path
 
+from hyperlax.registry.limits import within
 from hyperlax.storage.places import as_typed
 
 
@@ -42,9 +43,9 @@ class Execution:
         if self.folder is not None:
             object.__setattr__(self, "folder", as_typed(self.folder, "folder"))
         for name in ("lanes_at_once", "lanes_per_device", "memory_limit"):
-            if (value := getattr(self, name)) is not None and value < 1:
-                raise ValueError(f"{name} must be at least 1, got {value}")
-        if self.checkpoint_seconds < 0:
+            if (value := getattr(self, name)) is not None:
+                object.__setattr__(self, name, within(name, value))
+        if not self.checkpoint_seconds >= 0:
             raise ValueError(f"checkpoint_seconds must be at least 0, got {self.checkpoint_seconds}")
 
     def at(self, folder: str | Path | None, resume: bool) -> Execution:

@@ -22,13 +22,18 @@ from jaxtyping import UInt32
 from hyperlax import envs
 from hyperlax.agents.base import AbstractAgentHyperparams
 from hyperlax.envs.base import AbstractEnv, describe
-from hyperlax.experiments.machine import device_memory, git_commit, machine, versions
+from hyperlax.experiments import feasible
+from hyperlax.experiments.feasible import Room
+from hyperlax.experiments.machine import git_commit, machine, versions
+from hyperlax.experiments.memory import device_memory
 from hyperlax.experiments.recipes import Recipe
 from hyperlax.experiments.samples import Lane, Sample, lane_keys
 from hyperlax.experiments.settings import Settings
 from hyperlax.hyperparams import assign, fields, values
+from hyperlax.lanes.keys import seeded
 from hyperlax.programs import train
 from hyperlax.programs.compiled import state_like
+from hyperlax.registry.limits import refuse_lanes, within
 from hyperlax.storage.shareable import shareable, shareable_command
 
 
@@ -82,19 +87,20 @@ class Experiment(Generic[Scheduled]):
 
         `row` maps dotted paths of hyperparameters to values; fixed and missing ones have the values of
         `base`. Raises `ValueError` for an unknown hyperparameter or value, for the id of another sample, and
-        for a network that does not fit into memory.
+        for sizes that do not fit into memory or would train for years.
         """
         known = {f.path for f in fields(self.base)}
         chosen = {k: v for k, v in row.items() if k not in ("sample", "matrix") and k not in self.fixed}
         if unknown := [k for k in chosen if k not in known]:
             assign(self.base, dict.fromkeys(unknown))
-        tree, number = assign(self.base, chosen), int(row.get("sample", len(self.records)))
-        if number < 0 or number in self.records:
-            why = "is negative" if number < 0 else "belongs to another sample, too"
+        tree = assign(self.base, chosen)
+        number = within("sample", row.get("sample", len(self.records)), "the sample id")
+        if number in self.records:
             raise ValueError(
-                f"the sample id {number} {why}; leave out the column sample to number the samples"
+                f"the sample id {number} belongs to another sample, too; leave out the column sample to "
+                "number the samples"
             )
-        if refusal := tree.refusal(self.env, device_memory()):
+        if refusal := feasible.refusal(tree, self.env, self.settings, self.room):
             raise ValueError(f"sample {number} of {self.recipe.name} does not fit {self.env_name}: {refusal}")
         if refusal := _cannot_measure(tree, self.env, self.settings):
             raise ValueError(f"sample {number} of {self.recipe.name}: {refusal}")
@@ -148,8 +154,22 @@ class Experiment(Generic[Scheduled]):
         return np.asarray(keys), np.asarray(init_keys)
 
     @cached_property
+    def room(self) -> Room:
+        """The memory and the speed of this machine."""
+        return Room.here()
+
+    def check_lanes(self, trees: Sequence[AbstractAgentHyperparams], samples: int) -> None:
+        """Note how long `samples` like `trees` train, if that is long.
+
+        Raises `ValueError` with the numbers for too many lanes, and if they would train for years.
+        """
+        seconds = [feasible.lane_seconds(t, self.env, self.settings, self.room.machine) for t in trees]
+        if note := feasible.check_lanes(seconds, samples, self.settings, self.room.machine):
+            self.notes.append(note)
+
+    @cached_property
     def _key(self) -> UInt32[np.ndarray, "2"]:
-        return np.asarray(jr.key_data(jr.key(self.settings.seed)))
+        return np.asarray(jr.key_data(seeded(self.settings.seed)))
 
     @property
     def reference(self) -> dict[str, float] | None:
@@ -229,11 +249,13 @@ def build(
     base = assign(base, prescribed)
     prescribed = {k: v for k, v in values(base).items() if k in prescribed}
     base = assign(base, fixed)
+    refuse_lanes(max(1, len(rows)), settings.seeds)
     experiment = Experiment(
         recipe_name, recipe, env_name, env, settings, base, dict(fixed), schedule, protocol_values=prescribed
     )
     for row in rows:
         experiment.add(row)
+    experiment.check_lanes(experiment.trees, len(rows))
     schedule.check(experiment)
     return experiment
 

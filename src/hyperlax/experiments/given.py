@@ -2,19 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping
 from pathlib import Path
 from typing import Any
 
-import polars as pl
-
 from hyperlax.experiments.recipes import Recipe
 from hyperlax.experiments.settings import Settings
-from hyperlax.hyperparams import samplers
+from hyperlax.hyperparams import Field, samplers
+from hyperlax.hyperparams.samplers.samples_file import checked_rows
+from hyperlax.hyperparams.tables import read_table
 from hyperlax.registry import nearest
 
 
-def split(set_: Mapping[str, Any], known: Sequence[str]) -> tuple[dict[str, Any], ...]:
+def split(set_: Mapping[str, Any], known: Collection[str]) -> tuple[dict[str, Any], ...]:
     """Split `--set` entries into hyperparameters, settings, and options of the environment.
 
     Raises `ValueError` for a name that is unknown or given twice.
@@ -40,7 +40,7 @@ def split(set_: Mapping[str, Any], known: Sequence[str]) -> tuple[dict[str, Any]
 
 def sample_rows(
     recipe: Recipe,
-    known: Sequence[str],
+    known: Mapping[str, Field],
     fixed: Mapping[str, Any],
     settings: Settings,
     num_samples: int | None,
@@ -51,13 +51,17 @@ def sample_rows(
 ) -> list[dict[str, Any]]:
     """The samples of a sweep, as dicts from dotted path to value; one empty dict for the defaults."""
     samplers.check_experiment_type(experiment_type)
-    if isinstance(samples, (str, Path)):
-        return samplers.rest(samplers.SamplesFile(Path(samples), known))
     if samples is not None:
-        rows = samples.to_dicts() if isinstance(samples, pl.DataFrame) else samples
-        if not len(rows):
-            raise ValueError("no samples were given; leave samples out to train the recipe's defaults")
-        return [{k: v for k, v in row.items() if v is not None} for row in rows]  # None: an empty cell
+        if isinstance(samples, (str, Path)):
+            rows = samplers.rest(samplers.SamplesFile(Path(samples), known))
+        else:
+            rows = checked_rows(read_table(samples), known)
+        if num_samples is not None and num_samples != len(rows):
+            raise ValueError(
+                f"there are {len(rows)} samples and num_samples is {num_samples}: all that are given are "
+                "trained, leave out num_samples"
+            )
+        return rows
     if num_samples is None and isinstance(method, str):
         return [{}]
     return samplers.draw(

@@ -10,14 +10,20 @@ from pathlib import Path
 from typing import Any
 
 import jax
-import psutil
+
+from hyperlax.experiments.memory import host_memory
 
 PACKAGES = ("hyperlax", "jax", "jaxlib", "equinox", "optax", "gymnax", "brax", "pennylane", "numpy", "scipy")
 """The packages whose versions the manifest records."""
 
 
-def use_all_cores() -> None:
-    """Give JAX one CPU device per usable core; without effect if JAX has been initialised already."""
+def set_up_jax() -> None:
+    """Give JAX one CPU device per usable core; without effect if JAX has been initialised already.
+
+    Raises `ValueError` if JAX computes in 64 bits, which no part of hyperlax is made for.
+    """
+    if jax.config.read("jax_enable_x64"):
+        raise ValueError("hyperlax computes in 32 bits: unset JAX_ENABLE_X64, or set jax_enable_x64 to False")
     try:
         jax.config.update("jax_num_cpu_devices", usable_cores())
     except RuntimeError:
@@ -27,12 +33,6 @@ def use_all_cores() -> None:
 def usable_cores() -> int:
     """The number of cores that this process may run on."""
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else (os.cpu_count() or 1)
-
-
-def device_memory() -> int:
-    """The memory of one device in bytes, free or in use."""
-    stats = jax.devices()[0].memory_stats() or {}
-    return int(stats.get("bytes_limit", psutil.virtual_memory().total))
 
 
 def versions() -> dict[str, str]:
@@ -54,7 +54,7 @@ def machine() -> dict[str, Any]:
         "architecture": platform.machine(),
         "processor": processor(),
         "cores": usable_cores(),
-        "memory_gb": round(psutil.virtual_memory().total / 2**30, 1),
+        "memory_gb": round(host_memory().total / 2**30, 1),
         "platform": devices[0].platform,
         "device": devices[0].device_kind,
         "devices": len(devices),

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
 from hyperlax.networks.measurement import Measurement
-from hyperlax.registry import convert, nearest
+from hyperlax.registry import convert, integer, nearest
+from hyperlax.registry.limits import LIMITS, within
 
 
 @dataclass(frozen=True)
@@ -19,7 +21,7 @@ class Settings:
     - `evaluations`: evaluation points per lane, at the first cycle boundary after multiples of T / n.
     - `eval_episodes`: episodes per evaluation with the best actions, and the same number with sampled ones.
     - `seeds`: lanes per sample.
-    - `seed`: the seed of the sampler and of training.
+    - `seed`: the seed of the sampler and of training, from 0 to 2⁶³ - 1.
     - `protocol`: `corrected`, or `published` to reproduce the published experiments.
     - `evaluation`: the actions that the headline return is measured with, `deterministic` or `sampled`.
     - `initial_weights`: drawn `per_lane`, or one draw `shared` by all lanes of equal architecture.
@@ -41,9 +43,9 @@ class Settings:
     eval_depolarizing: float = 0.0
 
     def __post_init__(self):
-        for name, least in (("total_timesteps", 1), ("evaluations", 0), ("eval_episodes", 1), ("seeds", 1)):
-            if getattr(self, name) < least:
-                raise ValueError(f"{name} must be at least {least}, got {getattr(self, name)}")
+        for name in sorted(LIMITS.keys() & self.__dataclass_fields__.keys()):
+            shown = name.replace("eval_shots", "eval.shots")
+            object.__setattr__(self, name, within(name, getattr(self, name), shown))
         _one_of("protocol", self.protocol, ("corrected", "published"))
         _one_of("evaluation", self.evaluation, ("deterministic", "sampled"))
         _one_of("initial_weights", self.initial_weights, ("per_lane", "shared"))
@@ -93,8 +95,9 @@ def run_length(modifier: str | int) -> dict[str, Any]:
 
     Raises `ValueError` with the known modifiers for an unknown one.
     """
-    if str(modifier).isdigit():
-        return {"total_timesteps": int(modifier)}
+    if str(modifier)[:1].isdigit():
+        with contextlib.suppress(ValueError):
+            return {"total_timesteps": integer("the run length", modifier)}
     if modifier not in RUN_LENGTHS:
         allowed = ", ".join(RUN_LENGTHS)
         raise ValueError(

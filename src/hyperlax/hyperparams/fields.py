@@ -21,7 +21,8 @@ from jaxtyping import Array, Bool, Float32, Int32, PyTree
 from hyperlax.hyperparams.spaces import Space
 from hyperlax.lanes.constants import folded
 from hyperlax.lanes.masking import Unfrozen
-from hyperlax.registry import nearest
+from hyperlax.registry import convert, nearest
+from hyperlax.registry.limits import LARGEST_LEAF
 from hyperlax.typecheck import check_fields
 
 Real = Float32[Array, ""]
@@ -96,7 +97,7 @@ class Field:
             return np.asarray(self.labels.index(value), np.int32)
         number = _cast(self.path, value, self.kind)
         if self.kind is not bool and not self.lowest <= number <= self.most:
-            bound = f"at least {self.lowest:g}" if number < self.lowest else f"at most {self.most:g}"
+            bound = f"at least {self.lowest:g}" if number < self.lowest else f"at most {self.most:,}"
             raise ValueError(f"{self.path} must be {bound}, got {value!r}")
         return np.asarray(number, _DTYPES[self.kind])
 
@@ -210,18 +211,13 @@ def _rebuild(tree: H, leaves: Mapping[str, np.ndarray], prefix: str) -> H:
     return dataclasses.replace(tree, **changes)
 
 
-_BOOLS = {"true": True, "false": False, "1": True, "0": False, 1: True, 0: False}
-_LARGEST = {int: 2**31 - 1, float: float(np.finfo(np.float32).max)}
+_LARGEST = {int: LARGEST_LEAF, float: float(np.finfo(np.float32).max)}
 
 
 def _cast(path: str, value: Any, kind: type) -> Any:
     """`value`, or the text of one, as a `kind` that its leaf can hold."""
-    try:
-        if kind is bool:
-            return _BOOLS[value.strip().lower() if isinstance(value, str) else value]
-        number = float("nan") if isinstance(value, (bool, np.bool_)) else float(value)
-        if abs(number) <= _LARGEST[kind] and kind(number) == number:
-            return kind(number)
-    except (KeyError, TypeError, ValueError, OverflowError):
-        pass
-    raise ValueError(f"{path} needs {'an int' if kind is int else f'a {kind.__name__}'}, got {value!r}")
+    number = convert(path, value, kind)
+    if kind is not bool and abs(number) > _LARGEST[kind]:
+        most = f"{_LARGEST[kind]:,}" if kind is int else f"{_LARGEST[kind]:.3g}"
+        raise ValueError(f"{path} must be at most {most}, got {value!r}")
+    return number

@@ -15,6 +15,8 @@ from typing import TYPE_CHECKING, Any, ClassVar
 
 import numpy as np
 
+from hyperlax.registry import integer, plain
+
 if TYPE_CHECKING:
     from optuna.distributions import BaseDistribution, CategoricalDistribution
 
@@ -73,8 +75,9 @@ class Uniform(Space):
     continuous: ClassVar[bool] = True
 
     def __post_init__(self):
-        if not self.low < self.high:
-            raise ValueError(f"Uniform needs low < high, got ({self.low}, {self.high})")
+        _plain_bounds(self)
+        if not -math.inf < self.low < self.high < math.inf:
+            raise ValueError(f"Uniform needs finite low < high, got ({self.low}, {self.high})")
 
     def ppf(self, u: float) -> float:
         low, high = np.float32(self.low), np.float32(self.high)
@@ -109,8 +112,9 @@ class LogUniform(Space):
     continuous: ClassVar[bool] = True
 
     def __post_init__(self):
-        if not 0 < self.low < self.high:
-            raise ValueError(f"LogUniform needs 0 < low < high, got ({self.low}, {self.high})")
+        _plain_bounds(self)
+        if not 0 < self.low < self.high < math.inf:
+            raise ValueError(f"LogUniform needs 0 < low < high, both finite, got ({self.low}, {self.high})")
 
     def ppf(self, u: float) -> float:
         low, high = np.log(np.float32(self.low)), np.log(np.float32(self.high))
@@ -142,6 +146,8 @@ class Integers(Space):
     high: int
 
     def __post_init__(self):
+        object.__setattr__(self, "low", integer("the low of Integers", self.low))
+        object.__setattr__(self, "high", integer("the high of Integers", self.high))
         if not self.low <= self.high:
             raise ValueError(f"Integers needs low <= high, got ({self.low}, {self.high})")
 
@@ -179,7 +185,7 @@ class Choice(Space):
     def __init__(self, *values: Any):
         if not values:
             raise ValueError("Choice needs at least one value")
-        object.__setattr__(self, "values", tuple(values))
+        object.__setattr__(self, "values", tuple(_plain(value) for value in values))
 
     def ppf(self, u: float) -> Any:
         return self.values[min(math.floor(u * len(self.values)), len(self.values) - 1)]
@@ -222,7 +228,7 @@ class Joint(Space):
         if not choices or wrong:
             raise ValueError(f"every choice of Joint{tuple(paths)} needs {len(paths)} values, got {wrong}")
         object.__setattr__(self, "paths", tuple(paths))
-        object.__setattr__(self, "choices", tuple(tuple(c) for c in choices))
+        object.__setattr__(self, "choices", tuple(tuple(map(_plain, c)) for c in choices))
 
     def ppf(self, u: float) -> dict[str, Any]:
         return dict(zip(self.paths, Choice(*self.choices).ppf(u), strict=True))
@@ -246,6 +252,20 @@ class Joint(Space):
     def chosen(self, parameter: Any) -> dict[str, Any]:
         choice = _value_of(parameter, self.choices, [json.dumps(choice) for choice in self.choices])
         return dict(zip(self.paths, choice, strict=True))
+
+
+def _plain(value: Any) -> Any:
+    """`value` with NumPy's scalars replaced by Python's, also inside of a tuple; JSON knows no others."""
+    return tuple(map(_plain, value)) if isinstance(value, tuple) else plain(value)
+
+
+def _plain_bounds(space: Uniform | LogUniform) -> None:
+    """Replace NumPy's scalars by Python's in the bounds of `space`; raise `ValueError` for no numbers."""
+    for name in ("low", "high"):
+        value = plain(getattr(space, name))
+        if not _is_number(value):
+            raise ValueError(f"the {name} of {type(space).__name__} needs a number, got {value!r}")
+        object.__setattr__(space, name, value)
 
 
 def decode(space: Mapping[str, Space], point: Iterable[float]) -> dict[str, Any]:

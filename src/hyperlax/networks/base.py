@@ -93,6 +93,11 @@ class AbstractNetworkHyperparams(AbstractHyperparams):
         return sum(math.prod(x.shape) for x in jax.tree.leaves(eqx.filter(network, trainable(network))))
 
     @classmethod
+    def held(cls, in_size: int, sizes: Sizes) -> int:
+        """Count the numbers that one forward pass at `sizes` holds at once, at least; for predictions."""
+        return in_size
+
+    @classmethod
     def chain(cls, in_size: int, sizes: Sizes) -> float:
         """Count the matrix products of one forward pass that wait for one another, for the planner.
 

@@ -16,9 +16,10 @@ from jaxtyping import Array, Float, PRNGKeyArray
 
 from hyperlax.hyperparams import assign
 from hyperlax.lanes.compilation import compiler_options
+from hyperlax.lanes.keys import seeded
 from hyperlax.lanes.sizes import merge
 from hyperlax.networks.circuit import final_state
-from hyperlax.networks.pennylane import couplings
+from hyperlax.networks.pennylane import ANGLES, couplings
 from hyperlax.networks.pqc import ENTANGLERS, PQC, PQCHyperparams, qubits, state_bytes
 
 BINS = 75
@@ -94,7 +95,7 @@ def measure(
     """
     caps = merge([hp.sizes() for hp in samples])
     wires = qubits(in_size, int(samples[0].stacks))
-    keys = jr.split(jr.key(seed), (2, draws))
+    keys = jr.split(seeded(seed), (2, draws))
 
     @partial(jax.jit, compiler_options=compiler_options("low", jax.default_backend()))
     def run(hp: Any, keys: Any) -> Any:
@@ -113,6 +114,13 @@ def measure(
             }
         )
     return rows
+
+
+def bytes_needed(samples: Sequence[PQCHyperparams], in_size: int, draws: int) -> int:
+    """Bytes of the states and gradients that `measure` holds for `draws` pairs of `samples`, at least."""
+    wires = qubits(in_size, max(int(hp.stacks) for hp in samples))
+    layers = max(int(hp.layers) for hp in samples)
+    return 2 * draws * 4 * (2 * 2**wires + ANGLES * wires * (layers + 1))
 
 
 def _state_and_gradient(

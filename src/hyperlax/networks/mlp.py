@@ -18,6 +18,7 @@ from hyperlax.hyperparams.spaces import Choice, Integers
 from hyperlax.lanes.sizes import Branches, Extent, Sizes
 from hyperlax.networks.base import AbstractNetwork, AbstractNetworkHyperparams, Linear, column
 from hyperlax.networks.layout import batch_last
+from hyperlax.registry.limits import LIMITS
 
 ACTIVATIONS = {
     "relu": jax.nn.relu,
@@ -37,7 +38,7 @@ class MLPHyperparams(AbstractNetworkHyperparams):
     """Hyperparameters of an `MLP`, all of which describe its architecture."""
 
     width: Count = hp(64, Choice(32, 64, 128), doc="units per layer")
-    depth: Count = hp(2, Integers(1, 3), doc="hidden layers")
+    depth: Count = hp(2, Integers(1, 3), doc="hidden layers", most=LIMITS["depth"].most)
     layer_norm: Flag = hp(False, Choice(True, False), doc="LayerNorm before every activation")
     activation: Count = hp(
         "tanh", Choice("tanh", "relu", "silu"), labels=tuple(ACTIVATIONS), doc="activation after every layer"
@@ -65,6 +66,10 @@ class MLPHyperparams(AbstractNetworkHyperparams):
     def flops(cls, in_size: int, sizes: Sizes) -> float:
         width = sizes["width"]
         return 2.0 * width * (in_size + (sizes["depth"] - 1) * width) + 20.0 * width * sizes["depth"]
+
+    @classmethod
+    def held(cls, in_size: int, sizes: Sizes) -> int:
+        return sizes["width"]
 
     @classmethod
     def chain(cls, in_size: int, sizes: Sizes) -> float:

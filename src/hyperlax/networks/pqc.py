@@ -23,6 +23,7 @@ from hyperlax.networks.layout import batch_last
 from hyperlax.networks.measurement import Measurement, probabilities, z_means
 from hyperlax.networks.pennylane import ANGLES, diagram
 from hyperlax.networks.pennylane import expectations as pennylane_expectations
+from hyperlax.registry.limits import LIMITS
 
 BACKENDS = ("native", "pennylane")
 ENTANGLERS = ("none", "cz", "cz_ring")
@@ -39,8 +40,13 @@ def qubits(in_size: int, stacks: int) -> int:
 class PQCHyperparams(AbstractNetworkHyperparams):
     """Hyperparameters of a `PQC`: its architecture, initial weights and relative learning rates."""
 
-    layers: Count = hp(5, Choice(5, 10, 15), doc="encoding and trainable layers before the last one")
-    stacks: Count = hp(1, Choice(1, 2, 3), doc="copies of the encoding wires")
+    layers: Count = hp(
+        5,
+        Choice(5, 10, 15),
+        doc="encoding and trainable layers before the last one",
+        most=LIMITS["layers"].most,
+    )
+    stacks: Count = hp(1, Choice(1, 2, 3), doc="copies of the encoding wires", most=LIMITS["stacks"].most)
     entangler: Count = hp(
         "cz",
         labels=ENTANGLERS,
@@ -94,6 +100,10 @@ class PQCHyperparams(AbstractNetworkHyperparams):
     def flops(cls, in_size: int, sizes: Sizes) -> float:
         wires, layers = qubits(in_size, sizes["stacks"]), sizes["layers"] + 1
         return layers * wires * (60.0 * 2.0 ** min(wires, 60) + 4000.0)
+
+    @classmethod
+    def held(cls, in_size: int, sizes: Sizes) -> int:
+        return 2 * 2 ** qubits(in_size, sizes["stacks"])
 
     @classmethod
     def chain(cls, in_size: int, sizes: Sizes) -> float:

@@ -18,6 +18,7 @@ from hyperlax.lanes.sizes import Branches, Extent, Shape, Sizes
 from hyperlax.networks.base import AbstractNetwork, AbstractNetworkHyperparams, column
 from hyperlax.networks.layout import batch_last
 from hyperlax.networks.mlp import ACTIVATIONS, activate
+from hyperlax.registry.limits import LIMITS
 
 _POWERS = ((2, 3), (2, 5), (2, 6), (2, 7), (2, 8), (2, 9), (4, 3), (4, 4), (8, 2), (8, 3))
 SHAPES = tuple(f"{local**cores}={local}^{cores}" for local, cores in _POWERS)
@@ -37,11 +38,21 @@ def factors(shape: str) -> tuple[int, int, int]:
 class TensorMLPHyperparams(AbstractNetworkHyperparams):
     """Hyperparameters of a `TensorMLP`: its architecture and its initial cores."""
 
-    bond_dim: Count = hp(8, Choice(4, 8, 16), doc="bond dimension of the matrix product operators")
+    bond_dim: Count = hp(
+        8,
+        Choice(4, 8, 16),
+        doc="bond dimension of the matrix product operators",
+        most=LIMITS["bond_dim"].most,
+    )
     activation: Count = hp(
         "silu", Choice("silu", "relu", "tanh"), labels=tuple(ACTIVATIONS), doc="activation of hidden layers"
     )
-    mpo_layers: Count = hp(2, Integers(1, 3), doc="hidden layers that are matrix product operators")
+    mpo_layers: Count = hp(
+        2,
+        Integers(1, 3),
+        doc="hidden layers that are matrix product operators",
+        most=LIMITS["mpo_layers"].most,
+    )
     shape: Count = hp(
         "64=2^6",
         Choice("32=2^5", "64=2^6", "128=2^7"),
@@ -67,6 +78,10 @@ class TensorMLPHyperparams(AbstractNetworkHyperparams):
     def flops(cls, in_size: int, sizes: Sizes) -> float:
         hidden, layers = factors(sizes["shape"])[0], sizes["mpo_layers"]
         return 2.0 * hidden * (in_size + layers * hidden + FEATURES) + 20.0 * hidden * (layers + 1)
+
+    @classmethod
+    def held(cls, in_size: int, sizes: Sizes) -> int:
+        return FEATURES
 
     @classmethod
     def chain(cls, in_size: int, sizes: Sizes) -> float:

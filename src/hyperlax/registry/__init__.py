@@ -4,16 +4,20 @@ from __future__ import annotations
 
 from hyperlax.registry.base import Registry, Source, short_name
 from hyperlax.registry.modules import load_attribute, load_file, location
-from hyperlax.registry.words import build, convert, nearest
+from hyperlax.registry.words import boolean, build, convert, integer, nearest, plain, real
 
 __all__ = [
     "Registry",
     "Source",
+    "boolean",
     "build",
     "convert",
+    "integer",
     "load_attribute",
     "load_file",
     "location",
     "nearest",
+    "plain",
+    "real",
     "short_name",
 ]

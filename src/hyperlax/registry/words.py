@@ -2,13 +2,18 @@
 
 from __future__ import annotations
 
+import contextlib
 import difflib
 import inspect
 from collections.abc import Callable, Iterable, Mapping
+from decimal import Decimal, InvalidOperation
 from typing import Any
 
 KINDS: dict[str, type] = {"bool": bool, "int": int, "float": float, "str": str}
 """Types that text is converted to, by the name that an annotation gives them."""
+LONGEST_NUMBER = 64
+"""The largest number of digits of an integer that anything here could mean."""
+_BOOLEANS = {"true": True, "false": False, "1": True, "0": False, 1: True, 0: False}
 
 
 def nearest(name: Any, known: Iterable[str]) -> str:
@@ -19,27 +24,70 @@ def nearest(name: Any, known: Iterable[str]) -> str:
     return f'; did you mean "{match[0]}"?' if match else ""
 
 
+def plain(value: Any) -> Any:
+    """The Python value of a NumPy scalar or of an array without dimensions; anything else as it is."""
+    scalar = getattr(value, "ndim", None) == 0 and callable(getattr(value, "item", None))
+    return value.item() if scalar else value
+
+
+def integer(name: str, value: Any) -> int:
+    """`value`, or the text of one, as an integer, exactly.
+
+    `100000`, `1e5`, `100_000`, a float without a fraction and NumPy's integers are integers; a bool is none.
+    Raises `ValueError` naming what it is for.
+    """
+    value = plain(value)
+    number: Decimal | None = None
+    if isinstance(value, str) and len(value) <= LONGEST_NUMBER:
+        try:
+            number = Decimal(value.strip())
+        except InvalidOperation:
+            number = None
+    elif isinstance(value, (int, float)) and not isinstance(value, bool):
+        number = Decimal(value)
+    if number is None or not number.is_finite() or number != number.to_integral_value():
+        raise ValueError(f"{name} needs an integer, got {_short(value)}")
+    if number.adjusted() > LONGEST_NUMBER:
+        raise ValueError(f"{name} is an integer beyond all bounds, got {_short(value)}")
+    return int(number)
+
+
+def boolean(name: str, value: Any) -> bool:
+    """`value`, or the text of one, as true or false, for which 1 and 0 stand, too.
+
+    Raises `ValueError` naming what it is for.
+    """
+    value = plain(value)
+    key = value.strip().lower() if isinstance(value, str) else value
+    if isinstance(key, (bool, int, float, str)) and key in _BOOLEANS:
+        return _BOOLEANS[key]
+    raise ValueError(f"{name} needs true or false, got {_short(value)}")
+
+
+def real(name: str, value: Any) -> float:
+    """`value`, or the text of one, as a float; NaN and bools are none.
+
+    Raises `ValueError` naming what it is for.
+    """
+    value, number = plain(value), None
+    if isinstance(value, (int, float, str)) and not isinstance(value, bool):
+        with contextlib.suppress(ValueError, OverflowError):
+            number = float(value)
+    if number is None or number != number:
+        raise ValueError(f"{name} needs a number, got {_short(value)}")
+    return number
+
+
 def convert(name: str, value: Any, kind: type) -> Any:
     """`value`, or the text of one, as a `kind`; raises `ValueError` naming what it is for."""
-    if not isinstance(value, str) or kind is str:
-        if kind is int and isinstance(value, float) and not value.is_integer():
-            raise ValueError(f"{name} needs an integer, got {value!r}")
-        return kind(value)
-    text = value.strip().lower()
-    if kind is bool:
-        if text not in ("true", "false"):
-            raise ValueError(f"{name} needs true or false, got {value!r}")
-        return text == "true"
-    try:
-        number = float(text)
-    except ValueError:
-        wanted = "a number" if kind is float else "an integer"
-        raise ValueError(f"{name} needs {wanted}, got {value!r}") from None
-    if kind is float:
-        return number
-    if not number.is_integer():
-        raise ValueError(f"{name} needs an integer, got {value!r}")
-    return int(number)
+    converters: dict[type, Callable[[str, Any], Any]] = {bool: boolean, int: integer, float: real}
+    return converters[kind](name, value) if kind in converters else kind(value)
+
+
+def _short(value: Any) -> str:
+    """`value` for a message, on one line and not longer than that."""
+    text = repr(value)
+    return text if len(text) <= 60 else f"{text[:57]}..."
 
 
 def build(what: str, make: Callable[..., Any], options: Mapping[str, Any], prefix: str = "") -> Any:

@@ -13,6 +13,8 @@ from typing import NamedTuple
 
 import polars as pl
 
+from hyperlax.hyperparams.tables import Table, read_table
+
 COLUMNS = {
     "best": "best_peak",
     "top 5 IQM": "top5_iqm_peak",
@@ -86,12 +88,16 @@ def read_published(path: Path) -> Published:
 def _read(file: Path, found: Published) -> None:
     """Add the published results in `file` to `found`."""
     try:
-        frame = pl.read_csv(file, glob=False, infer_schema_length=None)
-        frame = frame.rename(lambda name: name.strip().lower().replace(" ", "_"))
-    except (pl.exceptions.PolarsError, UnicodeDecodeError) as error:
-        raise ValueError(f"{file} is not a readable CSV table: {str(error).splitlines()[0]}") from error
+        table = read_table(file)
+    except ValueError as error:
+        raise ValueError(f"{file} is not a readable CSV table: {error}") from error
+    frame = pl.DataFrame({name: _column(table, name) for name in table.columns}, strict=False)
+    frame = frame.rename(lambda name: name.strip().lower().replace(" ", "_"))
     if {"env", "algo", "network"} <= set(frame.columns):
-        found.cells.update(_cells(file, frame))
+        for cell, values in _cells(file, frame).items():
+            if cell in found.cells:
+                raise ValueError(f"{file}: {cell} is in the published tables twice; remove one of them")
+            found.cells[cell] = values
         return
     ids = [name for name in _ID_COLUMNS if name in frame.columns]
     name = _SUMMARY_NAME.fullmatch(file.name)
@@ -106,7 +112,14 @@ def _read(file: Path, found: Published) -> None:
             f"the name of {file.name} does not say which results it holds; rename it to "
             "<env>_<algo>-<network>_summary.csv"
         )
-    peak = pl.col("peak_return").cast(pl.Float64, strict=False).fill_nan(None)
+    for column in (*ids, "peak_return"):
+        _check_numbers(file, frame, column, whole=column != "peak_return")
+    if (twice := frame[ids[0]].is_duplicated()).any():
+        again = frame[ids[0]].filter(twice)[0]
+        raise ValueError(
+            f"{file}: the sample {again:.0f} in column {ids[0]} is there twice; remove one of them"
+        )
+    peak = pl.col("peak_return").cast(pl.Float64).fill_nan(None)
     peaks = frame.select(pl.col(ids[0]).cast(pl.Int64).alias("sample"), peak.alias("peak"))
     own = pl.col(ids[1] if len(ids) > 1 else ids[0]).cast(pl.Int64).alias("sample")
     values = frame.with_columns(own).unique("sample", maintain_order=True)
@@ -127,8 +140,28 @@ def _cells(file: Path, frame: pl.DataFrame) -> dict[Cell, tuple[dict[str, float]
     for row in frame.iter_rows(named=True):
         values = {name: _number(row.get(column)) for name, column in COLUMNS.items()}
         cell = Cell.of(str(row["env"]), str(row["algo"]), str(row["network"]))
+        if cell in found:
+            raise ValueError(f"{file}: {cell} is in the table twice; remove one of them")
         found[cell] = values, int(row.get("samples") or 0)
     return found
+
+
+def _column(table: Table, name: str) -> list[float | None] | list[str | None]:
+    """The cells of a column as numbers, if all that are not empty are numbers; otherwise as they are."""
+    cells = [None if row[name] == "" else row[name] for row in table.rows]
+    try:
+        return [None if cell is None else float(cell) for cell in cells]
+    except ValueError:
+        return cells
+
+
+def _check_numbers(file: Path, frame: pl.DataFrame, column: str, whole: bool) -> None:
+    """Raise `ValueError` for a column with anything but numbers; `whole`: for any but integers, too."""
+    cells = frame[column]
+    if not cells.dtype.is_numeric() and cells.null_count() < len(cells):
+        raise ValueError(f"column {column} of {file} holds something that is not a number")
+    if whole and (cells.is_null().any() or any(not float(cell).is_integer() for cell in cells)):
+        raise ValueError(f"column {column} of {file} holds something that is not the id of a sample")
 
 
 def _number(value: float | int | None) -> float:

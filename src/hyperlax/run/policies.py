@@ -20,7 +20,7 @@ from hyperlax import envs
 from hyperlax.agents import AGENTS
 from hyperlax.agents.base import AbstractAgent, AbstractAgentHyperparams
 from hyperlax.envs.base import AbstractEnv
-from hyperlax.experiments.machine import device_memory
+from hyperlax.experiments.memory import device_memory
 from hyperlax.experiments.recipes import Recipe, defaults
 from hyperlax.hyperparams import AbstractHyperparams, assign, values
 from hyperlax.lanes.sizes import to_json

@@ -6,7 +6,7 @@ import dataclasses
 from collections.abc import Mapping
 from typing import Any, NamedTuple
 
-from hyperlax.experiments.machine import device_memory
+from hyperlax.experiments.memory import device_memory
 from hyperlax.experiments.samples import Lane
 from hyperlax.programs.compiled import state_like
 from hyperlax.programs.stored import stored_plan

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
 from hyperlax.experiments.experiment import Experiment
 from hyperlax.experiments.samples import Lane
+from hyperlax.registry.limits import within
 from hyperlax.schedules.base import Schedule, Verdict, decisions, refuse_designs
 from hyperlax.schedules.view import RunnerView
 
@@ -43,10 +45,9 @@ class ASHA(Schedule):
     started_first = False
 
     def __post_init__(self):
-        if not self.reduction_factor > 1:
+        if not 1 < self.reduction_factor < math.inf:
             raise ValueError(f"scheduler.reduction_factor must be above 1, got {self.reduction_factor}")
-        if self.minimum < 0:
-            raise ValueError(f"scheduler.minimum is a number of env steps, got {self.minimum}")
+        self.minimum = within("scheduler.minimum", self.minimum)
 
     def check(self, experiment: Experiment) -> None:
         samples = len(experiment.records)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
@@ -14,7 +15,9 @@ from hyperlax.experiments.experiment import Experiment
 from hyperlax.experiments.samples import Lane
 from hyperlax.hyperparams import values
 from hyperlax.hyperparams.spaces import Space
+from hyperlax.lanes.keys import seed_words
 from hyperlax.programs.train import TrainState
+from hyperlax.registry.limits import within
 from hyperlax.schedules.base import Schedule, Verdict, decisions, refuse_designs
 from hyperlax.schedules.exploration import changeable, perturbed
 from hyperlax.schedules.view import RunnerView
@@ -59,13 +62,10 @@ class PBT(Schedule):
     one_program = True
 
     def __post_init__(self):
-        if self.interval < 1:
-            raise ValueError(
-                f"scheduler.interval is a number of evaluations, at least 1; got {self.interval}"
-            )
+        self.interval = within("scheduler.interval", self.interval)
         if not 0 < self.quantile <= 0.5:
             raise ValueError(f"scheduler.quantile is a share of lanes up to 0.5; got {self.quantile}")
-        if not self.factor > 1:
+        if not 1 < self.factor < math.inf:
             raise ValueError(f"scheduler.factor must be above 1, got {self.factor}")
         if not 0 <= self.resample <= 1:
             raise ValueError(f"scheduler.resample is a probability, got {self.resample}")
@@ -229,4 +229,5 @@ def inherited(
 
 def _draws(seed: int, barrier: int, lane: int, what: int = 0) -> np.random.Generator:
     """The random numbers of a lane at a barrier, to choose a donor (`what` = 0) or to perturb (1)."""
-    return np.random.default_rng([seed % 2**32, barrier, lane, what])
+    low, *high = seed_words(seed)
+    return np.random.default_rng([low, barrier, lane, what, *high])

@@ -18,6 +18,7 @@ from hyperlax.experiments.experiment import Experiment
 from hyperlax.experiments.recipes import Recipe
 from hyperlax.experiments.settings import Settings
 from hyperlax.programs.plan import Program
+from hyperlax.registry.limits import within
 from hyperlax.run.display import Display
 from hyperlax.run.signals import Interrupted
 from hyperlax.run.terminal import shown
@@ -139,7 +140,7 @@ def prepare(
         objectives=objectives(objective_names, objective_directions),
         sampler=sampler,
         pruner=pruner,
-        at_once=trials_at_once or 0,
+        at_once=0 if trials_at_once is None else within("trials_at_once", trials_at_once),
         study_name=study_name,
         storage=storage,
     )

@@ -17,12 +17,13 @@ from optuna.trial import TrialState
 
 from hyperlax import leaving
 from hyperlax.agents.base import AbstractAgentHyperparams
+from hyperlax.experiments import feasible
 from hyperlax.experiments.experiment import Experiment
-from hyperlax.experiments.machine import device_memory
 from hyperlax.experiments.samples import Lane
 from hyperlax.hyperparams import assign, samplers, values
 from hyperlax.hyperparams.samplers.optuna import OptunaSampler
 from hyperlax.hyperparams.spaces import Space, without
+from hyperlax.registry.limits import within
 from hyperlax.schedules import RunnerView, Schedule, Verdict
 from hyperlax.searches import outcome, studies
 from hyperlax.searches.objectives import Objective, check
@@ -60,9 +61,8 @@ class Search:
     storage: str | None = None
 
     def __post_init__(self):
-        for name, least in (("n_trials", 1), ("at_once", 0)):
-            if getattr(self, name) < least:
-                raise ValueError(f"{name} must be at least {least}, got {getattr(self, name)}")
+        for name in ("n_trials", "at_once"):
+            object.__setattr__(self, name, within(name, getattr(self, name)))
 
     def describe(self) -> dict[str, Any]:
         """A JSON-ready description, without options that a resumed run may change and without credentials."""
@@ -133,6 +133,7 @@ class OptunaSearch(Schedule):
         if not self.space:
             raise ValueError(f"there is nothing to search: {spec.recipe_name} fixes every hyperparameter")
         self.identity = spec.identity()
+        spec.check_lanes(self.trees_to_plan(spec), self.search.n_trials)
 
     def describe(self) -> dict[str, Any]:
         described = json.dumps({p: s.describe() for p, s in self.space.items()}, sort_keys=True, default=str)
@@ -156,12 +157,11 @@ class OptunaSearch(Schedule):
         """
         rows = samplers.design(self.space, LIKELY, "qmc_sobol", experiment.settings.seed)
         trees = [assign(experiment.base, row) for row in rows]
-        memory = device_memory()
-        fitting = [tree for tree in trees if tree.refusal(experiment.env, memory) is None]
+        given = experiment.env, experiment.settings, experiment.room
+        refusals = [feasible.refusal(tree, *given) for tree in trees]
+        fitting = [tree for tree, why in zip(trees, refusals, strict=True) if why is None]
         if not fitting:
-            raise ValueError(
-                f"no sample of the space fits this machine: {trees[0].refusal(experiment.env, memory)}"
-            )
+            raise ValueError(f"no sample of the space fits this machine: {refusals[0]}")
         return fitting
 
     # While it runs

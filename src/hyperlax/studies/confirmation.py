@@ -15,10 +15,11 @@ from hyperlax.agents import AGENTS
 from hyperlax.experiments import experiment
 from hyperlax.experiments.execution import Execution
 from hyperlax.experiments.experiment import Experiment
-from hyperlax.experiments.machine import use_all_cores
+from hyperlax.experiments.machine import set_up_jax
 from hyperlax.experiments.recipes import Recipe
 from hyperlax.experiments.settings import Settings
 from hyperlax.networks import NETWORKS
+from hyperlax.registry.limits import within
 from hyperlax.run.display import Display
 from hyperlax.run.terminal import shown
 from hyperlax.schedules import Schedule
@@ -77,7 +78,7 @@ def prepare(
     Names that are not given are those of the sweep. Raises `ValueError` when the sweep is not finished, has
     no evaluations, is a confirmation itself or was trained with a schedule that changes hyperparameters.
     """
-    use_all_cores()
+    set_up_jax()
     manifest, lanes = results.manifest, results.lanes
     if manifest.get("confirms"):
         raise ValueError("this is a confirmation; confirm the sweep that it belongs to")
@@ -124,8 +125,7 @@ def best_samples(results: Results, best: int) -> list[int]:
     """
     from hyperlax.report.leaderboard import leaderboard  # imported late, because it takes a second
 
-    if best < 1:
-        raise ValueError(f"the number of samples to confirm must be at least 1, got {best}")
+    best = within("best", best, "the number of samples to confirm")
     return leaderboard(results, top=None).drop_nulls("peak_return")["sample"].head(best).to_list()
 
 

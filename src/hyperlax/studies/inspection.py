@@ -8,12 +8,13 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
-import jax.random as jr
 import polars as pl
 
 from hyperlax.hyperparams import assign
-from hyperlax.networks.diagnostics import inspect
+from hyperlax.lanes.keys import seeded
+from hyperlax.networks.diagnostics import bytes_needed, inspect
 from hyperlax.networks.pqc import PQC, PQCHyperparams
+from hyperlax.registry.limits import within
 
 COLUMNS = {
     "qubits": "qubits",
@@ -73,7 +74,8 @@ def of_recipe(
     name of the network (`actor`, `critic`), `changes` replaces hyperparameters and settings of the recipe.
     Raises `ValueError` for a network that is not a circuit, and for circuits that do not fit into memory.
     """
-    from hyperlax.experiments.machine import device_memory
+    from hyperlax.experiments.feasible import gigabytes
+    from hyperlax.experiments.memory import device_memory
     from hyperlax.sweeps import prepare
 
     spec = prepare(recipe_name, env_name, set=changes)
@@ -86,8 +88,15 @@ def of_recipe(
     for s in stacks:
         if refusal := assign(hp, {"stacks": s}).refusal(in_size, device_memory()):
             raise ValueError(refusal)
+    every = [assign(hp, {"layers": n, "stacks": s}) for n in layers for s in stacks]
+    draws = within("draws", draws)
+    if (needed := max(bytes_needed([one], in_size, draws) for one in every)) > device_memory():
+        raise ValueError(
+            f"{draws:,} draws of these circuits take {gigabytes(needed)} of memory, and there are "
+            f"{gigabytes(device_memory())}: lower --draws, --layers or --stacks"
+        )
     least = assign(hp, {"layers": min(layers), "stacks": min(stacks)})
-    net = PQC(jax.tree.map(jnp.asarray, least), in_size, least.sizes(), key=jr.key(seed))
+    net = PQC(jax.tree.map(jnp.asarray, least), in_size, least.sizes(), key=seeded(seed))
     title = f"{network} of {recipe_name} on {env_name}"
     return inspect(hp, in_size, layers, stacks, draws, seed), net.draw(), least.picture(in_size, title)
 

@@ -16,6 +16,7 @@ from hyperlax.experiments.recipes import configs_folder, resolve
 from hyperlax.hyperparams.samplers import sampler_class
 from hyperlax.programs.plan import Program
 from hyperlax.registry import Registry, built_in, load_file, location, nearest
+from hyperlax.registry.limits import within
 from hyperlax.run.display import Display
 from hyperlax.storage.files import experiment_path
 from hyperlax.storage.results import Results
@@ -73,8 +74,7 @@ class Suite:
             raise ValueError(
                 f"unknown sweep mode {wrong[0]}{nearest(wrong[0], MODES)}; known: {', '.join(MODES)}"
             )
-        if self.samples < 1:
-            raise ValueError(f"samples must be at least 1, got {self.samples}")
+        object.__setattr__(self, "samples", within("samples", self.samples))
         sampler_class(self.sampling)
 
     def changed(

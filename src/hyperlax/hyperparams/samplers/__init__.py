@@ -22,6 +22,7 @@ from hyperlax.hyperparams.samplers.samples_file import SamplesFile
 from hyperlax.hyperparams.samplers.sobol import Sobol
 from hyperlax.hyperparams.spaces import Space
 from hyperlax.registry import Registry, built_in, location, nearest
+from hyperlax.registry.limits import within
 
 __all__ = [
     "AbstractDesign",
@@ -88,8 +89,7 @@ def design(
     left if `n` is None. `options` are further arguments of the class of the sampler. Raises `ValueError` for
     an unknown method, with the nearest known one, and if there is no sample to draw.
     """
-    if n is not None and n < 1:
-        raise ValueError(f"a design needs at least one sample, got {n}")
+    n = None if n is None else within("num_samples", n)
     if isinstance(method, AbstractSampler):
         return rest(method) if n is None else _asked(method, n)
     if n is None:
@@ -130,7 +130,7 @@ def rest(sampler: AbstractSampler) -> list[dict[str, Any]]:
     if sampler.remaining is None:
         name = type(sampler).__name__
         raise ValueError(f"the samples of {name} do not end: say how many, as num_samples=...")
-    return _asked(sampler, sampler.remaining)
+    return _asked(sampler, within("num_samples", sampler.remaining))
 
 
 def check_experiment_type(name: str) -> None:

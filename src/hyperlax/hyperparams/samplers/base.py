@@ -15,6 +15,7 @@ import numpy as np
 from jaxtyping import Array, Float, Float64, Int64
 
 from hyperlax.hyperparams.spaces import Space, decode
+from hyperlax.registry.limits import within
 from hyperlax.typecheck import check_fields
 
 S = TypeVar("S", bound="AbstractSampler")
@@ -73,9 +74,12 @@ def whole(number: int | np.integer) -> Whole:
         raise ValueError(f"{number} does not fit into 64 bits") from None
 
 
-def _seed(seed: int | np.integer) -> Whole:
-    """`seed` as an array leaf; anything but an integer is left for `check_fields` to refuse."""
-    return whole(seed) if isinstance(seed, int | np.integer) else seed
+def seed_leaf(seed: Any) -> Whole:
+    """`seed` as an array leaf; anything but an integer is left for `check_fields` to refuse.
+
+    Raises `ValueError` unless it is from 0 to 2⁶³ - 1.
+    """
+    return np.asarray(within("seed", seed), np.int64) if isinstance(seed, int | np.integer) else seed
 
 
 def _own(space: Mapping[str, Space]) -> Mapping[str, Space]:
@@ -91,7 +95,7 @@ class AbstractDesign(AbstractSampler):
     """
 
     space: Mapping[str, Space] = eqx.field(static=True, converter=_own)
-    seed: Whole = eqx.field(default=0, converter=_seed)
+    seed: Whole = eqx.field(default=0, converter=seed_leaf)
     size: int | None = eqx.field(default=None, static=True)
     drawn: Whole = eqx.field(init=False, default_factory=lambda: whole(0))
     told: Whole = eqx.field(init=False, default_factory=lambda: whole(0))

@@ -13,8 +13,9 @@ from beartype import beartype
 from jaxtyping import jaxtyped
 
 from hyperlax.hyperparams.fields import nearest
-from hyperlax.hyperparams.samplers.base import AbstractSampler, Scores, Whole, score_rows, whole
+from hyperlax.hyperparams.samplers.base import AbstractSampler, Scores, Whole, score_rows, seed_leaf
 from hyperlax.hyperparams.spaces import Space, resolved
+from hyperlax.lanes.keys import seed_words
 
 if TYPE_CHECKING:
     from optuna import Study, Trial
@@ -126,7 +127,7 @@ class OptunaSampler(AbstractSampler):
         from hyperlax.hyperparams.samplers import storages
 
         check(algorithm, len(directions))
-        self.space, self.seed, self.algorithm = dict(space), whole(seed), algorithm
+        self.space, self.seed, self.algorithm = dict(space), seed_leaf(seed), algorithm
         self.study_name, self.directions, self.owner = study_name, tuple(directions), owner
         opened = storages.storage(storage, None) if storage is None or isinstance(storage, str) else storage
         self.storage = get_storage(opened)  # puts a cache in front of a database, for all uses of the study
@@ -239,4 +240,5 @@ def check(algorithm: str, objectives: int) -> None:
 
 def _seed_of(seed: int, number: int) -> int:
     """The seed of a trial, derived from the seed of the search and the number of the trial."""
-    return int(np.random.SeedSequence((seed % 2**32, number)).generate_state(1)[0] % 2**31)
+    low, *high = seed_words(seed)
+    return int(np.random.SeedSequence((low, number, *high)).generate_state(1)[0] % 2**31)

@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-import csv
-import json
+import sys
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, ClassVar, final
@@ -12,27 +11,30 @@ import equinox as eqx
 from beartype import beartype
 from jaxtyping import jaxtyped
 
-from hyperlax.hyperparams.fields import nearest
+from hyperlax.hyperparams.fields import Field, nearest
 from hyperlax.hyperparams.samplers.base import AbstractDesign
 from hyperlax.hyperparams.spaces import Space
+from hyperlax.hyperparams.tables import Table, read_table
+from hyperlax.registry.limits import within
 
 
 @final
 @jaxtyped(typechecker=beartype)
 class SamplesFile(AbstractDesign):
-    """The samples of a csv, json (list of objects) or parquet file whose columns are dotted paths, in order.
+    """The samples of a csv, json or parquet file whose columns are dotted paths, in order.
 
-    A column `sample` contains ids; hyperparameters of empty cells have their defaults. `known` are the paths
-    that are allowed as columns. Raises `ValueError` for other columns, for repeated ids and for an empty
-    file, and `FileNotFoundError` for a missing file.
+    A column `sample` contains ids. `known` are the paths that are allowed as columns, with the fields that
+    check their values if they are given. Notes on how the file was understood go to standard error. Raises
+    `ValueError` for what cannot be understood (`checked_rows`), `FileNotFoundError` for a missing file.
     """
 
     path: Path = eqx.field(static=True, kw_only=True)
     records: Sequence[Mapping[str, Any]] = eqx.field(static=True, kw_only=True)
     chosen_by: ClassVar[str] = "samples"
 
-    def __init__(self, path: Path, known: Sequence[str]):
-        self.path, self.records = path, _read(path, known)
+    def __init__(self, path: Path, known: Mapping[str, Field] | Sequence[str]):
+        self.path, table = path, read_table(path)
+        self.records = checked_rows(table, known)
         super().__init__({}, 0, len(self.records))
 
     def rows(self, first: int, last: int) -> list[dict[str, Any]]:
@@ -43,29 +45,37 @@ class SamplesFile(AbstractDesign):
         raise ValueError("a samples file is chosen by its path: samples=..., or --load-hyperparams")
 
 
-def _read(path: Path, known: Sequence[str]) -> list[dict[str, Any]]:
-    """The rows of a samples file, without empty cells."""
-    if not path.is_file():
-        raise FileNotFoundError(f"samples file {path} does not exist")
-    if path.suffix == ".csv":
-        with open(path, newline="", encoding="utf-8-sig") as file:
-            rows: list[dict[str, Any]] = list(csv.DictReader(file))
-    elif path.suffix == ".json":
-        rows = json.loads(path.read_text())
-    elif path.suffix == ".parquet":
-        import polars as pl
+def checked_rows(table: Table, known: Mapping[str, Field] | Sequence[str]) -> list[dict[str, Any]]:
+    """The rows of a table of samples, whose columns are `known` hyperparameters, `sample` and `matrix`.
 
-        rows = pl.read_parquet(path, glob=False).to_dicts()
-    else:
-        raise ValueError(f"samples file {path} must end in .csv, .json or .parquet")
-    if not rows:
-        raise ValueError(f"samples file {path} holds no samples")
-    columns = dict.fromkeys(name for row in rows for name in row)
-    for name in columns:
-        if name not in (*known, "sample", "matrix"):
-            raise ValueError(f'samples file {path}: unknown column "{name}"{nearest(name, known)}')
-    records = [{k: v for k, v in row.items() if v not in (None, "")} for row in rows]
-    ids = [int(row.get("sample", i)) for i, row in enumerate(records)]
-    if len(set(ids)) < len(ids):
-        raise ValueError(f"samples file {path}: the ids in column sample are not unique")
-    return records
+    Prints the notes of the table. Raises `ValueError` that names the source, and row and column where there
+    are any, for no rows, an unknown column, an empty cell, a value that the hyperparameter cannot have, and
+    an id that is none or used twice.
+    """
+    if not table.rows:
+        raise ValueError(
+            f"no samples were given: {table.source} holds no samples; leave it out for the defaults"
+        )
+    for name in table.columns:
+        if name not in known and name not in ("sample", "matrix"):
+            raise ValueError(f'{table.source}: unknown column "{name}"{nearest(name, known)}')
+    used: dict[int, str] = {}
+    for i, row in enumerate(table.rows):
+        for name in table.columns:
+            if name not in row and table.sparse:
+                continue
+            if row.get(name) in (None, ""):
+                table.wrong(i, name, "the cell is empty; write a value, or leave out the column")
+            try:
+                if isinstance(known, Mapping) and name in known:
+                    known[name].encode(row[name])
+                elif name == "sample":
+                    row[name] = within("sample", row[name], "the sample id")
+            except ValueError as error:
+                table.wrong(i, name, str(error))
+        number = row.get("sample", i)
+        if (other := used.setdefault(number, table.places[i])) != table.places[i]:
+            table.wrong(i, "sample", f"the ids are not unique: {number} is also in {other}")
+    for note in table.notes:
+        print(f"note: {note}", file=sys.stderr)
+    return table.rows
