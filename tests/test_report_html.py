@@ -8,7 +8,7 @@ from report_data import confirmed, nothing_yet, sobol_design, synthetic
 
 from hyperlax.report import export_charts, write_report
 from hyperlax.report.charts import CHARTS, SCHEDULED
-from hyperlax.report.markup import public
+from hyperlax.report.templates import piece
 from hyperlax.storage.files import write_atomically
 from hyperlax.storage.shareable import without_folders
 
@@ -180,7 +180,7 @@ def test_folders_are_shortened(written, shown):
 
 
 def test_public_text_is_escaped():
-    assert public("<b>") == "&lt;b&gt;"
+    assert piece("command", "<b>") == "<pre>&lt;b&gt;</pre>"
 
 
 def test_charts_are_exported(tmp_path, monkeypatch):

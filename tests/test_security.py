@@ -5,7 +5,9 @@ from __future__ import annotations
 import ast
 import os
 import pickle
+import re
 from html.parser import HTMLParser
+from pathlib import Path
 
 import jax
 import numpy as np
@@ -13,6 +15,7 @@ import pytest
 from report_data import synthetic
 from test_policies import trained
 
+import hyperlax
 from hyperlax.agents import AGENTS
 from hyperlax.experiments.recipes import Recipe
 from hyperlax.hyperparams import values
@@ -169,6 +172,20 @@ def test_nothing_in_results_becomes_an_element_or_an_attribute(tmp_path):
     ]
     for page in pages:
         assert not _parts(page) & {"img", "onerror", "src"}
+
+
+def test_html_is_made_in_templates_alone():
+    """No other module writes an element; drawings of circuits are SVG documents of numbers."""
+    package = Path(hyperlax.__file__).parent
+    element = re.compile(r"</?(div|p|table|td|th|tr|h[1-6]|section|pre|b|a|img|script|svg)(\s[^<>]*)?>")
+    found = set()
+    for file in package.rglob("*.py"):
+        tree = ast.parse(file.read_text())
+        docs = {id(node.value) for node in ast.walk(tree) if isinstance(node, ast.Expr)}
+        texts = [n for n in ast.walk(tree) if isinstance(n, ast.Constant) and id(n) not in docs]
+        if any(element.search(n.value) for n in texts if isinstance(n.value, str)):
+            found.add(file.relative_to(package).as_posix())
+    assert found <= {"networks/drawing.py"}
 
 
 def test_what_is_passed_on_names_no_folder_user_or_host(tmp_path, monkeypatch):

@@ -40,6 +40,7 @@ from hyperlax.report.published import Published
 from hyperlax.report.published_comparison import cells
 from hyperlax.report.published_section import TABLE, PublishedComparison
 from hyperlax.report.statistics import Unavailable, best_of_k, iqm
+from hyperlax.report.templates import Markup, joined, piece
 from hyperlax.report.tuning import sensitivity_table
 from hyperlax.storage.files import write_atomically
 from hyperlax.storage.results import Results
@@ -187,21 +188,19 @@ def write_comparison(
         write_atomically(path.with_name(TABLE), comparison.table().write_csv())
     if len(groups) > 1:
         drawn = pictures.add("combined_distribution", partial(combined_distribution, groups))
-        sections["combined"] = ("All environments", drawn + markup.table(overview(groups, top), "overview"))
+        listed = markup.table(overview(groups, top), "overview")
+        sections["combined"] = ("All environments", joined(drawn, listed))
     for place, (env, families) in enumerate(groups.items()):
-        sections[f"env-{place}"] = (
-            markup.public(env),
-            _environment_section(families, f"e{place}", pictures, top),
-        )
+        sections[f"env-{place}"] = (env, _environment_section(families, f"e{place}", pictures, top))
     if len(groups) > 1:
         sections["across"] = ("Across environments", _across_environments(experiments, pictures))
     count = sum(len(f) for f in groups.values())
     title = f"{count} experiments compared" if count > 1 else experiments[0].name
-    header = (
-        f"<header><h1>{markup.public(title)}</h1><p>Peak returns are interquartile means (IQM) over seeds. "
+    introduction = (
+        "Peak returns are interquartile means (IQM) over seeds. "
         "The report of each experiment lists its samples, shows how training went, and says how to repeat it."
-        "</p></header>"
     )
+    header = piece("header", title, introduction)
     write_atomically(path.with_suffix(".csv"), cells(experiments).write_csv())
     return write_document(path, "comparison", sections_of(header, sections), pictures)
 
@@ -211,7 +210,7 @@ def check_published(experiments: Sequence[Results], published: Published) -> Non
     PublishedComparison(by_environment(experiments), published)
 
 
-def _environment_section(families: Families, prefix: str, pictures: Pictures, top: int) -> str:
+def _environment_section(families: Families, prefix: str, pictures: Pictures, top: int) -> Markup:
     """Return the section of one environment as HTML; `prefix` makes its chart and table ids unique."""
     shown = {name: pictures.add(f"{prefix}_{name}", draw) for name, draw in charts(families, top).items()}
     curves = {
@@ -224,26 +223,26 @@ def _environment_section(families: Families, prefix: str, pictures: Pictures, to
         _differing_settings(families),
         _section("Tuned learning curves", tabs(f"{prefix}-curves", curves)),
         _best_samples_section(families, prefix, top),
-        _section("Return across samples", shown["return_distribution"] + shown["ecdf"]),
+        _section("Return across samples", joined(shown["return_distribution"], shown["ecdf"])),
         _section("Best of k samples", shown["best_of_k"]),
         _section("Performance profile", shown["performance_profile"]),
     ]
     if len(families) > 1:
-        notes = "".join(f'<p class="note">{markup.public(line)}</p>' for line in verdicts(families))
-        parts.append(_section("Who is ahead", notes + shown["probability_of_improvement"]))
+        said = markup.notes(verdicts(families))
+        parts.append(_section("Who is ahead", joined(said, shown["probability_of_improvement"])))
     parts.append(_section("Sample complexity", shown["sample_complexity"]))
     parts.append(_section("Return against parameters", shown["return_against_parameters"]))
     if any(_varies_entangler(results) for results in families):
         parts.append(_section("With and without entanglement", shown["entanglement"]))
     parts.append(_section("Runtime", shown["runtime"]))
-    return "".join(parts)
+    return joined(*parts)
 
 
-def _across_environments(experiments: Sequence[Results], pictures: Pictures) -> str:
+def _across_environments(experiments: Sequence[Results], pictures: Pictures) -> Markup:
     """Return the section on sensitivity across environments: chart and table, or why there are none."""
     shown = pictures.add("across_environments", partial(tuning_chart, experiments))
     try:
-        return shown + markup.table(sensitivity_table(experiments), "across-table")
+        return joined(shown, markup.table(sensitivity_table(experiments), "across-table"))
     except Unavailable:
         return shown
 
@@ -259,10 +258,12 @@ def best_samples(families: Families, top: int = 5) -> pl.DataFrame:
     return pl.concat(tables).sort("peak_return", descending=True, maintain_order=True)
 
 
-def _best_samples_section(families: Families, prefix: str, top: int) -> str:
+def _best_samples_section(families: Families, prefix: str, top: int) -> Markup:
     best = best_samples(families, top)
     note = "Ranks are places within the family. Click a sample to find it in every chart."
-    return "" if best.is_empty() else _section("Best samples", markup.table(best, f"{prefix}-best", note))
+    if best.is_empty():
+        return joined()
+    return _section("Best samples", markup.table(best, f"{prefix}-best", note))
 
 
 def verdicts(families: Families) -> list[str]:
@@ -288,7 +289,7 @@ def verdicts(families: Families) -> list[str]:
     return lines
 
 
-def _differing_settings(families: Families) -> str:
+def _differing_settings(families: Families) -> Markup:
     """Return a warning that lists the settings in which the experiments differ; empty if they agree."""
     differing = []
     for key in ("total_timesteps", "evaluations", "eval_episodes", "seeds", "protocol", "evaluation"):
@@ -297,8 +298,8 @@ def _differing_settings(families: Families) -> str:
             by_family = ", ".join(f"{name} {value}" for name, value in values.items())
             differing.append(f"{key.replace('_', ' ')}: {by_family}")
     if not differing:
-        return ""
-    return f'<p class="note bad">The experiments differ in {markup.public("; ".join(differing))}.</p>'
+        return joined()
+    return piece("note", f"The experiments differ in {'; '.join(differing)}.", bad=True)
 
 
 def _setting(results: Results, key: str) -> Any:
@@ -306,8 +307,8 @@ def _setting(results: Results, key: str) -> Any:
     return results.manifest.get("settings", {}).get(key, results.manifest.get(key))
 
 
-def _section(heading: str, content: str) -> str:
-    return f"<h3>{heading}</h3>{content}"
+def _section(heading: str, content: Markup) -> Markup:
+    return piece("part", heading, content)
 
 
 def export_comparison(

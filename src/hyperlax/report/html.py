@@ -20,6 +20,7 @@ from hyperlax.report.leaderboard import leaderboard, varied_hyperparameters
 from hyperlax.report.options import Options
 from hyperlax.report.selection import drop_words, selection_bias
 from hyperlax.report.tables import leaderboard_table, plan_table, sample_table, stopped_lanes_table
+from hyperlax.report.templates import Markup, joined, own, piece
 from hyperlax.storage.results import LANE_STATUSES, Results
 from hyperlax.storage.shareable import shareable_command
 
@@ -48,6 +49,8 @@ _NEED_SEVERAL_SAMPLES = (
     "return_against_parameters",
 )
 """Charts that need several samples."""
+_LARGEST_DRAWN = 2**40
+"""Bytes that a circuit may take to be drawn; more than any circuit that was trained."""
 _PROTOCOL_MEANINGS = {
     "corrected": "the default of hyperlax, which corrects the known defects of the published experiments",
     "published": "training and evaluation as in the published experiments of hyperlax v0.1, defects included",
@@ -85,10 +88,13 @@ def _applies(name: str, results: Results) -> bool:
     return name != "confirmation" or results.confirmation is not None
 
 
-def _body(results: Results, pictures: dict[str, str], options: Options) -> str:
+def _body(results: Results, pictures: dict[str, Markup], options: Options) -> Markup:
     """Return the body of the page as HTML; `pictures` holds the HTML of each chart that applies."""
     sections = {
-        "leaderboard": ("Leaderboard", leaderboard_table(results, options.top) + pictures["leaderboard"]),
+        "leaderboard": (
+            "Leaderboard",
+            joined(leaderboard_table(results, options.top), pictures["leaderboard"]),
+        ),
         **_confirmation_section(results, pictures),
         "curves": ("Learning curves", tabs("curves", _curve_tabs(pictures))),
         **_chart_section("tuned", "Best samples", pictures, "aggregate_curves"),
@@ -104,27 +110,30 @@ def _body(results: Results, pictures: dict[str, str], options: Options) -> str:
         **_chart_section("sizes", "Return against parameters", pictures, "return_against_parameters"),
         **_chart_section("entanglement", "With and without entanglement", pictures, "entanglement"),
         "samples": ("All samples", sample_table(results)),
-        "health": ("Training health", stopped_lanes_table(results) + pictures["training_health"]),
-        "time": ("Where the time went", pictures["timeline"] + pictures["runtime"] + plan_table(results)),
+        "health": ("Training health", joined(stopped_lanes_table(results), pictures["training_health"])),
+        "time": (
+            "Where the time went",
+            joined(pictures["timeline"], pictures["runtime"], plan_table(results)),
+        ),
         "repeat": ("How to repeat it", _reproduction(results)),
     }
     return sections_of(_header(results), sections)
 
 
-def _curve_tabs(pictures: dict[str, str]) -> dict[str, str]:
+def _curve_tabs(pictures: dict[str, Markup]) -> dict[str, Markup]:
     """Return the HTML of the learning curves by the label of their tab."""
     return {label: pictures[name] for name, label in _CURVE_TABS.items() if name in pictures}
 
 
 def _chart_section(
-    name: str, heading: str, pictures: dict[str, str], *wanted: str
-) -> dict[str, tuple[str, str]]:
+    name: str, heading: str, pictures: dict[str, Markup], *wanted: str
+) -> dict[str, tuple[str, Markup]]:
     """Return a section, as a one-entry mapping, with the `wanted` charts; empty if none of them applies."""
     shown = [pictures[chart] for chart in wanted if chart in pictures]
-    return {name: (heading, "".join(shown))} if shown else {}
+    return {name: (heading, joined(*shown))} if shown else {}
 
 
-def _confirmation_section(results: Results, pictures: dict[str, str]) -> dict[str, tuple[str, str]]:
+def _confirmation_section(results: Results, pictures: dict[str, Markup]) -> dict[str, tuple[str, Markup]]:
     """Return a section on the best samples retrained with fresh seeds; empty without a confirmation."""
     if results.confirmation is None:
         return {}
@@ -134,17 +143,17 @@ def _confirmation_section(results: Results, pictures: dict[str, str]) -> dict[st
         "The drop, tuning score minus confirmed score, estimates how far selecting the best samples by their "
         f"tuning scores has inflated these. {drop_words(results)}"
     )
-    content = pictures["confirmation"] + markup.table(found, "confirmed", note)
+    content = joined(pictures["confirmation"], markup.table(found, "confirmed", note))
     return {"confirmation": ("Tuning score against confirmed score", content)}
 
 
-def _sobol_section(results: Results, pictures: dict[str, str]) -> dict[str, tuple[str, str]]:
+def _sobol_section(results: Results, pictures: dict[str, Markup]) -> dict[str, tuple[str, Markup]]:
     """Return a section with Sobol' indices; empty unless the samples were drawn to estimate them."""
     drawn = "matrix" in results.samples.columns
     return {"sobol": ("Sobol’ indices", pictures["sobol_indices"])} if drawn else {}
 
 
-def _schedule_section(results: Results, pictures: dict[str, str]) -> dict[str, tuple[str, str]]:
+def _schedule_section(results: Results, pictures: dict[str, Markup]) -> dict[str, tuple[str, Markup]]:
     """Return a section on the decisions of the schedule; empty if every lane was trained to its end."""
     schedule = (results.manifest.get("identity") or {}).get("schedule") or {}
     contents = {
@@ -155,10 +164,11 @@ def _schedule_section(results: Results, pictures: dict[str, str]) -> dict[str, t
         return {}
     heading, names = contents[schedule["name"]]
     options = {k: v for k, v in schedule.items() if k not in ("name", "explores")}
-    return {"schedule": (heading, markup.facts(options) + "".join(pictures[name] for name in names))}
+    drawn = joined(markup.facts(options), *(pictures[name] for name in names))
+    return {"schedule": (heading, drawn)}
 
 
-def _search_section(results: Results, pictures: dict[str, str]) -> dict[str, tuple[str, str]]:
+def _search_section(results: Results, pictures: dict[str, Markup]) -> dict[str, tuple[str, Markup]]:
     """Return a section on the trials of a search; empty if the experiment is not a search."""
     if results.trials.is_empty():
         return {}
@@ -180,15 +190,13 @@ def _search_section(results: Results, pictures: dict[str, str]) -> dict[str, tup
     shown = {
         name: heading for name, heading in _SEARCH_HEADINGS.items() if several or name != "search_pareto"
     }
-    drawn = "".join(f"<h3>{heading}</h3>{pictures[name]}" for name, heading in shown.items())
+    drawn = [piece("part", heading, pictures[name]) for name, heading in shown.items()]
     table = results.trials.drop("start", "end").rename({"trial": "sample"})
-    listed = (
-        f"<details><summary>All trials</summary>{markup.table(table, 'trials', '', filtered=True)}</details>"
-    )
-    return {"search": ("Search", f'{markup.facts(entries)}<p class="note">{note}</p>{drawn}{listed}')}
+    listed = piece("details", "All trials", markup.table(table, "trials", "", filtered=True))
+    return {"search": ("Search", joined(markup.facts(entries), piece("note", note), *drawn, listed))}
 
 
-def _circuit_section(results: Results) -> dict[str, tuple[str, str]]:
+def _circuit_section(results: Results) -> dict[str, tuple[str, Markup]]:
     """Return a section with the circuit diagrams of the best sample; empty for other networks."""
     manifest, best = results.manifest, leaderboard(results)
     inputs = manifest.get("inputs") or {}
@@ -198,14 +206,17 @@ def _circuit_section(results: Results) -> dict[str, tuple[str, str]]:
     row = results.samples.row(by_predicate=pl.col("sample") == sample, named=True)
     parts = []
     for name, in_size in inputs.items():
-        own = {k.removeprefix(f"{name}."): v for k, v in row.items() if k.startswith(f"{name}.")}
-        hp = assign(PQCHyperparams(), own)
+        chosen = {k.removeprefix(f"{name}."): v for k, v in row.items() if k.startswith(f"{name}.")}
+        hp = assign(PQCHyperparams(), chosen)
+        if refusal := hp.refusal(int(in_size), _LARGEST_DRAWN):
+            parts.append(piece("missing", f"{name}: {refusal}"))
+            continue
         caption = f"{name} of sample {sample}: {hp.parameter_count(in_size)} trained parameters"
-        parts.append(f'<p class="note">{caption}</p><div class="scroll">{hp.picture(in_size, caption)}</div>')
-    return {"circuits": ("Circuits of the best sample", "".join(parts))} if parts else {}
+        parts += [piece("note", caption), piece("drawing", own(hp.picture(in_size, caption)))]
+    return {"circuits": ("Circuits of the best sample", joined(*parts))} if parts else {}
 
 
-def _header(results: Results) -> str:
+def _header(results: Results) -> Markup:
     """Return the header of the page: title, protocol, the main facts and the notes of the experiment."""
     manifest, settings = results.manifest, results.manifest.get("settings", {})
     counts = dict(results.lanes.group_by("status").len().iter_rows())
@@ -226,20 +237,20 @@ def _header(results: Results) -> str:
         "wall time": None if wall is None else _duration(float(wall)),
         "started": str(manifest["created"]).replace("T", " ")[:16] if "created" in manifest else None,
     }
-    notes = "".join(f'<p class="note">{markup.public(note)}</p>' for note in manifest.get("notes") or [])
-    stated = f"Protocol <b>{markup.public(protocol)}</b>" + (f": {meaning}." if meaning else ".")
-    return (
-        f"<header><h1>{markup.public(_title(results))}</h1><p>{stated} "
-        "Click a sample in a table or chart to highlight it everywhere.</p>"
-        f"{markup.facts(entries)}{notes}</header>"
+    return piece(
+        "header",
+        _title(results),
+        "Click a sample in a table or chart to highlight it everywhere.",
+        joined(markup.facts(entries), markup.notes(manifest.get("notes") or [])),
+        piece("protocol", protocol, meaning),
     )
 
 
-def _reproduction(results: Results) -> str:
+def _reproduction(results: Results) -> Markup:
     """Return what is needed to repeat the experiment: command, seed, versions, settings and search space."""
     manifest = results.manifest
     command = shareable_command([str(part) for part in manifest.get("command") or []])
-    parts = [f"<pre>{markup.public(shlex.join(command))}</pre>" if command else ""]
+    parts = [piece("command", shlex.join(command))] if command else []
     commit = manifest.get("git_commit")
     parts.append(markup.facts({"seed": manifest.get("seed"), "git commit": commit}))
     for heading, key in (
@@ -252,8 +263,8 @@ def _reproduction(results: Results) -> str:
         entries = {name: _plain(value) for name, value in (manifest.get(key) or {}).items()}
         if entries:
             inner = markup.pairs(entries, ("name", "value"), key)
-            parts.append(f"<details><summary>{heading}</summary>{inner}</details>")
-    return "".join(parts)
+            parts.append(piece("details", heading, inner))
+    return joined(*parts)
 
 
 def _title(results: Results) -> str:

@@ -14,6 +14,7 @@ from hyperlax.report.document import Pictures
 from hyperlax.report.export import about
 from hyperlax.report.published import Published
 from hyperlax.report.published_comparison import Matched, matched
+from hyperlax.report.templates import Markup, joined, piece
 from hyperlax.storage.results import Results
 
 TABLE = "comparison_published.csv"
@@ -57,23 +58,21 @@ class PublishedComparison:
             drawn["published_samples"] = partial(sample_by_sample, cells)
         return drawn
 
-    def section(self, pictures: Pictures) -> str:
+    def section(self, pictures: Pictures) -> Markup:
         """Return the section as HTML: a verdict per family, the charts, and the table."""
         parts = []
         for place, (env, cells) in enumerate(self.matches.items()):
             lines = [verdict(match) for match in cells]
             lines += [f"Ours: {made}" for made in dict.fromkeys(about(match.results) for match in cells)]
-            notes = "".join(f'<p class="note">{markup.public(line)}</p>' for line in lines)
             drawn = (pictures.add(f"p{place}_{name}", draw) for name, draw in self.charts(env).items())
-            parts.append(f"<h3>{markup.public(env)}</h3>{notes}{''.join(drawn)}")
+            parts.append(piece("part", env, joined(markup.notes(lines), *drawn)))
         if self.unpublished:
-            names = markup.public(", ".join(self.unpublished))
-            parts.append(f'<p class="note">Without published results: {names}.</p>')
+            parts.append(piece("note", f"Without published results: {', '.join(self.unpublished)}."))
         note = (
             "No order is claimed where intervals overlap, nor for statistics of the best samples where the "
             f"numbers of samples differ. The file {TABLE}, next to this page, holds the same numbers."
         )
-        return "".join(parts) + markup.table(self.table(), "published-table", note, filtered=True)
+        return joined(*parts, markup.table(self.table(), "published-table", note, filtered=True))
 
 
 def verdict(match: Matched) -> str:

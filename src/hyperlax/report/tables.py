@@ -11,10 +11,11 @@ from hyperlax.report.charts.style import text
 from hyperlax.report.leaderboard import leaderboard, varied_hyperparameters
 from hyperlax.report.lineage import explored
 from hyperlax.report.metrics import sample_metrics
+from hyperlax.report.templates import Markup, joined, piece
 from hyperlax.storage.results import Results
 
 
-def leaderboard_table(results: Results, top: int) -> str:
+def leaderboard_table(results: Results, top: int) -> Markup:
     """Return the table of the `top` best samples; empty before the first evaluation."""
     note = (
         "Peak return: interquartile mean over seeds, with the ends of its 95 % bootstrap interval. "
@@ -22,10 +23,10 @@ def leaderboard_table(results: Results, top: int) -> str:
         "or a sample has fewer than three seeds; a single seed gives no interval."
     ) + _initial_value_note(results)
     best = leaderboard(results, top)
-    return "" if best.is_empty() else markup.table(best, "best", note)
+    return joined() if best.is_empty() else markup.table(best, "best", note)
 
 
-def sample_table(results: Results) -> str:
+def sample_table(results: Results) -> Markup:
     """Return the table of all samples, best first: metrics, then hyperparameters that vary, then the rest."""
     measured = sample_metrics(results)
     first = ["peak_return", "peak_return_low", "peak_return_high", "final_return"]
@@ -52,11 +53,11 @@ def _initial_value_note(results: Results) -> str:
     return f" Hyperparameters are initial values: {names} may change during training." if names else ""
 
 
-def stopped_lanes_table(results: Results) -> str:
+def stopped_lanes_table(results: Results) -> Markup:
     """Return a table of the lanes that diverged, failed or were pruned, or a note that there are none."""
     lanes = results.lanes.filter(pl.col("status").is_in(["diverged", "failed", "pruned"]))
     if lanes.is_empty():
-        return '<p class="note">No lane diverged or failed.</p>' if len(results.lanes) else ""
+        return piece("note", "No lane diverged or failed.") if len(results.lanes) else joined()
     shown = lanes.select("lane", "sample", "seed", "status", "env_steps", "diverged_at").sort("lane")
     errors = results.manifest.get("timings", {}).get("errors") or {}
     if errors:
@@ -66,11 +67,11 @@ def stopped_lanes_table(results: Results) -> str:
     return markup.table(shown, "trouble", "Lanes that stopped early keep their evaluations up to that point.")
 
 
-def plan_table(results: Results) -> str:
+def plan_table(results: Results) -> Markup:
     """Return a table of the compiled programs; empty if the manifest holds no plan."""
     plan = results.manifest.get("plan") or []
     if not plan:
-        return ""
+        return joined()
     seeds = int(results.manifest.get("settings", {}).get("seeds") or 1)
     rows = [
         {
