@@ -19,7 +19,7 @@ from hyperlax.agents import AGENTS
 from hyperlax.agents.base import AbstractAgent, AbstractAgentHyperparams
 from hyperlax.envs.base import AbstractEnv
 from hyperlax.experiments.recipes import Recipe, defaults
-from hyperlax.hyperparams import assign, values
+from hyperlax.hyperparams import assign, declared, values
 from hyperlax.lanes.sizes import from_json, to_json
 from hyperlax.networks import NETWORKS
 from hyperlax.networks.base import AbstractNetworkHyperparams
@@ -92,7 +92,8 @@ def load(
     - `network`: the class of the networks' hyperparameters; `ResidualMLPHyperparams`, `"my.py:ResidualMLP"`.
 
     Raises `FileNotFoundError` if there is no file, and `ValueError` if it is damaged or from another version,
-    or refers to something that is neither registered nor given.
+    or refers to something that is neither registered nor given. Hyperparameters of the algorithm that did not
+    exist when it was saved have their defaults.
     """
     data = Path(path).read_bytes()
     header = read_header(data, str(path))
@@ -105,9 +106,13 @@ def load(
         env = envs.trusted(header["env"], f"{where}, env=...")
     elif isinstance(env, str):
         env = envs.load(env)
+    else:
+        env = envs.checked(env, type(env).__name__)
     hp = assign(defaults(*kinds), header["hyperparams"])
     caps = from_json(header["caps"])
     hp = jax.tree.map(jnp.asarray, hp)
     like = eqx.filter_eval_shape(lambda h: h.agent(env, caps, key=jr.key(0)).for_acting(), hp)
-    agent = unpack(data, like, str(path))
+    later = [name for name in declared(type(hp)) if name not in header["hyperparams"]]
+    stored = eqx.tree_at(lambda a: [getattr(a.hp, name) for name in later], like, [None] * len(later))
+    agent = eqx.combine(unpack(data, stored, str(path)), eqx.tree_at(lambda a: a.hp, like, hp))
     return Policy(jax.tree.map(jnp.asarray, agent), env, header)
