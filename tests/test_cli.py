@@ -372,14 +372,16 @@ def test_lanes_that_fail_are_named_and_give_code_1(monkeypatch, capsys):
     assert (FOLDER / "report.html").exists()
 
 
-def test_a_sweep_in_which_all_diverge_finishes(capsys):
+def test_a_sweep_in_which_all_diverge_finishes_with_code_1(capsys):
     """The first divergence is named, with its step and hyperparameters, and what to try instead."""
-    assert run(f"{SWEEP} --set actor_lr=1e30") == 0
+    assert run(f"{SWEEP} --set actor_lr=1e30") == 1
     said = capsys.readouterr().out
     assert re.search(r"lane \d \(sample \d, seed \d\) diverged at step \d+", said)
     assert len(re.findall("first divergence, hyperparameters: .*'actor_lr': 1", said)) == 1
     assert "4 diverged in" in said
-    assert "every lane diverged: try smaller learning rates" in said
+    advice = r"every lane diverged: try smaller learning rates \(--set actor_lr=3e-05 --set critic_lr=3e-05\)"
+    assert re.search(advice, " ".join(said.split()))
+    assert "hyperlax.testing.check_env(" in said
 
 
 def test_plot_benchmark_draws_what_it_finds_below_a_folder(finished, capsys):

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+from fractions import Fraction
 from functools import cache
 
 import equinox as eqx
@@ -15,7 +17,7 @@ from lanes import LOW_EFFORT
 
 from hyperlax import envs
 from hyperlax.agents import DQNHyperparams, SACHyperparams
-from hyperlax.agents.off_policy import discounted
+from hyperlax.agents.off_policy import counted, discounted
 from hyperlax.hyperparams import assign
 from hyperlax.learning.rollout import Trajectory
 from hyperlax.programs import train
@@ -83,6 +85,25 @@ def test_gradient_steps_follow_the_update_to_data_ratio(ratio):
     state = lane(cycles=22, update_to_data=ratio)
     learning = 20 * 6
     assert abs(int(state.gradient_steps) - ratio * learning) <= 1
+
+
+@pytest.mark.parametrize("ratio", [0.125, 0.3, 0.5, 0.7, 1.0, 3.0])
+def test_no_transition_is_forgotten_however_many_there_are(ratio):
+    """float32 alone could not tell counts beyond 2^24 apart."""
+    whole = jax.jit(jax.vmap(counted, in_axes=(0, None)))
+    exact = Fraction(float(np.float32(ratio)))
+    for start in (0, 10_000, 2**20 - 50, 2**24 - 50, 2**29, 2**31 // 3 - 200):
+        counts = np.arange(start, start + 100)
+        found = np.asarray(whole(jnp.asarray(counts, jnp.int32), jnp.float32(ratio))).astype(np.int64)
+        right = np.asarray([math.floor(int(n) * exact) for n in counts])
+        assert abs(found - right).max() <= (0 if ratio in (0.125, 0.5, 1.0, 3.0) else 1), start
+
+
+def test_exploration_falls_with_the_steps_taken_and_not_a_cycle_later():
+    """Cycles of 6 steps, and a schedule over 30 of them: each cycle acts with what is left at its start."""
+    settings = {"epsilon_decay": 0.05, "training_epsilon": 0.0, "warmup_rollout_length": 0}
+    shares = [float(lane(cycles=n, **settings).agent.epsilon) for n in range(6)]
+    np.testing.assert_allclose(shares, [1.0, 0.8, 0.6, 0.4, 0.2, 0.0], atol=1e-6)
 
 
 def test_warm_up_actions_are_uniform_or_the_policys():

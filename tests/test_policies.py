@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import equinox as eqx
 import jax
 import jax.numpy as jnp
 import jax.random as jr
@@ -13,6 +14,7 @@ from hyperlax.experiments.recipes import Recipe
 from hyperlax.hyperparams import assign, values
 from hyperlax.networks import MLPHyperparams
 from hyperlax.run import policies
+from hyperlax.storage.checkpoint import pack, read_header
 
 SIZES = [
     {"actor.width": 3, "actor.depth": 1, "critic.width": 5, "critic.depth": 2, "actor.activation": "elu"},
@@ -134,3 +136,17 @@ def test_a_file_never_decides_what_code_is_imported(tmp_path, monkeypatch):
 def test_a_missing_file_is_not_found(tmp_path):
     with pytest.raises(FileNotFoundError):
         policies.load(tmp_path / "none.bin")
+
+
+def test_a_hyperparameter_that_is_younger_than_the_file_has_its_default(saved, tmp_path):
+    path, env, agent = saved
+    header = read_header(path.read_bytes())
+    name = list(header["hyperparams"])[-1]
+    assert "." not in name
+    del header["hyperparams"][name]
+    older = eqx.tree_at(lambda a: getattr(a.hp, name), agent.for_acting(), None)
+    (tmp_path / "older.policy").write_bytes(pack(jax.tree.map(np.asarray, older), **header))
+    loaded = policies.load(tmp_path / "older.policy")
+    assert values(loaded.agent.hp) == values(agent.hp)
+    obs = np.ones(env.obs_size)
+    np.testing.assert_array_equal(loaded.act(obs), policies.load(path).act(obs))

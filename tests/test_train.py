@@ -116,3 +116,14 @@ def test_training_episodes_are_averaged_and_absent_ones_are_not_a_number(after_t
     _, nothing = train.read_metrics(cleared)
     assert all(jnp.isnan(value) for value in nothing.values())
     assert eqx.tree_equal(cleared.agent, after_ten.agent)
+
+
+def test_evaluations_draw_from_streams_that_training_does_not_use():
+    """Also before training and after a single step, whose numbers are those of streams of the first cycle."""
+    key = jnp.asarray([3, 4], jnp.uint32)
+    taken = [jr.split(jr.fold_in(jr.wrap_key_data(key), cycle + 1)) for cycle in range(8)]
+    used = {tuple(np.asarray(jr.key_data(k)).tolist()) for pair in taken for k in pair}
+    for steps in (0, 1, 2, 3, 64, 1_000_000, 2**31 - 1):
+        own = tuple(np.asarray(jr.key_data(train.evaluation_key(key, jnp.int32(steps)))).tolist())
+        assert own not in used, steps
+        used.add(own)

@@ -59,6 +59,13 @@ class AbstractAgent(eqx.Module):
         `progress` is the share of the training budget that has been spent, from 0 to 1.
         """
 
+    def advanced(self, progress: Float[Array, ""]) -> AbstractAgent:
+        """Return the agent as it is to act after `learn`, when the share `progress` of the budget is spent.
+
+        `learn` itself is told the share before the rollout that it learns from.
+        """
+        return self
+
     @abstractmethod
     def gradient_steps(self) -> Int[Array, ""]:
         """The number of gradient steps that the latest `learn` took."""

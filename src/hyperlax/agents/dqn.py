@@ -161,8 +161,10 @@ class DQN(AbstractOffPolicyAgent):
         return (self.critic,)
 
     def with_models(self, models: tuple[Any, ...], progress: Float[Array, ""]) -> DQN:
-        epsilon = scheduled_epsilon(self.hp, progress)
-        return eqx.tree_at(lambda a: (a.critic, a.epsilon), self, (models[0], epsilon))
+        return eqx.tree_at(lambda a: a.critic, self, models[0])
+
+    def advanced(self, progress: Float[Array, ""]) -> DQN:
+        return eqx.tree_at(lambda a: a.epsilon, self, scheduled_epsilon(self.hp, progress))
 
     def step_sizes(self, progress: Float[Array, ""]) -> Sequence[Float[Array, ""]]:
         return [decayed(self.hp.critic_lr, progress, self.hp.decay_learning_rates)]
@@ -198,7 +200,10 @@ def huber(error: Float[Array, ""], threshold: Float[Array, ""]) -> Float[Array, 
 
 
 def scheduled_epsilon(hp: DQNHyperparams, progress: Float[Array, ""]) -> Float[Array, ""]:
-    """Share of random actions: linear from `epsilon_start` to `training_epsilon`, or constant."""
+    """Share of random actions: linear from `epsilon_start` to `training_epsilon`, or constant.
+
+    A cycle acts with the share that is due at its first step.
+    """
     left = jnp.clip(1 - progress / jnp.maximum(hp.epsilon_decay, 1e-6), 0, 1)
     linear = hp.training_epsilon + left * (hp.epsilon_start - hp.training_epsilon)
     return jnp.where(hp.epsilon_decay > 0, linear, hp.training_epsilon)

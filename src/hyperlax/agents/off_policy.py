@@ -29,6 +29,9 @@ from hyperlax.learning.optimise import Weights, adam_step, flatten, step_factors
 from hyperlax.learning.replay import Replay, Transition
 from hyperlax.learning.rollout import Trajectory
 
+COUNTED_AT_ONCE = 2**20
+"""Transitions in a block; a power of two, so that a ratio times it is exact in float32."""
+
 
 class AbstractOffPolicyHyperparams(AbstractAgentHyperparams):
     """Base class of the hyperparameters of an algorithm that learns from a replay buffer.
@@ -154,8 +157,9 @@ class Experience(eqx.Module):
     def collected(self, hp: AbstractOffPolicyHyperparams, trajectory: Trajectory) -> Experience:
         """Add a rollout, whose `aux` are the actions, and set `steps` to the gradient steps now due."""
         replay = self.replay.add(trajectory, trajectory.aux, hp.num_envs)
-        by_ratio = _whole(replay.added, hp.update_to_data) - _whole(self.replay.added, hp.update_to_data)
-        due = jnp.where(hp.update_to_data > 0, by_ratio, hp.epochs)
+        ratio = hp.update_to_data
+        by_ratio = counted(replay.added, ratio) - counted(self.replay.added, ratio)
+        due = jnp.where(ratio > 0, by_ratio, hp.epochs)
         due = jnp.where(trajectory.rows > 0, due, 0)  # a finished lane must not keep the others busy
         return eqx.tree_at(
             lambda e: (e.replay, e.normaliser, e.warming, e.steps),
@@ -173,9 +177,16 @@ class Experience(eqx.Module):
         return jnp.where(hp.normalize_observations, self.normaliser(obs), obs)
 
 
-def _whole(count: Int[Array, ""], ratio: Real) -> Int[Array, ""]:
-    """`count` times `ratio`, rounded down."""
-    return jnp.floor(count.astype(jnp.float32) * ratio).astype(jnp.int32)
+def counted(count: Int[Array, ""], ratio: Real) -> Int[Array, ""]:
+    """`count` times `ratio`, rounded down.
+
+    Whole blocks are counted as integers, because float32 cannot tell large counts apart.
+    """
+    blocks, rest = count // COUNTED_AT_ONCE, count % COUNTED_AT_ONCE
+    per_block = COUNTED_AT_ONCE * ratio
+    whole = jnp.floor(per_block)
+    left = blocks.astype(jnp.float32) * (per_block - whole) + rest.astype(jnp.float32) * ratio
+    return blocks * whole.astype(jnp.int32) + jnp.floor(left).astype(jnp.int32)
 
 
 class AbstractOffPolicyAgent(AbstractAgent):

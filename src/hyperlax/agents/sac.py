@@ -24,6 +24,7 @@ from hyperlax.agents.off_policy import (
 )
 from hyperlax.envs.base import AbstractEnv, ActionSpace, Discrete
 from hyperlax.hyperparams import Choice, Count, Flag, LogUniform, Real, Uniform, hp
+from hyperlax.lanes.masking import select
 from hyperlax.lanes.sizes import Sizes, nested
 from hyperlax.learning.losses import Measured
 from hyperlax.learning.minibatches import Chunks
@@ -99,6 +100,11 @@ class SACHyperparams(AbstractOffPolicyHyperparams):
     )
     warmup_actions: Count = hp("uniform", labels=("uniform", "policy"), doc="actions during the warm-up")
     warmup_budget: Count = hp("counted", labels=("counted", "free"), doc="whether the warm-up spends budget")
+    action_units: Count = hp(
+        "range",
+        labels=("range", "environment"),
+        doc="units of actions in critics and entropies: bounds of -1 and 1 in every dimension, or their own",
+    )
 
     def agent(self, env: AbstractEnv, caps: Sizes, *, key: PRNGKeyArray) -> SAC:
         return SAC(self, env, caps, key=key)
@@ -118,7 +124,7 @@ class SACHyperparams(AbstractOffPolicyHyperparams):
 
     @staticmethod
     def published(env_name: str) -> dict[str, Any]:
-        return {**PUBLISHED, "update_to_data": 0.0}
+        return {**PUBLISHED, "update_to_data": 0.0, "action_units": "environment"}
 
 
 def _critic_inputs(env: AbstractEnv) -> int:
@@ -314,10 +320,29 @@ class SAC(AbstractOffPolicyAgent):
         return 0 if isinstance(self.action_space, Discrete) else 2 * self.action_space.shape[0]
 
     def target_entropy(self) -> Float[Array, ""]:
-        """−scale · dimensions of a box (Haarnoja et al. 2018), or scale · log(number of actions)."""
+        """−scale · dimensions of a box (Haarnoja et al. 2018), or scale · log(number of actions).
+
+        Entropies are those of actions in the units of `judged`.
+        """
         space = self.action_space
         most = math.log(space.n) if isinstance(space, Discrete) else -float(space.shape[0])
         return self.hp.target_entropy_scale * most
+
+    def judged(self, transition: Transition, policies: tuple[Any, Any]) -> tuple[Transition, tuple[Any, Any]]:
+        """`transition` and `policies` with actions in the units that critics and entropies are to see.
+
+        Unless the hyperparameter `action_units` says otherwise, every dimension of a box is mapped linearly
+        to (−1, 1), so that learning does not depend on the units of the environment.
+        """
+        space = self.action_space
+        if isinstance(space, Discrete):
+            return transition, policies
+        low, high = jnp.asarray(space.low), jnp.asarray(space.high)
+        unit = -jnp.ones_like(low), jnp.ones_like(high), space.centred(transition.action)
+        own = self.hp.chosen("action_units", "environment")
+        low, high, action = select(own, (low, high, transition.action), unit)
+        seen = eqx.tree_at(lambda t: t.action, transition, action)
+        return seen, (policies[0].within(low, high), policies[1].within(low, high))
 
     def loss(
         self, models: tuple[Any, ...], target: Any, transition: Transition, noise: Float[Array, " noise"]
@@ -332,6 +357,7 @@ class SAC(AbstractOffPolicyAgent):
         fixed_alpha = jax.lax.stop_gradient(alpha)
 
         policies = jointly((actor, actor), (transition.obs, transition.next_obs))
+        transition, policies = self.judged(transition, policies)
         values, (value, log_prob), (next_value, next_log_prob) = critics.judge(
             target, transition, policies, (now, after)
         )

@@ -16,7 +16,10 @@ FAILED = 1
 
 @patient()
 def conclude(results: Any, folder: Path, more: Sequence[str] = ()) -> int:
-    """Writes the report, prints the leaderboard and `more`, and says what to do next."""
+    """Writes the report, prints the leaderboard and `more`, and says what to do next.
+
+    The exit code is `FAILED` if a lane has failed, or if all of them are lost.
+    """
     from rich.console import Console
 
     from hyperlax.commands.tables import best_words, confirmed_table, leaderboard_table
@@ -44,8 +47,9 @@ def conclude(results: Any, folder: Path, more: Sequence[str] = ()) -> int:
         ", ".join(f"{n} {s}" for s, n in counts.items() if n)
         + f" in {results.manifest['timings']['wall_seconds']:.1f} s"
     )
-    if counts["diverged"] == len(lanes):
-        console.print("every lane diverged: try smaller learning rates (--set actor_lr=1e-4)", style="yellow")
+    lost = bool(len(lanes)) and counts["diverged"] + counts["failed"] == len(lanes)
+    if lost:
+        console.print(_advice(results, counts), style="yellow", soft_wrap=True)
     for line in more:
         console.print(line, soft_wrap=True)
     console.print(f"report: {report}", soft_wrap=True)
@@ -55,7 +59,24 @@ def conclude(results: Any, folder: Path, more: Sequence[str] = ()) -> int:
         soft_wrap=True,
     )
     parts = [results, confirmed] if confirmed is not None else [results]
-    return FAILED if sum(_failures(part) for part in parts) else 0
+    return FAILED if sum(_failures(part) for part in parts) or lost else 0
+
+
+def _advice(results: Any, counts: dict[str, int]) -> str:
+    """What to try when every lane is lost, by how they were lost."""
+    if not counts["diverged"]:
+        return "every lane failed, for the reasons below: what they need is not there, or a program broke"
+    defaults = results.manifest["defaults"]
+    smaller = " ".join(
+        f"--set {k}={v / 10:g}" for k, v in defaults.items() if k.endswith("_lr") and "." not in k
+    )
+    how = f" ({smaller})" if smaller else ""
+    words = f"every lane diverged: try smaller learning rates{how}"
+    if counts["failed"]:
+        words = f"every lane is lost, {counts['diverged']} diverged: try smaller learning rates{how}"
+    env = results.manifest["env"]
+    check = f"hyperlax.testing.check_env({env!r}) tells whether {env} returns finite numbers"
+    return f"{words}; if they all diverge again, {check}"
 
 
 def _failures(results: Any) -> int:

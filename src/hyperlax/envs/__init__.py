@@ -7,7 +7,7 @@ from collections.abc import Callable, Mapping
 from functools import partial
 from typing import Any
 
-from hyperlax.envs.base import AbstractEnv, ActionSpace, Box, Discrete, Timestep, describe
+from hyperlax.envs.base import AbstractEnv, ActionSpace, Box, Discrete, Timestep, describe, problem
 from hyperlax.registry import Registry, build, built_in, load_attribute, location, nearest
 
 FRAMEWORKS: dict[str, str] = {
@@ -43,6 +43,7 @@ __all__ = [
     "Box",
     "Discrete",
     "Timestep",
+    "checked",
     "describe",
     "load",
     "names",
@@ -80,6 +81,13 @@ def _made(name: str, maker: Callable[..., Any], options: Mapping[str, Any]) -> A
     env = build(name, maker, options)
     if not isinstance(env, AbstractEnv):
         raise ValueError(f"{name} returns an object of {type(env).__name__}, no environment (AbstractEnv)")
+    return checked(env, name)
+
+
+def checked(env: AbstractEnv, name: str) -> AbstractEnv:
+    """`env`, if agents can work with what it declares; otherwise raise `ValueError`, calling it `name`."""
+    if found := problem(env):
+        raise ValueError(f"no agent can act in {name}: {found}")
     return env
 
 

@@ -11,6 +11,7 @@ import equinox as eqx
 import jax
 import jax.numpy as jnp
 import jax.random as jr
+import numpy as np
 from jaxtyping import Array, Bool, Float, Int, PRNGKeyArray
 
 from hyperlax.typecheck import check_fields
@@ -41,6 +42,11 @@ class Box(eqx.Module):
     @property
     def shape(self) -> tuple[int, ...]:
         return (len(self.low),)
+
+    def centred(self, action: Float[Array, " act"]) -> Float[Array, " act"]:
+        """`action` in units in which the bounds are -1 and 1."""
+        low, high = jnp.asarray(self.low), jnp.asarray(self.high)
+        return 2 * ((action - low) / (high - low)) - 1
 
     def uniform(self, *, key: PRNGKeyArray) -> Float[Array, " act"]:
         """Draw an action uniformly."""
@@ -90,6 +96,51 @@ class AbstractEnv(eqx.Module):
     @abstractmethod
     def step(self, state: Any, action: Array, *, key: PRNGKeyArray) -> tuple[Any, Timestep]:
         """Take one step; returns the next state and its timestep. Never resets."""
+
+
+def problem(env: AbstractEnv) -> str | None:
+    """Say what in the declarations of `env` no agent can work with, naming the dimension; None if nothing."""
+    for name in ("obs_size", "max_episode_steps"):
+        value = getattr(env, name)
+        if isinstance(value, bool) or not isinstance(value, int) or not 1 <= value < 2**31:
+            return f"{name} is {value!r}; it must be a whole number from 1 to {2**31 - 1:,}"
+    space = env.action_space
+    if isinstance(space, Discrete):
+        n = space.n
+        if isinstance(n, bool) or not isinstance(n, int) or not 1 <= n < 2**31:
+            return f"its action space is Discrete({n!r}); the number of actions must be an int, at least 1"
+        return None
+    if not isinstance(space, Box):
+        return f"its action space is {space!r}; it must be a Box or a Discrete"
+    return _problem_of_bounds(space)
+
+
+def _problem_of_bounds(space: Box) -> str | None:
+    """Say which dimension of `space` has bounds that are infinite, empty or reversed; None if none has."""
+    try:
+        low, high = (np.asarray(bound, np.float64) for bound in (space.low, space.high))
+    except (TypeError, ValueError):
+        low = high = np.zeros(())
+    if low.ndim != 1 or low.shape != high.shape or not low.size:
+        return (
+            f"its action space has the bounds {space.low!r} and {space.high!r}; both must be tuples, "
+            "with one number per dimension"
+        )
+    with np.errstate(over="ignore", invalid="ignore"):
+        width = high.astype(np.float32) - low.astype(np.float32)
+    for dimension, (least, most) in enumerate(zip(low, high, strict=True)):
+        if not np.isfinite([least, most]).all():
+            why = "bounds of actions must be finite; clip or squash inside the environment"
+        elif least > most:
+            why = "they are reversed"
+        elif least == most:
+            why = "there is nothing to choose; leave the dimension out"
+        elif not 0 < width[dimension] < np.inf:
+            why = "float32 cannot tell the actions between them apart; rescale inside the environment"
+        else:
+            continue
+        return f"dimension {dimension} of its actions has the bounds {least:g} and {most:g}: {why}"
+    return None
 
 
 def describe(space: ActionSpace) -> str:

@@ -137,6 +137,10 @@ class TanhNormal(AbstractPolicy):
         """Half the distance between the bounds, per dimension."""
         return (self.high - self.low) / 2
 
+    def within(self, low: Float[Array, " act"], high: Float[Array, " act"]) -> TanhNormal:
+        """The distribution of the same raw actions, squashed into other bounds."""
+        return TanhNormal(self.loc, self.std, low, high)
+
     def action(self, raw: Float[Array, " act"]) -> Float[Array, " act"]:
         return self.low + self._half * (1 + jnp.tanh(raw))
 

@@ -13,7 +13,6 @@ from typing import Any
 import equinox as eqx
 import jax
 import jax.numpy as jnp
-import jax.random as jr
 import numpy as np
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
 from jaxtyping import Array
@@ -199,7 +198,7 @@ def compile_program(
         return train.segment(state, env, caps, cycles, shared)
 
     def evaluate_lane(state: TrainState, due: Any) -> tuple[TrainState, Array, Array, dict[str, Array]]:
-        key = jr.fold_in(jr.fold_in(jr.wrap_key_data(state.key), 1), state.env_steps)
+        key = train.evaluation_key(state.key, state.env_steps)
         returns, lengths = evaluate(state.agent, env, episodes, due, measurement, key=key)
         cleared, metrics = train.read_metrics(state)
         state = jax.tree.map(lambda c, s: c if c is s else jnp.where(due, c, s), cleared, state)

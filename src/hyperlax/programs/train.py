@@ -10,7 +10,7 @@ import jax
 import jax.numpy as jnp
 import jax.random as jr
 from jax.flatten_util import ravel_pytree
-from jaxtyping import Array, Float, Int, UInt32
+from jaxtyping import Array, Float, Int, PRNGKeyArray, UInt32
 
 from hyperlax.agents.base import AbstractAgent, AbstractAgentHyperparams
 from hyperlax.envs.base import AbstractEnv
@@ -146,6 +146,7 @@ def _cycle(state: TrainState, env: AbstractEnv, caps: Sizes, active: Array) -> T
     progress = state.env_steps.astype(jnp.float32) / state.total_steps.astype(jnp.float32)
     agent, metrics = agent.learn(trajectory, progress, key=keys[1])
     env_steps = state.env_steps + jnp.where(counted, hp.num_envs * hp.rollout_length, 0)
+    agent = agent.advanced(env_steps.astype(jnp.float32) / state.total_steps.astype(jnp.float32))
     steps = agent.gradient_steps()
     weight = steps.astype(jnp.float32)
     return TrainState(
@@ -180,6 +181,17 @@ def _all_finite(agent: AbstractAgent) -> Array:
     models = eqx.tree_at(lambda a: a.optimiser, agent, None)
     weights = ravel_pytree(eqx.filter(models, trainable(models)))[0]
     return jnp.sum(weights - weights) == 0
+
+
+def evaluation_key(key: UInt32[Array, " 2"], env_steps: Int[Array, ""]) -> PRNGKeyArray:
+    """The key of the evaluation after `env_steps` of the lane with the raw key `key`.
+
+    Streams are numbered below fold_in(key, 1), whose streams 0 and 1 the first cycle has taken to act and to
+    learn; evaluations after so few env steps are therefore numbered from the other end.
+    """
+    number = env_steps.astype(jnp.uint32)
+    number = jnp.where(number < 2, jnp.uint32(2**32 - 1) - number, number)
+    return jr.fold_in(jr.fold_in(jr.wrap_key_data(key), 1), number)
 
 
 def read_metrics(state: TrainState) -> tuple[TrainState, dict[str, Float[Array, ""]]]:

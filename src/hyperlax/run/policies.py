@@ -22,7 +22,7 @@ from hyperlax.agents.base import AbstractAgent, AbstractAgentHyperparams
 from hyperlax.envs.base import AbstractEnv
 from hyperlax.experiments.memory import device_memory
 from hyperlax.experiments.recipes import Recipe, defaults
-from hyperlax.hyperparams import AbstractHyperparams, assign, values
+from hyperlax.hyperparams import AbstractHyperparams, assign, declared, values
 from hyperlax.lanes.sizes import to_json
 from hyperlax.networks import NETWORKS
 from hyperlax.networks.base import AbstractNetworkHyperparams
@@ -101,7 +101,8 @@ def load(
     Nor does a file decide how much is allocated: what its header describes is compared with its length first.
 
     Raises `FileNotFoundError` if there is no file, and `ValueError`, which names the file, if it is damaged,
-    no policy or from another version, or refers to something that is neither registered nor given.
+    no policy or from another version, or refers to something that is neither registered nor given. Hyperparameters
+    of the algorithm that did not exist when it was saved have their defaults.
     """
     data = Path(path).read_bytes()
     header = _entries(read_header(data, str(path)), str(path))
@@ -113,12 +114,18 @@ def load(
     if isinstance(env, str):
         env = envs.load(env)
     with _naming(path):
-        env = envs.trusted(header["env"], f"{where}, env=...") if env is None else env
+        if env is None:
+            env = envs.trusted(header["env"], f"{where}, env=...")
+        else:
+            env = envs.checked(env, type(env).__name__)
         hp = assign(defaults(*kinds), header["hyperparams"])
         like = _like(hp, env, stored_capacities(header["caps"], hp, env, len(data), device_memory()))
-        if (needed := _bytes(like)) > len(data):
+        later = [name for name in declared(type(hp)) if name not in header["hyperparams"]]
+        stored = eqx.tree_at(lambda a: [getattr(a.hp, name) for name in later], like, [None] * len(later))
+        if (needed := _bytes(stored)) > len(data):
             raise ValueError(f"its header describes an agent of {needed:,} bytes, and it has {len(data):,}")
-        agent = unpack(data, like, str(path))
+        given = eqx.tree_at(lambda a: a.hp, like, jax.tree.map(jnp.asarray, hp))
+        agent = eqx.combine(unpack(data, stored, str(path)), given)
         _check_hyperparams(agent, hp)
     return Policy(jax.tree.map(jnp.asarray, agent), env, header)
 
