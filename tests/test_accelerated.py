@@ -73,16 +73,19 @@ def segment_of(hps, env, lanes):
     return jax.make_jaxpr(jax.vmap(run, axis_name=LANES))(*many)
 
 
-@pytest.mark.parametrize("lanes", [1, 2])
+MIXED = {"rollout_length": 5, "num_envs": 3, "num_minibatches": 3, "epochs": 1, "actor.width": 2}
+
+
 @pytest.mark.parametrize(
-    ("algorithm", "changes"),
+    ("algorithm", "changes", "lanes"),
     [
-        ("ppo", {}),
-        ("ppo", {"rollout_length": 5, "num_envs": 3, "num_minibatches": 3, "epochs": 1, "actor.width": 2}),
-        ("dqn", {"batch_size": 3, "num_envs": 1, "update_to_data": 0.25}),
-        ("sac", {"batch_size": 3, "num_envs": 1, "update_to_data": 0.25}),
+        ("ppo", {}, 2),
+        ("ppo", MIXED, 1),
+        ("ppo", MIXED, 2),
+        ("dqn", {"batch_size": 3, "num_envs": 1, "update_to_data": 0.25}, 2),
+        ("sac", {"batch_size": 3, "num_envs": 1, "update_to_data": 0.25}, 2),
     ],
-    ids=["ppo", "ppo-mixed", "dqn-mixed", "sac-mixed"],
+    ids=["ppo", "ppo-mixed-alone", "ppo-mixed", "dqn-mixed", "sac-mixed"],
 )
 def test_a_cycle_has_no_loop_of_unknown_length_and_no_branch(algorithm, changes, lanes):
     """Whether sizes are shared or not; the loop over cycles is the only one whose length is not known."""
@@ -131,7 +134,7 @@ def test_constants_are_inserted_in_agent_and_networks_and_removed_again():
     assert not any(map(known, seen[1]))
 
 
-@pytest.mark.parametrize("algorithm", ["dqn", "sac"])
+@pytest.mark.parametrize("algorithm", ["dqn", pytest.param("sac", marks=pytest.mark.slow)])
 def test_they_learn_what_programs_for_cpus_learn(algorithm):
     """Off-policy agents see the same random numbers in both; on-policy ones shuffle in another way."""
     hp, env = (

@@ -13,6 +13,7 @@ import hyperlax
 from hyperlax import sweeps
 from hyperlax.commands.main import app
 from hyperlax.experiments.execution import Execution
+from hyperlax.experiments.experiment import Experiment
 from hyperlax.run.display import Display
 from hyperlax.run.signals import Interrupted
 from hyperlax.storage import store
@@ -32,11 +33,24 @@ def quietly(cell: Cell, folder: Path) -> Display:
     return Display()
 
 
+PREPARED: dict[str, Experiment] = {}
+"""The experiments of cells by what was asked for. Tests that train nothing share them."""
+PREPARE = sweeps.prepare
+
+
+def prepared(*cell, **settings) -> Experiment:
+    asked = repr((cell, settings))
+    if asked not in PREPARED:
+        PREPARED[asked] = PREPARE(*cell, **settings)
+    return PREPARED[asked]
+
+
 @pytest.fixture
 def runs(monkeypatch):
     """The list of cells that were run; instead of training, a manifest and samples are written."""
     seen: list[str] = []
     broken: dict[str, Exception] = {}
+    monkeypatch.setattr(sweeps, "prepare", prepared)
 
     def run(spec, how, progress, command=None, programs=None):
         name = f"{spec.recipe_name} on {spec.env_name}"
@@ -296,20 +310,25 @@ def test_a_dry_run_predicts_and_creates_nothing(tmp_path, capsys, monkeypatch, m
     assert list(tmp_path.iterdir()) == []
 
 
-def test_the_reproduction_command_of_the_original_is_accepted(tmp_path, capsys, measured):
+EVERY = [f"{a}_{n}" for n in ("mlp", "tmlp", "drpqc") for a in ("dqn", "ppo", "sac")]
+
+
+@pytest.mark.parametrize(
+    "recipes", [EVERY[::4], pytest.param(EVERY, marks=pytest.mark.slow)], ids=["every name", "every pair"]
+)
+def test_the_reproduction_command_of_the_original_is_accepted(recipes, tmp_path, capsys, measured):
     """The command is given as the shell expands it, with fewer samples; impossible pairs are skipped."""
-    study = "benchmarked.01_static_qmc_sampling_S64"
-    algos = [f"{study}.{a}_{n}" for a in ("dqn", "ppo", "sac") for n in ("mlp", "tmlp", "drpqc")]
+    algos = [f"benchmarked.01_static_qmc_sampling_S64.{recipe}" for recipe in recipes]
     envs = ["gymnax.cartpole", "gymnax.pendulum", "gymnax.reacher", "brax.inverted_double_pendulum"]
     line = ["--algos", *algos, "--envs", *envs, "--num-samples-per-run", "2", "--sweep-modes", "sequential"]
     line += ["--run-length-modifier", "long", "--sampling-method", "qmc_sobol", "--log-level", "INFO"]
     assert run(*line, "--output-root", str(tmp_path / "results"), "--dry-run") == 0
     out = " ".join(capsys.readouterr().out.split())
-    assert out.count("skipped: DQN needs discrete actions") == 9
-    assert len(set(measured)) == len(measured) == 27
+    assert out.count("skipped: DQN needs discrete actions") == len(algos)
+    assert len(set(measured)) == len(measured) == 3 * len(algos)
     assert not (tmp_path / "results").exists()
     found = cells(Suite(tuple(algos), tuple(envs[:3]), ("sequential",)))
-    assert len({c.path for c in found}) == 27
+    assert len({c.path for c in found}) == 3 * len(algos)
 
 
 def test_the_other_commands_of_the_original_are_accepted(tmp_path, capsys, measured):

@@ -18,9 +18,12 @@ from hyperlax.networks.by_platform import by_platform
 from hyperlax.networks.circuit import expectations
 
 quick = partial(jax.jit, compiler_options=LOW_EFFORT)
-SIZES = [(1, 2, 5), (2, 1, 512), (3, 4, 7), (4, 2, 33), (6, 3, 4)]
-LARGE = pytest.param(9, 1, 2, marks=pytest.mark.slow)
+SIZES = [(1, 2, 5), (2, 1, 512), (3, 4, 7)]
+LARGE = [(4, 2, 33), (6, 3, 4), (9, 1, 2)]
 """Sizes of circuits: wires, layers before the last one, batch; one program simulates 32 of the second."""
+CASES = [(name, *size) for name in ("grouped", "fused") for size in SIZES]
+CASES += [("grouped", *LARGE[1])]
+SLOW = [(name, *size) for name in ("grouped", "fused") for size in LARGE if (name, *size) not in CASES]
 
 
 @pytest.fixture(autouse=True)
@@ -43,8 +46,9 @@ def pulled(first, second, signs, depth, weights):
     return value, *pull(weights)
 
 
-@pytest.mark.parametrize("name", ["grouped", "fused"])
-@pytest.mark.parametrize(("wires", "layers", "batch"), [*SIZES, LARGE])
+@pytest.mark.parametrize(
+    ("name", "wires", "layers", "batch"), [*CASES, *(pytest.param(*c, marks=pytest.mark.slow) for c in SLOW)]
+)
 def test_values_and_gradients_are_those_of_the_loops(name, wires, layers, batch, monkeypatch):
     """Both CZ layers have random signs, so that each wrong parity shows."""
     first, second = drawn(wires, layers, batch)
@@ -58,28 +62,34 @@ def test_values_and_gradients_are_those_of_the_loops(name, wires, layers, batch,
         np.testing.assert_allclose(a, b, rtol=1e-5, atol=1e-5)
 
 
-@pytest.mark.parametrize("name", ["loops", "grouped", "fused"])
-def test_lanes_of_different_depth_and_entanglement_are_simulated_as_alone(name, monkeypatch):
-    wires, layers, batch = 3, 4, 6
-    depths = jnp.asarray([4, 1, 3], jnp.int32)
+DEPTHS = (4, 1, 3)
+"""Layers before the last one of each lane; the first is all that is allocated."""
+
+
+@pytest.fixture(scope="module")
+def alone():
+    """Lanes inside one allocation (angles, signs, depths, weights), and what each gives alone."""
+    wires, layers, batch = 3, max(DEPTHS), 6
+    depths = jnp.asarray(DEPTHS, jnp.int32)
     used = (np.arange(layers + 1) <= np.asarray(depths)[:, None])[:, None, :, None, None]
     draws = [drawn(wires, layers, batch, seed) for seed in range(3)]
     first, second = (jnp.where(used, jnp.stack(x), 0) for x in zip(*draws, strict=True))
     signs = jnp.stack([jnp.asarray(wall(wires), jnp.float32), jnp.ones((2, 8)), jnp.ones((2, 8))])
-    weights = jnp.ones((3, wires, batch))
-    lanes = jax.vmap(pulled, axis_name=LANES)
-    together = by_path(monkeypatch, name, lanes, first, second, signs, depths, weights)
-    for lane, depth in enumerate(depths.tolist()):
+    lanes = (first, second, signs, depths, jnp.ones((3, wires, batch)))
+    with pytest.MonkeyPatch.context() as patch:
+        own = [[x[i][:, : depth + 1] for x in lanes[:2]] for i, depth in enumerate(DEPTHS)]
+        found = [by_path(patch, "loops", pulled, *own[i], *(x[i] for x in lanes[2:])) for i in range(3)]
+    return lanes, found
+
+
+@pytest.mark.parametrize("name", ["loops", "grouped", "fused"])
+def test_lanes_of_different_depth_and_entanglement_are_simulated_as_alone(name, alone, monkeypatch):
+    lanes, found = alone
+    together = by_path(monkeypatch, name, jax.vmap(pulled, axis_name=LANES), *lanes)
+    for lane, (depth, expected) in enumerate(zip(DEPTHS, found, strict=True)):
         own = slice(depth + 1)
-        alone = by_path(
-            monkeypatch,
-            "loops",
-            pulled,
-            *(x[lane][:, own] for x in (first, second)),
-            *(x[lane] for x in (signs, depths, weights)),
-        )
-        np.testing.assert_allclose(together[0][lane], alone[0], atol=1e-5)
-        for a, b in zip(together[1:], alone[1:], strict=True):
+        np.testing.assert_allclose(together[0][lane], expected[0], atol=1e-5)
+        for a, b in zip(together[1:], expected[1:], strict=True):
             np.testing.assert_allclose(a[lane][:, own], b, atol=1e-5)
             if name != "loops":
                 assert not np.asarray(a[lane][:, depth + 1 :]).any()

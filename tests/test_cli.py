@@ -22,6 +22,7 @@ from hyperlax import sweeps
 from hyperlax.commands import flags, training
 from hyperlax.commands import main as cli
 from hyperlax.hyperparams import values
+from hyperlax.report import export
 
 CACHE = str(Path(__file__).parents[1] / ".jax_cache")
 QUICK = "--algo-and-network-config ppo_mlp_no_network_search --run-length-modifier quick --num-samples 2"
@@ -384,13 +385,21 @@ def test_a_sweep_in_which_all_diverge_finishes_with_code_1(capsys):
     assert "hyperlax.testing.check_env(" in said
 
 
-def test_plot_benchmark_draws_what_it_finds_below_a_folder(finished, capsys):
-    """The report and images, printed by path; with unfinished experiments as well."""
+def test_plot_benchmark_draws_what_it_finds_below_a_folder(finished, capsys, monkeypatch):
+    """The report and images, printed by path; the picture of the first chart stands for all."""
+    real, drawn = export.image, []
+
+    def image(spec, suffix):
+        drawn.append(drawn[0] if drawn else real(spec, suffix))
+        return drawn[0]
+
+    monkeypatch.setattr(export, "image", image)
     (finished.folder / "report.html").unlink()
     assert run(f"plot-benchmark --results-dir-to-plot {finished.home} --format html,png") == 0
     written = [Path(line) for line in capsys.readouterr().out.splitlines()]
     assert written[0] == finished.folder / "report.html"
     assert len(written) > 3
+    assert len(drawn) == len(written[1:])
     for path in written[1:]:
         assert path.read_bytes().startswith(b"\x89PNG")
 
@@ -419,6 +428,7 @@ def test_generated_samples_are_those_a_sweep_draws(tiny, prepared, suffix, capsy
     assert drawn.identity() == loaded.identity()
 
 
+@pytest.mark.slow
 def test_loaded_samples_train_as_the_drawn_ones_do(tiny):
     """Same ids, same numbers; a part of the file trains the same lanes again, whatever its order."""
     assert run(f"generate-hp-samples {tiny} --num-samples 3 --output-file s.csv") == 0

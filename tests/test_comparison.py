@@ -37,9 +37,20 @@ def three():
     return [family("ppo_mlp"), family("ppo_tmlp", 10.0), family("ppo_drpqc", -3000.0, circuits=7)]
 
 
-def test_the_page_compares_every_family_in_every_chart(three, tmp_path):
-    path = write_comparison(three, tmp_path / "comparison.html")
-    page = path.read_text()
+@pytest.fixture(scope="module")
+def page(three, tmp_path_factory):
+    """What compares the three in one environment."""
+    return write_comparison(three, tmp_path_factory.mktemp("page") / "comparison.html").read_text()
+
+
+@pytest.fixture(scope="module")
+def page_of_two(three, tmp_path_factory):
+    """What compares the three in one environment and a family in another one."""
+    elsewhere = family("ppo_mlp", env="gymnax.acrobot")
+    return write_comparison([*three, elsewhere], tmp_path_factory.mktemp("page") / "a.html").read_text()
+
+
+def test_the_page_compares_every_family_in_every_chart(three, page):
     for name in ("ppo_mlp", "ppo_tmlp", "ppo_drpqc", "gymnax.mountain_car"):
         assert name in page
     inside = page.split('id="charts"')[1].split(">", 1)[1].split("</script>")[0]
@@ -49,12 +60,10 @@ def test_the_page_compares_every_family_in_every_chart(three, tmp_path):
     assert "src=" not in page.split("<main>")[1].split("</main>")[0]
 
 
-def test_the_page_loads_nothing(three, tmp_path):
+def test_the_page_loads_nothing(page_of_two):
     """Apart from the Vega library, the page contains no address and no code that could fetch one."""
-    elsewhere = dataclasses.replace(three[1], manifest={**three[1].manifest, "env": "gymnax.acrobot"})
-    page = write_comparison([*three, elsewhere], tmp_path / "comparison.html").read_text()
-    assert "default-src 'none'" in page
-    own, *scripts = re.split(r"<script[^>]*>", page)
+    assert "default-src 'none'" in page_of_two
+    own, *scripts = re.split(r"<script[^>]*>", page_of_two)
     assert len(scripts) == 3
     data, _, own_script = scripts
     for text in (own, data, own_script):
@@ -141,24 +150,21 @@ def test_the_same_family_twice_is_told_apart_by_recipe_or_by_folder():
     assert "second" in group[1].name
 
 
-def test_differing_settings_are_reported(three, tmp_path):
+def test_differing_settings_are_reported(three, page, tmp_path):
     longer = family("ppo_tmlp", budget=900_000)
-    page = write_comparison([three[0], longer], tmp_path / "a.html").read_text()
-    assert "The experiments differ in total timesteps: ppo_mlp 500000, ppo_tmlp 900000." in page
-    assert "The experiments differ in" not in write_comparison(three, tmp_path / "b.html").read_text()
+    differing = write_comparison([three[0], longer], tmp_path / "a.html").read_text()
+    assert "The experiments differ in total timesteps: ppo_mlp 500000, ppo_tmlp 900000." in differing
+    assert "The experiments differ in" not in page
 
 
-def test_environments_with_the_same_samples_are_compared_with_one_another(three, tmp_path):
+def test_environments_with_the_same_samples_are_compared_with_one_another(three, page, page_of_two, tmp_path):
     """With equal returns on both environments one sample is best on both, so the sensitivity is 0."""
-    page = write_comparison(
-        [*three, family("ppo_mlp", env="gymnax.acrobot")], tmp_path / "a.html"
-    ).read_text()
-    assert '"across_environments"' in page
-    assert "sensitivity 0.00 [" in page
-    assert "effective dimensionality" in page
+    assert '"across_environments"' in page_of_two
+    assert "sensitivity 0.00 [" in page_of_two
+    assert "effective dimensionality" in page_of_two
     other = write_comparison([three[1], family("ppo_mlp", env="gymnax.acrobot")], tmp_path / "b.html")
     assert "No family was trained with the same samples in two environments" in other.read_text()
-    assert "Across environments" not in write_comparison(three, tmp_path / "c.html").read_text()
+    assert "Across environments" not in page
 
 
 def test_running_experiments_are_compared_with_the_data_they_have(tmp_path):

@@ -61,9 +61,11 @@ def test_lanes_keep_the_laws_in_programs_for_accelerators(algorithm, network, en
     check_laws(algorithm, network, [env], alone=2, accelerator=True)
 
 
+@pytest.mark.parametrize("count", [2, pytest.param(4, marks=pytest.mark.slow)])
 @pytest.mark.parametrize("network", NETWORKS)
-def test_networks_are_what_agents_count_on(network):
-    check_network(network)
+def test_networks_are_what_agents_count_on(network, count):
+    """Each sample compiles a program of its own sizes."""
+    check_network(network, count=count)
 
 
 def test_every_agent_says_what_it_cannot_do():

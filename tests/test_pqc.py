@@ -31,6 +31,16 @@ def built(in_size: int, key=None, caps=None, **changes) -> PQC:
     return build(leaves, jr.key(0) if key is None else key)
 
 
+def differentiated(by):
+    """A program for the outputs of a network for a batch, and the derivatives of a loss that they make."""
+
+    def loss(net, xs):
+        outputs = jax.vmap(net)(xs)
+        return jnp.sum(jnp.sin(outputs)), outputs
+
+    return quick(jax.value_and_grad(loss, by, has_aux=True, allow_int=True))
+
+
 def pennylane(net: PQC, x: np.ndarray, entangler: str, squash: str) -> np.ndarray:
     """The circuit as its definition reads, gate by gate."""
     layers, wires = net.angles.shape[0] - 1, net.angles.shape[1]
@@ -133,15 +143,13 @@ def test_padding_changes_neither_values_nor_gradients():
     results = []
     for caps in (None, {"layers": 6, "stacks": 2}):
         net = built(7, caps=caps, **changes)
-        loss = lambda n, x: jnp.sum(jnp.sin(jax.vmap(n)(x)))  # noqa: E731
-        by_net = quick(jax.grad(loss, allow_int=True))(net, xs)
-        by_x = quick(jax.grad(loss, 1))(net, xs)
+        (_, values), (by_net, by_x) = differentiated((0, 1))(net, xs)
         corner = lambda a: np.asarray(a)[:3, :3]  # noqa: E731
         for gradient in (by_net.angles, by_net.scales):
             assert np.count_nonzero(gradient) == np.count_nonzero(corner(gradient)) > 0
         results.append(
             (
-                quick(jax.vmap(net))(xs)[:, :3],
+                values[:, :3],
                 by_x,
                 *(corner(a) for a in (net.angles, by_net.angles, by_net.scales)),
             )
@@ -200,12 +208,11 @@ def test_a_circuit_too_large_for_the_memory_is_refused_with_the_numbers():
 
 def test_pennylane_can_run_and_draw_the_module():
     xs = jr.normal(jr.key(2), (3, 4))
-    loss = lambda n, x: jnp.sum(jnp.sin(jax.vmap(n)(x)))  # noqa: E731
     results = []
     for backend in ("native", "pennylane"):
         net = built(4, layers=2, stacks=1, backend=backend)
-        gradient = quick(jax.grad(loss, allow_int=True))(net, xs)
-        results.append((quick(jax.vmap(net))(xs), gradient.angles, gradient.scales))
+        (_, values), gradient = differentiated(0)(net, xs)
+        results.append((values, gradient.angles, gradient.scales))
     for a, b in zip(*results, strict=True):
         np.testing.assert_allclose(a, b, atol=1e-5)
     drawn = built(4, layers=2, stacks=2, entangler="cz").draw().splitlines()

@@ -117,7 +117,7 @@ def test_resume_after_a_crash_is_bitwise(whole, tmp_path, evaluations):
 
 REPLAYING = {
     **ARGUMENTS,
-    "recipe": "sac_mlp",
+    "recipe": "dqn_mlp",
     "env": "gymnax.cartpole",
     "num_samples": 2,
     "total_timesteps": 200,
@@ -164,24 +164,23 @@ def test_a_folder_is_never_overwritten(whole, tmp_path):
     assert not (tmp_path / "new").exists()
 
 
-def test_diverged_lanes_stop_and_free_their_slot(tmp_path):
+def test_diverged_lanes_stop_and_free_their_slot(whole, tmp_path):
     """A lane with infinite weights is recorded with its step, the others go on."""
-    rows = [{"actor_lr": 3e-4}, {"actor_lr": 3e38, "sample": 7}, {"actor_lr": 1e-3}]
-    samples = [{"sample": i, **r} for i, r in enumerate(rows)]
-    results = hyperlax.sweep(
-        **{**ARGUMENTS, "num_samples": None, "recipe": "ppo_mlp"},
-        samples=samples,
-        set={"actor.width": 8, "critic.width": 8, "num_envs": 4, "rollout_length": 16, "num_minibatches": 2},
-        folder=tmp_path / "x",
+    second = pl.col("sample") == 1
+    samples = whole.samples.with_columns(
+        actor_lr=pl.when(second).then(3e38).otherwise("actor_lr"),
+        sample=pl.when(second).then(7).otherwise("sample"),
     )
+    results = hyperlax.sweep(**{**ARGUMENTS, "num_samples": None}, samples=samples, folder=tmp_path / "x")
     lanes = results.lanes.filter(pl.col("sample") == 7)
     assert lanes["status"].to_list() == ["diverged", "diverged"]
-    assert min(lanes["diverged_at"]) >= 64
+    cycle = whole.samples.row(1, named=True)
+    assert min(lanes["diverged_at"]) >= cycle["num_envs"] * cycle["rollout_length"]
     assert set(results.lanes.filter(pl.col("sample") != 7)["status"]) == {"done"}
 
 
 def test_memory_is_respected(whole):
-    """Lanes per device are halved until they fit, said once; a lane that never fits fails, with numbers."""
+    """Lanes per device are halved until they fit, which is said once."""
     said = []
 
     class Listen(Display):
@@ -189,13 +188,10 @@ def test_memory_is_respected(whole):
             said.append(lanes)
 
     per_lane = whole.manifest["plan"][0]["memory_mb_per_lane"] * 2**20
-    how = Execution(lanes_per_device=4, memory_limit=int(2.5 * per_lane))
+    how = Execution(lanes_per_device=2, memory_limit=int(1.5 * per_lane))
     results = hyperlax.sweep(**ARGUMENTS, execution=how, progress=Listen())
-    assert said
-    assert set(results.lanes["status"]) == {"done"}
-    failed = hyperlax.sweep(**ARGUMENTS, execution=Execution(memory_limit=10))
-    assert set(failed.lanes["status"]) == {"failed"}
-    assert "lower num_envs" in next(iter(failed.manifest["timings"]["errors"].values()))
+    assert said == [2] * len(whole.manifest["plan"])
+    assert_same(whole, results)
 
 
 @pytest.mark.parametrize("segments", [0, 4])
@@ -235,7 +231,8 @@ def test_saved_policies_act(whole):
 
 def test_published_protocol_runs_and_shares_initial_weights():
     """Its settings are all in the resolved samples; all lanes start from one draw."""
-    results = hyperlax.sweep(**ARGUMENTS, protocol="published", evaluation=None)
+    small = {"num_envs": 8, "rollout_length": 16, "num_minibatches": 4, "actor.width": 16, "critic.width": 16}
+    results = hyperlax.sweep(**ARGUMENTS, set=small, protocol="published", evaluation=None)
     row = results.samples.row(0, named=True)
     assert row["loss_reduction"] == "sum"
     assert row["time_limit"] == "termination"

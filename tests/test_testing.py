@@ -77,7 +77,7 @@ ALIKE = {"standardize_advantages": False, "num_minibatches": 1, "epochs": 1}
 @pytest.fixture(scope="module")
 def careless():
     samples = [{"num_envs": n, "rollout_length": length, **ALIKE} for n, length in ((2, 3), (6, 7))]
-    return drawn_lanes(Careless, network_of("mlp"), envs.load("gymnax.cartpole"), 2, samples)
+    return drawn_lanes(Careless, Dense, envs.load("gymnax.cartpole"), 2, samples)
 
 
 def test_an_average_over_padding_breaks_the_first_law_alone(careless):
