@@ -101,8 +101,8 @@ def load(
     Nor does a file decide how much is allocated: what its header describes is compared with its length first.
 
     Raises `FileNotFoundError` if there is no file, and `ValueError`, which names the file, if it is damaged,
-    no policy or from another version, or refers to something that is neither registered nor given. Hyperparameters
-    of the algorithm that did not exist when it was saved have their defaults.
+    no policy or from another version, or refers to something that is neither registered nor given.
+    Hyperparameters of the algorithm that did not exist when it was saved have their defaults.
     """
     data = Path(path).read_bytes()
     header = _entries(read_header(data, str(path)), str(path))
