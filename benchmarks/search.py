@@ -39,22 +39,23 @@ def alone(recipe: str, env: str, trials: int) -> dict[str, Any]:
     import jax
 
     import hyperlax
-    from hyperlax import searches, sweeps
+    from hyperlax import searches
     from hyperlax.hyperparams.samplers import OptunaSampler
+    from hyperlax.run import compiling
 
     began = time.perf_counter()
     spec: Any = searches.prepare(recipe, env, sampler="random", run_length_modifier="quick")
     sampler = OptunaSampler(spec.schedule.space, 42, algorithm="random")
-    compiling = 0.0
+    seconds = 0.0
     for _ in range(trials):
-        sweeps._compiled.clear()
+        compiling._compiled.clear()
         jax.clear_caches()
         sampler, samples = sampler.ask(1)
         results = hyperlax.sweep(recipe, env, samples=samples, run_length_modifier="quick")
         returns = results.curves.filter(metric="return")["value"]
         sampler = sampler.tell([float(returns.to_numpy().max())])
-        compiling += results.manifest["timings"]["compile_seconds"]
-    return {"seconds": time.perf_counter() - began, "compile_seconds": compiling, "programs": trials}
+        seconds += results.manifest["timings"]["compile_seconds"]
+    return {"seconds": time.perf_counter() - began, "compile_seconds": seconds, "programs": trials}
 
 
 def _searched(recipe: str, env: str, trials: int, **how: Any) -> dict[str, Any]:

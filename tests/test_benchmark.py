@@ -14,6 +14,7 @@ from hyperlax import sweeps
 from hyperlax.commands.main import app
 from hyperlax.experiments.execution import Execution
 from hyperlax.experiments.experiment import Experiment
+from hyperlax.run import compiling
 from hyperlax.run.display import Display
 from hyperlax.run.signals import Interrupted
 from hyperlax.storage import store
@@ -184,9 +185,11 @@ def test_cells_of_one_family_and_environment_share_programs(tmp_path):
 def test_a_second_cell_of_one_family_and_environment_compiles_nothing(tmp_path, monkeypatch):
     """This holds for another mode and for another recipe; all lanes train to their end."""
     compiled = []
-    real = sweeps.compile_program
-    monkeypatch.setattr(sweeps, "_compiled", {})
-    monkeypatch.setattr(sweeps, "compile_program", lambda *args: compiled.append(args[0].key) or real(*args))
+    real = compiling.compile_program
+    monkeypatch.setattr(compiling, "_compiled", {})
+    monkeypatch.setattr(
+        compiling, "compile_program", lambda *args: compiled.append(args[0].key) or real(*args)
+    )
     suite = Suite(family(tmp_path), ("gymnax.pendulum",), ("batched", "sequential"), 2, run_length="quick")
     settings = {"total_timesteps": 200, "evaluations": 1}
     found = benchmark(tmp_path / "x", suite=replace(suite, settings=settings))

@@ -23,6 +23,7 @@ from hyperlax.commands import flags, training
 from hyperlax.commands import main as cli
 from hyperlax.hyperparams import values
 from hyperlax.report import export
+from hyperlax.run import compiling
 
 CACHE = str(Path(__file__).parents[1] / ".jax_cache")
 QUICK = "--algo-and-network-config ppo_mlp_no_network_search --run-length-modifier quick --num-samples 2"
@@ -361,7 +362,7 @@ def test_a_finished_experiment_is_resumed_to_itself(finished, monkeypatch, capsy
 
 def test_lanes_that_fail_are_named_and_give_code_1(monkeypatch, capsys):
     """The rest is kept: the folder is readable and has its report."""
-    monkeypatch.setattr(sweeps, "free_memory", lambda *_: 10)
+    monkeypatch.setattr(compiling, "free_memory", lambda *_: 10)
     assert run(SWEEP) == 1
     said = capsys.readouterr()
     assert "4 failed in" in said.out

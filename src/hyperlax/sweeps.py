@@ -16,13 +16,13 @@ from hyperlax.experiments.execution import Execution
 from hyperlax.experiments.experiment import Experiment
 from hyperlax.experiments.given import sample_rows, split
 from hyperlax.experiments.machine import set_up_jax
-from hyperlax.experiments.memory import device_memory, free_memory
+from hyperlax.experiments.memory import device_memory
 from hyperlax.experiments.recipes import Recipe, resolve
 from hyperlax.experiments.settings import PUBLISHED, Settings, run_length
 from hyperlax.hyperparams import assign, fields, samplers
-from hyperlax.programs.compiled import Compiled, compile_program, identity
 from hyperlax.programs.plan import MAX_PROGRAMS, Machine, Program, plan
 from hyperlax.programs.stored import stored_plan
+from hyperlax.run.compiling import Compiler
 from hyperlax.run.display import Display
 from hyperlax.run.recording import Recorder
 from hyperlax.run.runner import Runner
@@ -35,14 +35,8 @@ from hyperlax.storage.shareable import shareable
 from hyperlax.storage.store import Store
 from hyperlax.typecheck import public
 
-MEMORY_SHARE = 0.8
-"""The share of the free memory that a program may use."""
-
 RUNNING = ("execution", "folder", "resume", "progress")
 """Parameters of `sweep` and `search` that say how to run an experiment; all others describe it."""
-
-_compiled: dict[Any, Compiled] = {}
-"""The programs that this process has compiled, by identity, slots and devices."""
 
 
 @public
@@ -318,76 +312,3 @@ def check_folder(spec: Experiment[Schedule], folder: str | Path | None, resume: 
             f"{target} already holds this experiment; continue it with --resume, or choose another folder"
         )
     return target
-
-
-class Compiler:
-    """Compiles programs with as many slots as suit the machine and its memory.
-
-    Called with the number of a program. Raises `MemoryError` if not even one lane fits.
-    """
-
-    def __init__(
-        self,
-        spec: Experiment[Schedule],
-        devices: list[Any],
-        programs: list[Program],
-        how: Execution,
-        progress: Display,
-    ):
-        self.spec, self.programs, self.progress = spec, programs, progress
-        self.most = how.lanes_at_once
-        self.per_device = 1 if how.sequential else how.lanes_per_device
-        self.devices = devices[: max(1, min(len(devices), self.most or len(devices)))]
-        self.limit = how.memory_limit or int(MEMORY_SHARE * free_memory(devices[0], len(self.devices)))
-        self.cache = _compiled
-        self.seconds = 0.0
-        self.memory: dict[int, int] = {}
-        self.report: list[dict[str, Any]] = []
-
-    def __call__(self, number: int) -> Compiled:
-        program, spec = self.programs[number], self.spec
-        lanes = (spec.schedule.at_once or len(program.samples)) * spec.settings.seeds
-        devices = self.devices[: max(1, min(len(self.devices), lanes))]
-        fitting = -(-min(lanes, self.most or lanes) // len(devices))
-        wanted = -(-program.slots // len(devices)) or fitting
-        preferred = self.per_device or (wanted if program.accelerator else 1)
-        per_device = min(preferred, fitting)
-        while True:
-            compiled = self._compile(program, devices, per_device)
-            if compiled.bytes_per_lane * per_device <= self.limit:
-                break
-            needed = compiled.bytes_per_lane * per_device / 2**20
-            if per_device > 1:
-                per_device //= 2
-            elif len(devices) > 1:
-                devices = devices[: len(devices) // 2]
-                self.limit *= 2
-            else:
-                raise MemoryError(
-                    f"one lane needs {needed:.0f} MB, {self.limit / 2**20:.0f} MB may be used: "
-                    "lower num_envs, rollout_length or the network's size"
-                )
-            self.progress.halved(needed, self.limit / 2**20, per_device * len(devices))
-        self.memory[number] = compiled.bytes_per_lane
-        self.report.append(
-            {
-                "program": number,
-                "slots": compiled.slots,
-                "trace_seconds": round(compiled.trace_seconds, 3),
-                "compile_seconds": round(compiled.compile_seconds, 3),
-            }
-        )
-        return compiled
-
-    def _compile(self, program: Program, devices: list[Any], per_device: int) -> Compiled:
-        """Compile a program with `per_device` slots on each device, unless this process already has."""
-        spec, slots = self.spec, per_device * len(devices)
-        hp = spec.base
-        episodes, measurement = spec.settings.eval_episodes, spec.settings.measurement
-        key = (identity(program, hp, spec.env_name, spec.env, spec.settings), slots, tuple(devices))
-        if key in self.cache:
-            return replace(self.cache[key], trace_seconds=0.0, compile_seconds=0.0)
-        compiled = compile_program(program, hp, spec.env, episodes, slots, devices, measurement)
-        self.seconds += compiled.trace_seconds + compiled.compile_seconds
-        self.cache[key] = compiled
-        return compiled

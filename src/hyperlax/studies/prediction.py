@@ -12,13 +12,13 @@ from typing import Any, NamedTuple
 import jax
 import numpy as np
 
-from hyperlax import sweeps
 from hyperlax.agents import costs
 from hyperlax.experiments.execution import Execution
 from hyperlax.experiments.experiment import Experiment
 from hyperlax.hyperparams import stack
 from hyperlax.programs.compiled import Compiled, blank_orders, identity
 from hyperlax.programs.plan import Machine, Program, plan
+from hyperlax.run.compiling import Compiler
 from hyperlax.run.display import Display
 
 CALIBRATION_SECONDS = 30.0
@@ -213,7 +213,7 @@ def calibrate(spec: Experiment, programs: list[Program], how: Execution) -> Rate
     (alone,) = plan([tree], spec.env, spec.settings.total_timesteps, spec.settings.seeds, machine)
     alone = replace(alone, samples=heaviest.samples, effort=heaviest.effort)
     with _compiled_anew():
-        compiler = sweeps.Compiler(spec, devices, [alone], replace(how, folder=None, resume=False), Display())
+        compiler = Compiler(spec, devices, [alone], replace(how, folder=None, resume=False), Display())
         compiler.cache = {}
         compiled = compiler(0)
     slower, faster = (LOW_RUNS_SLOWER, LOW_COMPILES_FASTER) if alone.effort == "low" else (1.0, 1.0)
