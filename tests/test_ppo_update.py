@@ -107,7 +107,7 @@ def all_minibatches(agent, trajectory, rollout, weights, seed):
     def one(chunk, j):
         batch = jnp.int32(BATCH)
         start, size = minibatch_bounds(j, batch, jnp.int32(MINIBATCHES), jnp.bool_(False))
-        minibatch = Minibatch(start, size, batch, words, agent.chunks, chunk)
+        minibatch = Minibatch(start, size, batch, jnp.int32(0), words, agent.chunks, chunk)
         return agent.gradient(weights, restore, samples, minibatch)
 
     largest = jnp.int32(-(-BATCH // MINIBATCHES))

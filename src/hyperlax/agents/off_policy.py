@@ -22,10 +22,10 @@ from hyperlax.hyperparams.spaces import Choice
 from hyperlax.lanes.constants import folded
 from hyperlax.lanes.masking import lane_cond, lane_loop, select, standard_normal
 from hyperlax.lanes.sizes import Extent, Sizes
-from hyperlax.learning.losses import Measured, summed_gradient
+from hyperlax.learning.losses import Measured, Tally, summed_gradient
 from hyperlax.learning.minibatches import Chunks
 from hyperlax.learning.normalise import Normaliser
-from hyperlax.learning.optimise import Weights, adam_step, flatten, step_factors
+from hyperlax.learning.optimise import Weights, adam_step, after_steps, flatten, step_factors
 from hyperlax.learning.replay import Replay, Transition
 from hyperlax.learning.rollout import Trajectory
 
@@ -263,21 +263,23 @@ class AbstractOffPolicyAgent(AbstractAgent):
 
         def descend(chunk: int) -> tuple:
             def step(i: Any, carry: tuple) -> tuple:
-                weights, target, state, sums = carry
+                weights, target, state, tally = carry
                 gradient, measured = agent.gradient(weights, target, restore, chunk, jr.fold_in(key, i))
                 weights, state, norms = adam_step(
-                    weights, gradient * scale, state, parts, lrs, hp.max_grad_norm, factors
+                    weights, gradient * scale, state, parts, lrs, hp.max_grad_norm, factors, i
                 )
                 target = target + hp.tau * (weights[: parts[0]] - target)
-                measured = measured / hp.batch_size.astype(jnp.float32)
-                return weights, target, state, sums + jnp.concatenate([measured, norms])
+                tally = tally.add(measured, norms, hp.batch_size.astype(jnp.float32))
+                return weights, target, state, tally
 
-            sums = jnp.zeros(len(self.losses) + len(parts))
-            carry = (weights, self.target, self.optimiser, sums)
-            return lane_loop(experience.steps, step, carry, self.chunks.most_steps)
+            tally = Tally(len(self.losses) + len(parts), chunk)
+            carry = (weights, self.target, self.optimiser, tally)
+            *learned, tally = lane_loop(experience.steps, step, carry, self.chunks.most_steps)
+            return *learned, tally.read()
 
         largest = jnp.where(trajectory.rows > 0, hp.batch_size, 1)
         weights, target, state, sums = self.chunks.choose(largest, descend)
+        state = after_steps(state, experience.steps)
         agent = eqx.tree_at(lambda a: (a.target, a.optimiser), agent, (target, state))
         means = sums / jnp.maximum(experience.steps, 1).astype(jnp.float32)
         return agent.with_models(restore(weights), progress), dict(
@@ -286,8 +288,8 @@ class AbstractOffPolicyAgent(AbstractAgent):
 
     def gradient(
         self, weights: Weights, target: Float[Array, " target"], restore: Any, chunk: int, key: PRNGKeyArray
-    ) -> tuple[Weights, Float[Array, " losses"]]:
-        """The gradient and the `losses` of one batch drawn from the replay buffer, summed over the batch."""
+    ) -> tuple[Weights, Float[Array, "losses *samples"]]:
+        """The gradient, summed over one batch drawn from the replay buffer, and the metrics of the loss."""
         cap, columns = self.chunks.minibatch_cap, 1 + self.noise_size()
         words = jr.bits(key, (cap * columns,), jnp.uint32).reshape(cap, columns)
         target_model = flatten(self.models()[:1])[2](target)[0]

@@ -18,10 +18,18 @@ from hyperlax.hyperparams import Count, Flag, Real
 from hyperlax.lanes.constants import folded, surely
 from hyperlax.lanes.masking import lane_cond, select
 from hyperlax.lanes.sizes import Extent, Sizes, nested
-from hyperlax.learning.losses import Measured, summed_gradient
+from hyperlax.learning.losses import Measured, Tally, summed_gradient
 from hyperlax.learning.minibatches import Chunks, Minibatch, Passes
 from hyperlax.learning.normalise import Normaliser
-from hyperlax.learning.optimise import Weights, adam_state, adam_step, decayed, flatten, step_factors
+from hyperlax.learning.optimise import (
+    Weights,
+    adam_state,
+    adam_step,
+    after_steps,
+    decayed,
+    flatten,
+    step_factors,
+)
 from hyperlax.learning.returns import Estimates, estimate, standardised
 from hyperlax.learning.rollout import Trajectory
 from hyperlax.learning.samples import Samples
@@ -249,15 +257,15 @@ class AbstractOnPolicyAgent(AbstractAgent, Generic[H]):
 
     def gradient(
         self, weights: Weights, restore: Callable[[Weights], Any], samples: Samples, minibatch: Minibatch
-    ) -> tuple[Weights, Float[Array, " losses"]]:
-        """The gradient of the loss and the metrics named by `losses`, summed over a minibatch."""
+    ) -> tuple[Weights, Float[Array, "losses *samples"]]:
+        """The gradient of the loss, summed over a minibatch, and the metrics (see `summed_gradient`)."""
 
         def loss(models: tuple[Any, ...], row: Float[Array, " columns"]) -> tuple[Float[Array, ""], Measured]:
             return self.loss(models[0], models[1], samples.unpack(row))
 
         def part(
             index: Int[Array, " k"], valid: Bool[Array, " k"]
-        ) -> tuple[Weights, Float[Array, " losses"]]:
+        ) -> tuple[Weights, Float[Array, "losses *samples"]]:
             rows = samples.rows(index, self.hp.num_envs)
             return summed_gradient(loss, self.losses, restore, weights, (rows,), valid)
 
@@ -274,12 +282,14 @@ class AbstractOnPolicyAgent(AbstractAgent, Generic[H]):
         factors = step_factors(models)
 
         def step(minibatch: Minibatch, carry: tuple[Any, ...]) -> tuple[Any, ...]:
-            weights, state, sums = carry
+            weights, state, tally = carry
             gradient, measured = self.gradient(weights, restore, samples, minibatch)
             n = minibatch.size.astype(jnp.float32)
             gradient = gradient * jnp.where(hp.chosen("loss_reduction", "sum"), 1.0, 1.0 / n)
-            weights, state, norms = adam_step(weights, gradient, state, parts, lrs, hp.max_grad_norm, factors)
-            return weights, state, sums + jnp.concatenate([measured / n, norms])
+            weights, state, norms = adam_step(
+                weights, gradient, state, parts, lrs, hp.max_grad_norm, factors, minibatch.number
+            )
+            return weights, state, tally.add(measured, norms, n)
 
         passes = Passes(
             hp.batch(),
@@ -292,10 +302,11 @@ class AbstractOnPolicyAgent(AbstractAgent, Generic[H]):
             trajectory.reward.size,
             key=key,
         )
-        sums = jnp.zeros(len(self.losses) + len(parts))
-        weights, state, sums = passes.fold(step, (weights, self.optimiser, sums))
+        tally = Tally(len(self.losses) + len(parts), self.chunks.lengths[-1])
+        weights, state, tally = passes.fold(step, (weights, self.optimiser, tally))
+        state = after_steps(state, passes.steps)
         learned = lambda a: (a.actor, a.critic, a.optimiser, a.normaliser)  # noqa: E731
         agent = eqx.tree_at(learned, self, (*restore(weights), state, self.seen))
-        means = sums / self.gradient_steps().astype(jnp.float32)
+        means = tally.read() / self.gradient_steps().astype(jnp.float32)
         measured = [*means, estimates.explained_variance(), lrs[0]]
         return agent, dict(zip(self.metric_names, measured, strict=True))

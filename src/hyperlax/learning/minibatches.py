@@ -74,12 +74,14 @@ class Chunks:
 class Minibatch(eqx.Module):
     """One minibatch of a shuffled batch: `size` samples from position `start` of the shuffled order on.
 
-    In a program for accelerators, `order` holds the numbers of its samples.
+    `number` counts the minibatches of all passes. In a program for accelerators, `order` holds the numbers of
+    its samples.
     """
 
     start: Int[Array, ""]
     size: Int[Array, ""]
     batch: Int[Array, ""]
+    number: Int[Array, ""]
     words: UInt32[Array, " 8"]
     chunks: Chunks = eqx.field(static=True)
     length: int = eqx.field(static=True)
@@ -135,6 +137,11 @@ class Passes(eqx.Module):
         self.batch_cap = batch_cap
         self.words = jr.bits(key, (epochs_cap, 8), jnp.uint32)
 
+    @property
+    def steps(self) -> Int[Array, ""]:
+        """The number of minibatches of all passes; zero for a lane that is not active."""
+        return while_active(self.active, folded(lambda _, a, b: a * b, self.epochs, self.minibatches))
+
     def fold(self, step: Callable[[Minibatch, T], T], carry: T) -> T:
         """Apply `carry = step(minibatch, carry)` to every minibatch of every pass; return the last."""
         if accelerated():
@@ -145,7 +152,8 @@ class Passes(eqx.Module):
         def descend(length: int) -> T:
             def minibatch(k: Any, j: Any, carry: T) -> T:
                 start, size = minibatch_bounds(j, self.batch, self.minibatches, self.drop)
-                return step(Minibatch(start, size, self.batch, self.words[k], self.chunks, length), carry)
+                number, words = k * self.minibatches + j, self.words[k]
+                return step(Minibatch(start, size, self.batch, number, words, self.chunks, length), carry)
 
             def epoch(k: Any, carry: T) -> T:
                 return lane_loop(minibatches, partial(minibatch, k), carry)
@@ -164,16 +172,15 @@ class Passes(eqx.Module):
         row = self.batch_cap + length  # the last minibatch may end in repetitions of the last sample
         position = jnp.minimum(jnp.arange(row), self.batch - 1)
         orders = jax.vmap(lambda words: permuted(position, self.batch, words))(self.words).reshape(-1)
-        steps = folded(lambda _, a, b: a * b, self.epochs, self.minibatches)
 
         def minibatch(i: Any, carry: T) -> T:
             k, j = i // self.minibatches, i % self.minibatches
             start, size = minibatch_bounds(j, self.batch, self.minibatches, self.drop)
             order = jax.lax.dynamic_slice_in_dim(orders, k * row + start, length)
             words = self.words[k]
-            return step(Minibatch(start, size, self.batch, words, self.chunks, length, order), carry)
+            return step(Minibatch(start, size, self.batch, i, words, self.chunks, length, order), carry)
 
-        return lane_loop(while_active(self.active, steps), minibatch, carry, self.chunks.most_steps)
+        return lane_loop(self.steps, minibatch, carry, self.chunks.most_steps)
 
 
 def minibatch_bounds(

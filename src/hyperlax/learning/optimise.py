@@ -15,7 +15,7 @@ import jax
 import jax.numpy as jnp
 import optax
 from jax.flatten_util import ravel_pytree
-from jaxtyping import Array, Float
+from jaxtyping import Array, Float, Int
 
 from hyperlax.hyperparams import trainable
 from hyperlax.lanes.constants import accelerated
@@ -37,9 +37,15 @@ def flatten(models: Sequence[eqx.Module]) -> tuple[Weights, tuple[int, ...], Cal
     return weights, parts, restore
 
 
-def adam_state(models: Sequence[eqx.Module]) -> optax.OptState:
+def adam_state(models: Sequence[eqx.Module]) -> optax.ScaleByAdamState:
     """The state of Adam for the weights of `models` before the first step."""
-    return optax.scale_by_adam().init(flatten(models)[0])
+    return _adam_state(optax.scale_by_adam().init(flatten(models)[0]))
+
+
+def _adam_state(state: optax.OptState) -> optax.ScaleByAdamState:
+    """`state` by the type that the optimiser's functions do not declare."""
+    assert isinstance(state, optax.ScaleByAdamState)
+    return state
 
 
 def step_factors(models: Sequence[eqx.Module]) -> Weights | None:
@@ -60,24 +66,37 @@ def step_factors(models: Sequence[eqx.Module]) -> Weights | None:
 def adam_step(
     weights: Weights,
     gradient: Weights,
-    state: optax.OptState,
+    state: optax.ScaleByAdamState,
     parts: tuple[int, ...],
     lrs: Sequence[Float[Array, ""]],
     max_norm: Float[Array, ""],
     factors: Weights | None = None,
-) -> tuple[Weights, optax.OptState, Float[Array, " parts"]]:
+    number: Int[Array, ""] | None = None,
+) -> tuple[Weights, optax.ScaleByAdamState, Float[Array, " parts"]]:
     """Take one Adam step (Kingma & Ba 2015, algorithm 1, ε = 1e-8); return weights, state and gradient norms.
 
     `parts` are the lengths of the parts of `weights`, and `lrs` their step sizes, multiplied by `factors`
     weight by weight. The gradient of each part is clipped to the norm `max_norm` on its own; the returned
     norms, one per part, are those before clipping.
+
+    `number` is the number of the step in a loop, from 0. In a program for accelerators the state then keeps
+    the count of steps from before the loop, which saves a kernel, until `after_steps` adds those of the loop.
     """
+    first = state.count
     norms = jnp.sqrt(_squares(gradient, parts))
     clipped = gradient * per_part(parts, list(jnp.minimum(1.0, max_norm / jnp.maximum(norms, 1e-20))))
     with jax.numpy_dtype_promotion("standard"):  # optax raises a float to its integer step count
-        update, state = optax.scale_by_adam().update(clipped, state)
+        if keeps := accelerated() and number is not None:
+            state = state._replace(count=jnp.asarray(first) + jnp.asarray(number))
+        update, new = optax.scale_by_adam().update(clipped, state)
     sizes = per_part(parts, lrs) if factors is None else per_part(parts, lrs) * factors
-    return weights - sizes * jnp.asarray(update), state, norms
+    state = _adam_state(new)
+    return weights - sizes * jnp.asarray(update), state._replace(count=first) if keeps else state, norms
+
+
+def after_steps(state: optax.ScaleByAdamState, steps: Int[Array, ""]) -> optax.ScaleByAdamState:
+    """The state after a loop of `steps` calls of `adam_step` that were given their `number`."""
+    return state._replace(count=jnp.asarray(state.count) + steps) if accelerated() else state
 
 
 def _squares(gradient: Weights, parts: tuple[int, ...]) -> Float[Array, " parts"]:

@@ -15,7 +15,7 @@ import jax
 import jax.numpy as jnp
 import jax.random as jr
 import numpy as np
-from jaxtyping import Array, Float, Int, PRNGKeyArray, Shaped
+from jaxtyping import Array, Bool, Float, Int, PRNGKeyArray, Shaped
 
 from hyperlax.envs.base import ActionSpace, Discrete
 from hyperlax.lanes.constants import accelerated, known
@@ -58,10 +58,11 @@ class AbstractPolicy(eqx.Module):
 class Categorical(AbstractPolicy):
     """A categorical distribution over `Discrete` actions, from logits."""
 
+    logits: Float[Array, " actions"]
     log_probs: Float[Array, " actions"]
 
     def __init__(self, logits: Float[Array, " actions"]):
-        self.log_probs = _log_softmax(logits)
+        self.logits, self.log_probs = logits, _log_softmax(logits)
 
     def action(self, raw: Int[Array, ""]) -> Int[Array, ""]:
         return raw
@@ -79,10 +80,14 @@ class Categorical(AbstractPolicy):
 
     def log_prob(self, raw: Int[Array, ""]) -> Float[Array, ""]:
         chosen = jnp.arange(self.log_probs.shape[0]) == raw
-        return _total(jnp.where(chosen, self.log_probs, 0))
+        if _few(self.logits):
+            return _chosen_of_few(self.logits, chosen)
+        return jnp.sum(jnp.where(chosen, self.log_probs, 0), dtype=self.log_probs.dtype)
 
     def entropy(self, noise: Float[Array, " act"]) -> Float[Array, ""]:
-        return -_total(jnp.exp(self.log_probs) * self.log_probs)
+        if _few(self.logits):
+            return _entropy_of_few(self.logits)
+        return -jnp.sum(jnp.exp(self.log_probs) * self.log_probs)
 
 
 def _few(x: Shaped[Array, " n"]) -> bool:
@@ -116,6 +121,44 @@ def _log_softmax_backward(log_probs: Array, cotangent: Array) -> tuple[Array]:
 
 
 _log_softmax_of_few.defvjp(_log_softmax_forward, _log_softmax_backward)
+
+
+@jax.custom_vjp
+def _chosen_of_few(logits: Float[Array, " n"], chosen: Bool[Array, " n"]) -> Float[Array, ""]:
+    """The logarithm of the chosen probability; its gradient, chosen − p, adds up no cotangents."""
+    return _total(jnp.where(chosen, _log_softmax_of_few(logits), 0))
+
+
+def _chosen_forward(logits: Array, chosen: Array) -> tuple[Array, tuple[Array, Array]]:
+    return _chosen_of_few(logits, chosen), (logits, chosen)
+
+
+def _chosen_backward(kept: tuple[Array, Array], cotangent: Array) -> tuple[Array, np.ndarray]:
+    logits, chosen = kept
+    slope = chosen.astype(logits.dtype) - jnp.exp(_log_softmax_of_few(logits))
+    return cotangent * slope, np.zeros(chosen.shape, jax.dtypes.float0)
+
+
+_chosen_of_few.defvjp(_chosen_forward, _chosen_backward)
+
+
+@jax.custom_vjp
+def _entropy_of_few(logits: Float[Array, " n"]) -> Float[Array, ""]:
+    """The entropy H of the softmax; its gradient, −p (log p + H), adds up no cotangents."""
+    log_probs = _log_softmax_of_few(logits)
+    return -_total(jnp.exp(log_probs) * log_probs)
+
+
+def _entropy_forward(logits: Array) -> tuple[Array, Array]:
+    return _entropy_of_few(logits), logits
+
+
+def _entropy_backward(logits: Array, cotangent: Array) -> tuple[Array]:
+    log_probs = _log_softmax_of_few(logits)
+    return (-cotangent * jnp.exp(log_probs) * (log_probs + _entropy_of_few(logits)),)
+
+
+_entropy_of_few.defvjp(_entropy_forward, _entropy_backward)
 
 
 @final
