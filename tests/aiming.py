@@ -8,7 +8,7 @@ import equinox as eqx
 import jax
 import jax.numpy as jnp
 
-from hyperlax.envs.base import AbstractEnv, Box, Timestep
+from hyperlax.envs.base import AbstractEnv, ActionSpace, Box, Timestep
 
 BEST = 0.75
 
@@ -25,7 +25,7 @@ BOUNDS = {
 class Aim(AbstractEnv):
     """Pays minus the squared distance from `BEST` of the action as a share of the range, in the mean."""
 
-    action_space: Box = BOUNDS["ones"]  # pyright: ignore[reportIncompatibleVariableOverride]
+    action_space: ActionSpace = BOUNDS["ones"]
     obs_size: int = eqx.field(static=True, default=1)
     max_episode_steps: int = eqx.field(static=True, default=1)
 
@@ -38,5 +38,6 @@ class Aim(AbstractEnv):
 
     def share(self, action: jax.Array) -> jax.Array:
         """The place of `action` in its range, from 0 to 1."""
+        assert isinstance(self.action_space, Box)
         low, high = jnp.asarray(self.action_space.low), jnp.asarray(self.action_space.high)
         return (action - low) / (high - low)

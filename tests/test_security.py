@@ -123,7 +123,7 @@ def test_a_journal_that_optuna_did_not_write_is_refused(tmp_path):
 
     for content in ("no\njson\n", "[" * 100_000 + "\n", '{"op_code": "x"}\n', "5\n"):
         (tmp_path / "study.journal").write_text(content)
-        with pytest.raises(ValueError, match=r"study\.journal is no journal of Optuna"):
+        with pytest.raises(ValueError, match=r"study\.journal is damaged: no study of Optuna"):
             storage(str(tmp_path / "study.journal"), None)
 
 

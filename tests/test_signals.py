@@ -191,18 +191,23 @@ with leaving.watched(to_the_end=True), leaving.unfinished("half", "tree"):
 """
 
 
-def _light(code: str, tmp_path: Path, before: Any = None) -> subprocess.Popen[str]:
-    """A process that runs `code`, which has printed its first line."""
+def _light(code: str, tmp_path: Path, ignoring: str = "") -> subprocess.Popen[str]:
+    """A process that runs `code`, and has inherited that the signal named `ignoring` is ignored."""
     environment = {k: v for k, v in os.environ.items() if k != "HYPERLAX_TYPECHECK"}
     environment["PYTHONPATH"] = str(Path(hyperlax.__file__).parents[1])
     return subprocess.Popen(
-        [sys.executable, "-c", code],
+        [
+            "sh",
+            "-c",
+            f'trap "" {ignoring}; exec "$0" -c "$1"' if ignoring else 'exec "$0" -c "$1"',
+            sys.executable,
+            code,
+        ],
         cwd=tmp_path,
         env=environment,
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
         text=True,
-        preexec_fn=before,
     )
 
 
@@ -222,7 +227,7 @@ def test_a_process_that_runs_no_bytecode_leaves_at_once_and_clears_away(tmp_path
 
 
 def test_under_nohup_a_hangup_is_ignored(tmp_path):
-    process = _light(BUSY, tmp_path, lambda: signal.signal(signal.SIGHUP, signal.SIG_IGN))
+    process = _light(BUSY, tmp_path, "HUP")
     assert process.stdout is not None
     assert process.stdout.readline() == "True\n"
     process.send_signal(signal.SIGHUP)
