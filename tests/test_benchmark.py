@@ -182,6 +182,7 @@ def test_cells_of_one_family_and_environment_share_programs(tmp_path):
     assert all(apart[c] == alone[c.recipe].programs()[c] for c in apart)
 
 
+@pytest.mark.slow
 def test_a_second_cell_of_one_family_and_environment_compiles_nothing(tmp_path, monkeypatch):
     """This holds for another mode and for another recipe; all lanes train to their end."""
     compiled = []

@@ -83,6 +83,7 @@ def stepped(env, actions):
     return obs, *(jax.tree.map(lambda x, i=i: np.asarray(x)[i], seen) for i in range(2))
 
 
+@pytest.mark.slow
 def test_the_adapter_takes_braxs_own_steps_and_adds_the_time_limit():
     env = envs.load("brax.inverted_pendulum")
     assert isinstance(env, BraxEnv)

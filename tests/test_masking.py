@@ -295,7 +295,7 @@ def significance(counts):
     return stats.chisquare(np.asarray(counts).reshape(-1)).pvalue
 
 
-@pytest.mark.parametrize("n", [5, 13, 64, 100])
+@pytest.mark.parametrize("n", [5, 13, 64, pytest.param(100, marks=pytest.mark.slow)])
 def test_every_index_is_equally_likely_to_be_sent_anywhere(n):
     draws = 400 * n
     images = np.asarray(shuffles(jnp.arange(n), jnp.int32(n), words(n, draws)))

@@ -131,6 +131,7 @@ def test_other_networks_do_not_change():
     assert net.measured(Measurement(shots=3), jr.key(0)) is net
 
 
+@pytest.mark.slow
 def test_a_run_is_evaluated_with_shots_and_trained_without(tmp_path):
     common = {
         "recipe": "ppo_drpqc",

@@ -260,6 +260,7 @@ def population(tmp_path_factory):
     return hyperlax.sweep(**ARGUMENTS, samples=ROWS, schedule=PBT(interval=2), execution=how)
 
 
+@pytest.mark.slow
 def test_an_interrupted_population_goes_on_bitwise_whatever_the_slots(population, tmp_path):
     """Killed between barriers and at one, one lane at a time; then continued on all cores."""
     for evaluation in (11, 17):

@@ -46,7 +46,9 @@ def study_of(*about, **more):
     return studies.opened(sampler_of(*about, **more), "none", 4, {})
 
 
-@pytest.mark.parametrize("sampler", ALGORITHMS)
+@pytest.mark.parametrize(
+    "sampler", [pytest.param(a, marks=[pytest.mark.slow] * (a == "tpe")) for a in ALGORITHMS]
+)
 def test_every_sampler_draws_valid_values_from_every_space(sampler):
     needed = {"gp": "torch", "cmaes": "cmaes"}.get(sampler)
     if needed and importlib.util.find_spec(needed) is None:
