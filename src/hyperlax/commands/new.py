@@ -46,8 +46,8 @@ def new(
     templates = resources.files("hyperlax.commands") / "templates"
     with leaving.unfinished(*files):
         for path, template in files.items():
-            text = Template((templates / template).read_text()).substitute(module=module, Name=title)
-            with path.open("x") as file:
+            text = Template((templates / template).read_text("utf-8")).substitute(module=module, Name=title)
+            with path.open("x", encoding="utf-8") as file:
                 file.write(text)
     leaving.from_now_on(None)
     for path in files:

@@ -75,7 +75,7 @@ def git_commit() -> str | None:
 def processor() -> str:
     """The name of the processor model."""
     try:
-        for line in Path("/proc/cpuinfo").read_text().splitlines():
+        for line in Path("/proc/cpuinfo").read_text("utf-8", "replace").splitlines():
             if line.startswith("model name"):
                 return line.split(":", 1)[1].strip()
     except OSError:

@@ -96,7 +96,7 @@ def _address_space() -> Iterator[Bound]:
 
 def _lines(path: Path) -> list[str]:
     try:
-        return path.read_text(errors="replace").splitlines()
+        return path.read_text("utf-8", "replace").splitlines()
     except OSError:
         return []
 

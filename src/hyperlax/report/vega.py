@@ -34,7 +34,7 @@ def javascript_bundle() -> str:
     """
     cached = _bundle_path()
     if cached is not None and cached.exists():
-        return cached.read_text()
+        return cached.read_text("utf-8")
     bundle = vl_convert().javascript_bundle(vl_version=vegalite_version())
     bundle = bundle.replace("</script", "<\\/script").replace("<!--", "<\\!--")
     if cached is not None:

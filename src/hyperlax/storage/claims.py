@@ -116,7 +116,7 @@ def _process() -> dict[str, Any]:
     return {
         "host": socket.gethostname(),
         "pid": os.getpid(),
-        "boot": boot.read_text().strip() if boot.exists() else None,
+        "boot": boot.read_text("utf-8").strip() if boot.exists() else None,
         "job": os.environ.get("SLURM_JOB_ID"),
         "started": datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
     }
