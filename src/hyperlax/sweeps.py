@@ -263,13 +263,14 @@ def _described(programs: Sequence[Program]) -> list[dict[str, Any]]:
 
 
 def _note_timings(manifest: dict[str, Any], runner: Runner, compiler: Compiler) -> None:
-    """Add durations, errors and the measured memory of programs to the manifest."""
+    """Add durations, errors, causes of loss and the measured memory of programs to the manifest."""
     earlier = manifest.get("timings", {}).get("compile_seconds", 0)
     manifest["timings"] = {
         "wall_seconds": round(runner.now(), 3),
         "compile_seconds": round(compiler.seconds + earlier, 3),
         "programs": compiler.report,
         "errors": {str(k): shareable(v) for k, v in runner.errors.items()},
+        "causes": {str(lane.lane): lane.cause for lane in runner.lanes if lane.cause},
     }
     measured = {e["program"]: e["memory_mb_per_lane"] for e in manifest["plan"] if "memory_mb_per_lane" in e}
     measured |= {number: round(size / 2**20, 3) for number, size in compiler.memory.items()}

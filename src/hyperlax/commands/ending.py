@@ -18,13 +18,14 @@ FAILED = 1
 def conclude(results: Any, folder: Path, more: Sequence[str] = ()) -> int:
     """Writes the report, prints the leaderboard and `more`, and says what to do next.
 
-    The exit code is `FAILED` if a lane has failed, or if all of them are lost.
+    The exit code is `FAILED` if a lane has failed, or if all of them are lost, here or in the confirmation.
     """
     from rich.console import Console
 
     from hyperlax.commands.tables import best_words, confirmed_table, leaderboard_table
     from hyperlax.report import leaderboard, selection_bias, write_report
     from hyperlax.report.lineage import explored
+    from hyperlax.run.advice import advice, all_lost
 
     console = Console(highlight=False, markup=False)  # a folder may be called x[speed=2]
     with console.status("writing the report"):
@@ -47,9 +48,10 @@ def conclude(results: Any, folder: Path, more: Sequence[str] = ()) -> int:
         ", ".join(f"{n} {s}" for s, n in counts.items() if n)
         + f" in {results.manifest['timings']['wall_seconds']:.1f} s"
     )
-    lost = bool(len(lanes)) and counts["diverged"] + counts["failed"] == len(lanes)
-    if lost:
-        console.print(_advice(results, counts), style="yellow", soft_wrap=True)
+    parts = [results, confirmed] if confirmed is not None else [results]
+    for part, of in zip(parts, ("", "confirmation: "), strict=False):
+        for line in advice(part):
+            console.print(of + line, style="yellow", soft_wrap=True)
     for line in more:
         console.print(line, soft_wrap=True)
     console.print(f"report: {report}", soft_wrap=True)
@@ -58,32 +60,16 @@ def conclude(results: Any, folder: Path, more: Sequence[str] = ()) -> int:
         "(the charts as images)",
         soft_wrap=True,
     )
-    parts = [results, confirmed] if confirmed is not None else [results]
-    return FAILED if sum(_failures(part) for part in parts) or lost else 0
-
-
-def _advice(results: Any, counts: dict[str, int]) -> str:
-    """What to try when every lane is lost, by how they were lost."""
-    if not counts["diverged"]:
-        return "every lane failed, for the reasons below: what they need is not there, or a program broke"
-    defaults = results.manifest["defaults"]
-    smaller = " ".join(
-        f"--set {k}={v / 10:g}" for k, v in defaults.items() if k.endswith("_lr") and "." not in k
-    )
-    how = f" ({smaller})" if smaller else ""
-    words = f"every lane diverged: try smaller learning rates{how}"
-    if counts["failed"]:
-        words = f"every lane is lost, {counts['diverged']} diverged: try smaller learning rates{how}"
-    env = results.manifest["env"]
-    check = f"hyperlax.testing.check_env({env!r}) tells whether {env} returns finite numbers"
-    return f"{words}; if they all diverge again, {check}"
+    return FAILED if sum(_failures(part) for part in parts) or any(map(all_lost, parts)) else 0
 
 
 def _failures(results: Any) -> int:
     """How many lanes have failed; prints why."""
+    from hyperlax.run.advice import first_line
+
     for lane, error in results.manifest["timings"]["errors"].items():
         of = " of the confirmation" if results.manifest.get("confirms") else ""
-        print(f"lane {lane}{of} failed: {error}", file=sys.stderr)
+        print(f"lane {lane}{of} failed: {first_line(error)}", file=sys.stderr)
     return int((results.lanes["status"] == "failed").sum())
 
 

@@ -19,7 +19,7 @@ class Lane:
     """One agent in training, given by sample and seed, and its progress.
 
     `lane` is its number, `seconds` the time since it started, and `diverged_at` the env step after which it
-    diverged.
+    diverged. `cause` says why it has diverged or failed (`run.causes.CAUSES`); empty unless it has.
     """
 
     lane: int
@@ -33,6 +33,7 @@ class Lane:
     seconds: float = 0.0
     parameters: int = 0
     diverged_at: int | None = None
+    cause: str = ""
 
     @property
     def over(self) -> bool:

@@ -10,6 +10,7 @@ from hyperlax.experiments.experiment import Experiment
 from hyperlax.experiments.memory import free_memory
 from hyperlax.programs.compiled import Compiled, compile_program, identity
 from hyperlax.programs.plan import Program
+from hyperlax.run.advice import SIZES
 from hyperlax.run.display import Display
 from hyperlax.schedules import Schedule
 
@@ -64,8 +65,7 @@ class Compiler:
                 self.limit *= 2
             else:
                 raise MemoryError(
-                    f"one lane needs {needed:.0f} MB, {self.limit / 2**20:.0f} MB may be used: "
-                    "lower num_envs, rollout_length or the network's size"
+                    f"one lane needs {needed:.0f} MB, {self.limit / 2**20:.0f} MB may be used: {SIZES}"
                 )
             self.progress.halved(needed, self.limit / 2**20, per_device * len(devices))
         self.memory[number] = compiled.bytes_per_lane

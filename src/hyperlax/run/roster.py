@@ -79,7 +79,7 @@ class Roster:
     def replace(self, lane: Lane, state: TrainState) -> None:
         """Give a parked lane another state (host arrays); its counts, apart from env steps, go on."""
         self.parked[lane.lane], self.replaced[lane.lane] = state, Replaced.now(lane, state)
-        lane.env_steps, lane.diverged_at = int(state.env_steps), None
+        lane.env_steps, lane.diverged_at, lane.cause = int(state.env_steps), None, ""
         lane.parameters = self.tree(lane).parameter_count(self.experiment.env)
 
     def trainable(self, program: int) -> list[Lane]:
@@ -92,7 +92,8 @@ class Roster:
 
     def frame(self) -> pl.DataFrame:
         """The table of lanes, one row each."""
-        return pl.DataFrame([dataclasses.asdict(lane) for lane in self.lanes], schema=SCHEMAS["lanes"])
+        rows = [[getattr(lane, column) for column in SCHEMAS["lanes"]] for lane in self.lanes]
+        return pl.DataFrame(rows, schema=SCHEMAS["lanes"], orient="row")
 
     def fitting(self, sample: Sample, broken: Iterable[int]) -> int | None:
         """The number of the cheapest program, not `broken`, that holds the sample; None if there is none."""
@@ -111,7 +112,7 @@ class Roster:
         restarted = []
         for lane in self.lanes:
             if lane.status == "failed":
-                lane.status = "queued"
+                lane.status, lane.cause = "queued", ""
                 if lane.lane not in self.parked:
                     lane.env_steps = lane.gradient_steps = lane.circuit_executions = 0
                     lane.seconds, lane.diverged_at = 0.0, None

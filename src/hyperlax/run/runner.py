@@ -22,7 +22,7 @@ from hyperlax.experiments.samples import Lane
 from hyperlax.programs.compiled import Compiled
 from hyperlax.programs.plan import Program
 from hyperlax.programs.train import TrainState
-from hyperlax.run import saving
+from hyperlax.run import causes, saving
 from hyperlax.run.best import BestPolicies
 from hyperlax.run.display import Display
 from hyperlax.run.monitor import Monitor
@@ -237,7 +237,7 @@ class Runner:
         self.running.pop(number, None)
         for lane in self.roster.unfinished(number):
             lane.status = "failed"
-            self.errors[lane.lane] = str(error)
+            lane.cause, self.errors[lane.lane] = causes.failure(error), str(error) or type(error).__name__
             self.schedule.ended(self, lane)
         self.progress.failed(number, error)
 
@@ -248,6 +248,7 @@ class Runner:
         diverged = [lane for _, lane in slots.arrived if lane.diverged_at is not None]
         due = [(s, lane) for s, lane in slots.arrived if lane.diverged_at is None]
         verdicts: dict[int, Verdict] = {}
+        unscored: set[int] = set()
         if due:
             start = self.now()
             returns, lengths, metrics = slots.evaluate([s for s, _ in due])
@@ -256,6 +257,7 @@ class Runner:
                 if not np.isfinite(returns[slot]).all():
                     lane.diverged_at = lane.env_steps
                     diverged.append(lane)
+                    unscored.add(lane.lane)
                 elif lane.env_steps < self.settings.total_timesteps and lane.lane in self.last_return:
                     verdicts[lane.lane] = self.schedule.judge(self, lane, self.last_return[lane.lane])
             self.phase("evaluate", number, start)
@@ -264,6 +266,8 @@ class Runner:
         for slot, lane in slots.arrived:
             verdict = verdicts.get(lane.lane, Verdict.GO_ON)
             if lane in diverged:
+                scored = lane.lane not in unscored
+                lane.cause = causes.divergence(slots.state(slot), self.experiment.env, scored)
                 verdict = self.schedule.lost(self, lane)
                 self.progress.diverged(lane, self.tree(lane))
             if verdict is Verdict.PAUSE:

@@ -102,11 +102,12 @@ class Lines(Display):
         from hyperlax.hyperparams import values
 
         log.warning(
-            "lane %d (sample %d, seed %d) diverged at step %s",
+            "lane %d (sample %d, seed %d) diverged at step %s%s",
             lane.lane,
             lane.sample,
             lane.seed,
             lane.diverged_at,
+            f" (cause: {lane.cause})" if lane.cause else "",
         )
         if self.first_divergence:
             self.first_divergence = False

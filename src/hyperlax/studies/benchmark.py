@@ -20,6 +20,7 @@ from hyperlax.experiments.experiment import Experiment
 from hyperlax.experiments.machine import git_commit, versions
 from hyperlax.programs.plan import MAX_PROGRAMS, Machine, Program, plan
 from hyperlax.report import write_report
+from hyperlax.run.advice import advice, all_lost
 from hyperlax.run.display import Display
 from hyperlax.run.signals import Interrupted
 from hyperlax.storage import store
@@ -132,9 +133,8 @@ class Benchmark:
                 entry |= {"status": "failed", "reason": shareable(f"{type(error).__name__}: {error}")}
             else:
                 write_report(results, folder / "report.html")
-                failed = results.lanes.filter(results.lanes["status"] == "failed")["lane"].to_list()
-                entry |= {"status": "failed" if failed else "done"}
-                entry |= {"reason": f"lanes {', '.join(map(str, failed))} failed" if failed else None}
+                reason = _shortfall(results)
+                entry |= {"status": "failed" if reason else "done", "reason": reason}
             finally:
                 shown.close()
                 entry["seconds"] = round(entry.get("seconds", 0) + time.monotonic() - began, 1)
@@ -236,6 +236,14 @@ class Benchmark:
         assert self._claim is not None
         self._claim.check()
         write_json(self.folder / FILE, self.record)
+
+
+def _shortfall(results: Results) -> str | None:
+    """What is missing from the results of a cell, and why: lanes that failed, or all of them; or None."""
+    if all_lost(results):
+        return "; ".join(advice(results))
+    failed = results.lanes.filter(results.lanes["status"] == "failed")["lane"].to_list()
+    return f"lanes {', '.join(map(str, failed))} failed" if failed else None
 
 
 def plan_together(
