@@ -20,6 +20,7 @@ ROOMS = (
     "leaving",
     "registry",
     "typecheck",
+    "statistics",
     "lanes",
     "hyperparams",
     "storage",
@@ -151,6 +152,13 @@ def test_every_import_between_rooms_runs_down():
         if ROOMS.index(room(target)) > ROOMS.index(room(module))
     ]
     assert not up
+
+
+def test_statistics_stand_alone():
+    """They work on anybody's arrays, and know nothing of the rest."""
+    assert not {t for m, targets in package().items() for t in targets if room(m) == "statistics"} - {
+        module for module in package() if room(module) in ("statistics", "typecheck")
+    }
 
 
 def test_files_are_short():

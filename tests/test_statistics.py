@@ -1,0 +1,325 @@
+"""Statistics against scipy, cases worked out by hand, and simulations with known truths."""
+
+import importlib.util
+import itertools
+from pathlib import Path
+
+import numpy as np
+import pytest
+from scipy import stats
+
+from hyperlax.statistics import (
+    MIN_RUNS,
+    Dimension,
+    average_difference,
+    best_of_k,
+    difference,
+    divergence,
+    holm,
+    importances,
+    iqm,
+    iqm_over_runs,
+    iqm_over_strata,
+    iqm_variance,
+    mean,
+    median_best_of_k,
+    median_over_runs,
+    noise_share,
+    optimality_gap,
+    performance_profile,
+    probability_of_improvement,
+    quantile_intervals,
+    quantiles,
+    rank_intervals,
+    spearman,
+    top_samples,
+)
+from hyperlax.statistics.ranks import _mann_whitney
+
+
+@pytest.fixture(scope="module")
+def simulation():
+    """The module `benchmarks/coverage.py`."""
+    path = Path(__file__).parents[1] / "benchmarks" / "coverage.py"
+    spec = importlib.util.spec_from_file_location("hyperlax_coverage", path)
+    assert spec is not None
+    assert spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+@pytest.mark.parametrize("count", range(1, 14))
+def test_iqm_is_the_trimmed_mean_of_scipy(count):
+    values = np.random.default_rng(count).normal(size=(5, count))
+    np.testing.assert_allclose(iqm(values), stats.trim_mean(values, 0.25, axis=1))
+
+
+def test_averages_leave_out_missing_values():
+    nan = np.nan
+    values = np.array([[nan, 4.0, 1.0, 100.0, 2.0], [7.0, nan, nan, nan, nan], [nan] * 5])
+    np.testing.assert_array_equal(iqm(values), [3.0, 7.0, nan])
+    np.testing.assert_array_equal(mean(values), [26.75, 7.0, nan])
+    np.testing.assert_array_equal(optimality_gap(values, 5.0), [2.0, 0.0, nan])
+
+
+def test_iqm_along_another_axis():
+    values = np.random.default_rng(0).normal(size=(6, 3, 4))
+    np.testing.assert_allclose(iqm(values, axis=0), stats.trim_mean(values, 0.25, axis=0))
+
+
+def test_iqm_of_censored_times_is_finite_if_the_middle_half_is():
+    values = np.array([[3.0, np.inf, 1.0, 2.0], [np.inf, np.inf, 1.0, 2.0]])
+    np.testing.assert_array_equal(iqm(values), [2.5, np.inf])
+
+
+def test_quantiles_are_those_of_numpy_without_the_missing():
+    rng = np.random.default_rng(1)
+    values = rng.normal(size=(20, 9))
+    values[rng.uniform(size=values.shape) < 0.3] = np.nan
+    values[:, 0] = 1.0
+    levels = (0.0, 0.25, 0.5, 0.9, 1.0)
+    np.testing.assert_allclose(quantiles(values, levels), np.nanquantile(values, levels, axis=1))
+    assert np.isnan(quantiles(np.full((2, 3), np.nan), (0.5,))).all()
+    assert np.isnan(quantiles(np.empty((2, 0)), (0.5,))).all()
+
+
+@pytest.mark.parametrize("count", [2, 3, 4, 5, 8, 11])
+def test_the_variance_of_the_iqm_is_about_that_of_many_repetitions(count):
+    values = np.random.default_rng(count).normal(size=(40_000, count))
+    assert np.mean(iqm_variance(values)) == pytest.approx(np.var(iqm(values)), rel=0.25)
+    if count < 4:
+        np.testing.assert_allclose(iqm_variance(values), values.var(axis=1, ddof=1) / count)
+
+
+def test_too_few_or_equal_runs_have_no_interval():
+    few, equal = np.arange(MIN_RUNS - 1.0)[None, :, None], np.full((1, 20, 1), 500.0)
+    for runs in (few, equal):
+        found = iqm_over_runs(runs)
+        assert not np.isnan(found.value).any()
+        assert np.isnan([found.low, found.high]).all()
+        assert np.isnan(iqm_over_strata(runs).low).all()
+    assert np.isnan(median_over_runs(np.arange(4.0)[None, :, None]).low).all()
+    assert np.isnan(median_over_runs(equal).low).all()
+
+
+def test_missing_runs_change_only_their_own_points():
+    values = np.random.default_rng(4).normal(size=(3, 12, 4))
+    holed = values.copy()
+    holed[1, 10:, 3] = np.nan
+    holed[2, 5:, 0] = np.nan
+    full, partial = iqm_over_runs(values), iqm_over_runs(holed)
+    others = np.ones((3, 4), bool)
+    others[1, 3] = others[2, 0] = False
+    np.testing.assert_array_equal(full.low[others], partial.low[others])
+    alone = iqm_over_runs(values[1:2, :10, 3:])
+    assert partial.low[1, 3] == alone.low[0, 0]
+    assert np.isnan(partial.low[2, 0])
+
+
+def test_an_interval_of_censored_times_may_end_at_infinity():
+    estimate = iqm_over_runs(np.array([*range(8), np.inf, np.inf])[None, :, None])
+    assert np.isfinite(estimate.low.item())
+    assert estimate.high.item() == np.inf
+
+
+def test_the_mean_over_strata_is_the_iqm_of_iqms():
+    values = np.random.default_rng(5).normal(size=(9, 12, 2))
+    expected = stats.trim_mean(stats.trim_mean(values, 0.25, axis=1), 0.25, axis=0)
+    estimate = iqm_over_strata(values)
+    np.testing.assert_allclose(estimate.value, expected)
+    assert (estimate.low < expected).all()
+    assert (expected < estimate.high).all()
+    assert (estimate.high - estimate.low < iqm_over_runs(values).high[0] - iqm_over_runs(values).low[0]).all()
+
+
+def test_intervals_of_the_median_follow_the_binomial_distribution():
+    values = np.arange(1.0, 21.0)
+    found = quantile_intervals(values, np.array([0.5, 0.95]))
+    assert (found.low[0], found.high[0]) == (6, 15)
+    assert np.isnan([found.low[1], found.high[1]]).all()
+    five = median_over_runs(np.arange(5.0)[None, :, None])
+    assert (five.low.item(), five.high.item()) == (0, 4)
+    many = median_over_runs(values[None, :, None])
+    assert 6 <= many.low.item() < 7
+
+
+def test_the_difference_agrees_with_the_permutation_test_of_scipy():
+    rng = np.random.default_rng(0)
+    for shift in (0.0, 1.0, 2.0):
+        a, b = rng.normal(size=5) + shift, rng.normal(size=4)
+        theirs = stats.permutation_test(
+            (a, b),
+            lambda x, y, axis: x.mean(axis=axis) - y.mean(axis=axis),
+            n_resamples=np.inf,
+            vectorized=True,
+        )
+        found = difference(a, b)
+        assert found.p == pytest.approx(theirs.pvalue)
+        assert found.value == pytest.approx(a.mean() - b.mean())
+        assert (found.p <= 0.05) == (not found.low <= 0 <= found.high)
+
+
+def test_the_ends_of_a_difference_are_where_the_test_begins_to_reject():
+    rng = np.random.default_rng(1)
+    a, b = rng.normal(size=6) + 1, rng.normal(size=5)
+    found = difference(a, b)
+    for end, inwards in ((found.low, 1e-6), (found.high, -1e-6)):
+        assert difference(a - end + inwards, b).p <= 0.05 < difference(a - end - inwards, b).p
+
+
+def test_three_against_three_have_no_interval_and_equal_values_no_difference():
+    apart = difference(np.array([1.0, 2, 3]), np.array([101.0, 102, 103]))
+    assert np.isnan([apart.low, apart.high]).all()
+    assert apart.p == pytest.approx(0.1)
+    same = difference(np.full(6, 500.0), np.full(6, 500.0))
+    assert (same.value, same.p) == (0, 1)
+    assert np.isnan(same.low)
+    assert np.isnan(difference(np.array([]), np.array([1.0])).value)
+
+
+def test_levels_of_strata_do_not_matter_to_their_average_difference():
+    rng = np.random.default_rng(2)
+    pairs = [(rng.normal(size=4) + 2, rng.normal(size=4)) for _ in range(4)]
+    found = average_difference(pairs)
+    moved = average_difference([(a + 1000 * i, b + 1000 * i) for i, (a, b) in enumerate(pairs)])
+    assert moved.value == pytest.approx(found.value)
+    assert moved.low == pytest.approx(found.low)
+    assert found.low < found.value < found.high
+    assert found.p < 0.01
+
+
+def test_holm_is_worked_out_by_hand():
+    np.testing.assert_allclose(holm(np.array([0.01, np.nan, 0.04, 0.03])), [0.03, np.nan, 0.06, 0.06])
+
+
+def test_the_probability_of_improvement_counts_pairs_and_halves_ties():
+    found = probability_of_improvement(np.array([1.0, 2.0, 3.0]), np.array([2.0, 0.0]))
+    assert found.value == pytest.approx((0 + 1 + 0.5 + 1 + 1 + 1) / 6)
+    assert np.isnan([found.low, found.high]).all()
+    rng = np.random.default_rng(1)
+    a, b = rng.normal(0.5, 1, 60), rng.normal(0, 1, 50)
+    found, back = probability_of_improvement(a, b), probability_of_improvement(b, a)
+    assert found.value == pytest.approx(stats.mannwhitneyu(a, b).statistic / (60 * 50))
+    assert back.low == pytest.approx(1 - found.high, abs=1e-3)
+    assert found.low == pytest.approx(found.value - 1.96 * 0.055, abs=0.04)
+    sure = probability_of_improvement(np.arange(5.0) + 10, np.arange(5.0))
+    assert sure.high == 1
+    assert 0.5 < sure.low < 0.8
+
+
+@pytest.mark.parametrize(("m", "n"), [(3, 3), (4, 7), (10, 10)])
+def test_the_exact_mann_whitney_test_is_that_of_scipy(m, n):
+    rng = np.random.default_rng(m)
+    a, b = rng.normal(size=m), rng.normal(size=n)
+    wins = float(np.sum(a[:, None] > b))
+    assert _mann_whitney(m, n, wins) == pytest.approx(stats.mannwhitneyu(a, b, method="exact").pvalue)
+
+
+def test_ranks_of_samples_far_apart_are_found_and_equal_ones_share_them():
+    rng = np.random.default_rng(3)
+    values = np.repeat([0.0, 100.0, 200.0, 300.0], 2)[:, None] + rng.normal(size=(8, 10))
+    first, last = rank_intervals(values)
+    assert first.tolist() == [7, 7, 5, 5, 3, 3, 1, 1]
+    assert last.tolist() == [8, 8, 6, 6, 4, 4, 2, 2]
+    shuffled = rng.permutation(8)
+    np.testing.assert_array_equal(rank_intervals(values[shuffled])[0], first[shuffled])
+
+
+def test_three_runs_one_run_and_ties_have_no_order():
+    apart = np.arange(6.0)[:, None] * 100 + np.random.default_rng(4).normal(size=(6, 3))
+    for values in (apart, apart[:, :1], np.full((6, 10), 500.0)):
+        first, last = rank_intervals(values)
+        assert first.tolist() == [1] * 6
+        assert last.tolist() == [6] * 6
+    holed = np.where(np.arange(6)[:, None] == 2, np.nan, apart)
+    assert rank_intervals(holed)[0].tolist() == [1, 1, 0, 1, 1, 1]
+    tied = np.array([[1.0] * 10, [500.0] * 10, [500.0] * 10])
+    assert [places.tolist() for places in rank_intervals(tied)] == [[3, 1, 1], [3, 2, 2]]
+
+
+def test_the_best_of_k_equals_the_mean_over_all_subsets():
+    values = np.array([3.0, -1.0, 2.0, 2.0, 7.0, np.nan])
+    expected = [np.mean([max(s) for s in itertools.combinations(values[:5], k)]) for k in range(1, 6)]
+    found = best_of_k(values)
+    assert found.value == pytest.approx(expected)
+    assert np.isnan([found.low, found.high]).all()
+
+
+def test_the_median_best_of_k_has_intervals_only_for_few():
+    values = np.random.default_rng(5).permutation(64) * 1.0
+    found = median_best_of_k(values)
+    assert found.value[0] == pytest.approx(np.median(values))
+    assert not np.isnan(found.low[:10]).any()
+    assert np.isnan(found.low[16:]).all()
+    assert (found.low[:10] < found.value[:10]).all()
+
+
+def test_the_performance_profile_is_the_share_above_and_its_band_narrows_at_the_ends():
+    found = performance_profile(np.array([1.0, 2.0, np.nan, 3.0, 3.0]), np.array([0.0, 1.0, 2.5, 3.0]))
+    assert found.value == pytest.approx([1, 0.75, 0.5, 0])
+    assert np.all(found.low <= found.value)
+    assert np.all(found.value <= found.high)
+    assert (found.high[0], found.low[-1]) == (1, 0)
+    many = performance_profile(np.arange(100.0), np.array([1.5, 49.5, 97.5]))
+    assert many.high[0] - many.low[0] < 0.5 * (many.high[1] - many.low[1])
+    assert np.isnan(performance_profile(np.array([1.0, 2.0]), np.array([0.0])).low).all()
+
+
+def test_the_rank_correlation_is_that_of_scipy():
+    rng = np.random.default_rng(6)
+    a, b = rng.integers(6, size=(2, 12)) * 1.0
+    found = spearman(a, b)
+    assert found.value == pytest.approx(stats.spearmanr(a, b).statistic)
+    assert found.low < found.value < found.high
+    assert np.isnan(spearman(a[:9], b[:9]).low)
+    assert np.isnan(spearman(a, np.ones(12)).value)
+
+
+def test_the_chance_level_and_the_p_values_say_the_same():
+    rng = np.random.default_rng(7)
+    for effect in (0.0, 3.0):
+        cell = rng.integers(50, size=(4, 40))
+        dims = [Dimension(f"x{i}", own, 50, True) for i, own in enumerate(cell)]
+        found = importances(
+            effect * cell[0][:, None] / 50 + 0.3 * rng.normal(size=(40, 3)), dims, repetitions=300
+        )
+        np.testing.assert_array_equal(found.p <= 0.05, found.share > found.chance)
+        assert found.share.sum() == pytest.approx(1)
+        assert (found.p[0] <= 0.05) == (effect > 0)
+
+
+def test_every_choice_of_the_top_has_its_own_kernel_width():
+    """One row of choices does not change what another row gets."""
+    rng = np.random.default_rng(8)
+    dim = Dimension("x", rng.integers(50, size=60), 50, True)
+    tops = rng.permuted(np.repeat(np.arange(60)[None] < 6, 20, axis=0), axis=1)
+    alone = np.concatenate([divergence(dim, top[None]) for top in tops])
+    np.testing.assert_allclose(divergence(dim, tops), alone)
+
+
+def test_ties_with_the_last_of_the_top_belong_to_the_top():
+    assert top_samples(np.array([5.0, 5, 5, 4, 3, 5]), 0.3, 1).sum() == 4
+    assert top_samples(np.array([1.0, 2, 3, 4, 5, 6]), 0.3, 1).sum() == 2
+
+
+def test_the_share_of_noise_is_that_of_the_interquartile_means():
+    """The variance of the interquartile mean of four normal runs is 0.298."""
+    rng = np.random.default_rng(3)
+    scores = np.sqrt(0.298) * rng.normal(size=(6000, 1)) + rng.normal(size=(6000, 4))
+    assert noise_share(scores) == pytest.approx(0.5, abs=0.05)
+    assert np.isnan(noise_share(scores[:, :1]))
+    assert noise_share(np.broadcast_to(scores[:, :1], (6000, 3))) == pytest.approx(0)
+
+
+def test_intervals_and_orders_hold_in_a_short_simulation(simulation):
+    """The same simulation as `benchmarks/coverage.py`, with fewer repetitions and wider limits."""
+    rng = np.random.default_rng(0)
+    for case in ("normal", "skewed", "30 % failing"):
+        truth = float(iqm(simulation.population(case)))
+        found = iqm_over_runs(simulation.DRAWS[case]((1_500, 10, 1), rng))
+        assert 0.93 <= simulation.covered(found.low, found.high, truth) <= 0.985, case
+        values = simulation.DRAWS[case]((300, 16, 5), rng)
+        assert np.mean([(rank_intervals(v)[0] > 1).any() for v in values]) <= 0.05, case
+        pairs = simulation.DRAWS[case]((400, 2, 5), rng)
+        assert np.mean([difference(a, b).p <= 0.05 for a, b in pairs]) <= 0.09, case
