@@ -11,8 +11,8 @@ import pytest
 
 import hyperlax
 from hyperlax import searches, sweeps
-from hyperlax._moved import MOVED
 from hyperlax.experiments.settings import Settings
+from hyperlax.registry.moved import MOVED
 
 
 def test_every_public_name_exists_and_is_documented():

@@ -393,7 +393,7 @@ def test_importing_the_registries_imports_nothing_else():
     from hyperlax.registry import built_in
     assert "ppo" in built_in.AGENTS and list(built_in.EXPORTERS)
     assert not {m for m in sys.modules if m.startswith("hyperlax.")} - {
-        "hyperlax._moved", "hyperlax.registry", *(f"hyperlax.registry.{m}" for m in
+        "hyperlax.registry.moved", "hyperlax.registry", *(f"hyperlax.registry.{m}" for m in
         ("base", "built_in", "modules", "words"))
     }
     assert "jax" not in sys.modules

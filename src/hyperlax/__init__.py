@@ -7,7 +7,7 @@ import os
 import sys
 from typing import TYPE_CHECKING, Any
 
-from hyperlax._moved import MOVED, Moved
+from hyperlax.registry.moved import MOVED, Moved
 
 __version__ = "0.1.0"
 
