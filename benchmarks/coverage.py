@@ -16,7 +16,7 @@ from functools import cache
 from typing import NamedTuple
 
 import numpy as np
-from scipy.stats import multivariate_normal, norm
+from scipy.stats import norm
 
 from hyperlax import statistics as st
 
@@ -32,7 +32,7 @@ class Rate(NamedTuple):
 
     what: str
     case: str
-    count: str
+    runs: str
     rate: float
     reach: tuple[float, float]
 
@@ -165,7 +165,7 @@ def correlations(repetitions: int, rng: np.random.Generator) -> Iterator[Rate]:
     """Coverage of rank correlations of normal pairs, whose truth is (6 / π) arcsin(ρ / 2)."""
     for rho in (0.0, 0.5, 0.8):
         for n in (8, 10, 20, 64):
-            pairs = multivariate_normal([0, 0], [[1, rho], [rho, 1]]).rvs((repetitions, n), random_state=rng)
+            pairs = rng.multivariate_normal([0, 0], [[1, rho], [rho, 1]], size=(repetitions, n))
             found = [st.spearman(own[:, 0], own[:, 1]) for own in pairs]
             low, high = (np.array([float(getattr(e, end)) for e in found]) for end in ("low", "high"))
             truth = 6 / np.pi * np.arcsin(rho / 2)
@@ -338,7 +338,7 @@ def main() -> None:
         {
             "what": r.what,
             "case": r.case,
-            "seeds or samples": r.count,
+            "seeds or samples": r.runs,
             "rate": "–" if np.isnan(r.rate) else f"{r.rate:.3f}",
             "to reach": f"{r.reach[0]:.2f} to {r.reach[1]:.2f}",
             "": "" if r.holds else "← outside",

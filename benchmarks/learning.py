@@ -16,7 +16,7 @@ import numpy as np
 from common import save, table
 
 import hyperlax
-from hyperlax.report.statistics import iqm_over_runs
+from hyperlax.statistics import iqm_over_runs
 
 FRESH_SEED = 2026
 """A seed with which no recipe was found, except for targets that name another one."""

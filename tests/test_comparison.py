@@ -160,7 +160,7 @@ def test_differing_settings_are_reported(three, page, tmp_path):
 def test_environments_with_the_same_samples_are_compared_with_one_another(three, page, page_of_two, tmp_path):
     """With equal returns on both environments one sample is best on both, so the sensitivity is 0."""
     assert '"across_environments"' in page_of_two
-    assert "sensitivity 0.00 [" in page_of_two
+    assert "sensitivity 0.00" in page_of_two
     assert "effective dimensionality" in page_of_two
     other = write_comparison([three[1], family("ppo_mlp", env="gymnax.acrobot")], tmp_path / "b.html")
     assert "No family was trained with the same samples in two environments" in other.read_text()

@@ -6,9 +6,10 @@ import numpy as np
 import polars as pl
 import pytest
 from report_data import nothing_yet, synthetic
+from scipy import stats
 
-from hyperlax.report.complexity import sample_complexities, sample_complexity
-from hyperlax.report.statistics import Unavailable
+from hyperlax.report.complexity import sample_complexities
+from hyperlax.statistics import Unavailable, sample_complexity
 
 STEPS = np.array([10.0, 20.0, 30.0, 40.0])
 NAN = np.nan
@@ -31,18 +32,16 @@ def test_a_stopped_run_counts_as_unsolved_and_an_empty_run_does_not_count():
     assert np.isnan(sample_complexity(STEPS, np.full((1, 2, 4), NAN), 5.0, 0.5).value)
 
 
-def test_the_interval_agrees_with_a_plain_bootstrap_over_runs():
+def test_the_interval_of_independent_runs_is_that_of_their_ordered_times():
+    """The 2.5 % and 97.5 % quantiles of a binomial distribution with 30 runs say which of the times they are."""
     rng = np.random.default_rng(0)
     steps = np.arange(1, 41, dtype=float)
-    reached = rng.integers(5, 40, size=30)
+    reached = rng.permutation(np.arange(5, 35))
     runs = (steps[None] >= reached[:, None]).astype(float)
-    found = sample_complexity(steps, runs[None], 1.0, 0.5, repetitions=4000)
-    direct = []
-    for _ in range(4000):
-        share = runs[rng.integers(30, size=30)].mean(axis=0)
-        direct.append(steps[np.argmax(share >= 0.5)])
-    assert found.low == pytest.approx(np.quantile(direct, 0.025), abs=1)
-    assert found.high == pytest.approx(np.quantile(direct, 0.975), abs=1)
+    found = sample_complexity(steps, runs[None], 1.0, 0.5)
+    ordered = np.sort(reached)
+    assert found.low == ordered[int(stats.binom.ppf(0.025, 30, 0.5)) - 1]
+    assert found.high == ordered[int(stats.binom.ppf(0.975, 30, 0.5))]
     assert found.low < found.value < found.high
 
 
@@ -62,9 +61,9 @@ def test_one_run_has_no_interval_and_an_interval_may_be_unbounded():
     one = sample_complexity(STEPS, np.array([[[1.0, 1, 5, 5]]]), 5.0, 0.5)
     assert one.value == 30
     assert np.isnan([one.low, one.high]).all()
-    runs = np.array([[1.0, 1, 5, 5], [1, 1, 1, 1], [1, 5, 5, 5]])[None]
-    open_end = sample_complexity(STEPS, runs, 5.0, 0.5)
-    assert (open_end.low, open_end.value, open_end.high) == (20, 30, np.inf)
+    runs = np.array([[1.0, 1, 5, 5]] * 5 + [[1, 5, 5, 5]] * 2 + [[1, 1, 1, 1]])[None]
+    open_end = sample_complexity(STEPS, runs, 5.0, 0.8)
+    assert (open_end.low, open_end.value, open_end.high) == (30, 30, np.inf)
 
 
 def test_the_table_of_families():

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 import hyperlax
-from hyperlax.report.statistics import iqm
+from hyperlax.statistics import iqm
 
 TARGETS = [
     ("gymnax.cartpole", "tuned.cartpole_ppo_mlp", 300_000, 495.0),

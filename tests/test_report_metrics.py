@@ -96,7 +96,8 @@ def test_a_lane_that_is_not_listed_yet_counts_as_running():
 
 
 def test_sample_metrics_aggregate_over_seeds():
-    lanes, samples = lane_metrics(synthetic()), sample_metrics(synthetic())
+    results = synthetic(seeds=10)
+    lanes, samples = lane_metrics(results), sample_metrics(results)
     for sample, group in lanes.group_by("sample"):
         row = samples.filter(pl.col("sample") == sample[0])
         peaks = group["peak_return"].to_numpy()
@@ -123,18 +124,21 @@ def test_without_reference_scores_the_fixed_metrics_are_null():
     assert table["auc_at_budget_published"].null_count() == 0
 
 
-def test_ranks_are_ranges_where_intervals_overlap():
-    seeds = {0: (10.0, 10.5, 11.0), 1: (5.0, 5.5, 6.0), 2: (5.5, 8.0, 10.5), 4: (1.0, 1.1, 1.2)}
+def test_ranks_are_ranges_where_the_order_is_not_certain():
+    noise = np.linspace(-1, 1, 8)
+    seeds = {0: 10 + noise, 1: 5 + noise, 2: 9.9 + noise, 4: 1 + noise}
     curves = {(sample, seed): [v] for sample, values in seeds.items() for seed, v in enumerate(values)}
     table = leaderboard(_results(curves | {(3, 0): []}), top=None)
     assert table["sample"].to_list() == [0, 2, 1, 4, 3]
-    assert table["rank"].to_list() == ["1–2", "1–3", "2–3", "4", "–"]
+    assert table["rank"].to_list() == ["1–2", "1–2", "3", "4", "–"]
+    assert table["lowest_seed"].to_list()[:2] == pytest.approx([9.0, 8.9])
+    assert table["peak_low"].null_count() == 5
 
 
-def test_two_seeds_allow_no_rank():
-    table = leaderboard(_results({(0, 0): [1.0], (0, 1): [1.1], (1, 0): [9.0], (1, 1): [9.1]}))
+def test_three_seeds_allow_no_rank():
+    table = leaderboard(_results({(i, seed): [9.0 * i + seed / 10] for i in range(2) for seed in range(3)}))
     assert table["rank"].to_list() == ["1–2", "1–2"]
-    assert table["peak_low"].null_count() == 0
+    assert table["highest_seed"].to_list() == pytest.approx([9.2, 0.2])
 
 
 def test_one_seed_allows_no_rank():

@@ -34,8 +34,6 @@ def one(name, *direction):
         ("final_performance_median", -300.0),
         ("peak_time_ratio", (0.75 + 0.5 + 1.0) / 3),
         ("time_to_target", ((50 + 25 * 500 / 600) + 200 + (75 + 25 * 300 / 400)) / 3),
-        ("peak_ci_lower", -400.0),
-        ("peak_ci_upper", -100.0),
         ("forgetting_score", (1 + 0.25 + 0) / 3),
     ],
 )
@@ -91,14 +89,24 @@ def test_names_and_directions_are_checked():
     assert [o.sign for o in objectives(["peak_return", "time_to_target"], ["minimize"])] == [-1, -1]
 
 
+def test_the_ends_of_the_interval_over_seeds_enclose_the_peak_performance():
+    """Seeds that agree have no interval: both ends are what they agree on."""
+    names = ("peak_ci_lower", "peak_performance", "peak_ci_upper")
+    spread, same = ([[(25, -900.0), (50, -200.0 - step * i)] for i in range(10)] for step in (10.0, 0.0))
+    low, middle, high = (one(name).score(spread, ABOUT) for name in names)
+    assert -290 <= low < middle < high <= -200
+    assert [one(name).score(same, ABOUT) for name in names] == [-200.0] * 3
+
+
 def test_an_objective_that_the_run_cannot_measure_is_refused():
     few = {**ABOUT, "settings": {**ABOUT["settings"], "evaluations": 2, "seeds": 1}}
     with pytest.raises(ValueError, match="at least 3 evaluations, the run has 2"):
         check(one("stability_score"), few)
-    with pytest.raises(ValueError, match="--seeds 2"):
+    with pytest.raises(ValueError, match="--seeds 10"):
         check(one("peak_ci_lower"), few)
     with pytest.raises(ValueError, match="take auc_at_budget_published"):
         check(one("auc_at_budget"), {**few, "reference": None})
+    enough = {**ABOUT, "settings": {**ABOUT["settings"], "seeds": 10}}
     for name in KNOWN:
-        check(one(name), ABOUT)
+        check(one(name), enough)
         assert dataclasses.is_dataclass(one(name))

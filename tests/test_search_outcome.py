@@ -13,9 +13,9 @@ import pytest
 
 from hyperlax import Choice, Integers, Joint, LogUniform, Recipe
 from hyperlax.hyperparams import values
-from hyperlax.report.statistics import undominated
 from hyperlax.searches import outcome
 from hyperlax.searches.objectives import objectives
+from hyperlax.statistics import undominated
 
 ONE = objectives(["peak_return"])
 TWO = objectives(["peak_return", "time_to_target"])

@@ -151,7 +151,7 @@ def test_the_difference_agrees_with_the_permutation_test_of_scipy():
         theirs = stats.permutation_test(
             (a, b),
             lambda x, y, axis: x.mean(axis=axis) - y.mean(axis=axis),
-            n_resamples=np.inf,
+            n_resamples=10_000,
             vectorized=True,
         )
         found = difference(a, b)
@@ -270,7 +270,7 @@ def test_the_rank_correlation_is_that_of_scipy():
     rng = np.random.default_rng(6)
     a, b = rng.integers(6, size=(2, 12)) * 1.0
     found = spearman(a, b)
-    assert found.value == pytest.approx(stats.spearmanr(a, b).statistic)
+    assert found.value == pytest.approx(stats.spearmanr(a, b)[0])
     assert found.low < found.value < found.high
     assert np.isnan(spearman(a[:9], b[:9]).low)
     assert np.isnan(spearman(a, np.ones(12)).value)

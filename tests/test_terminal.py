@@ -259,9 +259,12 @@ def _printed(board: pl.DataFrame, width: int = 100) -> str:
     return file.getvalue()
 
 
-def test_the_leaderboard_has_ranks_intervals_and_seeds():
-    """One row per sample; ranks are ranges where intervals overlap."""
-    results = synthetic()
+@pytest.mark.parametrize(
+    ("seeds", "ends"), [(4, ("lowest_seed", "highest_seed")), (10, ("peak_low", "peak_high"))]
+)
+def test_the_leaderboard_has_ranks_spreads_and_seeds(seeds, ends):
+    """One row per sample; the spread is the range of few seeds, and the interval of ten."""
+    results = synthetic(seeds=seeds)
     board = leaderboard(results)
     text = _printed(board)
     assert text.startswith(f"best {board.height} of 16 samples by peak return: interquartile mean over seeds")
@@ -270,18 +273,17 @@ def test_the_leaderboard_has_ranks_intervals_and_seeds():
     for line, row in zip(rows, board.iter_rows(named=True), strict=True):
         cells = [cell.strip() for cell in line.split("│")[1:-1]]
         assert cells[:3] == [row["rank"], str(row["sample"]), f"{row['peak_return']:.1f}"]
-        assert cells[3] == f"{row['peak_low']:.1f} … {row['peak_high']:.1f}"
+        assert cells[3] == " … ".join(f"{row[end]:.1f}" for end in ends)
         assert cells[5].startswith(str(row["seeds_done"]))
         assert ("diverged" in cells[5]) == (row["seeds_diverged"] > 0)
 
 
 def test_a_single_seed_has_no_interval_and_an_unfinished_sample_no_number():
-    assert "one seed" in _printed(leaderboard(synthetic(seeds=1)))
-    columns = ("peak_return", "peak_low", "peak_high", "final_return")
+    columns = ("peak_return", "lowest_seed", "highest_seed", "final_return")
     unscored = leaderboard(synthetic(samples=1)).with_columns(
         pl.lit(None, pl.Float64).alias(name) for name in columns
     )
-    assert _printed(unscored).count("–") == 2
+    assert _printed(unscored).count("–") == 3
     assert best_words(unscored, synthetic().samples) == ""
 
 

@@ -56,13 +56,14 @@ def leaderboard_table(board: Any, samples: int) -> RenderableType:
     from rich.table import Table
 
     table = Table()
-    for name in ("rank", "sample", "peak return", "95 % interval"):
+    certain = board["peak_low"].null_count() < board.height
+    spread = "95 % interval" if certain else "range of seeds"
+    for name in ("rank", "sample", "peak return", spread):
         table.add_column(name, justify="right", no_wrap=True)
     table.add_column("final", justify="right", no_wrap=True)
     table.add_column("seeds", justify="right", no_wrap=True)
     for row in board.iter_rows(named=True):
-        low, high = row["peak_low"], row["peak_high"]
-        interval = f"{low:.1f} … {high:.1f}" if low is not None else "one seed"
+        ends = ("peak_low", "peak_high") if certain else ("lowest_seed", "highest_seed")
         seeds = f"{row['seeds_done']}" + (
             f" ({row['seeds_diverged']} diverged)" if row["seeds_diverged"] else ""
         )
@@ -70,12 +71,12 @@ def leaderboard_table(board: Any, samples: int) -> RenderableType:
             row["rank"],
             str(row["sample"]),
             _number(row["peak_return"]),
-            interval,
+            _range(*(row[end] for end in ends)),
             _number(row["final_return"]),
             seeds,
         )
     title = f"best {board.height} of {samples} samples by peak return"
-    return Group(f"{title}: interquartile mean over seeds, 95 % interval", table)
+    return Group(f"{title}: interquartile mean over seeds, {spread}", table)
 
 
 def confirmed_table(found: Any) -> RenderableType:
@@ -84,16 +85,15 @@ def confirmed_table(found: Any) -> RenderableType:
     from rich.table import Table
 
     table = Table()
-    for name in ("sample", "tuning", "confirmed", "95 % interval", "drop", "seeds"):
+    for name in ("sample", "tuning", "confirmed", "drop", "95 % interval", "seeds"):
         table.add_column(name, justify="right", no_wrap=True)
     for row in found.iter_rows(named=True):
-        low, high = row["confirmed_low"], row["confirmed_high"]
         table.add_row(
             str(row["sample"]),
             _number(row["tuning"]),
             _number(row["confirmed"]),
-            f"{low:.1f} … {high:.1f}" if low is not None else "one seed",
             _number(row["drop"]),
+            _range(row["drop_low"], row["drop_high"]),
             f"{row['seeds']}" + (f" ({row['seeds_diverged']} diverged)" if row["seeds_diverged"] else ""),
         )
     return Group("confirmed from fresh seeds: peak return, and what being chosen had added", table)
@@ -112,6 +112,10 @@ def best_words(board: Any, samples: Any) -> str:
         for name in varied
     )
     return f"sample {row['sample']}: {', '.join(chosen)}"
+
+
+def _range(low: float | None, high: float | None) -> str:
+    return "–" if low is None or high is None else f"{low:.1f} … {high:.1f}"
 
 
 def _number(value: float | None) -> str:

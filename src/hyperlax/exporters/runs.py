@@ -22,7 +22,7 @@ from hyperlax.report.evaluations import evaluations
 from hyperlax.report.leaderboard import leaderboard
 from hyperlax.report.metrics import sample_metrics
 from hyperlax.report.selection import selection_bias
-from hyperlax.report.statistics import iqm, iqm_over_runs
+from hyperlax.statistics import iqm, iqm_over_runs
 from hyperlax.storage.results import LANE_STATUSES, Results
 from hyperlax.storage.shareable import shareable_command, without_folders
 

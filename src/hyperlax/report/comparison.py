@@ -29,7 +29,7 @@ from hyperlax.report.charts.families import (
 )
 from hyperlax.report.charts.runtime import scaling
 from hyperlax.report.charts.samples import combined_distribution
-from hyperlax.report.charts.style import Chart, NothingToDraw, sample_keys
+from hyperlax.report.charts.style import Chart, NothingToDraw, sample_keys, text
 from hyperlax.report.charts.tuning import tuning_chart
 from hyperlax.report.document import Pictures, sections_of, tabs, write_document
 from hyperlax.report.export import image, informed_title
@@ -39,9 +39,9 @@ from hyperlax.report.options import Options
 from hyperlax.report.published import Published
 from hyperlax.report.published_comparison import cells
 from hyperlax.report.published_section import TABLE, PublishedComparison
-from hyperlax.report.statistics import Unavailable, best_of_k, iqm
 from hyperlax.report.templates import Markup, joined, piece
 from hyperlax.report.tuning import sensitivity_table
+from hyperlax.statistics import Unavailable, best_of_k, iqm
 from hyperlax.storage.files import write_atomically
 from hyperlax.storage.results import Results
 from hyperlax.storage.shareable import without_folders
@@ -269,22 +269,25 @@ def _best_samples_section(families: Families, prefix: str, top: int) -> Markup:
 def verdicts(families: Families) -> list[str]:
     """Say for each pair of families, in a sentence, which one is ahead.
 
-    No order is claimed if the interval of the probability of improvement contains one half.
+    An order is claimed only if a permutation test rejects at 5 % after correction for the number of pairs.
     """
-    lines = []
-    for row in improvements(families).iter_rows(named=True):
-        a, b, p, low, high = (row[k] for k in ("family", "other", "probability", "low", "high"))
+    lines, compared = [], improvements(families)
+    for row in compared.iter_rows(named=True):
+        a, b, p = row["family"], row["other"], row["probability"]
         if p is None:
             continue
-        if low is None or low <= 0.5 <= high:
-            lines.append(f"{a} and {b}: no difference is claimed.")
+        if row["ahead"] is None:
+            few = row["difference_low"] is None and row["difference"] != 0
+            counts = f"{row['values']} and {row['other_values']} values are too few to tell them apart"
+            lines.append(f"{a} and {b}: {counts if few else 'no difference is claimed'}.")
             continue
-        first, second = (a, b) if p > 0.5 else (b, a)
-        p, low, high = (p, low, high) if p > 0.5 else (1 - p, 1 - high, 1 - low)
+        first, second, sign = (a, b, 1) if row["ahead"] == a else (b, a, -1)
+        ends = sorted(sign * row[f"difference_{end}"] for end in ("low", "high"))
+        corrected = f", corrected for {len(compared)} comparisons" if len(compared) > 1 else ""
         lines.append(
             f"{first} is ahead of {second}: a random sample of the former has the higher peak return with "
-            "probability "
-            f"{p:.2f} [{low:.2f}, {high:.2f}]."
+            f"probability {p if sign > 0 else 1 - p:.2f}. The mean difference is "
+            f"{text(sign * row['difference'])} [{text(ends[0])}, {text(ends[1])}] (p = {row['p']:.2g}{corrected})."
         )
     return lines
 

@@ -10,44 +10,12 @@ from jaxtyping import Float
 
 from hyperlax.report.evaluations import evaluations
 from hyperlax.report.metrics import reference_scores, sample_metrics
-from hyperlax.report.statistics import REPETITIONS, Estimate, Unavailable, interval
+from hyperlax.statistics import Unavailable, sample_complexity
 from hyperlax.storage.results import Results
 
 PROBABILITIES = (0.5, 0.9)
 """Values of 1 - δ that are reported: half of the runs, and nine out of ten."""
 _GRID = 200
-
-
-def sample_complexity(
-    steps: Float[np.ndarray, " points"],
-    returns: Float[np.ndarray, "samples seeds points"],
-    threshold: float,
-    probability: float,
-    repetitions: int = REPETITIONS,
-    seed: int = 0,
-) -> Estimate:
-    """Return the first of `steps` at which a share 1 - δ (`probability`) of the runs has reached `threshold`.
-
-    After Meyer et al. 2025, "Benchmarking quantum reinforcement learning", who instead count the evaluations
-    before that point; both agree as long as the share does not fall again. A run is one seed of one sample.
-    A run that is NaN at a step counts as below the threshold there; one that is NaN throughout is ignored.
-    The fields of the estimate are scalars, and infinite if the share is never reached. The bootstrap interval
-    resamples samples together with their seeds, or the seeds if there is a single sample; it is NaN with
-    fewer than two to resample.
-    """
-    unknown = np.asarray(np.nan)
-    groups = returns.swapaxes(0, 1) if len(returns) == 1 else returns
-    ran = np.sum(~np.isnan(groups).all(axis=2), axis=1)
-    runs, groups = ran[ran > 0], groups[ran > 0]
-    if len(runs) == 0:
-        return Estimate(unknown, unknown, unknown)
-    above = np.sum(groups >= threshold, axis=1)
-    value = _first_reaching(steps, above.sum(axis=0) / runs.sum(), probability)
-    if len(runs) < 2:
-        return Estimate(value, unknown, unknown)
-    drawn = np.random.default_rng(seed).multinomial(len(runs), np.full(len(runs), 1 / len(runs)), repetitions)
-    low, high = interval(_first_reaching(steps, drawn @ above / (drawn @ runs)[:, None], probability))
-    return Estimate(value, np.asarray(low), np.asarray(high))
 
 
 def sample_complexities(
@@ -108,11 +76,3 @@ def _forward_filled(returns: Float[np.ndarray, "lanes points"]) -> Float[np.ndar
     """Replace each NaN by the last value before it."""
     last = np.maximum.accumulate(np.where(np.isnan(returns), 0, np.arange(returns.shape[1])), axis=1)
     return np.take_along_axis(returns, last, axis=1)
-
-
-def _first_reaching(
-    steps: Float[np.ndarray, " points"], share: Float[np.ndarray, "*repetitions points"], probability: float
-) -> Float[np.ndarray, "*repetitions"]:
-    """Return the first step at which the share reaches the probability; infinity if it never does."""
-    reached = share >= probability - 1e-9
-    return np.where(reached.any(axis=-1), steps[np.argmax(reached, axis=-1)], np.inf)

@@ -1,4 +1,4 @@
-"""Leaderboard: the best samples, with ranks that are ranges wherever confidence intervals overlap."""
+"""Leaderboard: the best samples, with ranks that are ranges wherever the order is not certain."""
 
 from __future__ import annotations
 
@@ -6,31 +6,33 @@ import numpy as np
 import polars as pl
 from jaxtyping import Float
 
-from hyperlax.report.metrics import sample_metrics
+from hyperlax.report.metrics import lane_metrics, sample_metrics
+from hyperlax.statistics import quantiles, rank_intervals
 from hyperlax.storage.results import Results
-
-MIN_SEEDS = 3
-"""Minimum number of seeds for the interval of a sample to be trusted in ranking."""
 
 
 def leaderboard(results: Results, top: int | None = 5) -> pl.DataFrame:
     """Return the `top` samples (all if None) by peak return, best first.
 
     Columns: `rank`, `sample`, `peak_return` (interquartile mean over seeds), `peak_low`, `peak_high` (95 %
-    interval), `final_return`, `seeds_done`, `seeds_diverged` and every hyperparameter that varies. `rank` is
-    text, a place or a range of places ("1", "2–5"): no order is claimed between samples whose intervals
-    overlap or that have fewer than three seeds. Samples without an evaluation come last, with rank "–".
+    interval, null with fewer than ten seeds or if all agree), `lowest_seed`, `highest_seed`, `final_return`,
+    `seeds_done`, `seeds_diverged` and every hyperparameter that varies. `rank` is text, a place or a range of
+    places ("1", "2–5"); in 95 % of leaderboards all ranges hold together (`statistics.rank_intervals`). With
+    three seeds or fewer no samples are told apart. Samples without an evaluation come last, with rank "–".
     """
     measured = sample_metrics(results).sort(
         "peak_return", descending=True, nulls_last=True, maintain_order=True
     )
-    ranks = _ranks(measured)
+    peaks = _seeds(results, measured["sample"].to_list())
+    score = measured["peak_return"].cast(pl.Float64).fill_null(np.nan).to_numpy()
     table = measured.select(
-        pl.Series("rank", ranks, dtype=pl.String),
+        pl.Series("rank", _ranks(peaks, score), dtype=pl.String),
         "sample",
         "peak_return",
         peak_low="peak_return_low",
         peak_high="peak_return_high",
+        lowest_seed=pl.Series(quantiles(peaks, (0.0,))[0]).fill_nan(None),
+        highest_seed=pl.Series(quantiles(peaks, (1.0,))[0]).fill_nan(None),
         final_return="final_return",
         seeds_done="seeds_done",
         seeds_diverged="seeds_diverged",
@@ -52,30 +54,18 @@ def varied_hyperparameters(samples: pl.DataFrame) -> list[str]:
     ]
 
 
-def _ranks(measured: pl.DataFrame) -> list[str]:
-    """Return the rank of each row: "a" or "a–b", and "–" for a sample without an evaluation.
-
-    a is 1 + the number of samples whose intervals lie above, b the number of samples whose intervals do not
-    lie below. The interval of a sample with fewer than `MIN_SEEDS` seeds is taken as unbounded, because
-    resampling two seeds says little about a third.
-    """
-    value = _floats(measured, "peak_return")
-    low, high = _floats(measured, "peak_return_low"), _floats(measured, "peak_return_high")
-    scored = ~np.isnan(value)
-    unsure = np.isnan(low) | (_floats(measured, "seeds") < MIN_SEEDS)
-    low = np.where(scored & unsure, -np.inf, low)
-    high = np.where(scored & unsure, np.inf, high)
-    texts = []
-    for has_score, above, below in zip(scored, low, high, strict=True):
-        if not has_score:
-            texts.append("–")
-            continue
-        first = 1 + int(np.sum(scored & (low > below)))
-        last = int(scored.sum()) - int(np.sum(scored & (high < above)))
-        texts.append(str(first) if first == last else f"{first}–{last}")
-    return texts
+def _seeds(results: Results, samples: list[int]) -> Float[np.ndarray, "samples seeds"]:
+    """Return the peak returns of the seeds of every sample, NaN where there is none."""
+    scored = lane_metrics(results).drop_nulls("peak_return").group_by("sample").agg("peak_return")
+    found = {sample: own for sample, own in scored.iter_rows()}
+    peaks = np.full((len(samples), max(map(len, found.values()), default=1)), np.nan)
+    for row, sample in enumerate(samples):
+        own = found.get(sample, [])
+        peaks[row, : len(own)] = own
+    return peaks
 
 
-def _floats(frame: pl.DataFrame, name: str) -> Float[np.ndarray, " rows"]:
-    """Return a column as an array of floats, NaN for null."""
-    return frame[name].cast(pl.Float64).fill_null(np.nan).to_numpy()
+def _ranks(peaks: Float[np.ndarray, "samples seeds"], score: Float[np.ndarray, " samples"]) -> list[str]:
+    """Return the rank of each sample: "a" or "a–b", and "–" for a sample without an evaluation."""
+    places = zip(*(end.tolist() for end in rank_intervals(peaks, score)), strict=True)
+    return ["–" if not b else str(a) if a == b else f"{a}–{b}" for a, b in places]

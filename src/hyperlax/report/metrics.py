@@ -16,7 +16,7 @@ import polars as pl
 from jaxtyping import Bool, Float, Int
 
 from hyperlax.report.evaluations import evaluations
-from hyperlax.report.statistics import iqm_over_runs, quantiles
+from hyperlax.statistics import iqm_over_runs, quantiles
 from hyperlax.storage.results import Results
 
 Curves = Float[np.ndarray, "lanes points"]
@@ -157,8 +157,8 @@ def lane_metrics(results: Results) -> pl.DataFrame:
 def sample_metrics(results: Results) -> pl.DataFrame:
     """Return the interquartile mean over seeds of every metric, one row per sample.
 
-    `<metric>_low` and `<metric>_high` are the ends of the 95 % bootstrap interval, null with fewer than two
-    seeds. Further columns: `seeds` (lanes with at least one evaluation), `seeds_done` and `seeds_diverged`. A
+    `<metric>_low` and `<metric>_high` are the ends of the 95 % interval, null with fewer than ten seeds
+    and where all seeds agree. Further columns: `seeds` (lanes with at least one evaluation), `seeds_done` and `seeds_diverged`. A
     seed that never reached the solved score counts as later than any that did; the mean is null if such a
     seed is among the middle half.
     """

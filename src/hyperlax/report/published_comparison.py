@@ -1,9 +1,9 @@
 """Statistical comparison of experiments with published results of the same environments and families.
 
 Both sides use the peak return of hyperlax v0.1: the largest evaluation of a sample, where each evaluation is
-the mean over the sample's seeds. Confidence intervals resample the samples; a published number without its
-samples has no interval. Because the best of many samples tends to beat the best of few, statistics of the
-best samples are compared only when both sides tried the same number of samples.
+the mean over the sample's seeds. Quantiles have intervals over samples that hold for any distribution. A
+published number without its samples has none, so that nobody is ahead of it; neither have statistics of the
+best samples, for which no interval holds.
 """
 
 from __future__ import annotations
@@ -14,12 +14,11 @@ from typing import Any, NamedTuple
 import numpy as np
 import polars as pl
 from jaxtyping import Float
-from scipy.stats import rankdata
 
 from hyperlax.report.evaluations import evaluations
 from hyperlax.report.metrics import final_return, peak_return
 from hyperlax.report.published import COLUMNS, Cell, Published
-from hyperlax.report.statistics import REPETITIONS, Estimate, interval, iqm
+from hyperlax.statistics import Estimate, iqm, quantile_intervals, spearman, without_interval
 from hyperlax.storage.results import Results
 
 STATISTICS = tuple(COLUMNS)
@@ -69,7 +68,7 @@ def cells(experiments: Sequence[Results]) -> pl.DataFrame:
     for results in experiments:
         about, found = results.manifest, peaks(results).sort("peak", descending=True)
         diverged = results.lanes.group_by("sample").agg((pl.col("status") == "diverged").all())
-        numbers = over_samples(found["peak"].to_numpy(), repetitions=2)
+        numbers = over_samples(found["peak"].to_numpy())
         row: dict[str, Any] = {"env": about.get("env"), "algo": about.get("algorithm")}
         row |= {"network": about.get("network"), "samples": len(_finished_samples(results))}
         row |= {"diverged": int(diverged["status"].sum())}
@@ -81,60 +80,17 @@ def cells(experiments: Sequence[Results]) -> pl.DataFrame:
     return pl.DataFrame(rows, schema_overrides=schema).with_columns(pl.col(numbers).fill_nan(None))
 
 
-def over_samples(
-    values: Float[np.ndarray, " samples"], repetitions: int = REPETITIONS, seed: int = 0
-) -> dict[str, Estimate]:
-    """Return each of `STATISTICS` over the samples, with its bootstrap interval.
-
-    The bootstrap resamples the samples; the intervals are NaN with fewer than two of them.
-    """
-    n = len(values)
-    if n == 0:
-        nothing = Estimate(*(np.asarray(np.nan) for _ in range(3)))
-        return dict.fromkeys(STATISTICS, nothing)
-    exact = _statistics(np.sort(values))
-    if n < 2:
-        return {name: Estimate(value, *(np.asarray(np.nan),) * 2) for name, value in exact.items()}
-    drawn = np.sort(np.random.default_rng(seed).choice(values, (repetitions, n)), axis=-1)
-    ends = {name: interval(draws) for name, draws in _statistics(drawn).items()}
-    return {name: Estimate(exact[name], *ends[name]) for name in STATISTICS}
-
-
-def _statistics(ordered: Float[np.ndarray, "... samples"]) -> dict[str, Float[np.ndarray, "..."]]:
-    """Return each of `STATISTICS` over values that are sorted along the last axis."""
-    return {
-        "best": np.asarray(ordered[..., -1]),
-        "top 5 IQM": np.asarray(iqm(ordered[..., -5:])),
-        "median": np.asarray(np.median(ordered, axis=-1)),
-        "q25": np.asarray(np.quantile(ordered, 0.25, axis=-1)),
-    }
-
-
-def spearman(
-    ours: Float[np.ndarray, " samples"],
-    theirs: Float[np.ndarray, " samples"],
-    repetitions: int = REPETITIONS,
-    seed: int = 0,
-) -> Estimate:
-    """Return Spearman's rank correlation of paired values, with an interval from resampling the pairs.
-
-    Ties get their mean rank. The estimate is NaN with fewer than three pairs, or if one side is constant.
-    """
-    n = len(ours)
-    if n < 3:
-        return Estimate(*(np.asarray(np.nan) for _ in range(3)))
-    chosen = np.random.default_rng(seed).integers(n, size=(repetitions, n))
-    draws = _correlation(ours[chosen], theirs[chosen])
-    draws = draws[~np.isnan(draws)]
-    ends = interval(draws) if len(draws) > repetitions // 2 else (np.asarray(np.nan),) * 2
-    return Estimate(_correlation(ours, theirs), *ends)
-
-
-def _correlation(a: Float[np.ndarray, "... n"], b: Float[np.ndarray, "... n"]) -> Float[np.ndarray, "..."]:
-    """Pearson correlation of the ranks along the last axis; NaN where one side is constant."""
-    x, y = (rankdata(v, axis=-1) - (v.shape[-1] + 1) / 2 for v in (a, b))
-    spread = np.sqrt(np.sum(x * x, axis=-1) * np.sum(y * y, axis=-1))
-    return np.divide(np.sum(x * y, axis=-1), spread, out=np.full(spread.shape, np.nan), where=spread > 0)
+def over_samples(values: Float[np.ndarray, " samples"]) -> dict[str, Estimate]:
+    """Return each of `STATISTICS` over the samples; the quantiles have intervals if there are enough samples."""
+    if len(values) == 0:
+        return dict.fromkeys(STATISTICS, without_interval(np.nan))
+    quantile = quantile_intervals(values, np.array([0.5, 0.25]))
+    median, q25 = (
+        Estimate(*(np.asarray(end[place]) for end in (quantile.value, quantile.low, quantile.high)))
+        for place in range(2)
+    )
+    best, top = np.max(values), iqm(np.sort(values)[-5:])
+    return dict(zip(STATISTICS, (without_interval(best), without_interval(top), median, q25), strict=True))
 
 
 def matched(experiments: Sequence[Results], published: Published) -> list[Matched]:
@@ -155,8 +111,7 @@ def _match(results: Results, cell: Cell, published: Published) -> Matched:
     mismatch = ""
     if theirs is None:
         values, count = published.cells[cell]
-        nothing = np.asarray(np.nan)
-        numbers = {name: Estimate(np.asarray(value), nothing, nothing) for name, value in values.items()}
+        numbers = {name: without_interval(value) for name, value in values.items()}
     else:
         mismatch = design_mismatch(results.samples, theirs)
         if not mismatch:  # restrict both sides to the samples that both have finished
@@ -216,8 +171,10 @@ def _rows(
     rows = []
     for name in STATISTICS:
         a, b = ours[name], theirs[name]
-        comparable = count == published_count or name not in BEST_STATISTICS
-        claim = ahead(a, b, sampled) if comparable else "not claimed: different numbers of samples"
+        claim = ahead(a, b, sampled)
+        if name in BEST_STATISTICS:
+            equal = count == published_count
+            claim = f"not claimed: {'no interval holds for the best' if equal else 'different numbers of samples'}"
         rows.append(
             {
                 "environment": results.manifest.get("env"),
@@ -242,11 +199,12 @@ def _rows(
 def ahead(ours: Estimate, theirs: Estimate, sampled: bool) -> str:
     """Return "ours" or "published" if the two intervals are disjoint, else "not claimed: …" with the reason.
 
-    Unless the published side is `sampled`, it is a single number and its interval is taken as that point.
+    Unless the published side is `sampled`, it is a single number whose spread is not known.
     """
-    low, high = (theirs.low, theirs.high) if sampled else (theirs.value, theirs.value)
-    if np.isnan([ours.low, ours.high, low, high]).any():
+    if not sampled:
+        return "not claimed: the published number has no spread"
+    if np.isnan([ours.low, ours.high, theirs.low, theirs.high]).any():
         return "not claimed: no interval"
-    if ours.low > high:
+    if ours.low > theirs.high:
         return "ours"
-    return "published" if ours.high < low else "not claimed: intervals overlap"
+    return "published" if ours.high < theirs.low else "not claimed: intervals overlap"

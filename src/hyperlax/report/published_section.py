@@ -69,8 +69,8 @@ class PublishedComparison:
         if self.unpublished:
             parts.append(piece("note", f"Without published results: {', '.join(self.unpublished)}."))
         note = (
-            "No order is claimed where intervals overlap, nor for statistics of the best samples where the "
-            f"numbers of samples differ. The file {TABLE}, next to this page, holds the same numbers."
+            "No order is claimed where intervals overlap, for statistics of the best samples, or against a "
+            f"published number without its samples. The file {TABLE}, next to this page, holds the same numbers."
         )
         return joined(*parts, markup.table(self.table(), "published-table", note, filtered=True))
 

@@ -8,7 +8,7 @@ from jaxtyping import Float
 
 from hyperlax.report.charts.style import text
 from hyperlax.report.metrics import lane_metrics, sample_metrics
-from hyperlax.report.statistics import REPETITIONS, Estimate, bootstrap_iqm, interval
+from hyperlax.statistics import Difference, average_difference, difference
 from hyperlax.storage.results import Results
 
 
@@ -17,9 +17,9 @@ def selection_bias(results: Results) -> pl.DataFrame:
 
     The sample with the best tuning score comes first. Columns: `sample`; `tuning` and `confirmed` (peak
     return, interquartile mean over seeds), each with the ends of its 95 % interval in `…_low` and `…_high`;
-    `drop`, which is tuning minus confirmed, with an interval from resampling the seeds of both; `seeds`, the
-    number of seeds that the confirmation has evaluated, and `seeds_diverged`. Scores are null without an
-    evaluation, intervals with fewer than two seeds. Raises `ValueError` without a confirmation.
+    `drop`, which is tuning minus confirmed, with the interval of a permutation test; `seeds`, the number of
+    seeds that the confirmation has evaluated, and `seeds_diverged`. Scores are null without an evaluation,
+    their intervals with fewer than ten seeds, that of the drop with three against three or less. Raises `ValueError` without a confirmation.
     """
     confirmation = _confirmation(results)
     counts = sample_metrics(confirmation).select("sample", "seeds", "seeds_diverged")
@@ -29,26 +29,25 @@ def selection_bias(results: Results) -> pl.DataFrame:
         .join(counts, on="sample", how="left")
         .sort("tuning", "sample", descending=[True, False], nulls_last=True)
     )
-    low, high = interval(_drop_draws(results, table["sample"].to_list()))
+    drops = [difference(*pair) for pair in _pairs(results, table["sample"].to_list())]
     return table.select(
         "sample",
         *("tuning", "tuning_low", "tuning_high"),
         *("confirmed", "confirmed_low", "confirmed_high"),
         drop=pl.col("tuning") - pl.col("confirmed"),
-        drop_low=pl.Series(low, dtype=pl.Float64).fill_nan(None),
-        drop_high=pl.Series(high, dtype=pl.Float64).fill_nan(None),
+        drop_low=pl.Series([float(d.low) for d in drops], dtype=pl.Float64).fill_nan(None),
+        drop_high=pl.Series([float(d.high) for d in drops], dtype=pl.Float64).fill_nan(None),
         seeds="seeds",
         seeds_diverged="seeds_diverged",
     )
 
 
-def average_drop(results: Results) -> Estimate:
+def average_drop(results: Results) -> Difference:
     """Return the mean drop over the samples that have both scores, with its interval over seeds (scalars)."""
     table = selection_bias(results).drop_nulls("drop")
-    if table.is_empty():
-        return Estimate(*(np.asarray(np.nan) for _ in range(3)))
-    ends = interval(_drop_draws(results, table["sample"].to_list()).mean(axis=0))
-    return Estimate(np.asarray(table["drop"].to_numpy().mean()), *ends)
+    found = average_difference(_pairs(results, table["sample"].to_list()))
+    value = np.asarray(table["drop"].to_numpy().mean()) if len(table) else found.value
+    return Difference(value, found.low, found.high, found.p)
 
 
 def drop_words(results: Results) -> str:
@@ -58,9 +57,9 @@ def drop_words(results: Results) -> str:
         return "Nothing has been confirmed yet."
     sentence = f"The average drop is {text(float(found.value))}"
     if np.isnan(found.low):
-        return f"{sentence}; a single seed gives no interval."
+        return f"{sentence}; so few seeds give no interval."
     sentence += f" [{text(float(found.low))}, {text(float(found.high))}]"
-    return f"{sentence}: no bias is claimed." if found.low <= 0 <= found.high else f"{sentence}."
+    return f"{sentence}." if found.p <= 0.05 else f"{sentence}: no bias is claimed."
 
 
 def _confirmation(results: Results) -> Results:
@@ -78,20 +77,15 @@ def _scores(results: Results, name: str) -> pl.DataFrame:
     )
 
 
-def _drop_draws(results: Results, samples: list[int]) -> Float[np.ndarray, "samples repetitions"]:
-    """Return bootstrap draws of tuning minus confirmed score, resampling the seeds of both.
+def _peaks(results: Results) -> dict[int, Float[np.ndarray, " seeds"]]:
+    """Return the peak returns of the seeds of every sample that has any."""
+    scored = lane_metrics(results).drop_nulls("peak_return").group_by("sample").agg("peak_return")
+    return {sample: np.asarray(own, float) for sample, own in scored.iter_rows()}
 
-    NaN for a sample that has fewer than two seeds on either side.
-    """
-    drops = np.empty((len(samples), REPETITIONS))
-    peaks = [
-        dict(lane_metrics(r).drop_nulls("peak_return").group_by("sample").agg("peak_return").iter_rows())
-        for r in (results, _confirmation(results))
-    ]
-    for row, sample in enumerate(samples):
-        before, after = (
-            bootstrap_iqm(np.asarray(own.get(sample, []), float)[None, :, None], seed=2 * row + part)[0, 0]
-            for part, own in enumerate(peaks)
-        )
-        drops[row] = before - after
-    return drops
+
+def _pairs(
+    results: Results, samples: list[int]
+) -> list[tuple[Float[np.ndarray, " before"], Float[np.ndarray, " after"]]]:
+    """Return the peak returns in tuning and in confirmation of every sample in `samples`."""
+    before, after = _peaks(results), _peaks(_confirmation(results))
+    return [(before.get(sample, np.empty(0)), after.get(sample, np.empty(0))) for sample in samples]

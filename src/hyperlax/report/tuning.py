@@ -19,16 +19,7 @@ from jaxtyping import Float, Int
 
 from hyperlax.report.evaluations import evaluations
 from hyperlax.report.importance import hyperparameters_of
-from hyperlax.report.statistics import (
-    REPETITIONS,
-    Estimate,
-    Unavailable,
-    affordable,
-    bootstrap_iqm,
-    interval,
-    iqm,
-    quantiles,
-)
+from hyperlax.statistics import Unavailable, iqm, quantiles
 from hyperlax.storage.results import Results
 
 PERCENTILES = (0.05, 0.95)
@@ -101,34 +92,18 @@ def effective_dimensionality(
 
 
 def sensitivity(
-    scores: Sequence[Float[np.ndarray, "samples _"]],
-    pools: Sequence[Float[np.ndarray, "_"]],
-    repetitions: int = REPETITIONS,
-    seed: int = 0,
-) -> list[Estimate]:
+    scores: Sequence[Float[np.ndarray, "samples _"]], pools: Sequence[Float[np.ndarray, "_"]]
+) -> tuple[float, float, float]:
     """Return the scores of tuning per environment and of tuning once, and the sensitivity, their difference.
 
     `scores` has one array (samples, seeds) per environment, with the samples in the same order; `pools` has
-    the scores of all agents on each environment. The bootstrap intervals resample the seeds of every sample,
-    while the percentiles stay those of `pools`. The maximum of noisy scores is optimistic, and more so when
-    it is taken in each environment: with few seeds the sensitivity tends to be too high.
+    the scores of all agents on each environment. The maximum of noisy scores is optimistic, and more so when
+    it is taken in each environment: with few seeds the sensitivity tends to be too high. For the same reason
+    there is no interval: none holds for a maximum.
     """
-    over_seeds = [iqm(s, axis=1) for s in scores]
-    single = np.stack([normalised(s, p) for s, p in zip(over_seeds, pools, strict=True)])
-    own, common, _ = tuned_scores(single)
-    values = (own, common, own - common)
-    if not all((np.sum(~np.isnan(s), axis=1) > 1).any() for s in scores):
-        return [Estimate(np.asarray(v), np.asarray(np.nan), np.asarray(np.nan)) for v in values]
-    redrawn = []
-    for place, (own_scores, mean, pool) in enumerate(zip(scores, over_seeds, pools, strict=True)):
-        draws = bootstrap_iqm(own_scores[:, :, None], repetitions, seed + place)[:, 0]
-        redrawn.append(normalised(np.where(np.isnan(draws), mean[:, None], draws), pool))
-    own, common, _ = tuned_scores(np.stack(redrawn))
-    ends = (interval(draws) for draws in (own, common, own - common))
-    return [
-        Estimate(np.asarray(v), np.asarray(low), np.asarray(high))
-        for v, (low, high) in zip(values, ends, strict=True)
-    ]
+    single = [normalised(iqm(s, axis=1), p) for s, p in zip(scores, pools, strict=True)]
+    own, common, _ = tuned_scores(np.stack(single))
+    return float(own), float(common), float(own - common)
 
 
 COLUMNS = ("per_environment", "across_environments", "sensitivity")
@@ -138,7 +113,7 @@ def sensitivity_table(experiments: Sequence[Results]) -> pl.DataFrame:
     """Return the sensitivity of every family that was trained with the same samples on several environments.
 
     Columns: `family` (its recipe), `environments`, `samples` (the number they share), for each of `COLUMNS`
-    the value with `…_low` and `…_high`, `best_for_all` (the id of the sample that is best on average),
+    the value, `best_for_all` (the id of the sample that is best on average),
     `effective_dimensionality` (null unless the samples are a full grid) and `hyperparameters` (the number
     that vary). Scores are peak returns. Raises `Unavailable` if there is no such family, or if all samples
     are equally good on some environment.
@@ -163,13 +138,12 @@ def sensitivity_table(experiments: Sequence[Results]) -> pl.DataFrame:
             continue
         reason = f"The sensitivity of {family} is undefined: in one environment all samples are equally good."
         pool = [pools[_env(results)] for results in group]
-        found = sensitivity(scores, pool, affordable(sum(s.size for s in scores)))
-        if not all(np.isfinite(e.value) for e in found):
+        found = sensitivity(scores, pool)
+        if not np.isfinite(found).all():
             continue
         single = [normalised(iqm(s, axis=1), p) for s, p in zip(scores, pool, strict=True)]
         row: dict[str, object] = {"family": family, "environments": len(group), "samples": len(shared)}
-        for name, e in zip(COLUMNS, found, strict=True):
-            row |= {name: float(e.value), f"{name}_low": float(e.low), f"{name}_high": float(e.high)}
+        row |= dict(zip(COLUMNS, found, strict=True))
         row["best_for_all"] = shared[int(tuned_scores(np.stack(single))[2])]
         rows.append({**row, **_effective_dimensionality(group[0], shared, np.stack(single))})
     if not rows:

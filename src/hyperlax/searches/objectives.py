@@ -10,7 +10,7 @@ import numpy as np
 
 from hyperlax.hyperparams import nearest
 from hyperlax.report.metrics import METRICS, Curves, PerLane, metrics_by_name, reference_scores
-from hyperlax.report.statistics import iqm, iqm_over_runs
+from hyperlax.statistics import MIN_RUNS, iqm, iqm_over_runs
 
 DIRECTIONS = ("maximize", "minimize")
 
@@ -25,13 +25,19 @@ def _median(values: PerLane) -> float:
 
 
 def _low(values: PerLane) -> float:
-    """The lower end of the confidence interval of the interquartile mean over seeds."""
-    return float(iqm_over_runs(values[None, :, None]).low[0, 0])
+    """The lower end of the 95 % interval of the interquartile mean over seeds, or what all seeds agree on."""
+    return _end(values, "low")
 
 
 def _high(values: PerLane) -> float:
-    """The upper end of the confidence interval of the interquartile mean over seeds."""
-    return float(iqm_over_runs(values[None, :, None]).high[0, 0])
+    """The upper end of the 95 % interval of the interquartile mean over seeds, or what all seeds agree on."""
+    return _end(values, "high")
+
+
+def _end(values: PerLane, name: str) -> float:
+    found = iqm_over_runs(values[None, :, None])
+    agree = len(values) >= MIN_RUNS and np.isnan(found.low).all()
+    return float((found.value if agree else getattr(found, name))[0, 0])
 
 
 @dataclass(frozen=True)
@@ -92,8 +98,8 @@ KNOWN: dict[str, dict[str, Any]] = {
     "peak_performance": _alias("peak_return"),
     "final_performance": _alias("final_return"),
     "final_performance_median": _alias("final_return", over=_median),
-    "peak_ci_lower": _alias("peak_return", over=_low, seeds=2),
-    "peak_ci_upper": _alias("peak_return", over=_high, seeds=2),
+    "peak_ci_lower": _alias("peak_return", over=_low, seeds=MIN_RUNS),
+    "peak_ci_upper": _alias("peak_return", over=_high, seeds=MIN_RUNS),
     "tail_smoothness": _alias("stability_score"),
     "t_at_target": _alias("time_to_target"),
     "peak_time_ratio": _alias("peak_timestep", per_budget=True),
@@ -150,7 +156,9 @@ def check(objective: Objective, about: Mapping[str, Any]) -> None:
             f"--set evaluations={least}"
         )
     if settings["seeds"] < objective.seeds:
-        raise ValueError(f"{objective.name} is the end of an interval over seeds: it needs --seeds 2 or more")
+        raise ValueError(
+            f"{objective.name} is the end of an interval over seeds: it needs --seeds {MIN_RUNS} or more"
+        )
     if objective.metric in _OF_REFERENCES and len(reference_scores(dict(about))) < 2:
         raise ValueError(
             f"{objective.name} needs the environment's reference scores (random policy and solved), which "

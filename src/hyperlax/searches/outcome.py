@@ -15,8 +15,8 @@ import polars as pl
 from hyperlax.experiments.recipes import Recipe
 from hyperlax.hyperparams import assign, values
 from hyperlax.hyperparams.spaces import Space, resolved
-from hyperlax.report.statistics import undominated
 from hyperlax.searches.objectives import Objective
+from hyperlax.statistics import undominated
 from hyperlax.storage.files import write_atomically
 from hyperlax.storage.results import TRIAL_COLUMNS
 

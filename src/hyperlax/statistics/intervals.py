@@ -102,8 +102,8 @@ def median_over_runs(values: Float[np.ndarray, "strata runs points"]) -> Estimat
     The fields of the estimate have shape (strata, points). The r-th smallest and largest run enclose the
     median with a probability that depends only on the number of runs; between two values of r the ends are
     interpolated (Hettmansperger and Sheather 1986, "Confidence intervals based on interpolated order
-    statistics"), which may lose up to 3 % where no run can lie near the median. Five runs enclose the median in
-    93.75 % of cases, fewer give no interval. `quantile_intervals` does not interpolate.
+    statistics"), which may lose up to 3 % where no run can lie near the median. Five runs enclose the median
+    in 93.75 % of cases, fewer give no interval. `quantile_intervals` does not interpolate.
     """
     values = np.asarray(values, float)
     count = np.sum(~np.isnan(values), axis=1)

@@ -9,9 +9,9 @@ neighbouring ones are told apart if
 - their mean ranks, among the runs of all p of them, differ by more than the range of p normal means exceeds
   with probability α_p = 1 - 0.95^(p/k) (0.05 for p = k and p = k - 1),
 - the same holds for the ends of every longer stretch that contains them, and
-- an exact Mann-Whitney test of the two alone rejects: at α_2 if they are neighbours, else at 2 % or, with four
-  runs each, at the 2.9 % that is the least it can reach. This keeps out a few noisy candidates among many
-  steady ones, which the mean ranks overrate.
+- an exact Mann-Whitney test of the two alone rejects: at α_2 if they are neighbours, else at 2 % or, with
+  four runs each, at the 2.9 % that is the least it can reach. This keeps out a few noisy candidates among
+  many steady ones, which the mean ranks overrate.
 
 No two candidates with three runs each are ever told apart: three runs against three are separated completely
 in one case out of ten.
@@ -89,11 +89,10 @@ def _told_apart(
         above[i, j] = rejected
         if not rejected.any():
             break
-    for i, j in np.argwhere(above):
-        m, n = int(count[i]), int(count[j])
-        level = _level(2, k) if j == i + 1 else min(1 - LEVEL, max(_ALONE, _mann_whitney(m, n, 0.0)))
-        above[i, j] = _mann_whitney(m, n, float(wins[j, i])) <= level
-    return above
+    most = np.array([[_most_wins(int(m), int(n), k) for n in count] for m in np.unique(count)])
+    most = most[np.searchsorted(np.unique(count), count)]
+    neighbours = np.arange(k)[:, None] + 1 == np.arange(k)
+    return above & (np.where(neighbours, most[..., 0], most[..., 1]) >= wins.T)
 
 
 def _reaches(count: Int[np.ndarray, " candidates"]) -> bool:
@@ -138,6 +137,14 @@ def _critical_ranges(k: int) -> Float[np.ndarray, " sizes"]:
         beyond = 1 - size[:, 0] * np.sum(_MASS * inner ** (size - 1), axis=1)
         low, high = np.where(beyond > wanted, middle, low), np.where(beyond > wanted, high, middle)
     return np.concatenate([[np.inf, np.inf], high])
+
+
+@lru_cache(maxsize=1024)
+def _most_wins(m: int, n: int, k: int) -> tuple[float, float]:
+    """Return how many of m n pairs the lower of two candidates may win, as a neighbour and otherwise."""
+    p = np.array([_mann_whitney(m, n, float(wins)) for wins in range(m * n // 2 + 1)])
+    alone = min(1 - LEVEL, max(_ALONE, p[0]))
+    return float(np.sum(p <= _level(2, k))) - 1.0, float(np.sum(p <= alone)) - 1.0
 
 
 def _mann_whitney(m: int, n: int, wins: float) -> float:

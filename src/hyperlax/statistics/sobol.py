@@ -39,7 +39,8 @@ def sobol_indices(
 
     The bootstrap interval resamples rows, the same ones for all dimensions. A row carries the noise of its
     seeds with it, so resampling the seeds as well would count that noise twice. The rows of a Sobol sequence
-    are spread more evenly than independent ones, so the interval tends to be too wide.
+    are spread more evenly than independent ones, so the interval tends to be too wide. It is missing with
+    fewer than `MIN_ROWS` rows, and at the level of 95 % only approximate.
     """
     centre = np.nanmean(np.concatenate([a, b])) if np.isfinite([*a, *b]).any() else 0.0
     a, b, ab = a - centre, b - centre, ab - centre
@@ -53,7 +54,7 @@ def sobol_indices(
     estimates = []
     for value, drawn in zip(values, redrawn, strict=True):
         low, high = quantiles(drawn, ((1 - LEVEL) / 2, (1 + LEVEL) / 2), axis=0)
-        known = ~np.isnan(value[0])
+        known = ~np.isnan(value[0]) & (used.sum(axis=1) >= MIN_ROWS)
         estimates.append(Estimate(value[0], *(np.where(known, end, np.nan) for end in (low, high))))
     return estimates[0], estimates[1], used.sum(axis=1)
 

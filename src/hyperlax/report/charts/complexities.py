@@ -11,7 +11,7 @@ from hyperlax.report.charts.families import Families
 from hyperlax.report.charts.style import NEUTRAL, WIDTH, Chart, NothingToDraw, family_colours, finished
 from hyperlax.report.complexity import PROBABILITIES, sample_complexities
 from hyperlax.report.metrics import reference_scores
-from hyperlax.report.statistics import Unavailable
+from hyperlax.statistics import Unavailable
 
 _KINDS = [f"{p:.0%} of runs" for p in PROBABILITIES]
 
@@ -39,7 +39,7 @@ def complexity_chart(families: Families) -> Chart:
         [
             f"Env steps until 50 % and 90 % of the runs reach a return of {solved:g}, which counts as "
             "solved. The best sample was selected by these same evaluations, so its result is optimistic.",
-            "Bars: 95 % bootstrap intervals over seeds, or over samples with their seeds; a bar that ends at "
+            "Bars: 95 % intervals over six seeds or more, or over ten samples or more; a bar that ends at "
             "the budget has no upper limit.",
         ],
     )

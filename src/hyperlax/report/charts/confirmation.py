@@ -40,7 +40,7 @@ def confirmation_chart(results: Results) -> Chart:
         [
             "Peak return of each confirmed sample in tuning, and when it was retrained with "
             + (f"{seeds} fresh seeds. " if seeds else "fresh seeds. ")
-            + "Bars: 95 % bootstrap intervals.",
+            + "Bars: 95 % intervals, with ten seeds or more.",
             "Dashed line: equal scores. Below it, the score dropped.",
         ],
     )

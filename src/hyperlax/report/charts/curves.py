@@ -6,6 +6,7 @@ import altair as alt
 import numpy as np
 import polars as pl
 
+from hyperlax.report.charts import bands
 from hyperlax.report.charts.style import (
     HIGHLIGHT,
     MAX_ROWS,
@@ -20,7 +21,7 @@ from hyperlax.report.charts.style import (
 )
 from hyperlax.report.evaluations import Evaluations, evaluations
 from hyperlax.report.leaderboard import leaderboard
-from hyperlax.report.statistics import iqm, iqm_over_runs, iqm_over_strata
+from hyperlax.statistics import iqm
 from hyperlax.storage.results import Results
 
 X_TITLES = {
@@ -36,8 +37,9 @@ _TOP_POINTS = 150
 def learning_curves(results: Results, x: str = "env_steps", top: int = 5) -> Chart:
     """Draw the return against `x`, one of `X_TITLES`.
 
-    The `top` samples by peak return and the interquartile mean over all samples have 95 % intervals over
-    seeds. Thin lines show all samples, or the seeds if there is only one sample.
+    The `top` samples by peak return have bands over seeds, and the interquartile mean over all samples one
+    over samples (`report.charts.bands`). Thin lines show all samples, or the seeds if there is
+    only one sample.
     """
     found = evaluations(results)
     if found.values.size == 0:
@@ -62,11 +64,7 @@ def learning_curves(results: Results, x: str = "env_steps", top: int = 5) -> Cha
     if len(order) > 2:
         layers += _bands(_overall_curve(found, x, overall), legend, dash=[6, 4])
     layers.append(_selected_layer(thin_lines))
-    spread = (
-        "Interquartile mean over seeds; bands: 95 % bootstrap intervals."
-        if found.values.shape[1] > 1
-        else "Each sample has one seed, so there are no intervals."
-    )
+    spread = bands.words(found.values.shape[1])
     chart = alt.layer(*layers).properties(width=WIDTH - 190, height=360)
     caveat = "The best samples were selected by these same evaluations, so their peaks are optimistic."
     subtitle = [f"{spread} Thin lines: {thinned}.", *([caveat] if len(order) > 1 else [])]
@@ -82,7 +80,7 @@ def _rows_by_rank(results: Results, found: Evaluations) -> list[int]:
 
 def _best_curves(found: Evaluations, x: str, rows: list[int], names: list[str]) -> pl.DataFrame:
     """Return the curves of the samples in `rows` with their intervals, at `_TOP_POINTS` points or fewer."""
-    estimate = iqm_over_runs(found.values[rows])
+    estimate = bands.over_seeds(found.values[rows])
     points = _evenly_spaced(found.values.shape[2], _TOP_POINTS)
     frames = []
     for place, (row, name) in enumerate(zip(rows, names, strict=True)):
@@ -101,7 +99,7 @@ def _best_curves(found: Evaluations, x: str, rows: list[int], names: list[str]) 
 def _overall_curve(found: Evaluations, x: str, name: str) -> pl.DataFrame:
     """Return the interquartile mean over all samples, with its interval, on a grid of positions."""
     grid, values = found.on_grid(x, min(found.values.shape[2], _GRID))
-    estimate = iqm_over_strata(values)
+    estimate = bands.over_samples(values)
     columns = {"x": grid, "value": estimate.value, "low": estimate.low, "high": estimate.high}
     return _drop_missing(pl.DataFrame(columns).with_columns(name=pl.lit(name), sample=pl.lit(-1)))
 

@@ -20,7 +20,7 @@ from hyperlax.report.charts.style import (
     sample_keys,
 )
 from hyperlax.report.metrics import sample_metrics
-from hyperlax.report.statistics import performance_profile
+from hyperlax.statistics import performance_profile
 from hyperlax.storage.results import Results
 
 _MAX_POINTS = 500
@@ -29,8 +29,8 @@ _MAX_POINTS = 500
 def ecdf(*experiments: Results, shared: bool = False) -> Chart:
     """Draw the share of samples with at most a given peak return, as one line per family.
 
-    Bands are pointwise 95 % bootstrap intervals over samples. `shared` says that the page also shows other
-    experiments, so that a sample is identified by its family and its id.
+    The band of a family holds for all returns at once, in 95 % of cases. `shared` says that the page also
+    shows other experiments, so that a sample is identified by its family and its id.
     """
     maximum = min(_MAX_POINTS, MAX_ROWS // len(experiments))
     shown = pl.concat([_steps(results, maximum, shared or len(experiments) > 1) for results in experiments])
@@ -67,8 +67,8 @@ def ecdf(*experiments: Results, shared: bool = False) -> Chart:
         alt.layer(*layers).properties(width=WIDTH - 190, height=270),
         "Distribution over samples",
         [
-            "Share of the samples whose peak return is at most x. Bands: 95 % intervals over samples."
-            + thinned
+            "Share of the samples whose peak return is at most x. "
+            "Bands: 95 % for all x together, over samples." + thinned
         ],
     )
 

@@ -8,6 +8,7 @@ import altair as alt
 import numpy as np
 import polars as pl
 
+from hyperlax.report.charts import bands
 from hyperlax.report.charts.curves import X_TITLES
 from hyperlax.report.charts.style import (
     NEUTRAL,
@@ -19,12 +20,16 @@ from hyperlax.report.charts.style import (
     finished,
 )
 from hyperlax.report.evaluations import evaluations
-from hyperlax.report.metrics import sample_metrics
-from hyperlax.report.statistics import (
+from hyperlax.report.metrics import lane_metrics, sample_metrics
+from hyperlax.statistics import (
+    LEVEL,
+    MIN_RUNS,
     Estimate,
     best_of_k,
-    iqm_over_runs,
+    difference,
+    holm,
     iqm_over_strata,
+    median_best_of_k,
     performance_profile,
     probability_of_improvement,
 )
@@ -46,7 +51,7 @@ def peaks(results: Results) -> np.ndarray:
 
 def tuned_curves(families: Families, x: str = "env_steps", top: int = 5) -> Chart:
     """Draw the best sample of every family, and the interquartile mean of its `top` best samples."""
-    best, groups = [], []
+    best, groups, fewest = [], [], MIN_RUNS
     for results in families:
         found = evaluations(results)
         if found.values.size == 0 or np.nanmax(found.x[x], initial=0.0) <= 0:
@@ -56,7 +61,8 @@ def tuned_curves(families: Families, x: str = "env_steps", top: int = 5) -> Char
         rows = [place[s] for s in ranked["sample"].to_list()[:top]]
         if not rows:
             continue
-        single = iqm_over_runs(found.values[rows[:1]])
+        fewest = min(fewest, found.values.shape[1])
+        single = bands.over_seeds(found.values[rows[:1]])
         best.append(_curve(results.name, found.x[x][rows[0]], _first_stratum(single)))
         if len(rows) > 1:
             chosen = type(found)(found.samples[rows], {x: found.x[x][rows]}, found.values[rows], found.lanes)
@@ -76,8 +82,7 @@ def tuned_curves(families: Families, x: str = "env_steps", top: int = 5) -> Char
         alt.hconcat(*panels, spacing=20).resolve_scale(y="shared"),
         f"Tuned learning curves against {X_TITLES[x]}",
         [
-            f"The best sample, and the interquartile mean of the best {top} samples. "
-            "Bands: 95 % bootstrap intervals over seeds.",
+            f"The best sample, and the interquartile mean of the best {top} samples. {bands.words(fewest)}",
             "The samples were selected by these same evaluations, so their peaks are optimistic.",
         ],
     )
@@ -88,6 +93,8 @@ def best_of_k_chart(families: Families) -> Chart:
     frames = []
     for results in families:
         found = best_of_k(peaks(results))
+        typical = median_best_of_k(peaks(results))
+        found = Estimate(found.value, typical.low, typical.high)
         frame = _curve(results.name, np.arange(1, len(found.value) + 1, dtype=float), found)
         chosen = np.unique(np.geomspace(1, max(1, len(frame)), _POINTS).round().astype(int)) - 1
         frames.append(frame[chosen] if len(frame) else frame)
@@ -101,7 +108,11 @@ def best_of_k_chart(families: Families) -> Chart:
             width=_PANEL[0], height=_PANEL[1]
         ),
         "Best of k samples",
-        ["Expected peak return of the best of k random samples. Bands: 95 % intervals over samples."],
+        [
+            "Expected peak return of the best of k random samples. Bands: 95 % intervals over samples of the "
+            "return that half of the searches of size k exceed. They end where the samples are too few to "
+            "bound it; the expectation itself has no interval that holds."
+        ],
     )
 
 
@@ -125,35 +136,56 @@ def profile_chart(families: Families) -> Chart:
             width=_PANEL[0], height=_PANEL[1]
         ),
         "Performance profile",
-        ["Share of the samples whose peak return exceeds τ. Bands: 95 % intervals over samples."],
+        ["Share of the samples whose peak return exceeds τ. Bands: 95 % for all τ at once, over samples."],
     )
 
 
 def improvements(families: Families) -> pl.DataFrame:
-    """Return the probability of improvement for every pair of families, with its interval.
+    """Compare every pair of families.
 
     Columns: `family`, `other`, `probability` (that a random sample of `family` has a higher peak return than
-    a random sample of `other`; ties count half), `low` and `high`.
+    a random sample of `other`; ties count half), `low` and `high`; `difference` (of the mean peak returns),
+    `difference_low` and `difference_high`; `p` of the difference, corrected for the number of pairs; `ahead`,
+    the family that is ahead if p is at most 0.05, else null; `values` and `other_values`, how many were
+    compared. These are samples, or the seeds if both families have a single sample.
     """
     rows = []
     for i, ours in enumerate(families):
         for theirs in families[i + 1 :]:
-            found = probability_of_improvement(peaks(ours), peaks(theirs))
+            a, b = _compared(ours, theirs)
+            better, gap = probability_of_improvement(a, b), difference(a, b)
             rows.append(
                 {
                     "family": ours.name,
                     "other": theirs.name,
-                    "probability": float(found.value),
-                    "low": float(found.low),
-                    "high": float(found.high),
+                    "probability": float(better.value),
+                    "low": float(better.low),
+                    "high": float(better.high),
+                    "difference": float(gap.value),
+                    "difference_low": float(gap.low),
+                    "difference_high": float(gap.high),
+                    "p": gap.p,
+                    "values": len(a),
+                    "other_values": len(b),
                 }
             )
-    schema = {
-        "family": pl.String,
-        "other": pl.String,
-        **dict.fromkeys(("probability", "low", "high"), pl.Float64),
-    }
-    return pl.DataFrame(rows, schema=schema).fill_nan(None)
+    numbers = ("probability", "low", "high", "difference", "difference_low", "difference_high", "p")
+    schema = {"family": pl.String, "other": pl.String, **dict.fromkeys(numbers, pl.Float64)}
+    schema |= {"values": pl.Int64, "other_values": pl.Int64}
+    table = pl.DataFrame(rows, schema=schema)
+    table = table.with_columns(pl.Series("p", holm(table["p"].to_numpy())))
+    leader = pl.when(pl.col("difference") > 0).then("family").otherwise("other")
+    return table.with_columns(ahead=pl.when(pl.col("p") <= 1 - LEVEL).then(leader)).fill_nan(None)
+
+
+def _compared(ours: Results, theirs: Results) -> tuple[np.ndarray, np.ndarray]:
+    """Return the peak returns of the samples of two families, or of the seeds of their only samples."""
+    a, b = peaks(ours), peaks(theirs)
+    if len(a) != 1 or len(b) != 1:
+        return a, b
+    seeds = (lane_metrics(results)["peak_return"].drop_nulls().to_numpy() for results in (ours, theirs))
+    first, second = seeds
+    return first, second
 
 
 def improvement_chart(families: Families) -> Chart:
@@ -178,7 +210,8 @@ def improvement_chart(families: Families) -> Chart:
         "Probability of improvement",
         [
             "Probability that a random sample of the first family has the higher peak return. Bars: 95 % "
-            "intervals over samples. No difference is claimed where the interval contains one half."
+            "intervals over five samples or more on either side; with one sample each, over its seeds. A "
+            "claim is decided by a permutation test, corrected for the number of pairs."
         ],
     )
 

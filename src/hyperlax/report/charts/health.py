@@ -23,7 +23,7 @@ from hyperlax.report.charts.style import (
 )
 from hyperlax.report.evaluations import Evaluations, evaluations
 from hyperlax.report.leaderboard import leaderboard
-from hyperlax.report.statistics import iqm, quantiles
+from hyperlax.statistics import iqm, quantiles
 from hyperlax.storage.results import Results
 
 _MAX_PANELS = 14

@@ -17,7 +17,7 @@ from hyperlax.report.charts.style import (
 )
 from hyperlax.report.importance import importance_table
 from hyperlax.report.sensitivity import noise_of, sobol_table
-from hyperlax.report.statistics import Unavailable
+from hyperlax.statistics import Unavailable
 from hyperlax.storage.results import Results
 
 _CHANCE = "#b8860b"
@@ -29,7 +29,7 @@ _WIDEST = (-0.5, 1.5)
 def importance_chart(results: Results) -> Chart:
     """Draw the importance of every hyperparameter for being among the best tenth of the samples.
 
-    Each bar has its interval over seeds, and a tick at the level that chance alone would reach.
+    Each bar has a tick at the level that chance alone would reach.
     """
     try:
         rows = importance_table(results)
@@ -37,7 +37,7 @@ def importance_chart(results: Results) -> Chart:
         raise NothingToDraw(str(reason)) from reason
     shown = rows.head(_MAX_ROWS)
     y = alt.Y("hyperparameter:N", title=None, sort=shown["hyperparameter"].to_list())
-    tooltip = ["hyperparameter:N", *(_number(c) for c in ("importance", "low", "high", "chance"))]
+    tooltip = ["hyperparameter:N", *(_number(c) for c in ("importance", "chance", "p"))]
     base = alt.Chart(shown)
     layers = [
         base.mark_bar(color=colour_of(results.manifest), opacity=0.55, height=13).encode(
@@ -47,10 +47,6 @@ def importance_chart(results: Results) -> Chart:
         ),
         base.mark_tick(color=_CHANCE, thickness=2, size=17).encode(y=y, x="chance:Q", tooltip=tooltip),
     ]
-    bounded = shown.drop_nulls(["low", "high"])
-    if not bounded.is_empty():
-        layers.append(_interval(alt.Chart(bounded), "low", "high").encode(y=y, tooltip=tooltip))
-    seeds = " Grey: 95 % interval over seeds." if not bounded.is_empty() else ""
     left_out = (
         f" The {len(shown)} most important of {len(rows)} hyperparameters are shown."
         if len(rows) > len(shown)
@@ -61,9 +57,9 @@ def importance_chart(results: Results) -> Chart:
         "Importance of hyperparameters",
         [
             "PED-ANOVA: how much the values of the best tenth of the samples (at least five) differ from "
-            f"those of all samples, as a share of the sum over all hyperparameters.{seeds}{left_out}",
-            "Yellow tick: a hyperparameter without effect stays below this level in 95 % of cases. No effect "
-            "is claimed for a hyperparameter whose bar does not reach beyond its tick.",
+            f"those of all samples, as a share of the sum over all hyperparameters.{left_out}",
+            "Yellow tick: in 95 % of reports no hyperparameter without effect reaches beyond its tick. No "
+            "effect is claimed for a hyperparameter whose bar does not.",
         ],
     )
 
@@ -97,7 +93,7 @@ def sobol_chart(results: Results) -> Chart:
         scale=alt.Scale(domain=["first order", "total"], range=[colour, lighten(colour, 0.6)]),
         legend=alt.Legend(title=None),
     )
-    ends = rows.select("value", "low", "high").to_numpy()
+    ends = rows.select("value", "low", "high").cast(pl.Float64).fill_null(np.nan).to_numpy()
     low, high = min(0.0, float(np.nanmin(ends))), max(1.0, float(np.nanmax(ends)))
     beyond = low < _WIDEST[0] or high > _WIDEST[1]
     scale = alt.Scale(domain=[max(low, _WIDEST[0]), min(high, _WIDEST[1])], nice=False)
@@ -114,7 +110,7 @@ def sobol_chart(results: Results) -> Chart:
         "Sobol’ indices",
         [
             "Share of the variance between samples that a hyperparameter explains alone (first order), and "
-            "alone or in interaction with others (total). Grey: 95 % bootstrap intervals over base rows"
+            "alone or in interaction with others (total). Grey: 95 % bootstrap intervals, if there are 64 base rows"
             + (", some of them cut off." if beyond else "."),
             *_caveats(results, table),
         ],

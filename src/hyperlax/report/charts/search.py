@@ -27,7 +27,8 @@ from hyperlax.report.charts.style import (
     none_or_picked,
     text,
 )
-from hyperlax.report.statistics import undominated
+from hyperlax.statistics import importances as importances_of
+from hyperlax.statistics import undominated
 from hyperlax.storage.results import TRIAL_COLUMNS, Results
 
 MIN_TRIALS = 10
@@ -67,8 +68,8 @@ def what_mattered(results: Results) -> Chart:
         raise NothingToDraw(f"Importance needs {MIN_TRIALS} trials with scores that differ.")
     note = (
         "PED-ANOVA: how much the values of the best tenth of the trials (at least five) differ from those of "
-        "all trials. Yellow tick: a hyperparameter without effect stays below this level in 95 % of cases. "
-        "A search samples promising regions more densely, so the importances describe its trials rather than "
+        "all trials. Yellow tick: were the trials drawn at random, no hyperparameter without effect would "
+        "reach beyond its tick in 95 % of reports. A search samples promising regions more densely, so the importances describe its trials rather than "
         "the whole search space."
     )
     return finished(alt.concat(*parts, columns=1), "Importance of hyperparameters", [note])
@@ -191,8 +192,8 @@ def importances(results: Results, name: str, sign: int) -> pl.DataFrame | None:
     """Return the importance of each hyperparameter for the objective `name`; None with too few trials.
 
     `sign` is 1 if the objective is maximised, else -1. Only trials that were trained to the end count.
-    Columns: `hyperparameter`, `importance` (a share; all shares add up to 1) and `chance` (the level that a
-    hyperparameter without effect stays below in 95 % of cases).
+    Columns: `hyperparameter`, `importance` (a share; all shares add up to 1), `chance` (the level that no
+    hyperparameter without effect exceeds in 95 % of cases) and `p`, corrected for their number.
     """
     rows, varied = _scored(results, name), _varied(results)
     if len(rows) < MIN_TRIALS or rows[name].n_unique() < 2 or not varied:
@@ -201,10 +202,11 @@ def importances(results: Results, name: str, sign: int) -> pl.DataFrame | None:
         rows.select(pl.col("trial").alias("sample"), *varied), results.manifest.get("space") or {}
     )
     scores = sign * rows[name].to_numpy()[:, None]
-    estimate, chance = importance.importances(scores, found, repetitions=_REPETITIONS)
-    if np.isnan(estimate.value).all():
+    result = importances_of(scores, found, repetitions=_REPETITIONS)
+    if np.isnan(result.share).all():
         return None
-    table = {"hyperparameter": [d.name for d in found], "importance": estimate.value, "chance": chance}
+    table = {"hyperparameter": [d.name for d in found], "importance": result.share, "chance": result.chance}
+    table["p"] = result.p
     return pl.DataFrame(table).sort("importance", descending=True)
 
 

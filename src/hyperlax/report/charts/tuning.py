@@ -9,8 +9,8 @@ import altair as alt
 import polars as pl
 
 from hyperlax.report.charts.style import NEUTRAL, WIDTH, Chart, NothingToDraw, family_colours, finished
-from hyperlax.report.statistics import Unavailable
 from hyperlax.report.tuning import sensitivity_table
+from hyperlax.statistics import Unavailable
 from hyperlax.storage.results import Results
 
 _KINDS = {"per_environment": "tuned for each environment", "across_environments": "one sample for all"}
@@ -35,24 +35,19 @@ def tuning_chart(experiments: Sequence[Results]) -> Chart:
             "Mean over environments of peak returns, scaled so that on each environment the 5th percentile "
             "of all samples is 0 and the 95th is 1. The difference is the hyperparameter sensitivity (Adkins "
             "et al. 2024).",
-            "Bars: 95 % bootstrap intervals over seeds. The best of noisy samples is optimistic, so with few "
-            "seeds the sensitivity tends to be too high.",
+            "The best of noisy samples is optimistic, so with few seeds the sensitivity tends to be too high. "
+            "There are no intervals, because none holds for a maximum.",
         ],
     )
 
 
 def _layers(table: pl.DataFrame, colours: alt.Scale) -> list[alt.Chart]:
-    """Return layers with the intervals, the points, and the sensitivity as text between a family's points."""
+    """Return layers with the points, and the sensitivity as text between a family's points."""
     table = table.with_columns(
         middle=(pl.col("per_environment") + pl.col("across_environments")) / 2,
-        label=pl.Series([_sensitivity_text(row) for row in table.iter_rows(named=True)]),
+        label=pl.Series([f"sensitivity {value:.2f}" for value in table["sensitivity"]]),
     )
-    rows = pl.concat(
-        [
-            table.select("family", kind=pl.lit(label), score=key, low=f"{key}_low", high=f"{key}_high")
-            for key, label in _KINDS.items()
-        ]
-    )
+    rows = pl.concat([table.select("family", kind=pl.lit(label), score=key) for key, label in _KINDS.items()])
     kinds = list(_KINDS.values())
     y = alt.Y("family:N", title=None, sort=table["family"].to_list(), axis=alt.Axis(labelLimit=300))
     axis: dict[str, Any] = {
@@ -64,7 +59,7 @@ def _layers(table: pl.DataFrame, colours: alt.Scale) -> list[alt.Chart]:
         "y": y,
         "yOffset": alt.YOffset("kind:N", sort=kinds),
         "color": alt.Color("family:N", scale=colours, legend=None),
-        "tooltip": [*("family:N", "kind:N"), *(_number(c) for c in ("score", "low", "high"))],
+        "tooltip": [*("family:N", "kind:N"), _number("score")],
     }
     shape = alt.Shape(
         "kind:N",
@@ -73,20 +68,11 @@ def _layers(table: pl.DataFrame, colours: alt.Scale) -> list[alt.Chart]:
     )
     points = alt.Chart(rows).mark_point(filled=True, size=90)
     words = alt.Chart(table).mark_text(fontSize=11, color=NEUTRAL)
-    layers = [
+    return [
         points.encode(x=alt.X("score:Q", **axis), shape=shape, **encoding),
         words.encode(x="middle:Q", y=y, text="label:N"),
     ]
-    if not (bounded := rows.drop_nulls(["low", "high"])).is_empty():
-        bars = alt.Chart(bounded).mark_rule(strokeWidth=5, opacity=0.3)
-        layers.insert(0, bars.encode(x=alt.X("low:Q", **axis), x2="high:Q", **encoding))
-    return layers
 
 
 def _number(column: str) -> alt.Tooltip:
     return alt.Tooltip(f"{column}:Q", format=".3f")
-
-
-def _sensitivity_text(row: dict[str, Any]) -> str:
-    value, low, high = (row[f"sensitivity{end}"] for end in ("", "_low", "_high"))
-    return f"sensitivity {value:.2f}" + ("" if low is None else f" [{low:.2f}, {high:.2f}]")

@@ -1,0 +1,52 @@
+"""Bands of learning curves: intervals where there are enough runs, else the range of the seeds."""
+
+from __future__ import annotations
+
+import numpy as np
+from jaxtyping import Float
+
+from hyperlax.statistics import (
+    MIN_RUNS,
+    Estimate,
+    iqm,
+    iqm_over_runs,
+    iqm_over_strata,
+    quantiles,
+    without_interval,
+)
+
+
+def over_seeds(values: Float[np.ndarray, "samples seeds points"]) -> Estimate:
+    """Return the interquartile mean over the seeds of every sample, with the ends of its band.
+
+    The band is the 95 % interval if there are `MIN_RUNS` seeds, else it reaches from the lowest to the
+    highest seed; with a single seed there is none.
+    """
+    if values.shape[1] >= MIN_RUNS:
+        return iqm_over_runs(values)
+    if values.shape[1] < 2:
+        return without_interval(iqm(values, axis=1))
+    return Estimate(iqm(values, axis=1), *quantiles(values, (0.0, 1.0), axis=1))
+
+
+def over_samples(values: Float[np.ndarray, "samples seeds points"]) -> Estimate:
+    """Return the interquartile mean over samples of those over seeds, with its 95 % interval where one holds.
+
+    The interval is over the samples if there are `MIN_RUNS` of them, else over the seeds of these samples.
+    """
+    if len(values) >= MIN_RUNS:
+        found = iqm_over_runs(iqm(values, axis=1)[None])
+        return Estimate(found.value[0], found.low[0], found.high[0])
+    return iqm_over_strata(values)
+
+
+def words(seeds: int) -> str:
+    """Say what the bands of `over_seeds` are."""
+    if seeds >= MIN_RUNS:
+        return "Interquartile mean over seeds; bands: 95 % intervals."
+    if seeds > 1:
+        return (
+            "Interquartile mean over seeds; bands: from the lowest to the highest seed, because fewer than "
+            f"{MIN_RUNS} seeds have no interval that holds."
+        )
+    return "Each sample has one seed, so there are no intervals."
