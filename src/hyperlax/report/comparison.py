@@ -286,8 +286,8 @@ def verdicts(families: Families) -> list[str]:
         corrected = f", corrected for {len(compared)} comparisons" if len(compared) > 1 else ""
         lines.append(
             f"{first} is ahead of {second}: a random sample of the former has the higher peak return with "
-            f"probability {p if sign > 0 else 1 - p:.2f}. The mean difference is "
-            f"{text(sign * row['difference'])} [{text(ends[0])}, {text(ends[1])}] (p = {row['p']:.2g}{corrected})."
+            f"probability {p if sign > 0 else 1 - p:.2f}. The mean difference is {text(sign * row['difference'])} "
+            f"[{text(ends[0])}, {text(ends[1])}] (p = {row['p']:.2g}{corrected})."
         )
     return lines
 
