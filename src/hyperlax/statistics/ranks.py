@@ -23,7 +23,6 @@ from functools import lru_cache
 
 import numpy as np
 from jaxtyping import Bool, Float, Int
-from scipy.optimize import bisect
 from scipy.special import ndtr
 
 from hyperlax.statistics.averages import iqm
@@ -128,12 +127,13 @@ def _critical_range(p: int, k: int) -> float:
     P(range ≤ w) = p ∫ φ(x) [Φ(x) - Φ(x - w)]^(p - 1) dx, solved for w by bisection. Differences of mean ranks
     have lighter tails than normal ones, so these limits are on the safe side.
     """
-
-    def excess(w: float) -> float:
-        inner = np.maximum(ndtr(_NODES) - ndtr(_NODES - w), 0.0)
-        return 1 - p * float(np.sum(_MASS * inner ** (p - 1))) - _level(p, k)
-
-    return float(bisect(excess, 0.0, 16.0, xtol=1e-6))
+    low, high = 0.0, 16.0
+    for _ in range(32):
+        middle = (low + high) / 2
+        inner = np.maximum(ndtr(_NODES) - ndtr(_NODES - middle), 0.0)
+        beyond = 1 - p * float(np.sum(_MASS * inner ** (p - 1)))
+        low, high = (middle, high) if beyond > _level(p, k) else (low, middle)
+    return high
 
 
 @lru_cache(maxsize=1024)
