@@ -71,8 +71,8 @@ def measure(target: Target, seeds: int) -> dict[str, Any]:
         "steps": target.steps,
         "reach": target.reach,
         "iqm": float(estimate.value.item()),
-        "low": float(estimate.low.item()),
-        "high": float(estimate.high.item()),
+        "low": None if np.isnan(estimate.low.item()) else float(estimate.low.item()),
+        "high": None if np.isnan(estimate.high.item()) else float(estimate.high.item()),
         "reached": bool(estimate.value.item() >= target.reach),
         "seeds": [round(float(x), 1) for x in last],
     }

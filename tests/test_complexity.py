@@ -33,7 +33,7 @@ def test_a_stopped_run_counts_as_unsolved_and_an_empty_run_does_not_count():
 
 
 def test_the_interval_of_independent_runs_is_that_of_their_ordered_times():
-    """The 2.5 % and 97.5 % quantiles of a binomial distribution with 30 runs say which of the times they are."""
+    """Quantiles of a binomial distribution with 30 runs say which of the times they are."""
     rng = np.random.default_rng(0)
     steps = np.arange(1, 41, dtype=float)
     reached = rng.permutation(np.arange(5, 35))

@@ -181,8 +181,8 @@ def test_thin_lines_show_the_seeds_of_a_single_sample():
     results = synthetic(samples=1, seeds=3, diverged=())
     spec = learning_curves(results).to_dict()
     assert spec["title"]["subtitle"] == [
-        "Interquartile mean over seeds; bands: from the lowest to the highest seed, because fewer than 10 seeds "
-        "have no interval that holds. Thin lines: its 3 seeds."
+        "Interquartile mean over seeds; bands: from the lowest to the highest seed, because fewer than 10 "
+        "seeds have no interval that holds. Thin lines: its 3 seeds."
     ]
     drawn = next(rows for rows in spec["datasets"].values() if rows and "line" in rows[0])
     measured = results.curves.filter(pl.col("metric") == "return").sort("lane", "env_steps")

@@ -95,7 +95,7 @@ def test_the_ends_of_the_interval_over_seeds_enclose_the_peak_performance():
     spread, same = ([[(25, -900.0), (50, -200.0 - step * i)] for i in range(10)] for step in (10.0, 0.0))
     low, middle, high = (one(name).score(spread, ABOUT) for name in names)
     assert -290 <= low < middle < high <= -200
-    assert [one(name).score(same, ABOUT) for name in names] == [-200.0] * 3
+    assert [one(name).score(same, ABOUT) for name in names] == pytest.approx([-200.0] * 3)
 
 
 def test_an_objective_that_the_run_cannot_measure_is_refused():

@@ -284,10 +284,11 @@ def verdicts(families: Families) -> list[str]:
         first, second, sign = (a, b, 1) if row["ahead"] == a else (b, a, -1)
         ends = sorted(sign * row[f"difference_{end}"] for end in ("low", "high"))
         corrected = f", corrected for {len(compared)} comparisons" if len(compared) > 1 else ""
+        gap, low, high = (text(value) for value in (sign * row["difference"], *ends))
         lines.append(
             f"{first} is ahead of {second}: a random sample of the former has the higher peak return with "
-            f"probability {p if sign > 0 else 1 - p:.2f}. The mean difference is "
-            f"{text(sign * row['difference'])} [{text(ends[0])}, {text(ends[1])}] (p = {row['p']:.2g}{corrected})."
+            f"probability {p if sign > 0 else 1 - p:.2f}. The mean difference is {gap} [{low}, {high}] "
+            f"(p = {row['p']:.2g}{corrected})."
         )
     return lines
 

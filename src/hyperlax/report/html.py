@@ -140,8 +140,8 @@ def _confirmation_section(results: Results, pictures: dict[str, Markup]) -> dict
     found = selection_bias(results)
     note = (
         "Peak return: interquartile mean over seeds, with the ends of its 95 % interval if there are ten "
-        "seeds. The drop, tuning score minus confirmed score, estimates how far selecting the best samples by their "
-        f"tuning scores has inflated these. {drop_words(results)}"
+        "seeds. The drop, tuning score minus confirmed score, estimates how far selecting the best samples "
+        f"by their tuning scores has inflated these. {drop_words(results)}"
     )
     content = joined(pictures["confirmation"], markup.table(found, "confirmed", note))
     return {"confirmation": ("Tuning score against confirmed score", content)}

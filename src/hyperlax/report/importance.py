@@ -1,4 +1,4 @@
-"""Importance of the hyperparameters of an experiment: grids over its search space, and the table of PED-ANOVA.
+"""Importance of the hyperparameters of an experiment: their grids over its search space, and a table.
 
 The method is in `hyperlax.statistics.importance`.
 """

@@ -57,7 +57,7 @@ def varied_hyperparameters(samples: pl.DataFrame) -> list[str]:
 def _seeds(results: Results, samples: list[int]) -> Float[np.ndarray, "samples seeds"]:
     """Return the peak returns of the seeds of every sample, NaN where there is none."""
     scored = lane_metrics(results).drop_nulls("peak_return").group_by("sample").agg("peak_return")
-    found = {sample: own for sample, own in scored.iter_rows()}
+    found = dict(scored.iter_rows())
     peaks = np.full((len(samples), max(map(len, found.values()), default=1)), np.nan)
     for row, sample in enumerate(samples):
         own = found.get(sample, [])

@@ -158,9 +158,9 @@ def sample_metrics(results: Results) -> pl.DataFrame:
     """Return the interquartile mean over seeds of every metric, one row per sample.
 
     `<metric>_low` and `<metric>_high` are the ends of the 95 % interval, null with fewer than ten seeds
-    and where all seeds agree. Further columns: `seeds` (lanes with at least one evaluation), `seeds_done` and `seeds_diverged`. A
-    seed that never reached the solved score counts as later than any that did; the mean is null if such a
-    seed is among the middle half.
+    and where all seeds agree. Further columns: `seeds` (lanes with at least one evaluation), `seeds_done` and
+    `seeds_diverged`. A seed that never reached the solved score counts as later than any that did; the mean
+    is null if such a seed is among the middle half.
     """
     found = evaluations(results)
     steps, returns = found.by_lane()

@@ -81,7 +81,7 @@ def cells(experiments: Sequence[Results]) -> pl.DataFrame:
 
 
 def over_samples(values: Float[np.ndarray, " samples"]) -> dict[str, Estimate]:
-    """Return each of `STATISTICS` over the samples; the quantiles have intervals if there are enough samples."""
+    """Return each of `STATISTICS` over the samples; the quantiles have intervals over enough samples."""
     if len(values) == 0:
         return dict.fromkeys(STATISTICS, without_interval(np.nan))
     quantile = quantile_intervals(values, np.array([0.5, 0.25]))
@@ -173,8 +173,9 @@ def _rows(
         a, b = ours[name], theirs[name]
         claim = ahead(a, b, sampled)
         if name in BEST_STATISTICS:
-            equal = count == published_count
-            claim = f"not claimed: {'no interval holds for the best' if equal else 'different numbers of samples'}"
+            claim = "not claimed: no interval holds for the best"
+            if count != published_count:
+                claim = "not claimed: different numbers of samples"
         rows.append(
             {
                 "environment": results.manifest.get("env"),

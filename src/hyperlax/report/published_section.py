@@ -70,7 +70,7 @@ class PublishedComparison:
             parts.append(piece("note", f"Without published results: {', '.join(self.unpublished)}."))
         note = (
             "No order is claimed where intervals overlap, for statistics of the best samples, or against a "
-            f"published number without its samples. The file {TABLE}, next to this page, holds the same numbers."
+            f"published number without its samples. The file {TABLE} holds the same numbers."
         )
         return joined(*parts, markup.table(self.table(), "published-table", note, filtered=True))
 

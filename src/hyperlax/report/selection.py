@@ -19,7 +19,8 @@ def selection_bias(results: Results) -> pl.DataFrame:
     return, interquartile mean over seeds), each with the ends of its 95 % interval in `…_low` and `…_high`;
     `drop`, which is tuning minus confirmed, with the interval of a permutation test; `seeds`, the number of
     seeds that the confirmation has evaluated, and `seeds_diverged`. Scores are null without an evaluation,
-    their intervals with fewer than ten seeds, that of the drop with three against three or less. Raises `ValueError` without a confirmation.
+    their intervals with fewer than ten seeds, that of the drop with three seeds on both sides or fewer.
+    Raises `ValueError` without a confirmation.
     """
     confirmation = _confirmation(results)
     counts = sample_metrics(confirmation).select("sample", "seeds", "seeds_diverged")

@@ -9,7 +9,7 @@ neighbouring ones are told apart if
 - their mean ranks, among the runs of all p of them, differ by more than the range of p normal means exceeds
   with probability α_p = 1 - 0.95^(p/k) (0.05 for p = k and p = k - 1),
 - the same holds for the ends of every longer stretch that contains them, and
-- an exact Mann-Whitney test of the two alone rejects: at α_2 if they are neighbours, else at 2 % or, with
+- an exact Mann-Whitney test of the two alone rejects: at α_2 if they are neighbours, else at 1 % or, with
   four runs each, at the 2.9 % that is the least it can reach. This keeps out a few noisy candidates among
   many steady ones, which the mean ranks overrate.
 
@@ -31,7 +31,7 @@ from hyperlax.statistics.estimates import LEVEL
 _NODES = np.linspace(-8.0, 8.0, 321)
 _MASS = np.exp(-(_NODES**2) / 2) / np.sqrt(2 * np.pi) * (_NODES[1] - _NODES[0])
 _VALUES_AT_ONCE = 2**23
-_ALONE = 0.02
+_ALONE = 0.01
 """Level of the test of two candidates that are not neighbours, apart from all others."""
 
 
@@ -74,7 +74,6 @@ def _told_apart(
     wins = _wins(values)
     to_end = np.concatenate([np.zeros((k, 1)), np.cumsum(wins, axis=1)], axis=1)
     runs = np.concatenate([[0], np.cumsum(count)])
-    critical = _critical_ranges(k)
     for p in range(k, 1, -1):
         i = np.arange(k - p + 1)
         j = i + p - 1
@@ -82,7 +81,7 @@ def _told_apart(
         upper = (to_end[i, j + 1] - to_end[i, i]) / count[i] + count[i] / 2
         lower = (to_end[j, j + 1] - to_end[j, i]) / count[j] + count[j] / 2
         scale = np.sqrt(among * (among + 1) / 12 * (1 / count[i] + 1 / count[j]) / 2)
-        rejected = (upper - lower > critical[p] * scale) & (score[i] > score[j])
+        rejected = (upper - lower > _critical_range(p, k) * scale) & (score[i] > score[j])
         if p < k:
             rejected &= np.concatenate([[True], above[i[1:] - 1, j[1:]]])
             rejected &= np.concatenate([above[i[:-1], j[:-1] + 1], [True]])
@@ -121,22 +120,20 @@ def _level(p: int, k: int) -> float:
     return 1 - LEVEL if p >= k - 1 else 1 - LEVEL ** (p / k)
 
 
-@lru_cache(maxsize=64)
-def _critical_ranges(k: int) -> Float[np.ndarray, " sizes"]:
-    """Return, for p = 0 … k, the range that p standard normal values exceed with probability α_p.
+@lru_cache(maxsize=4096)
+def _critical_range(p: int, k: int) -> float:
+    """Return the range that p standard normal values exceed with probability α_p.
 
     P(range ≤ w) = p ∫ φ(x) [Φ(x) - Φ(x - w)]^(p - 1) dx, solved for w by bisection. Differences of mean ranks
     have lighter tails than normal ones, so these limits are on the safe side.
     """
-    size = np.arange(2, k + 1)[:, None]
-    wanted = np.array([_level(p, k) for p in range(2, k + 1)])
-    low, high = np.zeros(k - 1), np.full(k - 1, 16.0)
-    for _ in range(40):
+    low, high = 0.0, 16.0
+    for _ in range(32):
         middle = (low + high) / 2
-        inner = np.maximum(ndtr(_NODES) - ndtr(_NODES - middle[:, None]), 0.0)
-        beyond = 1 - size[:, 0] * np.sum(_MASS * inner ** (size - 1), axis=1)
-        low, high = np.where(beyond > wanted, middle, low), np.where(beyond > wanted, high, middle)
-    return np.concatenate([[np.inf, np.inf], high])
+        inner = np.maximum(ndtr(_NODES) - ndtr(_NODES - middle), 0.0)
+        beyond = 1 - p * float(np.sum(_MASS * inner ** (p - 1)))
+        low, high = (middle, high) if beyond > _level(p, k) else (low, middle)
+    return high
 
 
 @lru_cache(maxsize=1024)

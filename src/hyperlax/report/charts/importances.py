@@ -110,7 +110,7 @@ def sobol_chart(results: Results) -> Chart:
         "Sobol’ indices",
         [
             "Share of the variance between samples that a hyperparameter explains alone (first order), and "
-            "alone or in interaction with others (total). Grey: 95 % bootstrap intervals, if there are 64 base rows"
+            "alone or in interaction with others (total). Grey: 95 % bootstrap intervals over 64 or more rows"
             + (", some of them cut off." if beyond else "."),
             *_caveats(results, table),
         ],

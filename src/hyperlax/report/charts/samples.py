@@ -64,8 +64,8 @@ def leaderboard_chart(results: Results, top: int = _DEFAULT_TOP) -> Chart:
         chart,
         "Leaderboard",
         [
-            f"{shown_note}Point: interquartile mean over seeds of the peak return; bar: 95 % interval, if there "
-            "are ten seeds; tick: one seed; cross: a seed that diverged.",
+            f"{shown_note}Point: interquartile mean over seeds of the peak return; bar: 95 % interval, if "
+            "there are ten seeds; tick: one seed; cross: a seed that diverged.",
             "A rank is a range where the order is not certain; in 95 % of leaderboards all ranks hold.",
         ],
     )

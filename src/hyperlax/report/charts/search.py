@@ -69,8 +69,8 @@ def what_mattered(results: Results) -> Chart:
     note = (
         "PED-ANOVA: how much the values of the best tenth of the trials (at least five) differ from those of "
         "all trials. Yellow tick: were the trials drawn at random, no hyperparameter without effect would "
-        "reach beyond its tick in 95 % of reports. A search samples promising regions more densely, so the importances describe its trials rather than "
-        "the whole search space."
+        "reach beyond its tick in 95 % of reports. A search samples promising regions more densely, so the "
+        "importances describe its trials rather than the whole search space, and an effect is a hint."
     )
     return finished(alt.concat(*parts, columns=1), "Importance of hyperparameters", [note])
 

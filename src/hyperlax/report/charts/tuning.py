@@ -35,8 +35,8 @@ def tuning_chart(experiments: Sequence[Results]) -> Chart:
             "Mean over environments of peak returns, scaled so that on each environment the 5th percentile "
             "of all samples is 0 and the 95th is 1. The difference is the hyperparameter sensitivity (Adkins "
             "et al. 2024).",
-            "The best of noisy samples is optimistic, so with few seeds the sensitivity tends to be too high. "
-            "There are no intervals, because none holds for a maximum.",
+            "The best of noisy samples is optimistic, so with few seeds the sensitivity tends to be too "
+            "high. There are no intervals, because none holds for a maximum.",
         ],
     )
 
