@@ -20,7 +20,8 @@ def leaderboard_table(results: Results, top: int) -> Markup:
     note = (
         "Peak return: interquartile mean over seeds, with the ends of its 95 % interval; fewer than ten "
         "seeds, or seeds that all agree, have no interval that holds. Rank: the range of places that a "
-        "sample may have; in 95 % of leaderboards all ranges hold together. Samples with three seeds or fewer, "
+        "sample may have; in 95 % of leaderboards all ranges hold together. Samples with three "
+        "seeds or fewer, "
         "and samples that score the same, are not told apart."
     ) + _initial_value_note(results)
     best = leaderboard(results, top)
