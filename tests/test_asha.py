@@ -147,7 +147,7 @@ def test_lanes_with_fewest_steps_come_first():
         ({"evaluations": 1}, {}, "there is none: --set evaluations=9"),
         ({"samples": ROWS[:1]}, {}, "compares samples and there is 1"),
         ({}, {"minimum": 501}, "minimum=501 lies beyond .* at 500"),
-        ({"samples": [{"matrix": "A"}, {"matrix": "B"}]}, {}, "leave out --scheduler"),
+        ({"samples": [{"matrix": m, **ROWS[0]} for m in "AB"]}, {}, "leave out --scheduler"),
     ],
 )
 def test_experiments_that_cannot_be_halved_are_refused_with_the_fix(arguments, options, message):
@@ -202,7 +202,7 @@ def test_samples_are_stopped_as_their_recorded_curves_imply(halved):
     ended = halved.lanes.group_by("sample").agg(pl.col("env_steps").max(), pl.col("status").first())
     for sample, steps, status in ended.iter_rows():
         assert status == ("pruned" if sample in expected else "done")
-        assert steps < 600 if sample in expected else steps >= 600
+        assert steps < 576 if sample in expected else steps == 576, "600 is not a multiple of 32"
     assert {"pruned", "done"} == set(halved.lanes["status"])
     assert len(list((halved.folder / "policies").iterdir())) <= (halved.lanes["status"] == "done").sum()
 

@@ -349,7 +349,7 @@ def test_flags_win_over_settings_of_a_suite(tmp_path, capsys, measured):
     path.write_text("from hyperlax import Suite\n" + text)
     line = ["--base-config", f"{path}:a", "--output-root", str(tmp_path / "x"), "--dry-run"]
     for more, lanes in (([], 14), (["--seeds", "3"], 6), (["--set", "seeds=2"], 4)):
-        assert run(*line, *more, "--run-length-modifier", "1000") == 0
+        assert run(*line, *more, "--run-length-modifier", "2000") == 0
         assert f"gymnax.cartpole {lanes} " in " ".join(capsys.readouterr().out.split())
     with pytest.raises(ValueError, match="seeds is given twice"):
         run(*line, "--seeds", "3", "--set", "seeds=2")

@@ -135,12 +135,24 @@ def test_what_does_not_fit_together_is_noted():
     assert [note.split(":")[0] for note in spec.notes] == ["sample 1", "sample 2"]
 
 
-def test_a_rollout_longer_than_the_run_is_noted():
-    """Steps that one cycle takes are never cut short."""
+def test_a_cycle_longer_than_the_run_is_refused_with_the_numbers():
+    """By more than 1 %; steps that one cycle takes are never cut short."""
     row = {"num_envs": 8, "rollout_length": 16, "num_minibatches": 4}
-    assert experiment(rows=[row], total_timesteps=128).notes == []
-    (note,) = experiment(rows=[row], total_timesteps=127).notes
-    assert note == "sample 0: one rollout is 128 steps, the run 127: it trains once, on 128 steps"
+    for total in (128, 127):
+        spec = experiment(rows=[row], total_timesteps=total)
+        assert (spec.notes, spec.records[0].steps) == ([], 128)
+    numbers = r"^sample 7 of .* 8 envs × rollouts of 16 steps is 128 env steps, more than the 126 of"
+    with pytest.raises(ValueError, match=numbers):
+        experiment(rows=[{**row, "sample": 7}], total_timesteps=126)
+
+
+def test_lanes_that_end_below_the_steps_asked_for_are_noted():
+    """Those of 5,000 steps that cycles of 4,096 and of 1,024 cannot train; cycles of 32 and of 8 can."""
+    rows = [{"num_envs": n, "rollout_length": 8, "num_minibatches": 2} for n in (1, 4, 128, 512)]
+    spec = experiment(rows=rows, total_timesteps=5_000)
+    assert [sample.steps for sample in spec.records.values()] == [5_000, 5_024, 4_096, 4_096]
+    (note,) = spec.notes
+    assert note.startswith("2 of 4 samples train 4,096 of 5,000 env steps: whole cycles of 1,024 to 4,096 (")
 
 
 @pytest.mark.parametrize("length", ["default", "quick"])
@@ -167,7 +179,7 @@ def test_a_run_that_only_warms_up_is_noted():
     given = {"samples": [row], "total_timesteps": 512}
     (note,) = sweeps.prepare("dqn_mlp", "gymnax.cartpole", **given).notes
     assert note == "sample 0: the warm-up is 480 steps, the run 512: nothing is learned"
-    assert sweeps.prepare("dqn_mlp", "gymnax.cartpole", **{**given, "total_timesteps": 513}).notes == []
+    assert sweeps.prepare("dqn_mlp", "gymnax.cartpole", **{**given, "total_timesteps": 576}).notes == []
     assert sweeps.prepare("dqn_mlp", "gymnax.cartpole", **given, set={"warmup_budget": "free"}).notes == []
 
 

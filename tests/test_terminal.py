@@ -38,7 +38,7 @@ def spec() -> Experiment:
     rows = [{"sample": i, "num_minibatches": 100 + i, "actor.width": 8 + 56 * (i % 2)} for i in range(8)]
     sizes = {"num_envs": 4, "rollout_length": 8, "critic.width": 8}
     return sweeps.prepare(
-        "ppo_mlp", "gymnax.cartpole", samples=rows, set=sizes, total_timesteps=1_000, seeds=2
+        "ppo_mlp", "gymnax.cartpole", samples=rows, set=sizes, total_timesteps=1_024, seeds=2
     )
 
 
@@ -151,7 +151,7 @@ def test_silence_is_silent(capfd, caplog, spec, programs):
 
 def test_the_plan_is_said_first(lines, programs):
     assert lines[0] == (
-        "ppo_mlp on gymnax.cartpole: 8 samples x 2 seeds = 16 lanes, 1,000 steps each, corrected protocol"
+        "ppo_mlp on gymnax.cartpole: 8 samples x 2 seeds = 16 lanes, 1,024 steps each, corrected protocol"
     )
     told = [line for line in lines if re.match(r"program \d: ", line)]
     assert len(told) == len(programs) == 2
@@ -170,7 +170,7 @@ def test_only_the_first_notes_are_said(lines, spec):
 def test_there_is_one_line_per_evaluation(lines):
     evaluations = [line for line in lines if ": return " in line]
     assert len(evaluations) == 16
-    assert evaluations[3] == "lane 3 (sample 1, seed 1) step 512 of 1,000: return -300.00"
+    assert evaluations[3] == "lane 3 (sample 1, seed 1) step 512 of 1,024: return -300.00"
 
 
 def test_compilation_memory_and_resumption_are_named(lines):
@@ -211,7 +211,7 @@ def test_the_live_display_shows_plan_compilation_bar_and_best_lanes(monkeypatch,
     tell(shown, spec, programs)
     shown.close()
     text = screen.text()
-    title = "ppo_mlp on gymnax.cartpole: 8 samples × 2 seeds = 16 lanes, 1,000 steps each, corrected protocol"
+    title = "ppo_mlp on gymnax.cartpole: 8 samples × 2 seeds = 16 lanes, 1,024 steps each, corrected protocol"
     assert title in text
     assert re.search(r"│ 1 +│ 8 +│ ≤ 4 +│ ≤ 8 +│ ≤ 1 +│ actor: width 64 depth 2", text)
     assert "note: sample 0: 100 minibatches of 32 samples" in text
@@ -222,7 +222,7 @@ def test_the_live_display_shows_plan_compilation_bar_and_best_lanes(monkeypatch,
     assert "100 MB needed, 50 MB may be used: 1 lanes at once instead; results are the same" in text
     assert text.count("first divergence: lane 3 (sample 1, seed 1), step 512") == 1
     last = text.rpartition("program 1 ")[2]
-    assert re.search(r"60 % +4,352 steps/s", last)
+    assert re.search(r"59 % +4,352 steps/s", last)
     assert "1 of 16 lanes done, 2 diverged" in last
     rows = re.findall(r"│ (\d) +│ (\d) +│ ([\d,]+) +│ (-?\d+\.\d\d) +│", last)
     assert rows[:5] == [

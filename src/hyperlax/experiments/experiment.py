@@ -7,7 +7,7 @@ import datetime
 import hashlib
 import json
 import sys
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 from typing import Any, Generic, Protocol, TypeVar, runtime_checkable
@@ -32,6 +32,7 @@ from hyperlax.experiments.settings import Settings
 from hyperlax.hyperparams import assign, fields, values
 from hyperlax.lanes.keys import seeded
 from hyperlax.programs import train
+from hyperlax.programs.budget import cycle_steps, steps_of
 from hyperlax.programs.compiled import state_like
 from hyperlax.registry.limits import refuse_lanes, within
 from hyperlax.storage.shareable import shareable, shareable_command
@@ -86,8 +87,8 @@ class Experiment(Generic[Scheduled]):
         """Check a sample, add it, and return it.
 
         `row` maps dotted paths of hyperparameters to values; fixed and missing ones have the values of
-        `base`. Raises `ValueError` for an unknown hyperparameter or value, for the id of another sample, and
-        for sizes that do not fit into memory or would train for years.
+        `base`. Raises `ValueError` for an unknown hyperparameter or value, for the id of another sample,
+        for sizes that do not fit into memory or would train for years, and for a cycle longer than the run.
         """
         known = {f.path for f in fields(self.base)}
         chosen = {k: v for k, v in row.items() if k not in ("sample", "matrix") and k not in self.fixed}
@@ -104,7 +105,8 @@ class Experiment(Generic[Scheduled]):
             raise ValueError(f"sample {number} of {self.recipe.name} does not fit {self.env_name}: {refusal}")
         if refusal := _cannot_measure(tree, self.env, self.settings):
             raise ValueError(f"sample {number} of {self.recipe.name}: {refusal}")
-        problems = [*tree.problems(), *_too_long(tree, self.settings.total_timesteps)]
+        steps = steps_of(self.settings.total_timesteps, cycle_steps(tree.sizes()))
+        problems = [*tree.problems(), *_nothing_learned(tree, steps)]
         problems += [
             f"{k} is {v!r} as asked for, not {self.protocol_values[k]!r} as in the published protocol"
             for k, v in values(tree).items()
@@ -113,7 +115,7 @@ class Experiment(Generic[Scheduled]):
         self.notes += [f"sample {number}: {p}" for p in problems]
         keys, init_keys = self._keys(number)
         executions = tree.executions(self.env)
-        sample = Sample(len(self.records), number, dict(row), tree, keys, init_keys, executions)
+        sample = Sample(len(self.records), number, dict(row), tree, keys, init_keys, executions, steps)
         self.records[number] = sample
         return sample
 
@@ -256,6 +258,7 @@ def build(
     for row in rows:
         experiment.add(row)
     experiment.check_lanes(experiment.trees, len(rows))
+    experiment.notes += _shortfall(experiment.records.values(), settings.total_timesteps)
     schedule.check(experiment)
     return experiment
 
@@ -292,14 +295,31 @@ def _cannot_measure(tree: AbstractAgentHyperparams, env: AbstractEnv, settings: 
     return next((f"{r} for each of {2 * settings.eval_episodes} episodes" for r in refusals if r), None)
 
 
-def _too_long(tree: AbstractAgentHyperparams, total: int) -> list[str]:
-    """Notes on a run that is no longer than one cycle or the warm-up; `total` is its length in env steps."""
-    cycle, warm = int(tree.num_envs) * int(tree.rollout_length), tree.warmup_steps()
-    if warm and -(-warm // cycle) * cycle >= total:
-        return [f"the warm-up is {warm:,} steps, the run {total:,}: nothing is learned"]
-    if cycle <= total:
+def _nothing_learned(tree: AbstractAgentHyperparams, steps: int) -> list[str]:
+    """A note if the `steps` env steps that a lane trains are all warm-up."""
+    cycle, warm = cycle_steps(tree.sizes()), tree.warmup_steps()
+    if not warm or -(-warm // cycle) * cycle < steps:
         return []
-    return [f"one rollout is {cycle:,} steps, the run {total:,}: it trains once, on {cycle:,} steps"]
+    return [f"the warm-up is {warm:,} steps, the run {steps:,}: nothing is learned"]
+
+
+def _shortfall(samples: Collection[Sample], total: int) -> list[str]:
+    """A note if the lanes of some samples end below the `total` env steps asked for."""
+    short = [s for s in samples if s.steps < total]
+    if not short:
+        return []
+    trained = _span(s.steps for s in short)
+    cycles = _span(cycle_steps(s.tree.sizes()) for s in short)
+    return [
+        f"{len(short)} of {len(samples)} samples train {trained} of {total:,} env steps: whole cycles of "
+        f"{cycles} (num_envs × rollout_length), and one more would end over 1 % above"
+    ]
+
+
+def _span(numbers: Iterable[int]) -> str:
+    """The least and the greatest of some numbers in words."""
+    distinct = sorted(set(numbers))
+    return " to ".join(f"{n:,}" for n in dict.fromkeys((distinct[0], distinct[-1])))
 
 
 DEFAULTS = dataclasses.asdict(Settings())

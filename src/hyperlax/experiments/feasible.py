@@ -16,6 +16,8 @@ from hyperlax.agents.costs import cycle_operations, cycle_work, unshared
 from hyperlax.envs.base import AbstractEnv
 from hyperlax.experiments.memory import Bound, device_memory, host_memory
 from hyperlax.experiments.settings import Settings
+from hyperlax.lanes.sizes import Sizes
+from hyperlax.programs.budget import cycle_steps, cycles_of
 from hyperlax.programs.plan import Machine
 from hyperlax.registry.limits import LARGEST_LEAF, refuse_lanes
 
@@ -51,6 +53,7 @@ def refusal(tree: AbstractAgentHyperparams, env: AbstractEnv, settings: Settings
     return (
         _uncountable(tree, settings)
         or _too_large(tree, env, settings, room)
+        or _too_short(tree.sizes(), settings.total_timesteps)
         or _endless(lane_seconds(tree, env, settings, room.machine), "one lane")
     )
 
@@ -78,12 +81,11 @@ def lane_seconds(
     """Predict for how many seconds one device trains and evaluates one lane, at least."""
     sizes = tree.sizes()
     arithmetic = tree.arithmetic(sizes, env)
-    cycle = sizes["num_envs"] * sizes["rollout_length"]
     if machine.accelerator:
         work = cycle_operations(sizes, arithmetic)
     else:
         work = cycle_work(sizes, unshared(sizes, sizes), arithmetic)[0]
-    cycles = -(-settings.total_timesteps // cycle)
+    cycles = cycles_of(settings.total_timesteps, sizes)
     return (cycles * work + settings.evaluations * settings.eval_episodes * arithmetic.step) / machine.rate
 
 
@@ -125,9 +127,8 @@ def _too_large(
 def _uncountable(tree: AbstractAgentHyperparams, settings: Settings) -> str | None:
     """Say which count of a lane would leave the 32 bits that it has on a device."""
     sizes, total = tree.sizes(), settings.total_timesteps
-    cycle = sizes["num_envs"] * sizes["rollout_length"]
-    cycles = -(-total // cycle)
-    collected = cycles * cycle + tree.collected_first()
+    cycles = max(1, cycles_of(total, sizes))
+    collected = cycles * cycle_steps(sizes) + tree.collected_first()
     if collected > LARGEST_LEAF:
         return (
             f"{sizes['num_envs']:,} envs × rollouts of {sizes['rollout_length']:,} steps end after "
@@ -146,6 +147,18 @@ def _uncountable(tree: AbstractAgentHyperparams, settings: Settings) -> str | No
             f"{LARGEST_LEAF:,} can be counted: lower epochs, or what else decides how many there are"
         )
     return None
+
+
+def _too_short(sizes: Sizes, total: int) -> str | None:
+    """Say that a run of `total` env steps ends before the first cycle; None if it does not."""
+    if cycles_of(total, sizes):
+        return None
+    cycle = cycle_steps(sizes)
+    return (
+        f"its cycle of {sizes['num_envs']:,} envs × rollouts of {sizes['rollout_length']:,} steps is "
+        f"{cycle:,} env steps, more than the {total:,} of the run: raise --total-timesteps to {cycle}, or "
+        "lower num_envs or rollout_length"
+    )
 
 
 def _endless(seconds: float, what: str) -> str | None:

@@ -51,6 +51,7 @@ class Sample:
     - `tree`: all of its hyperparameters.
     - `keys`, `init_keys`: raw random keys for training and for initial weights, one row per seed.
     - `executions`: circuits that a quantum computer would run, per env step and per gradient step.
+    - `steps`: the env steps that its lanes train in all (`programs.budget.steps_of`).
     - `work`: predicted cost of one cycle in its program, in floating-point operations; NaN before it has one.
     """
 
@@ -61,6 +62,7 @@ class Sample:
     keys: UInt32[np.ndarray, "seeds 2"]
     init_keys: UInt32[np.ndarray, "seeds 2"]
     executions: tuple[float, float]
+    steps: int
     work: float = math.nan
 
 

@@ -17,8 +17,10 @@ from hyperlax.registry.limits import LIMITS, within
 class Settings:
     """Settings of one experiment.
 
-    - `total_timesteps`: environment steps per lane; a lane stops at the first cycle boundary at or after it.
-    - `evaluations`: evaluation points per lane, at the first cycle boundary after multiples of T / n.
+    - `total_timesteps`: environment steps T per lane. A lane trains whole cycles, up to the first that
+      reaches T if it is at most 1 % above it, and otherwise up to the one before (`budget.steps_of`).
+    - `evaluations`: evaluation points n per lane, at the first cycle boundary after multiples of T / n, or at
+      the end of the lane if that comes first.
     - `eval_episodes`: episodes per evaluation with the best actions, and the same number with sampled ones.
     - `seeds`: lanes per sample.
     - `seed`: the seed of the sampler and of training, from 0 to 2⁶³ - 1.
@@ -72,7 +74,10 @@ class Settings:
         return Measurement(self.eval_shots, self.eval_depolarizing)
 
     def milestones(self) -> list[int]:
-        """The env steps, ascending, at which (or at the next cycle boundary) a lane is evaluated."""
+        """The env steps, ascending, at which (or at the next cycle boundary) a lane is evaluated.
+
+        A lane that ends before one of them is evaluated at its end.
+        """
         n, total = self.evaluations, self.total_timesteps
         marks = [i * (total // n) for i in range(1, n)] + [total] if n else []
         return ([0] if self.eval_at_start else []) + sorted({m for m in marks if m > 0})

@@ -12,6 +12,7 @@ from hyperlax.agents.base import AbstractAgentHyperparams
 from hyperlax.envs.base import AbstractEnv
 from hyperlax.lanes.sizes import Sizes, fits, from_json, merge, shapes, to_json, without_branches
 from hyperlax.programs import lockstep
+from hyperlax.programs.budget import cycles_of
 from hyperlax.programs.shared import shared_values
 
 MAX_PROGRAMS = 8
@@ -137,7 +138,7 @@ def plan(
     paths of hyperparameters in which later samples may differ, although these do not.
     """
     sizes = [hp.sizes() for hp in samples]
-    cycles = [-(-total_steps // (s["num_envs"] * s["rollout_length"])) for s in sizes]
+    cycles = [max(1, cycles_of(total_steps, s)) for s in sizes]  # too long a cycle is refused elsewhere
     prototype = samples[0]
 
     def running(members: tuple[int, ...], caps: Sizes) -> float:

@@ -11,6 +11,7 @@ import polars as pl
 from hyperlax.agents.base import AbstractAgentHyperparams
 from hyperlax.experiments.experiment import Experiment
 from hyperlax.experiments.samples import Lane, Sample
+from hyperlax.programs.budget import cycle_steps, steps_of
 from hyperlax.programs.plan import Program
 from hyperlax.programs.train import TrainState
 from hyperlax.run.replaced import Replaced
@@ -60,8 +61,13 @@ class Roster:
 
     def cycle_steps(self, lane: Lane) -> int:
         """Count the env steps of one cycle of the lane."""
-        sizes = self.tree(lane).sizes()
-        return sizes["num_envs"] * sizes["rollout_length"]
+        return cycle_steps(self.tree(lane).sizes())
+
+    def last_step(self, lane: Lane) -> int:
+        """The env steps at which the training of the lane ends, by its current hyperparameters."""
+        if lane.lane not in self.replaced:
+            return self.sample(lane).steps
+        return steps_of(self.experiment.settings.total_timesteps, self.cycle_steps(lane), lane.env_steps)
 
     def work_of(self, lane: Lane) -> float:
         """Predict the cost of one cycle of the lane, in the unit of its program (`Program.work`)."""

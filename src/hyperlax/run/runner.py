@@ -207,9 +207,8 @@ class Runner:
         lanes = [lane for lane in self.roster.trainable(number) if lane.lane not in inside]
 
         def order(lane: Lane) -> tuple[bool, float]:
-            cycles_left = -(
-                -(self.settings.total_timesteps - lane.env_steps) // self.roster.cycle_steps(lane)
-            )
+            steps_left = self.roster.last_step(lane) - lane.env_steps
+            cycles_left = steps_left // self.roster.cycle_steps(lane)
             later = self.schedule.started_first and lane.lane not in self.parked
             return later, self.schedule.order(lane, self.roster.work_of(lane) * cycles_left)
 
@@ -258,7 +257,7 @@ class Runner:
                     lane.diverged_at = lane.env_steps
                     diverged.append(lane)
                     unscored.add(lane.lane)
-                elif lane.env_steps < self.settings.total_timesteps and lane.lane in self.last_return:
+                elif lane.env_steps < self.roster.last_step(lane) and lane.lane in self.last_return:
                     verdicts[lane.lane] = self.schedule.judge(self, lane, self.last_return[lane.lane])
             self.phase("evaluate", number, start)
         for _, lane in slots.busy():
@@ -276,7 +275,7 @@ class Runner:
                 slots.free(slot)
             elif lane in diverged:
                 lane.status = "diverged"
-            elif lane.env_steps >= self.settings.total_timesteps:
+            elif lane.env_steps >= self.roster.last_step(lane):
                 lane.status = "done"
             elif verdict is Verdict.PRUNE:
                 lane.status = "pruned"

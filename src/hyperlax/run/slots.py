@@ -100,7 +100,8 @@ class Slots:
             if free and number in self.roster.parked and not (self.sequential and self.busy()):
                 self._put(int(slot) if slot in free else free[0], lane)
                 seat = self._seat(lane, float(since))
-                self.seats[lane.lane] = dataclasses.replace(seat, steps=int(steps), target=int(target))
+                target = min(int(target), self.roster.last_step(lane))
+                self.seats[lane.lane] = dataclasses.replace(seat, steps=int(steps), target=target)
         self._start()
 
     def seating(self) -> list[list[int | float]]:
@@ -137,7 +138,7 @@ class Slots:
     def _seat(self, lane: Lane, clock: float, new: bool = False) -> Seat:
         """The stretch of the lane from `clock` to its next milestone, or to the end of its training."""
         marks = [m for m in self.settings.milestones() if m > lane.env_steps or (m == 0 and new)]
-        target = marks[0] if marks else self.settings.total_timesteps
+        target = min([*marks[:1], self.roster.last_step(lane)])
         per_cycle, cost = self.roster.cycle_steps(lane), self.roster.work_of(lane)
         return Seat(clock, lane.env_steps, target, per_cycle, cost)
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, TextIO
 
@@ -16,7 +16,7 @@ if TYPE_CHECKING:  # a display is made before jax is imported
 
     from hyperlax.agents.base import AbstractAgentHyperparams
     from hyperlax.experiments.experiment import Experiment
-    from hyperlax.experiments.samples import Lane
+    from hyperlax.experiments.samples import Lane, Sample
     from hyperlax.programs.compiled import Compiled
     from hyperlax.programs.plan import Machine, Program
 
@@ -37,11 +37,12 @@ class Lines(Display):
 
     def __init__(self):
         self.total = 0
+        self.samples: Mapping[int, Sample] = {}
         self.first_divergence = True
 
     def planned(self, spec: Experiment, programs: Sequence[Program], machine: Machine, resumed: bool) -> None:
         settings = spec.settings
-        self.total = settings.total_timesteps
+        self.total, self.samples = settings.total_timesteps, spec.records
         count, what = expected(spec)
         log.info(
             "%s on %s: %d %s x %d seeds = %d lanes, %s steps each, %s protocol",
@@ -62,6 +63,11 @@ class Lines(Display):
             log.info("note: %d more like this, all in the manifest", len(spec.notes) - SHOWN_NOTES)
         if resumed:
             log.info("resumed from the checkpoint")
+
+    def last_step(self, lane: Lane) -> int:
+        """The env steps at which the training of the lane ends, by the hyperparameters of its sample."""
+        sample = self.samples.get(lane.sample)
+        return self.total if sample is None else sample.steps
 
     def compiling(self, number: int, count: int) -> None:
         log.info("compiling program %d of %d", number + 1, count)
@@ -91,7 +97,7 @@ class Lines(Display):
             lane.sample,
             lane.seed,
             f"{lane.env_steps:,}",
-            f"{self.total:,}",
+            f"{self.last_step(lane):,}",
             score,
         )
 
@@ -178,8 +184,9 @@ class Live(Lines):
 
     def update(self, lanes: Sequence[Lane], seconds: float) -> None:
         stopped = ("diverged", "pruned")
-        steps = sum(
-            self.total if lane.status in stopped else min(lane.env_steps, self.total) for lane in lanes
+        trained = sum(
+            1.0 if lane.status in stopped else min(lane.env_steps / self.last_step(lane), 1.0)
+            for lane in lanes
         )
         taken = sum(lane.env_steps for lane in lanes)
         if self.start is None:
@@ -192,7 +199,7 @@ class Live(Lines):
         done = states.pop("done")
         others = "".join(f", {n} {s}" for s, n in states.items() if n)
         self.counts = f"{done} of {len(lanes)} lanes done{others}"
-        self.bar.update(self.task, completed=steps, speed=speed)
+        self.bar.update(self.task, completed=trained * self.total, speed=speed)
         self._draw()
 
     def evaluated(self, lane: Lane, score: float) -> None:

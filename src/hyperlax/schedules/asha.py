@@ -28,6 +28,7 @@ class ASHA(Schedule):
       been judged there or are over. Judgements are final and wait for no later sample, so that early ones are
       mild. They depend on the returns alone: neither on the speed of the machine, nor on the number of lanes
       in training at a time, nor on interruptions.
+    - A sample that ends before a rung, because the run holds no further cycle of it, is not judged there.
     - Lanes leave their slots at a rung, and those with the fewest steps go first, so that lower rungs fill
       before higher ones and hardly a sample waits for one before it.
 

@@ -16,6 +16,7 @@ from hyperlax.experiments.samples import Lane
 from hyperlax.hyperparams import values
 from hyperlax.hyperparams.spaces import Space
 from hyperlax.lanes.keys import seed_words
+from hyperlax.programs.budget import cycle_steps, steps_of
 from hyperlax.programs.train import TrainState
 from hyperlax.registry.limits import within
 from hyperlax.schedules.base import Schedule, Verdict, decisions, refuse_designs
@@ -37,7 +38,7 @@ class PBT(Schedule):
     - Scores are the returns at the barrier. Each of the worst `quantile` of the lanes continues from the
       state of one of the best, drawn at random: weights, optimiser, normaliser, replay buffer, environments
       and all hyperparameters. It keeps its own random key and step counts. A lane that is no worse than the
-      one it would copy continues unchanged.
+      one it would copy continues unchanged, as does one too near its end for a cycle of the other.
     - Those of the copied hyperparameters that are searched and can change during training
       (`exploration.changeable`) are then perturbed: by a step up or down (`factor`, see `Space.beside`) or,
       for whole numbers and choices, with probability `resample` by a new draw from the space.
@@ -169,8 +170,20 @@ class PBT(Schedule):
                 chosen[lane] = donor
         return chosen
 
+    def _has_room(self, runner: RunnerView, lane: Lane, donor: Lane) -> bool:
+        """Whether the run is long enough for one more cycle of `lane` with the sizes of `donor`."""
+        if self.waiting[lane.lane][1] is None:  # it goes on from the env steps of the donor
+            return True
+        cycle, total = cycle_steps(runner.tree(donor).sizes()), runner.experiment.settings.total_timesteps
+        return steps_of(total, cycle, lane.env_steps) > lane.env_steps
+
     def _copy(self, runner: RunnerView, lane: Lane, donor: Lane, barrier: int) -> None:
-        """Let `lane` continue from the state of `donor` with perturbed hyperparameters, and record it."""
+        """Let `lane` continue from the state of `donor` with perturbed hyperparameters, and record it.
+
+        Nothing happens if it would end at once.
+        """
+        if not self._has_room(runner, lane, donor):
+            return
         previous, state = runner.parked[lane.lane], runner.parked[donor.lane]
         program = runner.programs[lane.program]
         before, copied = values(runner.tree(lane)), runner.tree(donor)

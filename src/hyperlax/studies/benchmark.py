@@ -164,10 +164,12 @@ class Benchmark:
                 rows.append({**row, "why": f"skipped: {cell.skipped}"})
                 continue
             settings, programs = self.specs[cell].settings, self.programs(group_by_sizes)[cell]
-            lanes = (len(self.specs[cell].records) or self.suite.samples) * settings.seeds
+            samples = self.specs[cell].records.values()
+            lanes = (len(samples) or self.suite.samples) * settings.seeds
             row |= {"lanes": lanes, "programs": len(programs)}
             if predictor is None:
-                row["env steps"] = lanes * settings.total_timesteps
+                steps = sum(s.steps for s in samples) * settings.seeds
+                row["env steps"] = steps or lanes * settings.total_timesteps
             found = predicted.get(cell)
             row |= found.words() if isinstance(found, Prediction) else {"why": found} if found else {}
             rows.append(row)

@@ -235,32 +235,34 @@ def pruned_at_rungs(results: Results) -> Chart:
 
 
 def _at_rungs(results: Results, rung_steps: list[int]) -> pl.DataFrame:
-    """Return one row for each sample and each rung that the sample has reached.
+    """Return one row for each sample and each rung that the sample has reached; the last rung is the end.
 
-    Columns: `rung` (env steps), `sample`, `value` (mean return over seeds at the rung), `fate` ("continued"
-    or "stopped") and `label` (the rung with the numbers of samples, as text).
+    A lane is at its end when it is done, wherever its last cycle ends. Columns: `rung` (env steps), `sample`,
+    `value` (mean return over seeds at the rung), `fate` ("continued" or "stopped") and `label` (the rung with
+    the numbers of samples, as text).
     """
     points = results.curves.filter(pl.col("metric") == "return", pl.col("value").is_finite())
     stopped = set(results.lanes.filter(pl.col("status") == "pruned")["sample"])
+    points = points.sort("env_steps")
+    done = results.lanes.filter(pl.col("status") == "done")["lane"].to_list()
+    reached = [
+        points.filter(pl.col("env_steps") >= rung).group_by("lane").first() for rung in rung_steps[:-1]
+    ]
+    reached.append(points.filter(pl.col("lane").is_in(done)).group_by("lane").last())
     found = []
-    for place, rung in enumerate(rung_steps):
-        reached = points.filter(pl.col("env_steps") >= rung).sort("env_steps").group_by("lane").first()
-        means = reached.group_by("sample").agg(pl.col("value").mean(), pl.len())
-        beyond = set(
-            points.filter(pl.col("env_steps") >= rung_steps[min(place + 1, len(rung_steps) - 1)])["sample"]
-        )
+    for place, (rung, here) in enumerate(zip(rung_steps, reached, strict=True)):
+        means = here.group_by("sample").agg(pl.col("value").mean(), pl.len())
+        beyond = {sample for later in reached[place + 1 :] for sample in later["sample"]}
         fate = pl.Series(
             ["stopped" if s in stopped and s not in beyond else "continued" for s in means["sample"]],
             dtype=pl.String,
         )
         continued = int((fate == "continued").sum())
-        where = "the end" if place == len(rung_steps) - 1 else f"{rung:,} steps"
-        outcome = (
-            f"{len(means)} samples"
-            if place == len(rung_steps) - 1
-            else f"{continued} of {len(means)} continued"
-        )
-        found.append(means.with_columns(fate=fate, rung=pl.lit(rung), label=pl.lit(f"{where}: {outcome}")))
+        if place == len(rung_steps) - 1:
+            label = f"the end: {len(means)} samples"
+        else:
+            label = f"{rung:,} steps: {continued} of {len(means)} continued"
+        found.append(means.with_columns(fate=fate, rung=pl.lit(rung), label=pl.lit(label)))
     return pl.concat(found).sort("rung", "sample")
 
 
