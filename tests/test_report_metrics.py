@@ -1,5 +1,7 @@
 """Metrics of learning curves against hand-made curves and a loop that follows the published definitions."""
 
+import dataclasses
+
 import numpy as np
 import polars as pl
 import pytest
@@ -7,6 +9,7 @@ from report_data import frame, manifest, nothing_yet, sobol_design, synthetic
 from scipy import stats
 
 from hyperlax.report import lane_metrics, leaderboard, metrics, sample_metrics
+from hyperlax.report.evaluations import at_equal_steps, equal_steps, evaluations
 from hyperlax.report.leaderboard import varied_hyperparameters
 from hyperlax.storage.results import Results
 
@@ -214,3 +217,49 @@ def _results(curves: dict[tuple[int, int], list[float]]) -> Results:
 
 def test_the_matrix_of_a_design_is_not_a_hyperparameter():
     assert varied_hyperparameters(sobol_design().samples) == ["rate", "width", "depth"]
+
+
+def of_lengths(*lengths: tuple[int, ...], status: str = "done") -> Results:
+    """One lane per sample, evaluated at the steps of `lengths`, with a return of as many thousands."""
+    key = [(i, i, 0) for i in range(len(lengths))]
+    lanes = [
+        {"lane": i, "sample": i, "seed": 0, "status": status if i else "done", "env_steps": steps[-1]}
+        for i, steps in enumerate(lengths)
+    ]
+    curves = [
+        {"lane": lane, "sample": sample, "seed": seed, "env_steps": at, "metric": "return", "value": at / 1e3}
+        for (lane, sample, seed), steps in zip(key, lengths, strict=True)
+        for at in steps
+    ]
+    return Results(
+        manifest={"name": "a", "env": "gymnax.cartpole", "settings": {"total_timesteps": 5_000}},
+        samples=pl.DataFrame({"sample": range(len(lengths))}),
+        lanes=pl.DataFrame(lanes),
+        curves=pl.DataFrame(curves).with_columns(
+            seconds=0.0, gradient_steps=pl.lit(0), circuit_executions=pl.lit(0)
+        ),
+    )
+
+
+def test_lanes_are_compared_at_the_steps_that_all_of_them_have_trained():
+    """A lane that has trained 8,192 steps is not ranked by them where another has trained 5,120."""
+    results = of_lengths((2_560, 5_120), (4_096, 5_150, 8_192))
+    assert equal_steps(results) == 5_120
+    measured = lane_metrics(results)
+    assert measured["peak_return"].to_list() == [5.12, 5.15]
+    assert measured["final_return"].to_list() == [5.12, 5.15]
+    assert evaluations(results, whole=True).values.shape == (2, 1, 3)
+
+
+def test_ends_within_one_percent_are_equal_and_lanes_that_were_stopped_hold_nobody_back():
+    assert equal_steps(of_lengths((4_992,), (2_560, 5_024))) is None
+    stopped = of_lengths((2_560, 5_120), (1_024,), status="pruned")
+    assert equal_steps(stopped) is None
+    assert lane_metrics(stopped)["peak_return"].to_list() == [5.12, 1.024]
+
+
+def test_families_are_compared_at_equal_steps_if_they_were_to_train_equally_long():
+    short, long = of_lengths((2_560, 4_096)), of_lengths((2_560, 4_096, 5_024))
+    other = dataclasses.replace(long, manifest={**long.manifest, "settings": {"total_timesteps": 6_000}})
+    cut = at_equal_steps([short, long, other])
+    assert [r.curves["env_steps"].max() for r in cut] == [4_096, 4_096, 5_024]

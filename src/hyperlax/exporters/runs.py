@@ -167,7 +167,7 @@ def _points(results: Results, sample: int, began: float, only: str | None = None
     names = [only] if only else one.curves["metric"].unique(maintain_order=True).to_list()
     gathered: dict[int, tuple[float, dict[str, float]]] = {}
     for name in names:
-        found = evaluations(one, name)
+        found = evaluations(one, name, whole=True)
         if not found.values.size:
             continue
         columns = {name: iqm(found.values[0], axis=0)}

@@ -14,6 +14,11 @@ def cycle_steps(sizes: Mapping[str, Any]) -> int:
     return sizes["num_envs"] * sizes["rollout_length"]
 
 
+def within_reach(steps: Any, total: int) -> Any:
+    """Whether a number of env steps, or each of a column of them, is at most 1 % above `total`."""
+    return MOST_OVER * (steps - total) <= total
+
+
 def steps_of(total: int, cycle: int, start: int = 0) -> int:
     """The env steps after which a lane ends that is to train `total`, in cycles of `cycle` env steps.
 
@@ -21,7 +26,7 @@ def steps_of(total: int, cycle: int, start: int = 0) -> int:
     most 1 % above it, and otherwise with the cycle before. The result is `start` where no further cycle fits.
     """
     above = start + -(-max(total - start, 0) // cycle) * cycle
-    if above == start or MOST_OVER * (above - total) <= total:
+    if above == start or within_reach(above, total):
         return above
     return above - cycle
 

@@ -32,6 +32,7 @@ from hyperlax.report.charts.samples import combined_distribution
 from hyperlax.report.charts.style import Chart, NothingToDraw, sample_keys, text
 from hyperlax.report.charts.tuning import tuning_chart
 from hyperlax.report.document import Pictures, sections_of, tabs, write_document
+from hyperlax.report.evaluations import at_equal_steps
 from hyperlax.report.export import image, informed_title
 from hyperlax.report.leaderboard import leaderboard, varied_hyperparameters
 from hyperlax.report.metrics import sample_metrics
@@ -180,7 +181,7 @@ def write_comparison(
     results for none of the experiments.
     """
     pictures = Pictures()
-    groups = by_environment(experiments)
+    groups = {env: at_equal_steps(group) for env, group in by_environment(experiments).items()}
     sections = {}
     if published is not None:
         comparison = PublishedComparison(groups, published)
@@ -328,7 +329,7 @@ def export_comparison(
     `combined_distribution` and `across_environments`. If `published` is given, the table of the comparison
     with it (`TABLE`) is written as well.
     """
-    groups = by_environment(experiments)
+    groups = {env: at_equal_steps(group) for env, group in by_environment(experiments).items()}
     comparison = PublishedComparison(groups, published) if published is not None else None
     drawn: dict[str, tuple[Callable[[], Chart], Families]] = {
         "across_environments": (partial(tuning_chart, experiments), ())

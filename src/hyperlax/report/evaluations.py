@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
 
 import numpy as np
 import polars as pl
 from jaxtyping import Float, Int
 
+from hyperlax.programs.budget import within_reach
 from hyperlax.storage.results import Results
 
 X_AXES = ("env_steps", "seconds", "gradient_steps", "circuit_executions")
@@ -59,12 +61,45 @@ class Evaluations:
         return grid, out
 
 
-def evaluations(results: Results, metric: str = "return") -> Evaluations:
-    """Return the curves of `metric`; values that are not finite are dropped, repeated points count once."""
+def equal_steps(*experiments: Results) -> int | None:
+    """Return the env steps up to which the lanes of experiments are compared; None if all end there.
+
+    They are those at which the first of the lanes that are done has ended. Lanes end at different steps
+    because they train whole cycles. Ends that are at most 1 % above the first count as equal.
+    """
+    done = pl.col("status") == "done", pl.col("env_steps") > 0
+    ends = [end for results in experiments for end in results.lanes.filter(*done)["env_steps"].to_list()]
+    if not ends or within_reach(max(ends), min(ends)):
+        return None
+    return min(ends)
+
+
+def at_equal_steps(experiments: Sequence[Results]) -> list[Results]:
+    """Return `experiments` with curves up to the `equal_steps` of all that were to train equally long."""
+    lengths = [results.manifest.get("settings", {}).get("total_timesteps") for results in experiments]
+    cut = []
+    for results, length in zip(experiments, lengths, strict=True):
+        alike = [r for r, n in zip(experiments, lengths, strict=True) if n == length]
+        if length is None or (end := equal_steps(*alike)) is None:
+            cut.append(results)
+        else:
+            curves = results.curves.filter(within_reach(pl.col("env_steps"), end))
+            cut.append(replace(results, curves=curves))
+    return cut
+
+
+def evaluations(results: Results, metric: str = "return", whole: bool = False) -> Evaluations:
+    """Return the curves of `metric`, up to `equal_steps` unless they are wanted as a `whole`.
+
+    Values that are not finite are dropped, and repeated points count once.
+    """
     lanes = _lanes(results)
+    wanted = [pl.col("metric") == metric, pl.col("value").is_finite()]
+    if not whole and (end := equal_steps(results)) is not None:
+        wanted.append(within_reach(pl.col("env_steps"), end))
     points = (
         results.curves.lazy()
-        .filter(pl.col("metric") == metric, pl.col("value").is_finite())
+        .filter(*wanted)
         .unique(["lane", "env_steps"], keep="last", maintain_order=True)
         .join(lanes.lazy().select("lane", "row", "column"), on="lane")
         .with_columns(point=pl.col("env_steps").rank("dense").over("row").cast(pl.Int64) - 1)

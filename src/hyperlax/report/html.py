@@ -16,6 +16,7 @@ from hyperlax.report import markup
 from hyperlax.report.charts import charts_with
 from hyperlax.report.charts.search import SEARCH_CHARTS
 from hyperlax.report.document import Pictures, sections_of, tabs, write_document
+from hyperlax.report.evaluations import equal_steps
 from hyperlax.report.leaderboard import leaderboard, varied_hyperparameters
 from hyperlax.report.options import Options
 from hyperlax.report.selection import drop_words, selection_bias
@@ -233,6 +234,7 @@ def _header(results: Results) -> Markup:
         "seeds": settings.get("seeds"),
         "lanes": lanes or "none yet",
         "budget": _steps(settings.get("total_timesteps")),
+        "compared up to": _steps(equal_steps(results)),
         "evaluations": _evaluations(settings),
         "wall time": None if wall is None else _duration(float(wall)),
         "started": str(manifest["created"]).replace("T", " ")[:16] if "created" in manifest else None,

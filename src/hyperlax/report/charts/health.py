@@ -64,7 +64,7 @@ def training_health(results: Results) -> Chart:
 
 def _panel(results: Results, metric: str, best: int | None) -> Layered | None:
     """Draw the panel of one metric; None if it has no finite value."""
-    found = evaluations(results, metric)
+    found = evaluations(results, metric, whole=True)
     if found.values.size == 0:
         return None
     grid, values = found.on_grid("env_steps", min(_POINTS, found.values.shape[2]))
