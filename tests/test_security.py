@@ -112,6 +112,7 @@ def test_the_state_of_cma_es_in_a_study_runs_nothing(tmp_path, monkeypatch):
     np.testing.assert_array_equal(read.ask(), unpickled.ask())
     crafted = [_Command(os.system, ("touch ran",)), _Command(np.ndarray, ((10**13,),)), [1], cmaes.CMA]
     crafted += [_Command(eval, ("open('ran', 'w')",))]
+    crafted += [_Command(cmaes.CMA, (np.zeros(3), 1.0, None, 100, None, 10**12))]
     for thing in crafted:
         with pytest.raises(ValueError, match="trial 3 of the study holds no state of CMA-ES"):
             state(pickle.dumps(thing), "trial 3")

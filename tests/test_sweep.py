@@ -18,6 +18,7 @@ import hyperlax
 from hyperlax import Execution
 from hyperlax.run.display import Display
 from hyperlax.run.slots import Slots
+from hyperlax.storage.checkpoint import read_header, with_header
 
 ARGUMENTS = {
     "recipe": "ppo_mlp_no_network_search",
@@ -114,6 +115,24 @@ def test_resume_after_a_crash_is_bitwise(whole, tmp_path, evaluations):
     assert sorted(p.name for p in (tmp_path / "x" / "policies").iterdir()) == sorted(
         p.name for p in (whole.folder / "policies").iterdir()
     )
+
+
+@pytest.mark.parametrize("lacking", ["seating", "schedule"])
+def test_a_checkpoint_of_an_older_version_is_continued_and_an_incomplete_one_refused(
+    whole, tmp_path, lacking
+):
+    """Older versions did not say which lanes were in which slots; no checkpoint was ever without the rest."""
+    how = Execution(folder=tmp_path / "x", checkpoint_seconds=0)
+    with pytest.raises(KeyboardInterrupt):
+        hyperlax.sweep(**ARGUMENTS, execution=how, progress=Crash(5))
+    for path in (tmp_path / "x" / "checkpoint").glob("state-*.bin"):
+        data = path.read_bytes()
+        path.write_bytes(with_header(data, {k: v for k, v in read_header(data).items() if k != lacking}))
+    if lacking == "seating":
+        assert_same(whole, hyperlax.sweep(**ARGUMENTS, folder=tmp_path / "x", resume=True))
+        return
+    with pytest.raises(ValueError, match="is no checkpoint of a run: it lacks 'schedule'"):
+        hyperlax.sweep(**ARGUMENTS, folder=tmp_path / "x", resume=True)
 
 
 REPLAYING = {

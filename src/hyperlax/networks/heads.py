@@ -82,7 +82,7 @@ class Categorical(AbstractPolicy):
         chosen = jnp.arange(self.log_probs.shape[0]) == raw
         if _few(self.logits):
             return _chosen_of_few(self.logits, chosen)
-        return jnp.sum(jnp.where(chosen, self.log_probs, 0), dtype=self.log_probs.dtype)
+        return jnp.sum(jnp.where(chosen, self.log_probs, 0))
 
     def entropy(self, noise: Float[Array, " act"]) -> Float[Array, ""]:
         if _few(self.logits):

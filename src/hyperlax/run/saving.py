@@ -18,6 +18,11 @@ from hyperlax.schedules import Schedule
 from hyperlax.storage.checkpoint import unpack
 from hyperlax.storage.store import Store
 
+_NEEDED = ("elapsed", "lanes", "states", "replaced", "best", "programs", "rows", "schedule", "last_return")
+"""What the header of every checkpoint holds."""
+_UNSEATED: dict[str, Any] = {"clock": 0.0, "programs": []}
+"""The seating in checkpoints of older versions, which did not store it: all lanes wait."""
+
 
 class Saved(NamedTuple):
     """The contents of a checkpoint beside the lanes and the schedule.
@@ -70,6 +75,8 @@ def restore(store: Store, roster: Roster, schedule: Schedule) -> Saved | None:
     if (found := store.restore()) is None:
         return None
     header, data = found
+    if lacking := [name for name in _NEEDED if name not in header]:
+        raise ValueError(f"{store.folder / 'checkpoint'} is no checkpoint of a run: it lacks {lacking[0]!r}")
     own = roster.experiment
     programs = stored_plan(header["programs"], (), own.base, own.env, device_memory())
     if [p.key for p in programs[: len(roster.programs)]] != [p.key for p in roster.programs]:
@@ -89,4 +96,4 @@ def restore(store: Store, roster: Roster, schedule: Schedule) -> Saved | None:
     if schedule.describe() is None:  # a schedule that decides has already dealt with failed lanes
         store.forget(roster.try_again())
     best = [(float(score), int(lane)) for score, lane in header["best"]]
-    return Saved(header["elapsed"], best, header["seating"])
+    return Saved(header["elapsed"], best, header.get("seating", _UNSEATED))

@@ -35,22 +35,34 @@ def state(data: bytes, source: str) -> Any:
 
     Raises `ValueError` if it holds or names anything else.
     """
+    from cmaes import CMA
+
+    parts = _Parts(io.BytesIO(data))
     try:
-        found = _Parts(io.BytesIO(data)).load()
+        found = parts.load()
+        if type(found) is not parts.kind:
+            raise pickle.UnpicklingError(f"it is of type {type(found).__name__}")
+        restored = CMA.__new__(CMA)
+        restored.__setstate__(vars(found))
     except Exception as error:  # a pickle is a program, which can fail in any way
         reason = str(error).partition("\n")[0]
         raise ValueError(f"{source} of the study holds no state of CMA-ES: {reason}") from error
-    if (type(found).__module__, type(found).__name__) != _STATE:
-        raise ValueError(f"{source} of the study holds no state of CMA-ES, but {type(found).__name__}")
-    return found
+    return restored
 
 
 class _Parts(pickle.Unpickler):
-    """Reads a state of CMA-ES: numbers, text, containers, arrays, and the object that holds them."""
+    """Reads a state of CMA-ES: numbers, text, containers, arrays, and an object of `kind` that holds them.
+
+    `kind` stands for the class of the algorithm, whose constructor a pickle could call with any sizes.
+    """
+
+    def __init__(self, file: io.BytesIO):
+        super().__init__(file)
+        self.kind = type("State", (), {})
 
     def find_class(self, module: str, name: str) -> Any:
         if (module, name) == _STATE:
-            return super().find_class(module, name)
+            return self.kind
         place = module.replace("numpy.core.", "numpy._core."), name
         if place not in _ARRAYS:
             raise pickle.UnpicklingError(f"{module}.{name} is no part of one")
