@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import platform
+import subprocess
 
 import jax.numpy as jnp
 import jax.random as jr
@@ -220,8 +221,25 @@ def test_the_manifest_is_json_and_says_nothing_about_whose_machine_it_is():
     assert manifest["reference"]["random"] < manifest["reference"]["solved"]
     assert manifest["versions"]["jax"] == versions()["jax"]
     assert machine()["cores"] >= 1
-    commit = git_commit()
-    assert commit is None or len(commit) == 40
+
+
+def test_the_commit_is_the_recorded_one_or_that_of_the_checkout(monkeypatch, tmp_path):
+    """Never that of a checkout in which the package is only installed."""
+    package = tmp_path / "src" / "hyperlax"
+    package.mkdir(parents=True)
+    monkeypatch.setattr("hyperlax.experiments.machine.COMMIT", package / "COMMIT")
+    assert git_commit() is None
+    git = ["git", "-C", str(tmp_path), "-c", "user.name=n", "-c", "user.email=e"]
+    subprocess.run([*git, "init", "--quiet"], check=True)
+    subprocess.run([*git, "commit", "--quiet", "--allow-empty", "-m", "m"], check=True)
+    head = subprocess.run([*git, "rev-parse", "HEAD"], check=True, capture_output=True, text=True).stdout
+    assert git_commit() == head.strip()
+    (package / "COMMIT").write_text("0123456789\n")
+    assert git_commit() == "0123456789"
+    installed = tmp_path / "venv" / "hyperlax"
+    installed.mkdir(parents=True)
+    monkeypatch.setattr("hyperlax.experiments.machine.COMMIT", installed / "COMMIT")
+    assert git_commit() is None
 
 
 def test_experiments_are_the_same_when_nothing_that_decides_results_differs():

@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 import logging
 from pathlib import Path
+from types import SimpleNamespace
 
 import jax
 import pytest
@@ -66,7 +67,7 @@ def test_a_gpu_that_jax_does_not_see_is_said_loudly(monkeypatch, capsys):
 
 
 def test_the_cache_folder_can_be_moved_and_turned_off(monkeypatch, tmp_path):
-    """By hyperlax's own variable, by jax's, and by the user's cache folder; one per kind of processor."""
+    """By hyperlax's own variable, by jax's, and by the user's cache folder."""
     monkeypatch.setenv("HYPERLAX_CACHE_DIR", str(tmp_path))
     moved = launch.compilation_cache()
     assert moved is not None
@@ -78,10 +79,41 @@ def test_the_cache_folder_can_be_moved_and_turned_off(monkeypatch, tmp_path):
     default = launch.compilation_cache()
     assert default is not None
     assert default.parent == tmp_path / "hyperlax"
-    monkeypatch.setattr("hyperlax.experiments.machine.processor", lambda: "another processor")
-    assert launch.compilation_cache() != default
     monkeypatch.setenv("JAX_COMPILATION_CACHE_DIR", "elsewhere")
     assert launch.compilation_cache() is None
+
+
+def test_machines_that_need_other_programs_have_other_folders(monkeypatch, tmp_path):
+    """Below one folder for all of them: by processor, by what it can do, by GPU and by version of jaxlib."""
+    monkeypatch.setenv("HYPERLAX_CACHE_DIR", str(tmp_path))
+    folders = {launch.compilation_cache()}
+    for facts in ({"model name": "another"}, {"model name": "another", "flags": "fpu"}):
+        monkeypatch.setattr(
+            "hyperlax.experiments.machine._cpuinfo", lambda entry, facts=facts: facts.get(entry)
+        )
+        folders.add(launch.compilation_cache())
+    monkeypatch.setattr(launch, "version", lambda package: "9.9.9")
+    folders.add(launch.compilation_cache())
+    gpu = SimpleNamespace(platform="gpu", device_kind="NVIDIA H100 80GB HBM3")
+    monkeypatch.setattr(jax, "devices", lambda: [gpu])
+    folders.add(tmp_path / "compiled-9.9.9-nvidia-h100-80gb-hbm3")
+    assert launch.compilation_cache() in folders
+    assert len(folders) == 5
+    assert {folder.parent for folder in folders if folder} == {tmp_path}
+
+
+@pytest.mark.parametrize("place", ["a file/below it", "~nobody-of-this-name/cache"])
+def test_a_cache_folder_that_cannot_be_written_is_left_out_with_one_line(
+    monkeypatch, tmp_path, caplog, place
+):
+    """Wherever there is none: a home that a container does not have, a user without a home."""
+    (tmp_path / "a file").touch()
+    monkeypatch.setenv("HYPERLAX_CACHE_DIR", place if place.startswith("~") else str(tmp_path / place))
+    assert launch.compilation_cache() is None
+    assert launch.compilation_cache() is None
+    assert len(caplog.messages) == 1
+    assert place in caplog.messages[0]
+    assert "set HYPERLAX_CACHE_DIR to a folder that can" in caplog.messages[0]
 
 
 def test_the_log_file_holds_everything_and_the_terminal_what_was_asked_for(tmp_path, capsys):

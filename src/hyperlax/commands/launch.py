@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import hashlib
 import logging
 import os
-import platform
+import re
 import shutil
 import sys
+from importlib.metadata import version
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -66,9 +66,6 @@ def start_jax(device: str) -> None:
     from hyperlax.experiments.machine import set_up_jax
 
     set_up_jax()
-    if (cache := compilation_cache()) is not None:
-        jax.config.update("jax_compilation_cache_dir", str(cache))
-        jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.3)
     try:
         platform_name, problem = jax.default_backend(), ""
     except (RuntimeError, AssertionError) as error:
@@ -85,13 +82,31 @@ def start_jax(device: str) -> None:
             "Continuing on the CPU.",
             file=sys.stderr,
         )
+    keep_compiled_programs()
+
+
+def keep_compiled_programs() -> None:
+    """Let jax keep compiled programs in the folder of `compilation_cache`, which starts jax."""
+    import jax
+
+    if (cache := compilation_cache()) is None:
+        return
+    jax.config.update("jax_compilation_cache_dir", str(cache))
+    jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.3)
+    if (
+        jax.default_backend() == "cpu"
+    ):  # with it, programs are found only below the path that they were kept at
+        jax.config.update("jax_persistent_cache_enable_xla_caches", "none")
 
 
 def compilation_cache() -> Path | None:
-    """Where compiled programs are kept: one folder per kind of processor; None when jax was told already."""
+    """Where compiled programs are kept: a folder per version of jaxlib and kind of device, below one for all.
+
+    None when jax was told already, or nothing can be kept.
+    """
     if "JAX_COMPILATION_CACHE_DIR" in os.environ or (base := cache_folder()) is None:
         return None
-    from hyperlax.experiments.machine import processor
+    from hyperlax.experiments.machine import instruction_set
 
-    kind = hashlib.sha256(f"{processor()} {platform.machine()}".encode()).hexdigest()[:8]
-    return base / f"compiled-{kind}"
+    kind = re.sub(r"[^a-z0-9]+", "-", instruction_set().lower())
+    return base / f"compiled-{version('jaxlib')}-{kind}"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import os
 import platform
 import subprocess
@@ -15,6 +16,9 @@ from hyperlax.experiments.memory import host_memory
 
 PACKAGES = ("hyperlax", "jax", "jaxlib", "equinox", "optax", "gymnax", "brax", "pennylane", "numpy", "scipy")
 """The packages whose versions the manifest records."""
+
+COMMIT = Path(__file__).parents[1] / "COMMIT"
+"""The file of a built package that holds the commit it was built from."""
 
 
 def set_up_jax() -> None:
@@ -61,23 +65,51 @@ def machine() -> dict[str, Any]:
     }
 
 
+def instruction_set() -> str:
+    """What compiled programs run on: the model of the GPU; of a processor, its model and what it can do.
+
+    Two machines of one processor model may differ, when one of them is virtual and hides some instructions.
+    """
+    device = jax.devices()[0]
+    if device.platform != "cpu":
+        return device.device_kind
+    digest = hashlib.sha256(f"{processor()} {_cpuinfo('flags') or _cpuinfo('Features')}".encode()).hexdigest()
+    return f"{platform.machine()} {digest[:8]}"
+
+
 def git_commit() -> str | None:
-    """The commit of the checkout that hyperlax runs from; None if it was installed without one."""
+    """The commit that this code is of; None if it is neither recorded nor that of a checkout.
+
+    A package that was built with a file `COMMIT` in it, as those of container images are, says it there. Of a
+    checkout, git is asked; a package that is only installed below somebody else's checkout has no part in it.
+    """
+    if COMMIT.is_file():
+        return COMMIT.read_text("utf-8").strip() or None
     try:
         answer = subprocess.run(
-            ["git", "rev-parse", "HEAD"], cwd=Path(__file__).parent, capture_output=True, text=True, timeout=5
+            ["git", "rev-parse", "HEAD", "--show-prefix"],
+            cwd=COMMIT.parent,
+            capture_output=True,
+            text=True,
+            timeout=5,
         )
     except (OSError, subprocess.TimeoutExpired):
         return None
-    return answer.stdout.strip() or None if answer.returncode == 0 else None
+    commit, _, prefix = answer.stdout.strip().partition("\n")
+    return commit if answer.returncode == 0 and prefix == "src/hyperlax/" else None
 
 
 def processor() -> str:
     """The name of the processor model."""
+    return _cpuinfo("model name") or platform.processor()
+
+
+def _cpuinfo(entry: str) -> str:
+    """What Linux says of the first processor under `entry`; empty on other systems."""
     try:
         for line in Path("/proc/cpuinfo").read_text("utf-8", "replace").splitlines():
-            if line.startswith("model name"):
+            if line.startswith(entry):
                 return line.split(":", 1)[1].strip()
     except OSError:
         pass
-    return platform.processor()
+    return ""

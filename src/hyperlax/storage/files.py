@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import errno
 import hashlib
+import logging
 import os
 import re
 import tempfile
+from functools import cache
 from pathlib import Path
 
 from hyperlax import leaving
@@ -140,11 +142,35 @@ def _component(name: str) -> str:
 
 
 def cache_folder() -> Path | None:
-    """The folder of files that can be regenerated, such as compiled programs; None when caching is off.
+    """The folder of files that can be regenerated, such as compiled programs; None when nothing is kept.
 
     The environment variable `HYPERLAX_CACHE_DIR` chooses another folder, or turns caching off when empty.
+    A folder that cannot be written, such as one below a home that a container does not have, is not used,
+    which is said once.
     """
     chosen = os.environ.get("HYPERLAX_CACHE_DIR")
-    if chosen is not None:
-        return Path(chosen) if chosen else None
-    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "hyperlax"
+    if chosen == "":
+        return None
+    below = os.environ.get("XDG_CACHE_HOME") or "~/.cache"
+    folder = os.path.expanduser(chosen or f"{below}/hyperlax")
+    return Path(folder) if _keeps_files(folder) else None
+
+
+@cache
+def _keeps_files(folder: str) -> bool:
+    """Whether files can be written to `folder`, which is created; what speaks against it is logged."""
+    problem = "its home folder is unknown"
+    if not folder.startswith("~"):
+        try:
+            os.makedirs(folder, exist_ok=True)
+            with tempfile.TemporaryFile(dir=folder):
+                return True
+        except OSError as error:
+            problem = error.strerror or str(error)
+    logging.getLogger("hyperlax").warning(
+        "Compiled programs are not kept, because %s cannot be written (%s): set HYPERLAX_CACHE_DIR to a "
+        "folder that can, the same one for every task, or to nothing.",
+        folder,
+        problem,
+    )
+    return False
