@@ -4,8 +4,9 @@ VENV := .venv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 TRACKERS := $(VENV)/.trackers
+DOCS := $(VENV)/.docs
 
-.PHONY: quickstart test test-all bench lint clean
+.PHONY: quickstart test test-all bench lint docs pictures clean
 
 quickstart: $(STAMP)
 	$(BIN)/hyperlax sweep-hp-samples --algo-and-network-config ppo_mlp_no_network_search \
@@ -15,7 +16,7 @@ quickstart: $(STAMP)
 test: $(STAMP)
 	$(BIN)/python -m pytest -n 2 --dist loadfile --no-loadscope-reorder -m "not slow"
 
-test-all: $(TRACKERS)
+test-all: $(TRACKERS) $(DOCS)
 	XLA_FLAGS= $(BIN)/python -m pytest -n 2 --dist loadfile --no-loadscope-reorder --cov --cov-report=term:skip-covered
 
 bench: $(STAMP)
@@ -26,8 +27,14 @@ lint: $(STAMP)
 	$(BIN)/ruff check .
 	$(BIN)/pyright
 
+docs: $(DOCS)
+	NO_MKDOCS_2_WARNING=1 $(BIN)/python -m mkdocs build --strict
+
+pictures: $(STAMP)
+	$(BIN)/python tools/pictures.py
+
 clean:
-	rm -rf $(VENV) .coverage .pytest_cache .ruff_cache .hypothesis .jax_cache build dist
+	rm -rf $(VENV) site .coverage .pytest_cache .ruff_cache .hypothesis .jax_cache build dist
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +
 
 $(STAMP): pyproject.toml constraints.txt
@@ -39,3 +46,8 @@ $(STAMP): pyproject.toml constraints.txt
 $(TRACKERS): $(STAMP)
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e ".[dev,trackers]"
 	touch $(TRACKERS)
+
+# What builds the pages and runs the notebook.
+$(DOCS): $(STAMP)
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e ".[dev,docs]"
+	touch $(DOCS)

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from hyperlax.registry.moved import MOVED, Moved
 
-__version__ = "0.1.0"
+__version__ = "0.2.0"
 
 sys.meta_path.append(Moved(MOVED))
 

@@ -19,6 +19,7 @@ from hyperlax.experiments.execution import Execution
 from hyperlax.experiments.experiment import Experiment
 from hyperlax.experiments.machine import git_commit, versions
 from hyperlax.programs.plan import MAX_PROGRAMS, Machine, Program, plan
+from hyperlax.registry import short_name
 from hyperlax.report import write_report
 from hyperlax.run.advice import advice, all_lost
 from hyperlax.run.display import Display
@@ -217,8 +218,9 @@ class Benchmark:
 
     def _names(self, cell: Cell) -> dict[str, Any]:
         """Names of the cell for a table; the recipe's folder and the mode only where cells differ by them."""
-        short = {name.rpartition(".")[2] for name in self.suite.algos}
-        recipe = cell.recipe.rpartition(".")[2] if len(short) == len(self.suite.algos) else cell.recipe
+        short = {name: short_name(name).rpartition(".")[2] for name in self.suite.algos}
+        distinct = len(set(short.values())) == len(short)
+        recipe = short[cell.recipe] if distinct else cell.recipe
         mode = {"mode": cell.mode} if len(self.suite.modes) > 1 else {}
         return {"recipe": recipe, "environment": cell.env, **mode}
 
