@@ -22,6 +22,7 @@ _HOMES = {
     "sweep": "sweeps",
     "prepare": "sweeps",
     "confirm": "studies.confirmation",
+    "describe": "experiments.description",
     "search": "searches",
     "Execution": "experiments.execution",
     "Recipe": "experiments.recipes",
@@ -75,6 +76,7 @@ __all__ = [
     "Uniform",
     "check",
     "confirm",
+    "describe",
     "export",
     "load",
     "prepare",
@@ -90,6 +92,7 @@ if TYPE_CHECKING:
     from hyperlax import schedules, testing
     from hyperlax.agents.base import AbstractAgent, AbstractAgentHyperparams
     from hyperlax.envs.base import AbstractEnv
+    from hyperlax.experiments.description import describe
     from hyperlax.experiments.execution import Execution
     from hyperlax.experiments.recipes import Recipe
     from hyperlax.experiments.settings import Settings
