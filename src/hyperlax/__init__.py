@@ -79,6 +79,7 @@ __all__ = [
     "describe",
     "export",
     "load",
+    "plot",
     "prepare",
     "read",
     "schedules",
@@ -89,7 +90,7 @@ __all__ = [
 ]
 
 if TYPE_CHECKING:
-    from hyperlax import schedules, testing
+    from hyperlax import plot, schedules, testing
     from hyperlax.agents.base import AbstractAgent, AbstractAgentHyperparams
     from hyperlax.envs.base import AbstractEnv
     from hyperlax.experiments.description import describe
@@ -114,7 +115,7 @@ if TYPE_CHECKING:
 
 
 def __getattr__(name: str) -> Any:
-    if name in ("schedules", "testing"):
+    if name in ("plot", "schedules", "testing"):
         return importlib.import_module(f"hyperlax.{name}")
     if name in _HOMES:
         return getattr(importlib.import_module(f"hyperlax.{_HOMES[name]}"), name)

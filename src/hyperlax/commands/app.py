@@ -8,7 +8,7 @@ from typing import Any
 from cyclopts import App
 from cyclopts.exceptions import CycloptsError, UnknownOptionError
 
-from hyperlax.commands import benchmarking, describing, looking, new, preparing, searching, training
+from hyperlax.commands import benchmarking, describing, figures, looking, new, preparing, searching, training
 from hyperlax.registry.spellings import alike
 
 
@@ -46,6 +46,7 @@ for command in (
     searching.optuna_hp_search,
     benchmarking.run_benchmark,
     looking.plot_benchmark,
+    figures.figure,
     looking.export,
     looking.check,
     describing.describe,
