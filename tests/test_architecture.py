@@ -31,6 +31,7 @@ ROOMS = (
     "experiments",
     "schedules",
     "report",
+    "plot",
     "run",
     "sweeps",
     "searches",

@@ -22,6 +22,7 @@ _HOMES = {
     "sweep": "sweeps",
     "prepare": "sweeps",
     "confirm": "studies.confirmation",
+    "describe": "experiments.description",
     "search": "searches",
     "Execution": "experiments.execution",
     "Recipe": "experiments.recipes",
@@ -75,8 +76,10 @@ __all__ = [
     "Uniform",
     "check",
     "confirm",
+    "describe",
     "export",
     "load",
+    "plot",
     "prepare",
     "read",
     "schedules",
@@ -87,9 +90,10 @@ __all__ = [
 ]
 
 if TYPE_CHECKING:
-    from hyperlax import schedules, testing
+    from hyperlax import plot, schedules, testing
     from hyperlax.agents.base import AbstractAgent, AbstractAgentHyperparams
     from hyperlax.envs.base import AbstractEnv
+    from hyperlax.experiments.description import describe
     from hyperlax.experiments.execution import Execution
     from hyperlax.experiments.recipes import Recipe
     from hyperlax.experiments.settings import Settings
@@ -111,7 +115,7 @@ if TYPE_CHECKING:
 
 
 def __getattr__(name: str) -> Any:
-    if name in ("schedules", "testing"):
+    if name in ("plot", "schedules", "testing"):
         return importlib.import_module(f"hyperlax.{name}")
     if name in _HOMES:
         return getattr(importlib.import_module(f"hyperlax.{_HOMES[name]}"), name)

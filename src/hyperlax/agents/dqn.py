@@ -12,6 +12,7 @@ import jax.random as jr
 import optax
 from jaxtyping import Array, Bool, Float, Int, PRNGKeyArray
 
+from hyperlax.agents import meanings
 from hyperlax.agents.base import NetworkUse
 from hyperlax.agents.off_policy import (
     PUBLISHED,
@@ -42,59 +43,38 @@ class DQNHyperparams(AbstractOffPolicyHyperparams):
     """The hyperparameters of DQN; every one may differ between the lanes of one program."""
 
     critic: AbstractNetworkHyperparams = eqx.field(default_factory=MLPHyperparams)
-    critic_lr: Real = hp(1e-3, LogUniform(1e-4, 3e-3), doc="Adam step size")
-    tau: Real = hp(
-        0.0075, LogUniform(1e-3, 1e-1), doc="share of the new weights in each target-network update", most=1
-    )
-    gamma: Real = hp(0.98, Uniform(0.9, 0.999), doc="discount", most=1)
-    max_grad_norm: Real = hp(10.0, LogUniform(0.5, 20.0), doc="global-norm clip of the gradient")
-    training_epsilon: Real = hp(0.05, Uniform(0.01, 0.2), doc="share of random actions in training", most=1)
-    evaluation_epsilon: Real = hp(0.0, doc="share of random actions in deterministic evaluation", most=1)
-    max_abs_reward: Real = hp(1e9, doc="rewards are clipped to this magnitude")
-    huber_loss_parameter: Real = hp(1.0, Choice(0.0, 0.5, 1.0), doc="Huber threshold; 0: squared error")
+    critic_lr: Real = hp(1e-3, LogUniform(1e-4, 3e-3), doc=meanings.STEP_SIZE)
+    tau: Real = hp(0.0075, LogUniform(1e-3, 1e-1), doc=meanings.TARGET_UPDATE, most=1)
+    gamma: Real = hp(0.98, Uniform(0.9, 0.999), doc=meanings.DISCOUNT, most=1)
+    max_grad_norm: Real = hp(10.0, LogUniform(0.5, 20.0), doc=meanings.CLIP_GRADIENT)
+    training_epsilon: Real = hp(0.05, Uniform(0.01, 0.2), doc=meanings.EXPLORATION, most=1)
+    evaluation_epsilon: Real = hp(0.0, doc=meanings.EVALUATION_EXPLORATION, most=1)
+    max_abs_reward: Real = hp(1e9, doc=meanings.REWARD_CLIP)
+    huber_loss_parameter: Real = hp(1.0, Choice(0.0, 0.5, 1.0), doc=meanings.HUBER)
     warmup_rollout_length: Count = hp(
-        32,
-        Choice(16, 32, 64),
-        doc="steps per environment before learning starts",
-        least=0,
-        fixed_at_start=True,
+        32, Choice(16, 32, 64), doc=meanings.WARMUP, least=0, fixed_at_start=True
     )
-    num_envs: Count = hp(16, Choice(8, 16, 32), doc="environments stepped side by side")
-    rollout_length: Count = hp(4, Choice(1, 2, 4, 8), doc="steps per environment and cycle")
-    epochs: Count = hp(16, doc="gradient steps per cycle; used if update_to_data is 0")
-    update_to_data: Real = hp(0.5, Choice(0.125, 0.25, 0.5), doc="gradient steps per env step; 0: epochs")
-    buffer_size: Count = hp(
-        50_000, Choice(10_000, 50_000, 100_000), doc="capacity of the replay buffer", fixed_at_start=True
-    )
-    batch_size: Count = hp(
-        64,
-        Choice(64, 128, 256),
-        doc="transitions per gradient step",
-        most=LIMITS["batch_size"].most,
-    )
-    decay_learning_rates: Flag = hp(True, Choice(True, False), doc="decay the step size linearly to zero")
-    normalize_observations: Flag = hp(
-        True, Choice(True, False), doc="normalise by running mean and std", fixed_at_start=True
-    )
-    use_double_q: Flag = hp(True, Choice(True, False), doc="choose the next action by the online network")
-    epsilon_start: Real = hp(1.0, doc="share of random actions at the start of a linear schedule", most=1)
-    epsilon_decay: Real = hp(
-        0.2, Choice(0.1, 0.2, 0.4), doc="share of training that the schedule takes; 0: constant", most=1
-    )
-    loss_reduction: Count = hp("mean", labels=("mean", "sum"), doc="how losses in a batch are combined")
-    time_limit: Count = hp(
-        "truncation", labels=("truncation", "termination"), doc="how an episode cut by its time limit counts"
-    )
+    num_envs: Count = hp(16, Choice(8, 16, 32), doc=meanings.ENVS)
+    rollout_length: Count = hp(4, Choice(1, 2, 4, 8), doc=meanings.ROLLOUT)
+    epochs: Count = hp(16, doc=meanings.GRADIENT_STEPS)
+    update_to_data: Real = hp(0.5, Choice(0.125, 0.25, 0.5), doc=meanings.UPDATE_TO_DATA)
+    buffer_size: Count = hp(50_000, Choice(10_000, 50_000, 100_000), doc=meanings.BUFFER, fixed_at_start=True)
+    batch_size: Count = hp(64, Choice(64, 128, 256), doc=meanings.BATCH, most=LIMITS["batch_size"].most)
+    decay_learning_rates: Flag = hp(True, Choice(True, False), doc=meanings.DECAY)
+    normalize_observations: Flag = hp(True, Choice(True, False), doc=meanings.NORMALIZE, fixed_at_start=True)
+    use_double_q: Flag = hp(True, Choice(True, False), doc=meanings.DOUBLE_Q)
+    epsilon_start: Real = hp(1.0, doc=meanings.FIRST_EXPLORATION, most=1)
+    epsilon_decay: Real = hp(0.2, Choice(0.1, 0.2, 0.4), doc=meanings.EXPLORATION_DECAY, most=1)
+    loss_reduction: Count = hp("mean", labels=("mean", "sum"), doc=meanings.LOSS_REDUCTION)
+    time_limit: Count = hp("truncation", labels=("truncation", "termination"), doc=meanings.TIME_LIMIT)
     normaliser_order: Count = hp(
-        "after_acting",
-        labels=("after_acting", "before_acting"),
-        doc="whether an observation enters the normaliser before or after it is acted on",
+        "after_acting", labels=("after_acting", "before_acting"), doc=meanings.NORMALISER_OF_STEPS
     )
     evaluation_normalisation: Count = hp(
-        "as_trained", labels=("as_trained", "always"), doc="whether evaluation normalises observations"
+        "as_trained", labels=("as_trained", "always"), doc=meanings.EVALUATION_NORMALISES
     )
-    warmup_actions: Count = hp("uniform", labels=("uniform", "policy"), doc="actions during the warm-up")
-    warmup_budget: Count = hp("counted", labels=("counted", "free"), doc="whether the warm-up spends budget")
+    warmup_actions: Count = hp("uniform", labels=("uniform", "policy"), doc=meanings.WARMUP_ACTIONS)
+    warmup_budget: Count = hp("counted", labels=("counted", "free"), doc=meanings.WARMUP_BUDGET)
 
     def agent(self, env: AbstractEnv, caps: Sizes, *, key: PRNGKeyArray) -> DQN:
         return DQN(self, env, caps, key=key)

@@ -9,6 +9,7 @@ import equinox as eqx
 import jax.numpy as jnp
 from jaxtyping import Array, Float, PRNGKeyArray
 
+from hyperlax.agents import meanings
 from hyperlax.agents.on_policy import AbstractOnPolicyAgent, AbstractOnPolicyHyperparams, Sample
 from hyperlax.envs.base import AbstractEnv
 from hyperlax.hyperparams import Choice, Count, Flag, LogUniform, Real, Uniform, hp
@@ -25,46 +26,34 @@ class PPOHyperparams(AbstractOnPolicyHyperparams):
 
     actor: AbstractNetworkHyperparams = eqx.field(default_factory=MLPHyperparams)
     critic: AbstractNetworkHyperparams = eqx.field(default_factory=MLPHyperparams)
-    actor_lr: Real = hp(3e-4, LogUniform(1e-5, 1e-3), doc="Adam step size of the actor")
-    critic_lr: Real = hp(3e-4, LogUniform(1e-5, 1e-3), doc="Adam step size of the critic")
-    gamma: Real = hp(0.99, Uniform(0.9, 0.999), doc="discount", most=1)
-    gae_lambda: Real = hp(0.95, Uniform(0.9, 0.99), doc="decay of generalised advantage estimation", most=1)
-    clip_eps: Real = hp(0.2, Uniform(0.01, 0.5), doc="clip range of the policy ratio and of the value")
-    ent_coef: Real = hp(0.01, LogUniform(1e-5, 1e-1), doc="weight of the entropy bonus")
-    vf_coef: Real = hp(0.5, Uniform(0.5, 1.0), doc="weight of the value loss")
-    max_grad_norm: Real = hp(0.5, Uniform(0.1, 1.0), doc="global-norm clip of each network's gradient")
-    rollout_length: Count = hp(64, Choice(16, 32, 64, 128), doc="steps per environment and cycle")
-    epochs: Count = hp(4, Choice(1, 2, 4), doc="passes over the rollout")
-    num_minibatches: Count = hp(4, Choice(2, 4, 8), doc="gradient steps per pass")
-    num_envs: Count = hp(16, Choice(8, 16, 32, 64), doc="environments stepped side by side")
-    standardize_advantages: Flag = hp(True, Choice(True, False), doc="standardise advantages")
-    decay_learning_rates: Flag = hp(False, Choice(True, False), doc="decay step sizes linearly to zero")
-    normalize_observations: Flag = hp(
-        True, Choice(True, False), doc="normalise by running mean and std", fixed_at_start=True
-    )
-    clip_value: Flag = hp(True, doc="clip the value loss like the policy's, by clip_eps")
-    loss_reduction: Count = hp("mean", labels=("mean", "sum"), doc="how losses in a minibatch are combined")
-    advantage_statistics: Count = hp(
-        "batch", labels=("batch", "time_step"), doc="the samples over which advantages are standardised"
-    )
-    minibatch_remainder: Count = hp(
-        "spread", labels=("spread", "drop"), doc="the remainder of dividing the rollout into minibatches"
-    )
-    time_limit: Count = hp(
-        "truncation", labels=("truncation", "termination"), doc="how an episode cut by its time limit counts"
-    )
+    actor_lr: Real = hp(3e-4, LogUniform(1e-5, 1e-3), doc=meanings.ACTOR_STEP_SIZE)
+    critic_lr: Real = hp(3e-4, LogUniform(1e-5, 1e-3), doc=meanings.CRITIC_STEP_SIZE)
+    gamma: Real = hp(0.99, Uniform(0.9, 0.999), doc=meanings.DISCOUNT, most=1)
+    gae_lambda: Real = hp(0.95, Uniform(0.9, 0.99), doc=meanings.GAE_DECAY, most=1)
+    clip_eps: Real = hp(0.2, Uniform(0.01, 0.5), doc=meanings.CLIP_RANGE)
+    ent_coef: Real = hp(0.01, LogUniform(1e-5, 1e-1), doc=meanings.ENTROPY)
+    vf_coef: Real = hp(0.5, Uniform(0.5, 1.0), doc=meanings.VALUE_LOSS)
+    max_grad_norm: Real = hp(0.5, Uniform(0.1, 1.0), doc=meanings.CLIP_GRADIENT)
+    rollout_length: Count = hp(64, Choice(16, 32, 64, 128), doc=meanings.ROLLOUT)
+    epochs: Count = hp(4, Choice(1, 2, 4), doc=meanings.EPOCHS)
+    num_minibatches: Count = hp(4, Choice(2, 4, 8), doc=meanings.MINIBATCHES)
+    num_envs: Count = hp(16, Choice(8, 16, 32, 64), doc=meanings.ENVS)
+    standardize_advantages: Flag = hp(True, Choice(True, False), doc=meanings.STANDARDIZE)
+    decay_learning_rates: Flag = hp(False, Choice(True, False), doc=meanings.DECAY)
+    normalize_observations: Flag = hp(True, Choice(True, False), doc=meanings.NORMALIZE, fixed_at_start=True)
+    clip_value: Flag = hp(True, doc=meanings.CLIP_VALUE)
+    loss_reduction: Count = hp("mean", labels=("mean", "sum"), doc=meanings.LOSS_REDUCTION)
+    advantage_statistics: Count = hp("batch", labels=("batch", "time_step"), doc=meanings.STANDARDIZED_OVER)
+    minibatch_remainder: Count = hp("spread", labels=("spread", "drop"), doc=meanings.REMAINDER)
+    time_limit: Count = hp("truncation", labels=("truncation", "termination"), doc=meanings.TIME_LIMIT)
     truncation_bootstrap: Count = hp(
-        "final_observation",
-        labels=("final_observation", "next_episode"),
-        doc="where a truncated step bootstraps from",
+        "final_observation", labels=("final_observation", "next_episode"), doc=meanings.BOOTSTRAP
     )
     normaliser_order: Count = hp(
-        "after_learning",
-        labels=("after_learning", "before_acting"),
-        doc="when new observations enter the normaliser: after the cycle, or before each step",
+        "after_learning", labels=("after_learning", "before_acting"), doc=meanings.NORMALISER_OF_CYCLES
     )
     evaluation_normalisation: Count = hp(
-        "as_trained", labels=("as_trained", "always"), doc="whether evaluation normalises observations"
+        "as_trained", labels=("as_trained", "always"), doc=meanings.EVALUATION_NORMALISES
     )
 
     def agent(self, env: AbstractEnv, caps: Sizes, *, key: PRNGKeyArray) -> PPO:

@@ -14,6 +14,7 @@ import jax.random as jr
 import optax
 from jaxtyping import Array, Bool, Float, Int, PRNGKeyArray
 
+from hyperlax.agents import meanings
 from hyperlax.agents.base import NetworkUse
 from hyperlax.agents.off_policy import (
     PUBLISHED,
@@ -43,68 +44,39 @@ class SACHyperparams(AbstractOffPolicyHyperparams):
 
     actor: AbstractNetworkHyperparams = eqx.field(default_factory=MLPHyperparams)
     critic: AbstractNetworkHyperparams = eqx.field(default_factory=MLPHyperparams)
-    actor_lr: Real = hp(1e-3, LogUniform(1e-4, 3e-3), doc="Adam step size of the actor")
-    q_lr: Real = hp(1e-3, LogUniform(1e-4, 3e-3), doc="Adam step size of the twin critics")
-    alpha_lr: Real = hp(1e-3, LogUniform(1e-4, 3e-3), doc="Adam step size of the log-temperature")
-    gamma: Real = hp(0.99, Uniform(0.9, 0.999), doc="discount", most=1)
-    tau: Real = hp(
-        0.015, LogUniform(1e-3, 1e-1), doc="share of the new weights in each target-network update", most=1
-    )
-    max_grad_norm: Real = hp(10.0, LogUniform(0.5, 20.0), doc="global-norm clip of each gradient")
-    autotune: Flag = hp(True, Choice(True), doc="train the temperature towards the target entropy")
-    target_entropy_scale: Real = hp(
-        0.3, Uniform(0.1, 1.0), doc="target entropy: -scale · dimensions, or scale · log(number of actions)"
-    )
+    actor_lr: Real = hp(1e-3, LogUniform(1e-4, 3e-3), doc=meanings.ACTOR_STEP_SIZE)
+    q_lr: Real = hp(1e-3, LogUniform(1e-4, 3e-3), doc=meanings.CRITICS_STEP_SIZE)
+    alpha_lr: Real = hp(1e-3, LogUniform(1e-4, 3e-3), doc=meanings.TEMPERATURE_STEP_SIZE)
+    gamma: Real = hp(0.99, Uniform(0.9, 0.999), doc=meanings.DISCOUNT, most=1)
+    tau: Real = hp(0.015, LogUniform(1e-3, 1e-1), doc=meanings.TARGET_UPDATE, most=1)
+    max_grad_norm: Real = hp(10.0, LogUniform(0.5, 20.0), doc=meanings.CLIP_GRADIENT)
+    autotune: Flag = hp(True, Choice(True), doc=meanings.AUTOTUNE)
+    target_entropy_scale: Real = hp(0.3, Uniform(0.1, 1.0), doc=meanings.TARGET_ENTROPY)
     init_alpha: Real = hp(
-        0.2,
-        LogUniform(0.05, 1.0),
-        doc="initial temperature; without autotune the constant one",
-        least=1e-6,
-        fixed_at_start=True,
+        0.2, LogUniform(0.05, 1.0), doc=meanings.TEMPERATURE, least=1e-6, fixed_at_start=True
     )
-    num_envs: Count = hp(4, Choice(4, 8, 16), doc="environments stepped side by side")
-    rollout_length: Count = hp(1, Choice(1, 2, 4), doc="steps per environment and cycle")
+    num_envs: Count = hp(4, Choice(4, 8, 16), doc=meanings.ENVS)
+    rollout_length: Count = hp(1, Choice(1, 2, 4), doc=meanings.ROLLOUT)
     warmup_rollout_length: Count = hp(
-        64,
-        Choice(32, 64, 128),
-        doc="steps per environment before learning starts",
-        least=0,
-        fixed_at_start=True,
+        64, Choice(32, 64, 128), doc=meanings.WARMUP, least=0, fixed_at_start=True
     )
-    epochs: Count = hp(8, doc="gradient steps per cycle; used if update_to_data is 0")
-    update_to_data: Real = hp(0.25, Choice(0.25, 0.5, 1.0), doc="gradient steps per env step; 0: epochs")
-    buffer_size: Count = hp(
-        50_000, Choice(20_000, 50_000, 100_000), doc="capacity of the replay buffer", fixed_at_start=True
-    )
-    batch_size: Count = hp(
-        64,
-        Choice(64, 128, 256),
-        doc="transitions per gradient step",
-        most=LIMITS["batch_size"].most,
-    )
-    normalize_observations: Flag = hp(
-        True, Choice(True, False), doc="normalise by running mean and std", fixed_at_start=True
-    )
-    decay_learning_rates: Flag = hp(False, doc="decay all step sizes linearly to zero")
-    loss_reduction: Count = hp("mean", labels=("mean", "sum"), doc="how losses in a batch are combined")
-    time_limit: Count = hp(
-        "truncation", labels=("truncation", "termination"), doc="how an episode cut by its time limit counts"
-    )
+    epochs: Count = hp(8, doc=meanings.GRADIENT_STEPS)
+    update_to_data: Real = hp(0.25, Choice(0.25, 0.5, 1.0), doc=meanings.UPDATE_TO_DATA)
+    buffer_size: Count = hp(50_000, Choice(20_000, 50_000, 100_000), doc=meanings.BUFFER, fixed_at_start=True)
+    batch_size: Count = hp(64, Choice(64, 128, 256), doc=meanings.BATCH, most=LIMITS["batch_size"].most)
+    normalize_observations: Flag = hp(True, Choice(True, False), doc=meanings.NORMALIZE, fixed_at_start=True)
+    decay_learning_rates: Flag = hp(False, doc=meanings.DECAY)
+    loss_reduction: Count = hp("mean", labels=("mean", "sum"), doc=meanings.LOSS_REDUCTION)
+    time_limit: Count = hp("truncation", labels=("truncation", "termination"), doc=meanings.TIME_LIMIT)
     normaliser_order: Count = hp(
-        "after_acting",
-        labels=("after_acting", "before_acting"),
-        doc="whether an observation enters the normaliser before or after it is acted on",
+        "after_acting", labels=("after_acting", "before_acting"), doc=meanings.NORMALISER_OF_STEPS
     )
     evaluation_normalisation: Count = hp(
-        "as_trained", labels=("as_trained", "always"), doc="whether evaluation normalises observations"
+        "as_trained", labels=("as_trained", "always"), doc=meanings.EVALUATION_NORMALISES
     )
-    warmup_actions: Count = hp("uniform", labels=("uniform", "policy"), doc="actions during the warm-up")
-    warmup_budget: Count = hp("counted", labels=("counted", "free"), doc="whether the warm-up spends budget")
-    action_units: Count = hp(
-        "range",
-        labels=("range", "environment"),
-        doc="units of actions in critics and entropies: bounds of -1 and 1 in every dimension, or their own",
-    )
+    warmup_actions: Count = hp("uniform", labels=("uniform", "policy"), doc=meanings.WARMUP_ACTIONS)
+    warmup_budget: Count = hp("counted", labels=("counted", "free"), doc=meanings.WARMUP_BUDGET)
+    action_units: Count = hp("range", labels=("range", "environment"), doc=meanings.ACTION_UNITS)
 
     def agent(self, env: AbstractEnv, caps: Sizes, *, key: PRNGKeyArray) -> SAC:
         return SAC(self, env, caps, key=key)

@@ -3,10 +3,31 @@
 from __future__ import annotations
 
 import re
+from typing import Any
 
 from cyclopts import App
+from cyclopts.exceptions import CycloptsError, UnknownOptionError
 
-from hyperlax.commands import benchmarking, looking, new, preparing, searching, training
+from hyperlax.commands import benchmarking, describing, figures, looking, new, preparing, searching, training
+from hyperlax.registry.spellings import alike
+
+
+def refused(error: CycloptsError) -> Any:
+    """What to print for a command line that cannot be understood; a flag of other programs says ours."""
+    from cyclopts import CycloptsPanel
+
+    words = str(error)
+    if isinstance(error, UnknownOptionError):
+        typed = (error.token.keyword or error.token.value).partition("=")[0]
+        flags = [name.lstrip("-") for argument in error.argument_collection for name in argument.names]
+        name = typed.lstrip("-")
+        words = f"Unknown option: {typed}."
+        if found := alike(name, flags):
+            words += f" Did you mean {' or '.join(f'--{flag}' for flag in found)}?"
+        elif "set" in flags:
+            words += f" Hyperparameters and settings are given as --set {name}=VALUE."
+    return CycloptsPanel(words)
+
 
 app = App(
     name="hyperlax",
@@ -16,6 +37,7 @@ app = App(
     "76 taken over by another process.",
     version_flags=["--version"],
     help_format="plaintext",
+    error_formatter=refused,
 )
 
 for command in (
@@ -24,8 +46,10 @@ for command in (
     searching.optuna_hp_search,
     benchmarking.run_benchmark,
     looking.plot_benchmark,
+    figures.figure,
     looking.export,
     looking.check,
+    describing.describe,
     preparing.inspect_circuit,
     preparing.generate_hp_samples,
     new.new,

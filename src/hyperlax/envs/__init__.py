@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 import re
 from collections.abc import Callable, Mapping
 from functools import partial
@@ -46,7 +47,9 @@ __all__ = [
     "checked",
     "describe",
     "load",
+    "named",
     "names",
+    "options",
     "trusted",
     "with_options",
 ]
@@ -115,6 +118,22 @@ def names() -> list[str]:
     return [*(f"gymnax.{n}" for n in SHORT_NAMES), *(f"brax.{n}" for n in DEFAULT_BACKENDS), *ENVS]
 
 
+def named(full_name: str) -> bool:
+    """Whether it is the name of an environment of a framework, or of a registered one; with options or not.
+
+    A framework may still not have it.
+    """
+    name = full_name.partition("[")[0]
+    return _adapted(name) or name in ENVS
+
+
+def options(full_name: str) -> dict[str, Any]:
+    """The options that an environment takes, `--set env.<option>=…`, with their defaults."""
+    parameters = inspect.signature(_maker(_split(full_name)[0])).parameters.values()
+    kinds = (inspect.Parameter.POSITIONAL_OR_KEYWORD, inspect.Parameter.KEYWORD_ONLY)
+    return {p.name: "needed" if p.default is p.empty else p.default for p in parameters if p.kind in kinds}
+
+
 def _adapted(name: str) -> bool:
     """Whether it is an environment of a framework."""
     framework, dot, _ = name.partition(".")
@@ -129,9 +148,8 @@ def _maker(name: str) -> Callable[..., Any]:
     if name in ENVS or location(name) is not None:
         return ENVS.resolve(name)
     known = [*names(), *(f"{f}.{rest}" for f in FRAMEWORKS)]
-    near = next((n for n in known if n.endswith(f".{framework}")), name)
     raise ValueError(
-        f'unknown environment "{name}"{nearest(near, known)}\n'
+        f'unknown environment "{name}"{nearest(name, known)}\n'
         f"environments are named <framework>.<name> (frameworks: {', '.join(FRAMEWORKS)}), and your own "
         "file.py:Name or package.module:Name; `hyperlax list` shows them"
     )

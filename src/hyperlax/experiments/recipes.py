@@ -10,7 +10,7 @@ from typing import Any
 
 from hyperlax.agents import AGENTS
 from hyperlax.agents.base import AbstractAgentHyperparams
-from hyperlax.hyperparams import assign, fields
+from hyperlax.hyperparams import assign, fields, words
 from hyperlax.hyperparams.spaces import Choice, Joint, Space
 from hyperlax.networks import NETWORKS
 from hyperlax.networks.base import AbstractNetworkHyperparams
@@ -52,6 +52,15 @@ class Recipe:
     def classes(self) -> tuple[type[AbstractAgentHyperparams], type[AbstractNetworkHyperparams]]:
         """The hyperparameters of the algorithm and of the network."""
         return AGENTS.resolve(self.algorithm), NETWORKS.resolve(self.network)
+
+    def __str__(self) -> str:
+        """What is searched and what is fixed, a line for each that the recipe or a default space names."""
+        space = self.search_space()
+        changed = {p: v for p, v in self.space.items() if not isinstance(v, Space)}
+        lines = [f"{self.name}: {len(space)} searched, {len(changed)} fixed"]
+        lines += [f"  {path}: {words.extent(s)} ({words.scale(s)})" for path, s in space.items()]
+        lines += [f"  {path} = {words.shown(value)}" for path, value in {**changed, **self.settings}.items()]
+        return "\n".join(lines)
 
     def hyperparams(self) -> AbstractAgentHyperparams:
         """The defaults, with the recipe's fixed values."""
@@ -200,7 +209,11 @@ def _dotted() -> list[str]:
 def _pick(recipes: Mapping[str, Recipe], key: str, name: str, more: Sequence[str] = ()) -> Recipe:
     if key not in recipes:
         known = [*recipes, *more]
-        raise ValueError(f'unknown recipe "{name}"{nearest(key, known)}\nknown: {", ".join(known)}')
+        raise ValueError(
+            f'unknown recipe "{name}"{nearest(key, known)}\n'
+            "recipes are named <algorithm>_<network>, and your own file.py:Name or package.module:Name; "
+            "`hyperlax list` shows them"
+        )
     return recipes[key]
 
 

@@ -7,6 +7,7 @@ from hyperlax.hyperparams.fields import (
     Count,
     Field,
     Flag,
+    Meaning,
     Real,
     assign,
     declared,
@@ -15,6 +16,7 @@ from hyperlax.hyperparams.fields import (
     hp,
     stack,
     trainable,
+    undeclared,
     values,
 )
 from hyperlax.hyperparams.spaces import Choice, Integers, Joint, LogUniform, Space, Uniform
@@ -29,6 +31,7 @@ __all__ = [
     "Integers",
     "Joint",
     "LogUniform",
+    "Meaning",
     "Real",
     "Space",
     "Uniform",
@@ -40,5 +43,6 @@ __all__ = [
     "nearest",
     "stack",
     "trainable",
+    "undeclared",
     "values",
 ]

@@ -10,7 +10,7 @@ from __future__ import annotations
 import dataclasses
 import math
 from collections.abc import Iterator, Mapping
-from typing import Any, ClassVar, TypeVar
+from typing import Any, ClassVar, NamedTuple, TypeVar
 
 import equinox as eqx
 import jax
@@ -63,9 +63,16 @@ class AbstractHyperparams(eqx.Module):
         return declared(type(self))[name].decode(getattr(self, name))
 
 
+class Meaning(NamedTuple):
+    """What a hyperparameter means, and where it comes from: a reference of `literature`, or words."""
+
+    text: str
+    source: str = ""
+
+
 @dataclasses.dataclass(frozen=True)
 class Field:
-    """Description of one hyperparameter: its path, default, search space, labels, bounds and help text."""
+    """Description of one hyperparameter: path, default, search space, labels, meaning, bounds and source."""
 
     path: str
     default: Any
@@ -75,6 +82,7 @@ class Field:
     least: float | int | None = None
     most: float | int = math.inf
     fixed_at_start: bool = False
+    source: str = ""
 
     @property
     def kind(self) -> type:
@@ -84,6 +92,17 @@ class Field:
     def lowest(self) -> float | int:
         """`least`, by default one for integers and zero for reals."""
         return (1 if self.kind is int else 0) if self.least is None else self.least
+
+    @property
+    def range(self) -> str:
+        """The values that it can take, in words: labels, true or false, or bounds."""
+        if self.labels:
+            return ", ".join(self.labels)
+        if self.kind is bool:
+            return "true, false"
+        if self.most in (math.inf, LARGEST_LEAF):
+            return f"at least {self.lowest:g}"
+        return f"{self.lowest:g} to {self.most:,}"
 
     def encode(self, value: Any) -> np.ndarray:
         """`value` as the scalar array stored in the tree; a label becomes its index.
@@ -111,7 +130,7 @@ def hp(
     space: Space | None = None,
     *,
     labels: tuple[str, ...] | None = None,
-    doc: str,
+    doc: str | Meaning,
     least: float | int | None = None,
     most: float | int = math.inf,
     fixed_at_start: bool = False,
@@ -119,12 +138,13 @@ def hp(
     """A hyperparameter field holding a scalar array of explicit dtype.
 
     `default` is a Python bool, int, float, or (with `labels`) a string. `space` is the search space of a
-    sweep unless the recipe chooses another; None keeps the hyperparameter fixed. Numbers below `least` (by
-    default one for integers, zero for reals) or above `most` are refused. `fixed_at_start` marks a
-    hyperparameter that must not change after a lane has started, because the change would have no effect or
-    would invalidate what has been learned.
+    sweep unless the recipe chooses another; None keeps the hyperparameter fixed. `doc` says what it means; as
+    a `Meaning` it also says where it comes from. Numbers below `least` (by default one for integers, zero for
+    reals) or above `most` are refused. `fixed_at_start` marks a hyperparameter that must not change after a
+    lane has started, because the change would have no effect or would invalidate what has been learned.
     """
-    field = Field("", default, space, labels, doc, least, most, fixed_at_start)
+    doc, source = doc if isinstance(doc, Meaning) else (doc, "")
+    field = Field("", default, space, labels, doc, least, most, fixed_at_start, source)
 
     def convert(value: Any) -> Any:
         if isinstance(value, (jax.Array, np.ndarray, np.generic)) or not isinstance(
@@ -157,6 +177,19 @@ def declared(kind: type[AbstractHyperparams]) -> dict[str, Field]:
     """The hyperparameters of a class by name, nested ones left out; needs no instance."""
     marked = [(f.name, f.metadata["hyperlax"]) for f in dataclasses.fields(kind) if "hyperlax" in f.metadata]
     return {name: dataclasses.replace(field, path=name) for name, field in marked}
+
+
+def undeclared(tree: AbstractHyperparams, prefix: str = "") -> Iterator[tuple[str, Any]]:
+    """Path and value of every field of `tree`, and of those nested in it, that `hp()` did not declare.
+
+    Nothing is known of such a field but its value, and samples and the command line cannot name it.
+    """
+    for f in dataclasses.fields(tree):
+        child = getattr(tree, f.name)
+        if isinstance(child, AbstractHyperparams):
+            yield from undeclared(child, f"{prefix}{f.name}.")
+        elif "hyperlax" not in f.metadata:
+            yield prefix + f.name, child
 
 
 def default_of(tree: AbstractHyperparams, name: str) -> Any:

@@ -13,7 +13,7 @@ import jax.random as jr
 import numpy as np
 from jaxtyping import Array, Float, Int, PRNGKeyArray
 
-from hyperlax.hyperparams import Count, Flag, hp
+from hyperlax.hyperparams import Count, Flag, Meaning, hp
 from hyperlax.hyperparams.spaces import Choice, Integers
 from hyperlax.lanes.sizes import Branches, Extent, Sizes
 from hyperlax.networks.base import AbstractNetwork, AbstractNetworkHyperparams, Linear, column
@@ -37,13 +37,24 @@ Layer = TypeVar("Layer", bound=eqx.Module)
 class MLPHyperparams(AbstractNetworkHyperparams):
     """Hyperparameters of an `MLP`, all of which describe its architecture."""
 
-    width: Count = hp(64, Choice(32, 64, 128), doc="units per layer")
-    depth: Count = hp(2, Integers(1, 3), doc="hidden layers", most=LIMITS["depth"].most)
-    layer_norm: Flag = hp(False, Choice(True, False), doc="LayerNorm before every activation")
-    activation: Count = hp(
-        "tanh", Choice("tanh", "relu", "silu"), labels=tuple(ACTIVATIONS), doc="activation after every layer"
+    width: Count = hp(
+        64, Choice(32, 64, 128), doc=Meaning("units per hidden layer", "Andrychowicz et al. 2021")
     )
-    layer_norm_scale: Flag = hp(True, doc="train the scale of LayerNorm as well as its bias")
+    depth: Count = hp(
+        2, Integers(1, 3), doc=Meaning("hidden layers", "Andrychowicz et al. 2021"), most=LIMITS["depth"].most
+    )
+    layer_norm: Flag = hp(
+        False, Choice(True, False), doc=Meaning("LayerNorm before every activation", "Ba et al. 2016, eq. 4")
+    )
+    activation: Count = hp(
+        "tanh",
+        Choice("tanh", "relu", "silu"),
+        labels=tuple(ACTIVATIONS),
+        doc=Meaning("activation after every hidden layer", "Andrychowicz et al. 2021"),
+    )
+    layer_norm_scale: Flag = hp(
+        True, doc=Meaning("train the scale of LayerNorm as well as its bias", "Ba et al. 2016, eq. 4")
+    )
 
     def sizes(self) -> dict[str, Any]:
         return {

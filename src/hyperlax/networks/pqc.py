@@ -11,7 +11,7 @@ import jax.random as jr
 import numpy as np
 from jaxtyping import Array, Float, Int, PRNGKeyArray
 
-from hyperlax.hyperparams import Count, Flag, Real, hp
+from hyperlax.hyperparams import Count, Flag, Meaning, Real, hp
 from hyperlax.hyperparams.spaces import Choice
 from hyperlax.lanes.masking import row_keys
 from hyperlax.lanes.sizes import Extent, Shape, Sizes
@@ -43,23 +43,38 @@ class PQCHyperparams(AbstractNetworkHyperparams):
     layers: Count = hp(
         5,
         Choice(5, 10, 15),
-        doc="encoding and trainable layers before the last one",
+        doc=Meaning("encoding and trainable layers before the last one", "Pérez-Salinas et al. 2020"),
         most=LIMITS["layers"].most,
     )
     stacks: Count = hp(1, Choice(1, 2, 3), doc="copies of the encoding wires", most=LIMITS["stacks"].most)
     entangler: Count = hp(
         "cz",
         labels=ENTANGLERS,
-        doc="entangling gates: none, CZ in a brick wall, or CZ around a ring",
+        doc=Meaning(
+            "entangling gates: none, CZ in a brick wall, or CZ around a ring", "Pérez-Salinas et al. 2020"
+        ),
     )
-    squash: Count = hp("none", labels=("none", "tanh", "arctan"), doc="function applied to features first")
-    reupload: Flag = hp(True, doc="encode the features in every layer instead of only in the first")
+    squash: Count = hp(
+        "none",
+        labels=("none", "tanh", "arctan"),
+        doc=Meaning("function applied to features before they are encoded", "Skolik et al. 2022"),
+    )
+    reupload: Flag = hp(
+        True,
+        doc=Meaning(
+            "encode the features in every layer instead of only in the first", "Pérez-Salinas et al. 2020"
+        ),
+    )
     measured: Count = hp(0, doc="number of wires, from the first, whose ⟨σz⟩ are the output; 0: all", least=0)
-    output_scale: Flag = hp(False, doc="train a factor for every output")
+    output_scale: Flag = hp(False, doc=Meaning("train a factor for every output", "Skolik et al. 2022"))
     initial_angles: Count = hp("unit", labels=("unit", "circle"), doc="angles start in [0, 1) or [0, 2π)")
     backend: Count = hp("native", labels=BACKENDS, doc="simulator: this package's own, or PennyLane's")
-    angle_lr_factor: Real = hp(1.0, doc="learning rate of the angles, relative to the network's")
-    scale_lr_factor: Real = hp(1.0, doc="learning rate of the input scales, relative to the network's")
+    angle_lr_factor: Real = hp(
+        1.0, doc=Meaning("learning rate of the angles, relative to the network's", "Jerbi et al. 2021")
+    )
+    scale_lr_factor: Real = hp(
+        1.0, doc=Meaning("learning rate of the input scales, relative to the network's", "Jerbi et al. 2021")
+    )
 
     def sizes(self) -> dict[str, Any]:
         return {

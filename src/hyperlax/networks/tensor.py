@@ -11,7 +11,8 @@ import jax.numpy as jnp
 import jax.random as jr
 from jaxtyping import Array, Float, Int, PRNGKeyArray
 
-from hyperlax.hyperparams import Count, hp
+from hyperlax.hyperparams import Count, Meaning, hp
+from hyperlax.hyperparams.literature import PROTOCOL
 from hyperlax.hyperparams.spaces import Choice, Integers
 from hyperlax.lanes.masking import row_keys
 from hyperlax.lanes.sizes import Branches, Extent, Shape, Sizes
@@ -41,26 +42,36 @@ class TensorMLPHyperparams(AbstractNetworkHyperparams):
     bond_dim: Count = hp(
         8,
         Choice(4, 8, 16),
-        doc="bond dimension of the matrix product operators",
+        doc=Meaning(
+            "bond dimension of the matrix product operators", "Novikov et al. 2015, section 3 (TT-rank)"
+        ),
         most=LIMITS["bond_dim"].most,
     )
     activation: Count = hp(
-        "silu", Choice("silu", "relu", "tanh"), labels=tuple(ACTIVATIONS), doc="activation of hidden layers"
+        "silu",
+        Choice("silu", "relu", "tanh"),
+        labels=tuple(ACTIVATIONS),
+        doc=Meaning("activation after every hidden layer", "Andrychowicz et al. 2021"),
     )
     mpo_layers: Count = hp(
         2,
         Integers(1, 3),
-        doc="hidden layers that are matrix product operators",
+        doc=Meaning("hidden layers that are matrix product operators", "Novikov et al. 2015"),
         most=LIMITS["mpo_layers"].most,
     )
     shape: Count = hp(
         "64=2^6",
         Choice("32=2^5", "64=2^6", "128=2^7"),
         labels=SHAPES,
-        doc="hidden units = local dimension ^ cores; each shape is a program of its own",
+        doc=Meaning(
+            "hidden units = local dimension ^ cores; each shape is a program of its own",
+            "Novikov et al. 2015",
+        ),
     )
     initial_cores: Count = hp(
-        "variance", labels=("variance", "unit"), doc="initial cores: scaled to keep the variance, or N(0, 1)"
+        "variance",
+        labels=("variance", "unit"),
+        doc=Meaning("initial cores: scaled to keep the variance, or N(0, 1)", PROTOCOL),
     )
 
     def sizes(self) -> dict[str, Any]:

@@ -65,6 +65,7 @@ LIMITS: dict[str, Range] = {
     "top_n": Range(1, 100_000),
     "top_k": Range(0, 100_000),
     "max_workers": Range(1, 1_000),
+    "bins": Range(2, 10, "more groups cannot be told apart in one figure"),
     # hyperparameters that shape programs
     "batch_size": Range(1, 2**24, "the random numbers of a batch are drawn at once"),
     "depth": Range(1, 1_000, _UNROLLED),

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import contextlib
-import difflib
 import inspect
 from collections.abc import Callable, Iterable, Mapping
 from decimal import Decimal, InvalidOperation
 from typing import Any
+
+from hyperlax.registry.spellings import alike
 
 KINDS: dict[str, type] = {"bool": bool, "int": int, "float": float, "str": str}
 """Types that text is converted to, by the name that an annotation gives them."""
@@ -17,11 +18,9 @@ _BOOLEANS = {"true": True, "false": False, "1": True, "0": False, 1: True, 0: Fa
 
 
 def nearest(name: Any, known: Iterable[str]) -> str:
-    """`; did you mean "x"?` for the known name closest to `name`, or nothing."""
-    candidates = list(known)
-    match = difflib.get_close_matches(str(name), candidates, n=1, cutoff=0.5)
-    match = match or [other for other in candidates if other.lower() == str(name).lower()]
-    return f'; did you mean "{match[0]}"?' if match else ""
+    """`; did you mean "x" or "y"?` for the known names that `name` may stand for, or nothing."""
+    found = [f'"{other}"' for other in alike(str(name), known)]
+    return f"; did you mean {' or '.join(found)}?" if found else ""
 
 
 def plain(value: Any) -> Any:

@@ -82,11 +82,14 @@ def converted(drawing: str, suffix: str) -> bytes:
     return drawing.encode()
 
 
-def image(spec: dict[str, Any], suffix: str) -> bytes:
-    """Render the Vega-Lite chart `spec` as the content of a png, svg or pdf file."""
+def image(spec: dict[str, Any], suffix: str, scale: float = _SCALE) -> bytes:
+    """Render the Vega-Lite chart `spec` as the content of a png, svg or pdf file.
+
+    A pixel of the chart is a point of a pdf file, and `scale` pixels of a png file.
+    """
     vlc, version = vl_convert(), vegalite_version()
     if suffix == "png":
-        return vlc.vegalite_to_png(spec, vl_version=version, scale=_SCALE)
+        return vlc.vegalite_to_png(spec, vl_version=version, scale=scale)
     if suffix == "pdf":
         return vlc.vegalite_to_pdf(spec, vl_version=version)
     return vlc.vegalite_to_svg(spec, vl_version=version).encode()

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 from dataclasses import dataclass, field
+from html import escape
 from pathlib import Path
 from typing import Any
 
@@ -95,7 +96,7 @@ def sample_files(samples: pl.DataFrame) -> dict[str, bytes]:
     return {"samples.parquet": parquet(samples), "samples.csv": samples.write_csv().encode()}
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class Results:
     """The results of one experiment, which trains one algorithm and network on one environment.
 
@@ -136,3 +137,48 @@ class Results:
     def name(self) -> str:
         """The names of the algorithm and the network, `<algorithm>_<network>`."""
         return str(self.manifest["name"])
+
+    def summary(self) -> dict[str, str]:
+        """What was trained, how far it is, and what is there to read, in words by name."""
+        settings = self.manifest.get("settings", {})
+        counts = dict(self.lanes.group_by("status").len().iter_rows())
+        lanes = ", ".join(f"{counts[status]} {status}" for status in LANE_STATUSES if status in counts)
+        recipe, env = (self.manifest.get(key, "unknown") for key in ("recipe", "env"))
+        found = {
+            "trained": f"{recipe} on {env}",
+            "samples": f"{self.samples.height}, with {settings.get('seeds', '?')} seeds each",
+            "lanes": lanes or "none yet",
+            "env steps": f"{self.lanes['env_steps'].max() or 0:,} of {settings.get('total_timesteps', 0):,}",
+        }
+        if (best := self._best()) is not None:
+            value, sample, seed = best
+            found["best last return"] = f"{value:.4g} (sample {sample}, seed {seed})"
+        tables = {name: getattr(self, name).height for name in ("samples", *SCHEMAS, "trials")}
+        found["tables"] = ", ".join(f"{name} {rows:,}" for name, rows in tables.items() if rows) + " rows"
+        if self.confirmation is not None:
+            found["confirmation"] = f"{self.confirmation.samples.height} samples trained again"
+        if self.folder is not None:
+            found["folder"] = str(self.folder)
+        return found
+
+    def _best(self) -> tuple[float, int, int] | None:
+        """The largest last return of a lane, its sample and its seed; None before the first evaluation."""
+        returns = self.curves.filter(pl.col("metric") == "return", pl.col("value").is_finite())
+        last = (
+            returns.sort("env_steps").group_by("lane").last().sort("value", "lane", descending=[True, False])
+        )
+        return None if last.is_empty() else last.select("value", "sample", "seed").row(0)
+
+    def __repr__(self) -> str:
+        width = max(map(len, self.summary()))
+        lines = (f"  {name:<{width}}  {value}" for name, value in self.summary().items())
+        return "\n".join(["Results", *lines])
+
+    def _repr_html_(self) -> str:
+        """The same for a notebook; all text is escaped."""
+        rows = (
+            f"<tr><th style='text-align:left'>{escape(name)}</th>"
+            f"<td style='text-align:left'>{escape(value)}</td></tr>"
+            for name, value in self.summary().items()
+        )
+        return f"<table>{''.join(rows)}</table>"

@@ -5,6 +5,7 @@ from __future__ import annotations
 import colorsys
 import zlib
 from collections.abc import Sequence
+from itertools import combinations
 from typing import Any
 
 import altair as alt
@@ -27,6 +28,8 @@ _TINTS = {"mlp": 0.0, "tmlp": 0.35, "drpqc": 0.6}
 _MARKS = {"mlp": "circle", "tmlp": "square", "drpqc": "triangle-up"}
 _OTHER_MARK = "diamond"
 _OTHER_TINTS = (0.2, 0.45, 0.7)
+_LIGHTEST = 0.75
+_REPEATED_MARKS = ("circle", "square", "triangle-up", "diamond", "cross", "triangle-down", "stroke")
 
 Layered = alt.LayerChart | alt.FacetChart
 Chart = alt.Chart | Layered | alt.ConcatChart | alt.HConcatChart | alt.VConcatChart
@@ -61,18 +64,37 @@ def colour_of(manifest: dict[str, Any]) -> str:
 
 
 def family_colours(experiments: Sequence[Results]) -> list[str]:
-    """Return the family colour of each experiment, lightened where an earlier one has the same colour."""
-    own = [colour_of(results.manifest) for results in experiments]
-    return [lighten(c, min(0.75, 0.3 * own[:i].count(c))) for i, c in enumerate(own)]
+    """Return the colour of each experiment: that of its family, and never the same or a similar one twice.
+
+    Experiments of one hue, two of which look alike, are given as many tones of it instead.
+    """
+    chosen = [colour_of(results.manifest) for results in experiments]
+    hues = [family_colour(str(results.manifest.get("algorithm", "")), "mlp") for results in experiments]
+    for hue in dict.fromkeys(hues):
+        places = [i for i, other in enumerate(hues) if other == hue]
+        if any(_alike(chosen[a], chosen[b]) for a, b in combinations(places, 2)):
+            for turn, place in enumerate(places):
+                chosen[place] = lighten(hue, _LIGHTEST * turn / (len(places) - 1))
+    return chosen
+
+
+def _alike(colour: str, other: str) -> bool:
+    """Whether two colours (#rrggbb) can hardly be told apart: no channel differs by a tenth."""
+    return all(abs(int(colour[i : i + 2], 16) - int(other[i : i + 2], 16)) < 26 for i in (1, 3, 5))
 
 
 def family_shape(experiments: Sequence[Results], field: str, legend: alt.Legend | None = None) -> alt.Shape:
-    """Return an encoding of a distinct mark for each network, so that families differ not only in colour.
+    """Return an encoding of a mark for each network, so that families differ not only in colour.
+
+    If two experiments have algorithm and network in common, each has a mark of its own instead.
 
     `field` is the column with the names of the experiments.
     """
     names = [results.name for results in experiments]
     marks = [_MARKS.get(str(r.manifest.get("network", "")), _OTHER_MARK) for r in experiments]
+    families = [(r.manifest.get("algorithm"), mark) for r, mark in zip(experiments, marks, strict=True)]
+    if len(set(families)) < len(families):
+        marks = [_REPEATED_MARKS[i % len(_REPEATED_MARKS)] for i in range(len(marks))]
     return alt.Shape(f"{field}:N", scale=alt.Scale(domain=names, range=marks), legend=legend)
 
 

@@ -1,0 +1,126 @@
+"""Figures as altair charts, ready for a paper: `hyperlax.plot.learning_curves(results, by="recipe")`.
+
+What is drawn can be changed further with altair's own methods, and written with `save`, which puts the data
+behind the figure beside it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+import polars as pl
+
+from hyperlax.report.charts.style import Chart
+from hyperlax.report.export import FORMATS, image
+from hyperlax.report.figures.figure import curves_figure, difference_figure, difference_summary
+from hyperlax.report.figures.look import Look
+from hyperlax.storage import store
+from hyperlax.storage.files import write_atomically
+from hyperlax.storage.results import Results
+
+__all__ = ["Look", "differences", "learning_curves", "pairs", "save", "table"]
+
+Experiments = Results | str | Path | Sequence[Results | str | Path]
+"""Results, a folder above those of any number of experiments, or several of these."""
+
+
+def learning_curves(
+    results: Experiments,
+    by: str | Sequence[str] | None = None,
+    *,
+    show: str = "iqm",
+    band: str = "interval",
+    metric: str = "return",
+    x: str = "env_steps",
+    bins: int | None = None,
+    labels: Mapping[str, str] | None = None,
+    look: Look | None = None,
+) -> Chart:
+    """Return the learning curves of groups of samples, with a panel for each environment.
+
+    - `by`: what makes the groups: `recipe`, `algorithm`, `network`, `experiment` (the folder), a
+      hyperparameter such as `critic.layer_norm`, a setting, or several of them. By default what tells the
+      experiments apart.
+    - `show`: the interquartile mean (`iqm`), `median` or `mean` over the samples of a group, its `best`
+      sample, or `all` of them.
+    - `band`: the 95 % `interval` where one holds, the `range` of the samples, or `none`.
+    - `metric`: which curve, such as `return`, `stochastic_return`, `length` or `train/entropy`.
+    - `x`: `env_steps`, `seconds`, `gradient_steps` or `circuit_executions`.
+    - `bins`: how many groups of equal size to make of a number, such as a learning rate.
+    - `labels`: label of a group → words of one's own; its order goes first.
+    - `look`: size, fonts, colours and titles.
+
+    What the lines and bands are is the `description` of the chart. Raises `ValueError` for unknown names and
+    for more groups than can be told apart.
+    """
+    return curves_figure(read(results), names(by), show, band, metric, x, bins, labels, look).chart
+
+
+def differences(
+    results: Experiments,
+    by: str | Sequence[str],
+    against: str | None = None,
+    *,
+    show: str = "median",
+    band: str = "interval",
+    metric: str = "return",
+    x: str = "env_steps",
+    labels: Mapping[str, str] | None = None,
+    look: Look | None = None,
+) -> Chart:
+    """Return how far each group is ahead of the group `against`, in pairs of samples that agree in all else.
+
+    Samples are paired by their other hyperparameters, and seeds by their number. `against` is the label of a
+    group, by default of the first. The other parameters are those of `learning_curves`.
+    """
+    chosen = names(by) or []
+    return difference_figure(read(results), chosen, against, show, band, metric, x, labels, look).chart
+
+
+def pairs(results: Experiments, by: str | Sequence[str], against: str | None = None) -> pl.DataFrame:
+    """Return the differences of scores in such pairs: the median with its 95 % interval, and counts.
+
+    Columns: `env`, `group`, `against`, `pairs`, `difference`, `low`, `high` (null with fewer than five
+    pairs), `better` and `worse` (how many pairs are above and below zero).
+    """
+    return difference_summary(read(results), names(by) or [], against)
+
+
+def table(chart: Chart) -> pl.DataFrame:
+    """Return the data that a chart of this module is drawn from."""
+    data = chart["data"]
+    if not isinstance(data, pl.DataFrame):
+        raise ValueError("this chart holds no table; it is not one of hyperlax.plot")
+    return data
+
+
+def save(chart: Chart, *paths: str | Path) -> list[Path]:
+    """Write a chart to files that end in .pdf, .svg or .png, and its data to a .csv beside the first.
+
+    Files that exist are overwritten. Returns the paths written. Raises `ValueError` for another ending.
+    """
+    files = [Path(path) for path in paths]
+    if wrong := [f for f in files if f.suffix.removeprefix(".") not in FORMATS]:
+        raise ValueError(f"a figure ends in .pdf, .svg or .png, got {wrong[0]}")
+    spec = chart.to_dict()
+    written = [write_atomically(f, image(spec, f.suffix.removeprefix("."), PNG_SCALE)) for f in files]
+    return [*written, *(write_atomically(f.with_suffix(".csv"), table(chart).write_csv()) for f in files[:1])]
+
+
+PNG_SCALE = 300 / 72
+"""Pixels of a PNG file for each point, which makes 300 per inch."""
+
+
+def read(results: Experiments) -> list[Results]:
+    """Read all experiments in folders; those that are given as results stay as they are."""
+    if isinstance(results, Results):
+        return [results]
+    if isinstance(results, str | Path):
+        return [store.read(folder) for folder in store.find(Path(results))]
+    return [one for part in results for one in read(part)]
+
+
+def names(by: str | Sequence[str] | None) -> list[str] | None:
+    """The names of columns as a list; None if nothing is said."""
+    return [by] if isinstance(by, str) else by if by is None else list(by)

@@ -1,0 +1,134 @@
+"""Figures of learning curves and of paired differences: chart, table behind it, and words for a caption."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import polars as pl
+
+from hyperlax.hyperparams import nearest
+from hyperlax.report.charts.style import Chart, NothingToDraw
+from hyperlax.report.figures import pairs
+from hyperlax.report.figures.averages import BANDS, SHOW, average_words
+from hyperlax.report.figures.drawing import curve_chart, curve_table
+from hyperlax.report.figures.look import Look
+from hyperlax.report.figures.panels import Panel, grouped, panels, usual_grouping
+from hyperlax.report.options import Options
+from hyperlax.storage.results import Results
+
+
+@dataclass(frozen=True)
+class Figure:
+    """A chart without a caption, the `table` that it is drawn from, and `notes` for the caption."""
+
+    chart: Chart
+    table: pl.DataFrame
+    notes: tuple[str, ...]
+
+
+def curves_figure(
+    experiments: Sequence[Results],
+    by: Sequence[str] | None = None,
+    show: str = "iqm",
+    band: str = "interval",
+    metric: str = "return",
+    x: str = "env_steps",
+    bins: int | None = None,
+    labels: Mapping[str, str] | None = None,
+    look: Look | None = None,
+) -> Figure:
+    """Draw the learning curve of every group of samples, a panel for each environment.
+
+    The parameters are those of `hyperlax.plot.learning_curves`.
+    """
+    _check(show, band)
+    look, several = look or Look(), panels(experiments, metric, x)
+    by = usual_grouping(several) if by is None else list(by)
+    groups, own = grouped(several, by, bins, labels)
+    table = curve_table(several, groups, own, show, band)
+    words = average_words(show, band, *_least(several, own), bool(table["low"].count()))
+    chart = curve_chart(table, groups, look, x, _metric_title(metric), ", ".join(by), words)
+    return Figure(chart, table, (words,))
+
+
+def difference_figure(
+    experiments: Sequence[Results],
+    by: Sequence[str],
+    against: str | None = None,
+    show: str = "median",
+    band: str = "interval",
+    metric: str = "return",
+    x: str = "env_steps",
+    labels: Mapping[str, str] | None = None,
+    look: Look | None = None,
+) -> Figure:
+    """Draw how much each group is ahead of the group `against`, in pairs that differ in nothing else.
+
+    The parameters are those of `hyperlax.plot.differences`.
+    """
+    _check(show, band)
+    look, several = look or Look(), panels(experiments, metric, x)
+    groups, own = grouped(several, by, None, labels)
+    against, others = _sides(groups, against, by)
+    gaps, named = pairs.difference_panels(several, own, by, others, against)
+    found = pairs.summary(gaps, named, others, against)
+    if not found["pairs"].sum():
+        raise NothingToDraw(
+            f"no samples differ in {', '.join(by)} alone; draw them so: hyperlax sweep-hp-samples "
+            f"--ablate {by[0]}=…"
+        )
+    table = curve_table(gaps, others, named, show, band)
+    words = average_words(show, band, *_least(gaps, named), bool(table["low"].count()))
+    words = words.replace("samples", "pairs of samples")
+    title = _metric_title(metric)
+    title += f", {others[0]} − {against}" if len(others) == 1 else f" − that of {against}"
+    chart = curve_chart(table, others, look, x, title, f"ahead of {against}", words, zero=True)
+    said = [
+        pairs.summary_words(row, Options().metric.replace("_", " ")) for row in found.iter_rows(named=True)
+    ]
+    return Figure(chart, table, (words, *said))
+
+
+def difference_summary(
+    experiments: Sequence[Results],
+    by: Sequence[str],
+    against: str | None = None,
+    labels: Mapping[str, str] | None = None,
+) -> pl.DataFrame:
+    """The differences of the final scores in pairs, with the columns `pairs.SUMMARY`."""
+    several = panels(experiments)
+    groups, own = grouped(several, by, None, labels)
+    against, others = _sides(groups, against, by)
+    gaps, named = pairs.difference_panels(several, own, by, others, against)
+    return pairs.summary(gaps, named, others, against)
+
+
+def _sides(groups: Sequence[str], against: str | None, by: Sequence[str]) -> tuple[str, list[str]]:
+    """The group that the others are compared with, by default the first, and those others."""
+    if len(groups) < 2:
+        raise ValueError(f"all samples have the same {', '.join(by)}; there is nothing to compare")
+    against = groups[0] if against is None else against
+    if against not in groups:
+        raise ValueError(
+            f'there is no group "{against}"{nearest(against, groups)}; there are {", ".join(groups)}'
+        )
+    return against, [group for group in groups if group != against]
+
+
+def _check(show: str, band: str) -> None:
+    for name, value, known in (("show", show, SHOW), ("band", band, BANDS)):
+        if value not in known:
+            raise ValueError(f"{name} is one of {', '.join(known)}; got {value!r}{nearest(value, known)}")
+
+
+def _least(several: Sequence[Panel], labels: Sequence[pl.Series]) -> tuple[int, int]:
+    """The least number of samples of a group, and the least number of seeds of a sample."""
+    samples = [n for own in labels for n in own.value_counts()["count"].to_list()]
+    seeds = [(~np.isnan(panel.values).all(axis=2)).sum(axis=1) for panel in several]
+    return min(samples, default=0), int(min((s.min() for s in seeds if len(s)), default=0))
+
+
+def _metric_title(metric: str) -> str:
+    return metric.removeprefix("train/").replace("_", " ")

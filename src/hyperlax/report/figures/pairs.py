@@ -1,0 +1,120 @@
+"""Samples that differ in one thing only, and what that makes of their returns."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import polars as pl
+
+from hyperlax.report.figures.panels import ABOUT, Panel
+from hyperlax.statistics import median_over_runs
+
+_NOT_COMPARED = ("sample", "matrix", "score", "seed", *ABOUT)
+SUMMARY = {
+    "env": pl.String,
+    "group": pl.String,
+    "against": pl.String,
+    "pairs": pl.Int64,
+    "difference": pl.Float64,
+    "low": pl.Float64,
+    "high": pl.Float64,
+    "better": pl.Int64,
+    "worse": pl.Int64,
+}
+"""Columns of `summary`."""
+
+
+@dataclass(frozen=True)
+class Pairs:
+    """Pairs of samples of two groups that agree in everything else: rows of a panel, `ours` and `theirs`."""
+
+    ours: list[int]
+    theirs: list[int]
+
+
+def matched(panel: Panel, labels: pl.Series, by: Sequence[str], ours: str, theirs: str) -> Pairs:
+    """Pair the samples of the groups `ours` and `theirs` that agree in all other hyperparameters.
+
+    Where groups are recipes, algorithms or networks, the hyperparameters that both have must agree. Seeds are
+    paired by their number. A sample with several partners is left out, as it is not clear which is meant.
+    """
+    table = panel.table
+    here = (labels == ours) | (labels == theirs)
+    kept = [
+        c for c in table.columns if c not in (*_NOT_COMPARED, *by) and table.filter(here)[c].null_count() == 0
+    ]
+    found: dict[tuple[str, ...], tuple[list[int], list[int]]] = {}
+    for row, values in enumerate(table.select(kept).iter_rows()):
+        if here[row]:
+            sides = found.setdefault(tuple(map(repr, values)), ([], []))
+            sides[labels[row] == theirs].append(row)
+    single = [(a[0], b[0]) for a, b in found.values() if len(a) == len(b) == 1]
+    return Pairs([a for a, _ in single], [b for _, b in single])
+
+
+def difference_panels(
+    several: Sequence[Panel],
+    labels: Sequence[pl.Series],
+    by: Sequence[str],
+    groups: Sequence[str],
+    against: str,
+) -> tuple[list[Panel], list[pl.Series]]:
+    """The differences of all pairs as panels of their own, whose samples are pairs, with the label of each.
+
+    Every group is compared with the group `against`, seed by seed. `score` is the difference of the scores.
+    """
+    panels, named = [], []
+    for panel, own in zip(several, labels, strict=True):
+        found = {group: matched(panel, own, by, group, against) for group in groups}
+        ours = [row for pairs in found.values() for row in pairs.ours]
+        theirs = [row for pairs in found.values() for row in pairs.theirs]
+        scores = panel.table["score"][ours] - panel.table["score"][theirs]
+        table = panel.table[ours].with_columns(score=scores)
+        panels.append(Panel(panel.env, table, panel.x, panel.values[ours] - panel.values[theirs]))
+        texts = [group for group, pairs in found.items() for _ in pairs.ours]
+        named.append(pl.Series("group", texts, dtype=pl.String))
+    return panels, named
+
+
+def summary(
+    differences: Sequence[Panel], labels: Sequence[pl.Series], groups: Sequence[str], against: str
+) -> pl.DataFrame:
+    """The difference of scores of every group from `against`, with the columns `SUMMARY`.
+
+    `difference` is the median over pairs with the ends of its 95 % interval, which needs five pairs; `better`
+    and `worse` count the pairs with a difference above and below zero.
+    """
+    rows = []
+    for panel, own in zip(differences, labels, strict=True):
+        for group in groups:
+            gaps = panel.table["score"].filter(own == group).drop_nulls().to_numpy().astype(float)
+            found = median_over_runs(gaps[None, :, None])
+            rows.append(
+                {
+                    "env": panel.env,
+                    "group": group,
+                    "against": against,
+                    "pairs": len(gaps),
+                    "difference": float(found.value[0, 0]),
+                    "low": float(found.low[0, 0]),
+                    "high": float(found.high[0, 0]),
+                    "better": int((gaps > 0).sum()),
+                    "worse": int((gaps < 0).sum()),
+                }
+            )
+    return pl.DataFrame(rows, schema=SUMMARY).fill_nan(None)
+
+
+def summary_words(row: dict[str, object], score: str) -> str:
+    """Say in a sentence what a row of `summary` holds, and claim nothing that its interval does not."""
+    where = f"{row['env']}: {row['group']} against {row['against']}, {row['pairs']} pairs"
+    if not row["pairs"]:
+        return f"{where}: no samples differ in this alone."
+    counts = f"better in {row['better']}, worse in {row['worse']}"
+    gap = f"median difference in {score} {row['difference']:.4g}"
+    low, high = row["low"], row["high"]
+    if not isinstance(low, float) or not isinstance(high, float):
+        return f"{where}: {counts}; {gap}, without an interval: it needs five pairs."
+    claim = "it may be zero" if low <= 0 <= high else "it is not zero"
+    return f"{where}: {counts}; {gap} [{low:.4g}, {high:.4g}], so that {claim}."

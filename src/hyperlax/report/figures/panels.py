@@ -1,0 +1,188 @@
+"""Samples of any number of experiments side by side, grouped by whatever they differ in."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import polars as pl
+from jaxtyping import Float
+
+from hyperlax.hyperparams import nearest, words
+from hyperlax.report.charts.style import NothingToDraw
+from hyperlax.report.evaluations import X_AXES, Evaluations, at_equal_steps, evaluations
+from hyperlax.report.metrics import METRICS, sample_metrics
+from hyperlax.report.options import Options
+from hyperlax.storage.results import Results
+
+ABOUT = ("recipe", "algorithm", "network", "env", "protocol", "experiment")
+"""What samples can be grouped by beside their hyperparameters and settings; `experiment` is the folder."""
+MOST_GROUPS = 10
+POINTS = 100
+"""Number of positions of a curve whose samples were evaluated at different steps."""
+
+Values = Float[np.ndarray, "samples seeds points"]
+
+
+@dataclass(frozen=True)
+class Panel:
+    """The samples of all experiments on one environment.
+
+    - `table`: one row per sample, with its hyperparameters, the columns `ABOUT` and `score`.
+    - `x`, `values`: the curves of one metric at common positions, in the order of the table; NaN where a
+      sample has no seed or a lane no evaluation.
+    """
+
+    env: str
+    table: pl.DataFrame
+    x: Float[np.ndarray, " points"]
+    values: Values
+
+
+def panels(experiments: Sequence[Results], metric: str = "return", x: str = "env_steps") -> list[Panel]:
+    """Arrange experiments by environment, with their curves of `metric` against `x`, up to equal steps.
+
+    Raises `ValueError` for an unknown metric or axis, with the known ones, and `NothingToDraw` if nothing has
+    been evaluated.
+    """
+    if x not in X_AXES:
+        raise ValueError(f'unknown axis "{x}"{nearest(x, X_AXES)}; known: {", ".join(X_AXES)}')
+    known = sorted({name for results in experiments for name in results.curves["metric"].unique()})
+    if not known:
+        raise NothingToDraw("no evaluation has been written yet")
+    if metric not in known:
+        raise ValueError(f'no curve is called "{metric}"{nearest(metric, known)}; known: {", ".join(known)}')
+    by_env: dict[str, list[Results]] = {}
+    for results in experiments:
+        by_env.setdefault(str(results.manifest.get("env", "")), []).append(results)
+    return [_panel(env, group, metric, x) for env, group in by_env.items()]
+
+
+def _panel(env: str, experiments: Sequence[Results], metric: str, x: str) -> Panel:
+    experiments = at_equal_steps(experiments)
+    found = [evaluations(results, metric) for results in experiments]
+    tables = [_table(results, one) for results, one in zip(experiments, found, strict=True)]
+    together = _stacked(found)
+    if together.values.size == 0 or np.nanmax(together.x[x], initial=0.0) <= 0:
+        raise NothingToDraw(f"no evaluation on {env} recorded its {x}")
+    known = together.x[x]
+    if np.isfinite(known).all() and (known == known[0]).all():
+        grid, values = known[0], together.values
+    else:
+        grid, values = together.on_grid(x, min(together.values.shape[2], POINTS))
+    return Panel(env, pl.concat(tables, how="diagonal_relaxed"), grid, values)
+
+
+def _table(results: Results, found: Evaluations) -> pl.DataFrame:
+    """The rows of the table of a panel for one experiment, in the order of its curves."""
+    manifest = results.manifest
+    about = {name: str(manifest.get(name, "")) for name in ABOUT}
+    about["recipe"] = str(manifest.get("recipe") or results.name)
+    about["experiment"] = results.folder.name if results.folder is not None else results.name
+    if results.folder is not None and results.folder.name == about["env"]:
+        about["experiment"] = "/".join(results.folder.parts[-3:-1])
+    settings = {k: v for k, v in manifest.get("settings", {}).items() if k not in about}
+    scores = sample_metrics(results).select("sample", *METRICS).rename({Options().metric: "score"})
+    rows = pl.DataFrame({"sample": found.samples}, schema={"sample": pl.Int64})
+    rows = rows.join(results.samples, on="sample", how="left", maintain_order="left")
+    rows = rows.join(scores.select("sample", "score"), on="sample", how="left", maintain_order="left")
+    constant = {k: pl.lit(v) for k, v in {**settings, **about}.items() if k not in rows.columns}
+    return rows.with_columns(**constant)
+
+
+def _stacked(found: Sequence[Evaluations]) -> Evaluations:
+    """The samples of several experiments one after the other, padded with NaN to common shapes."""
+    seeds = max(one.values.shape[1] for one in found)
+    points = max(one.values.shape[2] for one in found)
+
+    def padded(array: np.ndarray, shape: tuple[int, ...]) -> np.ndarray:
+        whole = np.full((len(array), *shape), np.nan)
+        whole[tuple(slice(size) for size in array.shape)] = array
+        return whole
+
+    values = np.concatenate([padded(one.values, (seeds, points)) for one in found])
+    x = {axis: np.concatenate([padded(one.x[axis], (points,)) for one in found]) for axis in X_AXES}
+    samples = np.concatenate([one.samples for one in found])
+    return Evaluations(samples, x, values, pl.concat([one.lanes for one in found]))
+
+
+def usual_grouping(several: Sequence[Panel]) -> list[str]:
+    """What samples are grouped by when nothing is said: what tells the experiments apart, if any."""
+    tables = [panel.table for panel in several]
+    for name in ("recipe", "experiment"):
+        if any(table[name].n_unique() > 1 for table in tables):
+            return [name]
+    return []
+
+
+def grouped(
+    several: Sequence[Panel],
+    by: Sequence[str],
+    bins: int | None = None,
+    labels: Mapping[str, str] | None = None,
+) -> tuple[list[str], list[pl.Series]]:
+    """Group the samples of all panels by the columns `by`.
+
+    Returns the labels of the groups in order, and for each panel the label of every sample. `labels` replaces
+    labels by other words, and its order goes first. `bins` groups numbers into as many groups of equal size.
+    Raises `ValueError` for a column that there is not, for too many groups, and for unknown labels.
+    """
+    whole = pl.concat(
+        [panel.table.with_columns(panel=pl.lit(p)) for p, panel in enumerate(several)], how="diagonal_relaxed"
+    )
+    columns = [_labelled(whole, name, bins) for name in by]
+    texts = (
+        [", ".join(t or "none" for t in parts) for parts in zip(*columns, strict=True)]
+        if by
+        else ["all"] * whole.height
+    )
+    order = list(dict.fromkeys(texts))
+    if len(by) == 1:
+        order = _ordered(whole[by[0]], columns[0], order)
+    if len(order) > MOST_GROUPS:
+        raise ValueError(_too_many(by, len(order), bins))
+    given = dict(labels or {})
+    if wrong := [label for label in given if label not in order]:
+        raise ValueError(
+            f'there is no group "{wrong[0]}"{nearest(wrong[0], order)}; there are {", ".join(order)}'
+        )
+    order = [*given, *(label for label in order if label not in given)]
+    new = {label: given.get(label, label) for label in order}
+    if len(set(new.values())) < len(new):
+        raise ValueError("two groups have the same label; a figure could not tell them apart")
+    named = pl.Series("group", [new[t] for t in texts], dtype=pl.String)
+    parts = [named.filter(whole["panel"] == p) for p in range(len(several))]
+    return [new[label] for label in order], parts
+
+
+def _too_many(by: Sequence[str], count: int, bins: int | None) -> str:
+    more = "" if bins else "; numbers are grouped with bins (--bins 3)"
+    return f"{', '.join(by)} makes {count} groups, at most {MOST_GROUPS} can be told apart{more}"
+
+
+def _labelled(table: pl.DataFrame, name: str, bins: int | None) -> list[str | None]:
+    """The value of a column as text for every row, or the range of the bin that it is in."""
+    if name not in table.columns or name in ("score", "panel"):
+        known = [c for c in table.columns if c not in ("score", "panel")]
+        raise ValueError(
+            f'samples have no "{name}" to group by{nearest(name, known)}; they have {", ".join(known)}'
+        )
+    values = table[name]
+    if bins and values.dtype.is_numeric() and values.n_unique() > bins:
+        parts = np.array_split(np.sort(values.drop_nulls().unique().to_numpy()), bins)
+        texts = [f"{p[0]:.3g} to {p[-1]:.3g}" for p in parts]
+        ends = [part[-1] for part in parts]
+        return [None if v is None else texts[int(np.searchsorted(ends, v))] for v in values.to_list()]
+    return [None if value is None else words.shown(value) for value in values.to_list()]
+
+
+def _ordered(values: pl.Series, texts: Sequence[str | None], labels: Sequence[str]) -> list[str]:
+    """The labels of one column, in the order of its values if these are numbers, else as they come."""
+    if not (values.dtype.is_numeric() or values.dtype == pl.Boolean):
+        return list(labels)
+    least: dict[str, float] = {}
+    for value, label in zip(values.to_list(), texts, strict=True):
+        least.setdefault(label or "none", float("inf") if value is None else float(value))
+        least[label or "none"] = min(least[label or "none"], float("inf") if value is None else float(value))
+    return sorted(labels, key=least.__getitem__)
