@@ -20,6 +20,7 @@ from hyperlax.experiments.memory import device_memory
 from hyperlax.experiments.recipes import Recipe, resolve
 from hyperlax.experiments.settings import PUBLISHED, Settings, run_length
 from hyperlax.hyperparams import assign, fields, samplers
+from hyperlax.hyperparams.design import ablated
 from hyperlax.programs.plan import MAX_PROGRAMS, Machine, Program, plan
 from hyperlax.programs.stored import stored_plan
 from hyperlax.run.compiling import Compiler
@@ -49,6 +50,7 @@ def prepare(
     experiment_type: str = samplers.INDEPENDENT,
     omit_ab: bool = False,
     samples: Any = None,
+    ablate: Mapping[str, Sequence[Any]] | None = None,
     set: Mapping[str, Any] | None = None,
     run_length_modifier: str | int = "default",
     schedule: Schedule | None = None,
@@ -94,6 +96,7 @@ def prepare(
         rows = sample_rows(
             found, known, fixed, chosen, num_samples, sampling_method, experiment_type, omit_ab, samples
         )
+        rows = ablated(rows, ablate, known, fixed) if ablate else rows
     return experiments.build(name, found, env, chosen, rows, fixed, schedule or Schedule())
 
 
@@ -107,6 +110,7 @@ def sweep(
     experiment_type: str = samplers.INDEPENDENT,
     omit_ab: bool = False,
     samples: Any = None,
+    ablate: Mapping[str, Sequence[Any]] | None = None,
     set: Mapping[str, Any] | None = None,
     run_length_modifier: str | int = "default",
     schedule: Schedule | None = None,
@@ -138,6 +142,8 @@ def sweep(
     - `experiment_type`: `independent_samples`, or `sobol_matrices_A_B_AB` for a sensitivity analysis; with
       `omit_ab` only the matrices A and B.
     - `samples`: the samples themselves, as a table, a list of dicts or a csv, json or parquet file.
+    - `ablate`: dotted path → values to compare. Every sample is trained with each of them and the same random
+      keys, so that the report and `hyperlax.plot.differences` can pair lanes by sample and seed.
     - `set`: values that are the same for all samples, by dotted path; also settings, and `env.<option>`.
     - `run_length_modifier`: `quick`, `default`, `long`, `runtime_benchmark`, or a number of env steps.
     - `schedule`: what stops or changes lanes while they train, such as `hyperlax.schedules.ASHA()`.

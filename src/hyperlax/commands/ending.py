@@ -24,6 +24,7 @@ def conclude(results: Any, folder: Path, more: Sequence[str] = ()) -> int:
 
     from hyperlax.commands.tables import best_words, confirmed_table, leaderboard_table
     from hyperlax.report import leaderboard, selection_bias, write_report
+    from hyperlax.report.charts.ablation import ablation_notes
     from hyperlax.report.lineage import explored
     from hyperlax.run.advice import advice, all_lost
 
@@ -42,6 +43,8 @@ def conclude(results: Any, folder: Path, more: Sequence[str] = ()) -> int:
                 console.print("(its values at the start: the report shows how they changed)", style="dim")
     if confirmed is not None:
         console.print(confirmed_table(selection_bias(results)))
+    for line in ablation_notes(results):
+        console.print(line, soft_wrap=True)
     lanes = results.lanes["status"]
     counts = {s: int((lanes == s).sum()) for s in ("done", "diverged", "pruned", "failed")}
     console.print(

@@ -13,8 +13,6 @@ from hyperlax import leaving
 from hyperlax.commands.flags import Names, Place, limited
 from hyperlax.storage.places import check_writable, resolved
 
-FONT = "Helvetica, Arial, Liberation Sans, DejaVu Sans, sans-serif"
-"""The first of these that is installed."""
 Formats = Annotated[list[Literal["pdf", "svg", "png"]] | None, Parameter(consume_multiple=True, negative="")]
 
 
@@ -36,7 +34,7 @@ def figure(
     colours: Names = None,
     width: float = 3.25,
     height: float = 2.3,
-    font: str = FONT,
+    font: str | None = None,
     font_size: float = 8,
     x_title: str | None = None,
     y_title: str | None = None,
@@ -108,7 +106,7 @@ def figure(
     look = plot.Look(
         width=width,
         height=height,
-        font=font,
+        font=font or plot.Look.font,
         font_size=font_size,
         colours=_colours(colours or []),
         x_title=x_title,

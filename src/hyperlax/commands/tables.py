@@ -103,7 +103,7 @@ def best_words(board: Any, samples: Any) -> str:
     """What was chosen for the first sample of the leaderboard; nothing when there is no choice or score."""
     from hyperlax.report.leaderboard import varied_hyperparameters
 
-    varied = [name for name in varied_hyperparameters(samples) if name != "matrix"]
+    varied = varied_hyperparameters(samples)
     if not varied or not board.height or board["peak_return"][0] is None:
         return ""
     row = board.row(0, named=True)

@@ -7,6 +7,8 @@ import sys
 import threading
 from typing import Annotated, Any
 
+from cyclopts import Parameter
+
 from hyperlax.commands.ending import conclude, stopped
 from hyperlax.commands.flags import (
     Common,
@@ -31,6 +33,7 @@ def sweep_hp_samples(
     num_samples: Annotated[int | None, limited("num_samples")] = None,
     sampling_method: str = "qmc_sobol",
     load_hyperparams: Place | None = None,
+    ablate: Annotated[list[str] | None, Parameter(negative="")] = None,
     experiment_type: str = "independent_samples",
     omit_ab: bool = False,
     sequential: bool = False,
@@ -48,6 +51,9 @@ def sweep_hp_samples(
         How to draw them: a sampling method that `hyperlax list` shows.
     load_hyperparams
         Train the samples in this csv, json or parquet file instead of drawing any.
+    ablate
+        path=value,value: trains every sample with each of these values, all else equal, random keys too; the
+        report shows the differences in pairs. Repeatable; every combination is trained.
     experiment_type
         independent_samples, or sobol_matrices_A_B_AB: the matrices of a variance-based sensitivity analysis,
         whose indices the report then shows.
@@ -66,12 +72,15 @@ def sweep_hp_samples(
     confirm_seeds
         Lanes per confirmed sample. [default: as many as the sweep]
     """
+    from hyperlax.hyperparams.design import parsed
+
     design = {
         "num_samples": 8 if num_samples is None and load_hyperparams is None else num_samples,
         "sampling_method": sampling_method,
         "experiment_type": experiment_type,
         "omit_ab": omit_ab,
         "samples": load_hyperparams,
+        "ablate": parsed(ablate) if ablate else None,
     }
     return train("sweep-hp-samples", common, design, sequential, scheduler, (confirm, confirm_seeds))
 

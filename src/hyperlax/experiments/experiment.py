@@ -29,7 +29,7 @@ from hyperlax.experiments.memory import device_memory
 from hyperlax.experiments.recipes import Recipe
 from hyperlax.experiments.samples import Lane, Sample, lane_keys
 from hyperlax.experiments.settings import Settings
-from hyperlax.hyperparams import assign, fields, values
+from hyperlax.hyperparams import assign, design, fields, values
 from hyperlax.lanes.keys import seeded
 from hyperlax.programs import train
 from hyperlax.programs.budget import cycle_steps, steps_of
@@ -87,11 +87,12 @@ class Experiment(Generic[Scheduled]):
         """Check a sample, add it, and return it.
 
         `row` maps dotted paths of hyperparameters to values; fixed and missing ones have the values of
-        `base`. Raises `ValueError` for an unknown hyperparameter or value, for the id of another sample,
-        for sizes that do not fit into memory or would train for years, and for a cycle longer than the run.
+        `base`. Samples with the same `pair` are trained with the same random keys. Raises `ValueError` for an
+        unknown hyperparameter or value, for the id of another sample, for sizes that do not fit into memory
+        or would train for years, and for a cycle longer than the run.
         """
         known = {f.path for f in fields(self.base)}
-        chosen = {k: v for k, v in row.items() if k not in ("sample", "matrix") and k not in self.fixed}
+        chosen = {k: v for k, v in row.items() if k not in design.COLUMNS and k not in self.fixed}
         if unknown := [k for k in chosen if k not in known]:
             assign(self.base, dict.fromkeys(unknown))
         tree = assign(self.base, chosen)
@@ -113,7 +114,7 @@ class Experiment(Generic[Scheduled]):
             if k in self.protocol_values and v != self.protocol_values[k]
         ]
         self.notes += [f"sample {number}: {p}" for p in problems]
-        keys, init_keys = self._keys(number)
+        keys, init_keys = self._keys(within("sample", row.get("pair", number), "the pair id"))
         executions = tree.executions(self.env)
         sample = Sample(len(self.records), number, dict(row), tree, keys, init_keys, executions, steps)
         self.records[number] = sample
@@ -131,9 +132,9 @@ class Experiment(Generic[Scheduled]):
 
     @property
     def samples(self) -> pl.DataFrame:
-        """The table of samples: id, design matrix if there is one, and every hyperparameter."""
+        """The table of samples: id, its place in a design if it has one, and every hyperparameter."""
         table = [
-            {"sample": s.id, **({"matrix": s.row["matrix"]} if "matrix" in s.row else {}), **values(s.tree)}
+            {"sample": s.id, **{c: s.row[c] for c in design.COLUMNS[1:] if c in s.row}, **values(s.tree)}
             for s in self.records.values()
         ]
         return pl.DataFrame(table, schema=None if table else {"sample": pl.Int64}, infer_schema_length=None)
@@ -148,7 +149,7 @@ class Experiment(Generic[Scheduled]):
         ]
 
     def _keys(self, sample: int) -> tuple[UInt32[np.ndarray, "seeds 2"], UInt32[np.ndarray, "seeds 2"]]:
-        """Raw keys (training, initial weights) of the lanes of the sample with this id."""
+        """Raw keys (training, initial weights) of the lanes of the sample, or of the pair, with this id."""
         seeds = np.arange(self.settings.seeds, dtype=np.uint32)
         keys, init_keys = lane_keys(self._key, np.uint32(sample), seeds)
         if self.settings.initial_weights == "shared":

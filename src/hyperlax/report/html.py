@@ -14,6 +14,7 @@ from hyperlax.hyperparams import assign
 from hyperlax.networks.pqc import PQCHyperparams
 from hyperlax.report import markup
 from hyperlax.report.charts import charts_with
+from hyperlax.report.charts.ablation import ablation_notes, ablation_table
 from hyperlax.report.charts.search import SEARCH_CHARTS
 from hyperlax.report.document import Pictures, sections_of, tabs, write_document
 from hyperlax.report.evaluations import equal_steps
@@ -84,6 +85,8 @@ def _applies(name: str, results: Results) -> bool:
         return bool((results.lanes["circuit_executions"] > 0).any())
     if name == "entanglement":
         return any(c.endswith("entangler") for c in varied_hyperparameters(results.samples))
+    if name == "ablation":
+        return "pair" in results.samples.columns
     if name in ("slices", "importance", "parallel_coordinates"):
         return results.trials.is_empty()
     return name != "confirmation" or results.confirmation is not None
@@ -102,6 +105,7 @@ def _body(results: Results, pictures: dict[str, Markup], options: Options) -> Ma
         **_schedule_section(results, pictures),
         **_circuit_section(results),
         **_search_section(results, pictures),
+        **_ablation_section(results, pictures),
         **_chart_section("distribution", "Return across samples", pictures, "return_distribution", "ecdf"),
         **_chart_section("budget", "Expected result of a smaller search", pictures, "best_of_k"),
         **_chart_section("slices", "Slices through the search space", pictures, "slices"),
@@ -146,6 +150,16 @@ def _confirmation_section(results: Results, pictures: dict[str, Markup]) -> dict
     )
     content = joined(pictures["confirmation"], markup.table(found, "confirmed", note))
     return {"confirmation": ("Tuning score against confirmed score", content)}
+
+
+def _ablation_section(results: Results, pictures: dict[str, Markup]) -> dict[str, tuple[str, Markup]]:
+    """Return a section on samples that differ in one hyperparameter alone; empty without such pairs."""
+    found = ablation_table(results)
+    if found.is_empty():
+        return {}
+    note = markup.notes(ablation_notes(results))
+    shown = joined(note, pictures["ablation"], markup.table(found, "ablation"))
+    return {"ablation": ("What one hyperparameter changes", shown)}
 
 
 def _sobol_section(results: Results, pictures: dict[str, Markup]) -> dict[str, tuple[str, Markup]]:

@@ -58,13 +58,17 @@ def importance_table(results: Results, quantile: float = QUANTILE) -> pl.DataFra
     all shares add up to 1), `chance` (in 95 % of reports no hyperparameter without effect exceeds this level)
     and `p`, corrected for the number of hyperparameters: an effect may be claimed where it is at most 0.05.
     The score of a sample is its peak return. Samples without an evaluation are left out, and so are the AB
-    matrices of a Sobol design, whose rows nearly repeat those of A. Raises `Unavailable` with fewer than ten
-    samples, if no hyperparameter varies, or if all samples score the same.
+    matrices of a Sobol design, whose rows nearly repeat those of A, and all but the first sample of a pair of
+    an ablation. Raises `Unavailable` with fewer than ten samples, if no hyperparameter varies, or if all
+    samples score the same.
     """
     scored = lane_metrics(results).drop_nulls("peak_return").sort("sample", "seed")
     if "matrix" in results.samples.columns:
         mixed = results.samples.filter(pl.col("matrix").str.starts_with("AB:"))
         scored = scored.join(mixed, on="sample", how="anti", maintain_order="left")
+    if "pair" in results.samples.columns:
+        first = results.samples.unique("pair", keep="first", maintain_order=True)
+        scored = scored.join(first, on="sample", how="semi", maintain_order="left")
     ids = scored["sample"].unique(maintain_order=True)
     if not varied_hyperparameters(results.samples):
         raise Unavailable("No hyperparameter varies between the samples.")

@@ -6,6 +6,7 @@ import numpy as np
 import polars as pl
 from jaxtyping import Float
 
+from hyperlax.hyperparams import design
 from hyperlax.report.metrics import lane_metrics, sample_metrics
 from hyperlax.statistics import quantiles, rank_intervals
 from hyperlax.storage.results import Results
@@ -50,7 +51,7 @@ def varied_hyperparameters(samples: pl.DataFrame) -> list[str]:
     return [
         column
         for column in samples.columns
-        if column not in ("sample", "matrix") and len({str(value) for value in samples[column].to_list()}) > 1
+        if column not in design.COLUMNS and len({str(value) for value in samples[column].to_list()}) > 1
     ]
 
 

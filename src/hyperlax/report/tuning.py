@@ -184,11 +184,12 @@ def _families_by_recipe(experiments: Sequence[Results]) -> dict[str, list[Result
 
 def _shared_samples(group: Sequence[Results]) -> list[int]:
     """Return the ids of the samples with equal hyperparameters everywhere; none if fewer than two."""
-    first = group[0].samples.drop("matrix", strict=False)
+    first = group[0].samples.drop("matrix", "pair", strict=False)
     known = {row["sample"]: row for row in first.iter_rows(named=True)}
     for results in group[1:]:
         other = {
-            row["sample"]: row for row in results.samples.drop("matrix", strict=False).iter_rows(named=True)
+            row["sample"]: row
+            for row in results.samples.drop("matrix", "pair", strict=False).iter_rows(named=True)
         }
         known = {sample: row for sample, row in known.items() if other.get(sample) == row}
     return sorted(known) if len(known) > 1 else []

@@ -109,9 +109,14 @@ def decisions(settings: Settings) -> list[int]:
 
 
 def refuse_designs(experiment: Experiment, because: str) -> None:
-    """Raise `ValueError` if the samples are those of a sensitivity analysis; `because` says why."""
-    if any("matrix" in row for row in experiment.rows):
-        raise ValueError(
-            "a sensitivity analysis needs every sample trained to its end with its own hyperparameters, and "
-            f"{because}: leave out --scheduler, or --experiment-type"
-        )
+    """Raise `ValueError` if the samples are those of a sensitivity analysis or an ablation.
+
+    `because` says why.
+    """
+    designs = {"matrix": ("a sensitivity analysis", "--experiment-type"), "pair": ("an ablation", "--ablate")}
+    for column, (name, flag) in designs.items():
+        if any(column in row for row in experiment.rows):
+            raise ValueError(
+                f"{name} needs every sample trained to its end with its own hyperparameters, and "
+                f"{because}: leave out --scheduler, or {flag}"
+            )

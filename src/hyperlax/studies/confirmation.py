@@ -92,7 +92,7 @@ def prepare(
         raise ValueError("no sample can be confirmed: none has an evaluation")
     given = {"seed": fresh_seed(manifest["seed"]), "seeds": seeds or manifest["settings"]["seeds"]}
     settings = Settings().updated({**manifest["settings"], **given})
-    table = results.samples.drop("matrix", strict=False)
+    table = results.samples.drop("matrix", "pair", strict=False)
     rows = [table.row(by_predicate=pl.col("sample") == sample, named=True) for sample in ids]
     env = _named("env", env, manifest)
     recipe = Recipe(_named("algorithm", algorithm, manifest), _named("network", network, manifest), only=True)

@@ -11,6 +11,7 @@ import equinox as eqx
 from beartype import beartype
 from jaxtyping import jaxtyped
 
+from hyperlax.hyperparams import design
 from hyperlax.hyperparams.fields import Field, nearest
 from hyperlax.hyperparams.samplers.base import AbstractDesign
 from hyperlax.hyperparams.spaces import Space
@@ -46,7 +47,7 @@ class SamplesFile(AbstractDesign):
 
 
 def checked_rows(table: Table, known: Mapping[str, Field] | Sequence[str]) -> list[dict[str, Any]]:
-    """The rows of a table of samples, whose columns are `known` hyperparameters, `sample` and `matrix`.
+    """The rows of a table of samples, whose columns are `known` hyperparameters or `design.COLUMNS`.
 
     Prints the notes of the table. Raises `ValueError` that names the source, and row and column where there
     are any, for no rows, an unknown column, an empty cell, a value that the hyperparameter cannot have, and
@@ -57,7 +58,7 @@ def checked_rows(table: Table, known: Mapping[str, Field] | Sequence[str]) -> li
             f"no samples were given: {table.source} holds no samples; leave it out for the defaults"
         )
     for name in table.columns:
-        if name not in known and name not in ("sample", "matrix"):
+        if name not in known and name not in design.COLUMNS:
             raise ValueError(f'{table.source}: unknown column "{name}"{nearest(name, known)}')
     used: dict[int, str] = {}
     for i, row in enumerate(table.rows):
@@ -69,8 +70,8 @@ def checked_rows(table: Table, known: Mapping[str, Field] | Sequence[str]) -> li
             try:
                 if isinstance(known, Mapping) and name in known:
                     known[name].encode(row[name])
-                elif name == "sample":
-                    row[name] = within("sample", row[name], "the sample id")
+                elif name in ("sample", "pair"):
+                    row[name] = within("sample", row[name], f"the {name} id")
             except ValueError as error:
                 table.wrong(i, name, str(error))
         number = row.get("sample", i)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
+from hyperlax.report.charts.ablation import ablation_chart
 from hyperlax.report.charts.confirmation import confirmation_chart
 from hyperlax.report.charts.curves import learning_curves
 from hyperlax.report.charts.ecdf import ecdf
@@ -29,6 +30,7 @@ CHARTS: dict[str, Callable[[Results], Chart]] = {
     "learning_curves_circuit_executions": lambda results: learning_curves(results, "circuit_executions"),
     "leaderboard": leaderboard_chart,
     "aggregate_curves": lambda results: tuned_curves([results]),
+    "ablation": ablation_chart,
     "return_distribution": return_distribution,
     "confirmation": confirmation_chart,
     "ecdf": ecdf,

@@ -83,11 +83,10 @@ def difference_figure(
     words = average_words(show, band, *_least(gaps, named), bool(table["low"].count()))
     words = words.replace("samples", "pairs of samples")
     title = _metric_title(metric)
-    title += f", {others[0]} − {against}" if len(others) == 1 else f" − that of {against}"
+    title += f" ({others[0]} − {against})" if len(others) == 1 else f" − that of {against}"
     chart = curve_chart(table, others, look, x, title, f"ahead of {against}", words, zero=True)
-    said = [
-        pairs.summary_words(row, Options().metric.replace("_", " ")) for row in found.iter_rows(named=True)
-    ]
+    score = Options().metric.replace("_", " ")
+    said = [pairs.summary_words(row, score, row["env"]) for row in found.iter_rows(named=True)]
     return Figure(chart, table, (words, *said))
 
 

@@ -106,9 +106,12 @@ def summary(
     return pl.DataFrame(rows, schema=SUMMARY).fill_nan(None)
 
 
-def summary_words(row: dict[str, object], score: str) -> str:
-    """Say in a sentence what a row of `summary` holds, and claim nothing that its interval does not."""
-    where = f"{row['env']}: {row['group']} against {row['against']}, {row['pairs']} pairs"
+def summary_words(row: dict[str, object], score: str, of: str) -> str:
+    """Say in a sentence what a row of `summary` holds, and claim nothing that its interval does not.
+
+    `of` is what the groups are values of, or the environment.
+    """
+    where = f"{of}: {row['group']} against {row['against']}, {row['pairs']} pairs"
     if not row["pairs"]:
         return f"{where}: no samples differ in this alone."
     counts = f"better in {row['better']}, worse in {row['worse']}"

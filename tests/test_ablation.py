@@ -1,0 +1,158 @@
+"""Ablations: samples that differ in one hyperparameter alone and are trained with the same random keys."""
+
+from __future__ import annotations
+
+import dataclasses
+
+import numpy as np
+import polars as pl
+import pytest
+from report_data import synthetic
+
+from hyperlax import LogUniform, Recipe, sweeps
+from hyperlax.experiments.recipes import resolve
+from hyperlax.hyperparams import design, fields, values
+from hyperlax.report.charts.ablation import ablation_chart, ablation_notes, ablation_table
+from hyperlax.report.charts.style import NothingToDraw
+from hyperlax.report.html import write_report
+from hyperlax.report.importance import importance_table
+from hyperlax.schedules import ASHA, PBT
+
+RECIPE = Recipe("dqn", "mlp", space={"critic_lr": LogUniform(1e-4, 3e-3)}, only=True)
+NORM = {"critic.layer_norm": ["true", "false"]}
+KNOWN = {f.path: f for f in fields(RECIPE.hyperparams())}
+
+
+def prepared(**how):
+    return sweeps.prepare(RECIPE, "gymnax.cartpole", total_timesteps=2_000, seeds=2, **how)
+
+
+def test_a_pair_differs_in_what_is_ablated_alone_and_has_the_same_keys():
+    plain, pairs = prepared(num_samples=3), prepared(num_samples=3, ablate=NORM)
+    assert list(pairs.records) == list(range(6))
+    for place, sample in pairs.records.items():
+        partner = pairs.records[place ^ 1]
+        ours, theirs = values(sample.tree), values(partner.tree)
+        assert {k for k in ours if ours[k] != theirs[k]} == {"critic.layer_norm"}
+        np.testing.assert_array_equal(sample.keys, partner.keys)
+        np.testing.assert_array_equal(sample.init_keys, partner.init_keys)
+        alone = plain.records[place // 2]
+        assert values(alone.tree)["critic_lr"] == ours["critic_lr"]
+        np.testing.assert_array_equal(sample.keys, alone.keys)
+    assert len({bytes(s.keys.tobytes()) for s in pairs.records.values()}) == 3
+    assert pairs.samples["pair"].to_list() == [0, 0, 1, 1, 2, 2]
+    assert "pair" not in plain.samples.columns
+    assert pairs.identity() != plain.identity()
+
+
+def test_every_combination_of_several_ablations_is_trained():
+    found = prepared(num_samples=2, ablate={**NORM, "critic.activation": ["tanh", "relu", "silu"]}).samples
+    assert found.height == 12
+    chosen = found.select("pair", "critic.layer_norm", "critic.activation")
+    assert chosen.n_unique() == 12
+
+
+def test_a_samples_file_names_pairs_itself(tmp_path):
+    file = tmp_path / "samples.csv"
+    file.write_text("pair,critic.width\n7,16\n7,32\n3,16\n")
+    found = prepared(samples=str(file))
+    first, second, third = found.records.values()
+    np.testing.assert_array_equal(first.keys, second.keys)
+    assert (first.keys != third.keys).any()
+    file.write_text("pair,critic.width\n-1,16\n")
+    with pytest.raises(ValueError, match=r"samples.csv.*the pair id must be at least 0"):
+        prepared(samples=str(file))
+
+
+@pytest.mark.parametrize(
+    ("how", "said"),
+    [
+        (
+            {"ablate": {"layer_norm": [1, 0]}},
+            'unknown hyperparameter "layer_norm"; did you mean "critic.layer_norm"',
+        ),
+        ({"ablate": {"critic.layer_norm": ["true"]}}, "compares two values or more, got true"),
+        ({"ablate": {"critic.layer_norm": ["true", True]}}, "compares two values or more"),
+        ({"ablate": {"critic.activation": ["tanh", "rleu"]}}, 'did you mean "relu"'),
+        ({"ablate": NORM, "set": {"critic.layer_norm": "true"}}, "cannot be ablated and set to 'true'"),
+        ({"ablate": NORM, "num_samples": 2, "experiment_type": "sobol_matrices_A_B_AB"}, "cannot be ablated"),
+        (
+            {"ablate": NORM, "num_samples": 2, "schedule": PBT(interval=1)},
+            "an ablation needs every sample.*--ablate",
+        ),
+        ({"ablate": NORM, "num_samples": 2, "schedule": ASHA()}, "an ablation needs every sample.*--ablate"),
+    ],
+)
+def test_what_cannot_be_ablated_is_refused_with_the_fix(how, said):
+    with pytest.raises(ValueError, match=said):
+        prepared(**how)
+
+
+def test_ablations_are_read_from_the_command_line():
+    assert design.parsed(["a.b=true, false", "c=1,2,3"]) == {"a.b": ["true", "false"], "c": ["1", "2", "3"]}
+    for wrong in (["a"], ["=1,2"], ["a=1,2", "a=2,3"]):
+        with pytest.raises(ValueError, match="--ablate needs path=value,value"):
+            design.parsed(wrong)
+
+
+def paired_report():
+    """A made-up sweep of six pairs: `rollout` is ablated, all other hyperparameters agree within a pair."""
+    results = synthetic(samples=12, seeds=3, diverged=())
+    first = pl.col("sample") // 2 * 2
+    table = results.samples.with_columns(pair=pl.col("sample") // 2)
+    shared = [c for c in results.samples.columns if c not in ("sample", "rollout")]
+    table = table.select(
+        "sample", "pair", *(pl.col(c).gather(first) for c in shared), rollout=64 * (1 + pl.col("sample") % 2)
+    )
+    return dataclasses.replace(results, samples=table)
+
+
+def test_the_report_shows_paired_differences_where_there_are_pairs(tmp_path):
+    results = paired_report()
+    row = ablation_table(results).row(0, named=True)
+    assert (row["hyperparameter"], row["value"], row["against"], row["pairs"]) == ("rollout", "128", "64", 6)
+    peaks = (
+        results.curves.filter(pl.col("metric") == "return")
+        .group_by("sample", "seed")
+        .agg(pl.col("value").max())
+    )
+    scores = peaks.group_by("sample").agg(pl.col("value").mean()).sort("sample")["value"].to_numpy()
+    gaps = scores[1::2] - scores[::2]
+    assert row["difference"] == pytest.approx(np.median(gaps))
+    assert (row["better"], row["worse"]) == ((gaps > 0).sum(), (gaps < 0).sum())
+    assert ablation_notes(results)[0].startswith("rollout: 128 against 64, 6 pairs: better in")
+    page = write_report(results, tmp_path / "report.html").read_text()
+    assert "What one hyperparameter changes" in page
+    plain = write_report(synthetic(samples=4, seeds=2), tmp_path / "plain.html").read_text()
+    assert "What one hyperparameter changes" not in plain
+    assert "Paired differences" not in plain
+    with pytest.raises(NothingToDraw, match="--ablate"):
+        ablation_chart(synthetic(samples=4, seeds=2))
+
+
+def test_pairs_do_not_count_twice_as_evidence_for_other_hyperparameters():
+    """Importances see the first sample of each pair, as if the others had not been trained."""
+    results = paired_report()
+    wide = synthetic(samples=24, seeds=2, diverged=())
+    doubled = wide.samples.with_columns(pair=pl.col("sample") % 12)
+    both = importance_table(dataclasses.replace(wide, samples=doubled))
+    kept = wide.samples.filter(pl.col("sample") < 12)
+    alone = dataclasses.replace(
+        wide,
+        samples=kept,
+        lanes=wide.lanes.join(kept.select("sample"), on="sample", how="semi"),
+        curves=wide.curves.join(kept.select("sample"), on="sample", how="semi"),
+    )
+    assert both.equals(importance_table(alone), null_equal=True)
+    assert "pair" not in str(results.manifest["space"])
+
+
+def test_other_recipes_can_be_ablated_in_their_own_terms():
+    recipe = resolve("ppo_mlp")
+    rows = design.ablated(
+        [{}], {"actor.activation": ["relu", "tanh"]}, {f.path: f for f in fields(recipe.hyperparams())}, {}
+    )
+    assert rows == [
+        {"actor.activation": "relu", "pair": 0, "sample": 0},
+        {"actor.activation": "tanh", "pair": 0, "sample": 1},
+    ]
