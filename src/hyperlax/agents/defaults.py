@@ -57,6 +57,11 @@ class OnPolicyDefaults(AbstractOnPolicyHyperparams):
     evaluation_normalisation: Count = hp(
         "as_trained", labels=("as_trained", "always"), doc="whether evaluation normalises observations"
     )
+    last_rollout: Count = hp(
+        "learned",
+        labels=("learned", "unlearned"),
+        doc="whether the rollout that spends the budget is learned from, or its gradients count as zero",
+    )
 
 
 class OffPolicyDefaults(AbstractOffPolicyHyperparams):
@@ -104,3 +109,13 @@ class OffPolicyDefaults(AbstractOffPolicyHyperparams):
     )
     warmup_actions: Count = hp("uniform", labels=("uniform", "policy"), doc="actions during the warm-up")
     warmup_budget: Count = hp("counted", labels=("counted", "free"), doc="whether the warm-up spends budget")
+    buffer_rounding: Count = hp(
+        "none",
+        labels=("none", "whole_steps"),
+        doc="whether the capacity of the replay buffer is rounded down to a multiple of num_envs",
+    )
+    last_rollout: Count = hp(
+        "learned",
+        labels=("learned", "unlearned"),
+        doc="whether the rollout that spends the budget is learned from, or its gradients count as zero",
+    )

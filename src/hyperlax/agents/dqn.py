@@ -95,6 +95,16 @@ class DQNHyperparams(AbstractOffPolicyHyperparams):
     )
     warmup_actions: Count = hp("uniform", labels=("uniform", "policy"), doc="actions during the warm-up")
     warmup_budget: Count = hp("counted", labels=("counted", "free"), doc="whether the warm-up spends budget")
+    buffer_rounding: Count = hp(
+        "none",
+        labels=("none", "whole_steps"),
+        doc="whether the capacity of the replay buffer is rounded down to a multiple of num_envs",
+    )
+    last_rollout: Count = hp(
+        "learned",
+        labels=("learned", "unlearned"),
+        doc="whether the rollout that spends the budget is learned from, or its gradients count as zero",
+    )
 
     def agent(self, env: AbstractEnv, caps: Sizes, *, key: PRNGKeyArray) -> DQN:
         return DQN(self, env, caps, key=key)
@@ -116,6 +126,7 @@ class DQNHyperparams(AbstractOffPolicyHyperparams):
             "normaliser_order": "before_acting",
             "epsilon_decay": 0.0,
             "update_to_data": 0.0,
+            "last_rollout": "unlearned",
         }
 
 

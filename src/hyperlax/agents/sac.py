@@ -105,6 +105,21 @@ class SACHyperparams(AbstractOffPolicyHyperparams):
         labels=("range", "environment"),
         doc="units of actions in critics and entropies: bounds of -1 and 1 in every dimension, or their own",
     )
+    density_at_bounds: Count = hp(
+        "exact",
+        labels=("exact", "averaged"),
+        doc="the density of actions within 0.001 of a bound: that of each, or their common average",
+    )
+    buffer_rounding: Count = hp(
+        "none",
+        labels=("none", "whole_steps"),
+        doc="whether the capacity of the replay buffer is rounded down to a multiple of num_envs",
+    )
+    last_rollout: Count = hp(
+        "learned",
+        labels=("learned", "unlearned"),
+        doc="whether the rollout that spends the budget is learned from, or its gradients count as zero",
+    )
 
     def agent(self, env: AbstractEnv, caps: Sizes, *, key: PRNGKeyArray) -> SAC:
         return SAC(self, env, caps, key=key)
@@ -124,7 +139,12 @@ class SACHyperparams(AbstractOffPolicyHyperparams):
 
     @staticmethod
     def published(env_name: str) -> dict[str, Any]:
-        return {**PUBLISHED, "update_to_data": 0.0, "action_units": "environment"}
+        return {
+            **PUBLISHED,
+            "update_to_data": 0.0,
+            "action_units": "environment",
+            "density_at_bounds": "averaged",
+        }
 
 
 def _critic_inputs(env: AbstractEnv) -> int:
@@ -342,7 +362,9 @@ class SAC(AbstractOffPolicyAgent):
         own = self.hp.chosen("action_units", "environment")
         low, high, action = select(own, (low, high, transition.action), unit)
         seen = eqx.tree_at(lambda t: t.action, transition, action)
-        return seen, (policies[0].within(low, high), policies[1].within(low, high))
+        averaged = self.hp.chosen("density_at_bounds", "averaged")
+        now, after = (policy.within(low, high).averaging(averaged) for policy in policies)
+        return seen, (now, after)
 
     def loss(
         self, models: tuple[Any, ...], target: Any, transition: Transition, noise: Float[Array, " noise"]
