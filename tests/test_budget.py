@@ -30,6 +30,14 @@ def test_a_lane_ends_with_the_last_cycle_that_is_at_most_one_percent_above(total
     assert cycles_of(total, {"num_envs": cycle, "rollout_length": 1}) * cycle == expected
 
 
+def test_a_lane_can_end_with_the_first_cycle_that_reaches_the_steps_however_far_above():
+    for total, cycle in ((5_000, 1_024), (99, 100), (100, 101), (5_000, 8)):
+        end = steps_of(total, cycle, reaching=True)
+        assert total <= end < total + cycle
+        assert end % cycle == 0
+        assert steps_of(total, cycle, end, reaching=True) == end
+
+
 def test_the_end_stays_what_it_is_while_a_lane_trains_towards_it():
     """From every cycle on the way, and at the end, where no cycle is left; it is never over 1 % above."""
     rng = np.random.default_rng(0)

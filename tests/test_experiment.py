@@ -98,6 +98,14 @@ def test_the_published_protocol_sets_its_switches_and_a_user_can_overrule_them()
     published = experiment(protocol="published")
     assert values(published.trees[0])["loss_reduction"] == "sum"
     assert values(published.trees[0])["time_limit"] == "termination"
+    replaying = experiment([{}], recipe=Recipe("dqn", "mlp"), env="gymnax.cartpole", protocol="published")
+    continuous = experiment([{}], recipe=Recipe("sac", "mlp"), protocol="published")
+    for made, names in (
+        (published, {"density_at_bounds": "averaged", "last_rollout": "unlearned"}),
+        (replaying, {"buffer_rounding": "whole_steps", "last_rollout": "unlearned"}),
+        (continuous, {"density_at_bounds": "averaged", "last_rollout": "learned"}),
+    ):
+        assert names.items() <= values(made.trees[0]).items()
     mixed = experiment(protocol="published", fixed={"loss_reduction": "mean"})
     assert values(mixed.trees[0])["loss_reduction"] == "mean"
     assert values(experiment().trees[0])["loss_reduction"] == "mean"

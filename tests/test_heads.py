@@ -22,6 +22,8 @@ def tanh_normal(loc, std, low, high):
 raw_of = quick(lambda policy, action: policy.raw(action))
 action_of = quick(lambda policy, raw: policy.action(raw))
 log_prob_of = quick(lambda policy, raw: policy.log_prob(raw))
+slopes_of = quick(jax.vmap(jax.grad(lambda policy, raw: policy.log_prob(raw), argnums=1), in_axes=(None, 0)))
+log_probs_of = quick(jax.vmap(lambda policy, raw: policy.log_prob(raw), in_axes=(None, 0)))
 
 
 def density(action, loc, std, low, high):
@@ -68,6 +70,28 @@ def test_log_probabilities_stay_exact_where_the_action_rounds_to_its_bound():
         np.testing.assert_allclose(slope, -u / 25 + 2 * np.sign(u), rtol=1e-4)
     assert action_of(policy, jnp.asarray([30.0])) == 1.0
     assert action_of(policy, jnp.asarray([-30.0])) == -1.0
+
+
+@pytest.mark.parametrize("case", [*CASES, (0.0, 4.0, -1.0, 1.0)])
+def test_densities_averaged_at_the_bounds_are_the_probability_of_the_edge_and_integrate_to_one(case):
+    """Within 0.001 of a bound; scipy's distribution of the normal variable says how probable that is."""
+    loc, std, low, high = case
+    policy = tanh_normal(*case).averaging(jnp.bool_(True))
+    edge = np.arctanh(1 - 1e-3 / ((high - low) / 2))
+    below, above = stats.norm.logcdf(-edge, loc, std), stats.norm.logsf(edge, loc, std)
+    raw = np.concatenate(
+        [[-50, -edge - 1e-3], np.linspace(-edge + 1e-3, edge - 1e-3, 20_000), [edge + 1e-3, 50]]
+    )
+    found = np.asarray(log_probs_of(policy, jnp.asarray(raw[:, None], jnp.float32)), np.float64)
+    np.testing.assert_allclose(found[:2], below - np.log(1e-3), rtol=1e-4)
+    np.testing.assert_allclose(found[-2:], above - np.log(1e-3), rtol=1e-4)
+    own = np.asarray(log_probs_of(tanh_normal(*case), jnp.asarray(raw[2:-2, None], jnp.float32)))
+    np.testing.assert_array_equal(own, found[2:-2].astype(np.float32))
+    action = low + (high - low) / 2 * (1 + np.tanh(raw))
+    inside = np.trapezoid(np.exp(found[2:-2]), action[2:-2])
+    assert inside + np.exp(below) + np.exp(above) == pytest.approx(1, abs=2e-3)
+    slopes = slopes_of(policy, jnp.asarray([[-50.0], [50.0]]))
+    assert not np.asarray(slopes).any(), "all actions at an edge are alike"
 
 
 def test_dimensions_are_independent_and_have_their_own_bounds():

@@ -74,6 +74,31 @@ def test_nothing_is_learnt_while_warming_up(algorithm):
     assert warm.agent.experience.replay.added == 12
 
 
+@pytest.mark.parametrize(("size", "kept"), [(60, 60), (59, 57), (2, 3)])
+def test_the_buffer_can_be_rounded_to_whole_steps_of_all_environments(size, kept):
+    """The smallest buffer holds one step of them."""
+    rounded = lane(buffer_size=size, buffer_rounding="whole_steps").agent.experience.replay
+    assert rounded.capacity == kept
+    assert lane(buffer_size=size).agent.experience.replay.capacity == size
+
+
+def test_the_last_rollout_can_be_left_unlearned_but_for_the_momentum_of_adam():
+    """The budget of 600 steps ends with cycle 100. Adam moves the weights by its moments alone."""
+    before = lane(cycles=99, last_rollout="unlearned", decay_learning_rates=False, tau=1.0, epochs=1)
+    learned, unlearned = (
+        lane(cycles=100, last_rollout=how, decay_learning_rates=False, tau=1.0, epochs=1)
+        for how in ("learned", "unlearned")
+    )
+    assert unlearned.gradient_steps == learned.gradient_steps == before.gradient_steps + 1
+    adam = before.agent.optimiser
+    mean, square = (np.asarray(x, np.float64) for x in (adam.mu, adam.nu))
+    steps = int(adam.count) + 1
+    step = (0.9 * mean / (1 - 0.9**steps)) / (np.sqrt(0.999 * square / (1 - 0.999**steps)) + 1e-8)
+    expected = weights(before) - float(before.agent.hp.critic_lr) * step
+    np.testing.assert_allclose(weights(unlearned), expected, rtol=1e-4, atol=1e-6)
+    assert np.abs(weights(learned) - expected).max() > 1e-5
+
+
 def test_warm_up_can_be_free():
     free = lane(cycles=5, warmup_budget="free")
     assert free.env_steps == 3 * 6

@@ -19,6 +19,7 @@ from hyperlax import envs
 from hyperlax.agents import PPOHyperparams
 from hyperlax.experiments.execution import Execution
 from hyperlax.experiments.samples import Lane
+from hyperlax.experiments.settings import Settings
 from hyperlax.hyperparams import assign
 from hyperlax.hyperparams.spaces import Choice, LogUniform, Uniform
 from hyperlax.programs import train
@@ -135,7 +136,7 @@ def test_populations_of_other_programs_and_seeds_are_apart():
 def test_a_lane_without_room_for_a_cycle_of_the_other_goes_on_unchanged(steps, copies):
     """The other trains 12 steps per cycle: to 600 of 600, and to 608, over 1 % above."""
     tree = assign(PPOHyperparams(), {"num_envs": 3, "rollout_length": 4})
-    experiment = SimpleNamespace(settings=SimpleNamespace(seed=1, total_timesteps=600))
+    experiment = SimpleNamespace(settings=Settings(seed=1, total_timesteps=600))
     lanes = [Lane(i, i, 0, status="paused", env_steps=steps) for i in range(2)]
     schedule = PBT()
     schedule.waiting = {0: (1, 1.0), 1: (1, 2.0)}

@@ -83,6 +83,8 @@ def test_run_length_zero_is_refused():
         ({"protocol": "publishd"}, 'did you mean "published"'),
         ({"evaluation": "greedy"}, "one of deterministic, sampled"),
         ({"initial_weights": "none"}, "one of per_lane, shared"),
+        ({"evaluation_keys": "new"}, "one of fresh, fixed"),
+        ({"last_cycle": "over"}, "one of bounded, reaching"),
     ],
 )
 def test_wrong_settings_are_refused_by_name(changes, message):

@@ -250,9 +250,19 @@ def test_saved_policies_act(whole):
 
 
 def test_published_protocol_runs_and_shares_initial_weights():
-    """Its settings are all in the resolved samples; all lanes start from one draw."""
+    """Its settings are all in the resolved samples; all lanes start from one draw.
+
+    A lane that does not learn has the same return in all of its evaluations, because their keys are fixed.
+    """
     small = {"num_envs": 8, "rollout_length": 16, "num_minibatches": 4, "actor.width": 16, "critic.width": 16}
-    results = hyperlax.sweep(**ARGUMENTS, set=small, protocol="published", evaluation=None)
+    still = {"actor_lr": 0, "decay_learning_rates": False, "normalize_observations": False}
+    still["evaluation_normalisation"] = "as_trained"
+    results = hyperlax.sweep(**ARGUMENTS, set={**small, **still}, protocol="published", evaluation=None)
+    returns = results.curves.filter(pl.col("metric") == "return").group_by("lane").agg("value")["value"]
+    assert returns.list.len().to_list() == [3] * 6
+    assert returns.list.n_unique().to_list() == [1] * 6
+    assert returns.list.first().n_unique() == 6
+    assert results.lanes["env_steps"].to_list() == [768] * 6, "the first whole cycle of 128 beyond 700"
     row = results.samples.row(0, named=True)
     assert row["loss_reduction"] == "sum"
     assert row["time_limit"] == "termination"

@@ -60,7 +60,7 @@ PYTHON: dict[str, tuple[str, ...]] = {
 }
 """Heading → the public names of the package that stand below it; the others come last."""
 
-MODULES = ("statistics", "schedules", "testing")
+MODULES = ("statistics", "plot", "schedules", "testing")
 """Public modules that have a page of their own in the reference."""
 
 

@@ -61,6 +61,8 @@ def prepare(
     seed: int | None = None,
     protocol: str | None = None,
     evaluation: str | None = None,
+    evaluation_keys: str | None = None,
+    last_cycle: str | None = None,
     initial_weights: str | None = None,
     eval_at_start: bool | None = None,
     eval_shots: int | None = None,
@@ -121,6 +123,8 @@ def sweep(
     seed: int | None = None,
     protocol: str | None = None,
     evaluation: str | None = None,
+    evaluation_keys: str | None = None,
+    last_cycle: str | None = None,
     initial_weights: str | None = None,
     eval_at_start: bool | None = None,
     eval_shots: int | None = None,
@@ -155,6 +159,9 @@ def sweep(
     - `seed`: of the sampler and of training.
     - `protocol`: `corrected`, or `published` to train and evaluate as the published results were made.
     - `evaluation`: whether the headline return is of `deterministic` or `sampled` actions.
+    - `evaluation_keys`: whether every evaluation of a lane draws `fresh` episodes, or `fixed` ones again.
+    - `last_cycle`: whether lanes end at most 1 % above `total_timesteps` (`bounded`), or with the first cycle
+      that is `reaching` them.
     - `initial_weights`: drawn `per_lane`, or `shared` by the lanes of one architecture.
     - `eval_at_start`: whether lanes are also evaluated before they train.
     - `eval_shots`, `eval_depolarizing`: how evaluation measures circuits: with so many shots (0: exactly),

@@ -8,6 +8,7 @@ from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any, ClassVar, NamedTuple
 
 import equinox as eqx
+import jax.numpy as jnp
 import optax
 from jaxtyping import Array, Bool, Float, Int, PRNGKeyArray, PyTree
 
@@ -16,6 +17,7 @@ from hyperlax.agents.costs import Arithmetic, Chain
 from hyperlax.envs.base import AbstractEnv, ActionSpace
 from hyperlax.hyperparams import AbstractHyperparams, Count
 from hyperlax.lanes.constants import constant
+from hyperlax.lanes.masking import select
 from hyperlax.lanes.sizes import Sizes, merge, nested, prefixed
 from hyperlax.learning.rollout import Trajectory
 from hyperlax.networks.base import AbstractNetworkHyperparams
@@ -277,3 +279,13 @@ class AbstractAgentHyperparams(AbstractHyperparams):
     def published(env_name: str) -> dict[str, Any]:
         """The hyperparameter values that reproduce the published protocol on `env_name`, by field."""
         return {}
+
+
+def learned_share(hp: AbstractAgentHyperparams, trajectory: Trajectory) -> Float[Array, ""]:
+    """The factor of the gradients from `trajectory`: one, or zero if it is not to be learned from.
+
+    With the hyperparameter `last_rollout` "unlearned" that is the rollout that spends the budget. Gradient
+    steps are still taken, so that the moments of Adam move the weights once more, as in hyperlax v0.1.
+    """
+    none = jnp.where(trajectory.last, 0.0, 1.0)
+    return select(hp.chosen("last_rollout", "unlearned"), none, jnp.ones(()))

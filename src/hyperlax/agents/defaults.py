@@ -46,6 +46,7 @@ class OnPolicyDefaults(AbstractOnPolicyHyperparams):
     evaluation_normalisation: Count = hp(
         "as_trained", labels=("as_trained", "always"), doc=meanings.EVALUATION_NORMALISES
     )
+    last_rollout: Count = hp("learned", labels=("learned", "unlearned"), doc=meanings.LAST_ROLLOUT)
 
 
 class OffPolicyDefaults(AbstractOffPolicyHyperparams):
@@ -74,3 +75,5 @@ class OffPolicyDefaults(AbstractOffPolicyHyperparams):
     )
     warmup_actions: Count = hp("uniform", labels=("uniform", "policy"), doc=meanings.WARMUP_ACTIONS)
     warmup_budget: Count = hp("counted", labels=("counted", "free"), doc=meanings.WARMUP_BUDGET)
+    buffer_rounding: Count = hp("none", labels=("none", "whole_steps"), doc=meanings.BUFFER_ROUNDING)
+    last_rollout: Count = hp("learned", labels=("learned", "unlearned"), doc=meanings.LAST_ROLLOUT)

@@ -75,6 +75,8 @@ class DQNHyperparams(AbstractOffPolicyHyperparams):
     )
     warmup_actions: Count = hp("uniform", labels=("uniform", "policy"), doc=meanings.WARMUP_ACTIONS)
     warmup_budget: Count = hp("counted", labels=("counted", "free"), doc=meanings.WARMUP_BUDGET)
+    buffer_rounding: Count = hp("none", labels=("none", "whole_steps"), doc=meanings.BUFFER_ROUNDING)
+    last_rollout: Count = hp("learned", labels=("learned", "unlearned"), doc=meanings.LAST_ROLLOUT)
 
     def agent(self, env: AbstractEnv, caps: Sizes, *, key: PRNGKeyArray) -> DQN:
         return DQN(self, env, caps, key=key)
@@ -96,6 +98,7 @@ class DQNHyperparams(AbstractOffPolicyHyperparams):
             "normaliser_order": "before_acting",
             "epsilon_decay": 0.0,
             "update_to_data": 0.0,
+            "last_rollout": "unlearned",
         }
 
 

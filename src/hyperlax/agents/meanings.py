@@ -50,6 +50,12 @@ BUFFER = Meaning(
     "capacity of the replay buffer, in transitions", f"{_DQN}, extended data table 1 (replay memory size)"
 )
 BATCH = Meaning("transitions per gradient step", f"{_DQN}, extended data table 1 (minibatch size)")
+BUFFER_ROUNDING = Meaning(
+    "whether the capacity of the replay buffer is rounded down to a multiple of num_envs", PROTOCOL
+)
+LAST_ROLLOUT = Meaning(
+    "whether the rollout that spends the budget is learned from, or its gradients count as zero", PROTOCOL
+)
 LOSS_REDUCTION = Meaning("how the losses in a batch are combined", PROTOCOL)
 
 # observations
@@ -101,4 +107,7 @@ TARGET_ENTROPY = Meaning(
 TEMPERATURE = Meaning("initial temperature α; without autotune the constant one", "Haarnoja et al. 2018")
 ACTION_UNITS = Meaning(
     "units of actions in critics and entropies: bounds of -1 and 1 in every dimension, or their own", PROTOCOL
+)
+DENSITY_AT_BOUNDS = Meaning(
+    "density of actions within 0.001 of a bound: that of each, or their common average", PROTOCOL
 )

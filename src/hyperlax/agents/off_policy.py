@@ -6,7 +6,7 @@ import math
 from abc import abstractmethod
 from collections.abc import Sequence
 from functools import partial
-from typing import Any, ClassVar, final
+from typing import TYPE_CHECKING, Any, ClassVar, final
 
 import equinox as eqx
 import jax
@@ -15,7 +15,7 @@ import jax.random as jr
 import optax
 from jaxtyping import Array, Bool, Float, Int, PRNGKeyArray
 
-from hyperlax.agents.base import AbstractAgent, AbstractAgentHyperparams, Holding, Metrics
+from hyperlax.agents.base import AbstractAgent, AbstractAgentHyperparams, Holding, Metrics, learned_share
 from hyperlax.envs.base import AbstractEnv, Discrete
 from hyperlax.hyperparams import Count, Flag, Real, default_of
 from hyperlax.hyperparams.spaces import Choice
@@ -54,6 +54,15 @@ class AbstractOffPolicyHyperparams(AbstractAgentHyperparams):
     evaluation_normalisation: eqx.AbstractVar[Count]
     warmup_actions: eqx.AbstractVar[Count]
     warmup_budget: eqx.AbstractVar[Count]
+    if TYPE_CHECKING:
+        buffer_rounding: eqx.AbstractVar[Count]
+        last_rollout: eqx.AbstractVar[Count]
+
+    required: ClassVar[tuple[str, ...]] = (
+        *AbstractAgentHyperparams.required,
+        "buffer_rounding",
+        "last_rollout",
+    )
 
     @staticmethod
     def quick() -> dict[str, Any]:
@@ -81,6 +90,16 @@ class AbstractOffPolicyHyperparams(AbstractAgentHyperparams):
         """Whether training or evaluation normalises observations, so that statistics are needed."""
         always = self.chosen("evaluation_normalisation", "always")
         return folded(lambda _, a, b: a | b, self.normalize_observations, always)
+
+    def capacity(self) -> Int[Array, ""]:
+        """The number of transitions that the replay buffer holds."""
+        rounded = self.chosen("buffer_rounding", "whole_steps")
+        return folded(
+            lambda xp, whole, size, envs: xp.where(whole, xp.maximum(size // envs, 1) * envs, size),
+            rounded,
+            self.buffer_size,
+            self.num_envs,
+        )
 
     def warmup_steps(self) -> int:
         if self.label("warmup_budget") == "free":
@@ -140,7 +159,7 @@ class Experience(eqx.Module):
     def __init__(self, hp: AbstractOffPolicyHyperparams, env: AbstractEnv, caps: Sizes):
         dtype = jnp.int32 if isinstance(env.action_space, Discrete) else jnp.float32
         action_like = jax.ShapeDtypeStruct(env.action_space.shape, dtype)
-        self.replay = Replay(hp.buffer_size, caps["buffer_size"], env.obs_size, action_like)
+        self.replay = Replay(hp.capacity(), caps["buffer_size"], env.obs_size, action_like)
         self.normaliser = self.seen = Normaliser(env.obs_size)
         self.warming = hp.warmup_rollout_length > 0
         self.steps = jnp.zeros((), jnp.int32)
@@ -259,7 +278,8 @@ class AbstractOffPolicyAgent(AbstractAgent):
         weights, parts, restore = flatten(self.models())
         factors = step_factors(self.models())
         lrs = self.step_sizes(progress)
-        scale = jnp.where(hp.chosen("loss_reduction", "sum"), 1.0, 1.0 / hp.batch_size.astype(jnp.float32))
+        mean = jnp.where(hp.chosen("loss_reduction", "sum"), 1.0, 1.0 / hp.batch_size.astype(jnp.float32))
+        scale = mean * learned_share(hp, trajectory)
 
         def descend(chunk: int) -> tuple:
             def step(i: Any, carry: tuple) -> tuple:
@@ -330,5 +350,6 @@ PUBLISHED = {
     "warmup_actions": "policy",
     "warmup_budget": "free",
     "evaluation_normalisation": "always",
+    "buffer_rounding": "whole_steps",
 }
 """The values of the published protocol that DQN and SAC have in common."""

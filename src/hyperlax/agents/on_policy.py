@@ -12,7 +12,13 @@ import jax.random as jr
 import optax
 from jaxtyping import Array, Bool, Float, Int, PRNGKeyArray
 
-from hyperlax.agents.base import AbstractAgent, AbstractAgentHyperparams, Metrics, NetworkUse
+from hyperlax.agents.base import (
+    AbstractAgent,
+    AbstractAgentHyperparams,
+    Metrics,
+    NetworkUse,
+    learned_share,
+)
 from hyperlax.envs.base import AbstractEnv
 from hyperlax.hyperparams import Count, Flag, Real
 from hyperlax.lanes.constants import folded, surely
@@ -35,7 +41,7 @@ from hyperlax.learning.rollout import Trajectory
 from hyperlax.learning.samples import Samples
 from hyperlax.networks import Actor, Critic
 from hyperlax.networks.base import AbstractNetworkHyperparams
-from hyperlax.networks.heads import policy_outputs
+from hyperlax.networks.heads import AbstractPolicy, policy_outputs
 
 
 class AbstractOnPolicyHyperparams(AbstractAgentHyperparams):
@@ -58,6 +64,7 @@ class AbstractOnPolicyHyperparams(AbstractAgentHyperparams):
         truncation_bootstrap: eqx.AbstractVar[Count]
         normaliser_order: eqx.AbstractVar[Count]
         evaluation_normalisation: eqx.AbstractVar[Count]
+        last_rollout: eqx.AbstractVar[Count]
 
     required: ClassVar[tuple[str, ...]] = (
         *AbstractAgentHyperparams.required,
@@ -77,6 +84,7 @@ class AbstractOnPolicyHyperparams(AbstractAgentHyperparams):
         "truncation_bootstrap",
         "normaliser_order",
         "evaluation_normalisation",
+        "last_rollout",
     )
 
     def own_sizes(self) -> dict[str, Any]:
@@ -201,6 +209,10 @@ class AbstractOnPolicyAgent(AbstractAgent, Generic[H]):
     def step_sizes(self) -> Sequence[Float[Array, ""]]:
         """The step sizes of actor and critic, before any decay."""
 
+    def weighed(self, policy: AbstractPolicy) -> AbstractPolicy:
+        """`policy` with the log-probabilities that learning is to use; by default its own."""
+        return policy
+
     @property
     def metric_names(self) -> tuple[str, ...]:
         return (*self.losses, "actor_grad_norm", "critic_grad_norm", "explained_variance", "actor_lr")
@@ -209,7 +221,7 @@ class AbstractOnPolicyAgent(AbstractAgent, Generic[H]):
         self, obs: Float[Array, " obs"], *, key: PRNGKeyArray, explore: Bool[Array, ""]
     ) -> tuple[Array, Step]:
         features = self.features(obs)
-        policy = self.actor(features)
+        policy = self.weighed(self.actor(features))
         sampled, noise = policy.sample(key=key)
         raw = jnp.where(explore, sampled, policy.mode())
         return policy.action(raw), Step(policy.log_prob(raw), raw, noise, features)
@@ -280,12 +292,13 @@ class AbstractOnPolicyAgent(AbstractAgent, Generic[H]):
         models = (self.actor, self.critic)
         weights, parts, restore = flatten(models)
         factors = step_factors(models)
+        share = learned_share(hp, trajectory)
 
         def step(minibatch: Minibatch, carry: tuple[Any, ...]) -> tuple[Any, ...]:
             weights, state, tally = carry
             gradient, measured = self.gradient(weights, restore, samples, minibatch)
             n = minibatch.size.astype(jnp.float32)
-            gradient = gradient * jnp.where(hp.chosen("loss_reduction", "sum"), 1.0, 1.0 / n)
+            gradient = gradient * (share * jnp.where(hp.chosen("loss_reduction", "sum"), 1.0, 1.0 / n))
             weights, state, norms = adam_step(
                 weights, gradient, state, parts, lrs, hp.max_grad_norm, factors, minibatch.number
             )

@@ -17,6 +17,7 @@ from hyperlax.lanes.sizes import Sizes
 from hyperlax.learning.losses import Measured
 from hyperlax.networks import Actor, Critic, jointly
 from hyperlax.networks.base import AbstractNetworkHyperparams
+from hyperlax.networks.heads import AbstractPolicy
 from hyperlax.networks.mlp import MLPHyperparams
 
 
@@ -55,6 +56,8 @@ class PPOHyperparams(AbstractOnPolicyHyperparams):
     evaluation_normalisation: Count = hp(
         "as_trained", labels=("as_trained", "always"), doc=meanings.EVALUATION_NORMALISES
     )
+    density_at_bounds: Count = hp("exact", labels=("exact", "averaged"), doc=meanings.DENSITY_AT_BOUNDS)
+    last_rollout: Count = hp("learned", labels=("learned", "unlearned"), doc=meanings.LAST_ROLLOUT)
 
     def agent(self, env: AbstractEnv, caps: Sizes, *, key: PRNGKeyArray) -> PPO:
         return PPO.create(self, env, caps, key=key)
@@ -77,6 +80,8 @@ class PPOHyperparams(AbstractOnPolicyHyperparams):
             "truncation_bootstrap": "next_episode",
             "normaliser_order": "before_acting",
             "evaluation_normalisation": "always",
+            "density_at_bounds": "averaged",
+            "last_rollout": "unlearned",
         }
         if env_name.startswith("gymnax."):
             settings["time_limit"] = "termination"
@@ -92,10 +97,14 @@ class PPO(AbstractOnPolicyAgent[PPOHyperparams]):
     def step_sizes(self) -> Sequence[Float[Array, ""]]:
         return self.hp.actor_lr, self.hp.critic_lr
 
+    def weighed(self, policy: AbstractPolicy) -> AbstractPolicy:
+        return policy.averaging(self.hp.chosen("density_at_bounds", "averaged"))
+
     def loss(self, actor: Actor, critic: Critic, sample: Sample) -> tuple[Float[Array, ""], Measured]:
         """The clipped objective of one sample (Schulman et al. 2017, eq. 7 and 9), value clipped likewise."""
         hp, step = self.hp, sample.step
-        policy, value = jointly((actor, critic), (step.features, step.features))
+        own, value = jointly((actor, critic), (step.features, step.features))
+        policy = self.weighed(own)
         log_ratio = policy.log_prob(step.raw) - step.log_prob
         ratio = jnp.exp(log_ratio)
         clipped = jnp.clip(ratio, 1 - hp.clip_eps, 1 + hp.clip_eps)

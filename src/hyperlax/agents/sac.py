@@ -77,6 +77,9 @@ class SACHyperparams(AbstractOffPolicyHyperparams):
     warmup_actions: Count = hp("uniform", labels=("uniform", "policy"), doc=meanings.WARMUP_ACTIONS)
     warmup_budget: Count = hp("counted", labels=("counted", "free"), doc=meanings.WARMUP_BUDGET)
     action_units: Count = hp("range", labels=("range", "environment"), doc=meanings.ACTION_UNITS)
+    density_at_bounds: Count = hp("exact", labels=("exact", "averaged"), doc=meanings.DENSITY_AT_BOUNDS)
+    buffer_rounding: Count = hp("none", labels=("none", "whole_steps"), doc=meanings.BUFFER_ROUNDING)
+    last_rollout: Count = hp("learned", labels=("learned", "unlearned"), doc=meanings.LAST_ROLLOUT)
 
     def agent(self, env: AbstractEnv, caps: Sizes, *, key: PRNGKeyArray) -> SAC:
         return SAC(self, env, caps, key=key)
@@ -96,7 +99,12 @@ class SACHyperparams(AbstractOffPolicyHyperparams):
 
     @staticmethod
     def published(env_name: str) -> dict[str, Any]:
-        return {**PUBLISHED, "update_to_data": 0.0, "action_units": "environment"}
+        return {
+            **PUBLISHED,
+            "update_to_data": 0.0,
+            "action_units": "environment",
+            "density_at_bounds": "averaged",
+        }
 
 
 def _critic_inputs(env: AbstractEnv) -> int:
@@ -314,7 +322,9 @@ class SAC(AbstractOffPolicyAgent):
         own = self.hp.chosen("action_units", "environment")
         low, high, action = select(own, (low, high, transition.action), unit)
         seen = eqx.tree_at(lambda t: t.action, transition, action)
-        return seen, (policies[0].within(low, high), policies[1].within(low, high))
+        averaged = self.hp.chosen("density_at_bounds", "averaged")
+        now, after = (policy.within(low, high).averaging(averaged) for policy in policies)
+        return seen, (now, after)
 
     def loss(
         self, models: tuple[Any, ...], target: Any, transition: Transition, noise: Float[Array, " noise"]

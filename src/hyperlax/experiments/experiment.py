@@ -32,7 +32,7 @@ from hyperlax.experiments.settings import Settings
 from hyperlax.hyperparams import assign, design, fields, values
 from hyperlax.lanes.keys import seeded
 from hyperlax.programs import train
-from hyperlax.programs.budget import cycle_steps, steps_of
+from hyperlax.programs.budget import cycle_steps
 from hyperlax.programs.compiled import state_like
 from hyperlax.registry.limits import refuse_lanes, within
 from hyperlax.storage.shareable import shareable, shareable_command
@@ -106,7 +106,7 @@ class Experiment(Generic[Scheduled]):
             raise ValueError(f"sample {number} of {self.recipe.name} does not fit {self.env_name}: {refusal}")
         if refusal := _cannot_measure(tree, self.env, self.settings):
             raise ValueError(f"sample {number} of {self.recipe.name}: {refusal}")
-        steps = steps_of(self.settings.total_timesteps, cycle_steps(tree.sizes()))
+        steps = self.settings.last_step(cycle_steps(tree.sizes()))
         problems = [*tree.problems(), *_nothing_learned(tree, steps)]
         problems += [
             f"{k} is {v!r} as asked for, not {self.protocol_values[k]!r} as in the published protocol"

@@ -17,7 +17,7 @@ from hyperlax.envs.base import AbstractEnv
 from hyperlax.experiments.memory import Bound, device_memory, host_memory
 from hyperlax.experiments.settings import Settings
 from hyperlax.lanes.sizes import Sizes
-from hyperlax.programs.budget import cycle_steps, cycles_of
+from hyperlax.programs.budget import cycle_steps
 from hyperlax.programs.plan import Machine
 from hyperlax.registry.limits import LARGEST_LEAF, refuse_lanes
 
@@ -53,7 +53,7 @@ def refusal(tree: AbstractAgentHyperparams, env: AbstractEnv, settings: Settings
     return (
         _uncountable(tree, settings)
         or _too_large(tree, env, settings, room)
-        or _too_short(tree.sizes(), settings.total_timesteps)
+        or _too_short(tree.sizes(), settings)
         or _endless(lane_seconds(tree, env, settings, room.machine), "one lane")
     )
 
@@ -85,7 +85,7 @@ def lane_seconds(
         work = cycle_operations(sizes, arithmetic)
     else:
         work = cycle_work(sizes, unshared(sizes, sizes), arithmetic)[0]
-    cycles = cycles_of(settings.total_timesteps, sizes)
+    cycles = settings.last_step(cycle_steps(sizes)) // cycle_steps(sizes)
     return (cycles * work + settings.evaluations * settings.eval_episodes * arithmetic.step) / machine.rate
 
 
@@ -126,8 +126,8 @@ def _too_large(
 
 def _uncountable(tree: AbstractAgentHyperparams, settings: Settings) -> str | None:
     """Say which count of a lane would leave the 32 bits that it has on a device."""
-    sizes, total = tree.sizes(), settings.total_timesteps
-    cycles = max(1, cycles_of(total, sizes))
+    sizes = tree.sizes()
+    cycles = max(1, settings.last_step(cycle_steps(sizes)) // cycle_steps(sizes))
     collected = cycles * cycle_steps(sizes) + tree.collected_first()
     if collected > LARGEST_LEAF:
         return (
@@ -149,11 +149,11 @@ def _uncountable(tree: AbstractAgentHyperparams, settings: Settings) -> str | No
     return None
 
 
-def _too_short(sizes: Sizes, total: int) -> str | None:
-    """Say that a run of `total` env steps ends before the first cycle; None if it does not."""
-    if cycles_of(total, sizes):
+def _too_short(sizes: Sizes, settings: Settings) -> str | None:
+    """Say that the run ends before the first cycle of a lane of `sizes`; None if it does not."""
+    cycle, total = cycle_steps(sizes), settings.total_timesteps
+    if settings.last_step(cycle):
         return None
-    cycle = cycle_steps(sizes)
     return (
         f"its cycle of {sizes['num_envs']:,} envs × rollouts of {sizes['rollout_length']:,} steps is "
         f"{cycle:,} env steps, more than the {total:,} of the run: raise --total-timesteps to {cycle}, or "

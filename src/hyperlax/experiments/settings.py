@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from hyperlax.networks.measurement import Measurement
+from hyperlax.programs.budget import steps_of
 from hyperlax.registry import convert, integer, nearest
 from hyperlax.registry.limits import LIMITS, within
 
@@ -17,8 +18,9 @@ from hyperlax.registry.limits import LIMITS, within
 class Settings:
     """Settings of one experiment.
 
-    - `total_timesteps`: environment steps T per lane. A lane trains whole cycles, up to the first that
-      reaches T if it is at most 1 % above it, and otherwise up to the one before (`budget.steps_of`).
+    - `total_timesteps`: environment steps T per lane. A lane trains whole cycles.
+    - `last_cycle`: `bounded` ends a lane with the first cycle that reaches T if it is at most 1 % above it,
+      and otherwise with the one before; `reaching` ends it with the first that reaches T, however far above.
     - `evaluations`: evaluation points n per lane, at the first cycle boundary after multiples of T / n, or at
       the end of the lane if that comes first.
     - `eval_episodes`: episodes per evaluation with the best actions, and the same number with sampled ones.
@@ -26,6 +28,8 @@ class Settings:
     - `seed`: the seed of the sampler and of training, from 0 to 2⁶³ - 1.
     - `protocol`: `corrected`, or `published` to reproduce the published experiments.
     - `evaluation`: the actions that the headline return is measured with, `deterministic` or `sampled`.
+    - `evaluation_keys`: `fresh` draws new initial states and actions for every evaluation of a lane, `fixed`
+      the same ones, so that a curve shows less noise and a constant bias.
     - `initial_weights`: drawn `per_lane`, or one draw `shared` by all lanes of equal architecture.
     - `eval_at_start`: whether there is one more evaluation before training.
     - `eval_shots`, `eval_depolarizing`: how circuits are measured in evaluation (`networks.measurement`), by
@@ -39,6 +43,8 @@ class Settings:
     seed: int = 42
     protocol: str = "corrected"
     evaluation: str = "deterministic"
+    evaluation_keys: str = "fresh"
+    last_cycle: str = "bounded"
     initial_weights: str = "per_lane"
     eval_at_start: bool = False
     eval_shots: int = 0
@@ -50,6 +56,8 @@ class Settings:
             object.__setattr__(self, name, within(name, getattr(self, name), shown))
         _one_of("protocol", self.protocol, ("corrected", "published"))
         _one_of("evaluation", self.evaluation, ("deterministic", "sampled"))
+        _one_of("evaluation_keys", self.evaluation_keys, ("fresh", "fixed"))
+        _one_of("last_cycle", self.last_cycle, ("bounded", "reaching"))
         _one_of("initial_weights", self.initial_weights, ("per_lane", "shared"))
         try:
             Measurement(self.eval_shots, self.eval_depolarizing)
@@ -73,6 +81,10 @@ class Settings:
         """How evaluation measures circuits."""
         return Measurement(self.eval_shots, self.eval_depolarizing)
 
+    def last_step(self, cycle: int, start: int = 0) -> int:
+        """The env steps after which a lane ends that has trained `start` in cycles of `cycle` steps."""
+        return steps_of(self.total_timesteps, cycle, start, self.last_cycle == "reaching")
+
     def milestones(self) -> list[int]:
         """The env steps, ascending, at which (or at the next cycle boundary) a lane is evaluated.
 
@@ -83,7 +95,12 @@ class Settings:
         return ([0] if self.eval_at_start else []) + sorted({m for m in marks if m > 0})
 
 
-PUBLISHED = {"evaluation": "sampled", "initial_weights": "shared"}
+PUBLISHED = {
+    "evaluation": "sampled",
+    "evaluation_keys": "fixed",
+    "last_cycle": "reaching",
+    "initial_weights": "shared",
+}
 """Settings of the published protocol."""
 
 RUN_LENGTHS: dict[str, dict[str, Any]] = {

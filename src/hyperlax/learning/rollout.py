@@ -56,6 +56,7 @@ class Trajectory(eqx.Module):
     - `terminated`, `truncated`: whether the step ended the episode, in itself or by the time limit.
     - `last_obs`: the current observations of the environments, after the rollout.
     - `rows`: how many rows the lane uses: its rollout length, or zero if it is finished while others go on.
+    - `last`: whether the training budget is spent with this rollout.
     """
 
     aux: PyTree[Float[Array, "rollout envs ..."] | Int[Array, "rollout envs ..."]]
@@ -66,6 +67,7 @@ class Trajectory(eqx.Module):
     truncated: Bool[Array, "rollout envs"]
     last_obs: Float[Array, "envs obs"]
     rows: Int[Array, ""]
+    last: Bool[Array, ""] = eqx.field(default_factory=lambda: constant(False))
 
 
 @final

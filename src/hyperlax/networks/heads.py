@@ -18,10 +18,13 @@ import numpy as np
 from jaxtyping import Array, Bool, Float, Int, PRNGKeyArray, Shaped
 
 from hyperlax.envs.base import ActionSpace, Discrete
-from hyperlax.lanes.constants import accelerated, known
+from hyperlax.lanes.constants import accelerated, constant, known
+from hyperlax.lanes.masking import lane_cond
 from hyperlax.networks.base import AbstractNetwork, Linear
 
 MIN_STD = 1e-3
+EDGE = 1e-3
+"""Distance from a bound, in units of the action, within which `log_prob` may average the density."""
 MOST_ADDED = 16
 """Largest number of actions whose terms an accelerator adds one by one."""
 
@@ -48,6 +51,10 @@ class AbstractPolicy(eqx.Module):
     @abstractmethod
     def log_prob(self, raw: Array) -> Float[Array, ""]:
         """The logarithm of the density (or, for categories, of the probability) of `action(raw)`."""
+
+    def averaging(self, on: Bool[Array, ""]) -> AbstractPolicy:
+        """This policy, with densities averaged close to the bounds of continuous actions where `on` holds."""
+        return self
 
     @abstractmethod
     def entropy(self, noise: Float[Array, " act"]) -> Float[Array, ""]:
@@ -168,12 +175,16 @@ class TanhNormal(AbstractPolicy):
     In every dimension, action = centre + half · tanh(u) with u ~ N(loc, std) and half the half width of the
     bounds. By change of variables, log p(a) = Σ log N(u) − log half − log(1 − tanh² u) (Haarnoja et al. 2018,
     appendix C), where log(1 − tanh² u) = 2 (log 2 − u − softplus(−2u)) is exact for large |u|, too.
+
+    With `averaged`, the actions of a dimension within `EDGE` of a bound share one density, the probability of
+    all of them divided by `EDGE`, as in hyperlax v0.1. That is finite where the exact density is not.
     """
 
     loc: Float[Array, " act"]
     std: Float[Array, " act"]
     low: Float[Array, " act"]
     high: Float[Array, " act"]
+    averaged: Bool[Array, ""] = eqx.field(default_factory=lambda: constant(False))
 
     @property
     def _half(self) -> Float[Array, " act"]:
@@ -182,7 +193,10 @@ class TanhNormal(AbstractPolicy):
 
     def within(self, low: Float[Array, " act"], high: Float[Array, " act"]) -> TanhNormal:
         """The distribution of the same raw actions, squashed into other bounds."""
-        return TanhNormal(self.loc, self.std, low, high)
+        return TanhNormal(self.loc, self.std, low, high, self.averaged)
+
+    def averaging(self, on: Bool[Array, ""]) -> TanhNormal:
+        return TanhNormal(self.loc, self.std, self.low, self.high, on)
 
     def action(self, raw: Float[Array, " act"]) -> Float[Array, " act"]:
         return self.low + self._half * (1 + jnp.tanh(raw))
@@ -201,7 +215,17 @@ class TanhNormal(AbstractPolicy):
     def log_prob(self, raw: Float[Array, " act"]) -> Float[Array, ""]:
         z = (raw - self.loc) / self.std
         normal = -0.5 * z**2 - jnp.log(self.std) - 0.5 * math.log(2 * math.pi)
-        return jnp.sum(normal - self._log_slope(raw))
+        exact = normal - self._log_slope(raw)
+        edged = lambda raw, exact: self._edged(raw, exact)  # noqa: E731
+        return jnp.sum(lane_cond(self.averaged, edged, lambda _, exact: exact, raw, exact, costly=True))
+
+    def _edged(self, raw: Float[Array, " act"], exact: Float[Array, " act"]) -> Float[Array, " act"]:
+        """The log-density per dimension, which is `exact` except for actions within `EDGE` of a bound."""
+        share = jnp.minimum(EDGE / self._half, 1)  # arctanh(1 - share), for small shares, too:
+        edge = 0.5 * (jnp.log(2 - share) - jnp.log(share))
+        below = jax.scipy.special.log_ndtr((-edge - self.loc) / self.std) - math.log(EDGE)
+        above = jax.scipy.special.log_ndtr((self.loc - edge) / self.std) - math.log(EDGE)
+        return jnp.where(raw <= -edge, below, jnp.where(raw >= edge, above, exact))
 
     def entropy(self, noise: Float[Array, " act"]) -> Float[Array, ""]:
         base = 0.5 + 0.5 * math.log(2 * math.pi) + jnp.log(self.std)

@@ -19,14 +19,15 @@ def within_reach(steps: Any, total: int) -> Any:
     return MOST_OVER * (steps - total) <= total
 
 
-def steps_of(total: int, cycle: int, start: int = 0) -> int:
+def steps_of(total: int, cycle: int, start: int = 0, reaching: bool = False) -> int:
     """The env steps after which a lane ends that is to train `total`, in cycles of `cycle` env steps.
 
     The lane has trained `start` of them. It ends with the first cycle that reaches `total`, if that is at
-    most 1 % above it, and otherwise with the cycle before. The result is `start` where no further cycle fits.
+    most 1 % above it or if `reaching`, and otherwise with the cycle before. The result is `start` where no
+    further cycle fits.
     """
     above = start + -(-max(total - start, 0) // cycle) * cycle
-    if above == start or within_reach(above, total):
+    if reaching or above == start or within_reach(above, total):
         return above
     return above - cycle
 

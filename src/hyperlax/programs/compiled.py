@@ -138,7 +138,7 @@ def identity(
     The structure of `hp` contains the classes of the algorithm and its networks; of `settings`, those of the
     evaluation enter.
     """
-    evaluation = (settings.eval_episodes, settings.measurement)
+    evaluation = (settings.eval_episodes, settings.measurement, settings.evaluation_keys)
     return program.key, jax.tree.structure(hp), env_name, type(env), evaluation
 
 
@@ -178,11 +178,12 @@ def compile_program(
     slots: int,
     devices: list[Any],
     measurement: Measurement = EXACT,
+    fixed_keys: bool = False,
 ) -> Compiled:
     """Trace and compile `program` for `slots` lanes at once, a multiple of the number of devices.
 
     `hp` is the hyperparameter tree of any of its samples, as only the structure matters. `episodes` is the
-    number of episodes of an evaluation.
+    number of episodes of an evaluation; with `fixed_keys`, all evaluations of a lane have the same key.
     """
     caps, per_device = program.caps, slots // len(devices)
     mesh = Mesh(np.array(devices), (DEVICES,))
@@ -198,7 +199,7 @@ def compile_program(
         return train.segment(state, env, caps, cycles, shared)
 
     def evaluate_lane(state: TrainState, due: Any) -> tuple[TrainState, Array, Array, dict[str, Array]]:
-        key = train.evaluation_key(state.key, state.env_steps)
+        key = train.evaluation_key(state.key, jnp.int32(0) if fixed_keys else state.env_steps)
         returns, lengths = evaluate(state.agent, env, episodes, due, measurement, key=key)
         cleared, metrics = train.read_metrics(state)
         state = jax.tree.map(lambda c, s: c if c is s else jnp.where(due, c, s), cleared, state)

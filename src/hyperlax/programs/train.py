@@ -144,8 +144,9 @@ def _cycle(state: TrainState, env: AbstractEnv, caps: Sizes, active: Array) -> T
         key=keys[0],
     )
     progress = state.env_steps.astype(jnp.float32) / state.total_steps.astype(jnp.float32)
-    agent, metrics = agent.learn(trajectory, progress, key=keys[1])
     env_steps = state.env_steps + jnp.where(counted, hp.num_envs * hp.rollout_length, 0)
+    trajectory = eqx.tree_at(lambda t: t.last, trajectory, env_steps >= state.total_steps)
+    agent, metrics = agent.learn(trajectory, progress, key=keys[1])
     agent = agent.advanced(env_steps.astype(jnp.float32) / state.total_steps.astype(jnp.float32))
     steps = agent.gradient_steps()
     weight = steps.astype(jnp.float32)

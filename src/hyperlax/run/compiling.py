@@ -83,11 +83,14 @@ class Compiler:
         """Compile a program with `per_device` slots on each device, unless this process already has."""
         spec, slots = self.spec, per_device * len(devices)
         hp = spec.base
-        episodes, measurement = spec.settings.eval_episodes, spec.settings.measurement
-        key = (identity(program, hp, spec.env_name, spec.env, spec.settings), slots, tuple(devices))
+        s = spec.settings
+        key = (identity(program, hp, spec.env_name, spec.env, s), slots, tuple(devices))
         if key in self.cache:
             return replace(self.cache[key], trace_seconds=0.0, compile_seconds=0.0)
-        compiled = compile_program(program, hp, spec.env, episodes, slots, devices, measurement)
+        fixed_keys = s.evaluation_keys == "fixed"
+        compiled = compile_program(
+            program, hp, spec.env, s.eval_episodes, slots, devices, s.measurement, fixed_keys
+        )
         self.seconds += compiled.trace_seconds + compiled.compile_seconds
         self.cache[key] = compiled
         return compiled

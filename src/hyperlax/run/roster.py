@@ -11,7 +11,7 @@ import polars as pl
 from hyperlax.agents.base import AbstractAgentHyperparams
 from hyperlax.experiments.experiment import Experiment
 from hyperlax.experiments.samples import Lane, Sample
-from hyperlax.programs.budget import cycle_steps, steps_of
+from hyperlax.programs.budget import cycle_steps
 from hyperlax.programs.plan import Program
 from hyperlax.programs.train import TrainState
 from hyperlax.run.replaced import Replaced
@@ -67,7 +67,7 @@ class Roster:
         """The env steps at which the training of the lane ends, by its current hyperparameters."""
         if lane.lane not in self.replaced:
             return self.sample(lane).steps
-        return steps_of(self.experiment.settings.total_timesteps, self.cycle_steps(lane), lane.env_steps)
+        return self.experiment.settings.last_step(self.cycle_steps(lane), lane.env_steps)
 
     def work_of(self, lane: Lane) -> float:
         """Predict the cost of one cycle of the lane, in the unit of its program (`Program.work`)."""

@@ -16,7 +16,7 @@ from hyperlax.experiments.samples import Lane
 from hyperlax.hyperparams import values
 from hyperlax.hyperparams.spaces import Space
 from hyperlax.lanes.keys import seed_words
-from hyperlax.programs.budget import cycle_steps, steps_of
+from hyperlax.programs.budget import cycle_steps
 from hyperlax.programs.train import TrainState
 from hyperlax.registry.limits import within
 from hyperlax.schedules.base import Schedule, Verdict, decisions, refuse_designs
@@ -174,8 +174,8 @@ class PBT(Schedule):
         """Whether the run is long enough for one more cycle of `lane` with the sizes of `donor`."""
         if self.waiting[lane.lane][1] is None:  # it goes on from the env steps of the donor
             return True
-        cycle, total = cycle_steps(runner.tree(donor).sizes()), runner.experiment.settings.total_timesteps
-        return steps_of(total, cycle, lane.env_steps) > lane.env_steps
+        cycle = cycle_steps(runner.tree(donor).sizes())
+        return runner.experiment.settings.last_step(cycle, lane.env_steps) > lane.env_steps
 
     def _copy(self, runner: RunnerView, lane: Lane, donor: Lane, barrier: int) -> None:
         """Let `lane` continue from the state of `donor` with perturbed hyperparameters, and record it.

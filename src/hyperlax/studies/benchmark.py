@@ -263,7 +263,7 @@ def plan_together(
     for cell, spec in specs.items():
         s = spec.settings
         kind = (cell.env, jax.tree.structure(spec.base), s.total_timesteps, s.seeds, spec.schedule.grows)
-        kind += (s.eval_episodes, s.measurement, cell if spec.schedule.grows else None)
+        kind += (s.eval_episodes, s.measurement, s.evaluation_keys, cell if spec.schedule.grows else None)
         kinds.setdefault(kind, {}).setdefault(cell.recipe, []).append(cell)
     plans: dict[Cell, list[Program]] = {}
     for recipes in kinds.values():

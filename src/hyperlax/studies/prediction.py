@@ -16,7 +16,7 @@ from hyperlax.agents import costs
 from hyperlax.experiments.execution import Execution
 from hyperlax.experiments.experiment import Experiment
 from hyperlax.hyperparams import stack
-from hyperlax.programs.budget import cycles_of
+from hyperlax.programs.budget import cycle_steps
 from hyperlax.programs.compiled import Compiled, blank_orders, identity
 from hyperlax.programs.plan import Machine, Program, plan
 from hyperlax.run.compiling import Compiler
@@ -305,7 +305,7 @@ def _program_work(spec: Experiment, program: Program) -> float:
     total = 0.0
     for i in program.samples:
         sizes = trees[i].sizes()
-        cycles = cycles_of(spec.settings.total_timesteps, sizes)
+        cycles = spec.settings.last_step(cycle_steps(sizes)) // cycle_steps(sizes)
         total += cycles * costs.cycle_work(sizes, program.caps, arithmetic)[0]
     return total * spec.settings.seeds
 
