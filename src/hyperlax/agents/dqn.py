@@ -42,16 +42,16 @@ class DQNHyperparams(AbstractOffPolicyHyperparams):
     """The hyperparameters of DQN; every one may differ between the lanes of one program."""
 
     critic: AbstractNetworkHyperparams = eqx.field(default_factory=MLPHyperparams)
-    critic_lr: Real = hp(1e-3, LogUniform(1e-4, 3e-3), doc="Adam step size")
+    critic_lr: Real = hp(5e-4, LogUniform(1e-4, 3e-3), doc="Adam step size")
     tau: Real = hp(
-        0.0075, LogUniform(1e-3, 1e-1), doc="share of the new weights in each target-network update", most=1
+        0.01, LogUniform(1e-3, 1e-1), doc="share of the new weights in each target-network update", most=1
     )
-    gamma: Real = hp(0.98, Uniform(0.9, 0.999), doc="discount", most=1)
+    gamma: Real = hp(0.99, Uniform(0.9, 0.999), doc="discount", most=1)
     max_grad_norm: Real = hp(10.0, LogUniform(0.5, 20.0), doc="global-norm clip of the gradient")
     training_epsilon: Real = hp(0.05, Uniform(0.01, 0.2), doc="share of random actions in training", most=1)
     evaluation_epsilon: Real = hp(0.0, doc="share of random actions in deterministic evaluation", most=1)
     max_abs_reward: Real = hp(1e9, doc="rewards are clipped to this magnitude")
-    huber_loss_parameter: Real = hp(1.0, Choice(0.0, 0.5, 1.0), doc="Huber threshold; 0: squared error")
+    huber_loss_parameter: Real = hp(0.0, Choice(0.0, 0.5, 1.0), doc="Huber threshold; 0: squared error")
     warmup_rollout_length: Count = hp(
         32,
         Choice(16, 32, 64),
@@ -62,7 +62,7 @@ class DQNHyperparams(AbstractOffPolicyHyperparams):
     num_envs: Count = hp(16, Choice(8, 16, 32), doc="environments stepped side by side")
     rollout_length: Count = hp(4, Choice(1, 2, 4, 8), doc="steps per environment and cycle")
     epochs: Count = hp(16, doc="gradient steps per cycle; used if update_to_data is 0")
-    update_to_data: Real = hp(0.5, Choice(0.125, 0.25, 0.5), doc="gradient steps per env step; 0: epochs")
+    update_to_data: Real = hp(0.25, Choice(0.125, 0.25, 0.5), doc="gradient steps per env step; 0: epochs")
     buffer_size: Count = hp(
         50_000, Choice(10_000, 50_000, 100_000), doc="capacity of the replay buffer", fixed_at_start=True
     )

@@ -26,24 +26,24 @@ class PPOHyperparams(AbstractOnPolicyHyperparams):
 
     actor: AbstractNetworkHyperparams = eqx.field(default_factory=MLPHyperparams)
     critic: AbstractNetworkHyperparams = eqx.field(default_factory=MLPHyperparams)
-    actor_lr: Real = hp(3e-4, LogUniform(1e-5, 1e-3), doc="Adam step size of the actor")
-    critic_lr: Real = hp(3e-4, LogUniform(1e-5, 1e-3), doc="Adam step size of the critic")
+    actor_lr: Real = hp(1e-3, LogUniform(1e-5, 1e-3), doc="Adam step size of the actor")
+    critic_lr: Real = hp(1e-3, LogUniform(1e-5, 1e-3), doc="Adam step size of the critic")
     gamma: Real = hp(0.99, Uniform(0.9, 0.999), doc="discount", most=1)
     gae_lambda: Real = hp(0.95, Uniform(0.9, 0.99), doc="decay of generalised advantage estimation", most=1)
     clip_eps: Real = hp(0.2, Uniform(0.01, 0.5), doc="clip range of the policy ratio and of the value")
     ent_coef: Real = hp(0.01, LogUniform(1e-5, 1e-1), doc="weight of the entropy bonus")
     vf_coef: Real = hp(0.5, Uniform(0.5, 1.0), doc="weight of the value loss")
     max_grad_norm: Real = hp(0.5, Uniform(0.1, 1.0), doc="global-norm clip of each network's gradient")
-    rollout_length: Count = hp(64, Choice(16, 32, 64, 128), doc="steps per environment and cycle")
+    rollout_length: Count = hp(32, Choice(16, 32, 64, 128), doc="steps per environment and cycle")
     epochs: Count = hp(4, Choice(1, 2, 4), doc="passes over the rollout")
-    num_minibatches: Count = hp(4, Choice(2, 4, 8), doc="gradient steps per pass")
+    num_minibatches: Count = hp(8, Choice(2, 4, 8), doc="gradient steps per pass")
     num_envs: Count = hp(16, Choice(8, 16, 32, 64), doc="environments stepped side by side")
     standardize_advantages: Flag = hp(True, Choice(True, False), doc="standardise advantages")
-    decay_learning_rates: Flag = hp(False, Choice(True, False), doc="decay step sizes linearly to zero")
+    decay_learning_rates: Flag = hp(True, Choice(True, False), doc="decay step sizes linearly to zero")
     normalize_observations: Flag = hp(
         True, Choice(True, False), doc="normalise by running mean and std", fixed_at_start=True
     )
-    clip_value: Flag = hp(True, doc="clip the value loss like the policy's, by clip_eps")
+    clip_value: Flag = hp(False, doc="clip the value loss like the policy's, by clip_eps")
     loss_reduction: Count = hp("mean", labels=("mean", "sum"), doc="how losses in a minibatch are combined")
     advantage_statistics: Count = hp(
         "batch", labels=("batch", "time_step"), doc="the samples over which advantages are standardised"
@@ -93,6 +93,7 @@ class PPOHyperparams(AbstractOnPolicyHyperparams):
     @staticmethod
     def published(env_name: str) -> dict[str, Any]:
         settings: dict[str, Any] = {
+            "clip_value": True,
             "loss_reduction": "sum",
             "advantage_statistics": "time_step",
             "minibatch_remainder": "drop",
