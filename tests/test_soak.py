@@ -74,4 +74,7 @@ def test_the_last_of_two_thousand_lanes_costs_what_the_first_did(tmp_path):
     first, last = half.seconds - start.seconds, end.seconds - half.seconds
     assert last < 2 * first, (first, last)
     assert len(list(folder.rglob("*"))) < 100 + 2 * watch.moments[-1].seconds
-    print(*(f"{m.over}: {m.seconds:.1f} s, {m.memory:.0f} MiB, {m.handles}" for m in (start, half, end)), sep="\n")
+    print(
+        *(f"{m.over}: {m.seconds:.1f} s, {m.memory:.0f} MiB, {m.handles}" for m in (start, half, end)),
+        sep="\n",
+    )
