@@ -1,4 +1,4 @@
-"""A process that trains lanes for a long time needs no more memory, handles or time for the last than the first."""
+"""A process trains its last lanes with no more memory, handles or time than its first."""
 
 from __future__ import annotations
 
