@@ -156,3 +156,19 @@ def test_other_recipes_can_be_ablated_in_their_own_terms():
         {"actor.activation": "relu", "pair": 0, "sample": 0},
         {"actor.activation": "tanh", "pair": 0, "sample": 1},
     ]
+
+
+def test_only_what_is_named_is_searched_and_the_rest_is_as_by_default():
+    found = sweeps.prepare(
+        "dqn_mlp", "gymnax.cartpole", num_samples=4, search_only=["critic_lr"], total_timesteps=2_000, seeds=1
+    )
+    usual = values(resolve("dqn_mlp").hyperparams())
+    for sample in found.records.values():
+        assert {k for k, v in values(sample.tree).items() if v != usual[k]} == {"critic_lr"}
+    assert list(found.recipe.search_space()) == ["critic_lr"]
+    for path, said in (
+        ("lr", 'did you mean "critic_lr"'),
+        ("epochs", "not searched by dqn_mlp; give it a space"),
+    ):
+        with pytest.raises(ValueError, match=said):
+            resolve("dqn_mlp").searching([path])

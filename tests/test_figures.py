@@ -256,6 +256,11 @@ def test_colours_and_titles_of_ones_own_are_used_and_wrong_ones_refused():
     assert f"'range': ['{COLOURS[0]}', '#000000']" in spec
     assert "'title': 'steps'" in spec
     assert "critic.norm" not in spec.split("'datasets'")[0].replace("'critic.norm'", "")
+    both = {"labels": {"true": "with"}, "look": Look(colours={"true": "#000000"})}
+    assert "'range': ['#000000'" in str(plot.learning_curves(ablation(), "critic.norm", **both).to_dict())
+    assert "'range': ['#000000']" in str(plot.differences(ablation(), "critic.norm", **both).to_dict())
+    turned = plot.differences(ablation(), "critic.norm", "true", **both)
+    np.testing.assert_allclose(plot.table(turned)["value"], -GAP)
     with pytest.raises(ValueError, match='no group "x" to colour'):
         plot.learning_curves(ablation(), "critic.norm", look=Look(colours={"x": "red"}))
     with pytest.raises(ValueError, match="1 colours for 2 groups"):

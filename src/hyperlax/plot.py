@@ -72,7 +72,8 @@ def differences(
     """Return how far each group is ahead of the group `against`, in pairs of samples that agree in all else.
 
     Samples are paired by their other hyperparameters, and seeds by their number. `against` is the label of a
-    group, by default of the first. The other parameters are those of `learning_curves`.
+    group, by default that of the least value or, of words, the first. The other parameters
+    are those of `learning_curves`.
     """
     chosen = names(by) or []
     return difference_figure(read(results), chosen, against, show, band, metric, x, labels, look).chart

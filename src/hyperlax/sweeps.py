@@ -50,6 +50,7 @@ def prepare(
     experiment_type: str = samplers.INDEPENDENT,
     omit_ab: bool = False,
     samples: Any = None,
+    search_only: Sequence[str] | None = None,
     ablate: Mapping[str, Sequence[Any]] | None = None,
     set: Mapping[str, Any] | None = None,
     run_length_modifier: str | int = "default",
@@ -91,6 +92,11 @@ def prepare(
     if run_length_modifier == "quick" and samples is None:
         found = found.quick_recipe()
     found = found.with_space(settled)
+    if search_only and samples is not None:
+        raise ValueError(
+            "search_only is for samples that are drawn; those that are given are trained as they are"
+        )
+    found = found.searching(search_only) if search_only else found
     chosen = Settings().updated({**found.settings, **length, **as_published, **changes, **given})
     assign(found.hyperparams(), fixed)
     rows: list[dict[str, Any]] = []
@@ -112,6 +118,7 @@ def sweep(
     experiment_type: str = samplers.INDEPENDENT,
     omit_ab: bool = False,
     samples: Any = None,
+    search_only: Sequence[str] | None = None,
     ablate: Mapping[str, Sequence[Any]] | None = None,
     set: Mapping[str, Any] | None = None,
     run_length_modifier: str | int = "default",
@@ -146,6 +153,7 @@ def sweep(
     - `experiment_type`: `independent_samples`, or `sobol_matrices_A_B_AB` for a sensitivity analysis; with
       `omit_ab` only the matrices A and B.
     - `samples`: the samples themselves, as a table, a list of dicts or a csv, json or parquet file.
+    - `search_only`: the hyperparameters to search, all others as they are by default.
     - `ablate`: dotted path → values to compare. Every sample is trained with each of them and the same random
       keys, so that the report and `hyperlax.plot.differences` can pair lanes by sample and seed.
     - `set`: values that are the same for all samples, by dotted path; also settings, and `env.<option>`.

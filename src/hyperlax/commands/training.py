@@ -12,6 +12,7 @@ from cyclopts import Parameter
 from hyperlax.commands.ending import conclude, stopped
 from hyperlax.commands.flags import (
     Common,
+    Names,
     Place,
     Scheduler,
     assignments,
@@ -33,6 +34,7 @@ def sweep_hp_samples(
     num_samples: Annotated[int | None, limited("num_samples")] = None,
     sampling_method: str = "qmc_sobol",
     load_hyperparams: Place | None = None,
+    search_only: Names = None,
     ablate: Annotated[list[str] | None, Parameter(negative="")] = None,
     experiment_type: str = "independent_samples",
     omit_ab: bool = False,
@@ -51,6 +53,8 @@ def sweep_hp_samples(
         How to draw them: a sampling method that `hyperlax list` shows.
     load_hyperparams
         Train the samples in this csv, json or parquet file instead of drawing any.
+    search_only
+        Hyperparameters to search, such as critic_lr; all others are as they are by default.
     ablate
         path=value,value: trains every sample with each of these values, all else equal, random keys too; the
         report shows the differences in pairs. Repeatable; every combination is trained.
@@ -80,6 +84,7 @@ def sweep_hp_samples(
         "experiment_type": experiment_type,
         "omit_ab": omit_ab,
         "samples": load_hyperparams,
+        "search_only": search_only,
         "ablate": parsed(ablate) if ablate else None,
     }
     return train("sweep-hp-samples", common, design, sequential, scheduler, (confirm, confirm_seeds))

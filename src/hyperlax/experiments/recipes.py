@@ -91,6 +91,27 @@ class Recipe:
                 ordered[f.path] = f.space
         return ordered
 
+    def searching(self, paths: Sequence[str]) -> Recipe:
+        """This recipe with only the hyperparameters at `paths` searched, all others as they are by default.
+
+        Raises `ValueError` for a hyperparameter that there is not, or for which no space is known.
+        """
+        space = self.search_space()
+        owners = {path: name for name, s in space.items() for path in getattr(s, "paths", (name,))}
+        for path in paths:
+            if path not in owners:
+                known = {f.path for f in fields(self.hyperparams())}
+                if path not in known:
+                    raise ValueError(
+                        f'cannot search the unknown hyperparameter "{path}"{nearest(path, known)}'
+                    )
+                raise ValueError(
+                    f"{path} is not searched by {self.name}; give it a space in a recipe of your own"
+                )
+        fixed = {path: value for path, value in self.space.items() if not isinstance(value, Space)}
+        chosen = {owners[path]: space[owners[path]] for path in paths}
+        return dataclasses.replace(self, space={**fixed, **chosen}, only=True)
+
     def quick_recipe(self) -> Recipe:
         """This recipe with everything small, for the `quick` run length."""
         algorithm, network = self.classes

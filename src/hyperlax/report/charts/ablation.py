@@ -12,8 +12,7 @@ from hyperlax.report.charts.curves import X_TITLES
 from hyperlax.report.charts.style import NEUTRAL, WIDTH, Chart, Layered, NothingToDraw, colour_of, finished
 from hyperlax.report.figures import pairs
 from hyperlax.report.figures.drawing import curve_table
-from hyperlax.report.figures.panels import Panel, grouped, panels
-from hyperlax.report.options import Options
+from hyperlax.report.figures.panels import Panel, grouped, panels, score_words
 from hyperlax.storage.results import Results
 
 
@@ -59,11 +58,10 @@ def ablation_table(results: Results) -> pl.DataFrame:
 
 def ablation_notes(results: Results) -> list[str]:
     """Say what the pairs show, one sentence for each row of `ablation_table`."""
-    score = Options().metric.replace("_", " ")
     lines = []
     for c in comparisons(results):
         found = pairs.summary([c.differences], [c.labels], c.values, c.against)
-        lines += [pairs.summary_words(row, score, c.path) for row in found.iter_rows(named=True)]
+        lines += [pairs.summary_words(row, score_words(), c.path) for row in found.iter_rows(named=True)]
     return lines
 
 

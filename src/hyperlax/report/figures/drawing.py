@@ -99,7 +99,7 @@ def curve_chart(
     across = alt.X(
         "x:Q",
         title=x_title or None,
-        axis=alt.Axis(format="~s", tickCount=5),
+        axis=alt.Axis(format="~s" if table["x"].to_numpy().max(initial=0) >= 1e4 else ",.4~g", tickCount=5),
         scale=alt.Scale(zero=False, nice=False),
     )
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 import polars as pl
@@ -14,8 +14,7 @@ from hyperlax.report.figures import pairs
 from hyperlax.report.figures.averages import BANDS, SHOW, average_words
 from hyperlax.report.figures.drawing import curve_chart, curve_table
 from hyperlax.report.figures.look import Look
-from hyperlax.report.figures.panels import Panel, grouped, panels, usual_grouping
-from hyperlax.report.options import Options
+from hyperlax.report.figures.panels import Panel, grouped, panels, score_words, usual_grouping
 from hyperlax.storage.results import Results
 
 
@@ -47,6 +46,7 @@ def curves_figure(
     look, several = look or Look(), panels(experiments, metric, x)
     by = usual_grouping(several) if by is None else list(by)
     groups, own = grouped(several, by, bins, labels)
+    look = _coloured(look, groups, labels or {}, groups)
     table = curve_table(several, groups, own, show, band)
     words = average_words(show, band, *_least(several, own), bool(table["low"].count()))
     chart = curve_chart(table, groups, look, x, _metric_title(metric), ", ".join(by), words)
@@ -71,7 +71,8 @@ def difference_figure(
     _check(show, band)
     look, several = look or Look(), panels(experiments, metric, x)
     groups, own = grouped(several, by, None, labels)
-    against, others = _sides(groups, against, by)
+    against, others = _sides(several, by, groups, labels or {}, against)
+    look = _coloured(look, groups, labels or {}, others)
     gaps, named = pairs.difference_panels(several, own, by, others, against)
     found = pairs.summary(gaps, named, others, against)
     if not found["pairs"].sum():
@@ -85,8 +86,7 @@ def difference_figure(
     title = _metric_title(metric)
     title += f" ({others[0]} − {against})" if len(others) == 1 else f" − that of {against}"
     chart = curve_chart(table, others, look, x, title, f"ahead of {against}", words, zero=True)
-    score = Options().metric.replace("_", " ")
-    said = [pairs.summary_words(row, score, row["env"]) for row in found.iter_rows(named=True)]
+    said = [pairs.summary_words(row, score_words(), row["env"]) for row in found.iter_rows(named=True)]
     return Figure(chart, table, (words, *said))
 
 
@@ -99,21 +99,35 @@ def difference_summary(
     """The differences of the final scores in pairs, with the columns `pairs.SUMMARY`."""
     several = panels(experiments)
     groups, own = grouped(several, by, None, labels)
-    against, others = _sides(groups, against, by)
+    against, others = _sides(several, by, groups, labels or {}, against)
     gaps, named = pairs.difference_panels(several, own, by, others, against)
     return pairs.summary(gaps, named, others, against)
 
 
-def _sides(groups: Sequence[str], against: str | None, by: Sequence[str]) -> tuple[str, list[str]]:
-    """The group that the others are compared with, by default the first, and those others."""
+def _sides(
+    several: Sequence[Panel],
+    by: Sequence[str],
+    groups: Sequence[str],
+    labels: Mapping[str, str],
+    against: str | None,
+) -> tuple[str, list[str]]:
+    """The group that the others are compared with, by default that of the least value, and those others."""
     if len(groups) < 2:
         raise ValueError(f"all samples have the same {', '.join(by)}; there is nothing to compare")
-    against = groups[0] if against is None else against
-    if against not in groups:
-        raise ValueError(
-            f'there is no group "{against}"{nearest(against, groups)}; there are {", ".join(groups)}'
-        )
-    return against, [group for group in groups if group != against]
+    name = grouped(several, by)[0][0] if against is None else against
+    chosen = labels.get(name, name)
+    if chosen not in groups:
+        raise ValueError(f'there is no group "{name}"{nearest(name, groups)}; there are {", ".join(groups)}')
+    return chosen, [group for group in groups if group != chosen]
+
+
+def _coloured(look: Look, groups: Sequence[str], labels: Mapping[str, str], drawn: Sequence[str]) -> Look:
+    """The look with the colours of the groups that are drawn; they may be named as without labels."""
+    if not isinstance(look.colours, Mapping):
+        return look
+    chosen = {labels.get(name, name): colour for name, colour in look.colours.items()}
+    replace(look, colours=chosen).colour_of(groups)
+    return replace(look, colours={name: colour for name, colour in chosen.items() if name in drawn})
 
 
 def _check(show: str, band: str) -> None:

@@ -12,7 +12,7 @@ from jaxtyping import Float
 from hyperlax.hyperparams import nearest, words
 from hyperlax.report.charts.style import NothingToDraw
 from hyperlax.report.evaluations import X_AXES, Evaluations, at_equal_steps, evaluations
-from hyperlax.report.metrics import METRICS, sample_metrics
+from hyperlax.report.metrics import sample_metrics
 from hyperlax.report.options import Options
 from hyperlax.storage.results import Results
 
@@ -83,12 +83,21 @@ def _table(results: Results, found: Evaluations) -> pl.DataFrame:
     if results.folder is not None and results.folder.name == about["env"]:
         about["experiment"] = "/".join(results.folder.parts[-3:-1])
     settings = {k: v for k, v in manifest.get("settings", {}).items() if k not in about}
-    scores = sample_metrics(results).select("sample", *METRICS).rename({Options().metric: "score"})
     rows = pl.DataFrame({"sample": found.samples}, schema={"sample": pl.Int64})
     rows = rows.join(results.samples, on="sample", how="left", maintain_order="left")
-    rows = rows.join(scores.select("sample", "score"), on="sample", how="left", maintain_order="left")
+    rows = rows.join(scores(results), on="sample", how="left", maintain_order="left")
     constant = {k: pl.lit(v) for k, v in {**settings, **about}.items() if k not in rows.columns}
     return rows.with_columns(**constant)
+
+
+def scores(results: Results) -> pl.DataFrame:
+    """The columns `sample` and `score`, by which the best sample is chosen and pairs are summarised."""
+    return sample_metrics(results).select("sample", score=Options().metric)
+
+
+def score_words() -> str:
+    """What the score is called."""
+    return Options().metric.replace("_", " ")
 
 
 def _stacked(found: Sequence[Evaluations]) -> Evaluations:
