@@ -8,10 +8,10 @@ from typing import Any
 
 import numpy as np
 
+from hyperlax import policies
 from hyperlax.agents.base import AbstractAgent
 from hyperlax.experiments.experiment import Experiment
 from hyperlax.experiments.samples import Lane
-from hyperlax.run import policies
 from hyperlax.storage.store import Store
 
 BEST_POLICIES = 5

@@ -5,7 +5,6 @@ from __future__ import annotations
 import math
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +13,6 @@ import jax
 import jax.numpy as jnp
 import jax.random as jr
 import numpy as np
-from jaxtyping import Array, ArrayLike, Float, PRNGKeyArray
 
 from hyperlax import envs
 from hyperlax.agents import AGENTS
@@ -26,6 +24,7 @@ from hyperlax.hyperparams import AbstractHyperparams, assign, declared, values
 from hyperlax.lanes.sizes import to_json
 from hyperlax.networks import NETWORKS
 from hyperlax.networks.base import AbstractNetworkHyperparams
+from hyperlax.policies.policy import Policy
 from hyperlax.programs.stored import stored_capacities
 from hyperlax.storage.checkpoint import pack, read_header, unpack
 from hyperlax.storage.files import write_atomically
@@ -34,33 +33,6 @@ from hyperlax.typecheck import public
 
 _ENTRIES: dict[str, type] = {"algorithm": str, "network": str, "env": str, "hyperparams": dict, "caps": dict}
 """What the header of a policy must hold, and of which type."""
-
-
-@dataclass(frozen=True)
-class Policy:
-    """A trained agent that is ready to act, its environment, and the header of its file."""
-
-    agent: AbstractAgent
-    env: AbstractEnv
-    header: dict[str, Any]
-
-    def act(self, obs: Float[ArrayLike, " obs"], *, key: PRNGKeyArray | None = None) -> np.ndarray:
-        """Return the best action for one observation; with a `key`, a sampled one.
-
-        Raises `ValueError` if the observation does not have the shape that the environment returns.
-        """
-        obs = jnp.asarray(np.asarray(obs), jnp.float32)
-        if obs.shape != (self.env.obs_size,):
-            raise ValueError(
-                f"{self.header['env']} observes {self.env.obs_size} numbers, got shape {obs.shape}"
-            )
-        explore = jnp.bool_(key is not None)
-        return np.asarray(_act(self.agent, obs, jr.key(0) if key is None else key, explore))
-
-
-@eqx.filter_jit
-def _act(agent: AbstractAgent, obs: Array, key: PRNGKeyArray, explore: Array) -> Array:
-    return agent.for_evaluation().act(obs, key=key, explore=explore)[0]
 
 
 def save(
