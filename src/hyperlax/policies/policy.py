@@ -12,8 +12,13 @@ import jax.random as jr
 import numpy as np
 from jaxtyping import Array, ArrayLike, Float, PRNGKeyArray
 
+from hyperlax import envs
 from hyperlax.agents.base import AbstractAgent
-from hyperlax.envs.base import AbstractEnv
+from hyperlax.envs.base import AbstractEnv, ActionSpace
+from hyperlax.lanes.keys import seeded
+from hyperlax.policies.rollouts import Rollout, rollout
+from hyperlax.registry.limits import within
+from hyperlax.typecheck import public
 
 
 @dataclass(frozen=True, eq=False, repr=False)
@@ -42,6 +47,45 @@ class Policy:
         explore = jnp.bool_(key is not None)
         action = _act(self.agent, obs, jr.key(0) if key is None else key, explore)
         return action if isinstance(action, jax.core.Tracer) else np.asarray(action)
+
+    @public
+    def rollout(
+        self,
+        env: AbstractEnv | str | None = None,
+        episodes: int = 10,
+        *,
+        seed: int = 0,
+        evaluation: str = "deterministic",
+        states: bool = False,
+    ) -> Rollout:
+        """Record episodes, in the environment of the policy or in another one of the same spaces.
+
+        - `env`: the environment, by name or itself.
+        - `seed`: of everything random in the episodes, 0 to 2^63 - 1.
+        - `evaluation`: `deterministic` for the best actions, `sampled` for sampled ones.
+        - `states`: whether to keep the states of the environment, which pictures are drawn from.
+
+        Raises `ValueError` for an environment of other observations or actions, and for episodes that the
+        memory of this machine cannot hold.
+        """
+        if evaluation not in ("deterministic", "sampled"):
+            raise ValueError(f"evaluation must be deterministic or sampled, got {evaluation!r}")
+        chosen = envs.load(env) if isinstance(env, str) else self.env if env is None else env
+        self._check_spaces(chosen.obs_size, chosen.action_space)
+        count, key = within("eval_episodes", episodes, "episodes"), seeded(seed)
+        return rollout(self.agent, chosen, count, key, evaluation == "sampled", states)
+
+    def _check_spaces(self, obs_size: int, space: ActionSpace) -> None:
+        """Raise `ValueError` unless an environment has the observations and actions that were learned."""
+        own = self.env
+        if obs_size != own.obs_size:
+            raise ValueError(
+                f"the policy was trained on observations of {own.obs_size} numbers, not {obs_size}"
+            )
+        if space != own.action_space:
+            raise ValueError(
+                f"the policy was trained with the actions {own.action_space}, and these are {space}"
+            )
 
     def __repr__(self) -> str:
         about = self.header
