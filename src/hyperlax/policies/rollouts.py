@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 from functools import partial
+from pathlib import Path
 from typing import Any
 
 import equinox as eqx
@@ -17,6 +18,9 @@ from hyperlax.agents.base import AbstractAgent
 from hyperlax.envs.base import AbstractEnv
 from hyperlax.experiments.memory import host_memory
 from hyperlax.lanes.masking import select
+from hyperlax.policies.showing import show
+from hyperlax.storage.places import resolved
+from hyperlax.typecheck import public
 
 SEGMENT = 256
 """Steps between two looks at whether all episodes have ended."""
@@ -78,6 +82,16 @@ class Rollout:
         return [
             jax.tree.map(lambda x, t=t: x[number, t], self.states) for t in range(self.lengths[number] + 1)
         ]
+
+    @public
+    def save(self, path: str | Path, episode: int = 0) -> Path:
+        """Write a film of an episode (.gif), a sheet of pictures of it (.png), or brax's viewer (.html).
+
+        For these three the states must have been recorded. A name that ends in .npz holds the arrays of all
+        episodes. Returns the path. Raises `ValueError` for other names, for an environment that has no
+        pictures, and if Pillow, which films and sheets need, is not installed.
+        """
+        return show(self, resolved(path), episode)
 
 
 def rollout(
