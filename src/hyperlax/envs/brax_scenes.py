@@ -57,9 +57,9 @@ def scene(system: Any, name: str, seconds: float, state: Any) -> Scene:
         ends = rotated(np.asarray(system.geom_quat[geom], float), ends) + np.asarray(system.geom_pos[geom])
         if link >= 0:
             ends = rotated(rotation[link], ends) + position[link]
-        points = tuple((float(end[across]), float(end[up])) for end in ends)
+        first, last = ((float(ends[i, across]), float(ends[i, up])) for i in (0, -1))
         colour = SHADES[link % len(SHADES)] if link >= 0 else FIXED
-        shape = Line(points, 2 * radius, colour) if len(points) > 1 else Disc(points[0], radius, colour)
+        shape = Line((first, last), 2 * radius, colour) if kind == CAPSULE else Disc(first, radius, colour)
         bodies.append((float(ends[:, depth].mean()) * (1 if view.above else -1), shape))
     bodies.sort(key=lambda body: body[0])
     x, y = view.centre

@@ -26,8 +26,9 @@ from hyperlax.networks import NETWORKS
 from hyperlax.networks.base import AbstractNetworkHyperparams
 from hyperlax.policies.policy import Policy
 from hyperlax.programs.stored import stored_capacities
-from hyperlax.storage.checkpoint import pack, read_header, unpack
+from hyperlax.storage.checkpoint import pack, read_header, read_header_of, unpack
 from hyperlax.storage.files import write_atomically
+from hyperlax.storage.places import resolved
 from hyperlax.storage.shareable import without_folders
 from hyperlax.typecheck import public
 
@@ -61,7 +62,7 @@ def load(
     algorithm: type[AbstractAgentHyperparams] | str | None = None,
     network: type[AbstractNetworkHyperparams] | str | None = None,
 ) -> Policy:
-    """Load the policy saved at `path`.
+    """Load the policy saved at `path`, or the best one in the folder of an experiment.
 
     A file never decides which code runs: its environment, algorithm and network are found by name only if
     they are registered. Otherwise they are given here, as objects or by name:
@@ -76,7 +77,8 @@ def load(
     no policy or from another version, or refers to something that is neither registered nor given.
     Hyperparameters of the algorithm that did not exist when it was saved have their defaults.
     """
-    data = Path(path).read_bytes()
+    path = chosen(resolved(path))
+    data = path.read_bytes()
     header = _entries(read_header(data, str(path)), str(path))
     where = f"{path} asks for it; give your own to hyperlax.load"
     kinds = (
@@ -100,6 +102,25 @@ def load(
         agent = eqx.combine(unpack(data, stored, str(path)), given)
         _check_hyperparams(agent, hp)
     return Policy(jax.tree.map(jnp.asarray, agent), env, header)
+
+
+def chosen(path: Path) -> Path:
+    """`path` itself, or the policy with the best score in the folder of an experiment.
+
+    Raises `ValueError` for a folder that holds no policies, or policies that do not tell what they scored.
+    """
+    if not path.is_dir():
+        return path
+    found = sorted(path.glob("policies/*.policy"))
+    if not found:
+        below = sorted({file.parent.parent for file in path.rglob("policies/*.policy")})
+        hint = f"; name one of the folders with some below it, such as {below[0]}" if below else ""
+        raise ValueError(f"{path} holds no policies{hint}")
+    scores = {file: read_header_of(file).get("score") for file in found}
+    known = {file: score for file, score in scores.items() if isinstance(score, float)}
+    if not known:
+        raise ValueError(f"no policy in {path} tells what it scored; name one, such as {found[0]}")
+    return max(known, key=known.__getitem__)
 
 
 def _entries(header: Any, source: str) -> dict[str, Any]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import equinox as eqx
@@ -10,14 +11,20 @@ import jax
 import jax.numpy as jnp
 import jax.random as jr
 import numpy as np
+from jax.core import Tracer
 from jaxtyping import Array, ArrayLike, Float, PRNGKeyArray
 
 from hyperlax import envs
 from hyperlax.agents.base import AbstractAgent
 from hyperlax.envs.base import AbstractEnv, ActionSpace
 from hyperlax.lanes.keys import seeded
+from hyperlax.policies import onnx
+from hyperlax.policies.gymnasium import GymnasiumPolicy, adapted
+from hyperlax.policies.plain import npz, plain
 from hyperlax.policies.rollouts import Rollout, rollout
 from hyperlax.registry.limits import within
+from hyperlax.storage.files import write_atomically
+from hyperlax.storage.places import resolved
 from hyperlax.typecheck import public
 
 
@@ -46,7 +53,7 @@ class Policy:
             )
         explore = jnp.bool_(key is not None)
         action = _act(self.agent, obs, jr.key(0) if key is None else key, explore)
-        return action if isinstance(action, jax.core.Tracer) else np.asarray(action)
+        return action if isinstance(action, Tracer) else np.asarray(action)
 
     @public
     def rollout(
@@ -75,6 +82,26 @@ class Policy:
         count, key = within("eval_episodes", episodes, "episodes"), seeded(seed)
         return rollout(self.agent, chosen, count, key, evaluation == "sampled", states)
 
+    def to_gymnasium(self, env: Any) -> GymnasiumPolicy:
+        """This policy for an environment of gymnasium, or for the id of one: `act` and `evaluate` there.
+
+        Raises `ValueError` if gymnasium is not installed, and for spaces in which the policy cannot act.
+        """
+        return adapted(self, env)
+
+    @public
+    def export(self, path: str | Path) -> Path:
+        """Write the policy for programs without hyperlax: as arrays of NumPy (.npz), or as an ONNX model.
+
+        The arrays are those that `hyperlax.policies.reference` acts with, in plain NumPy; the model maps a
+        batch of observations to the best actions. Returns the path. Raises `ValueError` for other names, and
+        for networks that are no stacks of dense layers, such as circuits.
+        """
+        file = resolved(path)
+        if file.suffix not in WRITERS:
+            raise ValueError(f"{path} must end in {' or '.join(WRITERS)}")
+        return write_atomically(file, WRITERS[file.suffix](plain(self.agent, self.env), self.header))
+
     def _check_spaces(self, obs_size: int, space: ActionSpace) -> None:
         """Raise `ValueError` unless an environment has the observations and actions that were learned."""
         own = self.env
@@ -87,10 +114,24 @@ class Policy:
                 f"the policy was trained with the actions {own.action_space}, and these are {space}"
             )
 
-    def __repr__(self) -> str:
+    def words(self) -> list[str]:
+        """What the policy is, where it comes from, and what it scored, in a few words for each."""
         about = self.header
-        steps = f" after {about['env_steps']:,} env steps" if "env_steps" in about else ""
-        return f"Policy({about['algorithm']} with {about['network']} on {about['env']}{steps})"
+        found = [f"{about['algorithm']} with {about['network']} on {about['env']}"]
+        known = [(n, about[n]) for n in ("lane", "sample", "seed", "env_steps") if type(about.get(n)) is int]
+        if known:
+            found.append(", ".join(f"{name.replace('_', ' ')} {value:,}" for name, value in known))
+        if isinstance(score := about.get("score"), float):
+            meaning = f" ({about['definition']})" if isinstance(about.get("definition"), str) else ""
+            found.append(f"score {score:.4g}{meaning}")
+        return ["".join(c for c in text if c.isprintable()) for text in found]
+
+    def __repr__(self) -> str:
+        return f"Policy({', '.join(self.words())})"
+
+
+WRITERS = {".npz": npz, ".onnx": onnx.model}
+"""Suffix → the contents of an exported file."""
 
 
 @eqx.filter_jit

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
@@ -92,6 +93,22 @@ class Rollout:
         pictures, and if Pillow, which films and sheets need, is not installed.
         """
         return show(self, resolved(path), episode)
+
+
+def joined(env: AbstractEnv, episodes: Sequence[tuple[np.ndarray, np.ndarray, np.ndarray, bool]]) -> Rollout:
+    """Episodes of one after the other: observations, actions and rewards of each, and how it ended."""
+    lengths = np.asarray([len(rewards) for _, _, rewards, _ in episodes])
+    longest = int(lengths.max())
+
+    def padded(arrays: Sequence[np.ndarray]) -> np.ndarray:
+        out = np.zeros((len(arrays), longest, *arrays[0].shape[1:]), arrays[0].dtype)
+        for row, array in zip(out, arrays, strict=True):
+            row[: len(array)] = array
+        return out
+
+    *steps, ended = zip(*episodes, strict=True)
+    obs, actions, rewards = (padded(arrays) for arrays in steps)
+    return Rollout(env, rewards.sum(1, dtype=np.float64), lengths, np.asarray(ended), obs, actions, rewards)
 
 
 def rollout(
