@@ -13,8 +13,8 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float, Int, PRNGKeyArray
 
-from hyperlax.envs import brax_scenes
 from hyperlax.envs.base import AbstractEnv, ActionSpace, Box, Timestep, standard_promotion
+from hyperlax.envs.brax_scenes import scene
 from hyperlax.envs.scenes import Scene
 from hyperlax.hyperparams import nearest
 
@@ -113,7 +113,7 @@ class BraxEnv(AbstractEnv):
         return BraxState(after, time), seen
 
     def scene(self, state: BraxState) -> Scene:
-        return brax_scenes.scene(self._env.sys, self._name, float(self._env.dt), state.state.pipeline_state)
+        return scene(self._env.sys, self._name, float(self._env.dt), state.state.pipeline_state)
 
     def viewer(self, states: Sequence[BraxState]) -> str:
         """A page with brax's viewer of `states`, which loads its scripts from the internet."""

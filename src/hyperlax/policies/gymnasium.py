@@ -3,21 +3,28 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import Any, Protocol, runtime_checkable
 
 import jax.random as jr
 import numpy as np
 from jaxtyping import PRNGKeyArray
 
-from hyperlax.envs.base import ActionSpace, Box, Discrete
+from hyperlax.envs.base import AbstractEnv, ActionSpace, Box, Discrete
 from hyperlax.lanes.keys import seeded
 from hyperlax.policies.optional import needed
 from hyperlax.policies.rollouts import Rollout, joined
 from hyperlax.registry.limits import within
 from hyperlax.typecheck import public
 
-if TYPE_CHECKING:
-    from hyperlax.policies.policy import Policy
+
+@runtime_checkable
+class Acting(Protocol):
+    """The part of `Policy` that acts."""
+
+    @property
+    def env(self) -> AbstractEnv: ...
+
+    def act(self, obs: Any, *, key: PRNGKeyArray | None = None) -> Any: ...
 
 
 @dataclass(frozen=True, eq=False)
@@ -28,7 +35,7 @@ class GymnasiumPolicy:
     with to those of its space, and have its shape and type.
     """
 
-    policy: Policy
+    policy: Acting
     env: Any
 
     def act(self, obs: Any, *, key: PRNGKeyArray | None = None) -> Any:
@@ -70,7 +77,7 @@ class GymnasiumPolicy:
         return np.stack(seen), np.stack(done), np.asarray(earned, np.float32), bool(terminated)
 
 
-def adapted(policy: Policy, env: Any) -> GymnasiumPolicy:
+def adapted(policy: Acting, env: Any) -> GymnasiumPolicy:
     """The policy in `env`, an environment of gymnasium or the id of one.
 
     Raises `ValueError` if gymnasium is not installed, for an id that it does not know, and for spaces in

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from functools import partial
@@ -19,12 +20,15 @@ from hyperlax.agents.base import AbstractAgent
 from hyperlax.envs.base import AbstractEnv
 from hyperlax.experiments.memory import host_memory
 from hyperlax.lanes.masking import select
-from hyperlax.policies.showing import show
+from hyperlax.policies.showing import PICTURED, SUFFIXES, shown
+from hyperlax.storage.files import write_atomically
 from hyperlax.storage.places import resolved
 from hyperlax.typecheck import public
 
 SEGMENT = 256
 """Steps between two looks at whether all episodes have ended."""
+_ARRAYS = ("returns", "lengths", "terminated", "obs", "actions", "rewards")
+"""What a file of arrays holds of episodes."""
 
 
 @dataclass(frozen=True, eq=False, repr=False)
@@ -92,7 +96,20 @@ class Rollout:
         episodes. Returns the path. Raises `ValueError` for other names, for an environment that has no
         pictures, and if Pillow, which films and sheets need, is not installed.
         """
-        return show(self, resolved(path), episode)
+        file = resolved(path)
+        if file.suffix in PICTURED:
+            states = self.episode(episode)
+            try:
+                content = shown(file.suffix, self.env, states, self.rewards[episode])
+            except ValueError as error:
+                raise ValueError(f"{path} cannot be drawn: {error}") from error
+            return write_atomically(file, content)
+        if file.suffix not in SUFFIXES:
+            raise ValueError(f"{path} must end in {', '.join(SUFFIXES[:-1])} or {SUFFIXES[-1]}")
+        arrays = {name: getattr(self, name) for name in _ARRAYS}
+        compressed = io.BytesIO()
+        np.savez_compressed(compressed, allow_pickle=False, **arrays)
+        return write_atomically(file, compressed.getvalue())
 
 
 def joined(env: AbstractEnv, episodes: Sequence[tuple[np.ndarray, np.ndarray, np.ndarray, bool]]) -> Rollout:

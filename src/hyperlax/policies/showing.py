@@ -1,60 +1,48 @@
-"""Files that show a recorded episode: films, sheets of pictures, pages, arrays."""
+"""What shows an episode: a film, a sheet of pictures, or a page on which it can be watched."""
 
 from __future__ import annotations
 
-import io
-from pathlib import Path
-from typing import TYPE_CHECKING
+from collections.abc import Sequence
+from typing import Any
 
 import numpy as np
+from jaxtyping import Float
 
+from hyperlax.envs.base import AbstractEnv
 from hyperlax.envs.scenes import Scene
-from hyperlax.storage.files import write_atomically
+from hyperlax.policies import films
 
-if TYPE_CHECKING:
-    from hyperlax.policies.rollouts import Rollout
-
-SUFFIXES = (".gif", ".png", ".html", ".npz")
-"""What `show` writes: a film, a sheet of pictures, brax's viewer, and the recorded arrays."""
 PICTURED = (".gif", ".png", ".html")
-"""Those of `SUFFIXES` for which the states have to be recorded."""
+"""What is drawn from the states of an episode: a film, a sheet of pictures, and brax's viewer."""
+SUFFIXES = (*PICTURED, ".npz")
+"""What can be written of episodes; the last are arrays."""
 
 
-def show(rollout: Rollout, path: Path, episode: int) -> Path:
-    """Write the file that the suffix of `path` stands for, and return `path`.
+def shown(
+    suffix: str, env: AbstractEnv, states: Sequence[Any], rewards: Float[np.ndarray, " steps"]
+) -> bytes | str:
+    """The contents of a file with this suffix, one of `PICTURED`, for the `states` of an episode.
 
-    Raises `ValueError` for another suffix, and if the environment has no picture of that kind.
+    Raises `ValueError` if the environment has no pictures of that kind.
     """
-    if path.suffix == ".npz":
-        return write_atomically(path, _arrays(rollout))
-    if path.suffix == ".html":
-        page = rollout.env.viewer(rollout.episode(episode))
-        if page is None:
-            raise ValueError(f"{path}: only brax's environments have a page; end the name in .gif or .png")
-        return write_atomically(path, page)
-    if path.suffix not in PICTURED:
-        raise ValueError(f"{path} must end in {', '.join(SUFFIXES[:-1])} or {SUFFIXES[-1]}")
-    from hyperlax.policies import films
-
-    scenes, captions = _scenes(rollout, path, episode)
-    return write_atomically(path, (films.film if path.suffix == ".gif" else films.sheet)(scenes, captions))
+    if suffix == ".html":
+        if (page := env.viewer(states)) is None:
+            raise ValueError("only brax's environments have a page to watch; end the name in .gif or .png")
+        return page
+    scenes = _scenes(env, states)
+    earned = np.concatenate([[0.0], np.cumsum(rewards, dtype=np.float64)])
+    captions = [f"step {t}   return {earned[t]:.4g}" for t in range(len(scenes))]
+    return films.film(scenes, captions) if suffix == ".gif" else films.sheet(scenes, captions)
 
 
-def _scenes(rollout: Rollout, path: Path, episode: int) -> tuple[list[Scene], list[str]]:
-    """What is seen of each state of an episode, and the step and the return so far in words."""
-    scenes = [scene for state in rollout.episode(episode) if (scene := rollout.env.scene(state)) is not None]
-    earned = np.concatenate([[0.0], np.cumsum(rollout.rewards[episode], dtype=np.float64)])
-    if len(scenes) <= rollout.lengths[episode]:
-        raise ValueError(
-            f"{path}: this environment has no pictures; define scene(state) on its class, or end the name "
-            "in .npz for what was observed and done"
-        )
-    return scenes, [f"step {t}   return {earned[t]:.4g}" for t in range(len(scenes))]
-
-
-def _arrays(rollout: Rollout) -> bytes:
-    """The recorded arrays, without states, as a file of NumPy."""
-    file = io.BytesIO()
-    names = ("returns", "lengths", "terminated", "obs", "actions", "rewards")
-    np.savez_compressed(file, allow_pickle=False, **{name: getattr(rollout, name) for name in names})
-    return file.getvalue()
+def _scenes(env: AbstractEnv, states: Sequence[Any]) -> list[Scene]:
+    """What is seen of each state."""
+    found = []
+    for state in states:
+        if (scene := env.scene(state)) is None:
+            raise ValueError(
+                "this environment has no pictures; define scene(state) on its class, or end the name in .npz "
+                "for what was observed and done"
+            )
+        found.append(scene)
+    return found
