@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -37,7 +38,7 @@ class Policy:
     header: dict[str, Any]
 
     def act(
-        self, obs: Float[ArrayLike, "*batch obs"], *, key: PRNGKeyArray | None = None
+        self, obs: Float[ArrayLike, "*batch obs"] | Sequence[Any], *, key: PRNGKeyArray | None = None
     ) -> np.ndarray | Array:
         """Return the best action for an observation, or for each of a batch; with a `key`, sampled ones.
 
