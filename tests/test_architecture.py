@@ -29,6 +29,7 @@ ROOMS = (
     "agents",
     "programs",
     "experiments",
+    "policies",
     "schedules",
     "report",
     "plot",

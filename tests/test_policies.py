@@ -9,11 +9,10 @@ import jax.random as jr
 import numpy as np
 import pytest
 
-from hyperlax import envs
+from hyperlax import envs, policies
 from hyperlax.experiments.recipes import Recipe
 from hyperlax.hyperparams import assign, values
 from hyperlax.networks import MLPHyperparams
-from hyperlax.run import policies
 from hyperlax.storage.checkpoint import pack, read_header
 
 SIZES = [

@@ -16,13 +16,13 @@ from report_data import synthetic
 from test_policies import trained
 
 import hyperlax
+from hyperlax import policies
 from hyperlax.agents import AGENTS
 from hyperlax.experiments.recipes import Recipe
 from hyperlax.hyperparams import values
 from hyperlax.lanes.sizes import to_json
 from hyperlax.networks import NETWORKS
 from hyperlax.report import write_comparison, write_report
-from hyperlax.run import policies
 from hyperlax.searches import outcome
 from hyperlax.storage.checkpoint import pack
 from hyperlax.storage.shareable import shareable_command, without_folders

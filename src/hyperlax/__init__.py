@@ -31,8 +31,8 @@ _HOMES = {
     "Suite": "studies.suites",
     "Interrupted": "run.signals",
     "export": "exporters",
-    "load": "run.policies",
-    "Policy": "run.policies",
+    "load": "policies",
+    "Policy": "policies",
     "read": "storage.store",
     "check": "storage.checking",
     "Superseded": "storage.claims",
@@ -102,7 +102,7 @@ if TYPE_CHECKING:
     from hyperlax.hyperparams.spaces import Choice, Integers, Joint, LogUniform, Space, Uniform
     from hyperlax.networks.base import AbstractNetwork, AbstractNetworkHyperparams
     from hyperlax.networks.stock import AbstractStockHyperparams
-    from hyperlax.run.policies import Policy, load
+    from hyperlax.policies import Policy, load
     from hyperlax.run.signals import Interrupted
     from hyperlax.searches import search
     from hyperlax.storage.checking import check

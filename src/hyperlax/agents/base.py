@@ -19,8 +19,10 @@ from hyperlax.hyperparams import AbstractHyperparams, Count
 from hyperlax.lanes.constants import constant
 from hyperlax.lanes.masking import select
 from hyperlax.lanes.sizes import Sizes, merge, nested, prefixed
+from hyperlax.learning.normalise import Normaliser
 from hyperlax.learning.rollout import Trajectory
 from hyperlax.networks.base import AbstractNetworkHyperparams
+from hyperlax.networks.heads import AbstractModel
 from hyperlax.typecheck import check_fields
 
 Metrics = Mapping[str, Float[Array, ""]]
@@ -87,6 +89,17 @@ class AbstractAgent(eqx.Module):
     def for_acting(self) -> AbstractAgent:
         """Return the agent without large buffers that only learning needs, as a policy file holds it."""
         return self
+
+    def chooser(self) -> tuple[AbstractModel, Normaliser | None]:
+        """The model from whose output the best action is read, and what its input is normalised by.
+
+        This is what is exported of an agent in the form in which it is evaluated. Raises `ValueError` for an
+        algorithm that does not say.
+        """
+        raise ValueError(
+            f"{type(self).__name__} does not say which of its models chooses the best action; "
+            "define chooser() on its class to export policies"
+        )
 
     def for_evaluation(self) -> AbstractAgent:
         """Return the agent in the form in which it is evaluated."""

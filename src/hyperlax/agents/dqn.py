@@ -26,6 +26,7 @@ from hyperlax.hyperparams import Choice, Count, Flag, LogUniform, Real, Uniform,
 from hyperlax.lanes.sizes import Sizes, nested
 from hyperlax.learning.losses import Measured
 from hyperlax.learning.minibatches import Chunks
+from hyperlax.learning.normalise import Normaliser
 from hyperlax.learning.optimise import Weights, adam_state, decayed, flatten
 from hyperlax.learning.replay import Transition
 from hyperlax.networks import ActionValues, jointly
@@ -139,6 +140,9 @@ class DQN(AbstractOffPolicyAgent):
         drawn = jr.randint(keys[1], (), 0, values.shape[0])
         action = jnp.where(random, drawn, jnp.argmax(values).astype(jnp.int32))
         return action, action
+
+    def chooser(self) -> tuple[ActionValues, Normaliser | None]:
+        return self.critic, self.experience.normaliser if self.hp.normalize_observations else None
 
     def models(self) -> tuple[eqx.Module, ...]:
         return (self.critic,)

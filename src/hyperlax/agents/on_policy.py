@@ -241,6 +241,9 @@ class AbstractOnPolicyAgent(AbstractAgent, Generic[H]):
     def for_evaluation(self) -> AbstractOnPolicyAgent:
         return eqx.tree_at(lambda a: a.hp.normalize_observations, self, self.hp.normalises())
 
+    def chooser(self) -> tuple[Actor, Normaliser | None]:
+        return self.actor, self.normaliser if self.hp.normalize_observations else None
+
     def gradient_steps(self) -> Int[Array, ""]:
         return folded(lambda _, a, b: a * b, self.hp.epochs, self.hp.minibatches())
 

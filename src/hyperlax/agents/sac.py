@@ -29,6 +29,7 @@ from hyperlax.lanes.masking import select
 from hyperlax.lanes.sizes import Sizes, nested
 from hyperlax.learning.losses import Measured
 from hyperlax.learning.minibatches import Chunks
+from hyperlax.learning.normalise import Normaliser
 from hyperlax.learning.optimise import Weights, adam_state, decayed, flatten
 from hyperlax.learning.replay import Transition
 from hyperlax.networks import ActionValues, Actor, Categorical, Critic, TanhNormal, jointly
@@ -285,6 +286,9 @@ class SAC(AbstractOffPolicyAgent):
         drawn = self.action_space.uniform(key=keys[1])
         action = jnp.where(explore & self.acts_randomly(), drawn, policy.action(raw))
         return action, action
+
+    def chooser(self) -> tuple[Actor, Normaliser | None]:
+        return self.actor, self.experience.normaliser if self.hp.normalize_observations else None
 
     def models(self) -> tuple[eqx.Module, ...]:
         return self.critics, self.actor, self.temperature

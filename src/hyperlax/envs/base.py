@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from abc import abstractmethod
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any, ClassVar, final
 
@@ -14,6 +14,7 @@ import jax.random as jr
 import numpy as np
 from jaxtyping import Array, Bool, Float, Int, PRNGKeyArray
 
+from hyperlax.envs.scenes import Scene
 from hyperlax.typecheck import check_fields
 
 
@@ -96,6 +97,14 @@ class AbstractEnv(eqx.Module):
     @abstractmethod
     def step(self, state: Any, action: Array, *, key: PRNGKeyArray) -> tuple[Any, Timestep]:
         """Take one step; returns the next state and its timestep. Never resets."""
+
+    def scene(self, state: Any) -> Scene | None:
+        """The picture of a `state`, whose leaves are NumPy arrays, for films; None if there is none."""
+        return None
+
+    def viewer(self, states: Sequence[Any]) -> str | None:
+        """A page on which `states`, one per step, can be watched from all sides; None if there is none."""
+        return None
 
 
 def problem(env: AbstractEnv) -> str | None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import warnings
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, redirect_stdout
 from io import StringIO
 from typing import Any, ClassVar, final
@@ -14,6 +14,8 @@ import jax.numpy as jnp
 from jaxtyping import Array, Float, Int, PRNGKeyArray
 
 from hyperlax.envs.base import AbstractEnv, ActionSpace, Box, Timestep, standard_promotion
+from hyperlax.envs.brax_scenes import scene
+from hyperlax.envs.scenes import Scene
 from hyperlax.hyperparams import nearest
 
 EPISODE_LENGTH = 1000
@@ -58,6 +60,7 @@ class BraxEnv(AbstractEnv):
     action_space: ActionSpace
     max_episode_steps: int = eqx.field(static=True)
     backend: str = eqx.field(static=True)
+    _name: str = eqx.field(static=True)
     _env: Any = eqx.field(static=True)
 
     def __init__(self, name: str, backend: str | None = None):
@@ -67,6 +70,7 @@ class BraxEnv(AbstractEnv):
                 f'unknown environment "brax.{name}"{nearest(f"brax.{name}", known)}\n'
                 f"known: {', '.join(known)}; `hyperlax list` shows them"
             )
+        self._name = name
         self.backend = backend or DEFAULT_BACKENDS[name]
         if self.backend not in BACKENDS:
             raise ValueError(
@@ -107,6 +111,15 @@ class BraxEnv(AbstractEnv):
         truncated = (time >= self.max_episode_steps) & ~terminated
         seen = Timestep(jnp.asarray(after.obs, jnp.float32), after.reward, terminated, truncated)
         return BraxState(after, time), seen
+
+    def scene(self, state: BraxState) -> Scene:
+        return scene(self._env.sys, self._name, float(self._env.dt), state.state.pipeline_state)
+
+    def viewer(self, states: Sequence[BraxState]) -> str:
+        """A page with brax's viewer of `states`, which loads its scripts from the internet."""
+        import brax.io.html
+
+        return brax.io.html.render(self._env.sys, [state.state.pipeline_state for state in states])
 
 
 class _NumPy:

@@ -11,6 +11,8 @@ import numpy as np
 from jaxtyping import Array, Float, PRNGKeyArray
 
 from hyperlax.envs.base import AbstractEnv, ActionSpace, Box, Discrete, Timestep, standard_promotion
+from hyperlax.envs.gymnax_scenes import SCENES
+from hyperlax.envs.scenes import Scene
 from hyperlax.hyperparams import nearest
 
 SHORT_NAMES = {
@@ -77,6 +79,10 @@ class GymnaxEnv(AbstractEnv):
         with standard_promotion():
             obs, state = self._env.reset_env(key, self._env.default_params)
         return _strong(state), jnp.asarray(obs, jnp.float32)
+
+    def scene(self, state: Any) -> Scene | None:
+        drawn = SCENES.get(self.gymnax_id)
+        return None if drawn is None else drawn(state)
 
     def step(self, state: Any, action: Array, *, key: PRNGKeyArray) -> tuple[Any, Timestep]:
         params = self._env.default_params

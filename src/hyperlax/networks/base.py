@@ -20,6 +20,7 @@ from hyperlax.lanes.masking import lane_loop, row_keys
 from hyperlax.lanes.sizes import Sizes
 from hyperlax.networks.layout import batch_last
 from hyperlax.networks.measurement import Measurement
+from hyperlax.networks.plain import PlainLayer
 from hyperlax.typecheck import check_fields
 
 
@@ -53,6 +54,16 @@ class AbstractNetwork(eqx.Module):
     def measured(self, how: Measurement, key: PRNGKeyArray) -> AbstractNetwork:
         """This network with its circuit, if it has one, measured as `how` says; for one evaluation."""
         return self
+
+    def plain(self) -> tuple[PlainLayer, ...]:
+        """This network as dense layers, without padding, for export; called on the host, on a single agent.
+
+        Raises `ValueError` if it is not made of such layers.
+        """
+        raise ValueError(
+            f"{type(self).__name__} is no stack of dense layers, which is all that can be exported; "
+            "use Policy.act, or define plain() on its class"
+        )
 
     def step_factors(self) -> AbstractNetwork | None:
         """This network with factors for the agent's step size in place of weights; None if all are one."""

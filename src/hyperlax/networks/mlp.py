@@ -18,6 +18,7 @@ from hyperlax.hyperparams.spaces import Choice, Integers
 from hyperlax.lanes.sizes import Branches, Extent, Sizes
 from hyperlax.networks.base import AbstractNetwork, AbstractNetworkHyperparams, Linear, column
 from hyperlax.networks.layout import batch_last
+from hyperlax.networks.plain import PlainLayer
 from hyperlax.registry.limits import LIMITS
 
 ACTIVATIONS = {
@@ -182,6 +183,18 @@ class MLP(AbstractNetwork):
             after = self._layer(i, hidden)
             hidden = after if i < self.least_depth else jnp.where(i < self.hp.depth, after, hidden)
         return hidden
+
+    def plain(self) -> tuple[PlainLayer, ...]:
+        width, name = int(self.hp.width), self.hp.label("activation")
+        found = []
+        for i, layer in enumerate(self.layers[: int(self.hp.depth)]):
+            weight, bias = np.asarray(layer.weight)[:width], np.asarray(layer.bias)[:width]
+            weight = weight if i == 0 else weight[:, :width]
+            scale = shift = None
+            if self.hp.layer_norm:
+                scale, shift = (np.asarray(x)[:width] for x in (self.norms[i].scale, self.norms[i].bias))
+            found.append(PlainLayer(weight, bias, scale, shift, name))
+        return tuple(found)
 
     def _layer(self, i: int, x: Float[Array, " in *batch"]) -> Float[Array, " out *batch"]:
         x = self.layers[i].apply(x)

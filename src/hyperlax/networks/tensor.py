@@ -9,6 +9,7 @@ import equinox as eqx
 import jax
 import jax.numpy as jnp
 import jax.random as jr
+import numpy as np
 from jaxtyping import Array, Float, Int, PRNGKeyArray
 
 from hyperlax.hyperparams import Count, Meaning, hp
@@ -19,6 +20,7 @@ from hyperlax.lanes.sizes import Branches, Extent, Shape, Sizes
 from hyperlax.networks.base import AbstractNetwork, AbstractNetworkHyperparams, column
 from hyperlax.networks.layout import batch_last
 from hyperlax.networks.mlp import ACTIVATIONS, activate
+from hyperlax.networks.plain import PlainLayer
 from hyperlax.registry.limits import LIMITS
 
 _POWERS = ((2, 3), (2, 5), (2, 6), (2, 7), (2, 8), (2, 9), (4, 3), (4, 4), (8, 2), (8, 3))
@@ -270,6 +272,14 @@ class TensorMLP(AbstractNetwork):
             after = activate(self.activations, self.hp.activation, layer(hidden))
             hidden = jnp.where(i < self.hp.mpo_layers, after, hidden)
         return self.last(hidden)
+
+    def plain(self) -> tuple[PlainLayer, ...]:
+        """The matrix product operators are written out as matrices."""
+        name = self.hp.label("activation")
+        pairs = [(self.first.weight, self.first.bias, name)]
+        pairs += [(layer.dense(), layer.bias, name) for layer in self.layers[: int(self.hp.mpo_layers)]]
+        pairs += [(self.last.weight, self.last.bias, "none")]
+        return tuple(PlainLayer(np.asarray(w), np.asarray(b), activation=a) for w, b, a in pairs)
 
 
 _tensor_mlp = batch_last(TensorMLP.apply, "hyperlax_tensor_mlp")

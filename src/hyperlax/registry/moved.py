@@ -25,7 +25,7 @@ MOVED = {
     "normalise": "learning.normalise",
     "optimise": "learning.optimise",
     "plan": "programs.plan",
-    "policies": "run.policies",
+    "run.policies": "policies.files",
     "prediction": "studies.prediction",
     "recipes": "experiments.recipes",
     "recording": "run.recording",

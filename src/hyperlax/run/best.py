@@ -8,10 +8,11 @@ from typing import Any
 
 import numpy as np
 
+from hyperlax import policies
 from hyperlax.agents.base import AbstractAgent
 from hyperlax.experiments.experiment import Experiment
 from hyperlax.experiments.samples import Lane
-from hyperlax.run import policies
+from hyperlax.experiments.settings import Settings
 from hyperlax.storage.store import Store
 
 BEST_POLICIES = 5
@@ -43,9 +44,18 @@ class BestPolicies:
         if self.which == "best" and len(self.best) > BEST_POLICIES:
             dropped = heapq.heappop(self.best)[1]
         if dropped != lane.lane:
-            about = {"lane": lane.lane, "sample": lane.sample, "seed": lane.seed, "env_steps": lane.env_steps}
             spec, path = self.experiment, self.store.folder / policy_name(lane.lane)
+            about = {"lane": lane.lane, "sample": lane.sample, "seed": lane.seed, "env_steps": lane.env_steps}
+            about |= {"score": score, "definition": definition(spec.settings)}
             policies.save(path, agent(), spec.recipe, spec.env_name, caps, **about)
+
+
+def definition(settings: Settings) -> str:
+    """What the score of a saved policy is, in words."""
+    episodes = "episode" if settings.eval_episodes == 1 else "episodes"
+    return (
+        f"mean return of {settings.eval_episodes} {episodes} with {settings.evaluation} actions, at the end"
+    )
 
 
 def policy_name(lane: int) -> str:

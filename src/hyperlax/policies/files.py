@@ -5,7 +5,6 @@ from __future__ import annotations
 import math
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +13,6 @@ import jax
 import jax.numpy as jnp
 import jax.random as jr
 import numpy as np
-from jaxtyping import Array, ArrayLike, Float, PRNGKeyArray
 
 from hyperlax import envs
 from hyperlax.agents import AGENTS
@@ -26,41 +24,16 @@ from hyperlax.hyperparams import AbstractHyperparams, assign, declared, values
 from hyperlax.lanes.sizes import to_json
 from hyperlax.networks import NETWORKS
 from hyperlax.networks.base import AbstractNetworkHyperparams
+from hyperlax.policies.policy import Policy
 from hyperlax.programs.stored import stored_capacities
-from hyperlax.storage.checkpoint import pack, read_header, unpack
+from hyperlax.storage.checkpoint import pack, read_header, read_header_of, unpack
 from hyperlax.storage.files import write_atomically
+from hyperlax.storage.places import resolved
 from hyperlax.storage.shareable import without_folders
 from hyperlax.typecheck import public
 
 _ENTRIES: dict[str, type] = {"algorithm": str, "network": str, "env": str, "hyperparams": dict, "caps": dict}
 """What the header of a policy must hold, and of which type."""
-
-
-@dataclass(frozen=True)
-class Policy:
-    """A trained agent that is ready to act, its environment, and the header of its file."""
-
-    agent: AbstractAgent
-    env: AbstractEnv
-    header: dict[str, Any]
-
-    def act(self, obs: Float[ArrayLike, " obs"], *, key: PRNGKeyArray | None = None) -> np.ndarray:
-        """Return the best action for one observation; with a `key`, a sampled one.
-
-        Raises `ValueError` if the observation does not have the shape that the environment returns.
-        """
-        obs = jnp.asarray(np.asarray(obs), jnp.float32)
-        if obs.shape != (self.env.obs_size,):
-            raise ValueError(
-                f"{self.header['env']} observes {self.env.obs_size} numbers, got shape {obs.shape}"
-            )
-        explore = jnp.bool_(key is not None)
-        return np.asarray(_act(self.agent, obs, jr.key(0) if key is None else key, explore))
-
-
-@eqx.filter_jit
-def _act(agent: AbstractAgent, obs: Array, key: PRNGKeyArray, explore: Array) -> Array:
-    return agent.for_evaluation().act(obs, key=key, explore=explore)[0]
 
 
 def save(
@@ -89,7 +62,7 @@ def load(
     algorithm: type[AbstractAgentHyperparams] | str | None = None,
     network: type[AbstractNetworkHyperparams] | str | None = None,
 ) -> Policy:
-    """Load the policy saved at `path`.
+    """Load the policy saved at `path`, or the best one in the folder of an experiment.
 
     A file never decides which code runs: its environment, algorithm and network are found by name only if
     they are registered. Otherwise they are given here, as objects or by name:
@@ -104,7 +77,8 @@ def load(
     no policy or from another version, or refers to something that is neither registered nor given.
     Hyperparameters of the algorithm that did not exist when it was saved have their defaults.
     """
-    data = Path(path).read_bytes()
+    path = chosen(resolved(path))
+    data = path.read_bytes()
     header = _entries(read_header(data, str(path)), str(path))
     where = f"{path} asks for it; give your own to hyperlax.load"
     kinds = (
@@ -128,6 +102,25 @@ def load(
         agent = eqx.combine(unpack(data, stored, str(path)), given)
         _check_hyperparams(agent, hp)
     return Policy(jax.tree.map(jnp.asarray, agent), env, header)
+
+
+def chosen(path: Path) -> Path:
+    """`path` itself, or the policy with the best score in the folder of an experiment.
+
+    Raises `ValueError` for a folder that holds no policies, or policies that do not tell what they scored.
+    """
+    if not path.is_dir():
+        return path
+    found = sorted(path.glob("policies/*.policy"))
+    if not found:
+        below = sorted({file.parent.parent for file in path.rglob("policies/*.policy")})
+        hint = f"; name one of the folders with some below it, such as {below[0]}" if below else ""
+        raise ValueError(f"{path} holds no policies{hint}")
+    scores = {file: read_header_of(file).get("score") for file in found}
+    known = {file: score for file, score in scores.items() if isinstance(score, float)}
+    if not known:
+        raise ValueError(f"no policy in {path} tells what it scored; name one, such as {found[0]}")
+    return max(known, key=known.__getitem__)
 
 
 def _entries(header: Any, source: str) -> dict[str, Any]:

@@ -1,0 +1,105 @@
+"""Commands that use trained policies."""
+
+from __future__ import annotations
+
+from typing import Annotated, Any, Literal
+
+from cyclopts import Parameter
+
+from hyperlax.commands.flags import Place, limited, new_file
+from hyperlax.commands.launch import start_jax
+
+File = Annotated[Place, Parameter(help="A policy, or the folder of an experiment, whose best policy it is.")]
+
+
+def play(
+    file: File,
+    /,
+    *,
+    env_config: str | None = None,
+    algorithm: str | None = None,
+    network: str | None = None,
+    episodes: Annotated[int, limited("eval_episodes")] = 10,
+    seed: Annotated[int, limited("seed")] = 0,
+    evaluation: Literal["deterministic", "sampled"] = "deterministic",
+    gymnasium: str | None = None,
+    output_file: Place | None = None,
+) -> int:
+    """Let a trained policy play some episodes: say what it earns, and draw the first of them.
+
+    Parameters
+    ----------
+    env_config
+        Environment to play in. [default: the policy's]
+    algorithm
+        The policy's algorithm, if that is your own: file.py:Name.
+    network
+        The policy's network, if that is your own: file.py:Name.
+    episodes
+        How many episodes.
+    seed
+        Seeds everything random in them.
+    evaluation
+        The best actions, or sampled ones.
+    gymnasium
+        Play in this environment of gymnasium instead, such as CartPole-v1.
+    output_file
+        Also write the first episode as a film (.gif), as a sheet of pictures (.png) or, for brax, as a page
+        with its viewer (.html); or what was observed and done in all episodes (.npz).
+    """
+    from hyperlax.policies.showing import PICTURED, SUFFIXES
+
+    new_file("--output-file", output_file, *SUFFIXES)
+    if gymnasium is not None and (env_config is not None or output_file is not None):
+        other = "--env-config" if env_config is not None else "--output-file"
+        raise ValueError(f"--gymnasium plays in another framework; {other} has no meaning there")
+    start_jax("auto")
+    policy = _loaded(file, env_config, algorithm, network)
+    for line in policy.words():
+        print(line)
+    if gymnasium is not None:
+        played = policy.to_gymnasium(gymnasium).evaluate(episodes, seed=seed, evaluation=evaluation)
+    else:
+        states = output_file is not None and output_file.suffix in PICTURED
+        played = policy.rollout(episodes=episodes, seed=seed, evaluation=evaluation, states=states)
+    for line in played.words():
+        print(line)
+    if output_file is not None:
+        print(f"written to {played.save(output_file)}")
+    return 0
+
+
+def export_policy(
+    file: File,
+    /,
+    *,
+    output_file: Place,
+    env_config: str | None = None,
+    algorithm: str | None = None,
+    network: str | None = None,
+) -> int:
+    """Write a policy for programs that know nothing of hyperlax: an ONNX model, or plain arrays of NumPy.
+
+    Parameters
+    ----------
+    output_file
+        A new file: .onnx or .npz.
+    env_config
+        The policy's environment, if that is your own: file.py:Name.
+    algorithm
+        The policy's algorithm, if that is your own: file.py:Name.
+    network
+        The policy's network, if that is your own: file.py:Name.
+    """
+    new_file("--output-file", output_file, ".npz", ".onnx")
+    start_jax("auto")
+    written = _loaded(file, env_config, algorithm, network).export(output_file)
+    print(f"written to {written}")
+    return 0
+
+
+def _loaded(file: Any, env: str | None, algorithm: str | None, network: str | None) -> Any:
+    """The policy in a file, or the best one in a folder."""
+    from hyperlax import policies
+
+    return policies.load(file, env=env, algorithm=algorithm, network=network)

@@ -1,0 +1,56 @@
+"""Acting with an exported policy, in plain NumPy: this file needs nothing else and may be copied.
+
+policy = load("policy.npz")
+action = act(policy, obs)
+"""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+LAYER_NORM_EPS = 1e-6
+
+
+def load(path: str | Path) -> dict[str, Any]:
+    """The arrays of a policy by name, and `about`: what its file says of it, as a dictionary."""
+    with np.load(path, allow_pickle=False) as file:
+        policy: dict[str, Any] = dict(file)
+    policy["about"] = json.loads(str(policy["about"]))
+    return policy
+
+
+def act(policy: dict[str, Any], obs: np.ndarray) -> np.ndarray:
+    """The best action for observations of shape [..., obs]: integers, or of shape [..., act]."""
+    about = policy["about"]
+    x = (np.asarray(obs, np.float32) - policy["obs_mean"]) / policy["obs_std"]
+    for i, activation in enumerate(about["activations"]):
+        x = x @ policy[f"layer{i}.weight"].T + policy[f"layer{i}.bias"]
+        if f"layer{i}.scale" in policy:
+            centred = x - x.mean(-1, keepdims=True)
+            variance = (centred**2).mean(-1, keepdims=True)
+            x = centred / np.sqrt(variance + LAYER_NORM_EPS)
+            x = x * policy[f"layer{i}.scale"] + policy[f"layer{i}.shift"]
+        x = ACTIVATIONS[activation](x)
+    outputs = x @ policy["head.weight"].T + policy["head.bias"]
+    if about["actions"] == "discrete":
+        return outputs.argmax(-1)
+    low, high = policy["low"], policy["high"]
+    return low + (high - low) / 2 * (1 + np.tanh(outputs[..., : len(low)]))
+
+
+def _gelu(x: np.ndarray) -> np.ndarray:
+    return 0.5 * x * (1 + np.tanh(np.sqrt(np.float32(2 / np.pi)) * (x + 0.044715 * x**3)))
+
+
+ACTIVATIONS = {
+    "none": lambda x: x,
+    "relu": lambda x: np.maximum(x, 0),
+    "tanh": np.tanh,
+    "silu": lambda x: x * (0.5 * (1 + np.tanh(x / 2))),
+    "gelu": _gelu,
+    "elu": lambda x: np.where(x > 0, x, np.expm1(np.minimum(x, 0))),
+}
