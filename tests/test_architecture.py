@@ -16,6 +16,7 @@ import hyperlax
 
 ROOT = Path(hyperlax.__file__).parent
 ROOMS = (
+    "checked",
     "leaving",
     "registry",
     "typecheck",

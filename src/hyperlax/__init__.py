@@ -14,9 +14,9 @@ __version__ = "0.2.0"
 sys.meta_path.append(Moved(MOVED))
 
 if os.environ.get("HYPERLAX_TYPECHECK") == "1":
-    from jaxtyping import install_import_hook
+    from hyperlax import checked
 
-    install_import_hook("hyperlax", "beartype.beartype")
+    checked.install("hyperlax")
 
 _HOMES = {
     "sweep": "sweeps",
