@@ -24,21 +24,29 @@ PUBLISHED = Suite(
         for env in DISCRETE
     ),
 )
-"""The 30 cells of the published benchmark in its protocol: 64 Sobol samples, 5e6 steps, 4 seeds."""
+"""The 30 cells of the published benchmark in its protocol: 64 Sobol samples, 5e6 steps, 4 seeds.
+
+The published results of three of them, DQN on CartPole, come from another evaluation schedule.
+"""
 
 PUBLISHED_CORRECTED = replace(PUBLISHED, settings={"protocol": "corrected", "seed": 42})
 """The samples of the published benchmark, trained and evaluated in the corrected protocol."""
 
 REPRODUCTION_SMALL = Suite(
-    algos=_study("ppo_mlp", "dqn_mlp"),
-    envs=("gymnax.cartpole", "gymnax.pendulum"),
+    algos=_study("ppo_mlp", "sac_mlp"),
+    envs=("gymnax.cartpole", "gymnax.pendulum", "gymnax.reacher"),
     samples=64,
     run_length="long",
     settings={"protocol": "published", "seed": 42},
+    rules=(
+        *PUBLISHED.rules,
+        Rule(algo="*ppo_*", env="gymnax.reacher", skip="two cells of PPO are enough for a workstation"),
+    ),
 )
-"""The cells of the published benchmark that take the least time, for a workstation.
+"""Two cells of PPO and two of SAC that take the least time, for a workstation.
 
-There are three of them, because DQN cannot take the continuous actions of pendulum.
+None is of DQN on CartPole: the published results of those three cells were evaluated more often than the
+protocol says (`hyperlax.report.published.other_schedule`), so that their peaks are no reference.
 """
 
 SUITES = {

@@ -13,7 +13,7 @@ from report_data import nothing_yet, synthetic
 
 from hyperlax.report import export_comparison, read_published, write_comparison
 from hyperlax.report.charts.published import sample_by_sample, side_by_side
-from hyperlax.report.published import Cell
+from hyperlax.report.published import Cell, other_schedule
 from hyperlax.report.published_comparison import (
     ahead,
     cells,
@@ -293,3 +293,37 @@ def test_experiments_without_published_results_are_refused(tmp_path, ours):
         ValueError, match=r"no results were published for ppo_mlp on .*: dqn_mlp on gymnax\.acrobot"
     ):
         PublishedComparison({ENV: [ours]}, published)
+
+
+def with_steps(path, steps, cycle=(1024, 2)):
+    """Add the env steps of the peaks, and the environments and the rollout length, to a summary."""
+    frame = pl.read_csv(path).with_columns(
+        pl.lit(pl.Series("peak timestep", np.resize(steps, pl.read_csv(path).height))),
+        pl.lit(cycle[0]).alias("total num envs"),
+        pl.lit(cycle[1]).alias("rollout length"),
+    )
+    frame.write_csv(path)
+    return path
+
+
+@pytest.mark.parametrize(
+    ("steps", "fits"),
+    [([125_000, 126_976, 1_001_472, 5_001_216], True), ([125_000, 127_048], False), ([2_351_104], False)],
+)
+def test_peaks_between_the_evaluations_of_the_protocol_are_no_reference(tmp_path, ours, steps, fits):
+    """It evaluates at the first end of a cycle, here of 2,048 env steps, at or after multiples of 125,000."""
+    (one,) = matched([ours], read_published(with_steps(summary(tmp_path, ours, shift=3000.0), steps)))
+    said = verdict(one)
+    assert (one.schedule == "") == fits
+    assert ("no reference for the protocol" in said) != fits
+    claims = set(one.rows["ahead"])
+    if not fits:
+        assert claims == {"not claimed: the published returns come from another evaluation schedule"}
+        assert "every 125,000, does not evaluate" in said
+    else:
+        assert "published" in claims
+
+
+def test_summaries_that_do_not_say_when_the_peaks_were_are_not_judged(tmp_path, ours):
+    (samples,) = read_published(summary(tmp_path, ours)).samples.values()
+    assert other_schedule(samples) == ""

@@ -17,13 +17,14 @@ from jaxtyping import Float
 
 from hyperlax.report.evaluations import evaluations
 from hyperlax.report.metrics import final_return, peak_return
-from hyperlax.report.published import COLUMNS, Cell, Published
+from hyperlax.report.published import COLUMNS, Cell, Published, other_schedule
 from hyperlax.statistics import Estimate, iqm, quantile_intervals, spearman, without_interval
 from hyperlax.storage.results import Results
 
 STATISTICS = tuple(COLUMNS)
 BEST_STATISTICS = ("best", "top 5 IQM")
 """Statistics whose expectation grows with the number of samples."""
+OTHER_SCHEDULE = "not claimed: the published returns come from another evaluation schedule"
 _TOLERANCE = 2e-3
 """Relative tolerance when hyperparameters are compared: published values have four significant digits."""
 
@@ -35,7 +36,8 @@ class Matched(NamedTuple):
     - `pairs`: peak returns of the samples that both sides trained, with the columns sample, ours and
       published. Empty if the samples were not published, or if their hyperparameters differ from ours.
     - `correlation`: Spearman's rank correlation of the pairs.
-    - `different`: why the samples cannot be paired; empty if they can.
+    - `mismatch`: why the samples cannot be paired; empty if they can.
+    - `schedule`: why the published returns are no reference for the protocol; empty if they may be one.
     """
 
     results: Results
@@ -43,6 +45,7 @@ class Matched(NamedTuple):
     pairs: pl.DataFrame
     correlation: Estimate
     mismatch: str
+    schedule: str = ""
 
 
 def peaks(results: Results) -> pl.DataFrame:
@@ -123,8 +126,11 @@ def _match(results: Results, cell: Cell, published: Published) -> Matched:
         numbers, count = over_samples(theirs["peak"].drop_nulls().to_numpy()), len(theirs)
     own = over_samples(ours["peak"].to_numpy())
     rows = _rows(results, own, len(finished), numbers, count, theirs is not None)
+    schedule = "" if theirs is None else other_schedule(theirs)
+    if schedule:
+        rows = rows.with_columns(ahead=pl.lit(OTHER_SCHEDULE))
     correlation = spearman(pairs["ours"].to_numpy(), pairs["published"].to_numpy())
-    return Matched(results, rows, pairs, correlation, mismatch)
+    return Matched(results, rows, pairs, correlation, mismatch, schedule)
 
 
 def _finished_samples(results: Results) -> pl.Series:

@@ -89,4 +89,7 @@ def verdict(match: Matched) -> str:
         samples = f" Samples are not compared one by one, because the designs differ: {match.mismatch}."
     elif len(match.pairs):
         samples = f" Rank correlation of the samples: {correlation(match)}."
-    return f"{name}: {'; '.join(parts)}.{samples}"
+    reference = ""
+    if match.schedule:
+        reference = f" These published results are no reference for the protocol: {match.schedule}."
+    return f"{name}: {'; '.join(parts)}.{reference}{samples}"
