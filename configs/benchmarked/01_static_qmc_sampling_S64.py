@@ -45,6 +45,7 @@ PPO = {
     "standardize_advantages": Choice(True, False),
     "decay_learning_rates": Choice(True, False),
     "normalize_observations": Choice(True),
+    "clip_value": True,
 }
 
 OFF_POLICY = {

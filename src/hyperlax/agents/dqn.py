@@ -43,21 +43,21 @@ class DQNHyperparams(AbstractOffPolicyHyperparams):
     """The hyperparameters of DQN; every one may differ between the lanes of one program."""
 
     critic: AbstractNetworkHyperparams = eqx.field(default_factory=MLPHyperparams)
-    critic_lr: Real = hp(1e-3, LogUniform(1e-4, 3e-3), doc=meanings.STEP_SIZE)
-    tau: Real = hp(0.0075, LogUniform(1e-3, 1e-1), doc=meanings.TARGET_UPDATE, most=1)
-    gamma: Real = hp(0.98, Uniform(0.9, 0.999), doc=meanings.DISCOUNT, most=1)
+    critic_lr: Real = hp(5e-4, LogUniform(1e-4, 3e-3), doc=meanings.STEP_SIZE)
+    tau: Real = hp(0.01, LogUniform(1e-3, 1e-1), doc=meanings.TARGET_UPDATE, most=1)
+    gamma: Real = hp(0.99, Uniform(0.9, 0.999), doc=meanings.DISCOUNT, most=1)
     max_grad_norm: Real = hp(10.0, LogUniform(0.5, 20.0), doc=meanings.CLIP_GRADIENT)
     training_epsilon: Real = hp(0.05, Uniform(0.01, 0.2), doc=meanings.EXPLORATION, most=1)
     evaluation_epsilon: Real = hp(0.0, doc=meanings.EVALUATION_EXPLORATION, most=1)
     max_abs_reward: Real = hp(1e9, doc=meanings.REWARD_CLIP)
-    huber_loss_parameter: Real = hp(1.0, Choice(0.0, 0.5, 1.0), doc=meanings.HUBER)
+    huber_loss_parameter: Real = hp(0.0, Choice(0.0, 0.5, 1.0), doc=meanings.HUBER)
     warmup_rollout_length: Count = hp(
         32, Choice(16, 32, 64), doc=meanings.WARMUP, least=0, fixed_at_start=True
     )
     num_envs: Count = hp(16, Choice(8, 16, 32), doc=meanings.ENVS)
     rollout_length: Count = hp(4, Choice(1, 2, 4, 8), doc=meanings.ROLLOUT)
     epochs: Count = hp(16, doc=meanings.GRADIENT_STEPS)
-    update_to_data: Real = hp(0.5, Choice(0.125, 0.25, 0.5), doc=meanings.UPDATE_TO_DATA)
+    update_to_data: Real = hp(0.25, Choice(0.125, 0.25, 0.5), doc=meanings.UPDATE_TO_DATA)
     buffer_size: Count = hp(50_000, Choice(10_000, 50_000, 100_000), doc=meanings.BUFFER, fixed_at_start=True)
     batch_size: Count = hp(64, Choice(64, 128, 256), doc=meanings.BATCH, most=LIMITS["batch_size"].most)
     decay_learning_rates: Flag = hp(True, Choice(True, False), doc=meanings.DECAY)

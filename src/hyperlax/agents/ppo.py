@@ -27,22 +27,22 @@ class PPOHyperparams(AbstractOnPolicyHyperparams):
 
     actor: AbstractNetworkHyperparams = eqx.field(default_factory=MLPHyperparams)
     critic: AbstractNetworkHyperparams = eqx.field(default_factory=MLPHyperparams)
-    actor_lr: Real = hp(3e-4, LogUniform(1e-5, 1e-3), doc=meanings.ACTOR_STEP_SIZE)
-    critic_lr: Real = hp(3e-4, LogUniform(1e-5, 1e-3), doc=meanings.CRITIC_STEP_SIZE)
+    actor_lr: Real = hp(1e-3, LogUniform(1e-5, 1e-3), doc=meanings.ACTOR_STEP_SIZE)
+    critic_lr: Real = hp(1e-3, LogUniform(1e-5, 1e-3), doc=meanings.CRITIC_STEP_SIZE)
     gamma: Real = hp(0.99, Uniform(0.9, 0.999), doc=meanings.DISCOUNT, most=1)
     gae_lambda: Real = hp(0.95, Uniform(0.9, 0.99), doc=meanings.GAE_DECAY, most=1)
     clip_eps: Real = hp(0.2, Uniform(0.01, 0.5), doc=meanings.CLIP_RANGE)
     ent_coef: Real = hp(0.01, LogUniform(1e-5, 1e-1), doc=meanings.ENTROPY)
     vf_coef: Real = hp(0.5, Uniform(0.5, 1.0), doc=meanings.VALUE_LOSS)
     max_grad_norm: Real = hp(0.5, Uniform(0.1, 1.0), doc=meanings.CLIP_GRADIENT)
-    rollout_length: Count = hp(64, Choice(16, 32, 64, 128), doc=meanings.ROLLOUT)
+    rollout_length: Count = hp(32, Choice(16, 32, 64, 128), doc=meanings.ROLLOUT)
     epochs: Count = hp(4, Choice(1, 2, 4), doc=meanings.EPOCHS)
-    num_minibatches: Count = hp(4, Choice(2, 4, 8), doc=meanings.MINIBATCHES)
+    num_minibatches: Count = hp(8, Choice(2, 4, 8), doc=meanings.MINIBATCHES)
     num_envs: Count = hp(16, Choice(8, 16, 32, 64), doc=meanings.ENVS)
     standardize_advantages: Flag = hp(True, Choice(True, False), doc=meanings.STANDARDIZE)
-    decay_learning_rates: Flag = hp(False, Choice(True, False), doc=meanings.DECAY)
+    decay_learning_rates: Flag = hp(True, Choice(True, False), doc=meanings.DECAY)
     normalize_observations: Flag = hp(True, Choice(True, False), doc=meanings.NORMALIZE, fixed_at_start=True)
-    clip_value: Flag = hp(True, doc=meanings.CLIP_VALUE)
+    clip_value: Flag = hp(False, doc=meanings.CLIP_VALUE)
     loss_reduction: Count = hp("mean", labels=("mean", "sum"), doc=meanings.LOSS_REDUCTION)
     advantage_statistics: Count = hp("batch", labels=("batch", "time_step"), doc=meanings.STANDARDIZED_OVER)
     minibatch_remainder: Count = hp("spread", labels=("spread", "drop"), doc=meanings.REMAINDER)
@@ -74,6 +74,7 @@ class PPOHyperparams(AbstractOnPolicyHyperparams):
     @staticmethod
     def published(env_name: str) -> dict[str, Any]:
         settings: dict[str, Any] = {
+            "clip_value": True,
             "loss_reduction": "sum",
             "advantage_statistics": "time_step",
             "minibatch_remainder": "drop",
