@@ -23,7 +23,7 @@ import hyperlax
 from hyperlax import sweeps
 from hyperlax.experiments.settings import RUN_LENGTHS
 from hyperlax.programs.budget import cycles_of
-from hyperlax.report.published import Cell, other_schedule, read_published
+from hyperlax.report.published import STEPS, Cell, other_schedule, read_published
 from hyperlax.statistics import spearman
 from hyperlax.storage.results import Results
 
@@ -130,6 +130,7 @@ def main() -> None:
     parser.add_argument("--samples", type=int, default=16)
     parser.add_argument("--first", action="store_true")
     parser.add_argument("--seeds", type=int, default=RUN_LENGTHS["long"]["seeds"])
+    parser.add_argument("--steps", type=int, default=STEPS, help="fewer, to learn the spread between seeds")
     parser.add_argument("--folder", type=Path, help="where to keep the runs, one folder per cell")
     arguments = parser.parse_args()
     published, found = read_published(arguments.published).samples, []
@@ -144,6 +145,7 @@ def main() -> None:
             seeds=arguments.seeds,
             protocol="published",
             run_length_modifier="long",
+            total_timesteps=arguments.steps,
             folder=folder,
             resume=bool(folder and folder.exists()),
             progress=True,
