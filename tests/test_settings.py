@@ -3,17 +3,28 @@
 from __future__ import annotations
 
 import math
+import re
+from pathlib import Path
 
 import numpy as np
 import pytest
 
 from hyperlax.experiments.execution import Execution
-from hyperlax.experiments.settings import RUN_LENGTHS, Settings, run_length
+from hyperlax.experiments.recipes import Recipe
+from hyperlax.experiments.settings import PUBLISHED, RUN_LENGTHS, Settings, run_length
 
 
 def test_published_milestones():
     long = Settings().updated(run_length("long"))
     assert long.milestones() == [125_000 * i for i in range(1, 41)]
+
+
+def test_the_page_on_reproduction_names_all_that_the_published_protocol_sets():
+    page = (Path(__file__).parents[1] / "docs/reproduction.md").read_text()
+    rows = re.findall(r"^\| (`.+?`) \|.*\|$", page, re.MULTILINE)
+    named = {name for row in rows for name in re.findall(r"`(\w+)`", row)}
+    algorithms = [Recipe(name, "drpqc").published("gymnax.pendulum") for name in ("ppo", "dqn", "sac")]
+    assert named == set(PUBLISHED).union(*algorithms)
 
 
 @pytest.mark.parametrize(("steps", "expected"), [(32_768, [131_072, 262_144, 393_216]), (1_024, [125_952])])
