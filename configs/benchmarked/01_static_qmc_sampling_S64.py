@@ -81,6 +81,7 @@ SAC = {
     "gamma": Uniform(0.9, 0.999),
     "target_entropy_scale": Uniform(0.5, 1.0),
     "init_alpha": LogUniform(0.1, 10.0),
+    "decay_learning_rates": False,
 }
 
 RECIPES = {

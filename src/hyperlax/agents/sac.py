@@ -66,7 +66,7 @@ class SACHyperparams(AbstractOffPolicyHyperparams):
     buffer_size: Count = hp(50_000, Choice(20_000, 50_000, 100_000), doc=meanings.BUFFER, fixed_at_start=True)
     batch_size: Count = hp(64, Choice(64, 128, 256), doc=meanings.BATCH, most=LIMITS["batch_size"].most)
     normalize_observations: Flag = hp(True, Choice(True, False), doc=meanings.NORMALIZE, fixed_at_start=True)
-    decay_learning_rates: Flag = hp(False, doc=meanings.DECAY)
+    decay_learning_rates: Flag = hp(True, doc=meanings.DECAY)
     loss_reduction: Count = hp("mean", labels=("mean", "sum"), doc=meanings.LOSS_REDUCTION)
     time_limit: Count = hp("truncation", labels=("truncation", "termination"), doc=meanings.TIME_LIMIT)
     normaliser_order: Count = hp(
@@ -103,6 +103,7 @@ class SACHyperparams(AbstractOffPolicyHyperparams):
         return {
             **PUBLISHED,
             "update_to_data": 0.0,
+            "decay_learning_rates": False,
             "action_units": "environment",
             "density_at_bounds": "averaged",
         }
