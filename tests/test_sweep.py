@@ -8,7 +8,6 @@ import subprocess
 import sys
 import time
 from pathlib import Path
-from typing import Any, cast
 
 import numpy as np
 import polars as pl
@@ -310,27 +309,25 @@ def test_signals_save_and_leave_with_the_right_code(tmp_path, number, code):
 
 
 def test_the_number_of_devices_does_not_show():
-    """A program is compiled once, for one device, and the copy for another gives the same bits."""
+    """A program is compiled once, for one device, and whatever is trained there or on another is the same."""
     import jax
     import numpy as np
 
     from hyperlax import sweeps
     from hyperlax.programs.compiled import blank_orders, compile_program
-    from hyperlax.programs.copies import copy_to
     from hyperlax.programs.plan import Machine, plan
 
     spec = sweeps.prepare(**ARGUMENTS)
     program = plan(spec.trees, spec.env, 700, 2, Machine.planned("cpu"))[0]
     devices = jax.local_devices()[:2]
     compiled = compile_program(program, spec.trees[0], spec.env, 2, 2, devices)
-    assert copy_to(devices[1], cast(Any, compiled.copies[0].train)) is not None
     orders, sample = blank_orders(spec.trees[0], 2), spec.records[0]
     orders.fresh[:], orders.total_steps[:] = True, 700
     orders.key[:], orders.init_key[:] = sample.keys[0], sample.init_keys[0]
     state = compiled.start(compiled.empty_state(), orders)
     state = compiled.train(state, np.full(2, 3, np.int32))
     assert (compiled.read(state, lambda s: s.env_steps) > 0).all()
-    assert [next(iter(s.env_steps.devices())) for s in state] == devices
+    assert len(state) == 2
     for a, b in zip(*map(jax.tree.leaves, state), strict=True):
         np.testing.assert_array_equal(a, b)
     every = np.ones(2, bool)

@@ -8,7 +8,17 @@ from typing import Any
 from cyclopts import App
 from cyclopts.exceptions import CycloptsError, UnknownOptionError
 
-from hyperlax.commands import benchmarking, describing, figures, looking, new, preparing, searching, training
+from hyperlax.commands import (
+    benchmarking,
+    cluster,
+    describing,
+    figures,
+    looking,
+    new,
+    preparing,
+    searching,
+    training,
+)
 from hyperlax.registry.spellings import alike
 
 
@@ -50,6 +60,11 @@ for command in (
     looking.export,
     looking.check,
     describing.describe,
+    cluster.status,
+    cluster.submit,
+    cluster.merge,
+    cluster.cancel,
+    cluster.unit,
     preparing.inspect_circuit,
     preparing.generate_hp_samples,
     new.new,

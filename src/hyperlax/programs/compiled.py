@@ -1,17 +1,18 @@
 """Compilation of programs, which have a fixed number of slots for lanes on every device.
 
-A program is compiled for a single device, and a copy of it runs on each. What a lane learns therefore does
-not depend on the number of devices: XLA makes other code of a program that is partitioned over several.
+A program is compiled for a single device, and a copy of it runs on each, in a thread of its own. What a lane
+learns therefore does not depend on the number of devices: XLA makes other code of a program that is
+partitioned over several. On a CPU, whose devices differ in nothing, all copies run the same compiled code.
 """
 
 from __future__ import annotations
 
 import threading
 import time
-from collections.abc import Callable, Hashable, Iterable, Iterator
+from collections.abc import Callable, Hashable, Iterable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
-from functools import partial
+from functools import cache, partial
 from typing import Any
 
 import equinox as eqx
@@ -30,7 +31,6 @@ from hyperlax.lanes.masking import LANES, lane_cond
 from hyperlax.learning.rollout import evaluate
 from hyperlax.networks.measurement import EXACT, Measurement
 from hyperlax.programs import train
-from hyperlax.programs.copies import copy_to
 from hyperlax.programs.lockstep import KERNEL_SECONDS
 from hyperlax.programs.plan import Program
 from hyperlax.programs.shared import NOTHING, Shared
@@ -106,12 +106,12 @@ class Compiled:
     def start(self, state: State, orders: Orders) -> State:
         """Start the lanes in the slots of `orders` that are fresh."""
         shares = self._shares(orders.fresh, orders.arrays())
-        return [s if of is None else copy.start(s, *of) for copy, s, of in self._each(state, shares)]
+        return self._at_once(lambda copy, s, of: copy.start(s, *of), state, shares)
 
     def train(self, state: State, cycles: np.ndarray) -> State:
         """Train the lane in every slot for its number of `cycles`."""
         shares = self._shares(cycles, cycles)
-        return [s if of is None else copy.train(s, of) for copy, s, of in self._each(state, shares)]
+        return self._at_once(lambda copy, s, of: copy.train(s, of), state, shares)
 
     def evaluate(
         self, state: State, due: np.ndarray, asked: np.ndarray
@@ -122,7 +122,7 @@ class Compiled:
         they and the metrics, of shape [slots], are zeros on devices that are not asked.
         """
         shares = self._shares(asked, due)
-        done = [s if of is None else copy.evaluate(s, of) for copy, s, of in self._each(state, shares)]
+        done = self._at_once(lambda copy, s, of: copy.evaluate(s, of), state, shares)
         measured = [result[1:] for result in done if isinstance(result, tuple)]
         blank = jax.tree.map(lambda x: np.zeros(x.shape, x.dtype), measured[0])
         rows = [r[1:] if isinstance(r, tuple) else blank for r in done]
@@ -169,9 +169,26 @@ class Compiled:
         cut = lambda at: jax.tree.map(lambda x: x[at], arguments)  # noqa: E731
         return [cut(at) if busy[at].any() else None for at in slices]
 
-    def _each(self, state: State, shares: list[Any]) -> Iterator[tuple[Copy, TrainState, Any]]:
-        """Each copy of the program, with the state on its device and its arguments."""
-        return zip(self.copies, state, shares, strict=True)
+    def _at_once(
+        self, work: Callable[[Copy, TrainState, Any], Any], state: State, shares: list[Any]
+    ) -> list[Any]:
+        """Do some work on all devices that have a share of it, and wait; from the others, their state."""
+        tasks = [
+            (copy, s, share)
+            for copy, s, share in zip(self.copies, state, shares, strict=True)
+            if share is not None
+        ]
+        if len(tasks) < 2:
+            results = iter([work(*task) for task in tasks])
+        else:
+            results = _threads(len(self.copies)).map(lambda task: jax.block_until_ready(work(*task)), tasks)
+        return [s if share is None else next(results) for s, share in zip(state, shares, strict=True)]
+
+
+@cache
+def _threads(number: int) -> ThreadPoolExecutor:
+    """Threads for so many devices; a call of a compiled program returns when it has run (`set_up_jax`)."""
+    return ThreadPoolExecutor(number, thread_name_prefix="device")
 
 
 @partial(jax.jit, donate_argnums=0)
@@ -303,10 +320,8 @@ def compile_program(
     functions = compiled_all(first)
     copies = [Copy(devices[0], *functions)]
     for device in devices[1:]:
-        moved = [m for m in (copy_to(device, f) for f in functions) if m is not None]
-        if len(moved) < len(functions):
-            moved = compiled_all(lowered(_on(device)))
-        copies.append(Copy(device, *moved))
+        same = devices[0].platform == "cpu" or device == devices[0]
+        copies.append(copies[0] if same else Copy(device, *compiled_all(lowered(_on(device)))))
     compiled = time.perf_counter()
     return Compiled(
         slots,
