@@ -64,7 +64,7 @@ def merge(sweep: Sweep, cell: int) -> Path:
 
 def _write(sweep: Sweep, cell: int, target: Path, parts: Mapping[Unit, Results]) -> None:
     """Write the folder of a cell."""
-    spec = sweep.cells[cell].spec()
+    spec = sweep.spec(cell)
     headers = {unit: _header(sweep.folder(unit)) for unit in parts}
     manifest = _manifest(sweep, cell, parts, headers)
     keeper = Store(target)

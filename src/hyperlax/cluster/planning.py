@@ -15,7 +15,7 @@ from hyperlax.programs.plan import MAX_PROGRAMS, Machine, Program, plan
 from hyperlax.storage.places import writable
 from hyperlax.storage.shareable import shareable_command
 from hyperlax.studies.benchmark import plan_together
-from hyperlax.studies.suites import MODES, Suite, arguments, cells, prepare
+from hyperlax.studies.suites import MODES, Suite, cells, prepare
 
 LEAST_SECONDS = 20.0
 """Predicted seconds below which it does not pay to cut a unit for a process on this machine any smaller."""
@@ -47,7 +47,7 @@ def of_suite(
     specs = {c: prepare(suite, c, **settings) for c in possible}
     plans = plan_together(specs, Machine.planned(platform), group_by_sizes)
     built = [
-        _cell(specs[c], plans[c], str(c.path), c.mode, arguments(suite, c, **settings), None, command)
+        _cell(specs[c], plans[c], str(c.path), c.mode, {"recipe": c.recipe, "env": c.env}, None, command)
         for c in possible
     ]
     parts = [(specs[c], plans[c], MODES[c.mode].sequential) for c in possible]
@@ -106,7 +106,7 @@ def _cell(
     plain = json.loads(json.dumps(dict(given)))
     if not splitting.is_whole(spec, MODES[mode].sequential):
         programs = [replace(p, lanes_per_device=_mapped(p, spec)) for p in programs]
-    described = [p.describe() for p in programs]
+    described = json.loads(json.dumps([p.describe() for p in programs]))
     manifest = {**spec.manifest(command), "command": shareable_command(command)}
     return Cell(path, mode, plain, scheduler, spec.identity(), manifest, described)
 

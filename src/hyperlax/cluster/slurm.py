@@ -57,7 +57,7 @@ class Options:
             raise ValueError(f"--time {self.time} is below a minute; Slurm's limits are whole minutes")
 
 
-def seconds(limit: str) -> float:
+def seconds(limit: str) -> int:
     """The seconds of a limit as sbatch takes it: minutes, M:S, H:M:S, D-H, D-H:M or D-H:M:S."""
     days, dash, rest = limit.rpartition("-")
     parts = rest.split(":")

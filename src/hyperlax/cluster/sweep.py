@@ -16,7 +16,7 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
-from hyperlax import schedules
+from hyperlax import schedules, sweeps
 from hyperlax.experiments import experiment as experiments
 from hyperlax.experiments.execution import Execution
 from hyperlax.experiments.experiment import Experiment
@@ -24,6 +24,7 @@ from hyperlax.experiments.machine import git_commit, versions
 from hyperlax.experiments.shape import shape, shape_difference
 from hyperlax.programs.plan import Program
 from hyperlax.storage.integrity import Damaged, create_json, read_json
+from hyperlax.studies import suites
 from hyperlax.studies.suites import MODES
 
 FILE = "sweep.json"
@@ -40,7 +41,8 @@ class Cell:
 
     - `path`: its folder, relative to that of the sweep.
     - `mode`: how it is run (`studies.suites.MODES`).
-    - `arguments`: what to call the mode's `prepare` with, JSON-ready.
+    - `arguments`: its recipe and environment, and if it is of no suite all other arguments of
+      `sweeps.prepare`, JSON-ready.
     - `scheduler`: the name and the options of its schedule; None to train every lane to its end.
     - `identity`: what `Experiment.identity` was when the sweep was planned.
     - `manifest`: the manifest that its folder gets.
@@ -54,17 +56,6 @@ class Cell:
     identity: dict[str, Any]
     manifest: dict[str, Any]
     programs: list[dict[str, Any]]
-
-    def spec(self) -> Experiment:
-        """Build the experiment again; raise `ValueError` if it is another one than was planned."""
-        how = {"schedule": schedules.load(*self.scheduler)} if self.scheduler else {}
-        spec = MODES[self.mode].prepare(**self.arguments, **how)
-        if differing := experiments.difference(self.identity, spec.identity()):
-            raise ValueError(
-                f"{self.path} is another experiment here than when it was planned, because of other code, "
-                "files or versions:\n  " + "\n  ".join(differing)
-            )
-        return spec
 
     def plan(self) -> list[Program]:
         """The programs that all of its samples were planned for."""
@@ -131,6 +122,24 @@ class Sweep:
     def units_of(self, cell: int) -> list[Unit]:
         """The units of a cell."""
         return [unit for unit in self.units if unit.cell == cell]
+
+    def spec(self, number: int) -> Experiment:
+        """Build the experiment of a cell again; raise `ValueError` if it is another one than was planned."""
+        cell = self.cells[number]
+        if "suite" in self.asked:
+            suite = suites.restored(self.asked["suite"])
+            spec = suites.prepare(
+                suite, suites.Cell(**cell.arguments, mode=cell.mode), **self.asked["settings"]
+            )
+        else:
+            schedule = schedules.load(*cell.scheduler) if cell.scheduler else None
+            spec = sweeps.prepare(**cell.arguments, schedule=schedule)
+        if differing := experiments.difference(cell.identity, spec.identity()):
+            raise ValueError(
+                f"{cell.path} is another experiment here than when it was planned, because of other code, "
+                "files or versions:\n  " + "\n  ".join(differing)
+            )
+        return spec
 
     def records(self, unit: Unit) -> Path:
         """The folder that says what has become of a unit."""

@@ -84,7 +84,7 @@ class Worker:
     def _spec(self, unit: Unit) -> Experiment:
         """The experiment that the unit trains: its cell, or a part of that."""
         if self._built is None or self._built[0] != unit.cell:
-            self._built = unit.cell, self.sweep.cells[unit.cell].spec()
+            self._built = unit.cell, self.sweep.spec(unit.cell)
         spec = self._built[1]
         return spec if unit.samples is None else spec.part(unit.samples)
 

@@ -59,7 +59,10 @@ def states_table(rows: Sequence[Mapping[str, Any]]) -> RenderableType:
     columns = [name for name in (rows[0] if rows else {}) if name != "merged"]
     for name in columns:
         numeric = name not in ("cell", "unit", "state", "by")
-        table.add_column(name, justify="right" if numeric else "left", overflow="fold", no_wrap=numeric)
+        wide = 24 if name == "cell" else None
+        table.add_column(
+            name, justify="right" if numeric else "left", overflow="fold", no_wrap=numeric, min_width=wide
+        )
     for row in rows:
         table.add_row(*(str(row[name]) for name in columns))
     return table

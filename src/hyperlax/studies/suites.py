@@ -112,6 +112,11 @@ class Cell:
         return self.mode / experiment_path(self.recipe, self.env)
 
 
+def _prepare_sweep(suite: Suite, recipe: str, env: str, **arguments: Any) -> Experiment:
+    """A sweep over the samples that the suite draws."""
+    return sweeps.prepare(recipe, env, num_samples=suite.samples, sampling_method=suite.sampling, **arguments)
+
+
 def _run_sweep(
     spec: Experiment,
     how: Execution,
@@ -122,10 +127,11 @@ def _run_sweep(
     return sweeps.run(spec, how, progress, command, programs)
 
 
-def _prepare_search(recipe: str, env: str, **arguments: Any) -> Experiment:
+def _prepare_search(suite: Suite, recipe: str, env: str, **arguments: Any) -> Experiment:
+    """A search with as many trials as other modes have samples."""
     from hyperlax import searches  # imported late, because importing Optuna takes a second
 
-    return searches.prepare(recipe, env, **arguments)
+    return searches.prepare(recipe, env, n_trials=suite.samples, **arguments)
 
 
 def _run_search(
@@ -144,31 +150,31 @@ def _run_search(
 class Mode:
     """A way to run the cells of a suite.
 
-    - `prepare`: makes the experiment of a cell from recipe, environment and further arguments.
+    - `prepare`: makes the experiment of a cell from suite, recipe, environment and settings.
     - `run`: runs it with the programs that were planned for it together with those of other cells.
     - `sequential`: whether lanes are trained one at a time, as in `Execution`.
-    - `drawn`: the arguments of `prepare` that say which samples there are, from those of the suite.
     """
 
-    prepare: Callable[..., Experiment] = sweeps.prepare
+    prepare: Callable[..., Experiment] = _prepare_sweep
     run: Callable[[Experiment, Execution, Display, Sequence[str] | None, list[Program]], Results] = _run_sweep
     sequential: bool = False
-    drawn: Callable[[Suite], dict[str, Any]] = lambda suite: {
-        "num_samples": suite.samples,
-        "sampling_method": suite.sampling,
-    }
 
 
 MODES = {
     "batched": Mode(),
     "sequential": Mode(sequential=True),
-    # as many trials as other modes have samples
-    "optuna": Mode(_prepare_search, _run_search, drawn=lambda suite: {"n_trials": suite.samples}),
+    "optuna": Mode(_prepare_search, _run_search),
 }
 
 
 SUITES: Registry[Suite] = built_in.SUITES
 """Suites that installed packages bring."""
+
+
+def restored(about: Mapping[str, Any]) -> Suite:
+    """The suite whose fields were written to JSON."""
+    names = {name: tuple(about[name]) for name in ("algos", "envs", "modes")}
+    return Suite(**{**about, **names, "rules": tuple(Rule(**rule) for rule in about["rules"])})
 
 
 def find(name: str) -> Suite:
@@ -211,23 +217,18 @@ def cells(suite: Suite) -> list[Cell]:
     return found
 
 
-def arguments(suite: Suite, cell: Cell, **given: Any) -> dict[str, Any]:
-    """What to call the mode's `prepare` with for a cell, JSON-ready; `given` is added to it."""
-    settings = dict(suite.settings)
-    for rule in suite.rules:
-        if rule.matches(cell.recipe, cell.env):
-            settings |= rule.settings
-    drawn = MODES[cell.mode].drawn(suite)
-    about = {"recipe": cell.recipe, "env": cell.env, "run_length_modifier": suite.run_length}
-    return {**about, **drawn, "set": settings, **given}
-
-
 def prepare(suite: Suite, cell: Cell, **given: Any) -> Experiment:
     """Build and check the experiment of a cell; `given` holds further arguments of the mode's `prepare`.
 
     Raises `ValueError`, naming the cell, for invalid settings or hyperparameters.
     """
+    settings = dict(suite.settings)
+    for rule in suite.rules:
+        if rule.matches(cell.recipe, cell.env):
+            settings |= rule.settings
     try:
-        return MODES[cell.mode].prepare(**arguments(suite, cell, **given))
+        return MODES[cell.mode].prepare(
+            suite, cell.recipe, cell.env, run_length_modifier=suite.run_length, set=settings, **given
+        )
     except ValueError as error:
         raise ValueError(f"{cell.name}: {error}") from None
