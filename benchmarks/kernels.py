@@ -158,7 +158,8 @@ def training(algorithm: str, lanes: int, planned: str, devices: Sequence[Any]) -
     )
     (program,) = plan(spec.trees, spec.env, STEPS, lanes, Machine.of(planned, len(devices)))
     compiled: Any = compile_program(program, spec.trees[0], spec.env, EPISODES, lanes, list(devices))
-    return {"train": compiled.train.as_text(), "evaluate": compiled.evaluate.as_text()}
+    first = compiled.copies[0]
+    return {"train": first.train.as_text(), "evaluate": first.evaluate.as_text()}
 
 
 def circuit(size: str, path: str) -> str:

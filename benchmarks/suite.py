@@ -222,7 +222,7 @@ def memory() -> dict[str, Any]:
     environments = envs * 4 * (5 + obs + 2)
     rollout = rows * (4 * (3 * obs + 3) + 2)
     by_hand = 3 * 4 * weights + environments
-    analysis = compiled.train.memory_analysis()  # pyright: ignore[reportFunctionMemberAccess]
+    analysis = compiled.copies[0].train.memory_analysis()  # pyright: ignore[reportFunctionMemberAccess]
     return {
         "state_bytes": state,
         "state_by_hand": by_hand,

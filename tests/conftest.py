@@ -26,6 +26,7 @@ import pytest
 
 CACHE = Path(__file__).parents[1] / ".jax_cache"
 jax.config.update("jax_num_cpu_devices", 2)
+jax.config.update("jax_cpu_enable_async_dispatch", False)
 jax.config.update("jax_numpy_rank_promotion", "raise")
 jax.config.update("jax_numpy_dtype_promotion", "strict")
 jax.config.update("jax_compilation_cache_dir", str(CACHE))

@@ -11,7 +11,6 @@ import jax.random as jr
 import numpy as np
 import pytest
 from jax.extend.core import jaxprs_in_params
-from jax.sharding import Mesh, NamedSharding, PartitionSpec
 from scipy import stats
 
 from hyperlax import envs
@@ -312,23 +311,26 @@ def test_a_plan_without_these_entries_is_restored_as_one_for_a_cpu():
 
 @pytest.mark.parametrize("largest", [0, compiled.SMALL_STATE], ids=["one lane moves", "all move"])
 def test_a_lane_is_placed_and_taken_without_touching_the_others(largest, monkeypatch):
-    """On several devices, and the state keeps the layout that the program was compiled for."""
+    """On several devices, each of which keeps its part of the state."""
     monkeypatch.setattr(compiled, "SMALL_STATE", largest)
     devices, rng = jax.devices()[:2], np.random.default_rng(0)
-    sharding = NamedSharding(Mesh(np.array(devices), ("devices",)), PartitionSpec("devices"))
     hp, env = jax.tree.map(jnp.asarray, sample("ppo")), envs.load("gymnax.cartpole")
     like = compiled.state_like(hp, env, hp.capacities([hp.sizes()], [1], env))
     fill = lambda *lead: jax.tree.map(  # noqa: E731
         lambda x: rng.integers(0, 99, (*lead, *x.shape)).astype(x.dtype), like
     )
     unused: Any = pytest.fail
-    program = compiled.Compiled(4, unused, unused, unused, like, sharding, 0.0, 0.0, 0)
-    before, lane = fill(4), fill()
-    after = program.place(jax.device_put(before, sharding), 2, lane)
-    for x, old, new in zip(*map(jax.tree.leaves, (after, before, lane)), strict=True):
-        assert x.sharding.is_equivalent_to(sharding, x.ndim)
-        np.testing.assert_array_equal(x, np.concatenate([old[:2], new[None], old[3:]]))
+    copies = [compiled.Copy(d, unused, unused, unused) for d in devices]
+    program = compiled.Compiled(4, copies, like, 0.0, 0.0, 0)
+    before, lane = [fill(2), fill(2)], fill()
+    after = program.place([jax.device_put(s, d) for s, d in zip(before, devices, strict=True)], 2, lane)
+    for state, device in zip(after, devices, strict=True):
+        assert all(x.devices() == {device} for x in jax.tree.leaves(state))
+    for x, old, new in zip(*map(jax.tree.leaves, (after[1], before[1], lane)), strict=True):
+        np.testing.assert_array_equal(x, np.concatenate([new[None], old[1:]]))
+    for x, old in zip(jax.tree.leaves(after[0]), jax.tree.leaves(before[0]), strict=True):
+        np.testing.assert_array_equal(x, old)
     for slot in range(4):
-        for x, y in zip(jax.tree.leaves(program.lane(after, slot)), jax.tree.leaves(after), strict=True):
+        for x, y in zip(*map(jax.tree.leaves, (program.lane(after, slot), after[slot // 2])), strict=True):
             assert isinstance(x, np.ndarray)
-            np.testing.assert_array_equal(x, y[slot])
+            np.testing.assert_array_equal(x, y[slot % 2])

@@ -8,7 +8,6 @@ import subprocess
 import sys
 import time
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import polars as pl
@@ -309,21 +308,35 @@ def test_signals_save_and_leave_with_the_right_code(tmp_path, number, code):
         assert (partial.lanes["env_steps"] > 0).any()
 
 
-def test_devices_never_wait_for_each_other():
-    """A program for two devices holds no collective operation."""
+def test_the_number_of_devices_does_not_show():
+    """A program is compiled once, for one device, and whatever is trained there or on another is the same."""
     import jax
+    import numpy as np
 
     from hyperlax import sweeps
-    from hyperlax.programs.compiled import compile_program
+    from hyperlax.programs.compiled import blank_orders, compile_program
     from hyperlax.programs.plan import Machine, plan
 
     spec = sweeps.prepare(**ARGUMENTS)
-    program = plan(spec.trees, spec.env, 700, 2, Machine.of("cpu", 2))[0]
-    compiled = compile_program(program, spec.trees[0], spec.env, 2, 2, jax.local_devices()[:2])
-    parts: list[Any] = [compiled.train, compiled.start, compiled.evaluate]
-    for part in parts:
-        text = part.as_text()
-        assert not [w for w in ("all-reduce", "all-gather", "collective", "all-to-all") if w in text]
+    program = plan(spec.trees, spec.env, 700, 2, Machine.planned("cpu"))[0]
+    devices = jax.local_devices()[:2]
+    compiled = compile_program(program, spec.trees[0], spec.env, 2, 2, devices)
+    orders, sample = blank_orders(spec.trees[0], 2), spec.records[0]
+    orders.fresh[:], orders.total_steps[:] = True, 700
+    orders.key[:], orders.init_key[:] = sample.keys[0], sample.init_keys[0]
+    state = compiled.start(compiled.empty_state(), orders)
+    state = compiled.train(state, np.full(2, 3, np.int32))
+    assert (compiled.read(state, lambda s: s.env_steps) > 0).all()
+    assert len(state) == 2
+    for a, b in zip(*map(jax.tree.leaves, state), strict=True):
+        np.testing.assert_array_equal(a, b)
+    every = np.ones(2, bool)
+    state, returns, _, metrics = compiled.evaluate(state, every, every)
+    for measured in (returns, *metrics.values()):
+        np.testing.assert_array_equal(measured[0], measured[1])
+    _, returns, *_ = compiled.evaluate(state, every, np.array([False, True]))
+    assert not returns[0].any()  # the first device was left alone
+    assert returns[1].any()
 
 
 def test_a_resumed_run_keeps_its_plan(whole, tmp_path, monkeypatch):
@@ -334,4 +347,26 @@ def test_a_resumed_run_keeps_its_plan(whole, tmp_path, monkeypatch):
     with pytest.raises(KeyboardInterrupt):
         hyperlax.sweep(**ARGUMENTS, execution=how, progress=Crash(4))
     monkeypatch.setattr(sweeps, "plan", lambda *_, **__: pytest.fail("planned again"))
+    assert_same(whole, hyperlax.sweep(**ARGUMENTS, folder=tmp_path / "x", resume=True))
+
+
+def test_a_run_is_continued_where_its_bits_are_the_same(whole, tmp_path, monkeypatch):
+    """Another kind of device or compiler is refused, unless any will do; the manifest tells all of them."""
+    from hyperlax import sweeps
+
+    how = Execution(folder=tmp_path / "x", checkpoint_seconds=0)
+    with pytest.raises(KeyboardInterrupt):
+        hyperlax.sweep(**ARGUMENTS, execution=how, progress=Crash(4))
+    here = sweeps.shape()
+    monkeypatch.setattr(sweeps, "shape", lambda: {**here, "device": "Other", "jaxlib": "9.9"})
+    with pytest.raises(ValueError, match="bit for bit") as refused:
+        hyperlax.sweep(**ARGUMENTS, folder=tmp_path / "x", resume=True)
+    for said in (f"began on {here['device']}, this is Other", "this is 9.9", "--any-device"):
+        assert said in str(refused.value)
+    anywhere = Execution(any_device=True)
+    results = hyperlax.sweep(**ARGUMENTS, execution=anywhere, folder=tmp_path / "x", resume=True)
+    assert results.manifest["shapes"] == [here, sweeps.shape()]
+    assert [entry["lanes_per_device"] for entry in results.manifest["plan"]] == [1] * len(
+        results.manifest["plan"]
+    )
     assert_same(whole, hyperlax.sweep(**ARGUMENTS, folder=tmp_path / "x", resume=True))

@@ -19,6 +19,7 @@ from hyperlax.experiments.machine import set_up_jax
 from hyperlax.experiments.memory import device_memory
 from hyperlax.experiments.recipes import Recipe, resolve
 from hyperlax.experiments.settings import PUBLISHED, Settings, run_length
+from hyperlax.experiments.shape import shape, shape_difference
 from hyperlax.hyperparams import assign, fields, samplers
 from hyperlax.hyperparams.design import ablated
 from hyperlax.programs.plan import MAX_PROGRAMS, Machine, Program, plan
@@ -211,23 +212,24 @@ def run(
     manifest = spec.manifest(command)
     stored = store.recovered_manifest(target) if target is not None else None
     if stored is not None:
-        trees = () if spec.schedule.grows else spec.trees
+        trees = {} if spec.schedule.grows else {s.place: s.tree for s in spec.records.values()}
         programs = stored_plan(stored.get("plan"), trees, spec.base, spec.env, device_memory())
         manifest = {
             **stored,
             **shareable(spec.schedule.manifest()),
             "resumed": [*stored.get("resumed", []), manifest["created"]],
         }
+        manifest["shapes"] = _shapes(stored)
     else:
         programs = list(programs or ())
-        programs = programs or _plan(spec, spec.schedule.trees_to_plan(spec), machine, how.group_by_sizes)
+        programs = programs or _plan(spec, spec.schedule.trees_to_plan(spec), how.group_by_sizes)
     if spec.schedule.grows:
         programs = [replace(p, samples=()) for p in programs]
     if stored is None:
-        manifest["plan"] = _described(programs)
+        manifest |= {"plan": _described(programs), "shapes": [shape()]}
     keeper = _owned(target, manifest, spec, stored is None) if target is not None else None
     compiler = Compiler(spec, devices, programs, how, progress)
-    single = lambda tree: _plan(spec, [tree], machine, False)[0]  # noqa: E731
+    single = lambda tree: _plan(spec, [tree], False)[0]  # noqa: E731
     runner = Runner(spec, programs, compiler, Recorder(keeper), progress, how, single)
     try:
         resumed = runner.restore()
@@ -267,15 +269,19 @@ def _owned(target: Path, manifest: Mapping[str, Any], spec: Experiment[Schedule]
     return keeper
 
 
-def _plan(
-    spec: Experiment[Schedule], trees: Sequence[Any], machine: Machine, group_by_sizes: bool
-) -> list[Program]:
+def _plan(spec: Experiment[Schedule], trees: Sequence[Any], group_by_sizes: bool) -> list[Program]:
     """Plan programs for the hyperparameters `trees`, as `programs.plan` does."""
-    s = spec.settings
+    s, machine = spec.settings, Machine.planned(jax.local_devices()[0].platform)
     most = 1 if spec.schedule.one_program else MAX_PROGRAMS
     changing = spec.schedule.grows or spec.schedule.one_program
     varying = spec.recipe.search_space() if changing else ()
     return plan(trees, spec.env, s.total_timesteps, s.seeds, machine, most, group_by_sizes, varying)
+
+
+def _shapes(stored: Mapping[str, Any]) -> list[dict[str, str]]:
+    """The shapes that a run has been executed in, the present one included if there is something to train."""
+    before, here = list(stored.get("shapes", [])), shape()
+    return before if here in before or stored.get("complete") else [*before, here]
 
 
 def _described(programs: Sequence[Program]) -> list[dict[str, Any]]:
@@ -308,7 +314,17 @@ def check(spec: Experiment[Schedule], how: Execution) -> Path | None:
             "lanes copy one another only within a program, and --group-by-structural-hparams asks for many; "
             "leave it out"
         )
-    return check_folder(spec, how.folder, how.resume)
+    target = check_folder(spec, how.folder, how.resume)
+    stored = store.recovered_manifest(target) if target is not None else None
+    if stored is not None and not stored.get("complete") and not how.any_device:
+        before = stored.get("shapes", [])
+        if before and (differing := shape_difference(before[-1], shape())):
+            raise ValueError(
+                f"{target} cannot be continued here bit for bit:\n  "
+                + "\n  ".join(differing)
+                + "\ncontinue it where it began, or with --any-device, whose results are equal up to rounding"
+            )
+    return target
 
 
 def check_folder(spec: Experiment[Schedule], folder: str | Path | None, resume: bool) -> Path | None:

@@ -10,6 +10,7 @@ from cyclopts.exceptions import CycloptsError, UnknownOptionError
 
 from hyperlax.commands import (
     benchmarking,
+    cluster,
     describing,
     figures,
     looking,
@@ -62,6 +63,11 @@ for command in (
     describing.describe,
     playing.play,
     playing.export_policy,
+    cluster.status,
+    cluster.submit,
+    cluster.merge,
+    cluster.cancel,
+    cluster.unit,
     preparing.inspect_circuit,
     preparing.generate_hp_samples,
     new.new,

@@ -10,11 +10,13 @@ from hyperlax import leaving
 from hyperlax.commands.ending import FAILED, stopped
 from hyperlax.commands.flags import Names, Running, assignments, limited
 from hyperlax.commands.launch import display, end_logging, start_jax
+from hyperlax.commands.spread import Spread, spread_out
 
 
 def run_benchmark(
     *,
     running: Running = Running(),  # noqa: B008
+    spread: Spread = Spread(),  # noqa: B008
     base_config: str = "ppo_mlp_vs_drpqc",
     benchmark_name: str | None = None,
     algos: Names = None,
@@ -44,7 +46,8 @@ def run_benchmark(
     sampling_method
         How to draw them: a sampling method that `hyperlax list` shows.
     dry_run
-        Only say what would be run, and predict how long that takes from a short calibration.
+        Only say what would be run, and predict how long that takes from a short calibration; with --executor
+        slurm, print the script.
     """
     from hyperlax.studies import suites
 
@@ -64,7 +67,23 @@ def run_benchmark(
     suite = suite.changed(changes, assignments(running.set_ or []), flags)
     name = benchmark_name or (base_config if not changes else "benchmark")
     folder = running.output_root or Path("results") / "run-benchmark" / name
-    start_jax(running.device)
+    divided = spread.asked(folder)
+    start_jax("cpu" if spread.executor == "slurm" else running.device)
+    if divided:
+        from hyperlax.cluster import planning
+
+        settings, group = running.settings(), running.group_by_structural_hparams
+        code = spread_out(
+            spread,
+            folder,
+            running.resume,
+            dry_run,
+            lambda: planning.asked_of_suite(suite, settings, group),
+            lambda: planning.of_suite(suite, folder, name, settings, **spread.plan(running)),
+        )
+        if code is not None:
+            return code
+        running.resume = True
     return _benchmark(running, suite, folder, name, dry_run)
 
 

@@ -95,6 +95,8 @@ class Running:
     "Continue the experiment in the output folder."
     resume_from: Place | None = None
     "Continue the experiment in this folder."
+    any_device: bool = False
+    "Also continue on another kind of device or with another jaxlib: equal up to rounding, not bit for bit."
     checkpoint_seconds: Annotated[float, Parameter(validator=Number(gte=0))] = 30.0
     "At most this much work is lost when the process is killed."
     log_level: Literal["DEBUG", "INFO", "WARNING", "ERROR"] = "INFO"
@@ -120,6 +122,7 @@ class Running:
             lanes_at_once=self.hparam_batch_size,
             group_by_sizes=self.group_by_structural_hparams,
             save_policies=self.save_policies,
+            any_device=self.any_device,
             checkpoint_seconds=self.checkpoint_seconds,
             **more,
         )

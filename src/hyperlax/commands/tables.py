@@ -50,6 +50,24 @@ def checked_table(found: Sequence[Any], root: Any) -> RenderableType:
     return table
 
 
+def states_table(rows: Sequence[Mapping[str, Any]]) -> RenderableType:
+    """The rows of `cluster.state.Look`, or of its units."""
+    from rich.box import SIMPLE_HEAD
+    from rich.table import Table
+
+    table = Table(box=SIMPLE_HEAD, pad_edge=False, padding=(0, 1, 0, 0))
+    columns = [name for name in (rows[0] if rows else {}) if name != "merged"]
+    for name in columns:
+        numeric = name not in ("cell", "unit", "state", "by")
+        wide = 24 if name == "cell" else None
+        table.add_column(
+            name, justify="right" if numeric else "left", overflow="fold", no_wrap=numeric, min_width=wide
+        )
+    for row in rows:
+        table.add_row(*(str(row[name]) for name in columns))
+    return table
+
+
 def leaderboard_table(board: Any, samples: int) -> RenderableType:
     """The frame of `report.leaderboard`, the best of `samples`; hyperparameters are left to the report."""
     from rich.console import Group

@@ -5,6 +5,7 @@ from __future__ import annotations
 import importlib
 import sys
 import threading
+from pathlib import Path
 from typing import Annotated, Any
 
 from cyclopts import Parameter
@@ -20,6 +21,7 @@ from hyperlax.commands.flags import (
     limited,
 )
 from hyperlax.commands.launch import display, end_logging, start_jax
+from hyperlax.commands.spread import Spread, spread_out
 from hyperlax.registry.built_in import SCHEDULES
 
 
@@ -31,6 +33,8 @@ def run_single_hp(*, common: Common = Common()) -> int:  # noqa: B008
 def sweep_hp_samples(
     *,
     common: Common = Common(),  # noqa: B008
+    spread: Spread = Spread(),  # noqa: B008
+    dry_run: bool = False,
     num_samples: Annotated[int | None, limited("num_samples")] = None,
     sampling_method: str = "qmc_sobol",
     load_hyperparams: Place | None = None,
@@ -47,6 +51,8 @@ def sweep_hp_samples(
 
     Parameters
     ----------
+    dry_run
+        With --tasks or --executor slurm: only say what would be run, and print the script.
     num_samples
         Samples to draw. [default: 8]
     sampling_method
@@ -87,7 +93,8 @@ def sweep_hp_samples(
         "search_only": search_only,
         "ablate": parsed(ablate) if ablate else None,
     }
-    return train("sweep-hp-samples", common, design, sequential, scheduler, (confirm, confirm_seeds))
+    how = (confirm, confirm_seeds)
+    return train("sweep-hp-samples", common, design, sequential, scheduler, how, spread, dry_run)
 
 
 def train(
@@ -97,28 +104,39 @@ def train(
     sequential: bool = False,
     scheduler: Scheduler = "none",
     confirm: tuple[int | None, int | None] = (None, None),
+    spread: Spread | None = None,
+    dry_run: bool = False,
 ) -> int:
     """Prepares, runs, confirms, reports; returns the exit code."""
-    start_jax(common.device)
+    divided = spread is not None and spread.asked(folder_of(command, common))
+    if dry_run and not divided:
+        raise ValueError("--dry-run shows how --tasks or --executor slurm divides the work; give one of them")
+    start_jax("cpu" if spread is not None and spread.executor == "slurm" else common.device)
     from hyperlax import sweeps
     from hyperlax.run.signals import Interrupted
     from hyperlax.studies import confirmation
 
     assigned = assignments(common.set_ or [])
-    schedule = _schedule(scheduler, assigned)
-    spec = sweeps.prepare(
-        common.algo_and_network_config,
-        common.env_config,
+    options = {k: assigned.pop(k) for k in list(assigned) if k.startswith("scheduler.")}
+    given = {
+        "recipe": common.algo_and_network_config,
+        "env": common.env_config,
         **design,
-        schedule=schedule,
-        set=assigned,
-        run_length_modifier=common.run_length_modifier or "default",
+        "set": assigned,
+        "run_length_modifier": common.run_length_modifier or "default",
         **common.settings(),
-    )
+    }
+    spec = sweeps.prepare(**given, schedule=_schedule(scheduler, options))
     resume = common.resume or common.resume_from is not None
     folder = folder_of(command, common)
     how = common.execution(folder=folder, resume=resume, sequential=sequential)
     sweeps.check(spec, how)
+    if divided:
+        assert spread is not None
+        code = _divided(spec, folder, given, (scheduler, options), sequential, common, spread, dry_run)
+        if code is not None:
+            return code
+        how = common.execution(folder=folder, resume=True, sequential=sequential)
     wanted = confirmation.request(spec, folder, *confirm)
     shown = display(folder, common.log_level, common.save_logs)
     # What draws the report takes a second to import, while XLA compiles without the interpreter.
@@ -137,9 +155,37 @@ def train(
     return conclude(results, folder)
 
 
-def _schedule(name: Scheduler, assigned: dict[str, str]) -> Any:
-    """The schedule with its options, which are taken out of `assigned`; None to train all to the end."""
-    given = {k: assigned.pop(k) for k in list(assigned) if k.startswith("scheduler.")}
+def _divided(
+    spec: Any,
+    folder: Path,
+    given: dict[str, Any],
+    scheduler: tuple[str, dict[str, str]],
+    sequential: bool,
+    common: Common,
+    spread: Spread,
+    dry_run: bool,
+) -> int | None:
+    """Lets processes share the work; the exit code, or None if all is trained and merged."""
+    from hyperlax.cluster import planning
+
+    resume = common.resume or common.resume_from is not None
+    group = common.group_by_structural_hparams
+    name, options = scheduler
+    named = None if name == "none" else (name, {k.removeprefix("scheduler."): v for k, v in options.items()})
+    return spread_out(
+        spread,
+        folder,
+        resume,
+        dry_run,
+        lambda: planning.asked_of_experiment(spec, group, sequential),
+        lambda: planning.of_experiment(
+            spec, folder, Path("."), given, named, sequential=sequential, **spread.plan(common)
+        ),
+    )
+
+
+def _schedule(name: Scheduler, given: dict[str, str]) -> Any:
+    """The schedule with the options that are `given` for it; None to train all to the end."""
     if name == "none":
         if given:
             raise ValueError(

@@ -24,6 +24,8 @@ class Execution:
       off.
     - `save_policies`: which trained agents to save: the `best` (five), `all` or `none`; needs a folder.
     - `memory_limit`: bytes per device that a program may use (default: 80 % of what is free).
+    - `any_device`: whether to continue on another kind of device, or with another jaxlib, than the run began
+      with; its lanes then learn the same only up to rounding, and the manifest says so.
     - `checkpoint_seconds`: seconds between checkpoints, the work that is lost if the process is killed.
     """
 
@@ -35,6 +37,7 @@ class Execution:
     group_by_sizes: bool = False
     save_policies: str = "best"
     memory_limit: int | None = None
+    any_device: bool = False
     checkpoint_seconds: float | int = 30.0
 
     def __post_init__(self):

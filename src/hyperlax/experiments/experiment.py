@@ -148,6 +148,11 @@ class Experiment(Generic[Scheduled]):
             for seed in range(seeds)
         ]
 
+    def part(self, places: Collection[int]) -> Experiment[Scheduled]:
+        """The experiment of the samples at these places alone; their lanes have the same numbers in it."""
+        chosen = {number: s for number, s in self.records.items() if s.place in places}
+        return dataclasses.replace(self, records=chosen, notes=list(self.notes))
+
     def _keys(self, sample: int) -> tuple[UInt32[np.ndarray, "seeds 2"], UInt32[np.ndarray, "seeds 2"]]:
         """Raw keys (training, initial weights) of the lanes of the sample, or of the pair, with this id."""
         seeds = np.arange(self.settings.seeds, dtype=np.uint32)

@@ -22,12 +22,17 @@ COMMIT = Path(__file__).parents[1] / "COMMIT"
 
 
 def set_up_jax() -> None:
-    """Give JAX one CPU device per usable core; without effect if JAX has been initialised already.
+    """Give JAX one CPU device per usable core, unless `JAX_NUM_CPU_DEVICES` or the program has said how many.
 
+    What runs on a CPU runs in the thread that has called it: a queue would let one core work at a time.
+    Without effect if JAX has been initialised already.
     Raises `ValueError` if JAX computes in 64 bits, which no part of hyperlax is made for.
     """
     if jax.config.read("jax_enable_x64"):
         raise ValueError("hyperlax computes in 32 bits: unset JAX_ENABLE_X64, or set jax_enable_x64 to False")
+    jax.config.update("jax_cpu_enable_async_dispatch", False)
+    if jax.config.values["jax_num_cpu_devices"] > 0:
+        return
     try:
         jax.config.update("jax_num_cpu_devices", usable_cores())
     except RuntimeError:

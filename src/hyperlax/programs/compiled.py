@@ -1,20 +1,25 @@
-"""Compilation of programs, which have a fixed number of slots for lanes, sharded over the devices."""
+"""Compilation of programs, which have a fixed number of slots for lanes on every device.
+
+A program is compiled for a single device, and a copy of it runs on each, in a thread of its own. What a lane
+learns therefore does not depend on the number of devices: XLA makes other code of a program that is
+partitioned over several. On a CPU, whose devices differ in nothing, all copies run the same compiled code.
+"""
 
 from __future__ import annotations
 
 import threading
 import time
-from collections.abc import Callable, Hashable
+from collections.abc import Callable, Hashable, Iterable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
-from functools import partial
+from functools import cache, partial
 from typing import Any
 
 import equinox as eqx
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jax.sharding import Mesh, NamedSharding, PartitionSpec
+from jax.sharding import Mesh, NamedSharding, PartitionSpec, Sharding
 from jaxtyping import Array
 
 from hyperlax.agents.base import AbstractAgentHyperparams
@@ -31,11 +36,8 @@ from hyperlax.programs.plan import Program
 from hyperlax.programs.shared import NOTHING, Shared
 from hyperlax.programs.train import TrainState
 
-DEVICES = "devices"
-"""The mesh axis. It differs from `LANES`, so that reductions over lanes stay within a device."""
-
 SMALL_STATE = 2**25
-"""Bytes of a state up to which it is moved as a whole: that needs no compilation."""
+"""Bytes of the state on a device up to which it is moved as a whole: that needs no compilation."""
 FIRST_RATES = {False: 5e9, True: 1 / KERNEL_SECONDS}
 """Assumed cost per second (`Program.work`) of a program before it has run, by whether it is accelerated."""
 _trace_lock = threading.Lock()
@@ -60,46 +62,133 @@ class Orders:
         return jax.tree.map(np.array, arrays)
 
 
+State = list[TrainState]
+"""The states of all slots: an element for each device, with a leading axis of its slots."""
+
+
+@dataclass(frozen=True)
+class Copy:
+    """The compiled program on one device: functions of the state of the slots there, which they consume."""
+
+    device: Any
+    train: Callable[..., TrainState]
+    start: Callable[..., TrainState]
+    evaluate: Callable[..., tuple[TrainState, Array, Array, dict[str, Array]]]
+
+
 @dataclass
 class Compiled:
     """A compiled program; `start`, `train` and `evaluate` take and return the state of all slots.
 
-    `rate` is the cost, in the unit of `Program.work`, that a lane is assumed to train per second.
+    A state that they have taken must not be used again. Devices without anything to do are left alone, the
+    others work at the same time. `rate` is the cost, in the unit of `Program.work`, that a lane is assumed to
+    train per second.
     """
 
     slots: int
-    train: Callable[..., TrainState]
-    start: Callable[..., TrainState]
-    evaluate: Callable[..., tuple[TrainState, Array, Array, dict[str, Array]]]
+    copies: list[Copy]
     state_like: TrainState
-    sharding: NamedSharding
     trace_seconds: float
     compile_seconds: float
     bytes_per_lane: int
     rate: float = FIRST_RATES[False]
 
-    def empty_state(self) -> TrainState:
-        """The state of slots that hold no lanes."""
-        blank = jax.tree.map(lambda x: np.zeros((self.slots, *x.shape), x.dtype), self.state_like)
-        return jax.device_put(blank, self.sharding)
+    @property
+    def per_device(self) -> int:
+        """The number of slots on each device."""
+        return self.slots // len(self.copies)
 
-    def place(self, state: TrainState, slot: int, lane: TrainState) -> TrainState:
+    def empty_state(self) -> State:
+        """The state of slots that hold no lanes."""
+        blank = jax.tree.map(lambda x: np.zeros((self.per_device, *x.shape), x.dtype), self.state_like)
+        return [jax.device_put(blank, copy.device) for copy in self.copies]
+
+    def start(self, state: State, orders: Orders) -> State:
+        """Start the lanes in the slots of `orders` that are fresh."""
+        shares = self._shares(orders.fresh, orders.arrays())
+        return self._at_once(lambda copy, s, of: copy.start(s, *of), state, shares)
+
+    def train(self, state: State, cycles: np.ndarray) -> State:
+        """Train the lane in every slot for its number of `cycles`."""
+        shares = self._shares(cycles, cycles)
+        return self._at_once(lambda copy, s, of: copy.train(s, of), state, shares)
+
+    def evaluate(
+        self, state: State, due: np.ndarray, asked: np.ndarray
+    ) -> tuple[State, np.ndarray, np.ndarray, dict[str, np.ndarray]]:
+        """Return the state, and by slot the returns, lengths and training metrics of the lanes `asked` for.
+
+        Lanes play episodes if they are `due`. Returns and lengths have the shape [slots, modes, episodes];
+        they and the metrics, of shape [slots], are zeros on devices that are not asked.
+        """
+        shares = self._shares(asked, due)
+        done = self._at_once(lambda copy, s, of: copy.evaluate(s, of), state, shares)
+        measured = [result[1:] for result in done if isinstance(result, tuple)]
+        blank = jax.tree.map(lambda x: np.zeros(x.shape, x.dtype), measured[0])
+        rows = [r[1:] if isinstance(r, tuple) else blank for r in done]
+        state = [r[0] if isinstance(r, tuple) else r for r in done]
+        return state, *jax.tree.map(lambda *xs: np.concatenate([np.asarray(x) for x in xs]), *rows)
+
+    def read(self, state: State, part: Callable[[TrainState], Array]) -> np.ndarray:
+        """One of the arrays of the state of all slots, with a leading axis of slots."""
+        return np.concatenate([np.asarray(part(s)) for s in state])
+
+    def place(self, state: State, slot: int, lane: TrainState) -> State:
         """`state` with `lane` (a single state of host arrays) in `slot`; `state` must not be used again.
 
         Only that lane is moved to the device, unless all of them fit into a few megabytes.
         """
-        if _size(state) > SMALL_STATE:
-            return jax.device_put(_put(state, np.int32(slot), lane), self.sharding)
-        host = jax.tree.map(lambda x: np.asarray(x).copy(), state)
-        for target, value in zip(jax.tree.leaves(host), jax.tree.leaves(lane), strict=True):
-            target[slot] = value
-        return jax.device_put(host, self.sharding)
+        number, inside = divmod(slot, self.per_device)
+        there, device = state[number], self.copies[number].device
+        if _size(there) > SMALL_STATE:
+            there = jax.device_put(_put(there, np.int32(inside), lane), device)
+        else:
+            host = jax.tree.map(lambda x: np.asarray(x).copy(), there)
+            for target, value in zip(jax.tree.leaves(host), jax.tree.leaves(lane), strict=True):
+                target[inside] = value
+            there = jax.device_put(host, device)
+        return [*state[:number], there, *state[number + 1 :]]
 
-    def lane(self, state: TrainState, slot: int) -> TrainState:
+    def lane(self, state: State, slot: int) -> TrainState:
         """The lane in `slot` as host arrays; only that lane is moved, unless they are small."""
-        if _size(state) > SMALL_STATE:
-            return jax.tree.map(np.array, _take(state, np.int32(slot)))
-        return jax.tree.map(lambda x: np.array(np.asarray(x)[slot]), state)
+        number, inside = divmod(slot, self.per_device)
+        there = state[number]
+        if _size(there) > SMALL_STATE:
+            return jax.tree.map(np.array, _take(there, np.int32(inside)))
+        return jax.tree.map(lambda x: np.array(np.asarray(x)[inside]), there)
+
+    def lanes(self, state: State, slots: Iterable[int]) -> list[TrainState]:
+        """The lanes in `slots` as host arrays, which are valid until `state` is used again."""
+        host = [jax.tree.map(np.asarray, s) for s in state]
+        at = [divmod(slot, self.per_device) for slot in slots]
+        return [jax.tree.map(lambda x, i=i: x[i], host[number]) for number, i in at]
+
+    def _shares(self, busy: np.ndarray, arguments: Any) -> list[Any]:
+        """The `arguments` of each device, None for those that have nothing to do: no slot there is `busy`."""
+        slices = [slice(i, i + self.per_device) for i in range(0, self.slots, self.per_device)]
+        cut = lambda at: jax.tree.map(lambda x: x[at], arguments)  # noqa: E731
+        return [cut(at) if busy[at].any() else None for at in slices]
+
+    def _at_once(
+        self, work: Callable[[Copy, TrainState, Any], Any], state: State, shares: list[Any]
+    ) -> list[Any]:
+        """Do some work on all devices that have a share of it, and wait; from the others, their state."""
+        tasks = [
+            (copy, s, share)
+            for copy, s, share in zip(self.copies, state, shares, strict=True)
+            if share is not None
+        ]
+        if len(tasks) < 2:
+            results = iter([work(*task) for task in tasks])
+        else:
+            results = _threads(len(self.copies)).map(lambda task: jax.block_until_ready(work(*task)), tasks)
+        return [s if share is None else next(results) for s, share in zip(state, shares, strict=True)]
+
+
+@cache
+def _threads(number: int) -> ThreadPoolExecutor:
+    """Threads for so many devices; a call of a compiled program returns when it has run (`set_up_jax`)."""
+    return ThreadPoolExecutor(number, thread_name_prefix="device")
 
 
 @partial(jax.jit, donate_argnums=0)
@@ -186,7 +275,6 @@ def compile_program(
     number of episodes of an evaluation; with `fixed_keys`, all evaluations of a lane have the same key.
     """
     caps, per_device = program.caps, slots // len(devices)
-    mesh = Mesh(np.array(devices), (DEVICES,))
     shared = Shared(program.shared)
     begin = _beginning(env, caps, shared)  # jitted, so that its trace serves the shapes and the program
     like = jax.eval_shape(begin, *lane_specs(hp)[:4])
@@ -205,41 +293,54 @@ def compile_program(
         state = jax.tree.map(lambda c, s: c if c is s else jnp.where(due, c, s), cleared, state)
         return state, returns, lengths, metrics
 
-    sharding = NamedSharding(mesh, PartitionSpec(DEVICES))
-    batch = lambda x: jax.ShapeDtypeStruct((slots, *x.shape), x.dtype, sharding=sharding)  # noqa: E731
-    states, orders = jax.tree.map(batch, like), jax.tree.map(batch, lane_specs(hp))
-    due, cycles = (batch(jax.ShapeDtypeStruct((), d)) for d in (jnp.bool_, jnp.int32))
-    started = time.perf_counter()
-    with _trace_lock, tracing_for_accelerator(program.accelerator):
-        lowered = [
-            _sharded(train_lane, mesh, per_device).lower(states, cycles),
-            _sharded(start_lane, mesh, per_device).lower(states, *orders),
-            _sharded(evaluate_lane, mesh, per_device).lower(states, due),
-        ]
-    traced = time.perf_counter()
+    def lowered(place: Sharding) -> list[Any]:
+        """The three functions for the slots of one device."""
+        batch = lambda x: jax.ShapeDtypeStruct((per_device, *x.shape), x.dtype, sharding=place)  # noqa: E731
+        states, orders = jax.tree.map(batch, like), jax.tree.map(batch, lane_specs(hp))
+        due, cycles = (batch(jax.ShapeDtypeStruct((), d)) for d in (jnp.bool_, jnp.int32))
+        with _trace_lock, tracing_for_accelerator(program.accelerator):
+            return [
+                _mapped(train_lane, per_device).lower(states, cycles),
+                _mapped(start_lane, per_device).lower(states, *orders),
+                _mapped(evaluate_lane, per_device).lower(states, due),
+            ]
+
     options = [
         compiler_options(program.effort, devices[0].platform, known_loops=program.accelerator and i == 0)
-        for i in range(len(lowered))
+        for i in range(3)
     ]
-    with ThreadPoolExecutor(len(lowered)) as pool:
-        results = list(pool.map(lambda low, o: low.compile(compiler_options=o), lowered, options))
+
+    def compiled_all(functions: list[Any]) -> list[jax.stages.Compiled]:
+        with ThreadPoolExecutor(len(functions)) as pool:
+            return list(pool.map(lambda f, o: f.compile(compiler_options=o), functions, options))
+
+    began = time.perf_counter()
+    first = lowered(_on(devices[0]))
+    traced = time.perf_counter()
+    functions = compiled_all(first)
+    copies = [Copy(devices[0], *functions)]
+    for device in devices[1:]:
+        same = devices[0].platform == "cpu" or device == devices[0]
+        copies.append(copies[0] if same else Copy(device, *compiled_all(lowered(_on(device)))))
     compiled = time.perf_counter()
     return Compiled(
         slots,
-        results[0],
-        results[1],
-        results[2],
+        copies,
         like,
-        sharding,
-        traced - started,
+        traced - began,
         compiled - traced,
-        _bytes(results[0]) // per_device,
+        _bytes(functions[0]) // per_device,
         FIRST_RATES[program.accelerator],
     )
 
 
-def _sharded(lane: Callable[..., Any], mesh: Mesh, per_device: int) -> Any:
-    """Jit `lane` for all slots: one shard per device, mapped over its lanes if there are several."""
+def _on(device: Any) -> Sharding:
+    """The placement of arrays on one device."""
+    return NamedSharding(Mesh(np.array([device]), ("device",)), PartitionSpec())
+
+
+def _mapped(lane: Callable[..., Any], per_device: int) -> Any:
+    """Jit `lane` for the slots of a device, mapped over them if there are several."""
 
     def device(*args: Any) -> Any:
         if per_device == 1:
@@ -247,13 +348,11 @@ def _sharded(lane: Callable[..., Any], mesh: Mesh, per_device: int) -> Any:
             return jax.tree.map(lambda x: x[None], out)
         return eqx.filter_vmap(lane, axis_name=LANES)(*args)
 
-    spec = PartitionSpec(DEVICES)
-    mapped = jax.shard_map(device, mesh=mesh, in_specs=spec, out_specs=spec, check_vma=False)
-    return jax.jit(mapped, donate_argnums=0)
+    return jax.jit(device, donate_argnums=0)
 
 
 def _bytes(compiled: Any) -> int:
-    """Device memory, in bytes, that one shard of the program needs according to XLA."""
+    """Device memory, in bytes, that the program needs on one device according to XLA."""
     memory = compiled.memory_analysis()
     if memory is None:
         return 0

@@ -21,6 +21,8 @@ HARDLY_RUNS = 0.05
 """Padded groups that run for less than this share of their compilation time are merged regardless."""
 WORTH_OPTIMISING = 1.0
 """Predicted seconds of running from which the compilation of optimised code pays off."""
+PLANNED_CPU_DEVICES = 2
+"""Devices that plans for a CPU reckon with, whatever there are: plans are a part of what lanes learn from."""
 
 
 @dataclass(frozen=True)
@@ -51,6 +53,11 @@ class Machine:
             return Machine(devices, 1.5e11, 8.0, 0.9)
         return Machine(devices, 5e12, 10.0, accelerator=True)
 
+    @staticmethod
+    def planned(platform: str) -> Machine:
+        """The machine to plan for: the same on every machine of the platform, however many devices it has."""
+        return Machine.of(platform, PLANNED_CPU_DEVICES if platform == "cpu" else 1)
+
 
 @dataclass(frozen=True)
 class Program:
@@ -63,6 +70,10 @@ class Program:
     - `accelerator`: whether the program is made for an accelerator.
     - `shared`: the hyperparameters that are constants of the program, by dotted path.
     - `slots`: the number of lanes to train at a time; 0 for as many as suit the devices.
+    - `lanes_per_device`: the number of lanes that are mapped together, on which results depend up to
+      rounding; 0 until the program has been compiled for the first time.
+    - `copies`: how many times so many lanes train side by side, if a schedule depends on it as searches do;
+      otherwise 0, for as many as there are devices.
     """
 
     samples: tuple[int, ...]
@@ -72,6 +83,8 @@ class Program:
     accelerator: bool = False
     shared: Mapping[str, Any] = field(default_factory=dict)
     slots: int = 0
+    lanes_per_device: int = 0
+    copies: int = 0
 
     def describe(self) -> dict[str, Any]:
         """A JSON-ready description, from which `Program.restored` makes the program again."""
@@ -83,6 +96,8 @@ class Program:
             "accelerator": self.accelerator,
             "shared": dict(self.shared),
             "slots": self.slots,
+            "lanes_per_device": self.lanes_per_device,
+            "copies": self.copies,
         }
 
     @staticmethod
@@ -97,6 +112,8 @@ class Program:
             about.get("accelerator", False),
             about.get("shared", {}),
             about.get("slots", 0),
+            about.get("lanes_per_device", 0),
+            about.get("copies", 0),
         )
 
     def holds(self, sizes: Sizes) -> bool:

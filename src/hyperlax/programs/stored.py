@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping
 from typing import Any
 
 from hyperlax.agents.base import AbstractAgentHyperparams
@@ -39,12 +39,12 @@ def stored_capacities(
 
 def stored_plan(
     stored: Any,
-    samples: Sequence[AbstractAgentHyperparams],
+    samples: Mapping[int, AbstractAgentHyperparams],
     base: AbstractAgentHyperparams,
     env: AbstractEnv,
     memory: int,
 ) -> list[Program]:
-    """The programs that `Program.describe` described, for `samples` in order of their places.
+    """The programs that `Program.describe` described, for `samples` by their places.
 
     `base` are hyperparameters of their kind; without samples only the limits are checked. Raises `ValueError`
     if it is no plan, or not one for these samples and `memory` bytes.

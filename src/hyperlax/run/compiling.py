@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from itertools import cycle, islice
 from typing import Any
 
 from hyperlax.experiments.execution import Execution
@@ -24,7 +25,9 @@ _compiled: dict[Any, Compiled] = {}
 class Compiler:
     """Compiles programs with as many slots as suit the machine and its memory.
 
-    Called with the number of a program. Raises `MemoryError` if not even one lane fits.
+    Called with the number of a program. What a program was compiled with before, in this run or in the one
+    that it continues, stays: the lanes that are mapped together, and in a search the lanes at a time. Raises
+    `MemoryError` if they do not fit, or otherwise if not even one lane does.
     """
 
     def __init__(
@@ -46,26 +49,21 @@ class Compiler:
         self.report: list[dict[str, Any]] = []
 
     def __call__(self, number: int) -> Compiled:
-        program, spec = self.programs[number], self.spec
-        lanes = (spec.schedule.at_once or len(program.samples)) * spec.settings.seeds
-        devices = self.devices[: max(1, min(len(self.devices), lanes))]
-        fitting = -(-min(lanes, self.most or lanes) // len(devices))
-        wanted = -(-program.slots // len(devices)) or fitting
-        preferred = self.per_device or (wanted if program.accelerator else 1)
-        per_device = min(preferred, fitting)
+        program, devices, per_device = self.programs[number], *self._shape(self.programs[number])
         while True:
             compiled = self._compile(program, devices, per_device)
             if compiled.bytes_per_lane * per_device <= self.limit:
                 break
             needed = compiled.bytes_per_lane * per_device / 2**20
-            if per_device > 1:
+            if per_device > 1 and not program.lanes_per_device:
                 per_device //= 2
-            elif len(devices) > 1:
+            elif len(devices) > 1 and not program.copies:
                 devices = devices[: len(devices) // 2]
                 self.limit *= 2
             else:
+                many = f"{per_device} lanes, as this run began," if program.lanes_per_device else "one lane"
                 raise MemoryError(
-                    f"one lane needs {needed:.0f} MB, {self.limit / 2**20:.0f} MB may be used: {SIZES}"
+                    f"{many} needs {needed:.0f} MB, {self.limit / 2**20:.0f} MB may be used: {SIZES}"
                 )
             self.progress.halved(needed, self.limit / 2**20, per_device * len(devices))
         self.memory[number] = compiled.bytes_per_lane
@@ -78,6 +76,21 @@ class Compiler:
             }
         )
         return compiled
+
+    def _shape(self, program: Program) -> tuple[list[Any], int]:
+        """The device of every copy of a program, and how many lanes to map together on each."""
+        spec = self.spec
+        if program.copies:
+            return list(islice(cycle(self.devices), program.copies)), program.lanes_per_device
+        lanes = (spec.schedule.at_once or len(program.samples)) * spec.settings.seeds
+        lanes = max(1, min(lanes, self.most or lanes))
+        if program.lanes_per_device:
+            return self.devices[: -(-lanes // program.lanes_per_device)], program.lanes_per_device
+        devices = self.devices[:lanes]
+        fitting = -(-lanes // len(devices))
+        wanted = -(-program.slots // len(devices)) or fitting
+        preferred = self.per_device or (wanted if program.accelerator else 1)
+        return devices, min(preferred, fitting)
 
     def _compile(self, program: Program, devices: list[Any], per_device: int) -> Compiled:
         """Compile a program with `per_device` slots on each device, unless this process already has."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+from bisect import bisect_left
 from collections.abc import Iterable
 from typing import Any
 
@@ -49,6 +50,13 @@ class Roster:
             lane.program = programs[self.samples[lane.sample].place]
         self.lanes.extend(lanes)
         return lanes
+
+    def lane(self, number: int) -> Lane:
+        """The lane with this number; raises `IndexError` if there is none."""
+        place = bisect_left(self.lanes, number, key=lambda lane: lane.lane)
+        if self.lanes[place].lane != number:
+            raise IndexError(f"there is no lane {number}")
+        return self.lanes[place]
 
     def sample(self, lane: Lane) -> Sample:
         """The sample that the lane started with."""

@@ -197,6 +197,9 @@ class Runner:
         self.phase("trace", number, start, traced)
         self.phase("compile", number, traced)
         self.progress.compiled(number, compiled)
+        copies = len(compiled.copies) if self.schedule.grows else 0
+        shape = {"lanes_per_device": compiled.per_device, "copies": copies}
+        self.programs[number] = dataclasses.replace(self.programs[number], **shape)
         for following in [n for n in waiting if n > number and n not in self.running and n not in ahead][:1]:
             ahead[following] = pool.submit(self.compile, following)
         self.running[number] = Slots(self.roster, compiled, self.how.sequential, self.now)

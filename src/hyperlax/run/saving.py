@@ -78,13 +78,13 @@ def restore(store: Store, roster: Roster, schedule: Schedule) -> Saved | None:
     if lacking := [name for name in _NEEDED if name not in header]:
         raise ValueError(f"{store.folder / 'checkpoint'} is no checkpoint of a run: it lacks {lacking[0]!r}")
     own = roster.experiment
-    programs = stored_plan(header["programs"], (), own.base, own.env, device_memory())
+    programs = stored_plan(header["programs"], {}, own.base, own.env, device_memory())
     if [p.key for p in programs[: len(roster.programs)]] != [p.key for p in roster.programs]:
         raise ValueError("the checkpoint was written for another plan of programs; it cannot be continued")
     roster.programs[:] = programs
     roster.enter([roster.experiment.add(row) for row in header["rows"] or []])
     roster.lanes = [Lane(**lane) for lane in header["lanes"]]
-    lanes = [roster.lanes[number] for number in header["states"]]
+    lanes = [roster.lane(number) for number in header["states"]]
     env = roster.experiment.env
     likes = [state_like(roster.sample(lane).tree, env, roster.programs[lane.program].caps) for lane in lanes]
     states = unpack(data, likes, str(store.folder / "checkpoint"))

@@ -96,7 +96,7 @@ class Slots:
         """Put parked lanes back where `seating` said that they were, as far as there are slots today."""
         for slot, number, since, steps, target in seats:
             free = [s for s, lane in enumerate(self.lanes) if lane is None]
-            lane = self.roster.lanes[int(number)]
+            lane = self.roster.lane(int(number))
             if free and number in self.roster.parked and not (self.sequential and self.busy()):
                 self._put(int(slot) if slot in free else free[0], lane)
                 seat = self._seat(lane, float(since))
@@ -132,7 +132,7 @@ class Slots:
     def _start(self) -> None:
         """Start the new lanes, so that every lane in a slot has a state."""
         if self.orders.fresh.any():
-            self.device_state = self.compiled.start(self.device_state, *self.orders.arrays())
+            self.device_state = self.compiled.start(self.device_state, self.orders)
             self.orders.fresh[:] = False
 
     def _seat(self, lane: Lane, clock: float, new: bool = False) -> Seat:
@@ -177,12 +177,8 @@ class Slots:
         started = time.perf_counter()
         self.device_state = self.compiled.train(self.device_state, cycles)
         steps, gradients, diverged = (
-            np.asarray(x)
-            for x in (
-                self.device_state.env_steps,
-                self.device_state.gradient_steps,
-                self.device_state.diverged_at,
-            )
+            self.compiled.read(self.device_state, part)
+            for part in (lambda s: s.env_steps, lambda s: s.gradient_steps, lambda s: s.diverged_at)
         )
         seconds = time.perf_counter() - started
         if planned:
@@ -200,10 +196,11 @@ class Slots:
         Returns and lengths have the shape [slots, modes, episodes], over all slots of the program; metrics
         are means since the last call, of shape [slots].
         """
-        due = np.zeros(self.compiled.slots, bool)
-        due[slots] = bool(self.settings.milestones())
-        self.device_state, returns, lengths, metrics = self.compiled.evaluate(self.device_state, due)
-        return np.asarray(returns), np.asarray(lengths), {k: np.asarray(v) for k, v in metrics.items()}
+        asked = np.zeros(self.compiled.slots, bool)
+        asked[slots] = True
+        due = asked & bool(self.settings.milestones())
+        self.device_state, returns, lengths, metrics = self.compiled.evaluate(self.device_state, due, asked)
+        return returns, lengths, metrics
 
     def state(self, slot: int) -> TrainState:
         """The state of the lane in `slot`, as host arrays that later segments do not change."""
@@ -211,8 +208,9 @@ class Slots:
 
     def states(self) -> dict[int, TrainState]:
         """Lane → its state as host arrays, for every lane in a slot."""
-        host = jax.tree.map(np.asarray, self.device_state)
-        return {lane.lane: jax.tree.map(lambda x, s=s: x[s], host) for s, lane in self.busy()}
+        busy = self.busy()
+        states = self.compiled.lanes(self.device_state, [slot for slot, _ in busy])
+        return {lane.lane: state for (_, lane), state in zip(busy, states, strict=True)}
 
     def free(self, slot: int) -> None:
         """Remove the lane from `slot`, which makes room for the next."""

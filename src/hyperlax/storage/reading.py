@@ -27,8 +27,10 @@ COPY = Path("checkpoint") / "manifest-copy.json"
 CONFIRMATION = "confirmation"
 """Name of the subfolder for the confirmation of an experiment, which is an experiment itself."""
 
-_START_UP = re.compile(r"hyperlax\.log|(checkpoint|\.claims)/claim-\d+\.json")
-"""Files that a process may leave that is killed before it has begun anything."""
+_START_UP = re.compile(
+    r"hyperlax\.log|(checkpoint|\.claims)/claim-\d+\.json|sweep\.json|(\.units|submissions|logs)/.*"
+)
+"""Files that a process may leave that is killed before it has begun anything, or that plans a sweep."""
 _TRIES, _PAUSE = 5, 0.05
 """How often to read a folder whose files change meanwhile, and seconds between."""
 
@@ -116,11 +118,13 @@ def read_samples(folder: Path) -> pl.DataFrame:
 def find(root: str | Path) -> list[Path]:
     """The folders at or below `root` that hold an experiment, in order of their paths.
 
-    Confirmations are left out, because they are read together with their experiments. A folder that has lost
+    Confirmations are left out, because they are read together with their experiments, and so are hidden
+    folders, in which the units of a sweep are until they are merged. A folder that has lost
     its manifest counts, so that nobody overlooks it. Raises `ValueError` when there is no experiment.
     """
     root = as_typed(root, "folder")
     found = {path.parent for path in root.rglob(MANIFEST)} | {p.parent.parent for p in root.rglob(COPY.name)}
+    found = {f for f in found if not any(part.startswith(".") for part in f.relative_to(root).parts)}
     if not found:
         raise ValueError(f"no experiment found in {root}")
     return sorted(f for f in found if f == root or f.name != CONFIRMATION or f.parent not in found)

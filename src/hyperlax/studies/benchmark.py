@@ -146,8 +146,7 @@ class Benchmark:
     def programs(self, group_by_sizes: bool = False) -> dict[Cell, list[Program]]:
         """The planned programs of every cell that can be run; cells of one kind share programs."""
         if group_by_sizes not in self._plans:
-            devices = jax.local_devices()
-            machine = Machine.of(devices[0].platform, len(devices))
+            machine = Machine.planned(jax.local_devices()[0].platform)
             self._plans[group_by_sizes] = plan_together(self.specs, machine, group_by_sizes)
         return self._plans[group_by_sizes]
 

@@ -225,20 +225,19 @@ def calibrate(spec: Experiment, programs: list[Program], how: Execution) -> Rate
 
 def _run(compiled: Compiled, spec: Experiment, tree: Any, program: Program) -> tuple[float, float]:
     """Run `compiled`; returns `Rates.work` and `Rates.evaluation` as measured."""
-    slots = compiled.slots
-    used = len(compiled.sharding.device_set)
+    slots, used = compiled.slots, len(compiled.copies)
     orders = replace(blank_orders(tree, slots), hp=stack([tree] * slots), fresh=np.ones(slots, bool))
     orders.key[:, 1] = orders.init_key[:, 1] = np.arange(slots)
     orders.total_steps[:] = spec.settings.total_timesteps
-    state = compiled.start(compiled.empty_state(), *orders.arrays())
+    state = compiled.start(compiled.empty_state(), orders)
     cycle = program.work(tree, spec.env)
-    cycles, rate = 1, 0.0
+    cycles, rate, trained = 1, 0.0, lambda: int(compiled.read(state, lambda s: s.cycles).sum())
     while True:
-        warm = int(np.asarray(state.gradient_steps).sum()) > 0
-        before, began = int(np.asarray(state.cycles).sum()), time.perf_counter()
+        warm = int(compiled.read(state, lambda s: s.gradient_steps).sum()) > 0
+        before, began = trained(), time.perf_counter()
         state = jax.block_until_ready(compiled.train(state, np.full(slots, cycles, np.int32)))
         taken = time.perf_counter() - began
-        done = int(np.asarray(state.cycles).sum()) - before
+        done = trained() - before
         rate = done * cycle / used / taken if done else rate
         if not done or (warm and taken >= RUN_SECONDS / 2):
             break
@@ -246,11 +245,10 @@ def _run(compiled: Compiled, spec: Experiment, tree: Any, program: Program) -> t
             cycles *= int(np.clip(RUN_SECONDS / max(taken, 1e-3), 1, 16))
     if not rate:
         raise RuntimeError("its lanes diverge immediately")
-    began = time.perf_counter()
-    state, _, lengths, _ = compiled.evaluate(state, np.ones(slots, bool))
-    longest = int(np.asarray(lengths).max())
+    began, every = time.perf_counter(), np.ones(slots, bool)
+    state, _, lengths, _ = compiled.evaluate(state, every, every)
     watched = time.perf_counter() - began
-    return rate, watched * used / slots / max(longest, 1)
+    return rate, watched * used / slots / max(int(lengths.max()), 1)
 
 
 @contextmanager

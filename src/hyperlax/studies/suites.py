@@ -171,6 +171,12 @@ SUITES: Registry[Suite] = built_in.SUITES
 """Suites that installed packages bring."""
 
 
+def restored(about: Mapping[str, Any]) -> Suite:
+    """The suite whose fields were written to JSON."""
+    names = {name: tuple(about[name]) for name in ("algos", "envs", "modes")}
+    return Suite(**{**about, **names, "rules": tuple(Rule(**rule) for rule in about["rules"])})
+
+
 def find(name: str) -> Suite:
     """The suite called `name`: in `configs/suites.py`, of a package, or in a user's file, `file.py:name`.
 

@@ -1,0 +1,176 @@
+"""Merging units into the folder of their cell: tables and policies as from one process, bit for bit."""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import polars as pl
+
+from hyperlax.cluster import records
+from hyperlax.cluster.sweep import Sweep, Unit
+from hyperlax.run.best import BEST_POLICIES, policy_name
+from hyperlax.storage import commits, store
+from hyperlax.storage.checking import check
+from hyperlax.storage.checkpoint import read_header_of
+from hyperlax.storage.files import write_atomically
+from hyperlax.storage.integrity import Damaged
+from hyperlax.storage.results import Results
+from hyperlax.storage.store import Store
+
+ONE_PER_LANE = ("lanes", "curves", "episodes", "lineage")
+"""Tables whose rows belong to lanes."""
+OF_PROCESSES = ("timeline", "system")
+"""Tables whose rows belong to the process that trained a unit, which a further column names."""
+
+
+def mergeable(sweep: Sweep, cell: int) -> bool:
+    """Whether all units of a cell are trained, and it is not merged yet."""
+    units = sweep.units_of(cell)
+    if not all(records.is_done(sweep, unit) for unit in units):
+        return False
+    return not is_merged(sweep, cell)
+
+
+def is_merged(sweep: Sweep, cell: int) -> bool:
+    """Whether the folder of a cell holds all that its units have trained."""
+    manifest = store.recovered_manifest(sweep.root / sweep.cells[cell].path) or {}
+    return bool(manifest.get("complete"))
+
+
+def merge(sweep: Sweep, cell: int) -> Path:
+    """Write the folder of a cell from those of its units, verify it, remove theirs, and return it.
+
+    It may be interrupted at any moment and done again: until it is whole, the folders of the units stay.
+    Raises `ValueError` if a unit is not trained, or files of one are damaged.
+    """
+    target, units = sweep.root / sweep.cells[cell].path, sweep.units_of(cell)
+    if waiting := [unit.name for unit in units if not records.is_done(sweep, unit)]:
+        raise ValueError(
+            f"{target} cannot be merged yet: {len(waiting)} units are not trained, {waiting[0]} first"
+        )
+    if not is_merged(sweep, cell):
+        parts = {unit: store.read(sweep.folder(unit)) for unit in units}
+        _write(sweep, cell, target, parts)
+    if problems := [line for entry in check(target) for line in entry.problems]:
+        raise ValueError(f"the merged folder is not whole: {problems[0]}")
+    for unit in units:
+        if unit.samples is not None:
+            shutil.rmtree(sweep.folder(unit), ignore_errors=True)
+    return target
+
+
+def _write(sweep: Sweep, cell: int, target: Path, parts: Mapping[Unit, Results]) -> None:
+    """Write the folder of a cell."""
+    spec = sweep.spec(cell)
+    headers = {unit: _header(sweep.folder(unit)) for unit in parts}
+    manifest = _manifest(sweep, cell, parts, headers)
+    keeper = Store(target)
+    if store.holds(target):
+        keeper.take(spec.samples)
+    else:
+        keeper.begin(manifest, spec.samples)
+    for table, frame in _tables(parts).items():
+        if frame.height or table == "lanes":
+            keeper.put(table, frame)
+    kept = sorted((float(score), int(lane)) for header in headers.values() for score, lane in header["best"])
+    if sweep.execution.get("save_policies", "best") == "best":
+        kept = kept[-BEST_POLICIES:]
+    _copy_policies(sweep, target, headers, [lane for _, lane in kept])
+    keeper.commit([], _joined(headers, kept), [policy_name(lane) for _, lane in kept])
+    keeper.complete(manifest)
+
+
+def _tables(parts: Mapping[Unit, Results]) -> dict[str, pl.DataFrame]:
+    """The tables of all units together, in order of the lanes."""
+    tables = {
+        name: pl.concat([getattr(results, name) for results in parts.values()]).sort(
+            "lane", maintain_order=True
+        )
+        for name in ONE_PER_LANE
+    }
+    for name in OF_PROCESSES:
+        named = [getattr(r, name).with_columns(unit=pl.lit(unit.name)) for unit, r in parts.items()]
+        tables[name] = pl.concat(named)
+    return tables
+
+
+def _header(folder: Path) -> dict[str, Any]:
+    """The header of the checkpoint of a unit that is trained."""
+    try:
+        return read_header_of(folder / commits.CHECKPOINT)
+    except FileNotFoundError:
+        raise Damaged(folder / commits.CHECKPOINT, "is missing", commits.START_AGAIN) from None
+
+
+def _joined(headers: Mapping[Unit, dict[str, Any]], kept: Sequence[tuple[float, int]]) -> dict[str, Any]:
+    """The header of the checkpoint of the cell, which holds no states: all lanes are over."""
+    first = next(iter(headers.values()))
+    samples: dict[int, set[int]] = {}
+    for header in headers.values():
+        for number, program in enumerate(header["programs"]):
+            samples.setdefault(number, set()).update(program["samples"])
+    programs = [
+        {**p, **_shape_of(headers, n), "samples": sorted(samples[n])} for n, p in enumerate(first["programs"])
+    ]
+    return {
+        "elapsed": sum(h["elapsed"] for h in headers.values()),
+        "lanes": sorted(
+            (lane for h in headers.values() for lane in h["lanes"]), key=lambda lane: lane["lane"]
+        ),
+        "states": [],
+        "replaced": {},
+        "best": list(kept),
+        "seating": {"clock": 0.0, "programs": []},
+        "programs": programs,
+        "rows": None,
+        "schedule": first["schedule"],
+        "last_return": {lane: value for h in headers.values() for lane, value in h["last_return"].items()},
+    }
+
+
+def _shape_of(headers: Mapping[Unit, dict[str, Any]], program: int) -> dict[str, int]:
+    """How a program was executed, by the units that have run it."""
+    found = [header["programs"][program].get("lanes_per_device", 0) for header in headers.values()]
+    return {"lanes_per_device": max(found, default=0)}
+
+
+def _copy_policies(
+    sweep: Sweep, target: Path, headers: Mapping[Unit, dict[str, Any]], lanes: Sequence[int]
+) -> None:
+    """Copy the policies of `lanes`, each from the unit that has trained it."""
+    owner = {int(lane): unit for unit, header in headers.items() for _, lane in header["best"]}
+    for lane in lanes:
+        name = policy_name(lane)
+        write_atomically(target / name, (sweep.folder(owner[lane]) / name).read_bytes())
+
+
+def _manifest(
+    sweep: Sweep, cell: int, parts: Mapping[Unit, Results], headers: Mapping[Unit, dict[str, Any]]
+) -> dict[str, Any]:
+    """The manifest of the cell: the planned one, and what the units say of their execution."""
+    timings = {unit: results.manifest["timings"] for unit, results in parts.items()}
+    shapes: list[Any] = []
+    for results in parts.values():
+        shapes += [s for s in results.manifest.get("shapes", ()) if s not in shapes]
+    plan = [
+        {"program": n, **about, **_shape_of(headers, n)} for n, about in enumerate(sweep.cells[cell].programs)
+    ]
+    joined = lambda name: {k: v for t in timings.values() for k, v in t[name].items()}  # noqa: E731
+    return {
+        **sweep.cells[cell].manifest,
+        "plan": plan,
+        "shapes": shapes,
+        "timings": {
+            "wall_seconds": round(sum(t["wall_seconds"] for t in timings.values()), 3),
+            "compile_seconds": round(sum(t["compile_seconds"] for t in timings.values()), 3),
+            "programs": [{**entry, "unit": u.name} for u, t in timings.items() for entry in t["programs"]],
+            "errors": joined("errors"),
+            "causes": joined("causes"),
+        },
+        "units": [
+            {"unit": u.name, "lanes": u.lanes, "wall_seconds": t["wall_seconds"]} for u, t in timings.items()
+        ],
+    }

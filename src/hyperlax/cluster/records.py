@@ -1,0 +1,108 @@
+"""What has become of a unit: small files beside the folder in which it is trained.
+
+- `done.json`: it is trained; written last.
+- `failed.json`: it has raised an exception, or makes no progress; it is not tried again unless asked for.
+- `starts.json`: how often a job has been started again without progress.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+from hyperlax.cluster.sweep import Sweep, Unit
+from hyperlax.storage import commits, store
+from hyperlax.storage.claims import claims, noted
+from hyperlax.storage.integrity import Damaged, read_json, write_json
+
+DONE, FAILED, STARTS = "done.json", "failed.json", "starts.json"
+MOST_STARTS = 3
+"""Starts of a job at the same point of the training after which a unit has failed."""
+
+
+def is_done(sweep: Sweep, unit: Unit) -> bool:
+    """Whether a unit is trained."""
+    return (sweep.records(unit) / DONE).exists()
+
+
+def outcome(sweep: Sweep, unit: Unit) -> dict[str, Any] | None:
+    """What `done.json` of a unit says; None if it is not trained."""
+    return _read(sweep.records(unit) / DONE)
+
+
+def failure(sweep: Sweep, unit: Unit) -> str | None:
+    """Why a unit has failed; None if it has not."""
+    found = _read(sweep.records(unit) / FAILED)
+    return None if found is None else str(found.get("reason"))
+
+
+def begun(sweep: Sweep, unit: Unit) -> bool:
+    """Whether a process has begun to train a unit."""
+    return store.holds(sweep.folder(unit)) or any(True for _ in claims(_checkpoints(sweep, unit)))
+
+
+def newest_claim(sweep: Sweep, unit: Unit) -> dict[str, Any]:
+    """What the process that has claimed a unit last says of itself and its progress; empty without one."""
+    found = noted(_checkpoints(sweep, unit))
+    return found[max(found)] if found else {}
+
+
+def env_steps(sweep: Sweep, unit: Unit) -> int:
+    """The env steps of a unit that are saved."""
+    if (found := outcome(sweep, unit)) is not None:
+        return int(found["env_steps"])
+    told = newest_claim(sweep, unit).get("env_steps")
+    return _saved(sweep, unit) if told is None else int(told)
+
+
+def note_done(sweep: Sweep, unit: Unit, about: dict[str, Any]) -> None:
+    """Write that a unit is trained, and forget that it had failed."""
+    write_json(sweep.records(unit) / DONE, {"unit": unit.name, **about})
+    for name in (FAILED, STARTS):
+        (sweep.records(unit) / name).unlink(missing_ok=True)
+
+
+def note_failed(sweep: Sweep, unit: Unit, reason: str) -> None:
+    """Write that a unit has failed, and why."""
+    write_json(sweep.records(unit) / FAILED, {"unit": unit.name, "reason": reason})
+
+
+def forgive(sweep: Sweep, unit: Unit) -> None:
+    """Let a unit that has failed be tried again, and one of which lanes have failed."""
+    for name in (FAILED, STARTS):
+        (sweep.records(unit) / name).unlink(missing_ok=True)
+    if (outcome(sweep, unit) or {}).get("failed_lanes"):
+        (sweep.records(unit) / DONE).unlink(missing_ok=True)
+
+
+def stuck(sweep: Sweep, unit: Unit, job: str | None) -> bool:
+    """Note a start of `job` (None outside of Slurm); whether it was started in vain too often in a row."""
+    if job is None:
+        return False
+    path, steps = sweep.records(unit) / STARTS, _saved(sweep, unit)
+    last = _read(path) or {}
+    same = last.get("job") == job and last.get("env_steps") == steps
+    times = int(last.get("times", 0)) + 1 if same else 1
+    write_json(path, {"job": job, "env_steps": steps, "times": times})
+    return times >= MOST_STARTS
+
+
+def _saved(sweep: Sweep, unit: Unit) -> int:
+    """The env steps in the newest intact checkpoint of a unit."""
+    folder = sweep.folder(unit)
+    found = next(commits.intact(folder, commits.saved(folder)), None)
+    return 0 if found is None else found.env_steps
+
+
+def _checkpoints(sweep: Sweep, unit: Unit) -> Path:
+    return sweep.folder(unit) / commits.CHECKPOINT.parent
+
+
+def _read(path: Path) -> dict[str, Any] | None:
+    """The contents of a record; None if it is not there. A damaged one counts, as its name says the most."""
+    try:
+        return read_json(path)
+    except FileNotFoundError:
+        return None
+    except Damaged as error:
+        return {"reason": str(error), "env_steps": 0}

@@ -1,0 +1,204 @@
+"""Slurm: the script of a job, and the commands sbatch, squeue, scontrol, scancel. Nothing else knows it."""
+
+from __future__ import annotations
+
+import getpass
+import os
+import re
+import shlex
+import subprocess
+import sys
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from hyperlax.storage.files import cache_folder
+
+REQUEUED = "75|138|140|143"
+"""Exit codes after which a task is queued again: out of time, and killed by USR1, USR2 or TERM."""
+MOST_RESTARTS = 100
+WARNING_SECONDS = 180
+"""How long before the time limit a task is told to save."""
+SMALLEST_ARRAY = 1001
+"""The limit of Slurm's own defaults, `MaxArraySize`, where the cluster does not tell its own."""
+PATIENCE = 60.0
+"""Seconds that a command of Slurm may take."""
+
+
+class Refused(ValueError):
+    """Raised when Slurm does not do what it is asked to, with what it says."""
+
+
+@dataclass(frozen=True)
+class Options:
+    """What a task asks of the cluster, in the words of sbatch; what is None is left to the cluster.
+
+    - `time`: the limit of a task. `array_parallelism`: how many tasks may run at once.
+    - `container`: an Apptainer image; `bind`: folders inside it, as SOURCE:TARGET.
+    - `setup`: a line of shell before the task, such as `module load apptainer`.
+    - `sbatch_arg`: further options of sbatch, each in one text.
+    """
+
+    time: str
+    partition: str | None = None
+    account: str | None = None
+    gpus_per_task: int | None = None
+    cpus_per_task: int | None = None
+    mem: str | None = None
+    constraint: str | None = None
+    array_parallelism: int | None = None
+    container: str | None = None
+    bind: tuple[str, ...] = ()
+    setup: str | None = None
+    sbatch_arg: tuple[str, ...] = ()
+
+    def __post_init__(self):
+        if seconds(self.time) < 60:
+            raise ValueError(f"--time {self.time} is below a minute; Slurm's limits are whole minutes")
+
+
+def seconds(limit: str) -> int:
+    """The seconds of a limit as sbatch takes it: minutes, M:S, H:M:S, D-H, D-H:M or D-H:M:S."""
+    days, dash, rest = limit.rpartition("-")
+    parts = rest.split(":")
+    if not all(re.fullmatch(r"\d+", p) for p in [*parts, *([days] if dash else [])]) or len(parts) > 3:
+        raise ValueError(f"--time {limit} is no time limit; write minutes, H:M:S or D-H:M:S")
+    numbers = [int(p) for p in parts]
+    if dash:
+        hours, minutes, secs = [*numbers, 0, 0][:3]
+        return int(days) * 86_400 + hours * 3600 + minutes * 60 + secs
+    if len(numbers) == 1:
+        return numbers[0] * 60
+    hours, minutes, secs = [0, *numbers][-3:]
+    return hours * 3600 + minutes * 60 + secs
+
+
+def script(root: Path, options: Options, name: str, units: Path, count: int) -> str:
+    """The job script of an array of `count` tasks, each of which trains the unit in its line of `units`."""
+    warning = int(min(WARNING_SECONDS, seconds(options.time) / 4))
+    parallel = f"%{options.array_parallelism}" if options.array_parallelism else ""
+    asked = {
+        "job-name": name,
+        "array": f"0-{count - 1}{parallel}",
+        "time": options.time,
+        "partition": options.partition,
+        "account": options.account,
+        "gres": options.gpus_per_task and f"gpu:{options.gpus_per_task}",
+        "cpus-per-task": options.cpus_per_task,
+        "mem": options.mem,
+        "constraint": options.constraint,
+        "signal": f"TERM@{warning}",
+        "open-mode": "append",
+        "output": root / "logs" / "%A_%a.out",
+    }
+    lines = ["#!/bin/bash"]
+    lines += [f"#SBATCH --{key}={value}" for key, value in asked.items() if value]
+    lines += ["#SBATCH --requeue", "#SBATCH --nodes=1 --ntasks=1"]
+    lines += [f"#SBATCH {more}" for more in options.sbatch_arg]
+    lines += ['export SRUN_CPUS_PER_TASK="${SLURM_CPUS_PER_TASK:-1}"']
+    if (cache := cache_folder()) is not None:
+        lines += [f"export HYPERLAX_CACHE_DIR={shlex.quote(str(cache.absolute()))}"]
+    lines += [options.setup] if options.setup else []
+    lines += [
+        f'unit=$(sed -n "$((SLURM_ARRAY_TASK_ID + 1))p" {shlex.quote(str(units))})',
+        f'srun {_command(root, options, cache)} unit run {shlex.quote(str(root))} "$unit"',
+        "code=$?",
+        f"case $code in {REQUEUED})",
+        f'  if [ "${{SLURM_RESTART_COUNT:-0}}" -lt {MOST_RESTARTS} ]; then',
+        '    scontrol requeue "${SLURM_ARRAY_JOB_ID}_${SLURM_ARRAY_TASK_ID}" && sleep 60',
+        "  fi;;",
+        "esac",
+        "exit $code",
+    ]
+    return "\n".join(lines) + "\n"
+
+
+def _command(root: Path, options: Options, cache: Path | None) -> str:
+    """What runs hyperlax: this installation, or the one in a container."""
+    if options.container is None:
+        return f"{shlex.quote(sys.executable)} -m hyperlax"
+    folders = [str(root), *([str(cache.absolute())] if cache is not None else []), *options.bind]
+    nv = ["--nv"] if options.gpus_per_task else []
+    passed = [f"--env=HYPERLAX_CACHE_DIR={cache.absolute()}"] if cache is not None else []
+    words = [
+        "apptainer",
+        "exec",
+        *nv,
+        *(f"--bind={f}" for f in folders),
+        *passed,
+        options.container,
+        "hyperlax",
+    ]
+    return shlex.join(words)
+
+
+def send(job: Path) -> str:
+    """Submit a script; returns the number of the job. Raises `Refused` with what sbatch says."""
+    answer = _asked("sbatch", "--parsable", str(job))
+    return answer.strip().splitlines()[-1].partition(";")[0]
+
+
+def largest_array() -> int:
+    """The number of tasks that an array may have."""
+    found = re.search(r"MaxArraySize\s*=\s*(\d+)", _asked("scontrol", "show", "config"))
+    return int(found.group(1) if found else SMALLEST_ARRAY) - 1
+
+
+@dataclass(frozen=True)
+class Task:
+    """A task of an array in the queue: its state in Slurm's words, and its node."""
+
+    job: str
+    index: int
+    state: str
+    node: str
+
+    @property
+    def runs(self) -> bool:
+        """Whether it has a node; otherwise it waits for one."""
+        return self.state in ("RUNNING", "COMPLETING", "SUSPENDED", "STOPPED", "SIGNALING", "STAGE_OUT")
+
+
+def queue() -> list[Task] | None:
+    """The tasks of this user that wait or run; None where squeue cannot be asked."""
+    try:
+        answer = _asked(
+            "squeue", "--noheader", "--array", f"--user={getpass.getuser()}", "--format=%F %K %T %N"
+        )
+    except (FileNotFoundError, Refused):
+        return None
+    tasks = []
+    for line in answer.splitlines():
+        job, index, state, *node = line.split()
+        if index.isdecimal():
+            tasks.append(Task(job, int(index), state, node[0] if node else ""))
+    return tasks
+
+
+def cancel(jobs: Sequence[str]) -> None:
+    """Cancel jobs; those that have ended are no error."""
+    if jobs:
+        _asked("scancel", *jobs)
+
+
+def _asked(*command: str, environment: Mapping[str, str] | None = None) -> str:
+    """What a command of Slurm prints.
+
+    Raises `FileNotFoundError` if there is none, and `Refused` if it refuses or takes too long.
+    """
+    try:
+        done = subprocess.run(
+            command,
+            capture_output=True,
+            text=True,
+            timeout=PATIENCE,
+            env={**os.environ, **(environment or {})},
+        )
+    except FileNotFoundError:
+        raise FileNotFoundError(f"there is no {command[0]} here: log in to a node of the cluster") from None
+    except subprocess.TimeoutExpired:
+        raise Refused(f"{command[0]} has not answered within {PATIENCE:.0f} s") from None
+    if done.returncode:
+        said = done.stderr.strip() or done.stdout.strip()
+        raise Refused(f"{command[0]} says: {said}")
+    return done.stdout

@@ -1,0 +1,84 @@
+"""Cutting the plan of an experiment into units of about equal length."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from hyperlax.cluster.sweep import Unit
+from hyperlax.experiments import feasible
+from hyperlax.experiments.experiment import Experiment
+from hyperlax.experiments.samples import Sample
+from hyperlax.programs.plan import Machine, Program
+
+UNIT_SECONDS = 3600.0
+"""Predicted seconds of a unit by default: many times its compilation, and below the limits of most queues."""
+
+
+def is_whole(spec: Experiment, sequential: bool) -> bool:
+    """Whether all lanes of an experiment have to be in one unit.
+
+    Schedules that compare lanes with one another and searches need all of them; lanes that train one at a
+    time do so to be timed.
+    """
+    return sequential or spec.schedule.grows or spec.schedule.describe() is not None
+
+
+def split(
+    number: int,
+    spec: Experiment,
+    programs: Sequence[Program],
+    machine: Machine,
+    sequential: bool = False,
+    wanted: int | None = None,
+    seconds: float = UNIT_SECONDS,
+) -> list[Unit]:
+    """The units of cell `number`: `wanted` of them, or as many as take about `seconds` each on one device.
+
+    Every unit has samples of a single program, so there are at least as many as programs, and at most as many
+    as samples. Samples are dealt so that the units of a program take about equally long.
+    """
+    seeds = spec.settings.seeds
+    if is_whole(spec, sequential):
+        number_of = max(len(spec.records), spec.schedule.expected)
+        steps = sum(s.steps for s in spec.records.values()) or number_of * spec.settings.total_timesteps
+        trees = spec.trees or list(spec.schedule.trees_to_plan(spec))
+        each = [feasible.lane_seconds(t, spec.env, spec.settings, machine) for t in trees]
+        total = number_of * seeds * sum(each) / len(each)
+        return [Unit(f"c{number:03d}", number, None, number_of * seeds, steps * seeds, total)]
+    by_place = {s.place: s for s in spec.records.values()}
+    cost = {
+        place: seeds * feasible.lane_seconds(s.tree, spec.env, spec.settings, machine)
+        for place, s in by_place.items()
+    }
+    totals = [sum(cost[place] for place in p.samples) for p in programs]
+    counts = _counts(totals, [len(p.samples) for p in programs], wanted, seconds)
+    units = []
+    for p, (program, count) in enumerate(zip(programs, counts, strict=True)):
+        for k, places in enumerate(_dealt(program.samples, cost, count)):
+            samples: list[Sample] = [by_place[place] for place in places]
+            steps, predicted = sum(s.steps for s in samples) * seeds, sum(cost[place] for place in places)
+            name = f"c{number:03d}-p{p}-{k:03d}"
+            units.append(Unit(name, number, places, len(places) * seeds, steps, predicted))
+    return units
+
+
+def _counts(totals: Sequence[float], samples: Sequence[int], wanted: int | None, seconds: float) -> list[int]:
+    """The number of units of every program, from its predicted seconds and its number of samples."""
+    if wanted is None:
+        return [min(n, max(1, round(total / seconds))) for total, n in zip(totals, samples, strict=True)]
+    counts = [1] * len(samples)
+    while sum(counts) < min(wanted, sum(samples)):
+        open_ = [i for i, n in enumerate(samples) if counts[i] < n]
+        counts[max(open_, key=lambda i: totals[i] / counts[i])] += 1
+    return counts
+
+
+def _dealt(places: Sequence[int], cost: dict[int, float], count: int) -> list[tuple[int, ...]]:
+    """Deal the samples at `places` into `count` hands of about equal cost, none of them empty."""
+    hands: list[list[int]] = [[] for _ in range(count)]
+    loads = [0.0] * count
+    for place in sorted(places, key=lambda p: (-cost[p], p)):
+        least = min(range(count), key=lambda i: (bool(hands[i]), loads[i], i))
+        hands[least].append(place)
+        loads[least] += cost[place]
+    return [tuple(sorted(hand)) for hand in hands]

@@ -1,0 +1,145 @@
+"""The state of a sweep, from files first and the queue second; no clocks of two machines are compared."""
+
+from __future__ import annotations
+
+import os
+import socket
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from hyperlax.cluster import merging, records, slurm, submitting
+from hyperlax.cluster.sweep import Sweep, Unit
+
+STATES = ("done", "running", "waiting", "lost", "failed")
+"""The states of a unit; it is lost if a process that has begun it is no more, and none is to go on."""
+ALL_DONE, SOME_FAILED, WORK_LEFT = 0, 1, 3
+"""Exit codes of `hyperlax status`."""
+
+
+@dataclass(frozen=True)
+class UnitState:
+    """The state of one unit: the env steps that are saved, who trains it, and why it has failed."""
+
+    unit: Unit
+    state: str
+    env_steps: int
+    by: str = ""
+    why: str = ""
+
+
+@dataclass(frozen=True)
+class Look:
+    """The states of all units at one moment; `asked` is whether the queue of the cluster was known."""
+
+    sweep: Sweep
+    units: tuple[UnitState, ...]
+    asked: bool
+    merged: tuple[bool, ...]
+
+    def count(self, state: str) -> int:
+        """The number of units in a state."""
+        return sum(u.state == state for u in self.units)
+
+    @property
+    def exit_code(self) -> int:
+        """`ALL_DONE`, `SOME_FAILED` or `WORK_LEFT`."""
+        if self.count("failed"):
+            return SOME_FAILED
+        return ALL_DONE if self.count("done") == len(self.units) else WORK_LEFT
+
+    def rows(self) -> list[dict[str, Any]]:
+        """A row for each cell: how many units are in which state, and the share of env steps trained."""
+        found = []
+        for number, cell in enumerate(self.sweep.cells):
+            own = [u for u in self.units if u.unit.cell == number]
+            counts = Counter(u.state for u in own)
+            steps, total = sum(u.env_steps for u in own), sum(u.unit.env_steps for u in own)
+            runs = [u.by for u in own if u.state == "running" and u.by]
+            name = self.sweep.name if cell.path == "." else cell.path
+            row: dict[str, Any] = {"cell": name, "units": len(own)}
+            row |= {state: counts[state] for state in STATES}
+            row |= {"env steps": f"{100 * min(1.0, steps / max(1, total)):.0f} %"}
+            row |= {"left": _left(own), "by": ", ".join(runs[:2]) + (", …" if len(runs) > 2 else "")}
+            found.append({**row, "merged": self.merged[number]})
+        return found
+
+    def next_command(self) -> str:
+        """What to type next."""
+        root, slurm_ = self.sweep.root, self.sweep.slurm is not None
+        if self.exit_code == ALL_DONE:
+            return (
+                f"hyperlax merge {root}"
+                if not all(self.merged)
+                else f"hyperlax plot-benchmark --results-dir-to-plot {root}"
+            )
+        if self.count("failed") and not self.count("running") + self.count("waiting"):
+            return (
+                f"hyperlax submit {root} --retry-failed"
+                if slurm_
+                else f"hyperlax unit run {root} --retry-failed"
+            )
+        sent = {u.unit.name for u in self.units if u.by}
+        if any(u.state in ("lost", "waiting") and u.unit.name not in sent for u in self.units):
+            return f"hyperlax submit {root}" if slurm_ else f"hyperlax unit run {root}"
+        return f"hyperlax status {root} --watch"
+
+
+def look(sweep: Sweep, before: Look | None = None) -> Look:
+    """Look at all units; `before` is an earlier look of this process, which shows who makes progress."""
+    tasks = slurm.queue() if sweep.slurm is not None else []
+    sent = submitting.live(sweep, tasks or [])
+    earlier = {u.unit.name: u.env_steps for u in before.units} if before is not None else {}
+    units = tuple(_state(sweep, unit, sent, tasks is not None, earlier) for unit in sweep.units)
+    merged = tuple(merging.is_merged(sweep, number) for number in range(len(sweep.cells)))
+    return Look(sweep, units, tasks is not None, merged)
+
+
+def _state(
+    sweep: Sweep, unit: Unit, sent: dict[str, slurm.Task], asked: bool, earlier: dict[str, int]
+) -> UnitState:
+    """The state of a unit."""
+    if (done := records.outcome(sweep, unit)) is not None:
+        state = "failed" if done.get("failed_lanes") else "done"
+        why = f"{done['failed_lanes']} of {done['lanes']} lanes failed" if state == "failed" else ""
+        return UnitState(unit, state, unit.env_steps, why=why)
+    steps = records.env_steps(sweep, unit)
+    task = sent.get(unit.name)
+    if (why := records.failure(sweep, unit)) is not None:
+        return UnitState(unit, "failed", steps, why=why)
+    if task is not None:
+        return UnitState(
+            unit, "running" if task.runs else "waiting", steps, f"{task.job}_{task.index} {task.node}".strip()
+        )
+    if not records.begun(sweep, unit):
+        return UnitState(unit, "waiting", steps)
+    claim = records.newest_claim(sweep, unit)
+    who = f"process {claim.get('pid')} on {claim.get('host')}" if claim else ""
+    if _alive(claim) or (not asked and steps > earlier.get(unit.name, steps)):
+        return UnitState(unit, "running", steps, who)
+    return UnitState(unit, "lost", steps)
+
+
+def _alive(claim: dict[str, Any]) -> bool:
+    """Whether the process of a claim is one of this machine that still runs."""
+    boot = Path("/proc/sys/kernel/random/boot_id")
+    here = claim.get("host") == socket.gethostname()
+    if not here or (boot.exists() and claim.get("boot") != boot.read_text("utf-8").strip()):
+        return False
+    try:
+        os.kill(int(claim["pid"]), 0)
+    except PermissionError:
+        return True
+    except (OSError, ValueError, KeyError):
+        return False
+    return True
+
+
+def _left(units: Sequence[UnitState]) -> str:
+    """The predicted device hours of what is not trained."""
+    left = sum(u.unit.seconds * (1 - min(1.0, u.env_steps / max(1, u.unit.env_steps))) for u in units)
+    if not left:
+        return ""
+    return f"~{left / 3600:.1f} h" if left > 3600 else f"~{max(1, round(left / 60))} min"

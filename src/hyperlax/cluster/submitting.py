@@ -1,0 +1,165 @@
+"""Sending units to Slurm: each once, whoever asks how often, and every script kept for reading.
+
+A submission is a folder with the scripts, their lists of units, and in `sent.json` the numbers of the jobs.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import os
+import re
+import socket
+import time
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import psutil
+
+from hyperlax.cluster import records, slurm
+from hyperlax.cluster.slurm import Options, Refused, Task
+from hyperlax.cluster.sweep import Sweep, Unit
+from hyperlax.storage.files import write_atomically
+from hyperlax.storage.integrity import create_json, read_json, write_json
+
+FOLDER = "submissions"
+BEGUN, SENT = "begun.json", "sent.json"
+WAIT_SECONDS = 60.0
+"""How long a submission waits for another one that is under way."""
+
+
+def options(sweep: Sweep) -> Options:
+    """What the tasks of a sweep ask of the cluster; raises `ValueError` if it was not planned for one."""
+    if sweep.slurm is None:
+        raise ValueError(f"{sweep.root} was not planned for Slurm: continue it with --executor local")
+    about: dict[str, Any] = {name: tuple(v) if isinstance(v, list) else v for name, v in sweep.slurm.items()}
+    return Options(**about)
+
+
+def live(sweep: Sweep, tasks: Sequence[Task]) -> dict[str, Task]:
+    """Unit → the task in the queue that trains it or is to."""
+    found = {(task.job, task.index): task for task in tasks}
+    names: dict[str, Task] = {}
+    for folder in _submissions(sweep):
+        if (folder / SENT).exists():
+            for job, units in read_json(folder / SENT)["jobs"].items():
+                pairs = ((name, found.get((job, i))) for i, name in enumerate(units))
+                names |= {name: task for name, task in pairs if task is not None}
+    return names
+
+
+def jobs(sweep: Sweep) -> list[str]:
+    """The numbers of all jobs that have been sent."""
+    sent = [folder / SENT for folder in _submissions(sweep) if (folder / SENT).exists()]
+    return [job for path in sent for job in read_json(path)["jobs"]]
+
+
+def missing(sweep: Sweep, tasks: Sequence[Task]) -> list[Unit]:
+    """The units that are neither trained, nor failed, nor in the queue."""
+    sent = live(sweep, tasks)
+    return [
+        unit
+        for unit in sweep.units
+        if unit.name not in sent and not records.is_done(sweep, unit) and records.failure(sweep, unit) is None
+    ]
+
+
+def submit(sweep: Sweep, retry_failed: bool = False) -> dict[str, list[str]]:
+    """Send the units that are missing; returns the units of every job.
+
+    Raises `Refused` if Slurm refuses, or another submission is under way.
+    """
+    asked = options(sweep)
+    folder = _begin(sweep)
+    try:
+        if (tasks := slurm.queue()) is None:
+            raise Refused("squeue does not answer, so nobody knows which units are in the queue already")
+        if retry_failed:
+            for unit in sweep.units:
+                records.forgive(sweep, unit)
+        units = missing(sweep, tasks)
+        sent: dict[str, list[str]] = {}
+        size = slurm.largest_array() if units else 1
+        for first in range(0, len(units), size):
+            names = [unit.name for unit in units[first : first + size]]
+            job = write_script(sweep, asked, folder, first // size, names)
+            sent[slurm.send(job)] = names
+            write_json(folder / SENT, {"jobs": sent})
+    finally:
+        if not (folder / SENT).exists():
+            write_json(folder / SENT, {"jobs": {}})
+    return sent
+
+
+def write_script(sweep: Sweep, asked: Options, folder: Path, number: int, names: Sequence[str]) -> Path:
+    """Write the script of one array and its list of units; returns the script."""
+    listed = folder.absolute() / f"units-{number}.txt"
+    write_atomically(listed, "".join(f"{name}\n" for name in names))
+    (sweep.root / "logs").mkdir(parents=True, exist_ok=True)
+    root = sweep.root.absolute()
+    text = slurm.script(root, asked, job_name(sweep), listed, len(names))
+    return write_atomically(folder / f"job-{number}.sh", text)
+
+
+def job_name(sweep: Sweep) -> str:
+    """What the jobs of a sweep are called."""
+    return "hlx-" + re.sub(r"[^A-Za-z0-9_.-]+", "-", sweep.name)[:40]
+
+
+def dry_run(sweep: Sweep) -> str:
+    """The script that would be sent, without a file of it being written."""
+    folder = sweep.root.absolute() / FOLDER / "0001"
+    return slurm.script(
+        sweep.root.absolute(), options(sweep), job_name(sweep), folder / "units-0.txt", len(sweep.units)
+    )
+
+
+def _submissions(sweep: Sweep) -> list[Path]:
+    """The folders of all submissions, in order."""
+    return sorted(path.parent for path in (sweep.root / FOLDER).glob(f"*/{BEGUN}"))
+
+
+def _begin(sweep: Sweep) -> Path:
+    """The folder of a new submission, once those before it are over.
+
+    Only one process can make the next folder, and it waits for the ones before: so no unit is sent twice.
+    """
+    own = {"host": socket.gethostname(), "pid": os.getpid(), "born": _born(os.getpid())}
+    number = len(_submissions(sweep))
+    while True:
+        number += 1
+        folder = sweep.root / FOLDER / f"{number:04d}"
+        if create_json(folder / BEGUN, own):
+            break
+    end = time.monotonic() + WAIT_SECONDS
+    for other in _submissions(sweep):
+        while other < folder and not (other / SENT).exists():
+            about = read_json(other / BEGUN)
+            if _is_dead(about):
+                write_json(other / SENT, {"jobs": {}})
+            elif time.monotonic() > end:
+                write_json(folder / SENT, {"jobs": {}})
+                raise Refused(
+                    f"process {about['pid']} on {about['host']} is submitting; if it is not, remove {other}"
+                )
+            else:
+                time.sleep(0.1)
+    return folder
+
+
+def _is_dead(about: dict[str, Any]) -> bool:
+    """Whether the process of a submission has ended; False where that cannot be known."""
+    return about["host"] == socket.gethostname() and _born(about["pid"]) != about["born"]
+
+
+def _born(pid: int) -> float | None:
+    """When the process `pid` of this machine was started, in seconds; None if there is none."""
+    try:
+        return psutil.Process(pid).create_time()
+    except psutil.NoSuchProcess:
+        return None
+
+
+def described(asked: Options) -> dict[str, Any]:
+    """The options as they are stored with a sweep."""
+    return {k: v for k, v in dataclasses.asdict(asked).items() if v not in (None, ())}

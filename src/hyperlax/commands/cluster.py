@@ -1,0 +1,233 @@
+"""Commands about sweeps that many processes train: what is done, what to send, merge and cancel."""
+
+from __future__ import annotations
+
+import json
+import os
+import sys
+import time
+from pathlib import Path
+from typing import Annotated, Any
+
+from cyclopts import App, Parameter
+from cyclopts.validators import Number
+
+from hyperlax import leaving
+from hyperlax.commands.flags import Place
+from hyperlax.commands.launch import display, end_logging, start_jax
+
+unit = App(
+    name="unit",
+    help="Train single units of a sweep: what every task of a cluster does.",
+    help_format="plaintext",
+)
+
+WATCH_SECONDS = 10.0
+
+
+def status(
+    folder: Place,
+    *,
+    watch: bool = False,
+    json_: Annotated[bool, Parameter(name="--json")] = False,
+    units: bool = False,
+    every: Annotated[float, Parameter(validator=Number(gt=0))] = WATCH_SECONDS,
+) -> int:
+    """Show what is done, running, waiting, lost and failed, and what to type next.
+
+    A unit is lost if a process has begun it that is no more. The exit code is 0 if all is trained, 1 if units
+    have failed, and 3 if there is work left.
+
+    Parameters
+    ----------
+    folder
+        The folder of a sweep: where sweep.json is.
+    watch
+        Look again and again until all is trained or has failed.
+    json_
+        Print it for programs.
+    units
+        Every unit instead of every experiment.
+    every
+        Seconds between two looks of --watch.
+    """
+    from rich.console import Console
+
+    from hyperlax.cluster import state, sweep
+    from hyperlax.commands.tables import states_table
+
+    found, console, seen = sweep.needed(folder), Console(highlight=False, markup=False), None
+    leaving.from_now_on(None if not watch else "nothing was changed")
+    while True:
+        seen = state.look(found, seen)
+        if json_:
+            print(json.dumps(_plain(seen)), flush=True)
+        else:
+            console.print(states_table(_unit_rows(seen) if units else seen.rows()))
+            for entry in [u for u in seen.units if u.why]:
+                console.print(f"{entry.unit.name} failed: {entry.why}", soft_wrap=True)
+            if not seen.asked:
+                console.print("squeue does not answer: what is in the queue is unknown, and shown as lost")
+            console.print(f"next: {seen.next_command()}", soft_wrap=True)
+        if not watch or seen.count("done") + seen.count("failed") == len(seen.units):
+            return seen.exit_code
+        time.sleep(every)
+
+
+def submit(folder: Place, *, retry_failed: bool = False) -> int:
+    """Send to Slurm what is neither trained, nor in the queue, nor has failed; as often as you like.
+
+    Parameters
+    ----------
+    folder
+        The folder of a sweep that was planned with --executor slurm.
+    retry_failed
+        Also send what has failed.
+    """
+    from hyperlax.cluster import sweep
+    from hyperlax.commands.spread import send
+
+    return send(sweep.needed(folder), retry_failed)
+
+
+def cancel(folder: Place) -> int:
+    """Take all tasks of a sweep out of the queue; what they have saved stays, and submit sends them again.
+
+    Parameters
+    ----------
+    folder
+        The folder of a sweep that was planned with --executor slurm.
+    """
+    from hyperlax.cluster import slurm, submitting, sweep
+
+    found = sweep.needed(folder)
+    submitting.options(found)
+    tasks = slurm.queue()
+    alive = {task.job for task in tasks} if tasks is not None else None
+    jobs = [job for job in submitting.jobs(found) if alive is None or job in alive]
+    slurm.cancel(jobs)
+    print(
+        f"cancelled {len(jobs)} jobs; next: hyperlax submit {folder}" if jobs else "nothing is in the queue"
+    )
+    return 0
+
+
+def merge(folder: Place) -> int:
+    """Merge the units of every experiment that is trained into its folder, and write its report.
+
+    The tables and the policies are bit for bit those that a single process would have written.
+
+    Parameters
+    ----------
+    folder
+        The folder of a sweep: where sweep.json is.
+    """
+    start_jax("cpu")
+    from hyperlax.cluster import merging, sweep
+    from hyperlax.report import write_comparison, write_report
+    from hyperlax.storage import store
+
+    found = sweep.needed(folder)
+    leaving.from_now_on("what is merged so far is whole; for the rest enter the command again")
+    for number, cell in enumerate(found.cells):
+        if merging.mergeable(found, number):
+            print(write_report(store.read(merging.merge(found, number)), folder / cell.path / "report.html"))
+    whole = [n for n in range(len(found.cells)) if merging.is_merged(found, n)]
+    if len(whole) > 1:
+        results = [store.read(folder / found.cells[n].path) for n in whole]
+        print(f"comparison: {write_comparison(results, folder / 'comparison.html')}")
+    leaving.from_now_on(None)
+    print(f"{len(whole)} of {len(found.cells)} experiments are merged")
+    return 0 if len(whole) == len(found.cells) else 3
+
+
+@unit.command
+def run(folder: Place, *names: str, from_stdin: bool = False, retry_failed: bool = False) -> int:
+    """Train units, one after the other, each from where it was left; the exit code is that of the last.
+
+    75 and 130 say that a signal has stopped it with its state saved, 76 that another process has taken over.
+
+    Parameters
+    ----------
+    folder
+        The folder of a sweep: where sweep.json is.
+    names
+        The units. [default: all that are not trained]
+    from_stdin
+        Read their names from standard input, and answer each on standard output with its exit code.
+    retry_failed
+        Also try again what has failed.
+    """
+    from hyperlax.cluster import sweep
+
+    found = sweep.needed(folder)
+    answers = _answers() if from_stdin else None
+    start_jax(found.platform)
+    from hyperlax.cluster import records
+    from hyperlax.cluster.work import Worker
+    from hyperlax.commands.ending import stopped
+    from hyperlax.run.signals import Interrupted
+
+    chosen = [found.unit(name) for name in names] if answers is None else []
+    if retry_failed:
+        for one in chosen or found.units:
+            records.forgive(found, one)
+    waiting = names or tuple(u.name for u in found.units if not records.is_done(found, u))
+    worker = Worker(found, lambda at: display(at, "INFO" if answers is None else "ERROR", True))
+    worst = 0
+    try:
+        for name in waiting if answers is None else map(str.strip, sys.stdin):
+            code = worker.run(name)
+            worst = max(worst, code)
+            if answers is not None:
+                os.write(answers, f"{name} {code}\n".encode())
+    except Interrupted as why:
+        return stopped(why)
+    finally:
+        end_logging()
+    leaving.from_now_on(None)
+    return worst
+
+
+def _answers() -> int:
+    """A descriptor of standard output for answers alone: all else that is printed goes to standard error."""
+    own = os.dup(1)
+    os.dup2(2, 1)
+    return own
+
+
+def _unit_rows(seen: Any) -> list[dict[str, Any]]:
+    """A row for every unit."""
+    return [
+        {
+            "unit": u.unit.name,
+            "cell": seen.sweep.cells[u.unit.cell].path,
+            "state": u.state,
+            "lanes": u.unit.lanes,
+            "env steps": f"{u.env_steps:,} of {u.unit.env_steps:,}",
+            "by": u.by,
+        }
+        for u in seen.units
+    ]
+
+
+def _plain(seen: Any) -> dict[str, Any]:
+    """A look, JSON-ready."""
+    return {
+        "folder": str(Path(seen.sweep.root)),
+        "cells": seen.rows(),
+        "units": [
+            {
+                "unit": u.unit.name,
+                "state": u.state,
+                "env_steps": u.env_steps,
+                "of": u.unit.env_steps,
+                "by": u.by,
+                "why": u.why,
+            }
+            for u in seen.units
+        ],
+        "queue_known": seen.asked,
+        "next": seen.next_command(),
+        "exit_code": seen.exit_code,
+    }

@@ -1,0 +1,271 @@
+"""Flags that spread an experiment or a benchmark over processes, and what is done with them."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any, Literal
+
+from cyclopts import Parameter
+from cyclopts.validators import Number
+
+from hyperlax import leaving
+from hyperlax.commands.flags import Names, Running
+
+if TYPE_CHECKING:
+    from hyperlax.cluster.sweep import Sweep
+
+SLURM_CHECKPOINT_SECONDS = 120.0
+"""Seconds between checkpoints of the many tasks of a cluster, which share a file system."""
+Count = Annotated[int | None, Parameter(validator=Number(gte=1))]
+
+
+@Parameter(name="*")
+@dataclass
+class Spread:
+    """Flags of commands that many processes can work on."""
+
+    executor: Literal["local", "slurm"] = "local"
+    "local: on this machine, see --tasks; slurm: as an array of jobs, for which --time is needed."
+    tasks: Count = None
+    "Processes on this machine: one for each GPU, or for each group of cores. [default: all in one process]"
+    units: Count = None
+    "Into how many units to cut every experiment. [default: units of an hour, or what keeps --tasks busy]"
+    time: str | None = None
+    "Time limit of a task, as sbatch takes it: 8:00:00. Work that takes longer goes on in the next."
+    partition: str | None = None
+    "Partition to send tasks to. [default: the cluster's]"
+    account: str | None = None
+    "Account that pays. [default: the cluster's]"
+    gpus_per_task: Count = None
+    "GPUs of a task. [default: none, it trains on its cores]"
+    cpus_per_task: Count = None
+    "Cores of a task. [default: the cluster's]"
+    mem: str | None = None
+    "Memory of a task: 32G. [default: the cluster's]"
+    constraint: str | None = None
+    "Features that the nodes must have, such as the kind of GPU; all tasks need equal devices."
+    array_parallelism: Count = None
+    "How many tasks may run at once."
+    container: str | None = None
+    "An Apptainer image to run in."
+    bind: Names = None
+    "Folders to bind in the container, as SOURCE:TARGET."
+    setup: str | None = None
+    "A line of shell that comes before a task, such as 'module load apptainer'."
+    sbatch_arg: Names = None
+    "Further options of sbatch, such as --sbatch-arg=--qos=low."
+
+    def asked(self, folder: Path) -> bool:
+        """Whether processes are to share the work, or do so already; raises `ValueError` for nonsense."""
+        given = [name for name in _OF_SLURM if getattr(self, name) not in (None, [])]
+        if self.executor == "local" and given:
+            raise ValueError(f"--{given[0].replace('_', '-')} is for --executor slurm")
+        if self.executor == "slurm" and self.tasks is not None:
+            raise ValueError(
+                "--tasks is for --executor local; with slurm, --array-parallelism limits the tasks"
+            )
+        if self.executor == "slurm" and self.time is None:
+            raise ValueError("--executor slurm needs --time, the limit of a task: --time 8:00:00")
+        planned = (folder / "sweep.json").exists()
+        if self.units is not None and not (planned or self.executor == "slurm" or self.tasks):
+            raise ValueError("--units is for --tasks, or --executor slurm")
+        return planned or self.executor == "slurm" or self.tasks is not None
+
+    def options(self) -> dict[str, Any] | None:
+        """What tasks ask of Slurm, JSON-ready; None for this machine."""
+        if self.executor == "local":
+            return None
+        from hyperlax.cluster.slurm import Options
+        from hyperlax.cluster.submitting import described
+
+        given = {name: getattr(self, name) for name in _OF_SLURM}
+        lists = {name: tuple(given[name] or ()) for name in ("bind", "sbatch_arg")}
+        return described(Options(**{**given, **lists}))
+
+    def plan(self, running: Running) -> dict[str, Any]:
+        """Arguments of `cluster.planning` that say how the units are run."""
+        often = running.checkpoint_seconds
+        if self.executor == "slurm" and often == Running.checkpoint_seconds:
+            often = SLURM_CHECKPOINT_SECONDS
+        return {
+            "platform": self.platform(),
+            "execution": {
+                "save_policies": running.save_policies,
+                "checkpoint_seconds": often,
+                "lanes_at_once": running.hparam_batch_size,
+                "any_device": running.any_device,
+            },
+            "group_by_sizes": running.group_by_structural_hparams,
+            "wanted": self.units,
+            "tasks": self.tasks if self.executor == "local" else None,
+            "slurm": self.options(),
+            "command": ["hyperlax", *sys.argv[1:]],
+        }
+
+    def platform(self) -> str:
+        """Where tasks train: on the GPUs that they ask for, or on what this process has."""
+        if self.executor == "slurm":
+            return "gpu" if self.gpus_per_task else "cpu"
+        import jax
+
+        return "cpu" if jax.local_devices()[0].platform == "cpu" else "gpu"
+
+
+_OF_SLURM = (
+    "time",
+    "partition",
+    "account",
+    "gpus_per_task",
+    "cpus_per_task",
+    "mem",
+    "constraint",
+    "array_parallelism",
+    "container",
+    "bind",
+    "setup",
+    "sbatch_arg",
+)
+
+
+def spread_out(
+    spread: Spread,
+    folder: Path,
+    resume: bool,
+    dry_run: bool,
+    asked: Callable[[], dict[str, Any]],
+    plan: Callable[[], Sweep],
+) -> int | None:
+    """Plan a sweep, or continue that in `folder`, and let processes train its units.
+
+    Returns the exit code of the command; None if all is trained and merged, so that it can go on as if one
+    process had done it. `asked` is what the plan follows from.
+    """
+    from hyperlax.cluster import planning, sweep
+    from hyperlax.storage.store import holds
+
+    found = sweep.read(folder)
+    if found is not None:
+        if not resume and not dry_run:
+            raise ValueError(f"{folder} holds a planned sweep already; continue it with --resume")
+        found = planning.continued(found, asked())
+    elif holds(folder) or any(p for p in folder.glob("*/*/*/manifest.json")):
+        raise ValueError(
+            f"{folder} was begun by a single process; continue it without --tasks and --executor slurm"
+        )
+    else:
+        found = plan()
+        if not dry_run:
+            found.write()
+    if dry_run:
+        return _show(found)
+    if found.slurm is not None:
+        return send(found)
+    return work_here(found, spread.tasks)
+
+
+def _show(found: Sweep) -> int:
+    """Print what would be run, on one screen, and the script."""
+    from hyperlax.cluster import submitting
+
+    print("\n".join(summary(found)))
+    if found.slurm is not None:
+        print(f"\n{submitting.dry_run(found)}", end="")
+    return 0
+
+
+def summary(found: Sweep) -> list[str]:
+    """A few lines about the size of a sweep."""
+    hours = [unit.seconds / 3600 for unit in found.units]
+    lanes = sum(unit.lanes for unit in found.units)
+    lines = [
+        f"{len(found.cells)} experiments, {len(found.units)} units, {lanes:,} lanes, "
+        f"{sum(unit.env_steps for unit in found.units):,} env steps",
+        f"at least {_hours(sum(hours))} of one {found.platform}, {_hours(max(hours))} for the longest unit "
+        "(planned, not measured)",
+    ]
+    if found.slurm is not None:
+        each = [f"{found.slurm['gpus_per_task']} GPU"] if "gpus_per_task" in found.slurm else []
+        each += [f"{found.slurm['cpus_per_task']} cores"] if "cpus_per_task" in found.slurm else []
+        each += [f"memory {found.slurm['mem']}"] if "mem" in found.slurm else []
+        at_once = found.slurm.get("array_parallelism")
+        lines.append(
+            f"tasks of {found.slurm['time']}"
+            + (f" with {', '.join(each)}" if each else "")
+            + (f", at most {at_once} at once" if at_once else "")
+        )
+    return lines
+
+
+def _hours(hours: float) -> str:
+    return f"{hours:,.1f} h" if hours >= 1 else f"{max(1, round(hours * 60))} min"
+
+
+def send(found: Sweep, retry_failed: bool = False) -> int:
+    """Send what is missing to Slurm and say so."""
+    from hyperlax.cluster import submitting
+
+    sent = submitting.submit(found, retry_failed)
+    print("\n".join(summary(found)))
+    for job, names in sent.items():
+        print(f"job {job}: {len(names)} units")
+    if not sent:
+        print("nothing to send: every unit is trained, in the queue, or has failed")
+    print(f"next: hyperlax status {found.root} --watch")
+    leaving.from_now_on(None)
+    return 0
+
+
+def work_here(found: Sweep, tasks: int | None, retry_failed: bool = False) -> int | None:
+    """Train what is not trained on this machine, and merge; returns None if all is, else an exit code."""
+    from hyperlax.cluster import local, merging, records
+
+    leaving.from_now_on(leaving.RESUMABLE)
+    if retry_failed:
+        for unit in found.units:
+            records.forgive(found, unit)
+    left = [u for u in found.units if not records.is_done(found, u)]
+    tried = [u for u in left if records.failure(found, u) is None]
+    gpus = _gpus(found)
+    over = len(found.units) - len(left)
+
+    def told(name: str, code: int) -> None:
+        nonlocal over
+        over += code == 0
+        print(
+            f"{name} {'trained' if code == 0 else f'ended with {code}'}: {over} of {len(found.units)}",
+            flush=True,
+        )
+
+    count = min(tasks or local.suitable_tasks(gpus), max(1, len(tried)))
+    workers = local.Workers(found.root, count, gpus, told)
+    stopped = workers.run([unit.name for unit in tried]) if tried else None
+    for number in range(len(found.cells)):
+        if merging.mergeable(found, number):
+            merging.merge(found, number)
+    if stopped is not None:
+        leaving.answered()
+        print(f"stopped; {leaving.RESUMABLE}", file=sys.stderr)
+        return leaving.exit_code(stopped)
+    if all(merging.is_merged(found, number) for number in range(len(found.cells))):
+        return None
+    failed = [u.name for u in found.units if not records.is_done(found, u)]
+    for unit in found.units:
+        if (why := records.failure(found, unit)) is not None:
+            print(f"{unit.name} failed: {why}", file=sys.stderr)
+    print(
+        f"{len(failed)} units are not trained, {failed[0]} first; next: hyperlax status {found.root}",
+        file=sys.stderr,
+    )
+    return 1
+
+
+def _gpus(found: Sweep) -> int:
+    """How many GPUs this machine has for a sweep that trains on them."""
+    if found.platform == "cpu":
+        return 0
+    import jax
+
+    return len(jax.local_devices())

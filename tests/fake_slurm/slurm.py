@@ -1,0 +1,47 @@
+#!/usr/bin/env python3
+"""Stands for sbatch, squeue, scontrol, scancel and srun by its name; jobs are files in $FAKE_SLURM.
+
+Nothing runs by itself: a test starts the tasks of an array, in whatever order it likes.
+"""
+
+import json
+import os
+import re
+import sys
+from pathlib import Path
+
+home, name, words = Path(os.environ["FAKE_SLURM"]), Path(sys.argv[0]).name, sys.argv[1:]
+
+
+def saved(number):
+    path = home / f"{number}.json"
+    return json.loads(path.read_text())
+
+
+if name == "sbatch":
+    if (home / "refuses").exists():
+        sys.exit("sbatch: error: invalid partition specified")
+    number = 1 + len(list(home.glob("*.json")))
+    text = Path(words[-1]).read_text()
+    (last,) = re.findall(r"--array=0-(\d+)", text)
+    count = int(last) + 1
+    job = {"script": words[-1], "tasks": {str(i): "PENDING" for i in range(count)}}
+    (home / f"{number}.json").write_text(json.dumps(job))
+    print(number)
+elif name == "squeue":
+    for path in sorted(home.glob("*.json")):
+        for index, state in json.loads(path.read_text())["tasks"].items():
+            print(path.stem, index, state, "n1" if state == "RUNNING" else "")
+elif name == "scontrol" and words[0] == "show":
+    print(f"MaxArraySize            = {os.environ.get('FAKE_ARRAY', '1001')}")
+elif name == "scontrol" and words[0] == "requeue":
+    number, index = words[1].split("_")
+    job = saved(number)
+    job["tasks"][index] = "PENDING"
+    (home / f"{number}.json").write_text(json.dumps(job))
+    (home / "requeued").open("a").write(f"{words[1]}\n")
+elif name == "scancel":
+    for number in words:
+        (home / f"{number}.json").write_text(json.dumps({**saved(number), "tasks": {}}))
+elif name == "srun":
+    os.execvp(words[0], words)
