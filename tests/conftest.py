@@ -14,11 +14,13 @@ os.environ["HYPERLAX_TYPECHECK"] = "1"
 os.environ.setdefault("JAX_PLATFORMS", "cpu")
 # Half of the time of the short tests is compilation, which takes half as long without optimisation. The long
 # tests run with `XLA_FLAGS` empty, on the code that users run.
+# Compiling a program in parts, for threads, takes a fifth longer in all.
 # XLA from 0.11 on aborts when it is given the second option.
 os.environ.setdefault(
     "XLA_FLAGS",
     "--xla_backend_optimization_level=0"
-    + " --xla_cpu_use_fusion_emitters=false" * (Version(version("jaxlib")) < Version("0.11")),
+    + " --xla_cpu_use_fusion_emitters=false --xla_cpu_parallel_codegen_split_count=1"
+    * (Version(version("jaxlib")) < Version("0.11")),
 )
 
 import jax
