@@ -16,7 +16,6 @@ import hyperlax
 
 ROOT = Path(hyperlax.__file__).parent
 ROOMS = (
-    "checked",
     "leaving",
     "registry",
     "typecheck",

@@ -13,10 +13,10 @@ import numpy as np
 import pytest
 
 import hyperlax
-from hyperlax import checked
 from hyperlax.agents import PPOHyperparams
 from hyperlax.envs.base import AbstractEnv, ActionSpace, Discrete
 from hyperlax.learning.optimise import decayed
+from hyperlax.registry import checked
 from hyperlax.typecheck import public
 
 

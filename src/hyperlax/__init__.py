@@ -14,7 +14,7 @@ __version__ = "0.2.0"
 sys.meta_path.append(Moved(MOVED))
 
 if os.environ.get("HYPERLAX_TYPECHECK") == "1":
-    from hyperlax import checked
+    from hyperlax.registry import checked
 
     checked.install("hyperlax")
 

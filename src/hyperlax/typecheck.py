@@ -1,7 +1,8 @@
 """Checks of types and shapes in constructors of modules and in public functions.
 
 These checks are always on: a constructor is called once per agent or sample, and nothing is checked inside a
-compiled program. With `HYPERLAX_TYPECHECK=1`, every function of the package is checked as well (`checked.py`).
+compiled program. With `HYPERLAX_TYPECHECK=1`, every function of the package is checked as well
+(`registry/checked.py`).
 """
 
 from __future__ import annotations

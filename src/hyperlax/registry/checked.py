@@ -24,7 +24,8 @@ from jaxtyping import jaxtyped
 
 _CONF = BeartypeConf(violation_type=TypeError)
 _VERSION = hashlib.sha256(Path(__file__).read_bytes()).hexdigest()[:8]
-_DECORATORS = {"function": f"{__name__}.function", "dataclass": f"{__name__}.dataclass"}
+_NAME = "_hyperlax_checked"
+"""What instrumented modules call this one."""
 
 
 def install(package: str) -> None:
@@ -73,7 +74,7 @@ def instrumented(source: str | bytes, path: str) -> ast.Module:
         elif isinstance(node, ast.FunctionDef) and _annotated(node):
             node.decorator_list.append(_decorator("function", node))
     first = next((i for i, node in enumerate(tree.body) if not _stays_first(node)), len(tree.body))
-    tree.body.insert(first, ast.Import([ast.alias(__name__)]))
+    tree.body.insert(first, ast.Import([ast.alias(__name__, _NAME)]))
     return ast.fix_missing_locations(tree)
 
 
@@ -101,7 +102,7 @@ def _annotated(node: ast.FunctionDef) -> bool:
 
 
 def _decorator(name: str, node: ast.AST) -> ast.expr:
-    return ast.copy_location(ast.parse(_DECORATORS[name], mode="eval").body, node)
+    return ast.copy_location(ast.parse(f"{_NAME}.{name}", mode="eval").body, node)
 
 
 def _stays_first(node: ast.stmt) -> bool:
