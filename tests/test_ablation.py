@@ -126,8 +126,12 @@ def test_the_report_shows_paired_differences_where_there_are_pairs(tmp_path):
     plain = write_report(synthetic(samples=4, seeds=2), tmp_path / "plain.html").read_text()
     assert "What one hyperparameter changes" not in plain
     assert "Paired differences" not in plain
-    with pytest.raises(NothingToDraw, match="--ablate"):
+    with pytest.raises(NothingToDraw, match="No samples were drawn in pairs"):
         ablation_chart(synthetic(samples=4, seeds=2))
+    begun = dataclasses.replace(results, curves=results.curves.clear())
+    assert ablation_table(begun).is_empty()
+    with pytest.raises(NothingToDraw, match="No evaluation has been written yet"):
+        ablation_chart(begun)
 
 
 def test_pairs_do_not_count_twice_as_evidence_for_other_hyperparameters():

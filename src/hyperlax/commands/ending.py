@@ -24,7 +24,7 @@ def conclude(results: Any, folder: Path, more: Sequence[str] = ()) -> int:
 
     from hyperlax.commands.tables import best_words, confirmed_table, leaderboard_table
     from hyperlax.report import leaderboard, selection_bias, write_report
-    from hyperlax.report.charts.ablation import ablation_notes
+    from hyperlax.report.charts.ablation import ablated, ablation_notes
     from hyperlax.report.lineage import explored
     from hyperlax.run.advice import advice, all_lost
 
@@ -45,6 +45,9 @@ def conclude(results: Any, folder: Path, more: Sequence[str] = ()) -> int:
         console.print(confirmed_table(selection_bias(results)))
     for line in ablation_notes(results):
         console.print(line, soft_wrap=True)
+    for path in ablated(results):
+        drawn = shlex.join(["hyperlax", "figure", str(folder), "--by", path, "--paired"])
+        console.print(f"figure: {drawn}", soft_wrap=True)
     lanes = results.lanes["status"]
     counts = {s: int((lanes == s).sum()) for s in ("done", "diverged", "pruned", "failed")}
     console.print(

@@ -12,7 +12,7 @@ from hyperlax.report.charts.curves import X_TITLES
 from hyperlax.report.charts.style import NEUTRAL, WIDTH, Chart, Layered, NothingToDraw, colour_of, finished
 from hyperlax.report.figures import pairs
 from hyperlax.report.figures.drawing import curve_table
-from hyperlax.report.figures.panels import Panel, grouped, panels, score_words
+from hyperlax.report.figures.panels import MOST_GROUPS, Panel, grouped, panels, score_words
 from hyperlax.storage.results import Results
 
 
@@ -27,16 +27,23 @@ class Comparison:
     labels: pl.Series
 
 
-def comparisons(results: Results) -> Iterator[Comparison]:
-    """Yield a comparison for every hyperparameter that differs within pairs of samples, if there are any."""
+def ablated(results: Results) -> list[str]:
+    """Return the hyperparameters of few values that differ within pairs of samples; none without pairs."""
     samples = results.samples
     if "pair" not in samples.columns:
-        return
+        return []
     within = samples.group_by("pair").agg(pl.exclude("sample", "matrix").n_unique())
-    for path in within.columns[1:]:
-        if not (within[path] > 1).any():
-            continue
-        several = panels([results])
+    differing = [path for path in within.columns[1:] if (within[path] > 1).any()]
+    return [path for path in differing if samples[path].n_unique() <= MOST_GROUPS]
+
+
+def comparisons(results: Results) -> Iterator[Comparison]:
+    """Yield a comparison for every hyperparameter that is `ablated`; none before the first evaluation."""
+    try:
+        several = panels([results]) if ablated(results) else []
+    except NothingToDraw:
+        return
+    for path in ablated(results):
         groups, own = grouped(several, [path])
         gaps, named = pairs.difference_panels(several, own, [path], groups[1:], groups[0])
         yield Comparison(path, groups[0], groups[1:], gaps[0], named[0])
@@ -77,7 +84,8 @@ def ablation_chart(results: Results) -> Chart:
             own = pl.col("group") == value
             drawn.append(_panel(middle.filter(own), each.filter(own), title, colour_of(results.manifest)))
     if not drawn:
-        raise NothingToDraw("No samples were drawn in pairs (--ablate).")
+        why = "No evaluation has been written yet." if ablated(results) else "No samples were drawn in pairs."
+        raise NothingToDraw(why)
     rows = [alt.hconcat(*drawn[place : place + 2], spacing=30) for place in range(0, len(drawn), 2)]
     return finished(
         alt.vconcat(*rows, spacing=24),

@@ -119,5 +119,5 @@ def summary_words(row: dict[str, object], score: str, of: str) -> str:
     low, high = row["low"], row["high"]
     if not isinstance(low, float) or not isinstance(high, float):
         return f"{where}: {counts}; {gap}, without an interval: it needs five pairs."
-    claim = "it may be zero" if low <= 0 <= high else "it is not zero"
-    return f"{where}: {counts}; {gap} [{low:.4g}, {high:.4g}], so that {claim}."
+    claim = "no difference is claimed" if low <= 0 <= high else "the interval leaves out zero"
+    return f"{where}: {counts}; {gap} [{low:.4g}, {high:.4g}]: {claim}."
