@@ -77,7 +77,7 @@ def test_best_samples_are_selected_by_family_and_id(three, tmp_path):
     """Table rows and chart marks identify a sample by the same key."""
     table = best_samples(three, top=2)
     assert len(table) == 6
-    assert table["peak_return"].is_sorted(descending=True)
+    assert table["score"].is_sorted(descending=True)
     page = write_comparison(three, tmp_path / "comparison.html", top=2).read_text()
     rows = set(re.findall(r'<tr data-sample="([^"]*)"', page))
     assert rows == set(table["sample"])
@@ -107,7 +107,7 @@ def test_an_order_is_claimed_only_where_the_interval_allows_it(three):
 def test_a_verdict_names_the_family_that_is_ahead_first(three):
     (line,) = verdicts([three[2], three[0]])
     assert line.startswith(
-        "ppo_mlp is ahead of ppo_drpqc: a random sample of the former has the higher peak return with "
+        "ppo_mlp is ahead of ppo_drpqc: a random sample of the former has the higher final return with "
         "probability 1.00"
     )
 
@@ -117,7 +117,7 @@ def test_the_summary_agrees_with_the_samples(three):
     assert table["family"].to_list() == [r.name for r in three]
     assert table["samples"].to_list() == table["evaluated"].to_list() == [8, 8, 8]
     assert table["diverged"].to_list() == [1, 1, 1]
-    best = table["best peak return"].to_numpy()
+    best = table["best"].to_numpy()
     assert best[1] - best[0] == pytest.approx(10)
     assert table["expected best of 8"].to_list() == pytest.approx(best)
     assert np.all(table["median"].to_numpy() < best)

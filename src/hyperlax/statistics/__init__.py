@@ -17,7 +17,9 @@ from hyperlax.statistics.comparisons import (
 )
 from hyperlax.statistics.complexity import MIN_SEEDS, sample_complexity
 from hyperlax.statistics.correlation import MIN_PAIRS, spearman
+from hyperlax.statistics.curves import area_per_step, final_return, mean_return, peak_return
 from hyperlax.statistics.estimates import LEVEL, REPETITIONS, Estimate, Unavailable, without_interval
+from hyperlax.statistics.headline import HEADLINES, Headline
 from hyperlax.statistics.importance import Dimension, Importances, divergence, importances, top_samples
 from hyperlax.statistics.intervals import (
     MIN_RUNS,
@@ -31,6 +33,7 @@ from hyperlax.statistics.ranks import rank_intervals, undominated
 from hyperlax.statistics.sobol import MIN_ROWS, noise_share, sobol_indices
 
 __all__ = [
+    "HEADLINES",
     "LEVEL",
     "MIN_PAIRS",
     "MIN_PER_SIDE",
@@ -41,12 +44,15 @@ __all__ = [
     "Difference",
     "Dimension",
     "Estimate",
+    "Headline",
     "Importances",
     "Unavailable",
+    "area_per_step",
     "average_difference",
     "best_of_k",
     "difference",
     "divergence",
+    "final_return",
     "holm",
     "importances",
     "iqm",
@@ -54,10 +60,12 @@ __all__ = [
     "iqm_over_strata",
     "iqm_variance",
     "mean",
+    "mean_return",
     "median_best_of_k",
     "median_over_runs",
     "noise_share",
     "optimality_gap",
+    "peak_return",
     "performance_profile",
     "probability_of_improvement",
     "quantile_intervals",

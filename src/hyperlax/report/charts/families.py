@@ -20,7 +20,7 @@ from hyperlax.report.charts.style import (
     finished,
 )
 from hyperlax.report.evaluations import evaluations
-from hyperlax.report.metrics import lane_metrics, sample_metrics
+from hyperlax.report.scores import headline_of, lane_scores, ranked, scores, title_of
 from hyperlax.statistics import (
     LEVEL,
     MIN_RUNS,
@@ -44,11 +44,6 @@ Families = Sequence[Results]
 """Experiments on one environment, with distinct names."""
 
 
-def peaks(results: Results) -> np.ndarray:
-    """Return the peak returns of all samples that have an evaluation."""
-    return sample_metrics(results)["peak_return"].drop_nulls().to_numpy()
-
-
 def tuned_curves(families: Families, x: str = "env_steps", top: int = 5) -> Chart:
     """Draw the best sample of every family, and the interquartile mean of its `top` best samples."""
     best, groups, fewest = [], [], MIN_RUNS
@@ -56,9 +51,8 @@ def tuned_curves(families: Families, x: str = "env_steps", top: int = 5) -> Char
         found = evaluations(results)
         if found.values.size == 0 or np.nanmax(found.x[x], initial=0.0) <= 0:
             continue
-        ranked = sample_metrics(results).drop_nulls("peak_return").sort("peak_return", descending=True)
         place = {sample: row for row, sample in enumerate(found.samples.tolist())}
-        rows = [place[s] for s in ranked["sample"].to_list()[:top]]
+        rows = [place[s] for s in ranked(results)["sample"].to_list()[:top]]
         if not rows:
             continue
         fewest = min(fewest, found.values.shape[1])
@@ -83,17 +77,17 @@ def tuned_curves(families: Families, x: str = "env_steps", top: int = 5) -> Char
         f"Tuned learning curves against {X_TITLES[x]}",
         [
             f"The best sample, and the interquartile mean of the best {top} samples. {bands.words(fewest)}",
-            "The samples were selected by these same evaluations, so their peaks are optimistic.",
+            "The samples were selected by these same evaluations, so their curves are optimistic.",
         ],
     )
 
 
 def best_of_k_chart(families: Families) -> Chart:
-    """Draw the expected peak return of the best of k samples, against the size k of the search."""
+    """Draw the expected score of the best of k samples, against the size k of the search."""
     frames = []
     for results in families:
-        found = best_of_k(peaks(results))
-        typical = median_best_of_k(peaks(results))
+        found = best_of_k(scores(results))
+        typical = median_best_of_k(scores(results))
         found = Estimate(found.value, typical.low, typical.high)
         frame = _curve(results.name, np.arange(1, len(found.value) + 1, dtype=float), found)
         chosen = np.unique(np.geomspace(1, max(1, len(frame)), _POINTS).round().astype(int)) - 1
@@ -102,14 +96,15 @@ def best_of_k_chart(families: Families) -> Chart:
     if rows.is_empty():
         raise NothingToDraw("No sample has an evaluation yet.")
     scale = alt.Scale(type="log", nice=False)
+    title = title_of(families)
     x = alt.X("x:Q", title="samples tried (k)", scale=scale, axis=alt.Axis(format="~s"))
     return finished(
-        alt.layer(*_lines(rows, families, x, "expected best peak return")).properties(
+        alt.layer(*_lines(rows, families, x, f"expected best {title}")).properties(
             width=_PANEL[0], height=_PANEL[1]
         ),
         "Best of k samples",
         [
-            "Expected peak return of the best of k random samples. Bands: 95 % intervals over samples of the "
+            f"Expected {title} of the best of k random samples. Bands: 95 % intervals over samples of the "
             "return that half of the searches of size k exceed. They end where the samples are too few to "
             "bound it; the expectation itself has no interval that holds."
         ],
@@ -118,7 +113,8 @@ def best_of_k_chart(families: Families) -> Chart:
 
 def profile_chart(families: Families) -> Chart:
     """Draw performance profiles: the share of the samples above each return."""
-    found = {results.name: peaks(results) for results in families}
+    found = {results.name: scores(results) for results in families}
+    title = title_of(families)
     every = np.concatenate(list(found.values()))
     if every.size == 0:
         raise NothingToDraw("No sample has an evaluation yet.")
@@ -130,21 +126,21 @@ def profile_chart(families: Families) -> Chart:
             if values.size
         ]
     )
-    x = alt.X("x:Q", title="peak return τ", scale=alt.Scale(zero=False))
+    x = alt.X("x:Q", title=f"{title} τ", scale=alt.Scale(zero=False))
     return finished(
         alt.layer(*_lines(rows, families, x, "share of samples above τ")).properties(
             width=_PANEL[0], height=_PANEL[1]
         ),
         "Performance profile",
-        ["Share of the samples whose peak return exceeds τ. Bands: 95 % for all τ at once, over samples."],
+        [f"Share of the samples whose {title} exceeds τ. Bands: 95 % for all τ at once, over samples."],
     )
 
 
 def improvements(families: Families) -> pl.DataFrame:
     """Compare every pair of families.
 
-    Columns: `family`, `other`, `probability` (that a random sample of `family` has a higher peak return than
-    a random sample of `other`; ties count half), `low` and `high`; `difference` (of the mean peak returns),
+    Columns: `family`, `other`, `probability` (that a random sample of `family` has a higher score than a
+    random sample of `other`; ties count half), `low` and `high`; `difference` (of the mean scores),
     `difference_low` and `difference_high`; `p` of the difference, corrected for the number of pairs; `ahead`,
     the family that is ahead if p is at most 0.05, else null; `values` and `other_values`, how many were
     compared. These are samples, or the seeds if both families have a single sample.
@@ -179,11 +175,14 @@ def improvements(families: Families) -> pl.DataFrame:
 
 
 def _compared(ours: Results, theirs: Results) -> tuple[np.ndarray, np.ndarray]:
-    """Return the peak returns of the samples of two families, or of the seeds of their only samples."""
-    a, b = peaks(ours), peaks(theirs)
-    if len(a) != 1 or len(b) != 1:
+    """Return the scores of the samples of two families, or of the seeds of their only samples.
+
+    Single samples whose score is a maximum over the mean of their seeds are not compared seed by seed.
+    """
+    a, b = scores(ours), scores(theirs)
+    if len(a) != 1 or len(b) != 1 or headline_of(ours.manifest).maximum:
         return a, b
-    seeds = (lane_metrics(results)["peak_return"].drop_nulls().to_numpy() for results in (ours, theirs))
+    seeds = (lane_scores(results)["score"].drop_nulls().to_numpy() for results in (ours, theirs))
     first, second = seeds
     return first, second
 
@@ -194,6 +193,7 @@ def improvement_chart(families: Families) -> Chart:
     if rows.is_empty():
         raise NothingToDraw("The probability of improvement needs two families with evaluations.")
     rows = rows.with_columns(pair=pl.format("{} beats {}", "family", "other"))
+    title = title_of(families)
     scale = alt.Scale(domain=[0, 1])
     y = alt.Y("pair:N", title=None, sort=None)
     tooltip = ["pair:N", *(alt.Tooltip(f"{c}:Q", format=".2f") for c in ("probability", "low", "high"))]
@@ -209,7 +209,7 @@ def improvement_chart(families: Families) -> Chart:
         chart.properties(width=WIDTH - 280, height=alt.Step(34)),
         "Probability of improvement",
         [
-            "Probability that a random sample of the first family has the higher peak return. Bars: 95 % "
+            f"Probability that a random sample of the first family has the higher {title}. Bars: 95 % "
             "intervals over five samples or more on either side; with one sample each, over its seeds. A "
             "claim is decided by a permutation test, corrected for the number of pairs."
         ],
