@@ -81,10 +81,14 @@ def equal_steps(*experiments: Results) -> int | None:
     because they train whole cycles. Ends that are at most 1 % above the first count as equal.
     """
     done = pl.col("status") == "done", pl.col("env_steps") > 0
-    ends = [end for results in experiments for end in results.lanes.filter(*done)["env_steps"].to_list()]
-    if not ends or within_reach(max(ends), min(ends)):
-        return None
-    return min(ends)
+    return common_end(
+        [end for results in experiments for end in results.lanes.filter(*done)["env_steps"].to_list()]
+    )
+
+
+def common_end(ends: Sequence[int]) -> int | None:
+    """Return the smallest of `ends`; None if all are at most 1 % above it, or if there is none."""
+    return min(ends) if ends and not within_reach(max(ends), min(ends)) else None
 
 
 def at_equal_steps(experiments: Sequence[Results]) -> list[Results]:

@@ -53,7 +53,8 @@ def measured_by(results: Results, metric: str | None) -> Results:
 def measured_alike(experiments: Sequence[Results]) -> list[Results]:
     """Return experiments with one headline metric: the one they share, otherwise the default."""
     names = {headline_of(results.manifest).name for results in experiments}
-    return [measured_by(results, names.pop() if len(names) == 1 else DEFAULT) for results in experiments]
+    metric = names.pop() if len(names) == 1 else DEFAULT
+    return [measured_by(results, metric) for results in experiments]
 
 
 def lane_scores(results: Results) -> pl.DataFrame:

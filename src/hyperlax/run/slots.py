@@ -8,6 +8,7 @@ from collections import deque
 from collections.abc import Callable
 from functools import cached_property
 
+import equinox as eqx
 import jax
 import numpy as np
 
@@ -16,8 +17,30 @@ from hyperlax.programs.compiled import Compiled, Orders, blank_orders
 from hyperlax.programs.train import NEVER, TrainState
 from hyperlax.run.roster import Roster
 
+FRESH_EPISODES = 100
+"""Intended number of episodes in which the final weights of a lane are evaluated apart from its curve."""
+FRESH_SHARE = 0.02
+"""Largest share of the env steps of a lane that these episodes may take, if one evaluation takes less."""
 SEGMENT_SECONDS = 1.0
 """Intended seconds of a segment; progress is shown and signals are answered after each."""
+
+
+def fresh_keys(keys: np.ndarray, repeat: int) -> np.ndarray:
+    """The raw keys of repeat number `repeat` of the fresh evaluation of lanes with the raw `keys`.
+
+    Both have the shape [lanes, 2]. They are hashed on the host, so that no stream of a lane comes near them.
+    """
+    hashed = [np.random.SeedSequence([*map(int, key), repeat]).generate_state(2) for key in keys]
+    return np.asarray(hashed, np.uint32).reshape(keys.shape)
+
+
+def fresh_repeats(total: int, episodes: int, episode_steps: int) -> int:
+    """How often lanes that train `total` env steps are evaluated freshly, each time in `episodes` episodes.
+
+    `episode_steps` is the length of an episode at most. Every evaluation runs the episodes in two modes.
+    """
+    most = int(FRESH_SHARE * total / (2 * episodes * episode_steps))
+    return max(1, min(-(-FRESH_EPISODES // episodes), most))
 
 
 @dataclasses.dataclass(frozen=True)
@@ -204,6 +227,27 @@ class Slots:
         due[slots] = bool(self.settings.milestones())
         self.device_state, returns, lengths, metrics = self.compiled.evaluate(self.device_state, due)
         return np.asarray(returns), np.asarray(lengths), {k: np.asarray(v) for k, v in metrics.items()}
+
+    def evaluate_freshly(self, slots: list[int], repeats: int) -> np.ndarray:
+        """Evaluate the lanes in `slots` in episodes that nothing else sees, and leave them as they are.
+
+        Each of the `repeats` has a key of its own (`fresh_keys`). Returns the returns, of shape
+        [slots, modes, repeats × episodes], over all slots of the program.
+        """
+        due, own = np.zeros(self.compiled.slots, bool), np.array(self.device_state.key)
+        due[slots] = True
+        found = []
+        for repeat in range(repeats):
+            self._set_keys(np.where(due[:, None], fresh_keys(own, repeat), own))
+            self.device_state, returns, _, _ = self.compiled.evaluate(self.device_state, due)
+            found.append(np.asarray(returns))
+        self._set_keys(own)
+        return np.concatenate(found, axis=2)
+
+    def _set_keys(self, keys: np.ndarray) -> None:
+        """Replace the keys of all slots."""
+        placed = jax.device_put(keys, self.compiled.sharding)
+        self.device_state = eqx.tree_at(lambda state: state.key, self.device_state, placed)
 
     def state(self, slot: int) -> TrainState:
         """The state of the lane in `slot`, as host arrays that later segments do not change."""

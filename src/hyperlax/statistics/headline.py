@@ -106,7 +106,7 @@ HEADLINES: dict[str, Headline] = {
             "peak",
             "peak return",
             f"{_OVER_SEEDS} of a seed's largest evaluation, each seed at its own luckiest moment: "
-            "larger than any point of the mean curve",
+            "no point of the sample's curve is higher",
             _by_lane(lambda steps, returns: peak_return(returns)),
         ),
         Headline(
