@@ -13,7 +13,7 @@ from hyperlax.report.charts.style import NEUTRAL, WIDTH, Chart, Layered, Nothing
 from hyperlax.report.figures import pairs
 from hyperlax.report.figures.drawing import curve_table
 from hyperlax.report.figures.panels import Panel, grouped, panels
-from hyperlax.report.options import Options
+from hyperlax.report.scores import title_of
 from hyperlax.storage.results import Results
 
 
@@ -59,7 +59,7 @@ def ablation_table(results: Results) -> pl.DataFrame:
 
 def ablation_notes(results: Results) -> list[str]:
     """Say what the pairs show, one sentence for each row of `ablation_table`."""
-    score = Options().metric.replace("_", " ")
+    score = title_of([results])
     lines = []
     for c in comparisons(results):
         found = pairs.summary([c.differences], [c.labels], c.values, c.against)
