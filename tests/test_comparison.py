@@ -23,11 +23,13 @@ def family(name: str, shift: float = 0.0, env: str = "gymnax.mountain_car", **kw
     """Build the synthetic experiment under another name, with its returns shifted."""
     results = synthetic(samples=8, seeds=2, **kwargs)
     algorithm, network = name.split("_", 1)
+    about_samples = results.samples.with_columns(gamma=pl.col("gamma") - 1e-6 * len(network))
     returns = pl.when(pl.col("metric") == "return").then(pl.col("value") + shift).otherwise(pl.col("value"))
     about = {"name": name, "recipe": name, "algorithm": algorithm, "network": network, "env": env}
     return dataclasses.replace(
         results,
         manifest={**results.manifest, **about},
+        samples=about_samples,
         curves=results.curves.with_columns(value=returns),
     )
 
@@ -102,6 +104,17 @@ def test_an_order_is_claimed_only_where_the_interval_allows_it(three):
     rows = improvements(three)
     worse = rows.filter((pl.col("family") == "ppo_mlp") & (pl.col("other") == "ppo_drpqc"))
     assert worse["probability"].to_list() == [1.0]
+
+
+def test_families_with_the_same_samples_are_compared_pair_by_pair(three):
+    """Between samples returns differ by far more than by what the pairs agree on."""
+    plain, better = family("ppo_mlp", diverged=()), family("ppo_mlp", 30.0, diverged=())
+    better = dataclasses.replace(better, manifest={**better.manifest, "name": "ppo_mlp_better"})
+    (row,) = improvements([better, plain]).iter_rows(named=True)
+    assert (row["paired"], row["ahead"], row["difference"]) == (True, "ppo_mlp_better", pytest.approx(30))
+    assert verdicts([better, plain])[0].endswith("The mean difference of equal samples is 30 (p = 0.0078).")
+    (apart,) = improvements([better, three[1]]).iter_rows(named=True)
+    assert (apart["paired"], apart["ahead"]) == (False, None)
 
 
 def test_a_verdict_names_the_family_that_is_ahead_first(three):

@@ -299,12 +299,16 @@ def verdicts(families: Families) -> list[str]:
             lines.append(f"{a} and {b}: {counts if few else 'no difference is claimed'}.")
             continue
         first, second, sign = (a, b, 1) if row["ahead"] == a else (b, a, -1)
-        ends = sorted(sign * row[f"difference_{end}"] for end in ("low", "high"))
+        ends = [row[f"difference_{end}"] for end in ("low", "high")]
+        interval = ""
+        if None not in ends:  # there is none where all values of a family agree
+            interval = " [{}, {}]".format(*map(text, sorted(sign * end for end in ends)))
         corrected = f", corrected for {len(compared)} comparisons" if len(compared) > 1 else ""
-        gap, low, high = (text(value) for value in (sign * row["difference"], *ends))
+        of = "of equal samples " if row["paired"] else ""
+        gap = text(sign * row["difference"])
         lines.append(
             f"{first} is ahead of {second}: a random sample of the former has the higher {title} with "
-            f"probability {p if sign > 0 else 1 - p:.2f}. The mean difference is {gap} [{low}, {high}] "
+            f"probability {p if sign > 0 else 1 - p:.2f}. The mean difference {of}is {gap}{interval} "
             f"(p = {row['p']:.2g}{corrected})."
         )
     return lines

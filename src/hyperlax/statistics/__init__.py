@@ -8,11 +8,13 @@ says why.
 
 from hyperlax.statistics.averages import iqm, iqm_variance, mean, optimality_gap, quantiles
 from hyperlax.statistics.comparisons import (
+    MIN_PAIRED,
     MIN_PER_SIDE,
     Difference,
     average_difference,
     difference,
     holm,
+    paired_difference,
     probability_of_improvement,
 )
 from hyperlax.statistics.complexity import MIN_SEEDS, sample_complexity
@@ -35,6 +37,7 @@ from hyperlax.statistics.sobol import MIN_ROWS, noise_share, sobol_indices
 __all__ = [
     "HEADLINES",
     "LEVEL",
+    "MIN_PAIRED",
     "MIN_PAIRS",
     "MIN_PER_SIDE",
     "MIN_ROWS",
@@ -65,6 +68,7 @@ __all__ = [
     "median_over_runs",
     "noise_share",
     "optimality_gap",
+    "paired_difference",
     "peak_return",
     "performance_profile",
     "probability_of_improvement",

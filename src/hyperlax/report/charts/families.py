@@ -20,9 +20,10 @@ from hyperlax.report.charts.style import (
     finished,
 )
 from hyperlax.report.evaluations import evaluations
-from hyperlax.report.scores import headline_of, lane_scores, ranked, scores, title_of
+from hyperlax.report.scores import headline_of, lane_scores, ranked, sample_scores, scores, title_of
 from hyperlax.statistics import (
     LEVEL,
+    MIN_PAIRED,
     MIN_RUNS,
     Estimate,
     best_of_k,
@@ -30,6 +31,7 @@ from hyperlax.statistics import (
     holm,
     iqm_over_strata,
     median_best_of_k,
+    paired_difference,
     performance_profile,
     probability_of_improvement,
 )
@@ -143,13 +145,15 @@ def improvements(families: Families) -> pl.DataFrame:
     random sample of `other`; ties count half), `low` and `high`; `difference` (of the mean scores),
     `difference_low` and `difference_high`; `p` of the difference, corrected for the number of pairs; `ahead`,
     the family that is ahead if p is at most 0.05, else null; `values` and `other_values`, how many were
-    compared. These are samples, or the seeds if both families have a single sample.
+    compared. These are samples, or the seeds if both families have a single sample. `paired` says that both
+    have the same samples, so that the difference is that of pairs of equal hyperparameters.
     """
     rows = []
     for i, ours in enumerate(families):
         for theirs in families[i + 1 :]:
             a, b = _compared(ours, theirs)
-            better, gap = probability_of_improvement(a, b), difference(a, b)
+            better, pairs = probability_of_improvement(a, b), paired(ours, theirs)
+            gap = difference(a, b) if pairs is None else paired_difference(*pairs)
             rows.append(
                 {
                     "family": ours.name,
@@ -161,17 +165,33 @@ def improvements(families: Families) -> pl.DataFrame:
                     "difference_low": float(gap.low),
                     "difference_high": float(gap.high),
                     "p": gap.p,
+                    "paired": pairs is not None,
                     "values": len(a),
                     "other_values": len(b),
                 }
             )
     numbers = ("probability", "low", "high", "difference", "difference_low", "difference_high", "p")
     schema = {"family": pl.String, "other": pl.String, **dict.fromkeys(numbers, pl.Float64)}
-    schema |= {"values": pl.Int64, "other_values": pl.Int64}
+    schema |= {"paired": pl.Boolean, "values": pl.Int64, "other_values": pl.Int64}
     table = pl.DataFrame(rows, schema=schema)
     table = table.with_columns(pl.Series("p", holm(table["p"].to_numpy())))
     leader = pl.when(pl.col("difference") > 0).then("family").otherwise("other")
     return table.with_columns(ahead=pl.when(pl.col("p") <= 1 - LEVEL).then(leader)).fill_nan(None)
+
+
+def paired(ours: Results, theirs: Results) -> tuple[np.ndarray, np.ndarray] | None:
+    """Return the scores of equal samples of two families side by side.
+
+    None unless both have the same samples, with the same hyperparameters, and enough of them for a claim.
+    """
+    samples = [
+        results.samples.drop("matrix", "pair", strict=False).sort("sample") for results in (ours, theirs)
+    ]
+    if samples[0].height < MIN_PAIRED or not samples[0].equals(samples[1]):
+        return None
+    scored = (sample_scores(results).select("sample", "score") for results in (ours, theirs))
+    both = next(scored).join(next(scored), on="sample", suffix="_theirs").drop_nulls()
+    return both["score"].to_numpy(), both["score_theirs"].to_numpy()
 
 
 def _compared(ours: Results, theirs: Results) -> tuple[np.ndarray, np.ndarray]:
