@@ -39,7 +39,13 @@ def test_every_chart_has_its_place(page):
     placed = {value for _, name, value in page.attributes if name == "data-chart"}
     charts = json.loads(page.scripts[0])
     assert placed == set(charts["specs"])
-    missing = {"learning_curves_circuit_executions", "entanglement", "confirmation", "sobol_indices"}
+    missing = {
+        "learning_curves_circuit_executions",
+        "entanglement",
+        "confirmation",
+        "sobol_indices",
+        "ablation",
+    }
     assert placed == set(CHARTS) - missing - set(SCHEDULED)
     assert set(charts["themes"]) == {"light", "dark"}
     assert "vegaEmbed" in page.scripts[1]
