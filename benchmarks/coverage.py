@@ -215,6 +215,8 @@ def claims(repetitions: int, rng: np.random.Generator) -> Iterator[Rate]:
                     reach = (0.8, 1.0) if shift == 2 and case != "30 % failing" else (0.0, 1.0)
                     yield Rate(f"“ahead” found, {apart}", case, f"{n}", rate, reach)
                 yield improvement(case, n, moved, apart, ours, theirs)
+        for n in COUNTS:
+            yield from pairs(case, n, sizes[case], repetitions, rng)
     for n in (5, 10):
         yield Rate(
             "false “ahead”, 10 pairs of families", "normal", f"{n}", holm(n, repetitions, rng), AT_MOST
@@ -227,6 +229,23 @@ def claims(repetitions: int, rng: np.random.Generator) -> Iterator[Rate]:
             found.append(st.average_difference(list(zip(before + 1, after, strict=True))))
         low, high = (np.array([float(getattr(e, end)) for e in found]) for end in ("low", "high"))
         yield Rate("average drop of 5 samples", "normal", f"{n}", covered(low, high, 1.0), COVERED)
+
+
+def pairs(case: str, n: int, size: float, repetitions: int, rng: np.random.Generator) -> Iterator[Rate]:
+    """Paired differences of n samples that families share, whose levels spread three times as much."""
+    for shift in (0.0, 1.0, 2.0):
+        level = 3 * size * rng.normal(size=(repetitions, n))
+        ours = level + DRAWS[case]((repetitions, n), rng) + shift * size
+        theirs = level + DRAWS[case]((repetitions, n), rng)
+        found = [st.paired_difference(a, b) for a, b in zip(ours, theirs, strict=True)]
+        low, high = (np.array([float(getattr(e, end)) for e in found]) for end in ("low", "high"))
+        apart, claimed = f"{shift:g} sd", float(np.mean([e.p <= 0.05 for e in found]))
+        rate = covered(low, high, shift * size)
+        yield Rate("paired difference", f"{case}, {apart}", f"{n}", rate, COVERED)
+        if shift == 0:
+            yield Rate("false “ahead”, paired", case, f"{n}", claimed, AT_MOST)
+        else:
+            yield Rate(f"“ahead” found, {apart}, paired", case, f"{n}", claimed, (0.0, 1.0))
 
 
 def improvement(case: str, n: int, moved: float, apart: str, ours: np.ndarray, theirs: np.ndarray) -> Rate:

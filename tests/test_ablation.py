@@ -111,12 +111,13 @@ def test_the_report_shows_paired_differences_where_there_are_pairs(tmp_path):
     results = paired_report()
     row = ablation_table(results).row(0, named=True)
     assert (row["hyperparameter"], row["value"], row["against"], row["pairs"]) == ("rollout", "128", "64", 6)
-    peaks = (
+    ends = (
         results.curves.filter(pl.col("metric") == "return")
+        .sort("env_steps")
         .group_by("sample", "seed")
-        .agg(pl.col("value").max())
+        .agg(pl.col("value").last())
     )
-    scores = peaks.group_by("sample").agg(pl.col("value").mean()).sort("sample")["value"].to_numpy()
+    scores = ends.group_by("sample").agg(pl.col("value").mean()).sort("sample")["value"].to_numpy()
     gaps = scores[1::2] - scores[::2]
     assert row["difference"] == pytest.approx(np.median(gaps))
     assert (row["better"], row["worse"]) == ((gaps > 0).sum(), (gaps < 0).sum())

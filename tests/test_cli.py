@@ -329,7 +329,7 @@ def test_a_sweep_says_what_it_does_and_ends_in_a_leaderboard(finished):
             len(re.findall(r"lane \d \(sample \d, seed \d\) step \d+ of 2(?:56|88): return -\d+\.\d\d", said))
             == points
         )
-    _, _, end = finished.output.partition("best 2 of 2 samples by peak return")
+    _, _, end = finished.output.partition("best 2 of 2 samples by final return")
     assert re.search(r"│ +1(–2)? │ +[01] │ +-\d+\.\d │ +-\d+\.\d … -\d+\.\d", end)
     assert re.search(r"^sample [01]: .*actor_lr=0\.\d+, ", end, re.MULTILINE)
     assert re.search(r"^4 done in \d+\.\d s$", end, re.MULTILINE)

@@ -137,7 +137,7 @@ def test_a_search_says_what_it_found_and_what_to_do_with_it(capsys, tmp_path):
     assert "trial 3 of 3; best trial" in said
     folder = Path("out") / "ppo_mlp_no_network_search" / "gymnax.pendulum"
     best = json.loads((folder / "best_params.json").read_text())
-    assert f"best trial {best['trial']}: peak_performance" in said
+    assert f"best trial {best['trial']}: final" in said
     assert "actor_lr=" in said
     offered = re.search(r"next: hyperlax (run-single-hp .*?)  \(", said)
     assert offered is not None

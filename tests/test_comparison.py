@@ -23,11 +23,13 @@ def family(name: str, shift: float = 0.0, env: str = "gymnax.mountain_car", **kw
     """Build the synthetic experiment under another name, with its returns shifted."""
     results = synthetic(samples=8, seeds=2, **kwargs)
     algorithm, network = name.split("_", 1)
+    about_samples = results.samples.with_columns(gamma=pl.col("gamma") - 1e-6 * len(network))
     returns = pl.when(pl.col("metric") == "return").then(pl.col("value") + shift).otherwise(pl.col("value"))
     about = {"name": name, "recipe": name, "algorithm": algorithm, "network": network, "env": env}
     return dataclasses.replace(
         results,
         manifest={**results.manifest, **about},
+        samples=about_samples,
         curves=results.curves.with_columns(value=returns),
     )
 
@@ -77,7 +79,7 @@ def test_best_samples_are_selected_by_family_and_id(three, tmp_path):
     """Table rows and chart marks identify a sample by the same key."""
     table = best_samples(three, top=2)
     assert len(table) == 6
-    assert table["peak_return"].is_sorted(descending=True)
+    assert table["score"].is_sorted(descending=True)
     page = write_comparison(three, tmp_path / "comparison.html", top=2).read_text()
     rows = set(re.findall(r'<tr data-sample="([^"]*)"', page))
     assert rows == set(table["sample"])
@@ -104,10 +106,21 @@ def test_an_order_is_claimed_only_where_the_interval_allows_it(three):
     assert worse["probability"].to_list() == [1.0]
 
 
+def test_families_with_the_same_samples_are_compared_pair_by_pair(three):
+    """Between samples returns differ by far more than by what the pairs agree on."""
+    plain, better = family("ppo_mlp", diverged=()), family("ppo_mlp", 30.0, diverged=())
+    better = dataclasses.replace(better, manifest={**better.manifest, "name": "ppo_mlp_better"})
+    (row,) = improvements([better, plain]).iter_rows(named=True)
+    assert (row["paired"], row["ahead"], row["difference"]) == (True, "ppo_mlp_better", pytest.approx(30))
+    assert verdicts([better, plain])[0].endswith("The mean difference of equal samples is 30 (p = 0.0078).")
+    (apart,) = improvements([better, three[1]]).iter_rows(named=True)
+    assert (apart["paired"], apart["ahead"]) == (False, None)
+
+
 def test_a_verdict_names_the_family_that_is_ahead_first(three):
     (line,) = verdicts([three[2], three[0]])
     assert line.startswith(
-        "ppo_mlp is ahead of ppo_drpqc: a random sample of the former has the higher peak return with "
+        "ppo_mlp is ahead of ppo_drpqc: a random sample of the former has the higher final return with "
         "probability 1.00"
     )
 
@@ -117,7 +130,7 @@ def test_the_summary_agrees_with_the_samples(three):
     assert table["family"].to_list() == [r.name for r in three]
     assert table["samples"].to_list() == table["evaluated"].to_list() == [8, 8, 8]
     assert table["diverged"].to_list() == [1, 1, 1]
-    best = table["best peak return"].to_numpy()
+    best = table["best"].to_numpy()
     assert best[1] - best[0] == pytest.approx(10)
     assert table["expected best of 8"].to_list() == pytest.approx(best)
     assert np.all(table["median"].to_numpy() < best)

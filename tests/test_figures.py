@@ -74,13 +74,14 @@ def test_a_line_is_the_average_of_the_samples_of_its_group():
 def test_the_best_sample_of_a_group_is_one_of_its_samples_and_no_other_is_better():
     results = ablation()
     table = curves_figure([results], ["critic.norm"], show="best").table
-    peaks = (
-        results.curves.group_by("sample", "seed")
-        .agg(pl.col("value").max())
+    ends = (
+        results.curves.sort("env_steps")
+        .group_by("sample", "seed")
+        .agg(pl.col("value").last())
         .group_by("sample")
         .agg(pl.col("value").mean())
     )
-    best = peaks.join(results.samples, on="sample").sort("value")
+    best = ends.join(results.samples, on="sample").sort("value")
     for norm in (True, False):
         sample = best.filter(pl.col("critic.norm") == norm)["sample"][-1]
         own = (

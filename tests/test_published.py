@@ -13,17 +13,17 @@ from report_data import nothing_yet, synthetic
 
 from hyperlax.report import export_comparison, read_published, write_comparison
 from hyperlax.report.charts.published import sample_by_sample, side_by_side
+from hyperlax.report.comparison import overview
 from hyperlax.report.published import Cell, other_schedule
 from hyperlax.report.published_comparison import (
     ahead,
-    cells,
     design_mismatch,
     matched,
     over_samples,
-    peaks,
     spearman,
 )
 from hyperlax.report.published_section import TABLE, PublishedComparison, verdict
+from hyperlax.report.scores import measured_by, ranked
 from hyperlax.statistics import Estimate
 from hyperlax.storage.results import Results
 
@@ -37,6 +37,11 @@ HEADER = (
 def ours() -> Results:
     results = synthetic(samples=12, seeds=2, diverged=())
     return dataclasses.replace(results, manifest={**results.manifest, "env": ENV})
+
+
+def peaks(results: Results) -> pl.DataFrame:
+    """Return the scores by the published metric, with the columns `sample` and `peak`."""
+    return ranked(measured_by(results, "peak_of_mean")).select("sample", peak="score").sort("sample")
 
 
 def summary(folder, results: Results, shift: float = 0.0, name: str = "gymnax.mountain-car_ppo-mlp"):
@@ -275,16 +280,27 @@ def test_the_table_of_a_comparison_can_be_read_as_published_results(tmp_path, ou
     """The table that a comparison writes has the columns of a published table, with our numbers."""
     page = write_comparison([ours], tmp_path / "comparison.html")
     written = page.with_suffix(".csv")
-    assert set(pl.read_csv(written).columns) == {*HEADER.split(","), "top5_mean_peak"}
+    assert {*HEADER.split(",")[:5], "recipe", "metric", "definition"} <= set(pl.read_csv(written).columns)
     (one,) = matched([ours], read_published(written))
     assert one.rows["ours"].to_list() == pytest.approx(one.rows["published"].to_list())
     assert one.rows["published samples"].to_list() == [12] * 4
     assert all(claim.startswith("not claimed") for claim in one.rows["ahead"])
-    row = cells([ours]).row(0, named=True)
-    best = peaks(ours).sort("peak", descending=True)
-    assert (row["best_sample_id"], row["diverged"]) == (best["sample"][0], 0)
-    assert row["top5_mean_peak"] == pytest.approx(best["peak"][:5].mean())
-    assert cells([nothing_yet()])["best_peak"].to_list() == [None]
+    row = overview({ENV: [ours]}).row(0, named=True)
+    assert (row["best sample"], row["diverged"]) == (ranked(ours)["sample"][0], 0)
+    assert overview({ENV: [nothing_yet()]})["best"].to_list() == [None]
+
+
+def test_tables_of_several_metrics_are_not_compared_at_once(tmp_path, ours):
+    write_comparison([ours], tmp_path / "a.html")
+    other = dataclasses.replace(ours, manifest={**ours.manifest, "algorithm": "sac", "metric": "auc"})
+    write_comparison([other], tmp_path / "b.html")
+    assert read_published(tmp_path / "b.csv").metric == "auc"
+    with pytest.raises(ValueError, match=r"several metrics: final in a\.csv, auc in b\.csv"):
+        read_published(tmp_path)
+    table = pl.read_csv(tmp_path / "a.csv").with_columns(metric=pl.lit("luck"))
+    table.write_csv(tmp_path / "c.csv")
+    with pytest.raises(ValueError, match="the metric 'luck' is not known; known: final"):
+        read_published(tmp_path / "c.csv")
 
 
 def test_experiments_without_published_results_are_refused(tmp_path, ours):

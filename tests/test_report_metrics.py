@@ -135,7 +135,7 @@ def test_ranks_are_ranges_where_the_order_is_not_certain():
     assert table["sample"].to_list() == [0, 2, 1, 4, 3]
     assert table["rank"].to_list() == ["1–2", "1–2", "3", "4", "–"]
     assert table["lowest_seed"].to_list()[:2] == pytest.approx([9.0, 8.9])
-    assert table["peak_low"].null_count() == 5
+    assert table["score_low"].null_count() == 5
 
 
 def test_three_seeds_allow_no_rank():
@@ -148,7 +148,7 @@ def test_one_seed_allows_no_rank():
     table = leaderboard(_results({(0, 0): [1.0], (1, 0): [2.0]}))
     assert table["sample"].to_list() == [1, 0]
     assert table["rank"].to_list() == ["1–2", "1–2"]
-    assert table["peak_low"].null_count() == 2
+    assert table["score_low"].null_count() == 2
 
 
 def test_the_leaderboard_shows_hyperparameters_that_vary():

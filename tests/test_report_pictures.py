@@ -9,7 +9,7 @@ import polars as pl
 import pytest
 from report_data import frame, manifest, nothing_yet, synthetic
 
-from hyperlax.report import sample_metrics
+from hyperlax.report import sample_metrics, sample_scores
 from hyperlax.report.charts import (
     CHARTS,
     NothingToDraw,
@@ -78,7 +78,7 @@ def test_many_hyperparameters_take_several_rows_without_omitting_samples():
 def test_the_distribution_rises_by_one_sample_at_a_time(results):
     data = rows(ecdf(results), "share").sort("value")
     assert data["share"].to_list() == pytest.approx([1 / 6, 2 / 6, 3 / 6, 4 / 6, 5 / 6, 1])
-    assert data["value"].to_list() == sorted(sample_metrics(results)["peak_return"].to_list())
+    assert data["value"].to_list() == sorted(sample_scores(results)["score"].to_list())
     inside = data.filter(pl.col("low") <= pl.col("share"), pl.col("share") <= pl.col("high"))
     assert len(inside) == 6
 
@@ -180,9 +180,9 @@ def test_entanglers_are_ordered_from_none_to_ring(results):
     (panel,) = spec["concat"]
     assert panel["layer"][0]["encoding"]["y"]["sort"] == ["none", "cz", "cz_ring"]
     boxes = rows(entanglement(results), "median", "value")
-    peaks = sample_metrics(results).join(results.samples, on="sample")
+    scored = sample_scores(results).join(results.samples, on="sample")
     for value, median in boxes.select("value", "median").iter_rows():
-        values = peaks.filter(pl.col("actor.entangler") == value)["peak_return"]
+        values = scored.filter(pl.col("actor.entangler") == value)["score"]
         assert median == pytest.approx(values.median())
     with pytest.raises(NothingToDraw, match="does not vary"):
         entanglement(synthetic(samples=3, seeds=1))
@@ -264,9 +264,9 @@ def test_the_best_of_k_is_exact_at_the_few_points_that_are_drawn():
     results = synthetic(samples=300, seeds=1, evaluations=1, diverged=())
     drawn = CHARTS["best_of_k"](results).to_dict()["datasets"].values()
     found = pl.DataFrame(max(drawn, key=len)).sort("x")
-    peaks = sample_metrics(results)["peak_return"]
+    found_scores = sample_scores(results)["score"]
     assert len(found) <= 100
     assert found["x"][0] == 1
     assert found["x"][-1] == 300
-    assert found["value"][0] == pytest.approx(peaks.mean())
-    assert found["value"][-1] == pytest.approx(peaks.max())
+    assert found["value"][0] == pytest.approx(found_scores.mean())
+    assert found["value"][-1] == pytest.approx(found_scores.max())

@@ -9,7 +9,9 @@ import pytest
 from report_data import synthetic
 
 from hyperlax.report.metrics import METRICS, sample_metrics
+from hyperlax.report.scores import measured_by, sample_scores
 from hyperlax.searches.objectives import KNOWN, check, objectives
+from hyperlax.statistics import HEADLINES
 
 ABOUT = {
     "settings": {"total_timesteps": 100, "evaluations": 4, "eval_at_start": False, "seeds": 3},
@@ -53,6 +55,14 @@ def test_a_score_equals_the_metric_in_the_report(metric):
         assert score > results.manifest["settings"]["total_timesteps"]
     else:
         assert score == pytest.approx(reported)
+
+
+@pytest.mark.parametrize("name", HEADLINES)
+def test_a_score_by_a_headline_metric_is_that_of_the_report(name):
+    results = measured_by(synthetic(samples=3, seeds=4, evaluations=8, diverged=()), name)
+    points = results.curves.filter(sample=1, metric="return").sort("env_steps")
+    curves = [list(zip(p["env_steps"], p["value"], strict=True)) for _, p in points.group_by("lane")]
+    assert one(name).score(curves, results.manifest) == pytest.approx(sample_scores(results)["score"][1])
 
 
 @pytest.mark.parametrize("name", KNOWN)
@@ -104,7 +114,7 @@ def test_an_objective_that_the_run_cannot_measure_is_refused():
         check(one("stability_score"), few)
     with pytest.raises(ValueError, match="--seeds 10"):
         check(one("peak_ci_lower"), few)
-    with pytest.raises(ValueError, match="take auc_at_budget_published"):
+    with pytest.raises(ValueError, match="take auc_at_budget_published or final"):
         check(one("auc_at_budget"), {**few, "reference": None})
     enough = {**ABOUT, "settings": {**ABOUT["settings"], "seeds": 10}}
     for name in KNOWN:

@@ -11,7 +11,7 @@ import optuna
 import polars as pl
 import pytest
 
-from hyperlax import Choice, Integers, Joint, LogUniform, Recipe
+from hyperlax import Choice, Integers, Joint, LogUniform, Recipe, Uniform
 from hyperlax.hyperparams import values
 from hyperlax.searches import outcome
 from hyperlax.searches.objectives import objectives
@@ -93,6 +93,21 @@ def test_trials_become_rows_with_decoded_hyperparameters(study):
     assert rows["end"].null_count() == 1
     assert rows["start"][0] == 0.0
     assert (rows["seconds"].drop_nulls() >= 0).all()
+
+
+def test_scores_of_trials_that_end_apart_are_compared_at_equal_steps():
+    """Each was told its score at its own end; the one that trained longer is not ahead by that."""
+    study, wanted = optuna.create_study(direction="maximize"), objectives(["final"])
+    for told, curve in ((4.0, [(50, 3.0), (80, 4.0)]), (9.0, [(50, 2.0), (80, 3.0), (100, 9.0)])):
+        trial = study.ask({"x": optuna.distributions.FloatDistribution(0, 1)})
+        trial.set_user_attr("curves", [curve])
+        study.tell(trial, told)
+    about = {"settings": {"total_timesteps": 100}}
+    space = {"x": Uniform(0, 1)}
+    assert outcome.trials_table(study, space, wanted)["final"].to_list() == [4.0, 9.0]
+    rows = outcome.trials_table(study, space, wanted, about)
+    assert rows["final"].to_list() == [4.0, 3.0]
+    assert outcome.best(rows, wanted) == [0]
 
 
 def test_a_study_without_trials_is_a_table_without_rows():

@@ -36,13 +36,13 @@ def trials(runner):
     return runner.schedule.study.trials()
 
 
-def test_a_trial_is_told_the_interquartile_mean_of_its_seeds_peaks():
+def test_a_trial_is_told_the_interquartile_mean_of_its_seeds_ends():
     runner = FakeRunner(prepare(n_trials=3, seeds=5), better_with_gamma)
     runner.run()
     assert [t.state for t in trials(runner)] == [TrialState.COMPLETE] * 3
     for trial in trials(runner):
-        peaks = sorted(better_with_gamma(trial.params, seed, 1e6) for seed in range(5))
-        assert trial.values == [pytest.approx(sum(peaks[1:4]) / 3)]
+        ends = sorted(better_with_gamma(trial.params, seed, 1e6) for seed in range(5))
+        assert trial.values == [pytest.approx(sum(ends[1:4]) / 3)]
 
 
 def test_slots_are_never_idle_while_trials_are_left():

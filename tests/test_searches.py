@@ -10,6 +10,7 @@ import pytest
 import hyperlax
 from hyperlax import Choice, Execution, LogUniform, Recipe, searches
 from hyperlax.experiments.recipes import resolve
+from hyperlax.report.scores import sample_scores
 from hyperlax.run.display import Display
 from hyperlax.searches import outcome
 
@@ -66,20 +67,30 @@ def test_every_trial_is_a_sample_with_all_its_seeds(found):
     assert found.trials["trial"].to_list() == list(range(6))
     assert set(found.trials["state"]) == {"done"}
     assert found.lanes.group_by("sample").len().sort("sample")["len"].to_list() == [2] * 6
-    peaks = found.curves.filter(metric="return").group_by("sample", "seed").agg(pl.col("value").max())
-    peaks = peaks.group_by("sample").agg(pl.col("value").mean()).sort("sample")
-    assert found.trials["peak_performance"].to_list() == pytest.approx(peaks["value"].to_list())
+    assert found.trials["final"].to_list() == sample_scores(found)["score"].to_list()
     for column in ("actor_lr", "actor.activation", "rollout_length"):
         pairs = zip(found.trials[column], found.samples.sort("sample")[column], strict=True)
         assert all(a == pytest.approx(b) if column == "actor_lr" else a == b for a, b in pairs)
     assert (found.trials["end"] >= found.trials["start"]).all()
 
 
+def test_the_final_weights_of_every_lane_are_evaluated_apart_from_its_curve(found):
+    """Once, at the end of the lane, with other episodes than those of the last evaluation."""
+    fresh = found.curves.filter(metric="fresh_return").sort("lane")
+    assert fresh["lane"].to_list() == found.lanes.filter(status="done").sort("lane")["lane"].to_list()
+    assert fresh["env_steps"].to_list() == found.lanes.sort("lane")["env_steps"].to_list()
+    last = found.curves.filter(metric="return").sort("env_steps").group_by("lane").last().sort("lane")
+    assert (fresh["value"] != last["value"]).all()
+    scored = sample_scores(found)
+    means = fresh.group_by("sample").agg(pl.col("value").mean()).sort("sample")["value"]
+    assert scored["fresh_return"].to_list() == pytest.approx(means.to_list())
+
+
 def test_a_search_leaves_its_best_trial_as_a_recipe_that_trains(found):
     best = json.loads((found.folder / "best_params.json").read_text())
-    row = found.trials.sort("peak_performance").row(-1, named=True)
+    row = found.trials.sort("final").row(-1, named=True)
     assert best["trial"] == row["trial"]
-    assert best["values"] == {"peak_performance": row["peak_performance"]}
+    assert best["values"] == {"final": row["final"]}
     recipe = resolve(str(found.folder / "best_recipe.py"))
     assert recipe.search_space() == {}
     assert recipe.settings == RECIPE.settings

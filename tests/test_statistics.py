@@ -26,6 +26,7 @@ from hyperlax.statistics import (
     median_over_runs,
     noise_share,
     optimality_gap,
+    paired_difference,
     performance_profile,
     probability_of_improvement,
     quantile_intervals,
@@ -176,6 +177,32 @@ def test_three_against_three_have_no_interval_and_equal_values_no_difference():
     assert (same.value, same.p) == (0, 1)
     assert np.isnan(same.low)
     assert np.isnan(difference(np.array([]), np.array([1.0])).value)
+
+
+def test_the_difference_of_pairs_agrees_with_the_permutation_test_of_scipy():
+    rng = np.random.default_rng(5)
+    for n in (6, 9, 12):
+        ours, theirs = rng.normal(0.6, 1, n), rng.normal(0, 1, n)
+        found = paired_difference(ours, theirs)
+        wanted = stats.permutation_test(
+            (ours, theirs), lambda a, b: np.mean(a - b), permutation_type="samples", n_resamples=10_000
+        )
+        assert found.p == pytest.approx(wanted.pvalue)
+        assert found.value == pytest.approx(np.mean(ours - theirs))
+
+
+def test_the_ends_of_a_paired_difference_are_where_its_test_begins_to_reject():
+    rng = np.random.default_rng(6)
+    for n in (6, 8, 30):
+        ours, theirs = rng.normal(1, 1, n), rng.normal(0, 1, n)
+        found = paired_difference(ours, theirs)
+        for end, inwards in ((found.low, 1e-6), (found.high, -1e-6)):
+            assert paired_difference(ours - end - inwards, theirs).p > 0.05
+            assert paired_difference(ours - end + inwards, theirs).p <= 0.05
+    assert np.isnan(paired_difference(np.arange(5.0), np.zeros(5)).low)
+    assert np.isnan(paired_difference(np.array([np.nan]), np.array([1.0])).p)
+    same = paired_difference(np.full(8, 500.0), np.full(8, 500.0))
+    assert (same.value, same.p, np.isnan(same.low)) == (0.0, 1.0, True)
 
 
 def test_levels_of_strata_do_not_matter_to_their_average_difference():

@@ -260,26 +260,28 @@ def _printed(board: pl.DataFrame, width: int = 100) -> str:
 
 
 @pytest.mark.parametrize(
-    ("seeds", "ends"), [(4, ("lowest_seed", "highest_seed")), (10, ("peak_low", "peak_high"))]
+    ("seeds", "ends"), [(4, ("lowest_seed", "highest_seed")), (10, ("score_low", "score_high"))]
 )
 def test_the_leaderboard_has_ranks_spreads_and_seeds(seeds, ends):
     """One row per sample; the spread is the range of few seeds, and the interval of ten."""
     results = synthetic(seeds=seeds)
     board = leaderboard(results)
     text = _printed(board)
-    assert text.startswith(f"best {board.height} of 16 samples by peak return: interquartile mean over seeds")
+    assert text.startswith(
+        f"best {board.height} of 16 samples by final return: interquartile mean over seeds"
+    )
     rows = [line for line in text.splitlines() if "…" in line]
     assert len(rows) == board.height
     for line, row in zip(rows, board.iter_rows(named=True), strict=True):
         cells = [cell.strip() for cell in line.split("│")[1:-1]]
-        assert cells[:3] == [row["rank"], str(row["sample"]), f"{row['peak_return']:.1f}"]
+        assert cells[:3] == [row["rank"], str(row["sample"]), f"{row['score']:.1f}"]
         assert cells[3] == " … ".join(f"{row[end]:.1f}" for end in ends)
         assert cells[5].startswith(str(row["seeds_done"]))
         assert ("diverged" in cells[5]) == (row["seeds_diverged"] > 0)
 
 
 def test_a_single_seed_has_no_interval_and_an_unfinished_sample_no_number():
-    columns = ("peak_return", "lowest_seed", "highest_seed", "final_return")
+    columns = ("score", "lowest_seed", "highest_seed", "fresh_return")
     unscored = leaderboard(synthetic(samples=1)).with_columns(
         pl.lit(None, pl.Float64).alias(name) for name in columns
     )

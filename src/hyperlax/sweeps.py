@@ -227,6 +227,8 @@ def run(
         programs = [replace(p, samples=()) for p in programs]
     if stored is None:
         manifest |= {"plan": _described(programs), "shapes": [shape()]}
+    if how.metric is not None:
+        manifest["metric"] = how.metric
     keeper = _owned(target, manifest, spec, stored is None) if target is not None else None
     compiler = Compiler(spec, devices, programs, how, progress)
     single = lambda tree: _plan(spec, [tree], False)[0]  # noqa: E731

@@ -34,9 +34,9 @@ def conclude(results: Any, folder: Path, more: Sequence[str] = ()) -> int:
         if (confirmed := results.confirmation) is not None:
             write_report(confirmed, confirmed.folder / "report.html")
         leaving.from_now_on(None)
-        board = leaderboard(results)
-    if board["peak_return"].count():
-        console.print(leaderboard_table(board, results.samples.height))
+        board = leaderboard(results, None)
+    if board["score"].count():
+        console.print(leaderboard_table(board.head(5), results.samples.height))
         if not more and (best := best_words(board, results.samples)):
             console.print(best)
             if explored(results):

@@ -50,6 +50,8 @@ def _known(registry: Registry[Any], *more: str) -> Callable[[Any, Any], None]:
     return check
 
 
+Metric = Literal["final", "auc", "peak", "peak_of_mean"]
+"""The names of `statistics.HEADLINES`, which are not imported before they are needed."""
 Scheduler = Annotated[str, Parameter(validator=_known(SCHEDULES, "none"))]
 Tracker = Annotated[
     str,
@@ -81,6 +83,8 @@ class Running:
     "path=value: fixes a hyperparameter or training setting; repeatable."
     protocol: Literal["corrected", "published"] | None = None
     "The right way, or exactly as the published results were made. [default: corrected]"
+    metric: Metric | None = None
+    "What samples are scored, ranked, searched and confirmed by. [default: final; peak_of_mean as published]"
     device: Literal["auto", "cpu", "gpu"] = "auto"
     "Where to run."
     eval_at_start: bool = False
@@ -123,6 +127,7 @@ class Running:
             group_by_sizes=self.group_by_structural_hparams,
             save_policies=self.save_policies,
             any_device=self.any_device,
+            metric=self.metric,
             checkpoint_seconds=self.checkpoint_seconds,
             **more,
         )

@@ -9,7 +9,7 @@ from cyclopts import Parameter
 
 from hyperlax import leaving
 from hyperlax.commands.ending import FAILED
-from hyperlax.commands.flags import Place, Tracker, limited
+from hyperlax.commands.flags import Metric, Place, Tracker, limited
 
 
 def plot_benchmark(
@@ -17,7 +17,8 @@ def plot_benchmark(
     results_dir_to_plot: Place,
     format: Annotated[str, Parameter(name="--format")] = "html",
     top_n: Annotated[int, limited("top_n")] = 5,
-    slice_metric: str = "peak_return",
+    metric: Metric | None = None,
+    slice_metric: str = "score",
     combined_only: bool = False,
     include_additional_info_in_titles: bool = False,
     max_workers: Annotated[int, limited("max_workers")] = 1,
@@ -34,8 +35,13 @@ def plot_benchmark(
         What to write, separated by commas: html, png, svg, pdf.
     top_n
         How many of the best samples of an experiment are drawn together.
+    metric
+        The score of a sample in every table and chart: its final return, the mean return in training (auc),
+        the mean of its seeds' peaks, or the peak of their mean. [default: what was trained with: final, or
+        peak_of_mean in the published protocol]
     slice_metric
-        What slices and parallel coordinates show of a sample: a column of the report's table of samples.
+        What slices and parallel coordinates show of a sample: the score, or a column of the report's table of
+        samples.
     combined_only
         Only the comparison, no reports of single experiments.
     include_additional_info_in_titles
@@ -63,6 +69,7 @@ def plot_benchmark(
         print(f"{folder} is skipped: nothing has been recorded yet; begin it with --resume", file=sys.stderr)
     leaving.from_now_on("what is drawn so far is whole; for the rest enter the command again")
     found, failed = batch.readable(folders)
+    found = {folder: report.measured_by(results, metric) for folder, results in found.items()}
     experiments = list(found.values())
     together = len(experiments) > 1 or published is not None
     if published is not None:
@@ -111,6 +118,7 @@ def export(
     results_dir: Place,
     to: Tracker,
     top_k: Annotated[int, limited("top_k")] = 5,
+    metric: Metric | None = None,
     destination: str | None = None,
 ) -> int:
     """Write experiments for a tracker: a run for each, finished or running, and for its best samples.
@@ -121,10 +129,12 @@ def export(
         An experiment's folder, or any folder above some.
     top_k
         How many of the best samples of an experiment get a run of their own.
+    metric
+        By what they are the best, as for plot-benchmark.
     destination
         A new folder; for mlflow also an address. [default: <results-dir>/<tracker>]
     """
     from hyperlax.exporters import export as write
 
-    print(f"written; see it with: {write(results_dir, to, destination, top_k)}")
+    print(f"written; see it with: {write(results_dir, to, destination, top_k, metric)}")
     return 0

@@ -40,7 +40,7 @@ def optuna_hp_search(
     n_trials
         Trials in all, also after --resume and over all processes.
     objective_names
-        What to optimise; several make a Pareto front. Any metric of the report. [default: peak_performance]
+        What to optimise; several make a Pareto front. Any metric of the report. [default: --metric]
     objective_directions
         maximize or minimize, one for all or one for each. [default: what is better]
     sampler
@@ -65,7 +65,7 @@ def optuna_hp_search(
         common.algo_and_network_config,
         common.env_config,
         n_trials=n_trials,
-        objective_names=objective_names or ["peak_performance"],
+        objective_names=objective_names or ([common.metric] if common.metric else []),
         objective_directions=objective_directions or [],
         sampler=sampler,
         pruner=pruner,

@@ -73,34 +73,36 @@ def leaderboard_table(board: Any, samples: int) -> RenderableType:
     from rich.console import Group
     from rich.table import Table
 
-    table = Table()
-    certain = board["peak_low"].null_count() < board.height
+    from hyperlax.statistics import HEADLINES
+
+    headline, table = HEADLINES[board["metric"][0]], Table()
+    certain = board["score_low"].null_count() < board.height
     spread = "95 % interval" if certain else "range of seeds"
-    for name in ("rank", "sample", "peak return", spread):
+    for name in ("rank", "sample", headline.title, spread, "fresh", "seeds"):
         table.add_column(name, justify="right", no_wrap=True)
-    table.add_column("final", justify="right", no_wrap=True)
-    table.add_column("seeds", justify="right", no_wrap=True)
     for row in board.iter_rows(named=True):
-        ends = ("peak_low", "peak_high") if certain else ("lowest_seed", "highest_seed")
+        ends = ("score_low", "score_high") if certain else ("lowest_seed", "highest_seed")
         seeds = f"{row['seeds_done']}" + (
             f" ({row['seeds_diverged']} diverged)" if row["seeds_diverged"] else ""
         )
         table.add_row(
             row["rank"],
             str(row["sample"]),
-            _number(row["peak_return"]),
-            _range(*(row[end] for end in ends)),
-            _number(row["final_return"]),
+            _number(row["score"]),
+            _range(*(row[end] for end in ends)) if certain or row["seeds"] > 1 else "–",
+            _number(row["fresh_return"]),
             seeds,
         )
-    title = f"best {board.height} of {samples} samples by peak return"
-    return Group(f"{title}: interquartile mean over seeds, {spread}", table)
+    title = f"best {board.height} of {samples} samples by {headline.title}"
+    return Group(f"{title}: {headline.definition}", table)
 
 
 def confirmed_table(found: Any) -> RenderableType:
     """The frame of `report.selection_bias`: what the best samples score from fresh seeds."""
     from rich.console import Group
     from rich.table import Table
+
+    from hyperlax.statistics import HEADLINES
 
     table = Table()
     for name in ("sample", "tuning", "confirmed", "drop", "95 % interval", "seeds"):
@@ -114,22 +116,27 @@ def confirmed_table(found: Any) -> RenderableType:
             _range(row["drop_low"], row["drop_high"]),
             f"{row['seeds']}" + (f" ({row['seeds_diverged']} diverged)" if row["seeds_diverged"] else ""),
         )
-    return Group("confirmed from fresh seeds: peak return, and what being chosen had added", table)
+    title = HEADLINES[found["metric"][0]].title if found.height else "score"
+    return Group(f"confirmed from fresh seeds: {title}, and what being chosen had added", table)
 
 
 def best_words(board: Any, samples: Any) -> str:
-    """What was chosen for the first sample of the leaderboard; nothing when there is no choice or score."""
-    from hyperlax.report.leaderboard import varied_hyperparameters
+    """What was chosen for the first sample of the leaderboard; nothing when there is no choice or score.
+
+    `board` holds all samples, since others may score the same.
+    """
+    from hyperlax.report.leaderboard import tied, varied_hyperparameters
 
     varied = varied_hyperparameters(samples)
-    if not varied or not board.height or board["peak_return"][0] is None:
+    if not varied or not board.height or board["score"][0] is None:
         return ""
     row = board.row(0, named=True)
     chosen = (
         f"{name}={row[name]:.4g}" if isinstance(row[name], float) else f"{name}={row[name]}"
         for name in varied
     )
-    return f"sample {row['sample']}: {', '.join(chosen)}"
+    others = f", of {tied(board)} that score the same" if tied(board) > 1 else ""
+    return f"sample {row['sample']}{others}: {', '.join(chosen)}"
 
 
 def _range(low: float | None, high: float | None) -> str:

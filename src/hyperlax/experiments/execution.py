@@ -5,7 +5,9 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 from pathlib import Path
 
+from hyperlax.registry import nearest
 from hyperlax.registry.limits import within
+from hyperlax.statistics import HEADLINES
 from hyperlax.storage.places import as_typed
 
 
@@ -26,6 +28,8 @@ class Execution:
     - `memory_limit`: bytes per device that a program may use (default: 80 % of what is free).
     - `any_device`: whether to continue on another kind of device, or with another jaxlib, than the run began
       with; its lanes then learn the same only up to rounding, and the manifest says so.
+    - `metric`: the metric that samples are scored and ranked by, a name in `statistics.HEADLINES` (default:
+      that of the protocol, or that with which an experiment was begun that is resumed).
     - `checkpoint_seconds`: seconds between checkpoints, the work that is lost if the process is killed.
     """
 
@@ -38,11 +42,15 @@ class Execution:
     save_policies: str = "best"
     memory_limit: int | None = None
     any_device: bool = False
+    metric: str | None = None
     checkpoint_seconds: float | int = 30.0
 
     def __post_init__(self):
         if self.save_policies not in ("best", "all", "none"):
             raise ValueError(f"save_policies is best, all or none; got {self.save_policies!r}")
+        if self.metric is not None and self.metric not in HEADLINES:
+            hint = nearest(self.metric, HEADLINES)
+            raise ValueError(f'unknown metric "{self.metric}"{hint}; known: {", ".join(HEADLINES)}')
         if self.folder is not None:
             object.__setattr__(self, "folder", as_typed(self.folder, "folder"))
         for name in ("lanes_at_once", "lanes_per_device", "memory_limit"):

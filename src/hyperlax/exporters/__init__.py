@@ -8,7 +8,9 @@ from typing import Any
 
 from hyperlax import leaving
 from hyperlax.exporters import runs
-from hyperlax.registry import Registry, built_in, short_name
+from hyperlax.registry import Registry, built_in, nearest, short_name
+from hyperlax.report.scores import measured_by
+from hyperlax.statistics import HEADLINES
 from hyperlax.storage import store
 from hyperlax.storage.places import check_writable, resolved
 from hyperlax.storage.results import Results
@@ -30,6 +32,7 @@ def export(
     to: str,
     destination: str | Path | None = None,
     top_k: int = 5,
+    metric: str | None = None,
 ) -> str:
     """Export finished or running experiments to a tracker, and return the shell command that shows them.
 
@@ -39,6 +42,7 @@ def export(
 
     - `results`: an experiment, several experiments, or a folder that is or contains experiments.
     - `to`: a tracker, one of `EXPORTERS`, or `file.py:Name` of a function like theirs.
+    - `metric`: by what samples are the best, a name in `statistics.HEADLINES` (default: as in their reports).
     - `destination`: a new or empty folder (default: `<folder>/<tracker>`); for MLflow also an address.
 
     Raises `ValueError` for invalid arguments and if the tracker is not installed, before writing anything.
@@ -46,6 +50,10 @@ def export(
     write = EXPORTERS.resolve(to)
     if top_k < 0:
         raise ValueError(f"top_k must be at least 0, got {top_k}")
+    if metric is not None and metric not in HEADLINES:
+        raise ValueError(
+            f'unknown metric "{metric}"{nearest(metric, HEADLINES)}; known: {", ".join(HEADLINES)}'
+        )
     if isinstance(results, str | Path):
         place = resolved(results, "folder")
         found = [store.read(folder) for folder in store.find(place)]
@@ -56,7 +64,7 @@ def export(
         raise ValueError("give a destination: these results are not in one folder")
     target = _target(to, place / short_name(to) if destination is None and place is not None else destination)
     with leaving.unfinished(*[target] if isinstance(target, Path) else []):
-        return write(list(runs.tracker_runs(found, top_k)), target)
+        return write(list(runs.tracker_runs([measured_by(r, metric) for r in found], top_k)), target)
 
 
 def _target(to: str, destination: Any) -> Path | str:

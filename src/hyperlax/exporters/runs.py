@@ -21,13 +21,15 @@ from hyperlax.report.comparison import by_environment
 from hyperlax.report.evaluations import evaluations
 from hyperlax.report.leaderboard import leaderboard
 from hyperlax.report.metrics import sample_metrics
+from hyperlax.report.scores import headline_of, sample_scores
 from hyperlax.report.selection import selection_bias
 from hyperlax.statistics import iqm, iqm_over_runs
-from hyperlax.storage.results import LANE_STATUSES, Results
+from hyperlax.storage.results import FRESH, LANE_STATUSES, Results
 from hyperlax.storage.shareable import shareable_command, without_folders
 
 _OMITTED_KEYS = ("identity", "plan", "timings", "notes", "confirms", "resumed", "complete", "files", "grown")
 """Keys of a manifest that are not exported, because they repeat others or are summarised elsewhere."""
+_SCORES = ("score", "score_low", "score_high", FRESH)
 
 
 @dataclass(frozen=True)
@@ -73,19 +75,22 @@ def experiment_runs(results: Results, group: tuple[str, str], top_k: int) -> Ite
     """
     manifest = results.manifest
     began = _seconds(manifest.get("created"))
-    ranked = leaderboard(results, top=None).drop_nulls("peak_return")
-    best = ranked["sample"].to_list()[:top_k]
+    board = leaderboard(results, top=None).drop_nulls("score")
+    best = board["sample"].to_list()[:top_k]
     about = {k: v for k, v in manifest.items() if k not in _OMITTED_KEYS}
+    headline = headline_of(manifest)
+    about |= {"metric": headline.name, "metric_definition": headline.definition}
     about["command"] = shlex.join(shareable_command([str(part) for part in manifest.get("command") or []]))
     points = _points(results, best[0], began, only="return") if best else []
-    yield Run(group, None, flat(about), _experiment_summary(results, ranked, top_k), points, began)
-    measured = {row["sample"]: row for row in sample_metrics(results).iter_rows(named=True)}
+    yield Run(group, None, flat(about), _experiment_summary(results, board, top_k), points, began)
+    found = sample_metrics(results).join(sample_scores(results).select("sample", *_SCORES), on="sample")
+    measured = {row["sample"]: row for row in found.iter_rows(named=True)}
     confirmed = {}
     if results.confirmation is not None:
         confirmed = {row["sample"]: row for row in selection_bias(results).iter_rows(named=True)}
     for place, sample in enumerate(best):
         own = results.samples.row(by_predicate=pl.col("sample") == sample, named=True)
-        rank = {"rank": ranked["rank"][place]}
+        rank = {"rank": board["rank"][place], "metric": headline.name}
         shared = {k: manifest.get(k) for k in ("env", "algorithm", "network", "protocol", "seed")}
         found = {k: v for k, v in measured[sample].items() if k != "sample"}
         again = {k: v for k, v in confirmed.get(sample, {}).items() if k.startswith(("confirmed", "drop"))}
@@ -131,28 +136,25 @@ def file_name(words: str) -> str:
     return re.sub(r"[^A-Za-z0-9_.\[\]=-]+", "_", words).strip(".") or "_"
 
 
-def _experiment_summary(results: Results, ranked: pl.DataFrame, top_k: int) -> dict[str, float]:
+def _experiment_summary(results: Results, board: pl.DataFrame, top_k: int) -> dict[str, float]:
     """Summarise an experiment: numbers of samples and lanes, run time, and returns of the best samples."""
     statuses = results.lanes["status"]
     numbers: dict[str, Any] = {
         **{f"lanes_{s}": int((statuses == s).sum()) for s in LANE_STATUSES},
         "samples": len(results.samples),
-        "samples_evaluated": len(ranked),
+        "samples_evaluated": len(board),
         **{
             f"{k}": (results.manifest.get("timings") or {}).get(k)
             for k in ("wall_seconds", "compile_seconds")
         },
     }
-    if len(ranked):
-        peaks = ranked["peak_return"].to_numpy()
+    if len(board):
+        scores = board["score"].to_numpy()
         numbers |= {
-            "best_sample": ranked["sample"][0],
-            "peak_return": ranked["peak_return"][0],
-            "peak_return_low": ranked["peak_low"][0],
-            "peak_return_high": ranked["peak_high"][0],
-            "final_return": ranked["final_return"][0],
-            "peak_return_median": float(np.median(peaks)),
-            f"peak_return_top_{top_k}": float(iqm(peaks[:top_k])),
+            "best_sample": board["sample"][0],
+            **{name: board[name][0] for name in _SCORES},
+            "score_median": float(np.median(scores)),
+            f"score_top_{top_k}": float(iqm(scores[:top_k])),
         }
     return _finite(numbers)
 
@@ -165,6 +167,7 @@ def _points(results: Results, sample: int, began: float, only: str | None = None
     own = pl.col("sample") == sample
     one = dataclasses.replace(results, lanes=results.lanes.filter(own), curves=results.curves.filter(own))
     names = [only] if only else one.curves["metric"].unique(maintain_order=True).to_list()
+    names = [name for name in names if name != FRESH]
     gathered: dict[int, tuple[float, dict[str, float]]] = {}
     for name in names:
         found = evaluations(one, name, whole=True)

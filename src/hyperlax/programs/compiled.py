@@ -133,6 +133,14 @@ class Compiled:
         """One of the arrays of the state of all slots, with a leading axis of slots."""
         return np.concatenate([np.asarray(part(s)) for s in state])
 
+    def with_keys(self, state: State, keys: np.ndarray) -> State:
+        """`state` with other raw random keys, of shape [slots, 2]; it must not be used again."""
+        shares = np.split(keys, len(self.copies))
+        return [
+            eqx.tree_at(lambda s: s.key, there, jax.device_put(share, copy.device))
+            for copy, there, share in zip(self.copies, state, shares, strict=True)
+        ]
+
     def place(self, state: State, slot: int, lane: TrainState) -> State:
         """`state` with `lane` (a single state of host arrays) in `slot`; `state` must not be used again.
 

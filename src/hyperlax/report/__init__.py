@@ -9,6 +9,7 @@ from hyperlax.report.leaderboard import leaderboard
 from hyperlax.report.metrics import lane_metrics, sample_metrics
 from hyperlax.report.options import Options
 from hyperlax.report.published import read_published
+from hyperlax.report.scores import lane_scores, measured_by, sample_scores
 from hyperlax.report.selection import selection_bias
 from hyperlax.report.sensitivity import sobol_table
 from hyperlax.report.tuning import sensitivity_table
@@ -20,10 +21,13 @@ __all__ = [
     "export_comparison",
     "importance_table",
     "lane_metrics",
+    "lane_scores",
     "leaderboard",
+    "measured_by",
     "read_published",
     "sample_complexities",
     "sample_metrics",
+    "sample_scores",
     "selection_bias",
     "sensitivity_table",
     "sobol_table",

@@ -23,7 +23,6 @@ from hyperlax.report.charts.families import (
     best_of_k_chart,
     improvement_chart,
     improvements,
-    peaks,
     profile_chart,
     tuned_curves,
 )
@@ -35,21 +34,32 @@ from hyperlax.report.document import Pictures, sections_of, tabs, write_document
 from hyperlax.report.evaluations import at_equal_steps
 from hyperlax.report.export import image, informed_title
 from hyperlax.report.leaderboard import leaderboard, varied_hyperparameters
-from hyperlax.report.metrics import sample_metrics
 from hyperlax.report.options import Options
 from hyperlax.report.published import Published
-from hyperlax.report.published_comparison import cells
+from hyperlax.report.published_comparison import STATISTICS, over_samples
 from hyperlax.report.published_section import TABLE, PublishedComparison
+from hyperlax.report.scores import DESCRIPTION, described, headline_of, measured_alike, ranked, scores
+from hyperlax.report.tables import definition, score_table
 from hyperlax.report.templates import Markup, joined, piece
 from hyperlax.report.tuning import sensitivity_table
-from hyperlax.statistics import Unavailable, best_of_k, iqm
+from hyperlax.statistics import Unavailable, best_of_k
 from hyperlax.storage.files import write_atomically
-from hyperlax.storage.results import Results
+from hyperlax.storage.results import FRESH, Results
 from hyperlax.storage.shareable import without_folders
 
 _DEFAULTS = Options()
 _SMALL_SEARCH = 8
-"""Number of samples of the small search whose expected best return the summary reports."""
+"""Number of samples of the small search whose expected best score the summary reports."""
+_SOMETIMES = (
+    f"expected best of {_SMALL_SEARCH}",
+    "fresh return of the best",
+    "parameters of the best",
+    "circuit executions of the best",
+    "seconds per lane",
+)
+"""Columns of the summary that may be empty."""
+_OVERVIEW = ("env", "family", "recipe", "samples", "diverged", *STATISTICS)
+"""Columns of the summary that are shown for all environments together."""
 
 
 def charts(families: Families, top: int = 5) -> dict[str, Callable[[], Chart]]:
@@ -106,48 +116,52 @@ def _distinct_path_parts(group: Sequence[Results]) -> list[str]:
     return ["/".join(p for p, d in zip(own, differ, strict=False) if d) or "/".join(own) for own in parts]
 
 
-def summary(families: Families, top: int = 5) -> pl.DataFrame:
-    """Summarise every family in one row: samples, diverged lanes, peak returns, and the best sample's cost.
+def summary(families: Families) -> pl.DataFrame:
+    """Summarise every family in one row: samples, lanes, scores, and what the best sample costs.
 
-    The best, the median and the interquartile mean (IQM) of the `top` best are taken over the peak returns of
-    the samples, each of which is an IQM over seeds. Parameters and circuit executions of the best sample are
-    those of one of its lanes.
+    The statistics of `STATISTICS` are taken over the scores of the samples by the headline metric, the best
+    with its score in `fresh` episodes. Parameters and circuit executions of the best sample are those of one
+    of its lanes. The columns of `scores.DESCRIPTION` say what the scores are.
     """
     rows = []
     for results in families:
-        found, lanes = peaks(results), results.lanes
-        scored = sample_metrics(results).drop_nulls("peak_return").sort("peak_return", descending=True)
-        best = lanes.filter(pl.col("sample") == scored["sample"][0]) if len(scored) else lanes.clear()
+        best, lanes = ranked(results).head(1), results.lanes
+        values = over_samples(scores(results))
+        own = lanes.filter(pl.col("sample").is_in(best["sample"].implode()))
         sizes = lanes["parameters"].drop_nulls()
-        rows.append(
-            {
-                "family": results.name,
-                "samples": len(results.samples),
-                "evaluated": len(found),
-                "lanes": len(lanes),
-                "diverged": int((lanes["status"] == "diverged").sum()),
-                "best peak return": float(found.max()) if found.size else None,
-                f"top {top} IQM": float(iqm(np.sort(found)[-top:])) if found.size else None,
-                f"expected best of {_SMALL_SEARCH}": _expected_best(found),
-                "median": float(np.median(found)) if found.size else None,
-                "parameters of the best": _first_value(best, "parameters"),
-                "parameters": f"{sizes.min():,} – {sizes.max():,}" if len(sizes) else None,
-                "circuit executions of the best": _first_value(best, "circuit_executions"),
-                "seconds per lane": float(lanes["seconds"].drop_nulls().to_numpy().mean())
-                if lanes["seconds"].drop_nulls().len()
-                else None,
-            }
-        )
-    return pl.DataFrame(rows, infer_schema_length=None)
+        row = {
+            "family": results.name,
+            "samples": len(results.samples),
+            "evaluated": len(scores(results)),
+            "lanes": len(lanes),
+            "diverged": int((lanes["status"] == "diverged").sum()),
+            "best sample": best["sample"].to_list()[0] if len(best) else None,
+            **{name: float(value.value) for name, value in values.items()},
+            f"expected best of {_SMALL_SEARCH}": _expected_best(scores(results)),
+            "fresh return of the best": best[FRESH].to_list()[0] if len(best) else None,
+            "parameters of the best": _first_value(own, "parameters"),
+            "parameters": f"{sizes.min():,} – {sizes.max():,}" if len(sizes) else None,
+            "circuit executions of the best": _first_value(own, "circuit_executions"),
+            "seconds per lane": float(lanes["seconds"].drop_nulls().to_numpy().mean())
+            if lanes["seconds"].drop_nulls().len()
+            else None,
+        }
+        numbers = dict.fromkeys((*STATISTICS, *_SOMETIMES), pl.Float64) | {"best sample": pl.Int64}
+        numbers = {name: kind for name, kind in numbers.items() if name in row}
+        rows.append(described(pl.DataFrame([row], schema_overrides=numbers), results).fill_nan(None))
+    return pl.concat(rows, how="vertical_relaxed")
 
 
-def overview(groups: Mapping[str, Families], top: int = 5) -> pl.DataFrame:
-    """Return the main columns of the summaries of all environments in one table."""
-    columns = ["family", "samples", "diverged", "best peak return", f"top {top} IQM", "median"]
-    tables = [
-        summary(families, top).select(pl.lit(env).alias("environment"), *columns)
-        for env, families in groups.items()
-    ]
+def overview(groups: Mapping[str, Families]) -> pl.DataFrame:
+    """Return the summaries of all environments in one table, in the format that `read_published` reads."""
+    tables = []
+    for env, families in groups.items():
+        names = [
+            {"env": env, "algo": r.manifest.get("algorithm"), "network": r.manifest.get("network")}
+            for r in families
+        ]
+        cells = pl.DataFrame(names, schema=dict.fromkeys(("env", "algo", "network"), pl.String))
+        tables.append(pl.concat([cells, summary(families)], how="horizontal"))
     return pl.concat(tables, how="vertical_relaxed")
 
 
@@ -175,21 +189,23 @@ def write_comparison(
 ) -> Path:
     """Write one self-contained page that compares `experiments`, and return its path.
 
-    A CSV file next to the page holds the statistics of every experiment; a later comparison can use it as
-    published results. If `published` is given, the page begins with our results next to the published ones,
-    and the same numbers are written to a second CSV file (`TABLE`). Raises ValueError if `published` has
-    results for none of the experiments.
+    A CSV file next to the page holds the summary of every experiment (`overview`), with the same numbers as
+    the page; a later comparison can use it as published results. All experiments are scored by one headline
+    metric (`measured_alike`). If `published` is given, the page begins with our results next to the published
+    ones, and the same numbers are written to a second CSV file (`TABLE`). Raises ValueError if `published`
+    has results for none of the experiments.
     """
     pictures = Pictures()
+    experiments = measured_alike(experiments)
     groups = {env: at_equal_steps(group) for env, group in by_environment(experiments).items()}
-    sections = {}
+    table, sections = overview(groups), {}
     if published is not None:
         comparison = PublishedComparison(groups, published)
         sections["published"] = ("Comparison with published results", comparison.section(pictures))
         write_atomically(path.with_name(TABLE), comparison.table().write_csv())
     if len(groups) > 1:
         drawn = pictures.add("combined_distribution", partial(combined_distribution, groups))
-        listed = markup.table(overview(groups, top), "overview")
+        listed = markup.table(table.select(_OVERVIEW), "overview")
         sections["combined"] = ("All environments", joined(drawn, listed))
     for place, (env, families) in enumerate(groups.items()):
         sections[f"env-{place}"] = (env, _environment_section(families, f"e{place}", pictures, top))
@@ -198,11 +214,11 @@ def write_comparison(
     count = sum(len(f) for f in groups.values())
     title = f"{count} experiments compared" if count > 1 else experiments[0].name
     introduction = (
-        "Peak returns are interquartile means (IQM) over seeds. "
+        f"The score of a sample is its {headline_of(experiments[0].manifest).title}. "
         "The report of each experiment lists its samples, shows how training went, and says how to repeat it."
     )
-    header = piece("header", title, introduction)
-    write_atomically(path.with_suffix(".csv"), cells(experiments).write_csv())
+    header = piece("header", title, introduction, definition(experiments[0]))
+    write_atomically(path.with_suffix(".csv"), table.write_csv())
     return write_document(path, "comparison", sections_of(header, sections), pictures)
 
 
@@ -220,7 +236,7 @@ def _environment_section(families: Families, prefix: str, pictures: Pictures, to
         if f"tuned_curves_{axis}" in shown
     }
     parts = [
-        markup.table(summary(families, top), f"{prefix}-summary"),
+        markup.table(summary(families).drop("definition"), f"{prefix}-summary"),
         _differing_settings(families),
         _section("Tuned learning curves", tabs(f"{prefix}-curves", curves)),
         _best_samples_section(families, prefix, top),
@@ -250,13 +266,13 @@ def _across_environments(experiments: Sequence[Results], pictures: Pictures) -> 
 
 def best_samples(families: Families, top: int = 5) -> pl.DataFrame:
     """Return the `top` samples of every family in one table, best first; ranks are within the family."""
-    columns = ("rank", "peak_return", "peak_low", "peak_high", "final_return", "seeds_done", "seeds_diverged")
+    columns = ("rank", "score", "score_low", "score_high", FRESH, "seeds_done", "seeds_diverged")
     tables = []
     for results in families:
-        best = leaderboard(results, top).drop_nulls("peak_return")
+        best = leaderboard(results, top).drop_nulls("score")
         keys = sample_keys(results, best["sample"], True)
-        tables.append(best.select(keys, pl.lit(results.name).alias("family"), *columns))
-    return pl.concat(tables).sort("peak_return", descending=True, maintain_order=True)
+        tables.append(best.select(keys, pl.lit(results.name).alias("family"), *columns, *DESCRIPTION))
+    return pl.concat(tables).sort("score", descending=True, maintain_order=True)
 
 
 def _best_samples_section(families: Families, prefix: str, top: int) -> Markup:
@@ -264,7 +280,7 @@ def _best_samples_section(families: Families, prefix: str, top: int) -> Markup:
     note = "Ranks are places within the family. Click a sample to find it in every chart."
     if best.is_empty():
         return joined()
-    return _section("Best samples", markup.table(best, f"{prefix}-best", note))
+    return _section("Best samples", score_table(best, families[0], f"{prefix}-best", note))
 
 
 def verdicts(families: Families) -> list[str]:
@@ -272,7 +288,7 @@ def verdicts(families: Families) -> list[str]:
 
     An order is claimed only if a permutation test rejects at 5 % after correction for the number of pairs.
     """
-    lines, compared = [], improvements(families)
+    lines, compared, title = [], improvements(families), headline_of(families[0].manifest).title
     for row in compared.iter_rows(named=True):
         a, b, p = row["family"], row["other"], row["probability"]
         if p is None:
@@ -283,12 +299,16 @@ def verdicts(families: Families) -> list[str]:
             lines.append(f"{a} and {b}: {counts if few else 'no difference is claimed'}.")
             continue
         first, second, sign = (a, b, 1) if row["ahead"] == a else (b, a, -1)
-        ends = sorted(sign * row[f"difference_{end}"] for end in ("low", "high"))
+        ends = [row[f"difference_{end}"] for end in ("low", "high")]
+        interval = ""
+        if None not in ends:  # there is none where all values of a family agree
+            interval = " [{}, {}]".format(*map(text, sorted(sign * end for end in ends)))
         corrected = f", corrected for {len(compared)} comparisons" if len(compared) > 1 else ""
-        gap, low, high = (text(value) for value in (sign * row["difference"], *ends))
+        of = "of equal samples " if row["paired"] else ""
+        gap = text(sign * row["difference"])
         lines.append(
-            f"{first} is ahead of {second}: a random sample of the former has the higher peak return with "
-            f"probability {p if sign > 0 else 1 - p:.2f}. The mean difference is {gap} [{low}, {high}] "
+            f"{first} is ahead of {second}: a random sample of the former has the higher {title} with "
+            f"probability {p if sign > 0 else 1 - p:.2f}. The mean difference {of}is {gap}{interval} "
             f"(p = {row['p']:.2g}{corrected})."
         )
     return lines
@@ -329,6 +349,7 @@ def export_comparison(
     `combined_distribution` and `across_environments`. If `published` is given, the table of the comparison
     with it (`TABLE`) is written as well.
     """
+    experiments = measured_alike(experiments)
     groups = {env: at_equal_steps(group) for env, group in by_environment(experiments).items()}
     comparison = PublishedComparison(groups, published) if published is not None else None
     drawn: dict[str, tuple[Callable[[], Chart], Families]] = {

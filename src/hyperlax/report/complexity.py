@@ -9,7 +9,8 @@ import polars as pl
 from jaxtyping import Float
 
 from hyperlax.report.evaluations import evaluations
-from hyperlax.report.metrics import reference_scores, sample_metrics
+from hyperlax.report.metrics import reference_scores
+from hyperlax.report.scores import ranked
 from hyperlax.statistics import Unavailable, sample_complexity
 from hyperlax.storage.results import Results
 
@@ -25,10 +26,10 @@ def sample_complexities(
 
     Columns: `family`, `runs` ("best sample" or "all samples"), `lanes`, `probability`, `steps`, `low`, `high`
     and `budget`, the last step that was evaluated. Infinity means "not within the budget", null "unknown".
-    The best sample is the one with the highest peak return. Returns are interpolated between evaluations.
-    Lanes that are done keep their last return, lanes that diverged, failed or were pruned count as unsolved
-    from then on, and unfinished lanes are left out. Raises `Unavailable` if the environment has no score that
-    counts as solved, or if nothing has been evaluated.
+    The best sample is the one with the highest score by the headline metric. Returns are interpolated between
+    evaluations. Lanes that are done keep their last return, lanes that diverged, failed or were pruned count
+    as unsolved from then on, and unfinished lanes are left out. Raises `Unavailable` if the environment has
+    no score that counts as solved, or if nothing has been evaluated.
     """
     rows = []
     for results in families:
@@ -44,8 +45,7 @@ def sample_complexities(
         returns[_lane_indices(found.lanes, "queued", "running", "paused")] = np.nan
         lost = _lane_indices(found.lanes, "diverged", "failed", "pruned")
         returns[..., 0][lost] = np.where(np.isnan(returns[..., 0][lost]), -np.inf, returns[..., 0][lost])
-        ranked = sample_metrics(results).drop_nulls("peak_return").sort("peak_return", descending=True)
-        best = found.samples == ranked["sample"][0]
+        best = found.samples == ranked(results)["sample"][0]
         for runs, chosen in (("best sample", returns[best]), ("all samples", returns)):
             for probability in probabilities:
                 estimate = sample_complexity(steps, chosen, threshold, probability)

@@ -1,4 +1,8 @@
-"""Evaluation curves of an experiment as rectangular arrays, padded with NaN where a lane has no point."""
+"""Evaluation curves of an experiment as rectangular arrays, padded with NaN where a lane has no point.
+
+One convention for lanes that diverged holds in every table and chart, since all of them read the returns here
+(`DIVERGED`).
+"""
 
 from __future__ import annotations
 
@@ -15,6 +19,12 @@ from hyperlax.storage.results import Results
 X_AXES = ("env_steps", "seconds", "gradient_steps", "circuit_executions")
 """Quantities for the x axis of a curve. All seeds of a sample are evaluated at the same `env_steps`."""
 
+DIVERGED = (
+    "A lane that diverged counts, at all evaluations that it has missed, with the return of a random policy, "
+    "or with the lowest evaluation of its experiment if that is lower or the former unknown."
+)
+"""The convention, in a sentence for readers."""
+
 
 @dataclass(frozen=True)
 class Evaluations:
@@ -27,7 +37,10 @@ class Evaluations:
     x: dict[str, Float[np.ndarray, "samples points"]]
     values: Float[np.ndarray, "samples seeds points"]
     lanes: pl.DataFrame
-    """One row per lane: `lane`, `sample`, `seed`, `status`, and its indices `row`, `column` in `values`."""
+    """One row per lane: `lane`, `sample`, `seed`, `status`, and its indices `row`, `column` in `values`.
+
+    In addition `points`, the number of its evaluations; of a lane that diverged `values` holds more.
+    """
 
     def by_lane(self) -> tuple[Float[np.ndarray, "lanes points"], Float[np.ndarray, "lanes points"]]:
         """Return the env steps and the values of each row of `lanes`, with all NaN moved to the end."""
@@ -68,10 +81,14 @@ def equal_steps(*experiments: Results) -> int | None:
     because they train whole cycles. Ends that are at most 1 % above the first count as equal.
     """
     done = pl.col("status") == "done", pl.col("env_steps") > 0
-    ends = [end for results in experiments for end in results.lanes.filter(*done)["env_steps"].to_list()]
-    if not ends or within_reach(max(ends), min(ends)):
-        return None
-    return min(ends)
+    return common_end(
+        [end for results in experiments for end in results.lanes.filter(*done)["env_steps"].to_list()]
+    )
+
+
+def common_end(ends: Sequence[int]) -> int | None:
+    """Return the smallest of `ends`; None if all are at most 1 % above it, or if there is none."""
+    return min(ends) if ends and not within_reach(max(ends), min(ends)) else None
 
 
 def at_equal_steps(experiments: Sequence[Results]) -> list[Results]:
@@ -91,11 +108,13 @@ def at_equal_steps(experiments: Sequence[Results]) -> list[Results]:
 def evaluations(results: Results, metric: str = "return", whole: bool = False) -> Evaluations:
     """Return the curves of `metric`, up to `equal_steps` unless they are wanted as a `whole`.
 
-    Values that are not finite are dropped, and repeated points count once.
+    Values that are not finite are dropped, and repeated points count once. Returns of lanes that diverged are
+    continued as `DIVERGED` says, once there is any evaluation.
     """
     lanes = _lanes(results)
     wanted = [pl.col("metric") == metric, pl.col("value").is_finite()]
-    if not whole and (end := equal_steps(results)) is not None:
+    end = None if whole else equal_steps(results)
+    if end is not None:
         wanted.append(within_reach(pl.col("env_steps"), end))
     points = (
         results.curves.lazy()
@@ -117,7 +136,54 @@ def evaluations(results: Results, metric: str = "return", whole: bool = False) -
     x = {axis: np.full((len(samples), length), np.nan) for axis in X_AXES}
     for axis, array in x.items():
         array[shared["row"].to_numpy(), shared["point"].to_numpy()] = shared[axis].fill_null(np.nan)
-    return Evaluations(samples, x, values, lanes)
+    count = np.sum(~np.isnan(values), axis=2)[lanes["row"].to_numpy(), lanes["column"].to_numpy()]
+    lanes = lanes.with_columns(points=pl.Series(count, dtype=pl.Int64))
+    found = Evaluations(samples, x, values, lanes)
+    return _continued(found, results, end) if metric == "return" and length else found
+
+
+def _continued(found: Evaluations, results: Results, end: int | None) -> Evaluations:
+    """Return the curves with those of lanes that diverged continued, as `DIVERGED` says."""
+    lost = found.lanes.filter(pl.col("status") == "diverged")
+    if lost.is_empty():
+        return found
+    reference = results.manifest.get("reference") or {}
+    lowest = float(np.nanmin(found.values))
+    floor = min(lowest, float(reference["random"])) if reference.get("random") is not None else lowest
+    found = _lengthened(found, _due(results, end))
+    row, column = lost["row"].to_numpy(), lost["column"].to_numpy()
+    values, steps = found.values.copy(), found.x["env_steps"].copy()
+    own = values[row, column]
+    missed = np.cumsum(~np.isnan(own)[:, ::-1], axis=1)[:, ::-1] == 0
+    values[row, column] = np.where(missed, floor, own)
+    usual = np.nanmedian(np.where(np.isnan(steps).all(axis=0), 0.0, steps), axis=0)
+    steps[row] = np.fmax.accumulate(np.where(np.isnan(steps[row]), usual, steps[row]), axis=1)
+    return replace(found, x={**found.x, "env_steps": steps}, values=values)
+
+
+def _lengthened(found: Evaluations, due: list[int]) -> Evaluations:
+    """Return the curves with as many points as are `due`, if there are fewer, the new ones at those steps.
+
+    So it shows if all lanes have diverged before the last evaluation.
+    """
+    count = found.values.shape[2]
+    if len(due) <= count:
+        return found
+    more = ((0, 0), (0, len(due) - count))
+    x = {axis: np.pad(array, more, constant_values=np.nan) for axis, array in found.x.items()}
+    x["env_steps"][:, count:] = due[count:]
+    return replace(found, x=x, values=np.pad(found.values, ((0, 0), *more), constant_values=np.nan))
+
+
+def _due(results: Results, end: int | None) -> list[int]:
+    """Return the env steps, up to `end`, after which lanes are evaluated; none while any is in training."""
+    settings = results.manifest.get("settings") or {}
+    count, total = settings.get("evaluations") or 0, settings.get("total_timesteps") or 0
+    if not count or results.lanes["status"].is_in(["queued", "running", "paused"]).any():
+        return []
+    marks = [0] if settings.get("eval_at_start") else []
+    marks += [i * (total // count) for i in range(1, count)] + [total]
+    return [mark for mark in marks if end is None or within_reach(mark, end)]
 
 
 def _lanes(results: Results) -> pl.DataFrame:

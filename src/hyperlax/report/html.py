@@ -20,9 +20,17 @@ from hyperlax.report.document import Pictures, sections_of, tabs, write_document
 from hyperlax.report.evaluations import equal_steps
 from hyperlax.report.leaderboard import leaderboard, varied_hyperparameters
 from hyperlax.report.options import Options
+from hyperlax.report.scores import headline_of
 from hyperlax.report.selection import drop_words, selection_bias
-from hyperlax.report.tables import leaderboard_table, plan_table, sample_table, stopped_lanes_table
+from hyperlax.report.tables import (
+    leaderboard_table,
+    plan_table,
+    sample_table,
+    score_table,
+    stopped_lanes_table,
+)
 from hyperlax.report.templates import Markup, joined, own, piece
+from hyperlax.statistics import HEADLINES
 from hyperlax.storage.results import LANE_STATUSES, Results
 from hyperlax.storage.shareable import shareable_command
 
@@ -144,11 +152,10 @@ def _confirmation_section(results: Results, pictures: dict[str, Markup]) -> dict
         return {}
     found = selection_bias(results)
     note = (
-        "Peak return: interquartile mean over seeds, with the ends of its 95 % interval if there are ten "
-        "seeds. The drop, tuning score minus confirmed score, estimates how far selecting the best samples "
+        "The drop, tuning score minus confirmed score, estimates how far selecting the best samples "
         f"by their tuning scores has inflated these. {drop_words(results)}"
     )
-    content = joined(pictures["confirmation"], markup.table(found, "confirmed", note))
+    content = joined(pictures["confirmation"], score_table(found, results, "confirmed", note))
     return {"confirmation": ("Tuning score against confirmed score", content)}
 
 
@@ -206,6 +213,8 @@ def _search_section(results: Results, pictures: dict[str, Markup]) -> dict[str, 
         name: heading for name, heading in _SEARCH_HEADINGS.items() if several or name != "search_pareto"
     }
     drawn = [piece("part", heading, pictures[name]) for name, heading in shown.items()]
+    if search["objectives"][0] in HEADLINES:
+        note += f" {search['objectives'][0]}: {HEADLINES[search['objectives'][0]].definition}."
     table = results.trials.drop("start", "end").rename({"trial": "sample"})
     listed = piece("details", "All trials", markup.table(table, "trials", "", filtered=True))
     return {"search": ("Search", joined(markup.facts(entries), piece("note", note), *drawn, listed))}
@@ -248,6 +257,7 @@ def _header(results: Results) -> Markup:
         "seeds": settings.get("seeds"),
         "lanes": lanes or "none yet",
         "budget": _steps(settings.get("total_timesteps")),
+        "score": headline_of(manifest).title,
         "compared up to": _steps(equal_steps(results)),
         "evaluations": _evaluations(settings),
         "wall time": None if wall is None else _duration(float(wall)),

@@ -13,7 +13,7 @@ import numpy as np
 import polars as pl
 
 from hyperlax.report.leaderboard import varied_hyperparameters
-from hyperlax.report.metrics import lane_metrics
+from hyperlax.report.scores import described, lane_scores
 from hyperlax.statistics import Dimension, Unavailable, importances
 from hyperlax.statistics.importance import MIN_TOP, QUANTILE
 from hyperlax.storage.results import Results
@@ -57,12 +57,12 @@ def importance_table(results: Results, quantile: float = QUANTILE) -> pl.DataFra
     Columns: `hyperparameter` (a joint choice counts as one, its names joined by "+"), `importance` (a share;
     all shares add up to 1), `chance` (in 95 % of reports no hyperparameter without effect exceeds this level)
     and `p`, corrected for the number of hyperparameters: an effect may be claimed where it is at most 0.05.
-    The score of a sample is its peak return. Samples without an evaluation are left out, and so are the AB
-    matrices of a Sobol design, whose rows nearly repeat those of A, and all but the first sample of a pair of
-    an ablation. Raises `Unavailable` with fewer than ten samples, if no hyperparameter varies, or if all
-    samples score the same.
+    The columns of `scores.DESCRIPTION` say which metric the scores are of. Samples without an evaluation are
+    left out, and so are the AB matrices of a Sobol design, whose rows nearly repeat those of A, and all but
+    the first sample of a pair of an ablation. Raises `Unavailable` with fewer than ten samples, if no
+    hyperparameter varies, or if all samples score the same.
     """
-    scored = lane_metrics(results).drop_nulls("peak_return").sort("sample", "seed")
+    scored = lane_scores(results).drop_nulls("score").sort("sample", "seed")
     if "matrix" in results.samples.columns:
         mixed = results.samples.filter(pl.col("matrix").str.starts_with("AB:"))
         scored = scored.join(mixed, on="sample", how="anti", maintain_order="left")
@@ -79,24 +79,24 @@ def importance_table(results: Results, quantile: float = QUANTILE) -> pl.DataFra
     scores = np.full((len(ids), int(scored.group_by("sample").len()["len"].to_numpy().max())), np.nan)
     row = scored["sample"].rank("dense").to_numpy() - 1
     column = scored.select(pl.int_range(pl.len()).over("sample")).to_series().to_numpy()
-    scores[row, column] = scored["peak_return"].to_numpy()
+    scores[row, column] = scored["score"].to_numpy()
     result = importances(scores, found, quantile)
     if np.isnan(result.share).all():
         raise Unavailable("All samples reach the same return, so no hyperparameter decides between them.")
     arrays = {"importance": result.share, "chance": result.chance, "p": result.p}
     table = {name: pl.Series(array, dtype=pl.Float64) for name, array in arrays.items()}
     frame = pl.DataFrame({"hyperparameter": [dim.name for dim in found], **table}).fill_nan(None)
-    return frame.sort("importance", descending=True, maintain_order=True)
+    return described(frame.sort("importance", descending=True, maintain_order=True), results)
 
 
 def dimensions_of(samples: pl.DataFrame, space: Mapping[str, Any]) -> list[Dimension]:
     """Return the hyperparameters that vary in a sample table, in its order; a joint choice counts as one."""
     found = []
     for name, columns in hyperparameters_of(samples, space).items():
-        described = space.get(name)
+        about = space.get(name)
         rows = samples.select(columns).rows()
-        joint = (described or {}).get("type") == "joint"
-        found.append(dimension(name, [list(row) if joint else row[0] for row in rows], described))
+        joint = (about or {}).get("type") == "joint"
+        found.append(dimension(name, [list(row) if joint else row[0] for row in rows], about))
     return found
 
 
@@ -104,8 +104,8 @@ def hyperparameters_of(samples: pl.DataFrame, space: Mapping[str, Any]) -> dict[
     """Map every hyperparameter that varies to its columns: one, or several for a joint choice."""
     varied = varied_hyperparameters(samples)
     joints = {}
-    for name, described in space.items():
-        if described.get("type") == "joint":
-            paths = [f"{name}.{p}" if f"{name}.{p}" in samples.columns else p for p in described["paths"]]
+    for name, about in space.items():
+        if about.get("type") == "joint":
+            paths = [f"{name}.{p}" if f"{name}.{p}" in samples.columns else p for p in about["paths"]]
             joints |= dict.fromkeys(paths, (name, paths))
     return dict(joints.get(path, (path, [path])) for path in varied)

@@ -7,43 +7,36 @@ import polars as pl
 from jaxtyping import Float
 
 from hyperlax.hyperparams import design
-from hyperlax.report.metrics import lane_metrics, sample_metrics
-from hyperlax.statistics import quantiles, rank_intervals
+from hyperlax.report.scores import described, sample_scores, seed_scores
+from hyperlax.statistics import rank_intervals
 from hyperlax.storage.results import Results
 
 
 def leaderboard(results: Results, top: int | None = 5) -> pl.DataFrame:
-    """Return the `top` samples (all if None) by peak return, best first.
+    """Return the `top` samples (all if None) by the headline metric, best first.
 
-    Columns: `rank`, `sample`, `peak_return` (interquartile mean over seeds), `peak_low`, `peak_high` (95 %
-    interval, null with fewer than ten seeds or if all agree), `lowest_seed`, `highest_seed`, `final_return`,
-    `seeds_done`, `seeds_diverged` and every hyperparameter that varies. `rank` is text, a place or a range of
-    places ("1", "2–5"); in 95 % of leaderboards all ranges hold together (`statistics.rank_intervals`). With
-    three seeds or fewer no samples are told apart. Samples without an evaluation come last, with rank "–".
+    Columns: `rank`, the columns of `sample_scores` and of `described` (what the score is), and every
+    hyperparameter that varies. `rank` is text, a place or a range of places ("1", "2–5"); in 95 % of
+    leaderboards all ranges hold together (`statistics.rank_intervals`). With three seeds or fewer no samples
+    are told apart. Samples of equal score are in the order of their ids. Samples without an evaluation come
+    last, with rank "–".
     """
-    measured = sample_metrics(results).sort(
-        "peak_return", descending=True, nulls_last=True, maintain_order=True
-    )
-    peaks = _seeds(results, measured["sample"].to_list())
-    score = measured["peak_return"].cast(pl.Float64).fill_null(np.nan).to_numpy()
-    table = measured.select(
-        pl.Series("rank", _ranks(peaks, score), dtype=pl.String),
-        "sample",
-        "peak_return",
-        peak_low="peak_return_low",
-        peak_high="peak_return_high",
-        lowest_seed=pl.Series(quantiles(peaks, (0.0,))[0]).fill_nan(None),
-        highest_seed=pl.Series(quantiles(peaks, (1.0,))[0]).fill_nan(None),
-        final_return="final_return",
-        seeds_done="seeds_done",
-        seeds_diverged="seeds_diverged",
-    )
+    measured = sample_scores(results).sort("score", descending=True, nulls_last=True, maintain_order=True)
+    seeds = seed_scores(results, measured["sample"].to_list())
+    score = measured["score"].fill_null(np.nan).to_numpy()
+    ranks = pl.Series("rank", _ranks(seeds, score), dtype=pl.String)
+    table = described(measured.select(ranks, pl.all()), results)
     varied = varied_hyperparameters(results.samples)
     if varied:
         table = table.join(
             results.samples.select("sample", *varied), on="sample", how="left", maintain_order="left"
         )
     return table if top is None else table.head(top)
+
+
+def tied(board: pl.DataFrame) -> int:
+    """Return how many samples of a leaderboard score exactly as much as the first; 0 if it has no score."""
+    return int((board["score"] == board["score"][0]).sum()) if board["score"].count() else 0
 
 
 def varied_hyperparameters(samples: pl.DataFrame) -> list[str]:
@@ -55,18 +48,7 @@ def varied_hyperparameters(samples: pl.DataFrame) -> list[str]:
     ]
 
 
-def _seeds(results: Results, samples: list[int]) -> Float[np.ndarray, "samples seeds"]:
-    """Return the peak returns of the seeds of every sample, NaN where there is none."""
-    scored = lane_metrics(results).drop_nulls("peak_return").group_by("sample").agg("peak_return")
-    found = dict(scored.iter_rows())
-    peaks = np.full((len(samples), max(map(len, found.values()), default=1)), np.nan)
-    for row, sample in enumerate(samples):
-        own = found.get(sample, [])
-        peaks[row, : len(own)] = own
-    return peaks
-
-
-def _ranks(peaks: Float[np.ndarray, "samples seeds"], score: Float[np.ndarray, " samples"]) -> list[str]:
+def _ranks(seeds: Float[np.ndarray, "samples seeds"], score: Float[np.ndarray, " samples"]) -> list[str]:
     """Return the rank of each sample: "a" or "a–b", and "–" for a sample without an evaluation."""
-    places = zip(*(end.tolist() for end in rank_intervals(peaks, score)), strict=True)
+    places = zip(*(end.tolist() for end in rank_intervals(seeds, score)), strict=True)
     return ["–" if not b else str(a) if a == b else f"{a}–{b}" for a, b in places]

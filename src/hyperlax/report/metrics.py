@@ -13,14 +13,20 @@ from typing import Any
 
 import numpy as np
 import polars as pl
-from jaxtyping import Bool, Float, Int
+from jaxtyping import Int
 
-from hyperlax.report.evaluations import evaluations
+from hyperlax.report.evaluations import Evaluations, evaluations
 from hyperlax.statistics import iqm_over_runs, quantiles
+from hyperlax.statistics.curves import (
+    Curves,
+    PerLane,
+    area_per_step,
+    final_return,
+    peak_return,
+    point_count,
+    tail,
+)
 from hyperlax.storage.results import Results
-
-Curves = Float[np.ndarray, "lanes points"]
-PerLane = Float[np.ndarray, " lanes"]
 
 METRICS = (
     "peak_return",
@@ -37,21 +43,10 @@ METRICS = (
 """Columns of `lane_metrics`; `sample_metrics` adds `<metric>_low` and `<metric>_high`."""
 
 
-def peak_return(returns: Curves) -> PerLane:
-    """Return the largest evaluation of each curve."""
-    return quantiles(returns, (1.0,))[0]
-
-
 def peak_timestep(steps: Curves, returns: Curves) -> PerLane:
     """Return the env steps at which each curve first reaches its largest evaluation."""
     known = np.where(np.isnan(returns), -np.inf, returns)
     return _take(steps, np.argmax(known, axis=1)) if returns.shape[1] else peak_return(returns)
-
-
-def final_return(returns: Curves) -> PerLane:
-    """Return the mean of the last ⌊n/10⌋ of the n evaluations, but of at least one."""
-    count = _point_count(returns)
-    return _masked_mean(returns, _tail(returns, np.maximum(1, count // 10)))
 
 
 def auc_at_budget(steps: Curves, returns: Curves, random: float, solved: float) -> PerLane:
@@ -61,7 +56,7 @@ def auc_at_budget(steps: Curves, returns: Curves, random: float, solved: float) 
     The area extends over the evaluations of the curve itself, also if its lane stopped early. NaN with fewer
     than two evaluations.
     """
-    return _area_per_step(steps, (returns - random) / (solved - random))
+    return area_per_step(steps, (returns - random) / (solved - random))
 
 
 def auc_at_budget_published(steps: Curves, returns: Curves) -> PerLane:
@@ -72,7 +67,7 @@ def auc_at_budget_published(steps: Curves, returns: Curves) -> PerLane:
     """
     low, goal = quantiles(returns, (0.0, 0.9))
     span = np.where(goal > low, goal - low, np.nan)[:, None]
-    return _area_per_step(steps, np.clip((returns - low[:, None]) / span, 0.0, 1.0))
+    return area_per_step(steps, np.clip((returns - low[:, None]) / span, 0.0, 1.0))
 
 
 def stability_score(returns: Curves) -> PerLane:
@@ -80,9 +75,9 @@ def stability_score(returns: Curves) -> PerLane:
 
     IQR is the interquartile range. NaN with fewer than three evaluations.
     """
-    count = _point_count(returns)
-    tail = np.where(_tail(returns, np.maximum(3, count // 10)), returns, np.nan)
-    lower, median, upper = quantiles(tail, (0.25, 0.5, 0.75))
+    count = point_count(returns)
+    end = np.where(tail(returns, np.maximum(3, count // 10)), returns, np.nan)
+    lower, median, upper = quantiles(end, (0.25, 0.5, 0.75))
     score = np.clip(1.0 - (upper - lower) / (np.abs(median) + 1e-8), 0.0, 1.0)
     return np.where(count >= 3, score, np.nan)
 
@@ -101,7 +96,7 @@ def time_to_target(steps: Curves, returns: Curves, target: float | PerLane) -> P
     gained, wanted = _take(returns, after) - _take(returns, before), goal - _take(returns, before)
     share = np.divide(wanted, gained, out=np.zeros(len(returns)), where=gained > 0)
     crossing = _take(steps, before) + share * (_take(steps, after) - _take(steps, before))
-    return np.where(above.any(axis=1), crossing, np.where(_point_count(returns) > 0, np.inf, np.nan))
+    return np.where(above.any(axis=1), crossing, np.where(point_count(returns) > 0, np.inf, np.nan))
 
 
 def time_to_target_published(steps: Curves, returns: Curves, budget: float) -> PerLane:
@@ -115,7 +110,7 @@ def time_to_target_published(steps: Curves, returns: Curves, budget: float) -> P
 
 def early_learning_rate(steps: Curves, returns: Curves) -> PerLane:
     """Return the gain per env step over the first ⌊n/2⌋ of n evaluations; NaN with fewer than four."""
-    half = _point_count(returns) // 2
+    half = point_count(returns) // 2
     if returns.shape[1] == 0:
         return np.full(len(returns), np.nan)
     end = np.maximum(half - 1, 0)
@@ -135,18 +130,16 @@ def lane_metrics(results: Results) -> pl.DataFrame:
     """Return the metrics of every lane.
 
     Columns: `lane`, `sample`, `seed`, `status`, `diverged`, `points` (the number of evaluations) and
-    `METRICS`. A diverged lane has the metrics of the evaluations before it diverged. An undefined metric is
-    null: without evaluations, without reference scores of the environment, or, for the time to target, if the
-    solved score was not reached.
+    `METRICS`. A lane that diverged counts as `evaluations.DIVERGED` says, and its return is not steady: its
+    stability is 0. An undefined metric is null: without evaluations, without reference scores of the
+    environment, or, for the time to target, if the solved score was not reached.
     """
     found = evaluations(results)
-    steps, returns = found.by_lane()
-    columns = metrics_by_name(steps, returns, results.manifest)
+    columns = _by_name(found, results)
     return (
-        found.lanes.select("lane", "sample", "seed", "status")
+        found.lanes.select("lane", "sample", "seed", "status", "points")
         .with_columns(
             diverged=pl.col("status") == "diverged",
-            points=pl.Series(_point_count(returns), dtype=pl.Int64),
             **{name: pl.Series(column, dtype=pl.Float64) for name, column in columns.items()},
         )
         .with_columns(_finite_or_null(METRICS))
@@ -158,36 +151,48 @@ def sample_metrics(results: Results) -> pl.DataFrame:
     """Return the interquartile mean over seeds of every metric, one row per sample.
 
     `<metric>_low` and `<metric>_high` are the ends of the 95 % interval, null with fewer than ten seeds
-    and where all seeds agree. Further columns: `seeds` (lanes with at least one evaluation), `seeds_done` and
-    `seeds_diverged`. A seed that never reached the solved score counts as later than any that did; the mean
-    is null if such a seed is among the middle half.
+    and where all seeds agree. Further columns: `seeds` (lanes that count: evaluated or diverged),
+    `seeds_done` and `seeds_diverged`. A seed that never reached the solved score counts as later than any
+    that did; the mean is null if such a seed is among the middle half.
     """
     found = evaluations(results)
-    steps, returns = found.by_lane()
     row, column = found.lanes["row"].to_numpy(), found.lanes["column"].to_numpy()
     stacked = np.full((*found.values.shape[:2], len(METRICS)), np.nan)
-    for place, values in enumerate(metrics_by_name(steps, returns, results.manifest).values()):
+    for place, values in enumerate(_by_name(found, results).values()):
         stacked[row, column, place] = values
     estimate = iqm_over_runs(stacked)
     table = {"sample": pl.Series(found.samples, dtype=pl.Int64)}
     for place, name in enumerate(METRICS):
         for suffix, array in (("", estimate.value), ("_low", estimate.low), ("_high", estimate.high)):
             table[name + suffix] = pl.Series(array[:, place], dtype=pl.Float64)
-    seeds = (
-        found.lanes.with_columns(points=pl.Series(_point_count(returns), dtype=pl.Int64))
+    measured = pl.DataFrame(table)
+    return (
+        seed_counts(found)
+        .join(measured, on="sample", how="left", coalesce=True)
+        .with_columns(_finite_or_null(measured.columns[1:]))
+        .sort("sample")
+    )
+
+
+def seed_counts(found: Evaluations) -> pl.DataFrame:
+    """Return the columns `sample`, `seeds` (lanes that count), `seeds_done` and `seeds_diverged`."""
+    known = point_count(found.by_lane()[1]) > 0
+    return (
+        found.lanes.with_columns(counts=pl.Series(known, dtype=pl.Boolean))
         .group_by("sample")
         .agg(
-            seeds=(pl.col("points") > 0).sum().cast(pl.Int64),
+            seeds=pl.col("counts").sum().cast(pl.Int64),
             seeds_done=(pl.col("status") == "done").sum().cast(pl.Int64),
             seeds_diverged=(pl.col("status") == "diverged").sum().cast(pl.Int64),
         )
     )
-    measured = pl.DataFrame(table)
-    return (
-        seeds.join(measured, on="sample", how="left", coalesce=True)
-        .with_columns(_finite_or_null(measured.columns[1:]))
-        .sort("sample")
-    )
+
+
+def _by_name(found: Evaluations, results: Results) -> dict[str, PerLane]:
+    """Return every metric of `METRICS` of the lanes of an experiment, in the order of `found.lanes`."""
+    by_name = metrics_by_name(*found.by_lane(), results.manifest)
+    lost = (found.lanes["status"] == "diverged").to_numpy()
+    return {**by_name, "stability_score": np.where(lost, 0.0, by_name["stability_score"])}
 
 
 def reference_scores(manifest: dict[str, Any]) -> dict[str, float]:
@@ -224,32 +229,6 @@ def _finite_or_null(columns) -> list[pl.Expr]:
     return [pl.when(pl.col(c).is_finite()).then(pl.col(c)).alias(c) for c in columns]
 
 
-def _point_count(returns: Curves) -> Int[np.ndarray, " lanes"]:
-    """Return the number of evaluations of each curve."""
-    return np.sum(~np.isnan(returns), axis=1)
-
-
-def _tail(returns: Curves, size: Int[np.ndarray, " lanes"]) -> Bool[np.ndarray, "lanes points"]:
-    """Mark the last `size` evaluations of each curve."""
-    place, count = np.arange(returns.shape[1]), _point_count(returns)[:, None]
-    return (place < count) & (place >= count - size[:, None])
-
-
-def _masked_mean(returns: Curves, chosen: Bool[np.ndarray, "lanes points"]) -> PerLane:
-    """Return the mean of the chosen points of each curve, NaN if none is chosen."""
-    total, size = np.where(chosen, returns, 0.0).sum(axis=1), chosen.sum(axis=1)
-    return np.divide(total, size, out=np.full(len(returns), np.nan), where=size > 0)
-
-
 def _take(rows: Curves, place: Int[np.ndarray, " lanes"]) -> PerLane:
     """Return the entry at index `place[i]` of each row i."""
     return np.take_along_axis(rows, place[:, None], axis=1)[:, 0]
-
-
-def _area_per_step(steps: Curves, heights: Curves) -> PerLane:
-    """Return the area by the trapezoid rule, divided by the range of env steps that it extends over."""
-    width = np.diff(steps, axis=1)
-    present = ~np.isnan(width) & ~np.isnan(heights[:, 1:]) & ~np.isnan(heights[:, :-1])
-    area = np.where(present, width * (heights[:, 1:] + heights[:, :-1]) / 2, 0.0).sum(axis=1)
-    span = np.where(present, width, 0.0).sum(axis=1)
-    return np.divide(area, span, out=np.full(len(area), np.nan), where=span > 0)

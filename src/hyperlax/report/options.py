@@ -6,6 +6,7 @@ from dataclasses import dataclass
 
 from hyperlax.hyperparams import nearest
 from hyperlax.report.metrics import METRICS
+from hyperlax.report.scores import SCORE
 
 
 @dataclass(frozen=True)
@@ -13,19 +14,21 @@ class Options:
     """Options for the charts of an experiment.
 
     - `top`: number of best samples that are drawn together.
-    - `metric`: one of `METRICS`, by which slices and parallel coordinates score and colour the samples.
+    - `metric`: by which slices and parallel coordinates score and colour the samples: one of `METRICS`, or
+      `score`, which is the headline metric.
     - `informed`: whether titles of exported images name the experiment and its settings.
 
     Raises ValueError if `top` is below 1, or if `metric` is unknown; the message suggests the nearest name.
     """
 
     top: int = 5
-    metric: str = "peak_return"
+    metric: str = SCORE
     informed: bool = False
 
     def __post_init__(self):
-        if self.metric not in METRICS:
-            hint = nearest(self.metric, METRICS)
-            raise ValueError(f'unknown metric "{self.metric}"{hint}; known: {", ".join(METRICS)}')
+        known = (*METRICS, SCORE)
+        if self.metric not in known:
+            hint = nearest(self.metric, known)
+            raise ValueError(f'unknown metric "{self.metric}"{hint}; known: {", ".join(known)}')
         if self.top < 1:
             raise ValueError(f"top must be at least 1, got {self.top}")

@@ -7,13 +7,15 @@ per cell, or as a table with every sample of a cell.
 from __future__ import annotations
 
 import re
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import NamedTuple
 
 import polars as pl
 
 from hyperlax.hyperparams.tables import Table, read_table
+from hyperlax.statistics import HEADLINES
+from hyperlax.statistics.headline import PUBLISHED
 
 COLUMNS = {
     "best": "best_peak",
@@ -21,7 +23,10 @@ COLUMNS = {
     "median": "median_peak",
     "q25": "q25_peak",
 }
-"""Maps each statistic over the peak returns of a cell's samples to its column in a published table."""
+"""Maps each statistic over the scores of a cell's samples to its column in a published table.
+
+A table that this package has written (`comparison.csv`) names the statistics as they are, and its metric.
+"""
 _SUMMARY_NAME = re.compile(
     r"(?P<env>.+)_(?P<algorithm>[a-z0-9]+)-(?P<network>[a-z0-9_-]+?)_summary\.csv", re.I
 )
@@ -60,10 +65,12 @@ class Published:
     - `cells`: the statistics named in `COLUMNS`, NaN if missing, and the number of samples, 0 if unknown.
     - `samples`: tables with the columns `sample`, `peak` (null if the sample diverged) and the
       hyperparameters as they were published.
+    - `metric`: the headline metric of all of them.
     """
 
     cells: dict[Cell, tuple[dict[str, float], int]] = field(default_factory=dict)
     samples: dict[Cell, pl.DataFrame] = field(default_factory=dict)
+    metric: str = PUBLISHED
 
     def names(self) -> list[Cell]:
         """Return all cells with published results, sorted."""
@@ -74,9 +81,9 @@ def read_published(path: Path) -> Published:
     """Read published results from a CSV file or from all CSV files of a folder.
 
     A file is either a table with one row per cell, with the columns env, algo, network, samples and any of
-    best_peak, top5_iqm_peak, median_peak and q25_peak; or the summary of one cell with one row per sample,
-    named <env>_<algo>-<network>_summary.csv, with the columns "peak return" and "sample id" or "hp id".
-    Raises ValueError for anything else.
+    best_peak, top5_iqm_peak, median_peak and q25_peak; or a comparison.csv; or the summary of one cell with
+    one row per sample, named <env>_<algo>-<network>_summary.csv, with the columns "peak return" and "sample
+    id" or "hp id". Raises ValueError for anything else, and for files of several metrics.
     """
     if not path.exists():
         raise ValueError(f"the published table {path} does not exist")
@@ -84,9 +91,13 @@ def read_published(path: Path) -> Published:
     if not files:
         raise ValueError(f"{path} holds no .csv file to compare with")
     found = Published()
-    for file in files:
-        _read(file, found)
-    return found
+    metrics = {metric: file for file in files for metric in _read(file, found)}
+    if len(metrics) > 1:
+        said = ", ".join(f"{metric} in {file.name}" for metric, file in metrics.items())
+        raise ValueError(
+            f"{path} holds tables of several metrics: {said}; compare with one of them at a time"
+        )
+    return replace(found, metric=next(iter(metrics)))
 
 
 def other_schedule(samples: pl.DataFrame) -> str:
@@ -113,8 +124,8 @@ def other_schedule(samples: pl.DataFrame) -> str:
     )
 
 
-def _read(file: Path, found: Published) -> None:
-    """Add the published results in `file` to `found`."""
+def _read(file: Path, found: Published) -> list[str]:
+    """Add the published results in `file` to `found`, and return the metrics that they are of."""
     try:
         table = read_table(file)
     except ValueError as error:
@@ -126,7 +137,7 @@ def _read(file: Path, found: Published) -> None:
             if cell in found.cells:
                 raise ValueError(f"{file}: {cell} is in the published tables twice; remove one of them")
             found.cells[cell] = values
-        return
+        return _metrics(file, frame)
     ids = [name for name in _ID_COLUMNS if name in frame.columns]
     name = _SUMMARY_NAME.fullmatch(file.name)
     if not ids or "peak_return" not in frame.columns:
@@ -152,11 +163,23 @@ def _read(file: Path, found: Published) -> None:
     own = pl.col(ids[1] if len(ids) > 1 else ids[0]).cast(pl.Int64).alias("sample")
     values = frame.with_columns(own).unique("sample", maintain_order=True)
     found.samples[Cell.of(**name.groupdict())] = peaks.join(values, on="sample", how="left")
+    return [PUBLISHED]
+
+
+def _metrics(file: Path, frame: pl.DataFrame) -> list[str]:
+    """Return the metrics that a table with one row per cell is of; raise `ValueError` for an unknown one."""
+    names = frame["metric"].unique().to_list() if "metric" in frame.columns else [PUBLISHED]
+    for name in names:
+        if name not in HEADLINES:
+            raise ValueError(f"{file}: the metric {name!r} is not known; known: {', '.join(HEADLINES)}")
+    return names
 
 
 def _cells(file: Path, frame: pl.DataFrame) -> dict[Cell, tuple[dict[str, float], int]]:
     """Return the statistics and the number of samples of every cell in a table with one row per cell."""
-    known = {name: column for name, column in COLUMNS.items() if column in frame.columns}
+    written = {name: name.replace(" ", "_").lower() for name in COLUMNS}
+    names = written if "metric" in frame.columns else COLUMNS
+    known = {name: column for name, column in names.items() if column in frame.columns}
     if not known:
         raise ValueError(f"{file} has none of the columns {', '.join(COLUMNS.values())}")
     wrong = [
@@ -166,11 +189,11 @@ def _cells(file: Path, frame: pl.DataFrame) -> dict[Cell, tuple[dict[str, float]
         raise ValueError(f"column {wrong[0]} of {file} holds something that is not a number")
     found = {}
     for row in frame.iter_rows(named=True):
-        values = {name: _number(row.get(column)) for name, column in COLUMNS.items()}
+        values = {name: _number(row.get(column)) for name, column in names.items()}
         cell = Cell.of(str(row["env"]), str(row["algo"]), str(row["network"]))
         if cell in found:
             raise ValueError(f"{file}: {cell} is in the table twice; remove one of them")
-        found[cell] = values, int(row.get("samples") or 0)
+        found[cell] = values, int(row.get("evaluated") or row.get("samples") or 0)
     return found
 
 

@@ -1,23 +1,22 @@
 """Statistical comparison of experiments with published results of the same environments and families.
 
-Both sides use the peak return of hyperlax v0.1: the largest evaluation of a sample, where each evaluation is
-the mean over the sample's seeds. Quantiles have intervals over samples that hold for any distribution. A
-published number without its samples has none, so that nobody is ahead of it; neither have statistics of the
-best samples, for which no interval holds.
+Both sides use the metric of the published side, which is that of hyperlax v0.1 (`peak_of_mean`: the largest
+evaluation of a sample, each a mean over its seeds) unless the table names another. Quantiles have
+intervals over samples that hold for any distribution. A published number without its samples has none, so
+that nobody is ahead of it; neither have statistics of the best samples, for which no interval holds.
 """
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
 import polars as pl
 from jaxtyping import Float
 
-from hyperlax.report.evaluations import evaluations
-from hyperlax.report.metrics import final_return, peak_return
 from hyperlax.report.published import COLUMNS, Cell, Published, other_schedule
+from hyperlax.report.scores import described, measured_by, ranked
 from hyperlax.statistics import Estimate, iqm, quantile_intervals, spearman, without_interval
 from hyperlax.storage.results import Results
 
@@ -33,7 +32,7 @@ class Matched(NamedTuple):
     """An experiment paired with the published results of its cell (environment, algorithm and network).
 
     - `rows`: a table with one row per statistic.
-    - `pairs`: peak returns of the samples that both sides trained, with the columns sample, ours and
+    - `pairs`: scores of the samples that both sides trained, with the columns sample, ours and
       published. Empty if the samples were not published, or if their hyperparameters differ from ours.
     - `correlation`: Spearman's rank correlation of the pairs.
     - `mismatch`: why the samples cannot be paired; empty if they can.
@@ -46,41 +45,6 @@ class Matched(NamedTuple):
     correlation: Estimate
     mismatch: str
     schedule: str = ""
-
-
-def peaks(results: Results) -> pl.DataFrame:
-    """Return the peak and final return of every sample that has an evaluation, as hyperlax v0.1 defines them.
-
-    The curve of a sample is the mean over its seeds. `peak` is its largest evaluation and `final` the mean of
-    its last tenth of evaluations. Columns: `sample`, `peak`, `final`.
-    """
-    found = evaluations(results)
-    present = ~np.isnan(found.values)
-    count = present.sum(axis=1)
-    total = np.where(present, found.values, 0.0).sum(axis=1)
-    mean = np.divide(total, count, out=np.full(total.shape, np.nan), where=count > 0)
-    mean = np.take_along_axis(mean, np.argsort(np.isnan(mean), axis=1, kind="stable"), 1)
-    columns = {"sample": found.samples, "peak": peak_return(mean), "final": final_return(mean)}
-    schema = {"sample": pl.Int64, "peak": pl.Float64, "final": pl.Float64}
-    return pl.DataFrame(columns, schema=schema).filter(pl.col("peak").is_finite())
-
-
-def cells(experiments: Sequence[Results]) -> pl.DataFrame:
-    """Return the statistics of every experiment, one row each, in the format that `read_published` reads."""
-    rows = []
-    for results in experiments:
-        about, found = results.manifest, peaks(results).sort("peak", descending=True)
-        diverged = results.lanes.group_by("sample").agg((pl.col("status") == "diverged").all())
-        numbers = over_samples(found["peak"].to_numpy())
-        row: dict[str, Any] = {"env": about.get("env"), "algo": about.get("algorithm")}
-        row |= {"network": about.get("network"), "samples": len(_finished_samples(results))}
-        row |= {"diverged": int(diverged["status"].sum())}
-        row |= {COLUMNS[name]: float(value.value) for name, value in numbers.items()}
-        row |= {"top5_mean_peak": found["peak"].head(5).mean(), "best_final": found["final"].max()}
-        rows.append(row | {"best_sample_id": found["sample"][0] if len(found) else None})
-    numbers = (*COLUMNS.values(), "top5_mean_peak", "best_final")
-    schema = {**dict.fromkeys(numbers, pl.Float64), "best_sample_id": pl.Int64}
-    return pl.DataFrame(rows, schema_overrides=schema).with_columns(pl.col(numbers).fill_nan(None))
 
 
 def over_samples(values: Float[np.ndarray, " samples"]) -> dict[str, Estimate]:
@@ -109,7 +73,8 @@ def matched(experiments: Sequence[Results], published: Published) -> list[Matche
 
 def _match(results: Results, cell: Cell, published: Published) -> Matched:
     """Compare one experiment with the published numbers or samples of `cell`."""
-    ours, finished, theirs = peaks(results), _finished_samples(results), published.samples.get(cell)
+    results = measured_by(results, published.metric)
+    ours, finished, theirs = ranked(results), _finished_samples(results), published.samples.get(cell)
     pairs = pl.DataFrame(schema={"sample": pl.Int64, "ours": pl.Float64, "published": pl.Float64})
     mismatch = ""
     if theirs is None:
@@ -122,9 +87,9 @@ def _match(results: Results, cell: Cell, published: Published) -> Matched:
             finished = finished.filter(finished.is_in(theirs["sample"].implode()))
             ours = ours.filter(pl.col("sample").is_in(finished.implode()))
             known = theirs.select("sample", published="peak").drop_nulls()
-            pairs = ours.select("sample", ours="peak").join(known, on="sample").sort("sample")
+            pairs = ours.select("sample", ours="score").join(known, on="sample").sort("sample")
         numbers, count = over_samples(theirs["peak"].drop_nulls().to_numpy()), len(theirs)
-    own = over_samples(ours["peak"].to_numpy())
+    own = over_samples(ours["score"].to_numpy())
     rows = _rows(results, own, len(finished), numbers, count, theirs is not None)
     schedule = "" if theirs is None else other_schedule(theirs)
     if schedule:
@@ -137,7 +102,7 @@ def _finished_samples(results: Results) -> pl.Series:
     """Return the ids of the samples that have an evaluation, or all of whose lanes have ended."""
     over = pl.col("status").is_in(["done", "diverged", "pruned", "failed"])
     ended = results.lanes.group_by("sample").agg(over.all()).filter("status")["sample"]
-    return pl.concat([ended, peaks(results)["sample"]]).unique().sort()
+    return pl.concat([ended, ranked(results)["sample"]]).unique().sort()
 
 
 def design_mismatch(ours: pl.DataFrame, theirs: pl.DataFrame) -> str:
@@ -200,7 +165,8 @@ def _rows(
         )
     numbers = ("ours", "low", "high", "published", "published low", "published high")
     schema = {"published samples": pl.Int64, **dict.fromkeys(numbers, pl.Float64)}
-    return pl.DataFrame(rows, schema_overrides=schema).with_columns(pl.col(numbers).fill_nan(None))
+    table = pl.DataFrame(rows, schema_overrides=schema).with_columns(pl.col(numbers).fill_nan(None))
+    return described(table, results)
 
 
 def ahead(ours: Estimate, theirs: Estimate, sampled: bool) -> str:

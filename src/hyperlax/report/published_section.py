@@ -14,6 +14,7 @@ from hyperlax.report.document import Pictures
 from hyperlax.report.export import about
 from hyperlax.report.published import Published
 from hyperlax.report.published_comparison import Matched, matched
+from hyperlax.report.tables import definition
 from hyperlax.report.templates import Markup, joined, piece
 from hyperlax.storage.results import Results
 
@@ -35,7 +36,7 @@ class PublishedComparison:
             f"{results.name} on {env}"
             for env, group in environments.items()
             for results in group
-            if not any(match.results is results for match in self.matches.get(env, []))
+            if results.name not in {match.results.name for match in self.matches.get(env, [])}
         ]
         if not self.matches:
             known = ", ".join(str(cell) for cell in published.names()[:12]) or "nothing"
@@ -72,7 +73,10 @@ class PublishedComparison:
             "No order is claimed where intervals overlap, for statistics of the best samples, or against a "
             f"published number without its samples. The file {TABLE} holds the same numbers."
         )
-        return joined(*parts, markup.table(self.table(), "published-table", note, filtered=True))
+        table, first = self.table(), next(iter(self.matches.values()))[0].results
+        return joined(
+            definition(first), *parts, markup.table(table.drop("definition"), "published-table", note, True)
+        )
 
 
 def verdict(match: Matched) -> str:

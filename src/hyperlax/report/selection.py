@@ -7,7 +7,7 @@ import polars as pl
 from jaxtyping import Float
 
 from hyperlax.report.charts.style import text
-from hyperlax.report.metrics import lane_metrics, sample_metrics
+from hyperlax.report.scores import described, headline_of, measured_by, sample_scores, seed_scores
 from hyperlax.statistics import Difference, average_difference, difference
 from hyperlax.storage.results import Results
 
@@ -15,15 +15,16 @@ from hyperlax.storage.results import Results
 def selection_bias(results: Results) -> pl.DataFrame:
     """Return tuning score, confirmed score and their difference, one row per confirmed sample.
 
-    The sample with the best tuning score comes first. Columns: `sample`; `tuning` and `confirmed` (peak
-    return, interquartile mean over seeds), each with the ends of its 95 % interval in `…_low` and `…_high`;
-    `drop`, which is tuning minus confirmed, with the interval of a permutation test; `seeds`, the number of
-    seeds that the confirmation has evaluated, and `seeds_diverged`. Scores are null without an evaluation,
-    their intervals with fewer than ten seeds, that of the drop with three seeds on both sides or fewer.
+    The sample with the best tuning score comes first. Columns: `sample`; `tuning` and `confirmed` (scores by
+    the headline metric), each with the ends of its 95 % interval in `…_low` and `…_high`; `drop`, which is
+    tuning minus confirmed, with the interval of a permutation test; `seeds`, the number of seeds that count
+    in the confirmation, `seeds_diverged`, and what the scores are (`scores.described`). Scores are null
+    without an evaluation, their intervals where none holds, that of the drop with three seeds on both sides
+    or fewer. A drop has no interval either where the score is a maximum.
     Raises `ValueError` without a confirmation.
     """
     confirmation = _confirmation(results)
-    counts = sample_metrics(confirmation).select("sample", "seeds", "seeds_diverged")
+    counts = sample_scores(confirmation).select("sample", "seeds", "seeds_diverged")
     table = (
         _scores(confirmation, "confirmed")
         .join(_scores(results, "tuning"), on="sample", how="left")
@@ -31,7 +32,7 @@ def selection_bias(results: Results) -> pl.DataFrame:
         .sort("tuning", "sample", descending=[True, False], nulls_last=True)
     )
     drops = [difference(*pair) for pair in _pairs(results, table["sample"].to_list())]
-    return table.select(
+    shown = table.select(
         "sample",
         *("tuning", "tuning_low", "tuning_high"),
         *("confirmed", "confirmed_low", "confirmed_high"),
@@ -41,6 +42,7 @@ def selection_bias(results: Results) -> pl.DataFrame:
         seeds="seeds",
         seeds_diverged="seeds_diverged",
     )
+    return described(shown, results)
 
 
 def average_drop(results: Results) -> Difference:
@@ -64,29 +66,30 @@ def drop_words(results: Results) -> str:
 
 
 def _confirmation(results: Results) -> Results:
-    """Return the confirmation of an experiment; raise `ValueError` if there is none."""
+    """Return the confirmation of an experiment, with its metric; raise `ValueError` if there is none."""
     if results.confirmation is None:
         raise ValueError("no sample was retrained with fresh seeds: use --confirm or hyperlax.confirm")
-    return results.confirmation
+    return measured_by(results.confirmation, headline_of(results.manifest).name)
 
 
 def _scores(results: Results, name: str) -> pl.DataFrame:
-    """Return peak returns with their intervals, in the columns `sample`, `name`, `name_low`, `name_high`."""
-    ends = {f"{name}{end}": f"peak_return{end}" for end in ("", "_low", "_high")}
+    """Return scores with their intervals, in the columns `sample`, `name`, `name_low`, `name_high`."""
+    ends = {f"{name}{end}": f"score{end}" for end in ("", "_low", "_high")}
     return results.samples.select("sample").join(
-        sample_metrics(results).select("sample", **ends), on="sample", how="left"
+        sample_scores(results).select("sample", **ends), on="sample", how="left"
     )
-
-
-def _peaks(results: Results) -> dict[int, Float[np.ndarray, " seeds"]]:
-    """Return the peak returns of the seeds of every sample that has any."""
-    scored = lane_metrics(results).drop_nulls("peak_return").group_by("sample").agg("peak_return")
-    return {sample: np.asarray(own, float) for sample, own in scored.iter_rows()}
 
 
 def _pairs(
     results: Results, samples: list[int]
 ) -> list[tuple[Float[np.ndarray, " before"], Float[np.ndarray, " after"]]]:
-    """Return the peak returns in tuning and in confirmation of every sample in `samples`."""
-    before, after = _peaks(results), _peaks(_confirmation(results))
-    return [(before.get(sample, np.empty(0)), after.get(sample, np.empty(0))) for sample in samples]
+    """Return the scores of the seeds in tuning and in confirmation of every sample in `samples`.
+
+    There are none where the score is a maximum over the mean of seeds, which single seeds say nothing about.
+    """
+    if headline_of(results.manifest).maximum:
+        return [(np.empty(0), np.empty(0)) for _ in samples]
+    sides = (seed_scores(part, samples) for part in (results, _confirmation(results)))
+    return [
+        (before[~np.isnan(before)], after[~np.isnan(after)]) for before, after in zip(*sides, strict=True)
+    ]

@@ -8,23 +8,23 @@ from __future__ import annotations
 import numpy as np
 import polars as pl
 
-from hyperlax.report.evaluations import evaluations
-from hyperlax.report.metrics import sample_metrics
-from hyperlax.statistics import Unavailable, noise_share, quantiles, sobol_indices
+from hyperlax.report.scores import SCORE, described, ranked, seed_scores, values_of
+from hyperlax.statistics import Unavailable, noise_share, sobol_indices
 from hyperlax.storage.results import Results
 
 COLUMNS = ("first", "first_low", "first_high", "total", "total_low", "total_high")
 
 
-def sobol_table(results: Results, metric: str = "peak_return") -> pl.DataFrame:
+def sobol_table(results: Results, metric: str = SCORE) -> pl.DataFrame:
     """Return the Sobol' indices of every searched hyperparameter.
 
     Columns: `hyperparameter` (a joint choice counts as one, its names joined by "+"), `COLUMNS`, and `rows`,
-    the number of rows used. The score of a sample is the interquartile mean of `metric` over its seeds.
+    the number of rows used, with what the scores are (`scores.described`). The score of a sample is that of
+    the headline metric, or the interquartile mean of another `metric` over its seeds.
     Raises `Unavailable` for a design without AB matrices, and before the first evaluation.
     """
     rows, paths = _design(results.samples)
-    scores = sample_metrics(results).select("sample", metric)
+    scores = values_of(results, metric)
     found = rows.select("matrix", "sample").join(scores, on="sample", how="left", maintain_order="left")
     by_matrix = {
         str(matrix): group[metric].cast(pl.Float64).fill_null(np.nan).to_numpy()
@@ -36,15 +36,14 @@ def sobol_table(results: Results, metric: str = "peak_return") -> pl.DataFrame:
     first, total, used = sobol_indices(by_matrix["A"], by_matrix["B"], mixed)
     arrays = (first.value, first.low, first.high, total.value, total.low, total.high)
     table = {name: pl.Series(array, dtype=pl.Float64) for name, array in zip(COLUMNS, arrays, strict=True)}
-    return pl.DataFrame({"hyperparameter": paths, **table, "rows": used.astype(np.int64)}).fill_nan(None)
+    found = pl.DataFrame({"hyperparameter": paths, **table, "rows": used.astype(np.int64)}).fill_nan(None)
+    return described(found, results) if metric == SCORE else found
 
 
 def noise_of(results: Results) -> float:
-    """Return the share of the variance of an experiment's peak returns that is due to the seeds."""
-    found = evaluations(results)
-    if found.values.size == 0:
-        return float("nan")
-    return noise_share(quantiles(found.values, (1.0,))[0])
+    """Return the share of the variance of an experiment's scores that is due to the seeds; NaN if unknown."""
+    samples = ranked(results)["sample"].to_list()
+    return noise_share(seed_scores(results, samples)) if samples else float("nan")
 
 
 def _design(samples: pl.DataFrame) -> tuple[pl.DataFrame, list[str]]:

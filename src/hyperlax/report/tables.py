@@ -8,30 +8,68 @@ import polars as pl
 
 from hyperlax.report import markup
 from hyperlax.report.charts.style import text
-from hyperlax.report.leaderboard import leaderboard, varied_hyperparameters
+from hyperlax.report.evaluations import DIVERGED
+from hyperlax.report.leaderboard import leaderboard, tied, varied_hyperparameters
 from hyperlax.report.lineage import explored
 from hyperlax.report.metrics import sample_metrics
+from hyperlax.report.scores import FRESH_MEANING, headline_of, sample_scores
 from hyperlax.report.templates import Markup, joined, piece
-from hyperlax.storage.results import Results
+from hyperlax.statistics import HEADLINES
+from hyperlax.storage.results import FRESH, Results
 
 
 def leaderboard_table(results: Results, top: int) -> Markup:
     """Return the table of the `top` best samples; empty before the first evaluation."""
     note = (
-        "Peak return: interquartile mean over seeds, with the ends of its 95 % interval; fewer than ten "
-        "seeds, or seeds that all agree, have no interval that holds. Rank: the range of places that a "
-        "sample may have; in 95 % of leaderboards all ranges hold together. Samples with three "
-        "seeds or fewer, "
-        "and samples that score the same, are not told apart."
-    ) + _initial_value_note(results)
-    best = leaderboard(results, top)
-    return joined() if best.is_empty() else markup.table(best, "best", note)
+        "Rank: the range of places that a sample may have; in 95 % of leaderboards all ranges hold together. "
+        "Samples with three seeds or fewer, and samples that score the same, are not told apart."
+    )
+    best = leaderboard(results, None)
+    if (count := tied(best)) > 1:
+        note += f" {count} samples share the highest score; the one with the lowest id is listed first."
+    note += _initial_value_note(results)
+    return joined() if best.is_empty() else score_table(best.head(top), results, "best", note)
+
+
+def score_table(
+    frame: pl.DataFrame, results: Results, name: str, note: str = "", filtered: bool | None = None
+) -> Markup:
+    """Return a table of scores by the headline metric of `results`, with the definition one click away.
+
+    The columns of `DESCRIPTION` become words above the table; a recipe stays if there are several. Columns
+    without any value are left out, and so are the ends of intervals.
+    """
+    shown = frame.drop("metric", "definition", strict=False)
+    if "recipe" in shown.columns and shown["recipe"].n_unique() < 2:
+        shown = shown.drop("recipe")
+    empty = [c for c in ("score_low", "score_high", FRESH) if c in shown.columns and not shown[c].count()]
+    shown, title = shown.drop(empty), headline_of(results.manifest).title
+    names = {c: c.replace("score", title) for c in shown.columns if c.startswith("score")}
+    return joined(definition(results), markup.table(shown.rename(names), name, note, filtered))
+
+
+def definition(results: Results) -> Markup:
+    """Return the headline metric of an experiment, folded up: a click shows how it is defined."""
+    headline = headline_of(results.manifest)
+    others = ", ".join(name for name in HEADLINES if name != headline.name)
+    lines = [
+        f"{headline.title[0].upper()}{headline.title[1:]} (--metric {headline.name}): {headline.definition}.",
+        "Intervals are at 95 %, over seeds. There is none with fewer than ten seeds, with seeds that all "
+        "agree, or for a maximum.",
+        DIVERGED,
+        FRESH_MEANING,
+        f"Other metrics: --metric {others}.",
+    ]
+    return piece("details", f"Score: {headline.title}", markup.notes(lines))
 
 
 def sample_table(results: Results) -> Markup:
     """Return the table of all samples, best first: metrics, then hyperparameters that vary, then the rest."""
-    measured = sample_metrics(results)
-    first = ["peak_return", "peak_return_low", "peak_return_high", "final_return"]
+    scored = sample_scores(results).drop(
+        "lowest_seed", "highest_seed", "seeds", "seeds_done", "seeds_diverged"
+    )
+    measured = scored.join(sample_metrics(results), on="sample", how="left")
+    first = scored.columns[1:]
     others = [
         c for c in measured.columns if not c.endswith(("_low", "_high")) and c not in ("sample", *first)
     ]
@@ -39,14 +77,14 @@ def sample_table(results: Results) -> Markup:
     varied = varied_hyperparameters(results.samples)
     constant = [c for c in results.samples.columns if c not in ("sample", *varied)]
     note = (
-        "Metrics are interquartile means over seeds. Columns that end in “published” normalise each curve "
-        "by its own range, as v0.1 did, and cannot be compared between samples; "
+        "Metrics beside the score are interquartile means over seeds. Columns that end in “published” "
+        "normalise each curve by its own range, as v0.1 did, and cannot be compared between samples; "
         "the columns without that ending use fixed reference scores of the environment."
     ) + _initial_value_note(results)
-    joined = results.samples.join(measured, on="sample", how="left")
-    ordered = joined.sort("peak_return", "sample", descending=[True, False], nulls_last=True)
+    everything = results.samples.join(measured, on="sample", how="left")
+    ordered = everything.sort("score", "sample", descending=[True, False], nulls_last=True)
     columns = ["sample", *first, *varied, *defined, *constant]
-    return markup.table(ordered.select(columns), "all", note if defined else "", filtered=True)
+    return score_table(ordered.select(columns), results, "all", note if defined else "", filtered=True)
 
 
 def _initial_value_note(results: Results) -> str:
@@ -66,7 +104,8 @@ def stopped_lanes_table(results: Results) -> Markup:
         shown = shown.with_columns(
             error=pl.Series([errors.get(str(lane)) for lane in shown["lane"]], dtype=pl.String)
         )
-    return markup.table(shown, "trouble", "Lanes that stopped early keep their evaluations up to that point.")
+    note = f"Lanes that stopped early keep their evaluations up to that point. {DIVERGED}"
+    return markup.table(shown, "trouble", note)
 
 
 def plan_table(results: Results) -> Markup:

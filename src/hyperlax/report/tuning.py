@@ -17,8 +17,8 @@ import numpy as np
 import polars as pl
 from jaxtyping import Float, Int
 
-from hyperlax.report.evaluations import evaluations
 from hyperlax.report.importance import hyperparameters_of
+from hyperlax.report.scores import described, measured_alike, sample_scores, seed_scores
 from hyperlax.statistics import Unavailable, iqm, quantiles
 from hyperlax.storage.results import Results
 
@@ -115,13 +115,14 @@ def sensitivity_table(experiments: Sequence[Results]) -> pl.DataFrame:
     Columns: `family` (its recipe), `environments`, `samples` (the number they share), for each of `COLUMNS`
     the value, `best_for_all` (the id of the sample that is best on average),
     `effective_dimensionality` (null unless the samples are a full grid) and `hyperparameters` (the number
-    that vary). Scores are peak returns. Raises `Unavailable` if there is no such family, or if all samples
-    are equally good on some environment.
+    that vary) and what the scores are (`metric`, `definition`). Raises `Unavailable` if there is no such
+    family, or if all samples are equally good on some environment.
     """
-    peaks = {id(results): _peaks(results) for results in experiments}
+    experiments = measured_alike(experiments)
+    found_scores = {id(results): _by_seed(results) for results in experiments}
     pools: dict[str, np.ndarray] = {}
     for results in experiments:
-        over_seeds = iqm(peaks[id(results)][1], axis=1)
+        over_seeds = iqm(found_scores[id(results)][1], axis=1)
         env = _env(results)
         pools[env] = np.concatenate([pools.get(env, np.empty(0)), over_seeds])
     rows, reason = [], "No family was trained with the same samples in two environments or more."
@@ -130,8 +131,8 @@ def sensitivity_table(experiments: Sequence[Results]) -> pl.DataFrame:
             continue
         scores = []
         for results in group:
-            place = {sample: row for row, sample in enumerate(peaks[id(results)][0].tolist())}
-            values = peaks[id(results)][1]
+            place = {sample: row for row, sample in enumerate(found_scores[id(results)][0].tolist())}
+            values = found_scores[id(results)][1]
             none = np.full(values.shape[1], np.nan)
             scores.append(np.array([values[place[s]] if s in place else none for s in shared]))
         if any(np.isnan(s).all() for s in scores):
@@ -148,7 +149,9 @@ def sensitivity_table(experiments: Sequence[Results]) -> pl.DataFrame:
         rows.append({**row, **_effective_dimensionality(group[0], shared, np.stack(single))})
     if not rows:
         raise Unavailable(reason)
-    return pl.DataFrame(rows, infer_schema_length=None).fill_nan(None)
+    return described(pl.DataFrame(rows, infer_schema_length=None).fill_nan(None), experiments[0]).drop(
+        "recipe"
+    )
 
 
 def _effective_dimensionality(
@@ -195,12 +198,10 @@ def _shared_samples(group: Sequence[Results]) -> list[int]:
     return sorted(known) if len(known) > 1 else []
 
 
-def _peaks(results: Results) -> tuple[np.ndarray, Float[np.ndarray, "samples seeds"]]:
-    """Return the sample ids and the peak return of every seed, NaN for a seed without evaluations."""
-    found = evaluations(results)
-    if found.values.size == 0:
-        return found.samples[:0], np.empty((0, 1))
-    return found.samples, quantiles(found.values, (1.0,))[0]
+def _by_seed(results: Results) -> tuple[np.ndarray, Float[np.ndarray, "samples seeds"]]:
+    """Return the sample ids and the score of every seed, NaN for a seed without evaluations."""
+    ids = sample_scores(results)["sample"]
+    return ids.to_numpy(), seed_scores(results, ids.to_list())
 
 
 def _env(results: Results) -> str:

@@ -29,9 +29,10 @@ from hyperlax.run.monitor import Monitor
 from hyperlax.run.recording import EVALUATION_MODES, Recorder, summary
 from hyperlax.run.roster import Roster
 from hyperlax.run.signals import interruption, signals_of, wait
-from hyperlax.run.slots import Slots
+from hyperlax.run.slots import Slots, fresh_repeats
 from hyperlax.schedules import Schedule, Verdict
 from hyperlax.storage.patience import patient
+from hyperlax.storage.results import FRESH
 
 log = logging.getLogger("hyperlax")
 
@@ -260,8 +261,9 @@ class Runner:
                     lane.diverged_at = lane.env_steps
                     diverged.append(lane)
                     unscored.add(lane.lane)
-                elif lane.env_steps < self.roster.last_step(lane) and lane.lane in self.last_return:
+                elif not self._at_end(lane) and lane.lane in self.last_return:
                     verdicts[lane.lane] = self.schedule.judge(self, lane, self.last_return[lane.lane])
+            self._evaluate_freshly(slots, [(s, x) for s, x in due if x not in diverged and self._at_end(x)])
             self.phase("evaluate", number, start)
         for _, lane in slots.busy():
             lane.seconds = self.now() - slots.started[lane.lane]
@@ -278,7 +280,7 @@ class Runner:
                 slots.free(slot)
             elif lane in diverged:
                 lane.status = "diverged"
-            elif lane.env_steps >= self.roster.last_step(lane):
+            elif self._at_end(lane):
                 lane.status = "done"
             elif verdict is Verdict.PRUNE:
                 lane.status = "pruned"
@@ -290,13 +292,34 @@ class Runner:
             elif lane.status == "running":
                 slots.go_on(lane, self.clock)
 
+    def _at_end(self, lane: Lane) -> bool:
+        """Whether the lane has trained all its env steps."""
+        return lane.env_steps >= self.roster.last_step(lane)
+
+    def _evaluate_freshly(self, slots: Slots, ended: list[tuple[int, Lane]]) -> None:
+        """Record the return of the final weights of the lanes that have ended, in many fresh episodes."""
+        settings = self.settings
+        if not ended or not settings.milestones():
+            return
+        longest = self.experiment.env.max_episode_steps
+        repeats = fresh_repeats(settings.total_timesteps, settings.eval_episodes, longest)
+        returns = slots.evaluate_freshly([slot for slot, _ in ended], repeats)[:, self.headline]
+        for slot, lane in ended:
+            if np.isfinite(returns[slot]).all():
+                self.recorder.point(lane, self.now(), {FRESH: float(returns[slot].mean())})
+
+    @property
+    def headline(self) -> int:
+        """The place in `EVALUATION_MODES` of the mode of the headline return."""
+        return 0 if self.settings.evaluation == "deterministic" else 1
+
     def _record(self, lane: Lane, returns: np.ndarray, lengths: np.ndarray, metrics: dict[str, Any]) -> None:
         """Record an evaluation of a lane; `returns` and `lengths` have the shape [modes, episodes]."""
         measured = {f"train/{k}": float(v) for k, v in metrics.items() if np.isfinite(v)}
         if self.settings.evaluations or self.settings.eval_at_start:
-            headline = 0 if self.settings.evaluation == "deterministic" else 1
-            measured |= summary(returns[headline], lengths[headline])
-            measured |= {f"{EVALUATION_MODES[1 - headline]}_return": float(returns[1 - headline].mean())}
+            other = 1 - self.headline
+            measured |= summary(returns[self.headline], lengths[self.headline])
+            measured |= {f"{EVALUATION_MODES[other]}_return": float(returns[other].mean())}
             self.recorder.episodes(lane, returns, lengths)
             self.progress.evaluated(lane, measured["return"])
             self.last_return[lane.lane] = measured["return"]

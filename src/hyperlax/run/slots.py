@@ -16,8 +16,30 @@ from hyperlax.programs.compiled import Compiled, Orders, blank_orders
 from hyperlax.programs.train import NEVER, TrainState
 from hyperlax.run.roster import Roster
 
+FRESH_EPISODES = 100
+"""Intended number of episodes in which the final weights of a lane are evaluated apart from its curve."""
+FRESH_SHARE = 0.02
+"""Largest share of the env steps of a lane that these episodes may take, if one evaluation takes less."""
 SEGMENT_SECONDS = 1.0
 """Intended seconds of a segment; progress is shown and signals are answered after each."""
+
+
+def fresh_keys(keys: np.ndarray, repeat: int) -> np.ndarray:
+    """The raw keys of repeat number `repeat` of the fresh evaluation of lanes with the raw `keys`.
+
+    Both have the shape [lanes, 2]. They are hashed on the host, so that no stream of a lane comes near them.
+    """
+    hashed = [np.random.SeedSequence([*map(int, key), repeat]).generate_state(2) for key in keys]
+    return np.asarray(hashed, np.uint32).reshape(keys.shape)
+
+
+def fresh_repeats(total: int, episodes: int, episode_steps: int) -> int:
+    """How often lanes that train `total` env steps are evaluated freshly, each time in `episodes` episodes.
+
+    `episode_steps` is the length of an episode at most. Every evaluation runs the episodes in two modes.
+    """
+    most = int(FRESH_SHARE * total / (2 * episodes * episode_steps))
+    return max(1, min(-(-FRESH_EPISODES // episodes), most))
 
 
 @dataclasses.dataclass(frozen=True)
@@ -201,6 +223,23 @@ class Slots:
         due = asked & bool(self.settings.milestones())
         self.device_state, returns, lengths, metrics = self.compiled.evaluate(self.device_state, due, asked)
         return returns, lengths, metrics
+
+    def evaluate_freshly(self, slots: list[int], repeats: int) -> np.ndarray:
+        """Evaluate the lanes in `slots` in episodes that nothing else sees, and leave them as they are.
+
+        Each of the `repeats` has a key of its own (`fresh_keys`). Returns the returns, of shape
+        [slots, modes, repeats × episodes], over all slots of the program.
+        """
+        due, own = np.zeros(self.compiled.slots, bool), self.compiled.read(self.device_state, lambda s: s.key)
+        due[slots] = True
+        found = []
+        for repeat in range(repeats):
+            keys = np.where(due[:, None], fresh_keys(own, repeat), own)
+            state = self.compiled.with_keys(self.device_state, keys)
+            self.device_state, returns, _, _ = self.compiled.evaluate(state, due, due)
+            found.append(returns)
+        self.device_state = self.compiled.with_keys(self.device_state, own)
+        return np.concatenate(found, axis=2)
 
     def state(self, slot: int) -> TrainState:
         """The state of the lane in `slot`, as host arrays that later segments do not change."""

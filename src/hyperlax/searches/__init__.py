@@ -23,7 +23,7 @@ from hyperlax.run.display import Display
 from hyperlax.run.signals import Interrupted
 from hyperlax.run.terminal import shown
 from hyperlax.searches import outcome, studies
-from hyperlax.searches.objectives import objectives
+from hyperlax.searches.objectives import objectives, usual
 from hyperlax.searches.schedule import OptunaSearch, Search
 from hyperlax.storage import store
 from hyperlax.storage.results import Results
@@ -39,7 +39,7 @@ def search(
     env: str = "gymnax.pendulum",
     *,
     n_trials: int = 100,
-    objective_names: Sequence[str] = ("peak_performance",),
+    objective_names: Sequence[str] = (),
     objective_directions: Sequence[str] = (),
     sampler: str = "tpe",
     pruner: str = "none",
@@ -71,7 +71,8 @@ def search(
     The search.
 
     - `n_trials`: in all, over every process of the study and every time it is resumed.
-    - `objective_names`: of `searches.objectives.KNOWN`; several make a Pareto front. `objective_directions`:
+    - `objective_names`: of `searches.objectives.KNOWN`; several make a Pareto front. By default the headline
+      metric: `final`, or `peak_of_mean` in the published protocol. `objective_directions`:
       maximize or minimize, one for each or one for all; by default what is better.
     - `sampler`: tpe, nsgaii, random, qmc, cmaes or gp. `pruner`: none, median, hyperband or asha.
     - `trials_at_once`: trials in training at a time, by default what the machine has use for.
@@ -113,7 +114,7 @@ def prepare(
     env: str,
     *,
     n_trials: int = 100,
-    objective_names: Sequence[str] = ("peak_performance",),
+    objective_names: Sequence[str] = (),
     objective_directions: Sequence[str] = (),
     sampler: str = "tpe",
     pruner: str = "none",
@@ -142,9 +143,11 @@ def prepare(
     """
     given = locals()
     described = {k: given[k] for k in ("set", "run_length_modifier", *Settings.__dataclass_fields__)}
+    published = "published" in (protocol, (set or {}).get("protocol"))
+    names = objective_names or usual("published" if published else None)
     plan = Search(
         n_trials=n_trials,
-        objectives=objectives(objective_names, objective_directions),
+        objectives=objectives(names, objective_directions),
         sampler=sampler,
         pruner=pruner,
         at_once=0 if trials_at_once is None else within("trials_at_once", trials_at_once),

@@ -1,4 +1,8 @@
-"""The objectives of a search: metrics of the report, reduced over the seeds of a trial to one number."""
+"""The objectives of a search: metrics of the report, reduced over the seeds of a trial to one number.
+
+The headline metrics (`statistics.HEADLINES`) are objectives by their names, and score a trial as the report
+scores a sample.
+"""
 
 from __future__ import annotations
 
@@ -10,7 +14,8 @@ import numpy as np
 
 from hyperlax.hyperparams import nearest
 from hyperlax.report.metrics import METRICS, Curves, PerLane, metrics_by_name, reference_scores
-from hyperlax.statistics import MIN_RUNS, iqm, iqm_over_runs
+from hyperlax.statistics import HEADLINES, MIN_RUNS, iqm, iqm_over_runs
+from hyperlax.statistics.headline import DEFAULT, PUBLISHED
 
 DIRECTIONS = ("maximize", "minimize")
 
@@ -44,9 +49,10 @@ def _end(values: PerLane, name: str) -> float:
 class Objective:
     """An objective of a search.
 
-    - `metric`: its name in `METRICS`.
+    - `metric`: its name in `METRICS` or `HEADLINES`.
     - `direction`: "maximize" or "minimize".
-    - `over`: the function that reduces the values of all seeds of a trial to one number.
+    - `over`: the function that reduces the values of all seeds of a trial to one number; a headline metric
+      has its own.
     - `seeds`: the smallest number of seeds that it is defined for.
     - `per_budget`: whether it is divided by the env steps of a lane.
     """
@@ -70,7 +76,12 @@ class Objective:
         `reference` and `settings` suffice. A lane that never reaches the solved score counts as if it had
         reached it after twice its budget.
         """
-        per_lane = metrics_by_name(*_rectangular(curves), dict(about))[self.metric]
+        steps, returns = _rectangular(curves)
+        if not returns.size:
+            return float("nan")
+        if self.metric in HEADLINES:  # the seeds of a trial are evaluated at the same steps
+            return float(HEADLINES[self.metric].score(np.fmax.reduce(steps)[None], returns[None])[0])
+        per_lane = metrics_by_name(steps, returns, dict(about))[self.metric]
         per_lane = np.where(np.isposinf(per_lane), 2.0 * _budget(about), per_lane)
         if np.isnan(per_lane).any():
             return float("nan")
@@ -94,7 +105,7 @@ def _alias(metric: str, **how: Any) -> dict[str, Any]:
 
 
 KNOWN: dict[str, dict[str, Any]] = {
-    **{metric: _alias(metric) for metric in METRICS},
+    **{name: _alias(name) for name in (*HEADLINES, *METRICS)},
     "peak_performance": _alias("peak_return"),
     "final_performance": _alias("final_return"),
     "final_performance_median": _alias("final_return", over=_median),
@@ -146,6 +157,11 @@ def objectives(names: Sequence[str], directions: Sequence[str] = ()) -> tuple[Ob
     return tuple(Objective(n, direction=way, **KNOWN[n]) for n, way in zip(names, ways, strict=True))
 
 
+def usual(protocol: str | None) -> tuple[str, ...]:
+    """The objective that a search has unless others are named: the headline metric of its protocol."""
+    return (PUBLISHED if protocol == "published" else DEFAULT,)
+
+
 def check(objective: Objective, about: Mapping[str, Any]) -> None:
     """Raise `ValueError` if the experiment with the manifest `about` cannot measure the objective."""
     settings = about["settings"]
@@ -162,7 +178,7 @@ def check(objective: Objective, about: Mapping[str, Any]) -> None:
     if objective.metric in _OF_REFERENCES and len(reference_scores(dict(about))) < 2:
         raise ValueError(
             f"{objective.name} needs the environment's reference scores (random policy and solved), which "
-            f"are not known; take {objective.metric}_published or peak_return"
+            f"are not known; take {objective.metric}_published or final"
         )
 
 
@@ -191,6 +207,8 @@ def _bounds(metric: str, about: Mapping[str, Any], seen: Sequence[float]) -> tup
         low, high = scores["random"] - span, scores["solved"] + span
     elif seen:
         span = max(high - low, 1.0)
+    if metric in HEADLINES:
+        return low, high
     return {
         "peak_return": (low, high),
         "final_return": (low, high),

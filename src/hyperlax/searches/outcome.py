@@ -15,8 +15,10 @@ import polars as pl
 from hyperlax.experiments.recipes import Recipe
 from hyperlax.hyperparams import assign, values
 from hyperlax.hyperparams.spaces import Space, resolved
+from hyperlax.programs.budget import within_reach
+from hyperlax.report.evaluations import common_end
 from hyperlax.searches.objectives import Objective
-from hyperlax.statistics import undominated
+from hyperlax.statistics import HEADLINES, undominated
 from hyperlax.storage.files import write_atomically
 from hyperlax.storage.results import TRIAL_COLUMNS
 
@@ -28,20 +30,28 @@ FILES = ("best_recipe.py", "best_params.json", "pareto_front.json")
 
 
 def trials_table(
-    study: optuna.Study, space: Mapping[str, Space], objectives: Sequence[Objective]
+    study: optuna.Study,
+    space: Mapping[str, Space],
+    objectives: Sequence[Objective],
+    about: Mapping[str, Any] | None = None,
 ) -> pl.DataFrame:
     """The table of all trials of the study, trained by any process, one row each.
+
+    Trials end at different steps because they train whole cycles, and each has been told its score at its own
+    end. With `about`, what the experiment is (`Objective.score`), those that were trained to the end have
+    their scores at equal steps, as in reports.
 
     - `trial`: its number.
     - `state`: one of `ENDED`, running, waiting, or given up.
     - one column per objective: its value; the worst score if the trial has none of its own, the last reported
-      one if it was pruned, and null while there is none.
+      one if it was pruned, and null while there is none, or none at equal steps.
     - one column per searched hyperparameter: its value.
     - `start`, `end`, `seconds`: beginning and end in seconds since the first trial began, and the difference.
     - `process`: the process that trained it, numbered in order of appearance.
     """
     trials = study.get_trials(deepcopy=False)
     began = min((t.datetime_start for t in trials if t.datetime_start), default=datetime.datetime.min)
+    equal = {} if about is None else _at_equal_steps(trials, objectives, about)
     owners = list(dict.fromkeys(t.user_attrs.get("owner", "") for t in trials))
     rows = []
     for t in trials:
@@ -51,7 +61,10 @@ def trials_table(
             {
                 "trial": t.number,
                 "state": _state(t),
-                **{o.name: (t.values or [None] * len(objectives))[i] for i, o in enumerate(objectives)},
+                **{
+                    o.name: equal.get(t.number, t.values or [None] * len(objectives))[i]
+                    for i, o in enumerate(objectives)
+                },
                 **(resolved(space, t.params) if known else {}),
                 "start": start,
                 "end": end,
@@ -62,13 +75,29 @@ def trials_table(
     return _frame(rows, space, objectives)
 
 
+def _at_equal_steps(
+    trials: Sequence[Any], objectives: Sequence[Objective], about: Mapping[str, Any]
+) -> dict[int, list[float | None]]:
+    """The scores at equal steps of the trials that were trained to the end; nothing if all end there."""
+    curves = {t.number: t.user_attrs["curves"] for t in trials if "curves" in t.user_attrs}
+    end = common_end([int(lane[-1][0]) for lanes in curves.values() for lane in lanes if lane])
+    if end is None:
+        return {}
+    found = {}
+    for number, lanes in curves.items():
+        cut = [[(int(at), value) for at, value in lane if within_reach(int(at), end)] for lane in lanes]
+        scores = [objective.score(cut, about) for objective in objectives]
+        found[number] = [score if score == score else None for score in scores]
+    return found
+
+
 def best(table: pl.DataFrame, objectives: Sequence[Objective]) -> list[int]:
     """The number of the best trial, or those of the Pareto front if there are several objectives.
 
     Only trials that were trained to the end count. The front is sorted by the first objective, best first; of
     equal trials, earlier ones come first.
     """
-    done = table.filter(table["state"] == "done").sort("trial")
+    done = table.filter(table["state"] == "done").drop_nulls([o.name for o in objectives]).sort("trial")
     if done.is_empty():
         return []
     scores = np.stack([o.sign * done[o.name].to_numpy() for o in objectives], axis=1)
@@ -119,6 +148,9 @@ def write(
             "trial": row["trial"],
             "values": {o.name: row[o.name] for o in objectives},
             "params": {k: v for k, v in row.items() if k not in left_out},
+            "definitions": {
+                o.name: HEADLINES[o.metric].definition for o in objectives if o.metric in HEADLINES
+            },
         }
         for row in rows
     ]

@@ -53,7 +53,7 @@ class Search:
     """
 
     n_trials: int = 100
-    objectives: tuple[Objective, ...] = (Objective("peak_performance", "peak_return"),)
+    objectives: tuple[Objective, ...] = (Objective("final", "final"),)
     sampler: str = "tpe"
     pruner: str = "none"
     at_once: int = 0
@@ -257,7 +257,8 @@ class OptunaSearch(Schedule):
             self.active[about["number"]] = Trial(**about, curves=curves)
 
     def tables(self) -> dict[str, pl.DataFrame]:
-        return {"trials": outcome.trials_table(self.study.study, self.space, self.search.objectives)}
+        study, objectives = self.study.study, self.search.objectives
+        return {"trials": outcome.trials_table(study, self.space, objectives, self.about)}
 
     def files(self) -> Sequence[str]:
         return self.journals
@@ -287,6 +288,8 @@ class OptunaSearch(Schedule):
             status = trial.over or ("done" if all(s == s for s in scores) else "undefined")
             values = None if status == "pruned" else scores if status == "done" else self._worst()
             notes = {"status": status, "seconds": [trial.start, runner.now()], "why": trial.why}
+            if status == "done":
+                notes["curves"] = list(trial.curves.values())
             self.study.tell(trial.number, values, notes)
         self._show(runner)
 

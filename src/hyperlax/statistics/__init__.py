@@ -8,16 +8,20 @@ says why.
 
 from hyperlax.statistics.averages import iqm, iqm_variance, mean, optimality_gap, quantiles
 from hyperlax.statistics.comparisons import (
+    MIN_PAIRED,
     MIN_PER_SIDE,
     Difference,
     average_difference,
     difference,
     holm,
+    paired_difference,
     probability_of_improvement,
 )
 from hyperlax.statistics.complexity import MIN_SEEDS, sample_complexity
 from hyperlax.statistics.correlation import MIN_PAIRS, spearman
+from hyperlax.statistics.curves import area_per_step, final_return, mean_return, peak_return
 from hyperlax.statistics.estimates import LEVEL, REPETITIONS, Estimate, Unavailable, without_interval
+from hyperlax.statistics.headline import HEADLINES, Headline
 from hyperlax.statistics.importance import Dimension, Importances, divergence, importances, top_samples
 from hyperlax.statistics.intervals import (
     MIN_RUNS,
@@ -31,7 +35,9 @@ from hyperlax.statistics.ranks import rank_intervals, undominated
 from hyperlax.statistics.sobol import MIN_ROWS, noise_share, sobol_indices
 
 __all__ = [
+    "HEADLINES",
     "LEVEL",
+    "MIN_PAIRED",
     "MIN_PAIRS",
     "MIN_PER_SIDE",
     "MIN_ROWS",
@@ -41,12 +47,15 @@ __all__ = [
     "Difference",
     "Dimension",
     "Estimate",
+    "Headline",
     "Importances",
     "Unavailable",
+    "area_per_step",
     "average_difference",
     "best_of_k",
     "difference",
     "divergence",
+    "final_return",
     "holm",
     "importances",
     "iqm",
@@ -54,10 +63,13 @@ __all__ = [
     "iqm_over_strata",
     "iqm_variance",
     "mean",
+    "mean_return",
     "median_best_of_k",
     "median_over_runs",
     "noise_share",
     "optimality_gap",
+    "paired_difference",
+    "peak_return",
     "performance_profile",
     "probability_of_improvement",
     "quantile_intervals",

@@ -29,6 +29,8 @@ from hyperlax.statistics.estimates import LEVEL, REPETITIONS, Estimate, without_
 MIN_RUNS = 10
 """Minimum number of runs for an interval of the interquartile mean."""
 _DRAWS_AT_ONCE = 2**23
+_ROUNDING = 1e-12
+"""Relative difference up to which averages are equal, which are sums in another order."""
 
 
 def widened_tail(runs: int, level: float = LEVEL) -> float:
@@ -41,13 +43,15 @@ def percentile_ends(
 ) -> tuple[Float[np.ndarray, "..."], Float[np.ndarray, "..."]]:
     """Return the ends of the widened percentile interval over the last axis; each end is one of the draws.
 
-    Both are NaN where the draws are all equal, because runs that agree exactly say nothing about the spread.
+    Both are NaN where the draws are all equal but for rounding, because runs that agree exactly say nothing
+    about the spread.
     """
     last, tail = draws.shape[-1] - 1, widened_tail(runs, level)
     first, final = int(np.floor(last * tail)), int(np.ceil(last * (1 - tail)))
     ordered = np.partition(draws, (first, final), axis=-1)
     low, high = ordered[..., first], ordered[..., final]
-    return np.where(low < high, low, np.nan), np.where(low < high, high, np.nan)
+    spread = (low < high) & ~np.isclose(low, high, rtol=_ROUNDING, atol=0.0)
+    return np.where(spread, low, np.nan), np.where(spread, high, np.nan)
 
 
 def iqm_over_runs(

@@ -12,6 +12,9 @@ import polars as pl
 
 LANE_STATUSES = ("queued", "running", "paused", "done", "diverged", "pruned", "failed")
 
+FRESH = "fresh_return"
+"""The metric of the curves that holds the evaluation of a lane's final weights in fresh episodes."""
+
 SCHEMAS: dict[str, dict[str, Any]] = {
     "lanes": {
         "lane": pl.Int64,

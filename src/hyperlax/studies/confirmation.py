@@ -61,6 +61,7 @@ def confirm(
     if stored is not None and stored != (best, spec.settings.seeds):
         raise ValueError(_other_confirmation(stored, (best, spec.settings.seeds)))
     how = replace(execution or Execution(), folder=target, resume=stored is not None)
+    how = replace(how, metric=how.metric or results.manifest.get("metric"))
     with shown(progress) as display:
         return replace(results, confirmation=sweeps.run(spec, how, display, command))
 
@@ -123,10 +124,10 @@ def best_samples(results: Results, best: int) -> list[int]:
 
     Raises `ValueError` when `best` is less than 1.
     """
-    from hyperlax.report.leaderboard import leaderboard  # imported late, because it takes a second
+    from hyperlax.report.scores import ranked  # imported late, because it takes a second
 
     best = within("best", best, "the number of samples to confirm")
-    return leaderboard(results, top=None).drop_nulls("peak_return")["sample"].head(best).to_list()
+    return ranked(results)["sample"].head(best).to_list()
 
 
 def request(spec: Experiment, folder: Path, best: int | None, seeds: int | None) -> tuple[int, int] | None:

@@ -21,6 +21,7 @@ from hyperlax.programs.compiled import Compiled, blank_orders, identity
 from hyperlax.programs.plan import Machine, Program, plan
 from hyperlax.run.compiling import Compiler
 from hyperlax.run.display import Display
+from hyperlax.run.slots import fresh_repeats
 
 CALIBRATION_SECONDS = 30.0
 """Time limit for measuring: once it is exceeded, no further program is measured."""
@@ -192,7 +193,9 @@ def predict(work: Work, rates: Rates, within: float, compiled: set[Hashable]) ->
     busy = 1 if how.sequential else min(len(devices), max(lanes, 1))
     slower = lambda p: LOW_RUNS_SLOWER if p.effort == "low" else 1.0  # noqa: E731
     training = sum(slower(p) * _program_work(spec, p) for p in programs)
-    steps = len(spec.settings.milestones()) * spec.env.max_episode_steps
+    s, longest = spec.settings, spec.env.max_episode_steps
+    marks = len(s.milestones())
+    steps = (marks + bool(marks) * fresh_repeats(s.total_timesteps, s.eval_episodes, longest)) * longest
     watched = sum(slower(p) * len(p.samples) for p in programs) * spec.settings.seeds * steps
     return Prediction(
         compiling, left * training / rates.work / busy, left * watched * rates.evaluation / busy, within

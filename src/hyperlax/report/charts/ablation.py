@@ -12,7 +12,8 @@ from hyperlax.report.charts.curves import X_TITLES
 from hyperlax.report.charts.style import NEUTRAL, WIDTH, Chart, Layered, NothingToDraw, colour_of, finished
 from hyperlax.report.figures import pairs
 from hyperlax.report.figures.drawing import curve_table
-from hyperlax.report.figures.panels import MOST_GROUPS, Panel, grouped, panels, score_words
+from hyperlax.report.figures.panels import MOST_GROUPS, Panel, grouped, panels
+from hyperlax.report.scores import title_of
 from hyperlax.storage.results import Results
 
 
@@ -65,10 +66,11 @@ def ablation_table(results: Results) -> pl.DataFrame:
 
 def ablation_notes(results: Results) -> list[str]:
     """Say what the pairs show, one sentence for each row of `ablation_table`."""
+    score = title_of([results])
     lines = []
     for c in comparisons(results):
         found = pairs.summary([c.differences], [c.labels], c.values, c.against)
-        lines += [pairs.summary_words(row, score_words(), c.path) for row in found.iter_rows(named=True)]
+        lines += [pairs.summary_words(row, score, c.path) for row in found.iter_rows(named=True)]
     return lines
 
 

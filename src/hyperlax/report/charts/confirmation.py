@@ -16,6 +16,7 @@ from hyperlax.report.charts.style import (
     is_picked,
     none_or_picked,
 )
+from hyperlax.report.scores import DESCRIPTION, SCORE, words_of
 from hyperlax.report.selection import selection_bias
 from hyperlax.storage.results import Results
 
@@ -29,18 +30,18 @@ def confirmation_chart(results: Results) -> Chart:
     """
     if results.confirmation is None:
         raise NothingToDraw("No sample was retrained with fresh seeds.")
-    rows = selection_bias(results).drop_nulls(["tuning", "confirmed"])
+    rows = selection_bias(results).drop_nulls(["tuning", "confirmed"]).drop(DESCRIPTION)
     if rows.is_empty():
         raise NothingToDraw("No sample has been confirmed yet.")
-    layers = _marks(rows, colour_of(results.manifest))
+    layers, title = _marks(rows, colour_of(results.manifest)), words_of(results, SCORE).capitalize()
     seeds = results.confirmation.manifest.get("settings", {}).get("seeds")
     return finished(
         alt.layer(*layers).properties(width=_SIDE, height=_SIDE),
         "Tuning score against confirmed score",
         [
-            "Peak return of each confirmed sample in tuning, and when it was retrained with "
+            f"{title} of each confirmed sample in tuning, and when it was retrained with "
             + (f"{seeds} fresh seeds. " if seeds else "fresh seeds. ")
-            + "Bars: 95 % intervals, with ten seeds or more.",
+            + "Bars: 95 % intervals, where one holds.",
             "Dashed line: equal scores. Below it, the score dropped.",
         ],
     )

@@ -20,7 +20,7 @@ from hyperlax.report.charts.style import (
     lighten,
 )
 from hyperlax.report.evaluations import Evaluations, evaluations
-from hyperlax.report.leaderboard import leaderboard
+from hyperlax.report.scores import ranked
 from hyperlax.statistics import iqm
 from hyperlax.storage.results import Results
 
@@ -37,8 +37,8 @@ _TOP_POINTS = 150
 def learning_curves(results: Results, x: str = "env_steps", top: int = 5) -> Chart:
     """Draw the return against `x`, one of `X_TITLES`.
 
-    The `top` samples by peak return have bands over seeds, and the interquartile mean over all samples one
-    over samples (`report.charts.bands`). Thin lines show all samples, or the seeds if there is
+    The `top` samples by the headline metric have bands over seeds, and the interquartile mean over all
+    samples one over samples (`report.charts.bands`). Thin lines show all samples, or the seeds if there is
     only one sample.
     """
     found = evaluations(results)
@@ -66,7 +66,7 @@ def learning_curves(results: Results, x: str = "env_steps", top: int = 5) -> Cha
     layers.append(_selected_layer(thin_lines))
     spread = bands.words(found.values.shape[1])
     chart = alt.layer(*layers).properties(width=WIDTH - 190, height=360)
-    caveat = "The best samples were selected by these same evaluations, so their peaks are optimistic."
+    caveat = "The best samples were selected by these same evaluations, so their curves are optimistic."
     subtitle = [f"{spread} Thin lines: {thinned}.", *([caveat] if len(order) > 1 else [])]
     return finished(chart.encode(x=_x(x)), f"Learning curves against {X_TITLES[x]}", subtitle)
 
@@ -74,8 +74,7 @@ def learning_curves(results: Results, x: str = "env_steps", top: int = 5) -> Cha
 def _rows_by_rank(results: Results, found: Evaluations) -> list[int]:
     """Return the rows of `found` that have an evaluation, best sample first."""
     place = {sample: row for row, sample in enumerate(found.samples.tolist())}
-    ranked = leaderboard(results, top=None).filter(pl.col("peak_return").is_not_null())["sample"].to_list()
-    return [place[sample] for sample in ranked]
+    return [place[sample] for sample in ranked(results)["sample"].to_list()]
 
 
 def _best_curves(found: Evaluations, x: str, rows: list[int], names: list[str]) -> pl.DataFrame:

@@ -1,4 +1,4 @@
-"""Empirical cumulative distribution of the peak return over samples."""
+"""Empirical cumulative distribution of the score over samples."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from hyperlax.report.charts.style import (
     none_or_picked,
     sample_keys,
 )
-from hyperlax.report.metrics import sample_metrics
+from hyperlax.report.scores import sample_scores, title_of
 from hyperlax.statistics import performance_profile
 from hyperlax.storage.results import Results
 
@@ -27,7 +27,7 @@ _MAX_POINTS = 500
 
 
 def ecdf(*experiments: Results, shared: bool = False) -> Chart:
-    """Draw the share of samples with at most a given peak return, as one line per family.
+    """Draw the share of samples with at most a given score, as one line per family.
 
     The band of a family holds for all returns at once, in 95 % of cases. `shared` says that the page also
     shows other experiments, so that a sample is identified by its family and its id.
@@ -36,11 +36,11 @@ def ecdf(*experiments: Results, shared: bool = False) -> Chart:
     shown = pl.concat([_steps(results, maximum, shared or len(experiments) > 1) for results in experiments])
     if shown.is_empty():
         raise NothingToDraw("No sample has an evaluation yet.")
-    names = [results.name for results in experiments]
+    names, title = [results.name for results in experiments], title_of(experiments)
     scale = alt.Scale(domain=names, range=family_colours(experiments))
     legend = alt.Legend(title=None, symbolOpacity=1) if len(names) > 1 else None
     colour = alt.Color("family:N", scale=scale, legend=legend)
-    x = alt.X("value:Q", title="peak return", scale=alt.Scale(zero=False), axis=alt.Axis(tickCount=10))
+    x = alt.X("value:Q", title=title, scale=alt.Scale(zero=False), axis=alt.Axis(tickCount=10))
     y = alt.Y("share:Q", title="share of samples at or below", scale=alt.Scale(domain=[0, 1]))
     base = alt.Chart(shown).encode(x=x)
     point = base.mark_point(filled=True, size=34).encode(
@@ -52,7 +52,7 @@ def ecdf(*experiments: Results, shared: bool = False) -> Chart:
         tooltip=[
             "family:N",
             "sample:N",
-            alt.Tooltip("value:Q", title="peak return", format=",.4~g"),
+            alt.Tooltip("value:Q", title=title, format=",.4~g"),
             alt.Tooltip("share:Q", format=".1%"),
         ],
     )
@@ -67,7 +67,7 @@ def ecdf(*experiments: Results, shared: bool = False) -> Chart:
         alt.layer(*layers).properties(width=WIDTH - 190, height=270),
         "Distribution over samples",
         [
-            "Share of the samples whose peak return is at most x. "
+            f"Share of the samples whose {title} is at most x. "
             "Bands: 95 % for all x together, over samples." + thinned
         ],
     )
@@ -76,10 +76,10 @@ def ecdf(*experiments: Results, shared: bool = False) -> Chart:
 def _steps(results: Results, maximum: int, shared: bool) -> pl.DataFrame:
     """Return the steps of the distribution at no more than `most` samples, in the order of their returns.
 
-    Columns: `family`, `sample`, `value` (the peak return), `share` (of the samples at or below it), and
+    Columns: `family`, `sample`, `value` (the score), `share` (of the samples at or below it), and
     `low`, `high` (the ends of the interval of the share).
     """
-    every = sample_metrics(results).select("sample", value="peak_return").drop_nulls().sort("value", "sample")
+    every = sample_scores(results).select("sample", value="score").drop_nulls().sort("value", "sample")
     places = np.unique(np.linspace(0, max(0, len(every) - 1), min(len(every), maximum)).round().astype(int))
     scored = every[places]
     above = performance_profile(every["value"].to_numpy(), scored["value"].to_numpy())

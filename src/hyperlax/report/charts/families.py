@@ -20,9 +20,10 @@ from hyperlax.report.charts.style import (
     finished,
 )
 from hyperlax.report.evaluations import evaluations
-from hyperlax.report.metrics import lane_metrics, sample_metrics
+from hyperlax.report.scores import headline_of, lane_scores, ranked, sample_scores, scores, title_of
 from hyperlax.statistics import (
     LEVEL,
+    MIN_PAIRED,
     MIN_RUNS,
     Estimate,
     best_of_k,
@@ -30,6 +31,7 @@ from hyperlax.statistics import (
     holm,
     iqm_over_strata,
     median_best_of_k,
+    paired_difference,
     performance_profile,
     probability_of_improvement,
 )
@@ -44,11 +46,6 @@ Families = Sequence[Results]
 """Experiments on one environment, with distinct names."""
 
 
-def peaks(results: Results) -> np.ndarray:
-    """Return the peak returns of all samples that have an evaluation."""
-    return sample_metrics(results)["peak_return"].drop_nulls().to_numpy()
-
-
 def tuned_curves(families: Families, x: str = "env_steps", top: int = 5) -> Chart:
     """Draw the best sample of every family, and the interquartile mean of its `top` best samples."""
     best, groups, fewest = [], [], MIN_RUNS
@@ -56,9 +53,8 @@ def tuned_curves(families: Families, x: str = "env_steps", top: int = 5) -> Char
         found = evaluations(results)
         if found.values.size == 0 or np.nanmax(found.x[x], initial=0.0) <= 0:
             continue
-        ranked = sample_metrics(results).drop_nulls("peak_return").sort("peak_return", descending=True)
         place = {sample: row for row, sample in enumerate(found.samples.tolist())}
-        rows = [place[s] for s in ranked["sample"].to_list()[:top]]
+        rows = [place[s] for s in ranked(results)["sample"].to_list()[:top]]
         if not rows:
             continue
         fewest = min(fewest, found.values.shape[1])
@@ -83,17 +79,17 @@ def tuned_curves(families: Families, x: str = "env_steps", top: int = 5) -> Char
         f"Tuned learning curves against {X_TITLES[x]}",
         [
             f"The best sample, and the interquartile mean of the best {top} samples. {bands.words(fewest)}",
-            "The samples were selected by these same evaluations, so their peaks are optimistic.",
+            "The samples were selected by these same evaluations, so their curves are optimistic.",
         ],
     )
 
 
 def best_of_k_chart(families: Families) -> Chart:
-    """Draw the expected peak return of the best of k samples, against the size k of the search."""
+    """Draw the expected score of the best of k samples, against the size k of the search."""
     frames = []
     for results in families:
-        found = best_of_k(peaks(results))
-        typical = median_best_of_k(peaks(results))
+        found = best_of_k(scores(results))
+        typical = median_best_of_k(scores(results))
         found = Estimate(found.value, typical.low, typical.high)
         frame = _curve(results.name, np.arange(1, len(found.value) + 1, dtype=float), found)
         chosen = np.unique(np.geomspace(1, max(1, len(frame)), _POINTS).round().astype(int)) - 1
@@ -102,14 +98,15 @@ def best_of_k_chart(families: Families) -> Chart:
     if rows.is_empty():
         raise NothingToDraw("No sample has an evaluation yet.")
     scale = alt.Scale(type="log", nice=False)
+    title = title_of(families)
     x = alt.X("x:Q", title="samples tried (k)", scale=scale, axis=alt.Axis(format="~s"))
     return finished(
-        alt.layer(*_lines(rows, families, x, "expected best peak return")).properties(
+        alt.layer(*_lines(rows, families, x, f"expected best {title}")).properties(
             width=_PANEL[0], height=_PANEL[1]
         ),
         "Best of k samples",
         [
-            "Expected peak return of the best of k random samples. Bands: 95 % intervals over samples of the "
+            f"Expected {title} of the best of k random samples. Bands: 95 % intervals over samples of the "
             "return that half of the searches of size k exceed. They end where the samples are too few to "
             "bound it; the expectation itself has no interval that holds."
         ],
@@ -118,7 +115,8 @@ def best_of_k_chart(families: Families) -> Chart:
 
 def profile_chart(families: Families) -> Chart:
     """Draw performance profiles: the share of the samples above each return."""
-    found = {results.name: peaks(results) for results in families}
+    found = {results.name: scores(results) for results in families}
+    title = title_of(families)
     every = np.concatenate(list(found.values()))
     if every.size == 0:
         raise NothingToDraw("No sample has an evaluation yet.")
@@ -130,30 +128,32 @@ def profile_chart(families: Families) -> Chart:
             if values.size
         ]
     )
-    x = alt.X("x:Q", title="peak return τ", scale=alt.Scale(zero=False))
+    x = alt.X("x:Q", title=f"{title} τ", scale=alt.Scale(zero=False))
     return finished(
         alt.layer(*_lines(rows, families, x, "share of samples above τ")).properties(
             width=_PANEL[0], height=_PANEL[1]
         ),
         "Performance profile",
-        ["Share of the samples whose peak return exceeds τ. Bands: 95 % for all τ at once, over samples."],
+        [f"Share of the samples whose {title} exceeds τ. Bands: 95 % for all τ at once, over samples."],
     )
 
 
 def improvements(families: Families) -> pl.DataFrame:
     """Compare every pair of families.
 
-    Columns: `family`, `other`, `probability` (that a random sample of `family` has a higher peak return than
-    a random sample of `other`; ties count half), `low` and `high`; `difference` (of the mean peak returns),
+    Columns: `family`, `other`, `probability` (that a random sample of `family` has a higher score than a
+    random sample of `other`; ties count half), `low` and `high`; `difference` (of the mean scores),
     `difference_low` and `difference_high`; `p` of the difference, corrected for the number of pairs; `ahead`,
     the family that is ahead if p is at most 0.05, else null; `values` and `other_values`, how many were
-    compared. These are samples, or the seeds if both families have a single sample.
+    compared. These are samples, or the seeds if both families have a single sample. `paired` says that both
+    have the same samples, so that the difference is that of pairs of equal hyperparameters.
     """
     rows = []
     for i, ours in enumerate(families):
         for theirs in families[i + 1 :]:
             a, b = _compared(ours, theirs)
-            better, gap = probability_of_improvement(a, b), difference(a, b)
+            better, pairs = probability_of_improvement(a, b), paired(ours, theirs)
+            gap = difference(a, b) if pairs is None else paired_difference(*pairs)
             rows.append(
                 {
                     "family": ours.name,
@@ -165,25 +165,44 @@ def improvements(families: Families) -> pl.DataFrame:
                     "difference_low": float(gap.low),
                     "difference_high": float(gap.high),
                     "p": gap.p,
+                    "paired": pairs is not None,
                     "values": len(a),
                     "other_values": len(b),
                 }
             )
     numbers = ("probability", "low", "high", "difference", "difference_low", "difference_high", "p")
     schema = {"family": pl.String, "other": pl.String, **dict.fromkeys(numbers, pl.Float64)}
-    schema |= {"values": pl.Int64, "other_values": pl.Int64}
+    schema |= {"paired": pl.Boolean, "values": pl.Int64, "other_values": pl.Int64}
     table = pl.DataFrame(rows, schema=schema)
     table = table.with_columns(pl.Series("p", holm(table["p"].to_numpy())))
     leader = pl.when(pl.col("difference") > 0).then("family").otherwise("other")
     return table.with_columns(ahead=pl.when(pl.col("p") <= 1 - LEVEL).then(leader)).fill_nan(None)
 
 
+def paired(ours: Results, theirs: Results) -> tuple[np.ndarray, np.ndarray] | None:
+    """Return the scores of equal samples of two families side by side.
+
+    None unless both have the same samples, with the same hyperparameters, and enough of them for a claim.
+    """
+    samples = [
+        results.samples.drop("matrix", "pair", strict=False).sort("sample") for results in (ours, theirs)
+    ]
+    if samples[0].height < MIN_PAIRED or not samples[0].equals(samples[1]):
+        return None
+    scored = (sample_scores(results).select("sample", "score") for results in (ours, theirs))
+    both = next(scored).join(next(scored), on="sample", suffix="_theirs").drop_nulls()
+    return both["score"].to_numpy(), both["score_theirs"].to_numpy()
+
+
 def _compared(ours: Results, theirs: Results) -> tuple[np.ndarray, np.ndarray]:
-    """Return the peak returns of the samples of two families, or of the seeds of their only samples."""
-    a, b = peaks(ours), peaks(theirs)
-    if len(a) != 1 or len(b) != 1:
+    """Return the scores of the samples of two families, or of the seeds of their only samples.
+
+    Single samples whose score is a maximum over the mean of their seeds are not compared seed by seed.
+    """
+    a, b = scores(ours), scores(theirs)
+    if len(a) != 1 or len(b) != 1 or headline_of(ours.manifest).maximum:
         return a, b
-    seeds = (lane_metrics(results)["peak_return"].drop_nulls().to_numpy() for results in (ours, theirs))
+    seeds = (lane_scores(results)["score"].drop_nulls().to_numpy() for results in (ours, theirs))
     first, second = seeds
     return first, second
 
@@ -194,6 +213,7 @@ def improvement_chart(families: Families) -> Chart:
     if rows.is_empty():
         raise NothingToDraw("The probability of improvement needs two families with evaluations.")
     rows = rows.with_columns(pair=pl.format("{} beats {}", "family", "other"))
+    title = title_of(families)
     scale = alt.Scale(domain=[0, 1])
     y = alt.Y("pair:N", title=None, sort=None)
     tooltip = ["pair:N", *(alt.Tooltip(f"{c}:Q", format=".2f") for c in ("probability", "low", "high"))]
@@ -209,7 +229,7 @@ def improvement_chart(families: Families) -> Chart:
         chart.properties(width=WIDTH - 280, height=alt.Step(34)),
         "Probability of improvement",
         [
-            "Probability that a random sample of the first family has the higher peak return. Bars: 95 % "
+            f"Probability that a random sample of the first family has the higher {title}. Bars: 95 % "
             "intervals over five samples or more on either side; with one sample each, over its seeds. A "
             "claim is decided by a permutation test, corrected for the number of pairs."
         ],

@@ -16,6 +16,7 @@ from hyperlax.report.charts.style import (
     lighten,
 )
 from hyperlax.report.importance import importance_table
+from hyperlax.report.scores import DESCRIPTION, SCORE, words_of
 from hyperlax.report.sensitivity import noise_of, sobol_table
 from hyperlax.statistics import Unavailable
 from hyperlax.storage.results import Results
@@ -35,7 +36,7 @@ def importance_chart(results: Results) -> Chart:
         rows = importance_table(results)
     except Unavailable as reason:
         raise NothingToDraw(str(reason)) from reason
-    shown = rows.head(_MAX_ROWS)
+    shown = rows.head(_MAX_ROWS).drop(DESCRIPTION)
     y = alt.Y("hyperparameter:N", title=None, sort=shown["hyperparameter"].to_list())
     tooltip = ["hyperparameter:N", *(_number(c) for c in ("importance", "chance", "p"))]
     base = alt.Chart(shown)
@@ -99,7 +100,7 @@ def sobol_chart(results: Results) -> Chart:
     scale = alt.Scale(domain=[max(low, _WIDEST[0]), min(high, _WIDEST[1])], nice=False)
     base = alt.Chart(rows)
     bars = base.mark_bar(clip=True).encode(
-        x=alt.X("value:Q", title="share of the variance of peak returns", scale=scale),
+        x=alt.X("value:Q", title=f"share of the variance of the {words_of(results, SCORE)}", scale=scale),
         color=legend,
         **encoding,
     )

@@ -23,7 +23,7 @@ from hyperlax.report.charts.style import (
     text,
 )
 from hyperlax.report.leaderboard import varied_hyperparameters
-from hyperlax.report.metrics import sample_metrics
+from hyperlax.report.scores import SCORE, values_of, words_of
 from hyperlax.storage.results import Results
 
 _MAX_AXES = 40
@@ -33,7 +33,7 @@ _WORST_TO_BEST = ("#3b82c4", "#9a9a9a", "#e08214")
 """Colours from the lowest to the highest score, legible on light and dark pages and to the colour-blind."""
 
 
-def parallel_coordinates(results: Results, metric: str = "peak_return") -> Chart:
+def parallel_coordinates(results: Results, metric: str = SCORE) -> Chart:
     """Draw one line per sample through its hyperparameters to its `metric` (over seeds), which colours it.
 
     An axis is logarithmic if its search space is; categories are spaced evenly. The best samples are drawn
@@ -43,8 +43,8 @@ def parallel_coordinates(results: Results, metric: str = "peak_return") -> Chart
     varied = varied_hyperparameters(results.samples)[:_MAX_AXES]
     if not varied:
         raise NothingToDraw("No hyperparameter varies between the samples.")
-    title = metric.replace("_", " ")
-    rows = sample_metrics(results).select("sample", score=metric).drop_nulls()
+    title = words_of(results, metric)
+    rows = values_of(results, metric).rename({metric: "score"}).drop_nulls()
     rows = rows.join(results.samples.select("sample", *varied), on="sample").sort("score", "sample")
     if rows.is_empty():
         raise NothingToDraw(f"No sample has a {title} yet.")

@@ -23,6 +23,7 @@ from hyperlax.report.charts.style import (
     sample_keys,
 )
 from hyperlax.report.published_comparison import STATISTICS, Matched
+from hyperlax.report.scores import SCORE, words_of
 
 _SOURCES = {"ours": "circle", "published": "diamond"}
 _DASHES = {"ours": [1, 0], "published": [3, 3]}
@@ -44,8 +45,8 @@ def side_by_side(found: Sequence[Matched]) -> Chart:
         ),
         "Ours and published",
         [
-            "Peak return as in the publication: the largest evaluation of a sample, each evaluation a mean "
-            "over seeds. Bars: 95 % intervals over samples; a published number without its samples has none."
+            f"{words_of(found[0].results, SCORE).capitalize()} of both sides. Bars: 95 % intervals "
+            "over samples; a published number without its samples has none."
         ],
     )
 
@@ -74,7 +75,12 @@ def _statistic_panel(rows: pl.DataFrame, name: str, found: Sequence[Matched], fi
     families = [match.results for match in found]
     y = alt.Y("family:N", sort=names, title=None, axis=alt.Axis() if first else None)
     aside = alt.YOffset("source:N", scale=alt.Scale(domain=list(_SOURCES)))
-    x = alt.X("value:Q", title="peak return", scale=alt.Scale(zero=False), axis=alt.Axis(tickCount=4))
+    x = alt.X(
+        "value:Q",
+        title=words_of(found[0].results, SCORE),
+        scale=alt.Scale(zero=False),
+        axis=alt.Axis(tickCount=4),
+    )
     tooltip: list[Any] = ["family:N", "statistic:N", "source:N", alt.Tooltip("tried:Q", title="samples")]
     tooltip += [alt.Tooltip(f"{c}:Q", format=",.4~g") for c in ("value", "low", "high")]
     scale = alt.Scale(domain=names, range=family_colours(families))
@@ -104,13 +110,18 @@ def _statistic_panel(rows: pl.DataFrame, name: str, found: Sequence[Matched], fi
             legend=legend,
         )
         bar = alt.Chart(bounded).mark_rule(strokeWidth=2).encode(y=y, yOffset=aside, color=colour)
-        layers.insert(0, bar.encode(x=alt.X("low:Q", title="peak return"), x2="high:Q", strokeDash=dash))
+        layers.insert(
+            0,
+            bar.encode(
+                x=alt.X("low:Q", title=words_of(found[0].results, SCORE)), x2="high:Q", strokeDash=dash
+            ),
+        )
     title = alt.TitleParams(name, fontSize=12, offset=6)
     return alt.layer(*layers).properties(title=title, width=195, height=alt.Step(16))
 
 
 def sample_by_sample(found: Sequence[Matched]) -> Chart:
-    """Draw our peak return of every sample against the published peak return of the same sample."""
+    """Draw our score of every sample against the published score of the same sample."""
     paired = [match for match in found if len(match.pairs)]
     if not paired:
         raise NothingToDraw("The samples were not published, or their hyperparameters differ from ours.")
@@ -123,7 +134,8 @@ def sample_by_sample(found: Sequence[Matched]) -> Chart:
         alt.concat(*panels, columns=3, spacing=26),
         "Sample by sample",
         [
-            "Peak return of the same hyperparameters, ours against published. Dashed line: equal returns. "
+            f"{words_of(paired[0].results, SCORE).capitalize()} of the same hyperparameters, ours "
+            "against published. Dashed line: equal returns. "
             "ρ: Spearman's rank correlation with its 95 % interval over samples."
         ],
     )

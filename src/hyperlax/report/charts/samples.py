@@ -1,4 +1,4 @@
-"""Charts of the peak returns of samples: the leaderboard and the distribution over samples."""
+"""Charts of the scores of samples: the leaderboard and the distribution over samples."""
 
 from __future__ import annotations
 
@@ -27,25 +27,26 @@ from hyperlax.report.charts.style import (
     sample_keys,
 )
 from hyperlax.report.leaderboard import leaderboard
-from hyperlax.report.metrics import lane_metrics, reference_scores, sample_metrics
-from hyperlax.storage.results import Results
+from hyperlax.report.metrics import reference_scores
+from hyperlax.report.scores import SCORE, lane_scores, sample_scores, title_of, words_of
+from hyperlax.storage.results import FRESH, Results
 
 _DEFAULT_TOP = 20
 
 
 def leaderboard_chart(results: Results, top: int = _DEFAULT_TOP) -> Chart:
-    """Draw the peak returns of the best samples: interquartile mean, 95 % interval and one tick per seed."""
-    table = leaderboard(results, top=None).filter(pl.col("peak_return").is_not_null())
+    """Draw the scores of the best samples, each with its 95 % interval and one tick per seed."""
+    table, title = leaderboard(results, top=None).drop_nulls("score"), words_of(results, SCORE)
     if table.is_empty():
         raise NothingToDraw("No sample has an evaluation yet.")
     shown = table.head(top).with_columns(name=pl.format("sample {} · rank {}", "sample", "rank"))
     seeds = (
-        lane_metrics(results)
-        .filter(pl.col("peak_return").is_not_null())
-        .select("sample", "seed", "status", "diverged", "peak_return")
+        lane_scores(results)
+        .drop_nulls("score")
+        .select("sample", "seed", "status", "diverged", "score")
         .join(shown.select("sample", "name"), on="sample", maintain_order="left")
     )
-    rows = shown.select("sample", "name", "rank", "peak_return", "peak_low", "peak_high", "final_return")
+    rows = shown.select("sample", "name", "rank", "score", "score_low", "score_high", FRESH)
     y = alt.Y("name:N", sort=shown["name"].to_list(), title=None, axis=alt.Axis(grid=True))
     faded = alt.when(none_or_picked()).then(alt.value(1.0)).otherwise(alt.value(0.25))
     accent = (
@@ -53,25 +54,28 @@ def leaderboard_chart(results: Results, top: int = _DEFAULT_TOP) -> Chart:
     )
     encoding = {"y": y, "color": accent, "tooltip": _tooltip(rows)}
     point = alt.Chart(rows).mark_point(filled=True, size=75)
-    layers = [point.encode(x=_x("peak_return"), opacity=faded, **encoding), *_seed_marks(seeds, y, faded)]
-    bounded = rows.drop_nulls(["peak_low", "peak_high"])
+    layers = [
+        point.encode(x=_x("score", title), opacity=faded, **encoding),
+        *_seed_marks(seeds, y, faded, title),
+    ]
+    bounded = rows.drop_nulls(["score_low", "score_high"])
     if not bounded.is_empty():
         bar = alt.Chart(bounded).mark_rule(strokeWidth=6, opacity=0.3)
-        layers.insert(0, bar.encode(x=_x("peak_low"), x2="peak_high:Q", **encoding))
+        layers.insert(0, bar.encode(x=_x("score_low", title), x2="score_high:Q", **encoding))
     chart = alt.layer(*layers).properties(width=WIDTH - 120, height=alt.Step(22))
     shown_note = f"The best {len(shown)} of {len(table)} samples. " if len(table) > len(shown) else ""
     return finished(
         chart,
         "Leaderboard",
         [
-            f"{shown_note}Point: interquartile mean over seeds of the peak return; bar: 95 % interval, if "
-            "there are ten seeds; tick: one seed; cross: a seed that diverged.",
+            f"{shown_note}Point: {title} over seeds; bar: 95 % interval, if one holds; tick: one seed; "
+            "cross: a seed that diverged.",
             "A rank is a range where the order is not certain; in 95 % of leaderboards all ranks hold.",
         ],
     )
 
 
-def _seed_marks(seeds: pl.DataFrame, y: alt.Y, faded: Any) -> list[alt.Chart]:
+def _seed_marks(seeds: pl.DataFrame, y: alt.Y, faded: Any, title: str) -> list[alt.Chart]:
     """Return layers with one mark per seed: ticks, and crosses for seeds that diverged."""
     layers = []
     for diverged, rows in seeds.partition_by("diverged", as_dict=True).items():
@@ -81,13 +85,13 @@ def _seed_marks(seeds: pl.DataFrame, y: alt.Y, faded: Any) -> list[alt.Chart]:
             if diverged[0]
             else base.mark_tick(color=NEUTRAL, thickness=2, size=13)
         )
-        tooltip = ["sample:N", "seed:N", "status:N", _number("peak_return")]
-        layers.append(marked.encode(y=y, x=_x("peak_return"), opacity=faded, tooltip=tooltip))
+        tooltip = ["sample:N", "seed:N", "status:N", _number("score")]
+        layers.append(marked.encode(y=y, x=_x("score", title), opacity=faded, tooltip=tooltip))
     return layers
 
 
 def return_distribution(*experiments: Results, shared: bool = False) -> Chart:
-    """Draw the peak returns of all samples of each family as a box plot and as points.
+    """Draw the scores of all samples of each family as a box plot and as points.
 
     `shared` says that the page also shows other experiments, so that a sample is identified by its family and
     its id.
@@ -101,7 +105,7 @@ def return_distribution(*experiments: Results, shared: bool = False) -> Chart:
         chart,
         "Return across samples",
         [
-            "Peak return of each sample (interquartile mean over seeds). "
+            f"{title_of(experiments).capitalize()} of each sample (over seeds). "
             "Box: quartiles and median; whiskers: extremes." + thinned,
             "Dashed: returns of a random policy and of a solved environment." if known else "",
         ],
@@ -109,7 +113,7 @@ def return_distribution(*experiments: Results, shared: bool = False) -> Chart:
 
 
 def combined_distribution(environments: Mapping[str, Sequence[Results]]) -> Chart:
-    """Draw the distributions of peak returns on all environments, each with its own axis."""
+    """Draw the distributions of scores on all environments, each with its own axis."""
     panels, maximum = [], MAX_ROWS // max(1, len(environments))
     for env, families in environments.items():
         layers, _ = _distribution(families, True, maximum, box=32)
@@ -125,7 +129,7 @@ def combined_distribution(environments: Mapping[str, Sequence[Results]]) -> Char
         alt.concat(*panels, columns=2, spacing=28).resolve_scale(color="independent", shape="independent"),
         "Return across samples, all environments",
         [
-            "Peak return of each sample (interquartile mean over seeds). Box: quartiles and median; "
+            "Score of each sample (over seeds). Box: quartiles and median; "
             "whiskers: extremes. Dashed: returns of a random policy and of a solved environment.",
         ],
     )
@@ -137,7 +141,7 @@ def _distribution(
     """Return layers with boxes, points and reference scores, and a note on the samples that are left out."""
     frames = []
     for results in experiments:
-        scored = sample_metrics(results).select("sample", "peak_return").drop_nulls()
+        scored = sample_scores(results).select("sample", "score").drop_nulls()
         offset = pl.Series(jitter(len(scored)), dtype=pl.Float64)
         keys = sample_keys(results, scored["sample"], shared)
         frames.append(scored.with_columns(keys, family=pl.lit(results.name), offset=offset))
@@ -145,8 +149,8 @@ def _distribution(
     if rows.is_empty():
         return [], ""
     stride = -(-len(rows) // maximum)
-    points = rows.sort("family", "peak_return", "sample").gather_every(stride)
-    families = [results.name for results in experiments]
+    points = rows.sort("family", "score", "sample").gather_every(stride)
+    families, title = [results.name for results in experiments], title_of(experiments)
     colours = alt.Scale(domain=families, range=family_colours(experiments))
     y = alt.Y("family:N", title=None, sort=families)
     point = (
@@ -155,37 +159,37 @@ def _distribution(
         .encode(
             y=y,
             yOffset=alt.YOffset("offset:Q", scale=alt.Scale(domain=[-1.6, 1.6])),
-            x=_x("peak_return"),
+            x=_x("score", title),
             shape=family_shape(experiments, "family"),
             color=alt.when(is_picked())
             .then(alt.value(HIGHLIGHT))
             .otherwise(alt.Color("family:N", scale=colours, legend=None)),
             opacity=alt.when(none_or_picked()).then(alt.value(0.75)).otherwise(alt.value(0.25)),
             size=alt.when(is_picked()).then(alt.value(130)).otherwise(alt.value(45)),
-            tooltip=["family:N", "sample:N", _number("peak_return")],
+            tooltip=["family:N", "sample:N", _number("score")],
         )
     )
     thinned = f" Points: 1 in {stride} of {len(rows)} samples, ranked by return." if stride > 1 else ""
-    return [*_boxes(rows, y, colours, box), point, *_reference_lines(experiments[0])], thinned
+    return [*_boxes(rows, y, colours, box, title), point, *_reference_lines(experiments[0])], thinned
 
 
-def _boxes(rows: pl.DataFrame, y: alt.Y, colours: alt.Scale, height: int) -> list[alt.Chart]:
+def _boxes(rows: pl.DataFrame, y: alt.Y, colours: alt.Scale, height: int, title: str) -> list[alt.Chart]:
     """Return layers with one box per family: whiskers to the extremes, the quartiles and the median."""
     boxes = rows.group_by("family", maintain_order=True).agg(
-        smallest=pl.col("peak_return").min(),
-        lower=pl.col("peak_return").quantile(0.25, "linear"),
-        median=pl.col("peak_return").median(),
-        upper=pl.col("peak_return").quantile(0.75, "linear"),
-        largest=pl.col("peak_return").max(),
+        smallest=pl.col("score").min(),
+        lower=pl.col("score").quantile(0.25, "linear"),
+        median=pl.col("score").median(),
+        upper=pl.col("score").quantile(0.75, "linear"),
+        largest=pl.col("score").max(),
         samples=pl.len(),
     )
     colour = alt.Color("family:N", scale=colours, legend=None)
     tooltip = ["family:N", *(_number(c) for c in boxes.columns[1:])]
     base = alt.Chart(boxes).encode(y=y, color=colour, tooltip=tooltip)
     return [
-        base.mark_rule().encode(x=_x("smallest"), x2="largest:Q"),
-        base.mark_bar(height=height, opacity=0.25).encode(x=_x("lower"), x2="upper:Q"),
-        base.mark_tick(thickness=3, size=height).encode(x=_x("median")),
+        base.mark_rule().encode(x=_x("smallest", title), x2="largest:Q"),
+        base.mark_bar(height=height, opacity=0.25).encode(x=_x("lower", title), x2="upper:Q"),
+        base.mark_tick(thickness=3, size=height).encode(x=_x("median", title)),
     ]
 
 
@@ -210,5 +214,5 @@ def _number(column: str) -> alt.Tooltip:
     return alt.Tooltip(f"{column}:Q", title=column.replace("_", " "), format=",.4~g")
 
 
-def _x(column: str) -> alt.X:
-    return alt.X(f"{column}:Q", title="peak return", scale=alt.Scale(zero=False), axis=alt.Axis(tickCount=10))
+def _x(column: str, title: str) -> alt.X:
+    return alt.X(f"{column}:Q", title=title, scale=alt.Scale(zero=False), axis=alt.Axis(tickCount=10))

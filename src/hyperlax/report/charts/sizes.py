@@ -1,4 +1,4 @@
-"""Charts of the peak return against the number of trained parameters, and by entangler of a circuit."""
+"""Charts of the score against the number of trained parameters, and by entangler of a circuit."""
 
 from __future__ import annotations
 
@@ -25,12 +25,12 @@ from hyperlax.report.charts.style import (
     sample_keys,
 )
 from hyperlax.report.leaderboard import varied_hyperparameters
-from hyperlax.report.metrics import sample_metrics
+from hyperlax.report.scores import SCORE, sample_scores, title_of, words_of
 from hyperlax.storage.results import Results
 
 
 def size_chart(*experiments: Results, shared: bool = False) -> Chart:
-    """Draw the peak return of every sample against its number of trained parameters."""
+    """Draw the score of every sample against its number of trained parameters."""
     frames = []
     for results in experiments:
         sizes = results.lanes.group_by("sample").agg(
@@ -59,7 +59,7 @@ def size_chart(*experiments: Results, shared: bool = False) -> Chart:
 
 
 def entanglement(*experiments: Results, shared: bool = False) -> Chart:
-    """Draw the peak return by entangler, one panel per network whose samples differ in their entangler."""
+    """Draw the score by entangler, one panel per network whose samples differ in their entangler."""
     panels = [
         _entangler_panel(results, column, shared or len(experiments) > 1)
         for results in experiments
@@ -72,14 +72,17 @@ def entanglement(*experiments: Results, shared: bool = False) -> Chart:
     return finished(
         alt.concat(*shown, columns=2, spacing=40),
         "With and without entanglement",
-        ["Peak return of each sample. Box: quartiles and median. Other hyperparameters vary as well."],
+        [
+            f"{title_of(experiments).capitalize()} of each sample. Box: quartiles and median. "
+            "Other hyperparameters vary as well."
+        ],
     )
 
 
 def _entangler_panel(results: Results, column: str, shared: bool) -> Layered | None:
-    """Draw the peak return by the value of the entangler in `column`; None without an evaluation."""
+    """Draw the score by the value of the entangler in `column`; None without an evaluation."""
     chosen = results.samples.select(id="sample", value=pl.col(column).cast(pl.String))
-    rows = _scored(results, shared).join(chosen, on="id").drop_nulls().sort("peak", "id")
+    rows = _scored(results, shared).join(chosen, on="id").drop_nulls().sort("score", "id")
     if rows.is_empty():
         return None
     rows = rows.gather_every(-(-len(rows) // MAX_ROWS))
@@ -90,16 +93,16 @@ def _entangler_panel(results: Results, column: str, shared: bool) -> Layered | N
     present = set(rows["value"])
     order = [v for v in ENTANGLERS if v in present] + sorted(present - set(ENTANGLERS))
     boxes = rows.group_by("value", maintain_order=True).agg(
-        lower=pl.col("peak").quantile(0.25, "linear"),
-        median=pl.col("peak").median(),
-        upper=pl.col("peak").quantile(0.75, "linear"),
+        lower=pl.col("score").quantile(0.25, "linear"),
+        median=pl.col("score").median(),
+        upper=pl.col("score").quantile(0.75, "linear"),
         samples=pl.len(),
     )
     y = alt.Y("value:N", sort=order, title=column)
     tooltip = ["value:N", "samples:Q", *(_number(c) for c in ("lower", "median", "upper"))]
     box = alt.Chart(boxes).encode(y=y, tooltip=tooltip)
     scale = alt.Scale(zero=False)
-    x = alt.X("peak:Q", title="peak return", scale=scale, axis=alt.Axis(tickCount=6))
+    x = alt.X("score:Q", title=words_of(results, SCORE), scale=scale, axis=alt.Axis(tickCount=6))
     layers = [
         box.mark_bar(height=26, opacity=0.25, color=NEUTRAL).encode(
             x=alt.X("lower:Q", scale=scale), x2="upper:Q"
@@ -114,26 +117,26 @@ def _entangler_panel(results: Results, column: str, shared: bool) -> Layered | N
 
 
 def _scored(results: Results, shared: bool) -> pl.DataFrame:
-    """Return the peak returns, with the columns `id`, `sample` (the key of the selection), `name`, `peak`."""
-    found = sample_metrics(results).select(id="sample", peak="peak_return").drop_nulls()
+    """Return the scores, with the columns `id`, `sample` (the key of the selection), `name`, `score`."""
+    found = sample_scores(results).select("score", id="sample").drop_nulls()
     keys = sample_keys(results, found["id"], shared).alias("sample")
     return found.with_columns(keys, name=pl.lit(results.name))
 
 
 def _points(chart: alt.Chart, experiments: Sequence[Results]) -> alt.Chart:
-    """Encode a chart as points of the peak return, coloured by family and linked to the selection."""
+    """Encode a chart as points of the score, coloured by family and linked to the selection."""
     names = [results.name for results in experiments]
     scale = alt.Scale(domain=names, range=family_colours(experiments))
     legend = alt.Legend(title=None) if len(names) > 1 else None
     return chart.mark_point(filled=True).encode(
-        y=alt.Y("peak:Q", title="peak return", scale=alt.Scale(zero=False)),
+        y=alt.Y("score:Q", title=title_of(experiments), scale=alt.Scale(zero=False)),
         color=alt.when(is_picked())
         .then(alt.value(HIGHLIGHT))
         .otherwise(alt.Color("name:N", scale=scale, legend=legend)),
         shape=family_shape(experiments, "name", legend),
         opacity=alt.when(none_or_picked()).then(alt.value(0.85)).otherwise(alt.value(0.25)),
         size=alt.when(is_picked()).then(alt.value(160)).otherwise(alt.value(60)),
-        tooltip=["name:N", "sample:N", "parameters:Q", _number("peak")],
+        tooltip=["name:N", "sample:N", "parameters:Q", _number("score")],
     )
 
 

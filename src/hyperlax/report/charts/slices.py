@@ -26,7 +26,7 @@ from hyperlax.report.charts.style import (
     text,
 )
 from hyperlax.report.leaderboard import varied_hyperparameters
-from hyperlax.report.metrics import sample_metrics
+from hyperlax.report.scores import SCORE, values_of, words_of
 from hyperlax.storage.results import Results
 
 _COLUMNS = 4
@@ -34,7 +34,7 @@ _MAX_PANELS = 40
 _LOG_RATIO = 100
 
 
-def slices(results: Results, metric: str = "peak_return") -> Chart:
+def slices(results: Results, metric: str = SCORE) -> Chart:
     """Draw `metric` (over seeds) of each sample against each hyperparameter, one panel per hyperparameter.
 
     An axis is logarithmic if the search space is. The points of a category are jittered, with a tick at their
@@ -43,13 +43,13 @@ def slices(results: Results, metric: str = "peak_return") -> Chart:
     varied = varied_hyperparameters(results.samples)
     if not varied:
         raise NothingToDraw("No hyperparameter varies between the samples.")
-    rows = sample_metrics(results).select("sample", score=metric).drop_nulls()
+    rows = values_of(results, metric).rename({metric: "score"}).drop_nulls()
     rows = rows.join(results.samples.select("sample", *varied), on="sample").sort("sample")
     if rows.is_empty():
         raise NothingToDraw("No sample has an evaluation yet.")
     stride = -(-len(rows) // MAX_ROWS)
     shown = rows.sort("score").gather_every(stride).sort("sample")
-    title = metric.replace("_", " ")
+    title = words_of(results, metric)
     drawn = panels(results.manifest, shown, varied, title)
     thinned = f" Shown: 1 in {stride} of {len(rows)} samples, ranked by {title}." if stride > 1 else ""
     left_out = len(varied) - len(drawn)
@@ -58,7 +58,7 @@ def slices(results: Results, metric: str = "peak_return") -> Chart:
         alt.concat(*drawn, columns=_COLUMNS, spacing=18),
         "Slices through the search space",
         [
-            f"{title.capitalize()} (interquartile mean over seeds) of each sample. "
+            f"{title.capitalize()} (over seeds) of each sample. "
             f"Tick: median of a category.{thinned}{shown_note}"
         ],
     )

@@ -32,9 +32,9 @@ def tuning_chart(experiments: Sequence[Results]) -> Chart:
         alt.layer(*_layers(table, colours)).properties(width=WIDTH - 420, height=alt.Step(56)),
         "Across environments",
         [
-            "Mean over environments of peak returns, scaled so that on each environment the 5th percentile "
-            "of all samples is 0 and the 95th is 1. The difference is the hyperparameter sensitivity (Adkins "
-            "et al. 2024).",
+            f"Mean over environments of the {table['metric'][0]} score, scaled so that on each "
+            "environment the 5th percentile of all samples is 0 and the 95th is 1. The difference is the "
+            "hyperparameter sensitivity (Adkins et al. 2024).",
             "The best of noisy samples is optimistic, so with few seeds the sensitivity tends to be too "
             "high. There are no intervals, because none holds for a maximum.",
         ],

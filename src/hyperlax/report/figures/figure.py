@@ -14,7 +14,8 @@ from hyperlax.report.figures import pairs
 from hyperlax.report.figures.averages import BANDS, SHOW, average_words
 from hyperlax.report.figures.drawing import curve_chart, curve_table
 from hyperlax.report.figures.look import Look
-from hyperlax.report.figures.panels import Panel, grouped, panels, score_words, usual_grouping
+from hyperlax.report.figures.panels import Panel, grouped, panels, usual_grouping
+from hyperlax.report.scores import measured_alike, title_of
 from hyperlax.storage.results import Results
 
 
@@ -86,7 +87,8 @@ def difference_figure(
     title = _metric_title(metric)
     title += f" ({others[0]} − {against})" if len(others) == 1 else f" − that of {against}"
     chart = curve_chart(table, others, look, x, title, f"ahead of {against}", words, zero=True)
-    said = [pairs.summary_words(row, score_words(), row["env"]) for row in found.iter_rows(named=True)]
+    score = title_of(measured_alike(experiments))
+    said = [pairs.summary_words(row, score, row["env"]) for row in found.iter_rows(named=True)]
     return Figure(chart, table, (words, *said))
 
 

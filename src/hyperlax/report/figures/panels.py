@@ -12,8 +12,7 @@ from jaxtyping import Float
 from hyperlax.hyperparams import nearest, words
 from hyperlax.report.charts.style import NothingToDraw
 from hyperlax.report.evaluations import X_AXES, Evaluations, at_equal_steps, evaluations
-from hyperlax.report.metrics import sample_metrics
-from hyperlax.report.options import Options
+from hyperlax.report.scores import measured_alike, sample_scores
 from hyperlax.storage.results import Results
 
 ABOUT = ("recipe", "algorithm", "network", "env", "protocol", "experiment")
@@ -54,7 +53,7 @@ def panels(experiments: Sequence[Results], metric: str = "return", x: str = "env
     if metric not in known:
         raise ValueError(f'no curve is called "{metric}"{nearest(metric, known)}; known: {", ".join(known)}')
     by_env: dict[str, list[Results]] = {}
-    for results in experiments:
+    for results in measured_alike(experiments):
         by_env.setdefault(str(results.manifest.get("env", "")), []).append(results)
     return [_panel(env, group, metric, x) for env, group in by_env.items()]
 
@@ -83,21 +82,12 @@ def _table(results: Results, found: Evaluations) -> pl.DataFrame:
     if results.folder is not None and results.folder.name == about["env"]:
         about["experiment"] = "/".join(results.folder.parts[-3:-1])
     settings = {k: v for k, v in manifest.get("settings", {}).items() if k not in about}
+    scores = sample_scores(results).select("sample", "score")
     rows = pl.DataFrame({"sample": found.samples}, schema={"sample": pl.Int64})
     rows = rows.join(results.samples, on="sample", how="left", maintain_order="left")
-    rows = rows.join(scores(results), on="sample", how="left", maintain_order="left")
+    rows = rows.join(scores, on="sample", how="left", maintain_order="left")
     constant = {k: pl.lit(v) for k, v in {**settings, **about}.items() if k not in rows.columns}
     return rows.with_columns(**constant)
-
-
-def scores(results: Results) -> pl.DataFrame:
-    """The columns `sample` and `score`, by which the best sample is chosen and pairs are summarised."""
-    return sample_metrics(results).select("sample", score=Options().metric)
-
-
-def score_words() -> str:
-    """What the score is called."""
-    return Options().metric.replace("_", " ")
 
 
 def _stacked(found: Sequence[Evaluations]) -> Evaluations:
