@@ -6,11 +6,17 @@
 published design that take the fewest gradient steps, or the first ones with `--first`. The report also says
 what rank correlation two honest runs could have: it is simulated from the published peaks and from the spread
 between seeds that was measured here. With `--folder`, a run that was cut off is continued.
+
+    python benchmarks/reproduction.py --published FOLDER --ceiling [SPREAD ...]
+
+simulates that for all published cells and trains nothing; the standard deviations between seeds are given in
+units of the return, by default as shares of 2, 5 and 10 % of the range of the published peaks.
 """
 
 from __future__ import annotations
 
 import argparse
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -36,7 +42,8 @@ CELLS = (
 )
 DESIGN = 64
 """Samples of the published design."""
-REPETITIONS = 4_000
+SHARES = (0.02, 0.05, 0.1)
+REPETITIONS = 1_000
 """Simulated pairs of runs."""
 
 
@@ -80,6 +87,20 @@ def ceiling(
         found.append(float(spearman(one, four).value))
     low, middle, high = np.quantile(found, [0.025, 0.5, 0.975])
     return float(low), float(middle), float(high)
+
+
+def ceilings(published: Mapping[Cell, pl.DataFrame], spreads: Sequence[float]) -> list[dict[str, Any]]:
+    """The `ceiling` of every cell that is a reference, for one seed against four and several spreads."""
+    rows = []
+    for cell, samples in sorted(published.items()):
+        if other_schedule(samples):
+            continue
+        peaks = samples["peak"].drop_nulls().to_numpy()
+        given = {f"{x:g}": x for x in spreads} or {f"{x:.0%}": x * np.ptp(peaks) for x in SHARES}
+        found = {name: ceiling(peaks, np.full(len(peaks), x), 1) for name, x in given.items()}
+        shown = {name: f"{middle:.2f} [{low:.2f}, {high:.2f}]" for name, (low, middle, high) in found.items()}
+        rows.append({"cell": str(cell), "samples": len(peaks), "range": float(np.ptp(peaks)), **shown})
+    return rows
 
 
 def pooled_spread(
@@ -131,9 +152,15 @@ def main() -> None:
     parser.add_argument("--first", action="store_true")
     parser.add_argument("--seeds", type=int, default=RUN_LENGTHS["long"]["seeds"])
     parser.add_argument("--steps", type=int, default=STEPS, help="fewer, to learn the spread between seeds")
+    parser.add_argument("--ceiling", type=float, nargs="*", metavar="SPREAD")
     parser.add_argument("--folder", type=Path, help="where to keep the runs, one folder per cell")
     arguments = parser.parse_args()
     published, found = read_published(arguments.published).samples, []
+    if arguments.ceiling is not None:
+        rows = ceilings(published, arguments.ceiling)
+        table(rows, "median and 95 % range of the rank correlation of one seed with four", width=160)
+        print(save("ceiling", rows))
+        return
     for cell in arguments.cells:
         recipe, env = cell.split(":")
         algorithm, network = recipe.split("_")

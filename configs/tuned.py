@@ -193,8 +193,30 @@ BEST_DQN = {
     "epsilon_decay": 0.2,
     "decay_learning_rates": True,
 }
-"""Sample 8 of the search on cartpole, rounded: both seeds reach 500, at a third of the cost of the other
-sample that does."""
+"""Sample 8 of the search on cartpole, rounded. It is stable on acrobot, and not on cartpole."""
+
+BEST_CARTPOLE_DQN = {
+    "critic.width": 64,
+    "critic.depth": 2,
+    "critic.layer_norm": True,
+    "critic.activation": "relu",
+    "critic_lr": 1e-3,
+    "gamma": 0.99,
+    "tau": 0.01,
+    "num_envs": 16,
+    "rollout_length": 4,
+    "update_to_data": 0.25,
+    "batch_size": 64,
+    "buffer_size": 50_000,
+    "epsilon_decay": 0.2,
+    "decay_learning_rates": True,
+    "huber_loss_parameter": 10.0,
+}
+"""Values chosen by hand, the best of six after 200k steps with four seeds (421 and three times 500).
+
+A lost balance is an error of up to a hundred, which a threshold of 1 hides: the value of the rare last steps
+is then learned so late that the cart drifts off its track.
+"""
 
 BEST_SAC = {
     **SEARCH_SAC,
@@ -412,7 +434,7 @@ RECIPES = {
     "search_dqn_mlp": Recipe("dqn", "mlp", SEARCH_DQN, only=True),
     "search_sac_mlp": Recipe("sac", "mlp", SEARCH_SAC, only=True),
     "search_ppo_mlp": Recipe("ppo", "mlp", SEARCH, only=True),
-    "cartpole_dqn_mlp": Recipe("dqn", "mlp", BEST_DQN, {"total_timesteps": 300_000}, only=True),
+    "cartpole_dqn_mlp": Recipe("dqn", "mlp", BEST_CARTPOLE_DQN, {"total_timesteps": 300_000}, only=True),
     "acrobot_dqn_mlp": Recipe("dqn", "mlp", BEST_DQN, {"total_timesteps": 500_000}, only=True),
     "cartpole_sac_mlp": Recipe("sac", "mlp", BEST_CARTPOLE_SAC, {"total_timesteps": 300_000}, only=True),
     "pendulum_sac_mlp": Recipe("sac", "mlp", BEST_SAC, {"total_timesteps": 60_000}, only=True),
