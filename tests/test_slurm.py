@@ -21,13 +21,13 @@ PACKAGES = ("slurmctld", "slurmd", "slurm-client", "munge")
 HERE = Path(__file__).parent / "real_slurm"
 RECIPE = "--algo-and-network-config ppo_mlp_no_network_search --env-config gymnax.pendulum"
 FLAGS = (
-    "--run-length-modifier quick --num-samples 6 --seeds 2 --total-timesteps 12000 --checkpoint-seconds 0.5"
+    "--run-length-modifier quick --num-samples 6 --seeds 2 --total-timesteps 100000 --checkpoint-seconds 0.3"
 )
 BELOW = Path("ppo_mlp_no_network_search") / "gymnax.pendulum"
 TASKS = "--executor slurm --units 3 --time 10 --cpus-per-task 1 --mem 1500"
-PATIENCE = 240.0
+PATIENCE = 300.0
 
-pytestmark = [pytest.mark.slow, pytest.mark.timeout(600)]
+pytestmark = [pytest.mark.slow, pytest.mark.timeout(900)]
 
 
 def hyperlax_command(*words: str, codes: tuple[int, ...] = (0,)) -> str:
