@@ -87,13 +87,9 @@ class Workers:
         """A process for its GPU or cores; it inherits the cores of the thread that starts it."""
         environment = dict(os.environ)
         if self.gpus:
-            visible = environment.get("CUDA_VISIBLE_DEVICES", "").split(",")
-            own = (
-                visible
-                if len(visible) >= self.gpus > 1 or visible != [""]
-                else [str(g) for g in range(self.gpus)]
-            )
-            environment["CUDA_VISIBLE_DEVICES"] = own[task % len(own)]
+            given = [g for g in environment.get("CUDA_VISIBLE_DEVICES", "").split(",") if g]
+            visible = given or [str(number) for number in range(self.gpus)]
+            environment["CUDA_VISIBLE_DEVICES"] = visible[task % len(visible)]
         if hasattr(os, "sched_setaffinity"):
             cores = sorted(os.sched_getaffinity(os.getpid()))
             os.sched_setaffinity(0, cores[task % len(cores) :: self.tasks])

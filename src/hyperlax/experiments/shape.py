@@ -8,7 +8,7 @@ from typing import Any
 
 import jax
 
-from hyperlax.experiments.machine import processor
+from hyperlax.experiments.machine import instruction_set, processor
 
 
 def shape() -> dict[str, str]:
@@ -19,7 +19,7 @@ def shape() -> dict[str, str]:
     are mapped together, belongs to the plan (`programs.plan.Program`).
     """
     device = jax.local_devices()[0]
-    kind = processor() if device.platform == "cpu" else device.device_kind
+    kind = f"{processor()} ({instruction_set()})" if device.platform == "cpu" else device.device_kind
     return {"platform": device.platform, "device": kind, "jaxlib": version("jaxlib")}
 
 
