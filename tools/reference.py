@@ -98,14 +98,23 @@ def commands() -> str:
     from hyperlax.commands.app import app
 
     lines = ["# Commands", "", _cell(app.help_epilogue or ""), ""]
-    for name in sorted(n for n in app if not n.startswith("-")):
-        command = app[name]
+    return "\n".join([*lines, *_described(app, "", 2)])
+
+
+def _described(group: Any, prefix: str, level: int) -> list[str]:
+    """The sections of the commands of `group`, whose names begin with `prefix`, and of those below them."""
+    lines = []
+    for name in sorted(n for n in group if not n.startswith("-")):
+        command = group[name]
         said = re.split(r"\n\s*Parameters\n\s*-+", str(command.help))[0]
-        lines += [f"## {name}", "", said.strip(), ""]
+        lines += [f"{'#' * level} {prefix}{name}", "", inspect.cleandoc(said), ""]
+        if command.default_command is None:
+            lines += _described(command, f"{prefix}{name} ", level + 1)
+            continue
         shown = [a for a in command.assemble_argument_collection(parse_docstring=True) if a.names != ("*",)]
         rows = [_flag(argument) for argument in shown if argument.show]
         lines += _table(("flag", "takes", "what it does", "default"), rows) if rows else []
-    return "\n".join(lines)
+    return lines
 
 
 def _flag(argument: Any) -> tuple[str, str, str, str]:
