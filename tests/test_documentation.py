@@ -153,7 +153,7 @@ def test_the_reference_is_generated(page):
     expected = {
         "reference/commands.md": [f"## {name}\n" for name in app if not name.startswith("-")],
         "reference/python.md": [
-            f"### {name}\n"
+            f"      heading: {name}\n"
             for name in hyperlax.__all__
             if name not in (*tool("reference").MODULES, "__version__")
         ],

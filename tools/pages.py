@@ -11,6 +11,8 @@ from typing import Any
 
 from mkdocs.config.defaults import MkDocsConfig
 from mkdocs.structure.files import File, Files
+from mkdocs.structure.pages import Page
+from mkdocs.utils import get_relative_url
 
 sys.path.insert(0, str(Path(__file__).parent))
 
@@ -50,6 +52,13 @@ def on_files(files: Files, config: MkDocsConfig) -> Files:
     for name, source in COPIED.items():
         files.append(File.generated(config, name, content=_copied(source)))
     return files
+
+
+def on_post_page(output: str, page: Page, config: MkDocsConfig) -> str:
+    """Loads from the site itself what the theme would load from elsewhere."""
+    return output.replace(
+        "https://unpkg.com/iframe-worker/shim", get_relative_url("assets/iframe-worker.js", page.url)
+    )
 
 
 def _copied(source: str) -> str:

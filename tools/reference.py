@@ -97,31 +97,43 @@ def commands() -> str:
     """The page of all commands, from the parsers of their flags."""
     from hyperlax.commands.app import app
 
-    lines = ["# Commands", "", f"{app.help} {_cell(app.help_epilogue or '')}", ""]
-    for name in sorted(n for n in app if not n.startswith("-")):
-        command = app[name]
-        lines += [f"## {name}", "", str(command.help).strip(), ""]
-        rows = []
-        for argument in command.assemble_argument_collection(parse_docstring=True):
-            if argument.names == ("*",) or not argument.show:
-                continue
-            names = " ".join(f"`{n}`" for n in argument.names if not n.startswith("--no-"))
-            help_text, _, said = (argument.parameter.help or "").partition("[default: ")
-            default = argument.field_info.default
-            if said:
-                shown = said.rstrip(" ]")
-            elif argument.required:
-                shown = "required"
-            elif default in (None, False, inspect.Parameter.empty):
-                shown = ""
-            else:
-                shown = (
-                    f"`{default}`" if not isinstance(default, tuple | list) else " ".join(map(str, default))
-                )
-            hint = "" if argument.hint is bool else _kind(argument.hint)
-            rows.append((names, hint, _cell(help_text), _cell(shown)))
-        lines += _table(("flag", "takes", "", "default"), rows) if rows else []
-    return "\n".join(lines)
+    lines = ["# Commands", "", _cell(app.help_epilogue or ""), ""]
+    return "\n".join([*lines, *_described(app, "", 2)])
+
+
+def _described(group: Any, prefix: str, level: int) -> list[str]:
+    """The sections of the commands of `group`, whose names begin with `prefix`, and of those below them."""
+    lines = []
+    for name in sorted(n for n in group if not n.startswith("-")):
+        command = group[name]
+        said = re.split(r"\n\s*Parameters\n\s*-+", str(command.help))[0]
+        lines += [f"{'#' * level} {prefix}{name}", "", inspect.cleandoc(said), ""]
+        if command.default_command is None:
+            lines += _described(command, f"{prefix}{name} ", level + 1)
+            continue
+        shown = [a for a in command.assemble_argument_collection(parse_docstring=True) if a.names != ("*",)]
+        rows = [_flag(argument) for argument in shown if argument.show]
+        lines += _table(("flag", "takes", "what it does", "default"), rows) if rows else []
+    return lines
+
+
+def _flag(argument: Any) -> tuple[str, str, str, str]:
+    """The row of a flag: its names, what it takes, what it does, its default."""
+    names = [name for name in argument.names if not name.startswith("--no-")]
+    if argument.index is not None:
+        names = [argument.names[0].lstrip("-").upper()]
+    words, _, said = (argument.parameter.help or "").partition("[default: ")
+    default = argument.field_info.default
+    if said:
+        default = said.rstrip(" ]")
+    elif argument.required:
+        default = "required"
+    elif default in (None, False, inspect.Parameter.empty):
+        default = ""
+    elif isinstance(default, tuple | list):
+        default = " ".join(map(str, default))
+    takes = "" if argument.hint is bool else _kind(argument.hint)
+    return " ".join(f"`{name}`" for name in names), takes, _cell(words), _cell(f"{default}")
 
 
 def python_names() -> str:
@@ -158,7 +170,8 @@ def _members(name: str, level: int) -> list[str]:
 
 
 def _member(name: str, place: str, level: int) -> list[str]:
-    return [f"{'#' * level} {name}", "", f"::: {place}", "    options:", "      show_root_heading: false", ""]
+    """What mkdocstrings makes the description of the object at `place` from, under the heading `name`."""
+    return [f"::: {place}", "    options:", f"      heading: {name}", f"      heading_level: {level}", ""]
 
 
 def environments() -> str:
@@ -173,7 +186,7 @@ def environments() -> str:
             (
                 f"`{name}`",
                 f"{env.obs_size}",
-                _actions(env.action_space, envs.describe(env.action_space)),
+                _actions(env.action_space),
                 f"{env.max_episode_steps:,}",
                 f"{random:g}" if random != "" else "",
                 f"{solved:g}" if solved != "" else "",
@@ -195,11 +208,14 @@ def environments() -> str:
     )
 
 
-def _actions(space: Any, words: str) -> str:
+def _actions(space: Any) -> str:
     """The action space in words, with its bounds if they are the same in all dimensions."""
-    if hasattr(space, "low") and len(set(space.low)) == len(set(space.high)) == 1:
-        return f"{words}, {space.low[0]:g} to {space.high[0]:g}"
-    return words
+    if not hasattr(space, "low"):
+        return f"{space.n} choices"
+    count = f"{len(space.low)} number{'s' * (len(space.low) > 1)}"
+    if len(set(space.low)) == len(set(space.high)) == 1:
+        return f"{count}, {space.low[0]:g} to {space.high[0]:g}"
+    return count
 
 
 def tables() -> str:
