@@ -6,7 +6,7 @@ STAMP := $(VENV)/.installed
 TRACKERS := $(VENV)/.trackers
 DOCS := $(VENV)/.docs
 
-.PHONY: quickstart test test-all bench lint docs pictures clean
+.PHONY: quickstart test test-all bench lint docs pictures container-test clean
 
 quickstart: $(STAMP)
 	$(BIN)/hyperlax sweep-hp-samples --algo-and-network-config ppo_mlp_no_network_search \
@@ -32,6 +32,10 @@ docs: $(DOCS)
 
 pictures: $(STAMP)
 	$(BIN)/python tools/pictures.py
+
+# Builds an image from Debian's packages and trains in it; where there is no Apptainer, root gets one.
+container-test:
+	sh containers/test.sh
 
 clean:
 	rm -rf $(VENV) site .coverage .pytest_cache .ruff_cache .hypothesis .jax_cache build dist
