@@ -20,6 +20,7 @@ from hyperlax.commands import (
     searching,
     training,
 )
+from hyperlax.commands.screen import visible
 from hyperlax.registry.spellings import alike
 
 
@@ -37,7 +38,7 @@ def refused(error: CycloptsError) -> Any:
             words += f" Did you mean {' or '.join(f'--{flag}' for flag in found)}?"
         elif "set" in flags:
             words += f" Hyperparameters and settings are given as --set {name}=VALUE."
-    return CycloptsPanel(words)
+    return CycloptsPanel(visible(words))
 
 
 app = App(

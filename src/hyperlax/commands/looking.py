@@ -74,6 +74,10 @@ def plot_benchmark(
     together = len(experiments) > 1 or published is not None
     if published is not None:
         report.check_published(experiments, published)
+    if combined_only and not together:
+        raise ValueError(
+            f"--combined-only compares experiments, and {results_dir_to_plot} holds one; leave it out"
+        )
     if not combined_only:
         for folder, written, problem in batch.draw_all(found, formats, options, max_workers):
             for path in written:

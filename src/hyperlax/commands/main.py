@@ -37,7 +37,7 @@ def _run(tokens: list[str]) -> int:
     try:
         return app(booleans(tokens), exit_on_error=True, result_action="return_value") or 0
     except ValueError as error:
-        print(f"error: {error}", file=sys.stderr)
+        print(screen.visible(f"error: {error}"), file=sys.stderr)
         return USAGE
     except OSError as error:
         return _disk(error)
@@ -58,7 +58,7 @@ def _disk(error: OSError) -> int:
         problem = f"{os.fsdecode(error.filename)}: {(error.strerror or 'cannot be used').lower()}"
     words = leaving.words_now()
     begun = words != leaving.NOTHING_BEGUN
-    print(f"error: {problem}" + f"; {words}" * begun, file=sys.stderr)
+    print(screen.visible(f"error: {problem}" + f"; {words}" * begun), file=sys.stderr)
     if not begun:
         return USAGE
     return leaving.OUT_OF_TIME if error.errno in FULL else FAILED

@@ -65,7 +65,8 @@ def play(
     for line in played.words():
         print(line)
     if output_file is not None:
-        print(f"written to {played.save(output_file)}")
+        played.save(output_file)
+        print(f"written to {output_file}")
     return 0
 
 
@@ -93,8 +94,8 @@ def export_policy(
     """
     new_file("--output-file", output_file, ".npz", ".onnx")
     start_jax("auto")
-    written = _loaded(file, env_config, algorithm, network).export(output_file)
-    print(f"written to {written}")
+    _loaded(file, env_config, algorithm, network).export(output_file)
+    print(f"written to {output_file}")
     return 0
 
 

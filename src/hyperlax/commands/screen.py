@@ -36,6 +36,11 @@ def _stream(descriptor: int, former: Any, errors: str) -> io.TextIOWrapper:
     )
 
 
+def visible(text: str) -> str:
+    """`text` with escape sequences in place of what a terminal would obey, such as control characters."""
+    return "".join(c if c.isprintable() or c == "\n" else ascii(c)[1:-1] for c in text)
+
+
 class _Lasting(io.RawIOBase):
     """Writes to a file descriptor, and nowhere from the first error on."""
 

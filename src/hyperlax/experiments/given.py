@@ -52,6 +52,10 @@ def sample_rows(
     """The samples of a sweep, as dicts from dotted path to value; one empty dict for the defaults."""
     samplers.check_experiment_type(experiment_type)
     if samples is not None:
+        if method != samplers.DEFAULT or experiment_type != samplers.INDEPENDENT or omit_ab:
+            raise ValueError(
+                "samples that are given are not drawn: leave out sampling_method, experiment_type and omit_ab"
+            )
         if isinstance(samples, (str, Path)):
             rows = samplers.rest(samplers.SamplesFile(Path(samples), known))
         else:

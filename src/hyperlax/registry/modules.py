@@ -20,6 +20,7 @@ from typing import Any
 from hyperlax.registry.words import nearest
 
 _FILE = re.compile(r"(?P<place>.+\.py)(?::(?P<attribute>[^:]*))?")
+_RELATIVE = "attempted relative import"
 _MODULE = re.compile(r"(?P<place>[^\W\d]\w*(?:\.[^\W\d]\w*)*):(?P<attribute>[^:]+)")
 
 
@@ -134,7 +135,8 @@ def _words(error: Exception) -> str:
     """What went wrong, and where."""
     if isinstance(error, SyntaxError):
         return f"{error.filename}, line {error.lineno}: {error.msg}"
-    return f"{type(error).__name__}: {error}{_line(error)}"
+    hint = "; write `from name import ...`, a file of its own is in no package" * (_RELATIVE in str(error))
+    return f"{type(error).__name__}: {error}{_line(error)}{hint}"
 
 
 def _line(error: Exception) -> str:

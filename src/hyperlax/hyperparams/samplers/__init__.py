@@ -25,6 +25,7 @@ from hyperlax.registry import Registry, built_in, location, nearest
 from hyperlax.registry.limits import within
 
 __all__ = [
+    "DEFAULT",
     "AbstractDesign",
     "AbstractPointDesign",
     "AbstractSampler",
@@ -56,6 +57,8 @@ SAMPLERS: Registry[type[AbstractSampler]] = built_in.SAMPLERS
 METHODS = tuple(name for name in SAMPLERS.built_in if SAMPLERS[name].chosen_by == "sampling_method")
 """The names that the argument `sampling_method` accepts."""
 
+DEFAULT = "qmc_sobol"
+"""The sampling method of independent samples, unless another one is asked for."""
 INDEPENDENT = "independent_samples"
 EXPERIMENT_TYPES = (
     INDEPENDENT,
@@ -110,16 +113,24 @@ def draw(
     space: Mapping[str, Space],
     n: int | None,
     *,
-    method: Method = "qmc_sobol",
+    method: Method = DEFAULT,
     experiment_type: str = INDEPENDENT,
     omit_ab: bool = False,
     seed: int,
 ) -> list[dict[str, Any]]:
     """Draw the samples of an experiment, as `design` does; `method` is used for independent samples only.
 
-    With `omit_ab`, a sensitivity analysis consists of the matrices A and B only.
+    With `omit_ab`, a sensitivity analysis consists of the matrices A and B only. Raises `ValueError` for an
+    argument that the experiment type has no use for.
     """
     check_experiment_type(experiment_type)
+    if experiment_type != INDEPENDENT and method not in (DEFAULT, experiment_type):
+        raise ValueError(f"{experiment_type} draws its samples in its own way; leave the sampling method out")
+    if experiment_type == INDEPENDENT and omit_ab:
+        raise ValueError(
+            "omit_ab leaves out matrices of a sensitivity analysis, and there is none; ask for one with the "
+            "experiment type sobol_matrices_A_B_AB"
+        )
     if experiment_type == INDEPENDENT:
         return design(space, n, method, seed)
     return design(space, n, experiment_type, seed, omit_ab=omit_ab)
