@@ -84,13 +84,14 @@ __all__ = [
     "read",
     "schedules",
     "search",
+    "statistics",
     "sweep",
     "testing",
     "__version__",
 ]
 
 if TYPE_CHECKING:
-    from hyperlax import plot, schedules, testing
+    from hyperlax import schedules, statistics, testing
     from hyperlax.agents.base import AbstractAgent, AbstractAgentHyperparams
     from hyperlax.envs.base import AbstractEnv
     from hyperlax.experiments.description import describe
@@ -103,6 +104,7 @@ if TYPE_CHECKING:
     from hyperlax.networks.base import AbstractNetwork, AbstractNetworkHyperparams
     from hyperlax.networks.stock import AbstractStockHyperparams
     from hyperlax.policies import Policy, load
+    from hyperlax.report import plot
     from hyperlax.run.signals import Interrupted
     from hyperlax.searches import search
     from hyperlax.storage.checking import check
@@ -115,7 +117,7 @@ if TYPE_CHECKING:
 
 
 def __getattr__(name: str) -> Any:
-    if name in ("plot", "schedules", "testing"):
+    if name in ("plot", "schedules", "statistics", "testing"):
         return importlib.import_module(f"hyperlax.{name}")
     if name in _HOMES:
         return getattr(importlib.import_module(f"hyperlax.{_HOMES[name]}"), name)

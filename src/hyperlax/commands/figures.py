@@ -92,7 +92,7 @@ def figure(
     legend
         Where it is.
     """
-    from hyperlax import plot
+    from hyperlax.report import plot
     from hyperlax.report.charts.style import NothingToDraw
     from hyperlax.report.figures.figure import curves_figure, difference_figure
 

@@ -26,6 +26,7 @@ MOVED = {
     "optimise": "learning.optimise",
     "plan": "programs.plan",
     "run.policies": "policies.files",
+    "plot": "report.plot",
     "prediction": "studies.prediction",
     "recipes": "experiments.recipes",
     "recording": "run.recording",
