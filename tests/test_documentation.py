@@ -184,3 +184,19 @@ def test_every_block_runs(name, tmp_path):
             for flag in ("--output-root", "--output-file"):
                 if flag in tokens and "--dry-run" not in tokens:
                     assert (tmp_path / tokens[tokens.index(flag) + 1]).exists()
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(900)
+def test_the_notebook_runs_from_top_to_bottom(tmp_path, monkeypatch):
+    """With a live bar, tables and charts as a notebook shows them; it is kept without outputs."""
+    nbclient = pytest.importorskip("nbclient", reason="comes with hyperlax[docs]")
+    nbformat = pytest.importorskip("nbformat")
+    notebook = nbformat.read(ROOT / "docs" / "tutorials" / "notebook.ipynb", 4)
+    code = [cell for cell in notebook.cells if cell.cell_type == "code"]
+    assert not any(cell.outputs for cell in code)
+    monkeypatch.setenv("HYPERLAX_CACHE_DIR", str(ROOT / ".jax_cache"))
+    monkeypatch.delenv("HYPERLAX_TYPECHECK", raising=False)
+    nbclient.NotebookClient(notebook, timeout=600, resources={"metadata": {"path": str(tmp_path)}}).execute()
+    shown = {kind for cell in code for output in cell.outputs for kind in output.get("data", {})}
+    assert {"application/vnd.jupyter.widget-view+json", "text/html", "text/plain"} <= shown

@@ -5,6 +5,7 @@
 
 from __future__ import annotations
 
+import json
 import sys
 from pathlib import Path
 from typing import Any
@@ -28,6 +29,9 @@ COPIED = {
 """Page of the site → the file of the repository that it shows."""
 
 
+NOTEBOOK = "tutorials/notebook.md"
+
+
 def on_config(config: MkDocsConfig) -> MkDocsConfig:
     """Leaves out of the menu the pages that do not exist (yet)."""
     docs = Path(config.docs_dir)
@@ -42,7 +46,7 @@ def _existing(entry: Any, docs: Path) -> Any:
         return {title: below for title, below in kept.items() if below} or None
     if isinstance(entry, list):
         return [below for below in (_existing(b, docs) for b in entry) if below]
-    return entry if entry in reference.PAGES or entry in COPIED or (docs / entry).is_file() else None
+    return entry if entry in {*reference.PAGES, *COPIED, NOTEBOOK} or (docs / entry).is_file() else None
 
 
 def on_files(files: Files, config: MkDocsConfig) -> Files:
@@ -51,6 +55,7 @@ def on_files(files: Files, config: MkDocsConfig) -> Files:
         files.append(File.generated(config, name, content=write()))
     for name, source in COPIED.items():
         files.append(File.generated(config, name, content=_copied(source)))
+    files.append(File.generated(config, NOTEBOOK, content=_notebook(Path(config.docs_dir))))
     return files
 
 
@@ -69,3 +74,18 @@ def _copied(source: str) -> str:
     for page, file in COPIED.items():
         text = text.replace(f"]({file})", f"]({page})")
     return text.replace("](docs/", "](")
+
+
+def _notebook(docs: Path) -> str:
+    """The notebook as a page: its text, its code, and a link to the notebook itself."""
+    cells = json.loads((docs / NOTEBOOK).with_suffix(".ipynb").read_text("utf-8"))["cells"]
+    parts = []
+    for cell in cells:
+        text = "".join(cell["source"])
+        first, _, rest = text.partition("\n")
+        written = first.startswith("%%writefile ")
+        title = f' title="{first.split()[1]}"' if written else ""
+        below = rest if written else text
+        parts.append(f"```python{title}\n{below}\n```" if cell["cell_type"] == "code" else text)
+    parts.insert(1, "[Download the notebook](notebook.ipynb).")
+    return "\n\n".join(parts) + "\n"

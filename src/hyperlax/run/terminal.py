@@ -6,6 +6,7 @@ import logging
 import sys
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from importlib.util import find_spec
 from typing import TYPE_CHECKING, TextIO
 
 from hyperlax.run.display import Display
@@ -259,7 +260,7 @@ class Live(Lines):
 
 @contextmanager
 def shown(progress: Display | bool | None) -> Iterator[Display]:
-    """The display for the argument `progress`: itself, or for True one that fits the terminal.
+    """The display for the argument `progress`: itself, or for True one that fits the terminal or notebook.
 
     A display that is made here is closed on exit, and logging is restored.
     """
@@ -269,8 +270,9 @@ def shown(progress: Display | bool | None) -> Iterator[Display]:
     from rich.console import Console
 
     console, level = Console(highlight=False), log.level
-    display = Live(console) if console.is_terminal else Lines()
-    handler = logging.NullHandler() if console.is_terminal else plain_lines()
+    live = console.is_terminal or (console.is_jupyter and find_spec("ipywidgets") is not None)
+    display = Live(console) if live else Lines()
+    handler = logging.NullHandler() if live else plain_lines()
     if not log.hasHandlers():  # otherwise the calling program has configured where lines go
         log.addHandler(handler)
         log.setLevel(logging.INFO)
