@@ -26,19 +26,23 @@ nice apptainer build --fakeroot --force --bind "$bundle:/etc/ssl/certs/ca-certif
     "$image" containers/hyperlax-debian.def
 echo "image: $(du -m "$image" | cut -f1) MiB"
 
-contained() { apptainer "$1" --containall --no-home --bind "$temporary" --env HYPERLAX_CACHE_DIR="$temporary/cache" "$image" $2; }
-apptainer test --containall --no-home "$image"  # no home: says that compiled programs are not kept
-command="sweep-hp-samples --env-config gymnax.pendulum --num-samples 2 --total-timesteps 20k --checkpoint-seconds 1"
-contained run "$command --output-root $results/whole"
-
-contained run "$command --output-root $results/stopped" &
+options="--containall --no-home --bind $temporary --env HYPERLAX_CACHE_DIR=$temporary/cache"
+command="sweep-hp-samples --env-config gymnax.pendulum --num-samples 2 --seeds 2 --total-timesteps 60000"
+command="$command --checkpoint-seconds 1"
+apptainer test --containall --no-home "$image"  # no cache: one line says so
+# shellcheck disable=SC2086  # the options are words
+apptainer run $options "$image" $command --output-root "$results/whole"
+# shellcheck disable=SC2086
+apptainer run $options "$image" $command --output-root "$results/stopped" &
 running=$!
-until [ -e "$results"/stopped/*/*/checkpoint/state.bin ] || ! kill -0 $running 2> /dev/null; do sleep 0.2; done
+until ls "$results"/stopped/*/*/checkpoint/state*.bin > /dev/null 2>&1 || ! kill -0 $running; do sleep 0.2; done
 kill -TERM $running
-status=0; wait $running || status=$?
+status=0
+wait $running || status=$?
 echo "after SIGTERM: exit code $status"
-if [ $status = 75 ]; then contained run "$command --output-root $results/stopped --resume"; else exit 1; fi
-for root in whole stopped; do set -- "$@" "$results"/$root/*/*; done
+[ $status = 75 ]
+# shellcheck disable=SC2086
+apptainer run $options "$image" $command --output-root "$results/stopped" --resume
 apptainer exec --containall --no-home --bind "$temporary" "$image" /opt/hyperlax/bin/python - "$results" <<'CHECK'
 import sys
 from pathlib import Path
