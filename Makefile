@@ -31,7 +31,7 @@ docs: $(DOCS)
 	NO_MKDOCS_2_WARNING=1 $(BIN)/python -m mkdocs build --strict
 
 pictures: $(STAMP)
-	$(BIN)/python tools/pictures.py
+	$(BIN)/python docs/tools/pictures.py
 
 # Builds an image from Debian's packages and trains in it; where there is no Apptainer, root gets one.
 container-test:

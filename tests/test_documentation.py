@@ -119,8 +119,8 @@ def test_links_lead_somewhere(name):
 
 
 def tool(name: str) -> Any:
-    """The module tools/<name>.py."""
-    spec = importlib.util.spec_from_file_location(f"tools_{name}", ROOT / "tools" / f"{name}.py")
+    """The module docs/tools/<name>.py."""
+    spec = importlib.util.spec_from_file_location(f"tools_{name}", ROOT / "docs" / "tools" / f"{name}.py")
     assert spec is not None
     assert spec.loader is not None
     module = importlib.util.module_from_spec(spec)

@@ -1,6 +1,6 @@
 """Draws the pictures of the documentation into docs/pictures.
 
-    python tools/pictures.py [folder]
+    python docs/tools/pictures.py [folder]
 
 Everything in them is computed from a few sizes, so that they can be changed and drawn again; a test compares
 the files with what this program writes.
@@ -222,4 +222,4 @@ def main(folder: Path) -> None:
 
 
 if __name__ == "__main__":
-    main(Path(sys.argv[1]) if len(sys.argv) > 1 else Path(__file__).parents[1] / "docs" / "pictures")
+    main(Path(sys.argv[1]) if len(sys.argv) > 1 else Path(__file__).parents[1] / "pictures")
