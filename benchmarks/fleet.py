@@ -20,7 +20,6 @@ import time
 from collections import Counter
 from dataclasses import dataclass, field
 from pathlib import Path
-from types import SimpleNamespace
 from typing import Any
 
 import polars as pl
@@ -29,6 +28,7 @@ from hyperlax.cluster import merging, records, slurm, state, submitting
 from hyperlax.cluster.sweep import Cell, Sweep, Unit
 from hyperlax.storage import claims
 from hyperlax.storage.integrity import read_json, write_json
+from hyperlax.storage.results import Results
 
 STEPS = 4
 """Checkpoints of a unit."""
@@ -178,15 +178,15 @@ def skewed(chance: random.Random) -> dict[str, Any]:
 
 def joined(sweep: Sweep) -> pl.DataFrame:
     """The table of lanes that `merge` makes of what the units have left."""
-    parts: dict[Unit, Any] = {}
+    parts: dict[Unit, Results] = {}
     empty = pl.DataFrame({"lane": pl.Series([], dtype=pl.Int64)})
+    tables = ("samples", "curves", "episodes", "lineage", "timeline", "system", "trials")
     for unit in sweep.units:
         found = records.outcome(sweep, unit) or {}
         lanes = pl.DataFrame(
             {"lane": [unit.samples[0] if unit.samples else 0], "value": [found.get("value")]}
         )
-        others = dict.fromkeys(("curves", "episodes", "lineage", "timeline", "system"), empty)
-        parts[unit] = SimpleNamespace(lanes=lanes, **others)
+        parts[unit] = Results(manifest={}, lanes=lanes, folder=None, **dict.fromkeys(tables, empty))
     return merging._tables(parts)["lanes"]
 
 
