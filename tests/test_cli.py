@@ -168,8 +168,8 @@ def test_booleans_are_written_in_every_way(monkeypatch, flag, written, expected)
     """`--flag`, `--no-flag` and, as the original's users type it, `--flag True`."""
     seen = {}
 
-    def train(command, common, design, sequential, *_):
-        seen.update(dataclasses.asdict(common), **design, sequential=sequential)
+    def train(command, common, design, sequential, scheduler, confirm, spread, dry_run):
+        seen.update(dataclasses.asdict(common), **design, sequential=sequential, dry_run=dry_run)
         return 0
 
     monkeypatch.setattr(training, "train", train)

@@ -239,7 +239,7 @@ def test_every_spelling_stands_for_something():
     flags = {
         f
         for c in app._commands
-        if not c.startswith("-")
+        if not c.startswith("-") and app[c].default_command is not None
         for a in app[c].assemble_argument_collection()
         for f in a.names
     }
