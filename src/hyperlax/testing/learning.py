@@ -52,6 +52,7 @@ OFF_POLICY: dict[str, Any] = {
     "max_grad_norm": 10.0,
     "normalize_observations": False,
     "epsilon_decay": 0.5,
+    "decay_learning_rates": False,
     "init_alpha": 0.05,
     "autotune": False,
 }
