@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import io
 from collections.abc import Iterable, Mapping
-from html import escape
 
 import polars as pl
+
+from hyperlax.storage.notebook import card
 
 
 def as_text(kind: str, name: str, facts: Mapping[str, str], rows: pl.DataFrame) -> str:
@@ -54,17 +55,13 @@ def as_markdown(kind: str, name: str, facts: Mapping[str, str], rows: pl.DataFra
 
 
 def as_html(kind: str, name: str, facts: Mapping[str, str], rows: pl.DataFrame) -> str:
-    """The description as HTML for a notebook; all text is escaped."""
-    about = "".join(f"<dt>{escape(fact)}</dt><dd>{escape(value)}</dd>" for fact, value in facts.items())
+    """The description as HTML for a notebook."""
     heading = ("hyperparameter", "meaning", "default", "accepted", "searched", "scale", "source")
     body = []
     for row in rows.iter_rows(named=True):
         space = (row["space"], row["scale"]) if row["searched"] else ("", "")
-        cells = (row["name"], row["meaning"], row["default"], row["range"], *space, row["source"])
-        body.append("<tr>" + "".join(f"<td>{escape(cell)}</td>" for cell in cells) + "</tr>")
-    head = "".join(f"<th>{word}</th>" for word in heading)
-    table = f"<table><thead><tr>{head}</tr></thead><tbody>{''.join(body)}</tbody></table>" * bool(body)
-    return f"<h4>{escape(kind)} {escape(name)}</h4><dl>{about}</dl>{table}"
+        body.append((row["name"], row["meaning"], row["default"], row["range"], *space, row["source"]))
+    return card(facts, f"{kind} {name}", heading, body)
 
 
 def _line(cells: Iterable[str]) -> str:
