@@ -187,7 +187,7 @@ def joined(sweep: Sweep) -> pl.DataFrame:
             {"lane": [unit.samples[0] if unit.samples else 0], "value": [found.get("value")]}
         )
         parts[unit] = Results(manifest={}, lanes=lanes, folder=None, **dict.fromkeys(tables, empty))
-    return merging._tables(parts)["lanes"]
+    return merging.tables(parts)["lanes"]
 
 
 def run(root: Path, units: int, slots: int, seed: int = 0) -> dict[str, Any]:

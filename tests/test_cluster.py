@@ -15,12 +15,16 @@ import folders
 import pytest
 
 from hyperlax import sweeps
-from hyperlax.cluster import planning, records, slurm, splitting, state, submitting, sweep
+from hyperlax.cluster import planning, records, slurm, splitting, state, submitting, sweep, trust
 from hyperlax.cluster.slurm import Options
 from hyperlax.cluster.sweep import Sweep
+from hyperlax.commands.flags import Running
 from hyperlax.commands.main import main
+from hyperlax.commands.spread import Spread
+from hyperlax.experiments.execution import Execution
 from hyperlax.programs.plan import Machine, Program
 from hyperlax.schedules import ASHA
+from hyperlax.storage.integrity import Damaged
 
 GIVEN: dict[str, Any] = {
     "recipe": "ppo_mlp",
@@ -139,6 +143,79 @@ def test_units_train_on_equal_devices_only(spec, tmp_path, monkeypatch):
     replace(found, execution={"any_device": True}).check_device()
 
 
+# What a file may decide
+
+
+def crafted(root: Path, change: Any) -> Sweep:
+    """A sweep whose file somebody else has changed."""
+    content = json.loads((root / sweep.FILE).read_text())
+    content.pop("sha256", None)
+    change(content)
+    (root / sweep.FILE).write_text(json.dumps(content))
+    return sweep.needed(root)
+
+
+EVIL = "evil.py:RECIPE"
+CODE: list[Any] = [
+    lambda c: c["cells"][0]["arguments"].update(recipe=EVIL),
+    lambda c: c["cells"][0]["arguments"].update(recipe="ppo+evil.py:Net"),
+    lambda c: c["cells"][0]["arguments"].update(env="evil.py:Env[gravity=1]"),
+    lambda c: c["cells"][0]["arguments"].update(sampling_method="os.path:join"),
+    lambda c: c["cells"][0].update(scheduler=["evil.py:Schedule", {}]),
+    lambda c: c["slurm"].update(setup="touch stolen"),
+    lambda c: c["slurm"].update(sbatch_arg=["--wrap=evil"]),
+    lambda c: c["slurm"].update(container="evil.sif"),
+]
+
+
+@pytest.mark.parametrize("change", CODE)
+@pytest.mark.parametrize("command", ["unit run", "submit"])
+def test_a_sweep_of_somebody_else_runs_no_code(spec, tmp_path, monkeypatch, cluster, capsys, change, command):
+    monkeypatch.setenv("HYPERLAX_CACHE_DIR", str(tmp_path / "cache"))
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "evil.py").write_text("open('stolen', 'w')")
+    found = planned(spec, tmp_path / "r")
+    trust.remember(found)
+    trust.check(found)
+    changed = crafted(found.root, change)
+    assert trust.named(changed)
+    with pytest.raises(SystemExit) as ended:
+        main([*command.split(), str(found.root)])
+    assert ended.value.code == 2
+    assert "add --trust" in capsys.readouterr().err
+    assert not (tmp_path / "stolen").exists()
+    assert not list(cluster.iterdir())
+    trust.check(changed, trusted=True)
+    trust.check(changed)
+
+
+def test_a_sweep_of_registered_things_needs_no_trust(spec, tmp_path, monkeypatch):
+    monkeypatch.setenv("HYPERLAX_CACHE_DIR", "")
+    found = planned(spec, tmp_path)
+    assert trust.named(found) == []
+    trust.remember(found)
+    trust.check(found)
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        lambda c: c["units"][0].update(name="../../elsewhere"),
+        lambda c: c["units"][0].update(name="/elsewhere"),
+        lambda c: c["cells"][0].update(path="../elsewhere"),
+    ],
+)
+def test_a_sweep_has_no_folder_outside_of_its_own(spec, tmp_path, change):
+    planned(spec, tmp_path)
+    with pytest.raises(Damaged, match="is no folder in it"):
+        crafted(tmp_path, change)
+
+
+def test_the_headline_metric_is_that_of_all_units():
+    how = Spread(tasks=2).plan(Running(metric="auc"))["execution"]
+    assert Execution(**how).metric == "auc"
+
+
 # Slurm
 
 
@@ -196,7 +273,8 @@ def test_the_script_asks_for_what_was_asked_for_and_is_a_shell_script(tmp_path):
         assert re.search(rf"^#SBATCH .*{re.escape(line)}", text, re.MULTILINE), line
     assert "apptainer exec --nv '--bind=/data/my sweep'" in text
     assert "--bind=/a:/b" in text
-    assert "'hyper lax.sif' hyperlax unit run '/data/my sweep' \"$unit\"" in text
+    assert "'hyper lax.sif' hyperlax unit run '/data/my sweep' \"$unit\" --trust" in text
+    assert "#SBATCH --output='/data/my sweep/logs/%A_%a.out'" in text
     assert "\nmodule load x\n" in text
     subprocess.run(["bash", "-n"], input=text, text=True, check=True)
     plain = slurm.script(Path("/s"), Options("10"), "n", Path("/u"), 1)

@@ -189,5 +189,7 @@ def test_preempted_tasks_go_on_later(cluster, whole, tmp_path):
     root = start(tmp_path, *TASKS.split())
     unit = next(iter(states(root)))
     until(lambda: claim(root, unit), "the unit has begun")
+    task = task_of(root, unit)
     slurm("sbatch", "--partition=high", "--ntasks=4", "--time=1", "--mem-per-cpu=100", "--wrap", "sleep 1")
+    until(lambda: "Restarts=1" in slurm("scontrol", "show", "job", task), "the task was preempted")
     finished(root, whole)

@@ -94,7 +94,7 @@ class Workers:
             cores = sorted(os.sched_getaffinity(os.getpid()))
             os.sched_setaffinity(0, cores[task % len(cores) :: self.tasks])
         process = subprocess.Popen(
-            [sys.executable, "-m", "hyperlax", "unit", "run", str(self.root), "--from-stdin"],
+            [sys.executable, "-m", "hyperlax", "unit", "run", str(self.root), "--from-stdin", "--trust"],
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             text=True,

@@ -64,15 +64,14 @@ def merge(sweep: Sweep, cell: int) -> Path:
 
 def _write(sweep: Sweep, cell: int, target: Path, parts: Mapping[Unit, Results]) -> None:
     """Write the folder of a cell."""
-    spec = sweep.spec(cell)
     headers = {unit: _header(sweep.folder(unit)) for unit in parts}
-    manifest = _manifest(sweep, cell, parts, headers)
+    manifest, samples = _manifest(sweep, cell, parts, headers), _samples(parts)
     keeper = Store(target)
     if store.holds(target):
-        keeper.take(spec.samples)
+        keeper.take(samples)
     else:
-        keeper.begin(manifest, spec.samples)
-    for table, frame in _tables(parts).items():
+        keeper.begin(manifest, samples)
+    for table, frame in tables(parts).items():
         if frame.height or table == "lanes":
             keeper.put(table, frame)
     kept = sorted((float(score), int(lane)) for header in headers.values() for score, lane in header["best"])
@@ -83,9 +82,18 @@ def _write(sweep: Sweep, cell: int, target: Path, parts: Mapping[Unit, Results])
     keeper.complete(manifest)
 
 
-def _tables(parts: Mapping[Unit, Results]) -> dict[str, pl.DataFrame]:
+def _samples(parts: Mapping[Unit, Results]) -> pl.DataFrame:
+    """The samples of all units together, in the order in which they were drawn."""
+    placed = [
+        results.samples.with_columns(_place=pl.Series(sorted(unit.samples or ()), dtype=pl.Int64))
+        for unit, results in parts.items()
+    ]
+    return pl.concat(placed, how="vertical_relaxed").sort("_place").drop("_place")
+
+
+def tables(parts: Mapping[Unit, Results]) -> dict[str, pl.DataFrame]:
     """The tables of all units together, in order of the lanes."""
-    tables = {
+    joined = {
         name: pl.concat([getattr(results, name) for results in parts.values()]).sort(
             "lane", maintain_order=True
         )
@@ -93,8 +101,8 @@ def _tables(parts: Mapping[Unit, Results]) -> dict[str, pl.DataFrame]:
     }
     for name in OF_PROCESSES:
         named = [getattr(r, name).with_columns(unit=pl.lit(unit.name)) for unit, r in parts.items()]
-        tables[name] = pl.concat(named)
-    return tables
+        joined[name] = pl.concat(named)
+    return joined
 
 
 def _header(folder: Path) -> dict[str, Any]:
@@ -159,8 +167,10 @@ def _manifest(
         {"program": n, **about, **_shape_of(headers, n)} for n, about in enumerate(sweep.cells[cell].programs)
     ]
     joined = lambda name: {k: v for t in timings.values() for k, v in t[name].items()}  # noqa: E731
+    metric = sweep.execution.get("metric")
     return {
         **sweep.cells[cell].manifest,
+        **({} if metric is None else {"metric": metric}),
         "plan": plan,
         "shapes": shapes,
         "timings": {

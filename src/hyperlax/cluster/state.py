@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import os
+import shlex
 import socket
-from collections import Counter
+from collections import Counter, defaultdict
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -52,9 +53,11 @@ class Look:
 
     def rows(self) -> list[dict[str, Any]]:
         """A row for each cell: how many units are in which state, and the share of env steps trained."""
-        found = []
+        found, by_cell = [], defaultdict(list)
+        for u in self.units:
+            by_cell[u.unit.cell].append(u)
         for number, cell in enumerate(self.sweep.cells):
-            own = [u for u in self.units if u.unit.cell == number]
+            own = by_cell[number]
             counts = Counter(u.state for u in own)
             steps, total = sum(u.env_steps for u in own), sum(u.unit.env_steps for u in own)
             runs = [u.by for u in own if u.state == "running" and u.by]
@@ -68,7 +71,7 @@ class Look:
 
     def next_command(self) -> str:
         """What to type next."""
-        root, slurm_ = self.sweep.root, self.sweep.slurm is not None
+        root, slurm_ = shlex.quote(str(self.sweep.root)), self.sweep.slurm is not None
         if self.exit_code == ALL_DONE:
             return (
                 f"hyperlax merge {root}"

@@ -51,7 +51,7 @@ def live(sweep: Sweep, tasks: Sequence[Task]) -> dict[str, Task]:
 def jobs(sweep: Sweep) -> list[str]:
     """The numbers of all jobs that have been sent."""
     sent = [folder / SENT for folder in _submissions(sweep) if (folder / SENT).exists()]
-    return [job for path in sent for job in read_json(path)["jobs"]]
+    return [job for path in sent for job in read_json(path)["jobs"] if job.isdecimal()]
 
 
 def missing(sweep: Sweep, tasks: Sequence[Task]) -> list[Unit]:

@@ -13,7 +13,7 @@ import json
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from functools import cached_property
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 from typing import Any
 
 from hyperlax import schedules, sweeps
@@ -108,6 +108,13 @@ class Sweep:
     about: dict[str, Any] = field(default_factory=dict)
 
     @cached_property
+    def _by_cell(self) -> dict[int, list[Unit]]:
+        found: dict[int, list[Unit]] = {}
+        for unit in self.units:
+            found.setdefault(unit.cell, []).append(unit)
+        return found
+
+    @cached_property
     def _by_name(self) -> dict[str, Unit]:
         return {unit.name: unit for unit in self.units}
 
@@ -121,7 +128,7 @@ class Sweep:
 
     def units_of(self, cell: int) -> list[Unit]:
         """The units of a cell."""
-        return [unit for unit in self.units if unit.cell == cell]
+        return list(self._by_cell.get(cell, ()))
 
     def spec(self, number: int) -> Experiment:
         """Build the experiment of a cell again; raise `ValueError` if it is another one than was planned."""
@@ -201,6 +208,8 @@ def read(root: Path) -> Sweep | None:
         cells = tuple(Cell(**{**about, "scheduler": _pair(about["scheduler"])}) for about in content["cells"])
         units = tuple(Unit(**{**about, "samples": _places(about["samples"])}) for about in content["units"])
         stored = {name: content[name] for name in ("name", "asked", "platform", "execution", "slurm")}
+        if outside := [n for n in (*(c.path for c in cells), *(u.name for u in units)) if not _is_below(n)]:
+            raise Damaged(root / FILE, f"is damaged: {outside[0]!r} is no folder in it", way_out)
     except (KeyError, TypeError, AttributeError) as error:
         raise Damaged(root / FILE, f"is damaged: {error} is missing", way_out) from None
     about = {name: content.get(name) for name in ("created", "versions", "git_commit")}
@@ -224,6 +233,12 @@ def difference(stored: Mapping[str, Any], asked: Mapping[str, Any]) -> list[str]
         for k in sorted({*stored, *asked})
         if stored.get(k) != asked.get(k)
     ]
+
+
+def _is_below(name: str) -> bool:
+    """Whether `name` is that of a folder in another one, or of that itself."""
+    path = PurePosixPath(name)
+    return not path.is_absolute() and ".." not in path.parts
 
 
 def _pair(value: Any) -> tuple[str, dict[str, Any]] | None:

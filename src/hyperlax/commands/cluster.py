@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import shlex
 import sys
 import time
 from pathlib import Path
@@ -74,7 +75,7 @@ def status(
         time.sleep(every)
 
 
-def submit(folder: Place, *, retry_failed: bool = False) -> int:
+def submit(folder: Place, *, retry_failed: bool = False, trust: bool = False) -> int:
     """Send to Slurm what is neither trained, nor in the queue, nor has failed; as often as you like.
 
     Parameters
@@ -83,11 +84,16 @@ def submit(folder: Place, *, retry_failed: bool = False) -> int:
         The folder of a sweep that was planned with --executor slurm.
     retry_failed
         Also send what has failed.
+    trust
+        Send it although somebody else has planned it, with code or words for the shell that it names.
     """
     from hyperlax.cluster import sweep
+    from hyperlax.cluster import trust as trusting
     from hyperlax.commands.spread import send
 
-    return send(sweep.needed(folder), retry_failed)
+    found = sweep.needed(folder)
+    trusting.check(found, trust)
+    return send(found, retry_failed)
 
 
 def cancel(folder: Place) -> int:
@@ -106,9 +112,8 @@ def cancel(folder: Place) -> int:
     alive = {task.job for task in tasks} if tasks is not None else None
     jobs = [job for job in submitting.jobs(found) if alive is None or job in alive]
     slurm.cancel(jobs)
-    print(
-        f"cancelled {len(jobs)} jobs; next: hyperlax submit {folder}" if jobs else "nothing is in the queue"
-    )
+    sent = f"cancelled {len(jobs)} jobs; next: hyperlax submit {shlex.quote(str(folder))}"
+    print(sent if jobs else "nothing is in the queue")
     return 0
 
 
@@ -122,7 +127,6 @@ def merge(folder: Place) -> int:
     folder
         The folder of a sweep: where sweep.json is.
     """
-    start_jax("cpu")
     from hyperlax.cluster import merging, sweep
     from hyperlax.report import write_comparison, write_report
     from hyperlax.storage import store
@@ -142,7 +146,13 @@ def merge(folder: Place) -> int:
 
 
 @unit.command
-def run(folder: Place, *names: str, from_stdin: bool = False, retry_failed: bool = False) -> int:
+def run(
+    folder: Place,
+    *names: str,
+    from_stdin: bool = False,
+    retry_failed: bool = False,
+    trust: bool = False,
+) -> int:
     """Train units, one after the other, each from where it was left; the exit code is that of the last.
 
     75 and 130 say that a signal has stopped it with its state saved, 76 that another process has taken over.
@@ -157,10 +167,14 @@ def run(folder: Place, *names: str, from_stdin: bool = False, retry_failed: bool
         Read their names from standard input, and answer each on standard output with its exit code.
     retry_failed
         Also try again what has failed.
+    trust
+        Train it although somebody else has planned it, with code that it names.
     """
     from hyperlax.cluster import sweep
+    from hyperlax.cluster import trust as trusting
 
     found = sweep.needed(folder)
+    trusting.check(found, trust)
     answers = _answers() if from_stdin else None
     start_jax(found.platform)
     from hyperlax.cluster import records

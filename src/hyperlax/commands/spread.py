@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 import sys
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -97,6 +98,7 @@ class Spread:
                 "checkpoint_seconds": often,
                 "lanes_at_once": running.hparam_batch_size,
                 "any_device": running.any_device,
+                "metric": running.metric,
             },
             "group_by_sizes": running.group_by_structural_hparams,
             "wanted": self.units,
@@ -143,7 +145,7 @@ def spread_out(
     Returns the exit code of the command; None if all is trained and merged, so that it can go on as if one
     process had done it. `asked` is what the plan follows from.
     """
-    from hyperlax.cluster import planning, sweep
+    from hyperlax.cluster import planning, sweep, trust
     from hyperlax.storage.store import holds
 
     found = sweep.read(folder)
@@ -151,6 +153,7 @@ def spread_out(
         if not resume and not dry_run:
             raise ValueError(f"{folder} holds a planned sweep already; continue it with --resume")
         found = planning.continued(found, asked())
+        trust.check(found)
     elif holds(folder) or any(p for p in folder.glob("*/*/*/manifest.json")):
         raise ValueError(
             f"{folder} was begun by a single process; continue it without --tasks and --executor slurm"
@@ -159,6 +162,7 @@ def spread_out(
         found = plan()
         if not dry_run:
             found.write()
+            trust.remember(found)
     if dry_run:
         return _show(found)
     if found.slurm is not None:
@@ -213,7 +217,7 @@ def send(found: Sweep, retry_failed: bool = False) -> int:
         print(f"job {job}: {len(names)} units")
     if not sent:
         print("nothing to send: every unit is trained, in the queue, or has failed")
-    print(f"next: hyperlax status {found.root} --watch")
+    print(f"next: hyperlax status {shlex.quote(str(found.root))} --watch")
     leaving.from_now_on(None)
     return 0
 
@@ -255,10 +259,8 @@ def work_here(found: Sweep, tasks: int | None, retry_failed: bool = False) -> in
     for unit in found.units:
         if (why := records.failure(found, unit)) is not None:
             print(f"{unit.name} failed: {why}", file=sys.stderr)
-    print(
-        f"{len(failed)} units are not trained, {failed[0]} first; next: hyperlax status {found.root}",
-        file=sys.stderr,
-    )
+    look = f"hyperlax status {shlex.quote(str(found.root))}"
+    print(f"{len(failed)} units are not trained, {failed[0]} first; next: {look}", file=sys.stderr)
     return 1
 
 

@@ -98,7 +98,7 @@ def difference_summary(
     against: str | None = None,
     labels: Mapping[str, str] | None = None,
 ) -> pl.DataFrame:
-    """The differences of the final scores in pairs, with the columns `pairs.SUMMARY`."""
+    """The differences of the scores in pairs, with the columns `pairs.SUMMARY`."""
     several = panels(experiments)
     groups, own = grouped(several, by, None, labels)
     against, others = _sides(several, by, groups, labels or {}, against)

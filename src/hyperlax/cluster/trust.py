@@ -1,0 +1,67 @@
+"""What a planned sweep would run that a file must not decide, and whether this user has asked for it.
+
+`sweep.json` is data, which anybody may have written. It may name registered things only; code in files and
+modules, and words for the shell and for Slurm, run if this user has planned the sweep, or says so.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+from hyperlax.cluster.sweep import FILE, Sweep
+from hyperlax.registry import location
+from hyperlax.storage.files import cache_folder
+
+OF_THE_SHELL = ("container", "bind", "setup", "sbatch_arg")
+"""Options for Slurm that decide what is run, and not only how much of it."""
+
+
+def named(sweep: Sweep) -> list[str]:
+    """What a sweep names beside registered things and numbers: code, and words for the shell."""
+    said = [sweep.asked, *([c.arguments, c.scheduler] for c in sweep.cells)]
+    code = dict.fromkeys(text for text in _texts(said) if location(text.partition("[")[0]) is not None)
+    asked = sweep.slurm or {}
+    return [*code, *(f"--{k.replace('_', '-')} {asked[k]}" for k in OF_THE_SHELL if asked.get(k))]
+
+
+def remember(sweep: Sweep) -> None:
+    """Note that this user has planned the sweep, or trusts it, as its file is now."""
+    if (place := _place(sweep.root)) is not None:
+        place.parent.mkdir(parents=True, exist_ok=True)
+        place.touch()
+
+
+def check(sweep: Sweep, trusted: bool = False) -> None:
+    """Raise `ValueError` if a sweep names code that this user has neither planned nor `trusted`."""
+    if trusted:
+        return remember(sweep)
+    place = _place(sweep.root)
+    if (place is None or not place.exists()) and (found := named(sweep)):
+        raise ValueError(
+            f"{sweep.root / FILE} was not planned by you, as far as is known here, and would run "
+            f"{', '.join(found)}; if you trust it, add --trust"
+        )
+    return None
+
+
+def _texts(value: Any) -> Iterator[str]:
+    """All texts inside of nested lists and mappings, their keys left out."""
+    if isinstance(value, str):
+        yield from (part for part in value.split("+") if part)
+    elif isinstance(value, dict):
+        for part in value.values():
+            yield from _texts(part)
+    elif isinstance(value, list | tuple):
+        for part in value:
+            yield from _texts(part)
+
+
+def _place(root: Path) -> Path | None:
+    """The file that notes that the sweep in `root` is this user's; None where nothing can be kept."""
+    cache = cache_folder()
+    if cache is None:
+        return None
+    return cache / "planned" / hashlib.sha256((root / FILE).read_bytes()).hexdigest()
