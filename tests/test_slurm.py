@@ -21,7 +21,7 @@ PACKAGES = ("slurmctld", "slurmd", "slurm-client", "munge")
 HERE = Path(__file__).parent / "real_slurm"
 RECIPE = "--algo-and-network-config ppo_mlp_no_network_search --env-config gymnax.pendulum"
 FLAGS = (
-    "--run-length-modifier quick --num-samples 6 --seeds 2 --total-timesteps 24000 --checkpoint-seconds 0.3"
+    "--run-length-modifier quick --num-samples 6 --seeds 2 --total-timesteps 240000 --checkpoint-seconds 0.3"
 )
 BELOW = Path("ppo_mlp_no_network_search") / "gymnax.pendulum"
 TASKS = "--executor slurm --units 3 --time 10 --cpus-per-task 1 --mem 1500"
