@@ -16,6 +16,7 @@ from typing import Any
 import pytest
 
 import hyperlax
+from hyperlax.cluster import sweep
 
 PACKAGES = ("slurmctld", "slurmd", "slurm-client", "munge")
 HERE = Path(__file__).parent / "real_slurm"
@@ -139,15 +140,13 @@ def test_killed_cancelled_and_requeued_tasks_lose_nothing(cluster, whole, tmp_pa
     """A task that is killed is lost until it is sent again; submitting twice sends nothing twice."""
     root = start(tmp_path, *TASKS.split())
     assert "nothing to send" in hyperlax_command("submit", str(root))
-    killed, cancelled, requeued = states(root)
-    victim = until(lambda: claim(root, killed), "the first unit has begun")
-    os.kill(victim["pid"], signal.SIGKILL)
-    until(lambda: states(root)[killed] == "lost", "the killed unit is lost")
-    until(lambda: claim(root, cancelled), "the second unit has begun")
+    killed, cancelled, requeued = (unit.name for unit in sweep.needed(root).units)
+    victims = [until(lambda u=u: claim(root, u), f"{u} has begun") for u in (killed, cancelled, requeued)]
+    os.kill(victims[0]["pid"], signal.SIGKILL)
     slurm("scancel", task_of(root, cancelled))
-    until(lambda: states(root)[cancelled] in ("lost", "done"), "the cancelled unit is lost")
-    until(lambda: claim(root, requeued), "the third unit has begun")
     slurm("scontrol", "requeue", task_of(root, requeued))
+    until(lambda: states(root)[killed] == "lost", "the killed unit is lost")
+    until(lambda: states(root)[cancelled] == "lost", "the cancelled unit is lost")
     assert states(root)[requeued] in ("waiting", "running", "done")
     sent = hyperlax_command("submit", str(root))
     assert "units" in sent
@@ -158,7 +157,7 @@ def test_killed_cancelled_and_requeued_tasks_lose_nothing(cluster, whole, tmp_pa
 def test_a_task_at_its_limit_saves_and_goes_on_by_itself(cluster, whole, tmp_path):
     """It gets a TERM before the limit, leaves with 75, is queued again, and ends as if nothing had been."""
     root = start(tmp_path, *TASKS.split())
-    unit = next(iter(states(root)))
+    unit = sweep.needed(root).units[0].name
     until(lambda: claim(root, unit), "the unit has begun")
     task = task_of(root, unit)
     slurm("scancel", "--signal=TERM", task)
@@ -176,18 +175,19 @@ def test_a_task_at_its_limit_saves_and_goes_on_by_itself(cluster, whole, tmp_pat
 
 def test_a_node_that_dies_costs_nothing(cluster, whole, tmp_path):
     root = start(tmp_path, *TASKS.split())
-    unit = next(iter(states(root)))
+    unit = sweep.needed(root).units[0].name
     until(lambda: claim(root, unit), "the unit has begun")
     node = slurm("squeue", "--noheader", f"--jobs={task_of(root, unit)}", "--format=%N").strip()
     slurm("scontrol", "update", f"nodename={node}", "state=down", "reason=test")
     assert states(root)[unit] in ("waiting", "running", "lost")
-    slurm("scontrol", "update", f"nodename={node}", "state=resume")
+    subprocess.run(["scontrol", "update", f"nodename={node}", "state=resume"], capture_output=True)
+    until(lambda: "DOWN" not in slurm("scontrol", "show", "node", node), "the node, or Slurm, resumes it")
     finished(root, whole)
 
 
 def test_preempted_tasks_go_on_later(cluster, whole, tmp_path):
     root = start(tmp_path, *TASKS.split())
-    unit = next(iter(states(root)))
+    unit = sweep.needed(root).units[0].name
     until(lambda: claim(root, unit), "the unit has begun")
     task = task_of(root, unit)
     slurm("sbatch", "--partition=high", "--ntasks=4", "--time=1", "--mem-per-cpu=100", "--wrap", "sleep 1")
