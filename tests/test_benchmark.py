@@ -105,6 +105,13 @@ def test_an_interruption_stops_the_benchmark_and_resume_runs_what_is_missing(tmp
     assert seen[2:] == ["ppo_mlp on gymnax.cartpole resumed", "dqn_mlp on gymnax.cartpole"]
 
 
+@pytest.mark.parametrize("metric", [None, "auc"])
+def test_a_search_of_a_benchmark_optimises_the_metric_of_its_reports(tmp_path, metric):
+    suite = Suite(("ppo_mlp",), ("gymnax.pendulum",), ("optuna",), 2, run_length="quick")
+    (spec,) = Benchmark(suite, tmp_path / "b", "small", False, metric).specs.values()
+    assert [o.metric for o in spec.schedule.search.objectives] == [metric or "final"]
+
+
 def test_every_mode_has_its_own_cells(tmp_path, runs):
     seen, _ = runs
     both = Suite(("ppo_mlp",), ("gymnax.cartpole",), ("batched", "sequential"), 2, run_length="quick")

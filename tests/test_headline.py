@@ -18,6 +18,7 @@ from scipy.stats import trim_mean
 
 from hyperlax import Execution, Recipe, Uniform
 from hyperlax.commands.tables import best_words, leaderboard_table
+from hyperlax.experiments.settings import Settings
 from hyperlax.exporters import export
 from hyperlax.exporters.runs import tracker_runs
 from hyperlax.report import (
@@ -37,7 +38,7 @@ from hyperlax.report.evaluations import DIVERGED, evaluations
 from hyperlax.report.published_comparison import over_samples
 from hyperlax.report.scores import headline_of, measured_alike
 from hyperlax.report.selection import drop_words
-from hyperlax.run.slots import fresh_keys, fresh_repeats
+from hyperlax.run.slots import fresh_keys
 from hyperlax.searches import outcome
 from hyperlax.searches.objectives import objectives
 from hyperlax.statistics import HEADLINES, Unavailable, iqm
@@ -329,6 +330,10 @@ def test_fresh_episodes_are_many_apart_and_no_burden():
     drawn = [tuple(key) for repeat in range(3) for key in fresh_keys(keys, repeat)]
     assert len({*drawn, (1, 2), (1, 3)}) == 8
     assert (fresh_keys(keys, 1) == fresh_keys(keys, 1)).all()
-    assert fresh_repeats(10**8, 16, 200) == 7, "a hundred episodes"
-    assert fresh_repeats(1_000_000, 16, 500) == 1, "two per cent of the steps"
-    assert fresh_repeats(2_048, 4, 200) == 1
+    for steps, episodes, longest, repeats, why in (
+        (10**8, 16, 200, 7, "a hundred episodes"),
+        (1_000_000, 16, 500, 1, "two per cent of the steps"),
+        (2_048, 4, 200, 1, "at least one evaluation"),
+    ):
+        settings = Settings(total_timesteps=steps, eval_episodes=episodes)
+        assert settings.fresh_repeats(longest) == repeats, why

@@ -246,6 +246,11 @@ def test_saved_policies_act(whole):
     assert np.array_equal(policy.act(obs), policy.act(obs))
     with pytest.raises(ValueError, match="observes 3 numbers"):
         policy.act(np.zeros(4, np.float32))
+    fresh = whole.curves.filter(pl.col("metric") == "fresh_return")
+    scores = dict(fresh.select("lane", "value").iter_rows())
+    for header in (hyperlax.load(file).header for file in files):
+        assert header["score"] == scores[header["lane"]], "the episodes that no evaluation was chosen by"
+        assert "fresh episodes" in header["definition"]
 
 
 def test_published_protocol_runs_and_shares_initial_weights():

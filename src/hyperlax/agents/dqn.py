@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from functools import partial
 from typing import Any, ClassVar, final
 
 import equinox as eqx
@@ -43,7 +44,9 @@ SMALLEST_HUBER = 1e-6
 class DQNHyperparams(AbstractOffPolicyHyperparams):
     """The hyperparameters of DQN; every one may differ between the lanes of one program."""
 
-    critic: AbstractNetworkHyperparams = eqx.field(default_factory=MLPHyperparams)
+    critic: AbstractNetworkHyperparams = eqx.field(
+        default_factory=partial(MLPHyperparams, layer_norm=True, activation="relu")
+    )
     critic_lr: Real = hp(5e-4, LogUniform(1e-4, 3e-3), doc=meanings.STEP_SIZE)
     tau: Real = hp(0.01, LogUniform(1e-3, 1e-1), doc=meanings.TARGET_UPDATE, most=1)
     gamma: Real = hp(0.99, Uniform(0.9, 0.999), doc=meanings.DISCOUNT, most=1)

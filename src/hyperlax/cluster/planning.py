@@ -44,7 +44,7 @@ def of_suite(
     possible = [c for c in cells(suite) if c.skipped is None]
     if not possible:
         raise ValueError("no cell can be run: " + "; ".join(f"{c.name}: {c.skipped}" for c in cells(suite)))
-    specs = {c: prepare(suite, c, **settings) for c in possible}
+    specs = {c: prepare(suite, c, execution.get("metric"), **settings) for c in possible}
     plans = plan_together(specs, Machine.planned(platform), group_by_sizes)
     built = [
         _cell(specs[c], plans[c], str(c.path), c.mode, {"recipe": c.recipe, "env": c.env}, None, command)

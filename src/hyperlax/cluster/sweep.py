@@ -136,7 +136,10 @@ class Sweep:
         if "suite" in self.asked:
             suite = suites.restored(self.asked["suite"])
             spec = suites.prepare(
-                suite, suites.Cell(**cell.arguments, mode=cell.mode), **self.asked["settings"]
+                suite,
+                suites.Cell(**cell.arguments, mode=cell.mode),
+                self.execution.get("metric"),
+                **self.asked["settings"],
             )
         else:
             schedule = schedules.load(*cell.scheduler) if cell.scheduler else None

@@ -96,7 +96,7 @@ def _benchmark(running: Running, suite: Any, folder: Path, name: str, dry_run: b
     from hyperlax.studies.benchmark import Benchmark
 
     console = Console(highlight=False)
-    benchmark = Benchmark(suite, folder, name, running.resume, **running.settings())
+    benchmark = Benchmark(suite, folder, name, running.resume, running.metric, **running.settings())
     if dry_run:
         with console.status("planning, and measuring a few short programs"):
             predictor = benchmark.predict(running.execution())

@@ -151,9 +151,15 @@ class Recipe:
 def defaults(
     algorithm: type[AbstractAgentHyperparams], network: type[AbstractNetworkHyperparams]
 ) -> AbstractAgentHyperparams:
-    """The default hyperparameters of an algorithm whose networks are all of one kind."""
+    """The default hyperparameters of an algorithm whose networks are all of one kind.
+
+    An algorithm that declares a network of this kind with values of its own (DQN's MLP has LayerNorm) gets
+    that one.
+    """
     build: Any = algorithm
-    return build(**{name: network() for name in network_fields(algorithm)})
+    declared = build()
+    own = {name: getattr(declared, name) for name in network_fields(algorithm)}
+    return build(**{name: net if type(net) is network else network() for name, net in own.items()})
 
 
 def network_fields(algorithm: type[AbstractAgentHyperparams]) -> list[str]:

@@ -13,6 +13,11 @@ from hyperlax.programs.budget import steps_of
 from hyperlax.registry import convert, integer, nearest
 from hyperlax.registry.limits import LIMITS, within
 
+FRESH_EPISODES = 100
+"""Intended number of episodes in which the final weights of a lane are evaluated apart from its curve."""
+FRESH_SHARE = 0.02
+"""Largest share of the env steps of a lane that these episodes may take, if one evaluation takes less."""
+
 
 @dataclass(frozen=True)
 class Settings:
@@ -93,6 +98,14 @@ class Settings:
         n, total = self.evaluations, self.total_timesteps
         marks = [i * (total // n) for i in range(1, n)] + [total] if n else []
         return ([0] if self.eval_at_start else []) + sorted({m for m in marks if m > 0})
+
+    def fresh_repeats(self, episode_steps: int) -> int:
+        """How often the final weights of a lane are evaluated apart, each time in `eval_episodes` episodes.
+
+        `episode_steps` is the length of an episode at most. Every evaluation runs the episodes in two modes.
+        """
+        most = int(FRESH_SHARE * self.total_timesteps / (2 * self.eval_episodes * episode_steps))
+        return max(1, min(-(-FRESH_EPISODES // self.eval_episodes), most))
 
 
 PUBLISHED = {

@@ -12,7 +12,6 @@ from hyperlax import policies
 from hyperlax.agents.base import AbstractAgent
 from hyperlax.experiments.experiment import Experiment
 from hyperlax.experiments.samples import Lane
-from hyperlax.experiments.settings import Settings
 from hyperlax.storage.store import Store
 
 BEST_POLICIES = 5
@@ -34,6 +33,8 @@ class BestPolicies:
     ) -> None:
         """Save what `agent` returns if the `score` of the lane is among the best so far (or all are saved).
 
+        The score is the return of the final weights in fresh episodes, apart from the learning curve.
+
         The file of one that is no longer among the best is removed with the next commits, as it may belong to
         the last. A lane without a score counts as the worst.
         """
@@ -46,16 +47,16 @@ class BestPolicies:
         if dropped != lane.lane:
             spec, path = self.experiment, self.store.folder / policy_name(lane.lane)
             about = {"lane": lane.lane, "sample": lane.sample, "seed": lane.seed, "env_steps": lane.env_steps}
-            about |= {"score": score, "definition": definition(spec.settings)}
+            about |= {"score": score, "definition": definition(spec)}
             policies.save(path, agent(), spec.recipe, spec.env_name, caps, **about)
 
 
-def definition(settings: Settings) -> str:
-    """What the score of a saved policy is, in words."""
-    episodes = "episode" if settings.eval_episodes == 1 else "episodes"
-    return (
-        f"mean return of {settings.eval_episodes} {episodes} with {settings.evaluation} actions, at the end"
-    )
+def definition(spec: Experiment[Any]) -> str:
+    """What the score of a saved policy is, in words: the return in episodes that chose no evaluation."""
+    settings = spec.settings
+    count = settings.eval_episodes * settings.fresh_repeats(spec.env.max_episode_steps)
+    episodes = "episode" if count == 1 else "episodes"
+    return f"mean return of the final weights in {count} fresh {episodes} with {settings.evaluation} actions"
 
 
 def policy_name(lane: int) -> str:

@@ -29,7 +29,7 @@ from hyperlax.run.monitor import Monitor
 from hyperlax.run.recording import EVALUATION_MODES, Recorder, summary
 from hyperlax.run.roster import Roster
 from hyperlax.run.signals import interruption, signals_of, wait
-from hyperlax.run.slots import Slots, fresh_repeats
+from hyperlax.run.slots import Slots
 from hyperlax.schedules import Schedule, Verdict
 from hyperlax.storage.patience import patient
 from hyperlax.storage.results import FRESH
@@ -252,6 +252,7 @@ class Runner:
         due = [(s, lane) for s, lane in slots.arrived if lane.diverged_at is None]
         verdicts: dict[int, Verdict] = {}
         unscored: set[int] = set()
+        fresh: dict[int, float] = {}
         if due:
             start = self.now()
             returns, lengths, metrics = slots.evaluate([s for s, _ in due])
@@ -263,7 +264,8 @@ class Runner:
                     unscored.add(lane.lane)
                 elif not self._at_end(lane) and lane.lane in self.last_return:
                     verdicts[lane.lane] = self.schedule.judge(self, lane, self.last_return[lane.lane])
-            self._evaluate_freshly(slots, [(s, x) for s, x in due if x not in diverged and self._at_end(x)])
+            ended = [(s, x) for s, x in due if x not in diverged and self._at_end(x)]
+            fresh = self._evaluate_freshly(slots, ended)
             self.phase("evaluate", number, start)
         for _, lane in slots.busy():
             lane.seconds = self.now() - slots.started[lane.lane]
@@ -285,7 +287,7 @@ class Runner:
             elif verdict is Verdict.PRUNE:
                 lane.status = "pruned"
             if lane.over:
-                score, caps = self.last_return.get(lane.lane), self.programs[number].caps
+                score, caps = fresh.get(lane.lane), self.programs[number].caps
                 self.best.keep(lane, score, caps, lambda slot=slot: slots.state(slot).agent)
                 slots.free(slot)
                 self.schedule.ended(self, lane)
@@ -296,17 +298,20 @@ class Runner:
         """Whether the lane has trained all its env steps."""
         return lane.env_steps >= self.roster.last_step(lane)
 
-    def _evaluate_freshly(self, slots: Slots, ended: list[tuple[int, Lane]]) -> None:
-        """Record the return of the final weights of the lanes that have ended, in many fresh episodes."""
-        settings = self.settings
-        if not ended or not settings.milestones():
-            return
-        longest = self.experiment.env.max_episode_steps
-        repeats = fresh_repeats(settings.total_timesteps, settings.eval_episodes, longest)
+    def _evaluate_freshly(self, slots: Slots, ended: list[tuple[int, Lane]]) -> dict[int, float]:
+        """Record the return of the final weights of the lanes that have ended, in many fresh episodes.
+
+        Returns it by lane, without those for which it is not finite.
+        """
+        if not ended or not self.settings.milestones():
+            return {}
+        repeats = self.settings.fresh_repeats(self.experiment.env.max_episode_steps)
         returns = slots.evaluate_freshly([slot for slot, _ in ended], repeats)[:, self.headline]
-        for slot, lane in ended:
-            if np.isfinite(returns[slot]).all():
-                self.recorder.point(lane, self.now(), {FRESH: float(returns[slot].mean())})
+        found = {x.lane: float(returns[s].mean()) for s, x in ended if np.isfinite(returns[s]).all()}
+        for _, lane in ended:
+            if lane.lane in found:
+                self.recorder.point(lane, self.now(), {FRESH: found[lane.lane]})
+        return found
 
     @property
     def headline(self) -> int:

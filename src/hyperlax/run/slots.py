@@ -16,10 +16,6 @@ from hyperlax.programs.compiled import Compiled, Orders, blank_orders
 from hyperlax.programs.train import NEVER, TrainState
 from hyperlax.run.roster import Roster
 
-FRESH_EPISODES = 100
-"""Intended number of episodes in which the final weights of a lane are evaluated apart from its curve."""
-FRESH_SHARE = 0.02
-"""Largest share of the env steps of a lane that these episodes may take, if one evaluation takes less."""
 SEGMENT_SECONDS = 1.0
 """Intended seconds of a segment; progress is shown and signals are answered after each."""
 
@@ -31,15 +27,6 @@ def fresh_keys(keys: np.ndarray, repeat: int) -> np.ndarray:
     """
     hashed = [np.random.SeedSequence([*map(int, key), repeat]).generate_state(2) for key in keys]
     return np.asarray(hashed, np.uint32).reshape(keys.shape)
-
-
-def fresh_repeats(total: int, episodes: int, episode_steps: int) -> int:
-    """How often lanes that train `total` env steps are evaluated freshly, each time in `episodes` episodes.
-
-    `episode_steps` is the length of an episode at most. Every evaluation runs the episodes in two modes.
-    """
-    most = int(FRESH_SHARE * total / (2 * episodes * episode_steps))
-    return max(1, min(-(-FRESH_EPISODES // episodes), most))
 
 
 @dataclasses.dataclass(frozen=True)

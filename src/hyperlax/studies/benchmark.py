@@ -46,8 +46,18 @@ CLAIMS = ".claims"
 class Benchmark:
     """A run of a suite in a folder, where `benchmark.json` records the state of every cell."""
 
-    def __init__(self, suite: Suite, folder: Path, name: str, resume: bool, **settings: Any):
+    def __init__(
+        self,
+        suite: Suite,
+        folder: Path,
+        name: str,
+        resume: bool,
+        metric: str | None = None,
+        **settings: Any,
+    ):
         """Prepare all cells of `suite` without creating anything; `settings` apply to every cell.
+
+        `metric` is the headline metric of the reports, and what searches optimise (None: the protocol's).
 
         Raises `ValueError` for an invalid suite or setting, when no cell can be run, when `folder` holds
         another benchmark or other files, and when `resume` does not agree with what the folder holds.
@@ -72,7 +82,7 @@ class Benchmark:
             raise ValueError(f"{folder} holds another benchmark:\n  " + "\n  ".join(differing))
         elif not resume:
             raise ValueError(f"{folder} already holds this benchmark; continue it with --resume")
-        self.specs = {c: prepare(suite, c, **settings) for c in self.cells if c.skipped is None}
+        self.specs = {c: prepare(suite, c, metric, **settings) for c in self.cells if c.skipped is None}
         if not self.specs:
             reasons = "\n  ".join(f"{c.name}: {c.skipped}" for c in self.cells)
             raise ValueError(f"no cell can be run:\n  {reasons}")

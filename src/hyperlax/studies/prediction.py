@@ -21,7 +21,6 @@ from hyperlax.programs.compiled import Compiled, blank_orders, identity
 from hyperlax.programs.plan import Machine, Program, plan
 from hyperlax.run.compiling import Compiler
 from hyperlax.run.display import Display
-from hyperlax.run.slots import fresh_repeats
 
 CALIBRATION_SECONDS = 30.0
 """Time limit for measuring: once it is exceeded, no further program is measured."""
@@ -195,7 +194,7 @@ def predict(work: Work, rates: Rates, within: float, compiled: set[Hashable]) ->
     training = sum(slower(p) * _program_work(spec, p) for p in programs)
     s, longest = spec.settings, spec.env.max_episode_steps
     marks = len(s.milestones())
-    steps = (marks + bool(marks) * fresh_repeats(s.total_timesteps, s.eval_episodes, longest)) * longest
+    steps = (marks + bool(marks) * s.fresh_repeats(longest)) * longest
     watched = sum(slower(p) * len(p.samples) for p in programs) * spec.settings.seeds * steps
     return Prediction(
         compiling, left * training / rates.work / busy, left * watched * rates.evaluation / busy, within

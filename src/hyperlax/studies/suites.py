@@ -112,8 +112,10 @@ class Cell:
         return self.mode / experiment_path(self.recipe, self.env)
 
 
-def _prepare_sweep(suite: Suite, recipe: str, env: str, **arguments: Any) -> Experiment:
-    """A sweep over the samples that the suite draws."""
+def _prepare_sweep(
+    suite: Suite, recipe: str, env: str, metric: str | None = None, **arguments: Any
+) -> Experiment:
+    """A sweep over the samples that the suite draws, whatever the `metric` of its reports."""
     return sweeps.prepare(recipe, env, num_samples=suite.samples, sampling_method=suite.sampling, **arguments)
 
 
@@ -127,11 +129,14 @@ def _run_sweep(
     return sweeps.run(spec, how, progress, command, programs)
 
 
-def _prepare_search(suite: Suite, recipe: str, env: str, **arguments: Any) -> Experiment:
-    """A search with as many trials as other modes have samples."""
+def _prepare_search(
+    suite: Suite, recipe: str, env: str, metric: str | None = None, **arguments: Any
+) -> Experiment:
+    """A search with as many trials as other modes have samples, for the best `metric` of the reports."""
     from hyperlax import searches  # imported late, because importing Optuna takes a second
 
-    return searches.prepare(recipe, env, n_trials=suite.samples, **arguments)
+    names = [metric] if metric else []
+    return searches.prepare(recipe, env, n_trials=suite.samples, objective_names=names, **arguments)
 
 
 def _run_search(
@@ -217,8 +222,10 @@ def cells(suite: Suite) -> list[Cell]:
     return found
 
 
-def prepare(suite: Suite, cell: Cell, **given: Any) -> Experiment:
-    """Build and check the experiment of a cell; `given` holds further arguments of the mode's `prepare`.
+def prepare(suite: Suite, cell: Cell, metric: str | None = None, **given: Any) -> Experiment:
+    """Build and check the experiment of a cell; `given` holds further settings of the experiment.
+
+    `metric` is the headline metric of its reports, which a search optimises (None: that of its protocol).
 
     Raises `ValueError`, naming the cell, for invalid settings or hyperparameters.
     """
@@ -227,8 +234,9 @@ def prepare(suite: Suite, cell: Cell, **given: Any) -> Experiment:
         if rule.matches(cell.recipe, cell.env):
             settings |= rule.settings
     try:
+        length = suite.run_length
         return MODES[cell.mode].prepare(
-            suite, cell.recipe, cell.env, run_length_modifier=suite.run_length, set=settings, **given
+            suite, cell.recipe, cell.env, metric, run_length_modifier=length, set=settings, **given
         )
     except ValueError as error:
         raise ValueError(f"{cell.name}: {error}") from None
