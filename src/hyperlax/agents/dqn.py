@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from functools import partial
 from typing import Any, ClassVar, final
 
 import equinox as eqx
@@ -23,7 +22,7 @@ from hyperlax.agents.off_policy import (
     discounted,
 )
 from hyperlax.envs.base import AbstractEnv, ActionSpace, Discrete
-from hyperlax.hyperparams import Choice, Count, Flag, LogUniform, Real, Uniform, hp
+from hyperlax.hyperparams import Choice, Count, Flag, LogUniform, Real, Uniform, assign, hp
 from hyperlax.lanes.sizes import Sizes, nested
 from hyperlax.learning.losses import Measured
 from hyperlax.learning.minibatches import Chunks
@@ -45,7 +44,7 @@ class DQNHyperparams(AbstractOffPolicyHyperparams):
     """The hyperparameters of DQN; every one may differ between the lanes of one program."""
 
     critic: AbstractNetworkHyperparams = eqx.field(
-        default_factory=partial(MLPHyperparams, layer_norm=True, activation="relu")
+        default_factory=lambda: assign(MLPHyperparams(), {"layer_norm": True, "activation": "relu"})
     )
     critic_lr: Real = hp(5e-4, LogUniform(1e-4, 3e-3), doc=meanings.STEP_SIZE)
     tau: Real = hp(0.01, LogUniform(1e-3, 1e-1), doc=meanings.TARGET_UPDATE, most=1)

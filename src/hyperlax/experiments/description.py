@@ -125,6 +125,8 @@ def of_algorithm(name: str, kind: type[AbstractAgentHyperparams], length: str | 
     build: Any = kind
     nets = network_fields(kind)
     facts = {"what it is": _summary(kind), "networks": ", ".join(nets) or "none", "actions": _actions(kind)}
+    if changed := _own_defaults(build()):
+        facts["defaults of its networks"] = changed
     own = [row for row in _rows(build()) if row.name.partition(".")[0] not in nets]
     return Description("algorithm", name, facts, tuple(own))
 
@@ -222,6 +224,20 @@ def _rows(tree: AbstractHyperparams, space: Mapping[str, Space] | None = None) -
         )
     unknown = [Row(path, UNDECLARED, _short(value), "not known") for path, value in undeclared(tree)]
     return rows + unknown
+
+
+def _own_defaults(hp: AbstractAgentHyperparams) -> str:
+    """The defaults that an algorithm gives to its networks, where they are not those of the network."""
+    found = []
+    for name in network_fields(type(hp)):
+        network = getattr(hp, name)
+        usual = {f.path: f.default for f in fields(type(network)())}
+        found += [
+            f"{name}.{f.path} = {words.shown(f.default)}"
+            for f in fields(network)
+            if f.default != usual[f.path]
+        ]
+    return ", ".join(found)
 
 
 def _budget(recipe: Recipe, length: Mapping[str, Any]) -> str:
