@@ -206,10 +206,7 @@ def run(root: Path, units: int, slots: int, seed: int = 0) -> dict[str, Any]:
                 looks.append(time.perf_counter() - start)
                 if look.exit_code == state.ALL_DONE:
                     break
-                try:
-                    submitting.submit(sweep)
-                except slurm.Refused:
-                    fleet.counts["queue full"] += 1
+                fleet.counts["queue full"] += submitting.submit(sweep).left > 0
             fleet.start()
             fleet.advance()
             times += 1

@@ -7,6 +7,7 @@ import os
 import re
 import subprocess
 import sys
+from collections.abc import Iterator
 from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
@@ -49,8 +50,8 @@ def planned(spec, root: Path, **more: Any) -> Sweep:
 
 
 @pytest.fixture
-def cluster(tmp_path, monkeypatch) -> Path:
-    """A folder with the jobs of a fake Slurm."""
+def cluster(tmp_path, monkeypatch) -> Iterator[Path]:
+    """A folder with the jobs of a fake Slurm, whose accounts must not be asked for."""
     home, tools = tmp_path / "slurm", tmp_path / "bin"
     home.mkdir()
     tools.mkdir()
@@ -58,9 +59,13 @@ def cluster(tmp_path, monkeypatch) -> Path:
     for name in ("sbatch", "squeue", "scontrol", "scancel", "srun"):
         (tools / name).write_text(f"#!{sys.executable}\n" + fake.read_text().partition("\n")[2])
         (tools / name).chmod(0o755)
+    for name in ("sacct", "sacctmgr"):  # many clusters keep no accounts, or show them to nobody
+        (tools / name).write_text(f"#!/bin/sh\ntouch {home}/accounts\nexit 1\n")
+        (tools / name).chmod(0o755)
     monkeypatch.setenv("PATH", f"{tools}:{os.environ['PATH']}")
     monkeypatch.setenv("FAKE_SLURM", str(home))
-    return home
+    yield home
+    assert not (home / "accounts").exists()
 
 
 def set_task(cluster: Path, job: str, index: int, what: str | None) -> None:
@@ -306,18 +311,70 @@ def test_a_task_is_queued_again_if_it_was_stopped_and_ends_as_its_unit_does(
     assert (cluster / "requeued").exists() == requeued
 
 
+def test_a_limit_too_short_to_start_in_ends_the_unit_with_a_reason(spec, tmp_path, cluster):
+    """Every start is stopped before a process has looked at the unit; the limit can be raised afterwards."""
+    found = planned(spec, tmp_path / "r")
+    unit = found.units[2]
+    submitting.submit(found)
+    text = next((found.root / "submissions").glob("*/job-0.sh")).read_text()
+    text = text.replace(f"{sys.executable} -m hyperlax", "bash -c 'exit 75' -").replace("sleep 60", "true")
+    ours = {"SLURM_ARRAY_TASK_ID": "2", "SLURM_ARRAY_JOB_ID": "1", "SLURM_JOB_ID": "3"}
+
+    def start() -> int:
+        return subprocess.run(
+            ["bash", "-c", text], env={**os.environ, **ours}, capture_output=True
+        ).returncode
+
+    assert [start() for _ in range(slurm.MOST_TRIES + 1)] == [75] * slurm.MOST_TRIES + [1]
+    assert len((cluster / "requeued").read_text().splitlines()) == slurm.MOST_TRIES
+    set_task(cluster, "1", 2, None)
+    seen = state.look(found)
+    assert (seen.units[2].state, seen.exit_code) == ("failed", state.SOME_FAILED)
+    assert "time limit is too short" in seen.units[2].why
+    assert submitting.submit(found).jobs == {}
+    (sent,) = submitting.submit(found, retry_failed=True, changes={"time": "2:00:00"}).jobs.values()
+    assert sent == [unit.name]
+    assert "--time=2:00:00" in sorted((found.root / "submissions").glob("*/job-0.sh"))[-1].read_text()
+    assert start() == 75
+    assert not records.stuck(found, unit, "3")
+    assert [start() for _ in range(slurm.MOST_TRIES)] == [75] * slurm.MOST_TRIES
+
+
+@pytest.mark.parametrize(("limit", "sent"), [(7, [7]), (5, [3, 1, 1]), (1, [1]), (0, [])])
+def test_a_queue_with_less_room_than_an_array_gets_what_fits(
+    spec, tmp_path, cluster, monkeypatch, capsys, limit, sent
+):
+    monkeypatch.setenv("FAKE_LIMIT", str(limit))
+    found = planned(spec, tmp_path / "r", wanted=7)
+    with pytest.raises(SystemExit) as ended:
+        main(["submit", str(found.root)])
+    assert ended.value.code == (3 if sum(sent) < 7 else 0)
+    said = capsys.readouterr().out
+    assert [int(n) for n in re.findall(r"job \d+: (\d+) units", said)] == sent
+    if sum(sent) < 7:
+        assert f"{7 - sum(sent)} units are left, the queue takes no more: sbatch says" in said
+        assert "AssocMaxSubmitJobLimit" in said
+        assert f"hyperlax submit {found.root}" in said
+    seen = state.look(found)
+    assert sum(bool(u.by) for u in seen.units) == sum(sent)
+    monkeypatch.delenv("FAKE_LIMIT")
+    again = submitting.submit(found)
+    assert sum(map(len, again.jobs.values())) == 7 - sum(sent)
+    assert all(u.by for u in state.look(found).units)
+
+
 def test_nothing_is_sent_twice(spec, tmp_path, cluster):
     found = planned(spec, tmp_path / "r")
-    (sent,) = submitting.submit(found).values()
+    (sent,) = submitting.submit(found).jobs.values()
     assert sent == [unit.name for unit in found.units]
-    assert submitting.submit(found) == {}
+    assert submitting.submit(found).jobs == {}
     set_task(cluster, "1", 1, None)  # cancelled
     records.note_done(found, found.units[2], {"env_steps": 5, "lanes": 2, "failed_lanes": 0})
     set_task(cluster, "1", 2, None)
     records.note_failed(found, found.units[3], "ValueError: no")
     set_task(cluster, "1", 3, None)
-    assert submitting.submit(found) == {"2": [found.units[1].name]}
-    assert submitting.submit(found, retry_failed=True) == {"3": [found.units[3].name]}
+    assert submitting.submit(found).jobs == {"2": [found.units[1].name]}
+    assert submitting.submit(found, retry_failed=True).jobs == {"3": [found.units[3].name]}
     assert set(submitting.live(found, slurm.queue() or [])) == {found.units[i].name for i in (0, 1, 3)}
 
 
@@ -329,13 +386,13 @@ def test_a_submission_that_was_killed_is_no_obstacle(spec, tmp_path, cluster):
     about = json.loads((folder / submitting.BEGUN).read_text())
     about = {k: v for k, v in about.items() if k != "sha256"} | {"pid": dead.pid}
     (folder / submitting.BEGUN).write_text(json.dumps(about))
-    assert len(submitting.submit(found)) == 1
+    assert len(submitting.submit(found).jobs) == 1
 
 
 def test_many_units_become_several_arrays(spec, tmp_path, cluster, monkeypatch):
     monkeypatch.setenv("FAKE_ARRAY", "4")
     found = planned(spec, tmp_path / "r", wanted=7)
-    assert [len(names) for names in submitting.submit(found).values()] == [3, 3, 1]
+    assert [len(names) for names in submitting.submit(found).jobs.values()] == [3, 3, 1]
     assert states(found) == ["waiting"] * 7
 
 
@@ -345,7 +402,7 @@ def test_slurm_that_refuses_is_quoted_and_asked_again_later(spec, tmp_path, clus
     with pytest.raises(ValueError, match="invalid partition specified"):
         submitting.submit(found)
     (cluster / "refuses").unlink()
-    assert len(submitting.submit(found)) == 1
+    assert len(submitting.submit(found).jobs) == 1
 
 
 def test_without_slurm_nothing_is_sent(spec, tmp_path, monkeypatch):

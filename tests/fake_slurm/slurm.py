@@ -1,6 +1,7 @@
 #!/usr/bin/env python3
 """Stands for sbatch, squeue, scontrol, scancel and srun by its name; jobs are files in $FAKE_SLURM.
 
+$FAKE_ARRAY is one more than the tasks that an array may have, $FAKE_LIMIT how many may be in the queue.
 Nothing runs by itself: a test starts the tasks of an array, in whatever order it likes.
 """
 
@@ -25,6 +26,9 @@ if name == "sbatch":
     text = Path(words[-1]).read_text()
     (last,) = re.findall(r"--array=0-(\d+)", text)
     count = int(last) + 1
+    queued = sum(len(json.loads(path.read_text())["tasks"]) for path in home.glob("*.json"))
+    if queued + count > int(os.environ.get("FAKE_LIMIT", "1000000")):
+        sys.exit("sbatch: error: AssocMaxSubmitJobLimit")
     job = {"script": words[-1], "tasks": {str(i): "PENDING" for i in range(count)}}
     (home / f"{number}.json").write_text(json.dumps(job))
     print(number)

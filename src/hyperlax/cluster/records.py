@@ -3,6 +3,7 @@
 - `done.json`: it is trained; written last.
 - `failed.json`: it has raised an exception, or makes no progress; it is not tried again unless asked for.
 - `starts.json`: how often a job has been started again without progress.
+- `tries`: a line for every start by Slurm since a process last came to train it.
 """
 
 from __future__ import annotations
@@ -15,7 +16,8 @@ from hyperlax.storage import commits, store
 from hyperlax.storage.claims import claims, noted
 from hyperlax.storage.integrity import Damaged, read_json, write_json
 
-DONE, FAILED, STARTS = "done.json", "failed.json", "starts.json"
+DONE, FAILED, STARTS, TRIES = "done.json", "failed.json", "starts.json", "tries"
+_ABOUT_STARTS = (FAILED, STARTS, TRIES)
 MOST_STARTS = 3
 """Starts of a job at the same point of the training after which a unit has failed."""
 
@@ -58,7 +60,7 @@ def env_steps(sweep: Sweep, unit: Unit) -> int:
 def note_done(sweep: Sweep, unit: Unit, about: dict[str, Any]) -> None:
     """Write that a unit is trained, and forget that it had failed."""
     write_json(sweep.records(unit) / DONE, {"unit": unit.name, **about})
-    for name in (FAILED, STARTS):
+    for name in _ABOUT_STARTS:
         (sweep.records(unit) / name).unlink(missing_ok=True)
 
 
@@ -69,7 +71,7 @@ def note_failed(sweep: Sweep, unit: Unit, reason: str) -> None:
 
 def forgive(sweep: Sweep, unit: Unit) -> None:
     """Let a unit that has failed be tried again, and one of which lanes have failed."""
-    for name in (FAILED, STARTS):
+    for name in _ABOUT_STARTS:
         (sweep.records(unit) / name).unlink(missing_ok=True)
     if (outcome(sweep, unit) or {}).get("failed_lanes"):
         (sweep.records(unit) / DONE).unlink(missing_ok=True)
@@ -79,6 +81,7 @@ def stuck(sweep: Sweep, unit: Unit, job: str | None) -> bool:
     """Note a start of `job` (None outside of Slurm); whether it was started in vain too often in a row."""
     if job is None:
         return False
+    (sweep.records(unit) / TRIES).unlink(missing_ok=True)
     path, steps = sweep.records(unit) / STARTS, _saved(sweep, unit)
     last = _read(path) or {}
     same = last.get("job") == job and last.get("env_steps") == steps

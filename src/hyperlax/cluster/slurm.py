@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import getpass
+import json
 import re
 import shlex
 import subprocess
@@ -11,11 +12,15 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from hyperlax.cluster.records import FAILED, TRIES
+from hyperlax.cluster.sweep import UNITS
 from hyperlax.storage.files import cache_folder
 
 REQUEUED = "75|138|140|143"
 """Exit codes after which a task is queued again: out of time, and killed by USR1, USR2 or TERM."""
 MOST_RESTARTS = 100
+MOST_TRIES = 5
+"""Starts of a unit in a row that end before the training begins, after which it has failed."""
 WARNING_SECONDS = 180
 """How long before the time limit a task is told to save."""
 SMALLEST_ARRAY = 1001
@@ -24,8 +29,17 @@ PATIENCE = 60.0
 """Seconds that a command of Slurm may take."""
 
 
+_FULL = re.compile("submit ?(job)? ?limit|MaxSubmit|invalid job array|temporarily un", re.IGNORECASE)
+"""What sbatch says where a user may have no more jobs in the queue, or none as large as this one."""
+
+
 class Refused(ValueError):
     """Raised when Slurm does not do what it is asked to, with what it says."""
+
+    @property
+    def full(self) -> bool:
+        """Whether there are too many jobs, so that fewer or later ones may be accepted."""
+        return _FULL.search(str(self)) is not None
 
 
 @dataclass(frozen=True)
@@ -100,6 +114,7 @@ def script(root: Path, options: Options, name: str, units: Path, count: int) -> 
     lines += [options.setup] if options.setup else []
     lines += [
         f'unit=$(sed -n "$((SLURM_ARRAY_TASK_ID + 1))p" {shlex.quote(str(units))})',
+        *_counted(root),
         f'srun {_command(root, options, cache)} unit run {shlex.quote(str(root))} "$unit" --trust',
         "code=$?",
         f"case $code in {REQUEUED})",
@@ -110,6 +125,26 @@ def script(root: Path, options: Options, name: str, units: Path, count: int) -> 
         "exit $code",
     ]
     return "\n".join(lines) + "\n"
+
+
+def _counted(root: Path) -> list[str]:
+    """Lines that note a start, and end the task if too many in a row were stopped before they came to train.
+
+    The training itself counts its starts without progress (`records.stuck`) and empties the note.
+    """
+    why = (
+        f"stopped {MOST_TRIES} times in a row before it could train: the time limit is too short to start "
+        "in; raise it with hyperlax submit --retry-failed --time"
+    )
+    failed = json.dumps({"unit": "UNIT", "reason": why}).replace("UNIT", "'\"$unit\"'")
+    return [
+        f'records={shlex.quote(str(root / UNITS))}/"$unit"',
+        f'mkdir -p "$records" && echo "$SLURM_JOB_ID" >> "$records/{TRIES}"',
+        f'if [ "$(wc -l < "$records/{TRIES}")" -gt {MOST_TRIES} ]; then',
+        f'  echo \'{failed}\' > "$records/{FAILED}.new" && mv "$records/{FAILED}.new" "$records/{FAILED}"',
+        f'  echo "$unit: {why}"; exit 1',
+        "fi",
+    ]
 
 
 def _command(root: Path, options: Options, cache: Path | None) -> str:

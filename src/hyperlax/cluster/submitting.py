@@ -10,7 +10,8 @@ import os
 import re
 import socket
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -28,11 +29,24 @@ WAIT_SECONDS = 60.0
 """How long a submission waits for another one that is under way."""
 
 
-def options(sweep: Sweep) -> Options:
-    """What the tasks of a sweep ask of the cluster; raises `ValueError` if it was not planned for one."""
+@dataclass(frozen=True)
+class Sent:
+    """What a submission has sent: the units of every job; how many did not fit in the queue, and why."""
+
+    jobs: dict[str, list[str]]
+    left: int = 0
+    why: str = ""
+
+
+def options(sweep: Sweep, changes: Mapping[str, Any] | None = None) -> Options:
+    """What the tasks of a sweep ask of the cluster, with `changes`.
+
+    Raises `ValueError` if it was not planned for one, or for options that cannot be.
+    """
     if sweep.slurm is None:
         raise ValueError(f"{sweep.root} was not planned for Slurm: continue it with --executor local")
-    about: dict[str, Any] = {name: tuple(v) if isinstance(v, list) else v for name, v in sweep.slurm.items()}
+    asked = {**sweep.slurm, **(changes or {})}
+    about: dict[str, Any] = {name: tuple(v) if isinstance(v, list) else v for name, v in asked.items()}
     return Options(**about)
 
 
@@ -64,12 +78,13 @@ def missing(sweep: Sweep, tasks: Sequence[Task]) -> list[Unit]:
     ]
 
 
-def submit(sweep: Sweep, retry_failed: bool = False) -> dict[str, list[str]]:
-    """Send the units that are missing; returns the units of every job.
+def submit(sweep: Sweep, retry_failed: bool = False, changes: Mapping[str, Any] | None = None) -> Sent:
+    """Send the units that are missing, or as many of them as the queue takes.
 
-    Raises `Refused` if Slurm refuses, or another submission is under way.
+    `changes` are options of Slurm that differ from those that the sweep was planned with. Raises `Refused` if
+    Slurm refuses for another reason than a full queue, or another submission is under way.
     """
-    asked = options(sweep)
+    asked = options(sweep, changes)
     folder = _begin(sweep)
     try:
         if (tasks := slurm.queue()) is None:
@@ -77,18 +92,32 @@ def submit(sweep: Sweep, retry_failed: bool = False) -> dict[str, list[str]]:
         if retry_failed:
             for unit in sweep.units:
                 records.forgive(sweep, unit)
-        units = missing(sweep, tasks)
-        sent: dict[str, list[str]] = {}
-        size = slurm.largest_array() if units else 1
-        for first in range(0, len(units), size):
-            names = [unit.name for unit in units[first : first + size]]
-            job = write_script(sweep, asked, folder, first // size, names)
-            sent[slurm.send(job)] = names
-            write_json(folder / SENT, {"jobs": sent})
+        return _sent(sweep, asked, folder, [unit.name for unit in missing(sweep, tasks)])
     finally:
         if not (folder / SENT).exists():
             write_json(folder / SENT, {"jobs": {}})
-    return sent
+
+
+def _sent(sweep: Sweep, asked: Options, folder: Path, names: list[str]) -> Sent:
+    """Send arrays of units, as large as Slurm takes them; after a refusal ever smaller ones, down to one."""
+    jobs: dict[str, list[str]] = {}
+    size = slurm.largest_array() if names else 1
+    while names:
+        chosen = names[:size]
+        job = write_script(sweep, asked, folder, len(jobs), chosen)
+        try:
+            number = slurm.send(job)
+        except Refused as error:
+            if not error.full:
+                raise
+            if len(chosen) == 1:
+                return Sent(jobs, len(names), str(error))
+            size = len(chosen) // 2
+            continue
+        jobs[number] = chosen
+        write_json(folder / SENT, {"jobs": jobs})
+        names = names[size:]
+    return Sent(jobs)
 
 
 def write_script(sweep: Sweep, asked: Options, folder: Path, number: int, names: Sequence[str]) -> Path:

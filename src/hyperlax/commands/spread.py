@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import dataclasses
 import shlex
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
@@ -20,20 +21,16 @@ if TYPE_CHECKING:
 
 SLURM_CHECKPOINT_SECONDS = 120.0
 """Seconds between checkpoints of the many tasks of a cluster, which share a file system."""
+LEFT = 3
+"""The exit code when work is left that could not be sent yet."""
 Count = Annotated[int | None, Parameter(validator=Number(gte=1))]
 
 
 @Parameter(name="*")
 @dataclass
-class Spread:
-    """Flags of commands that many processes can work on."""
+class OnSlurm:
+    """Flags that say what a task asks of Slurm."""
 
-    executor: Literal["local", "slurm"] = "local"
-    "local: on this machine, see --tasks; slurm: as an array of jobs, for which --time is needed."
-    tasks: Count = None
-    "Processes on this machine: one for each GPU, or for each group of cores. [default: all in one process]"
-    units: Count = None
-    "Into how many units to cut every experiment. [default: units of an hour, or what keeps --tasks busy]"
     time: str | None = None
     "Time limit of a task, as sbatch takes it: 8:00:00. Work that takes longer goes on in the next."
     partition: str | None = None
@@ -59,11 +56,28 @@ class Spread:
     sbatch_arg: Names = None
     "Further options of sbatch, such as --sbatch-arg=--qos=low."
 
+    def given(self) -> dict[str, Any]:
+        """What was asked for, JSON-ready."""
+        asked = {f.name: getattr(self, f.name) for f in dataclasses.fields(OnSlurm)}
+        return {name: value for name, value in asked.items() if value not in (None, [])}
+
+
+@Parameter(name="*")
+@dataclass
+class Spread(OnSlurm):
+    """Flags of commands that many processes can work on."""
+
+    executor: Literal["local", "slurm"] = "local"
+    "local: on this machine, see --tasks; slurm: as an array of jobs, for which --time is needed."
+    tasks: Count = None
+    "Processes on this machine: one for each GPU, or for each group of cores. [default: all in one process]"
+    units: Count = None
+    "Into how many units to cut every experiment. [default: units of an hour, or what keeps --tasks busy]"
+
     def asked(self, folder: Path) -> bool:
         """Whether processes are to share the work, or do so already; raises `ValueError` for nonsense."""
-        given = [name for name in _OF_SLURM if getattr(self, name) not in (None, [])]
-        if self.executor == "local" and given:
-            raise ValueError(f"--{given[0].replace('_', '-')} is for --executor slurm")
+        if self.executor == "local" and (given := self.given()):
+            raise ValueError(f"--{next(iter(given)).replace('_', '-')} is for --executor slurm")
         if self.executor == "slurm" and self.tasks is not None:
             raise ValueError(
                 "--tasks is for --executor local; with slurm, --array-parallelism limits the tasks"
@@ -82,8 +96,8 @@ class Spread:
         from hyperlax.cluster.slurm import Options
         from hyperlax.cluster.submitting import described
 
-        given = {name: getattr(self, name) for name in _OF_SLURM}
-        lists = {name: tuple(given[name] or ()) for name in ("bind", "sbatch_arg")}
+        given: dict[str, Any] = self.given()
+        lists = {name: tuple(given.get(name, ())) for name in ("bind", "sbatch_arg")}
         return described(Options(**{**given, **lists}))
 
     def plan(self, running: Running) -> dict[str, Any]:
@@ -114,22 +128,6 @@ class Spread:
         import jax
 
         return "cpu" if jax.local_devices()[0].platform == "cpu" else "gpu"
-
-
-_OF_SLURM = (
-    "time",
-    "partition",
-    "account",
-    "gpus_per_task",
-    "cpus_per_task",
-    "mem",
-    "constraint",
-    "array_parallelism",
-    "container",
-    "bind",
-    "setup",
-    "sbatch_arg",
-)
 
 
 def spread_out(
@@ -166,7 +164,7 @@ def spread_out(
     if dry_run:
         return _show(found)
     if found.slurm is not None:
-        return send(found)
+        return send(found, changes=spread.given())
     return work_here(found, spread.tasks)
 
 
@@ -207,18 +205,26 @@ def _hours(hours: float) -> str:
     return f"{hours:,.1f} h" if hours >= 1 else f"{max(1, round(hours * 60))} min"
 
 
-def send(found: Sweep, retry_failed: bool = False) -> int:
-    """Send what is missing to Slurm and say so."""
+def send(found: Sweep, retry_failed: bool = False, changes: Mapping[str, Any] | None = None) -> int:
+    """Send what is missing to Slurm and say so; the exit code says whether something is left to be sent.
+
+    `changes` are options of Slurm that differ from those that the sweep was planned with.
+    """
     from hyperlax.cluster import submitting
 
-    sent = submitting.submit(found, retry_failed)
+    sent = submitting.submit(found, retry_failed, changes)
     print("\n".join(summary(found)))
-    for job, names in sent.items():
+    for job, names in sent.jobs.items():
         print(f"job {job}: {len(names)} units")
-    if not sent:
-        print("nothing to send: every unit is trained, in the queue, or has failed")
-    print(f"next: hyperlax status {shlex.quote(str(found.root))} --watch")
+    root = shlex.quote(str(found.root))
     leaving.from_now_on(None)
+    if sent.left:
+        print(f"{sent.left} units are left, the queue takes no more: {sent.why}")
+        print(f"next, when some have ended: hyperlax submit {root}")
+        return LEFT
+    if not sent.jobs:
+        print("nothing to send: every unit is trained, in the queue, or has failed")
+    print(f"next: hyperlax status {root} --watch")
     return 0
 
 
