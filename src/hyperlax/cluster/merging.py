@@ -9,7 +9,7 @@ from typing import Any
 
 import polars as pl
 
-from hyperlax.cluster import records
+from hyperlax.cluster import records, shared
 from hyperlax.cluster.sweep import Sweep, Unit
 from hyperlax.run.best import BEST_POLICIES, policy_name
 from hyperlax.storage import commits, store
@@ -57,33 +57,43 @@ def merge(sweep: Sweep, cell: int) -> Path:
     if problems := [line for entry in check(target) for line in entry.problems]:
         raise ValueError(f"the merged folder is not whole: {problems[0]}")
     for unit in units:
-        if unit.samples is not None:
+        if not unit.whole:
             shutil.rmtree(sweep.folder(unit), ignore_errors=True)
+    if (study := sweep.study(cell)) is not None:
+        study.unlink(missing_ok=True)
     return target
 
 
 def _write(sweep: Sweep, cell: int, target: Path, parts: Mapping[Unit, Results]) -> None:
     """Write the folder of a cell."""
     headers = {unit: _header(sweep.folder(unit)) for unit in parts}
+    searched = any(unit.worker is not None for unit in parts)
+    if searched:
+        parts, headers = shared.one_plan(parts, headers, len(sweep.cells[cell].programs))
     manifest, samples = _manifest(sweep, cell, parts, headers), _samples(parts)
     keeper = Store(target)
     if store.holds(target):
-        keeper.take(samples)
+        keeper.take(None if searched else samples)
     else:
-        keeper.begin(manifest, samples)
+        keeper.begin(manifest, None if searched else samples)
     for table, frame in tables(parts).items():
         if frame.height or table == "lanes":
             keeper.put(table, frame)
+    files = shared.put(sweep, cell, keeper, samples, parts) if searched else shared.Files()
     kept = sorted((float(score), int(lane)) for header in headers.values() for score, lane in header["best"])
     if sweep.execution.get("save_policies", "best") == "best":
         kept = kept[-BEST_POLICIES:]
     _copy_policies(sweep, target, headers, [lane for _, lane in kept])
-    keeper.commit([], _joined(headers, kept), [policy_name(lane) for _, lane in kept])
+    keeper.commit([], _joined(headers, kept), [policy_name(lane) for _, lane in kept], files.grown)
     keeper.complete(manifest)
+    keeper.list_files(files.listed)
 
 
 def _samples(parts: Mapping[Unit, Results]) -> pl.DataFrame:
     """The samples of all units together, in the order in which they were drawn."""
+    if any(unit.worker is not None for unit in parts):
+        drawn = [results.samples for results in parts.values()]
+        return pl.concat(drawn, how="diagonal_relaxed").sort("sample")
     placed = [
         results.samples.with_columns(_place=pl.Series(sorted(unit.samples or ()), dtype=pl.Int64))
         for unit, results in parts.items()
@@ -133,7 +143,7 @@ def _joined(headers: Mapping[Unit, dict[str, Any]], kept: Sequence[tuple[float, 
         "best": list(kept),
         "seating": {"clock": 0.0, "programs": []},
         "programs": programs,
-        "rows": None,
+        "rows": first["rows"],
         "schedule": first["schedule"],
         "last_return": {lane: value for h in headers.values() for lane, value in h["last_return"].items()},
     }
@@ -163,8 +173,10 @@ def _manifest(
     shapes: list[Any] = []
     for results in parts.values():
         shapes += [s for s in results.manifest.get("shapes", ()) if s not in shapes]
+    planned, used = sweep.cells[cell].programs, next(iter(headers.values()))["programs"]
     plan = [
-        {"program": n, **about, **_shape_of(headers, n)} for n, about in enumerate(sweep.cells[cell].programs)
+        {"program": n, **about, **_shape_of(headers, n)}
+        for n, about in enumerate([*planned, *used[len(planned) :]])
     ]
     joined = lambda name: {k: v for t in timings.values() for k, v in t[name].items()}  # noqa: E731
     metric = sweep.execution.get("metric")

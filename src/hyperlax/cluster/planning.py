@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
@@ -19,6 +19,8 @@ from hyperlax.studies.suites import MODES, Suite, cells, prepare
 
 LEAST_SECONDS = 20.0
 """Predicted seconds below which it does not pay to cut a unit for a process on this machine any smaller."""
+TRIALS_PER_PROCESS = 8
+"""Trials that each process of a shared search trains at least, so that it learns from those before."""
 UNITS_PER_TASK = 4
 """Units for every process on this machine, so that none has to wait long for the last."""
 
@@ -71,17 +73,55 @@ def of_experiment(
     slurm: dict[str, Any] | None = None,
 ) -> Sweep:
     """Plan a single experiment, which `sweeps.prepare` has made from the arguments `given`."""
-    s = spec.settings
-    most = 1 if spec.schedule.one_program else MAX_PROGRAMS
-    varying = spec.recipe.search_space() if spec.schedule.one_program else ()
-    machine = Machine.planned(platform)
-    programs = plan(spec.trees, spec.env, s.total_timesteps, s.seeds, machine, most, group_by_sizes, varying)
+    programs = _programs(spec, spec.trees, platform, group_by_sizes)
     plain = {**given, "samples": None if given.get("samples") is None else spec.rows}
     mode = "sequential" if sequential else "batched"
     cell = _cell(spec, programs, str(path), mode, plain, scheduler, command)
     asked = asked_of_experiment(spec, group_by_sizes, sequential)
     parts = [(spec, programs, sequential)]
     return _sweep(root, spec.recipe_name, asked, platform, execution, [cell], parts, wanted, tasks, slurm)
+
+
+def of_search(
+    spec: Experiment,
+    root: Path,
+    given: Mapping[str, Any],
+    command: list[str],
+    platform: str,
+    execution: Mapping[str, Any],
+    group_by_sizes: bool = False,
+    wanted: int | None = None,
+    tasks: int | None = None,
+    slurm: dict[str, Any] | None = None,
+) -> Sweep:
+    """Plan a search, which `searches.prepare` has made from the arguments `given`.
+
+    `wanted` processes share its study, by default `tasks`, or as many as have about an hour to train each.
+    """
+    programs = _programs(spec, spec.schedule.trees_to_plan(spec), platform, group_by_sizes)
+    cell = _cell(spec, programs, ".", "optuna", given, None, command)
+    asked = asked_of_search(spec, group_by_sizes, given)
+    if wanted is None and tasks is None:
+        (whole,) = splitting.split(0, spec, programs, Machine.of(platform, 1))
+        most = spec.schedule.expected // TRIALS_PER_PROCESS
+        wanted = max(1, min(most, round(whole.seconds / splitting.UNIT_SECONDS)))
+    parts = [(spec, programs, False)]
+    wanted = wanted or tasks
+    return _sweep(root, spec.recipe_name, asked, platform, execution, [cell], parts, wanted, tasks, slurm)
+
+
+def _programs(spec: Experiment, trees: Sequence[Any], platform: str, group_by_sizes: bool) -> list[Program]:
+    """The programs for an experiment of samples like `trees`."""
+    s, machine = spec.settings, Machine.planned(platform)
+    most = 1 if spec.schedule.one_program else MAX_PROGRAMS
+    varying = spec.recipe.search_space() if spec.schedule.one_program or spec.schedule.grows else ()
+    return plan(trees, spec.env, s.total_timesteps, s.seeds, machine, most, group_by_sizes, varying)
+
+
+def asked_of_search(spec: Experiment, group_by_sizes: bool, given: Mapping[str, Any]) -> dict[str, Any]:
+    """What decides the plan of a search."""
+    more = {name: given[name] for name in ("n_trials", "storage")}
+    return {**asked_of_experiment(spec, group_by_sizes, False), **more}
 
 
 def asked_of_suite(suite: Suite, settings: Mapping[str, Any], group_by_sizes: bool) -> dict[str, Any]:

@@ -34,6 +34,7 @@ def split(
 ) -> list[Unit]:
     """The units of cell `number`: `wanted` of them, or as many as take about `seconds` each on one device.
 
+    A search is cut only if `wanted` says so, into processes that share its study.
     Every unit has samples of a single program, so there are at least as many as programs, and at most as many
     as samples. Samples are dealt so that the units of a program take about equally long.
     """
@@ -44,7 +45,9 @@ def split(
         trees = spec.trees or list(spec.schedule.trees_to_plan(spec))
         each = [feasible.lane_seconds(t, spec.env, spec.settings, machine) for t in trees]
         total = number_of * seeds * sum(each) / len(each)
-        return [Unit(f"c{number:03d}", number, None, number_of * seeds, steps * seeds, total)]
+        whole = Unit(f"c{number:03d}", number, None, number_of * seeds, steps * seeds, total)
+        count = min(wanted or 1, number_of) if spec.schedule.grows else 1
+        return [whole] if count == 1 else _shares(whole, number_of, count)
     by_place = {s.place: s for s in spec.records.values()}
     cost = {
         place: seeds * feasible.lane_seconds(s.tree, spec.env, spec.settings, machine)
@@ -59,6 +62,17 @@ def split(
             steps, predicted = sum(s.steps for s in samples) * seeds, sum(cost[place] for place in places)
             name = f"c{number:03d}-p{p}-{k:03d}"
             units.append(Unit(name, number, places, len(places) * seeds, steps, predicted))
+    return units
+
+
+def _shares(whole: Unit, trials: int, count: int) -> list[Unit]:
+    """The units of `count` processes that share a study, each with about its part of the trials."""
+    units = []
+    for worker in range(count):
+        part = (trials // count + (worker < trials % count)) / trials
+        lanes, steps = round(whole.lanes * part), round(whole.env_steps * part)
+        name = f"{whole.name}-w{worker:03d}"
+        units.append(Unit(name, whole.cell, None, lanes, steps, whole.seconds * part, worker))
     return units
 
 

@@ -69,6 +69,18 @@ class Look:
             found.append({**row, "merged": self.merged[number]})
         return found
 
+    def notes(self) -> list[str]:
+        """What else is to be known of the results."""
+        found = []
+        for number, cell in enumerate(self.sweep.cells):
+            own, name = self.sweep.units_of(number), self.sweep.name if cell.path == "." else cell.path
+            if own[0].worker is not None:
+                found.append(
+                    f"{len(own)} processes share the study of {name}: which of them draws which trial "
+                    "depends on who is first, so another run finds other trials"
+                )
+        return found
+
     def next_command(self) -> str:
         """What to type next."""
         root, slurm_ = shlex.quote(str(self.sweep.root)), self.sweep.slurm is not None

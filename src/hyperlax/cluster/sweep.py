@@ -74,6 +74,7 @@ class Unit:
     - `name`: the name of its folder.
     - `cell`: the number of the cell.
     - `samples`: the places of its samples; None for the whole cell, if its lanes depend on one another.
+    - `worker`: which of the processes it is that share the study of a search; None for other units.
     - `lanes`, `env_steps`: how much there is to train.
     - `seconds`: the time that it takes on one device at least, as predicted.
     """
@@ -84,6 +85,12 @@ class Unit:
     lanes: int
     env_steps: int
     seconds: float
+    worker: int | None = None
+
+    @property
+    def whole(self) -> bool:
+        """Whether it trains all of its cell, in the folder of that."""
+        return self.samples is None and self.worker is None
 
 
 @dataclass(frozen=True)
@@ -130,17 +137,23 @@ class Sweep:
         """The units of a cell."""
         return list(self._by_cell.get(cell, ()))
 
+    def study(self, cell: int) -> Path | None:
+        """The journal of the study that the units of a cell share; None if none, or if it is elsewhere."""
+        shared = any(unit.worker is not None for unit in self.units_of(cell))
+        if not shared or self.cells[cell].arguments.get("storage"):
+            return None
+        return self.root / UNITS / f"c{cell:03d}.journal"
+
     def spec(self, number: int) -> Experiment:
         """Build the experiment of a cell again; raise `ValueError` if it is another one than was planned."""
-        cell = self.cells[number]
+        cell, study = self.cells[number], self.study(number)
+        own = {} if study is None else {"storage": str(study)}
         if "suite" in self.asked:
-            suite = suites.restored(self.asked["suite"])
-            spec = suites.prepare(
-                suite,
-                suites.Cell(**cell.arguments, mode=cell.mode),
-                self.execution.get("metric"),
-                **self.asked["settings"],
-            )
+            suite, of = suites.restored(self.asked["suite"]), suites.Cell(**cell.arguments, mode=cell.mode)
+            metric, settings = self.execution.get("metric"), self.asked["settings"]
+            spec = suites.prepare(suite, of, metric, **settings, **own)
+        elif cell.mode == "optuna":
+            spec = _search({**cell.arguments, **own})
         else:
             schedule = schedules.load(*cell.scheduler) if cell.scheduler else None
             spec = sweeps.prepare(**cell.arguments, schedule=schedule)
@@ -157,7 +170,7 @@ class Sweep:
 
     def folder(self, unit: Unit) -> Path:
         """The folder of the experiment that a unit trains; that of the cell itself if it trains all of it."""
-        return self.root / self.cells[unit.cell].path if unit.samples is None else self.records(unit) / "run"
+        return self.root / self.cells[unit.cell].path if unit.whole else self.records(unit) / "run"
 
     def how(self, **more: Any) -> Execution:
         """How to run a unit."""
@@ -190,6 +203,13 @@ class Sweep:
                 + "\n  ".join(differing)
                 + "\nsend them to equal devices only, with --constraint; or plan with --any-device"
             )
+
+
+def _search(arguments: Mapping[str, Any]) -> Experiment:
+    """The experiment of a search."""
+    from hyperlax import searches  # imported late, because importing Optuna takes a second
+
+    return searches.prepare(**arguments)
 
 
 _NOT_STORED = ("root", "about", "cells", "units")

@@ -22,9 +22,14 @@ OF_THE_SHELL = ("container", "bind", "setup", "sbatch_arg")
 def named(sweep: Sweep) -> list[str]:
     """What a sweep names beside registered things and numbers: code, and words for the shell."""
     said = [sweep.asked, *([c.arguments, c.scheduler] for c in sweep.cells)]
+    studies = dict.fromkeys(str(c.arguments["storage"]) for c in sweep.cells if c.arguments.get("storage"))
     code = dict.fromkeys(text for text in _texts(said) if location(text.partition("[")[0]) is not None)
     asked = sweep.slurm or {}
-    return [*code, *(f"--{k.replace('_', '-')} {asked[k]}" for k in OF_THE_SHELL if asked.get(k))]
+    return [
+        *(text for text in code if text not in studies),
+        *(f"--storage {url}" for url in studies),
+        *(f"--{k.replace('_', '-')} {asked[k]}" for k in OF_THE_SHELL if asked.get(k)),
+    ]
 
 
 def remember(sweep: Sweep) -> None:

@@ -7,7 +7,7 @@ import logging
 import os
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 from hyperlax import leaving
 from hyperlax.cluster import records
@@ -54,7 +54,10 @@ class Worker:
             return FAILED
         sweep.check_device()
         if records.stuck(sweep, unit, os.environ.get("SLURM_JOB_ID")):
-            why = "no progress within the time limit, several times in a row: raise --time"
+            why = (
+                "no progress within the time limit, several times in a row: raise it with "
+                "hyperlax submit --retry-failed --time"
+            )
             records.note_failed(sweep, unit, why)
             log.error("%s: %s", name, why)
             return FAILED
@@ -83,6 +86,8 @@ class Worker:
 
     def _spec(self, unit: Unit) -> Experiment:
         """The experiment that the unit trains: its cell, or a part of that."""
+        if unit.worker is not None:
+            return _joining(self.sweep.spec(unit.cell), unit)  # built anew: a search keeps its state
         if self._built is None or self._built[0] != unit.cell:
             self._built = unit.cell, self.sweep.spec(unit.cell)
         spec = self._built[1]
@@ -92,13 +97,26 @@ class Worker:
         sweep, cell = self.sweep, self.sweep.cells[unit.cell]
         folder = sweep.folder(unit)
         fresh = not store.holds(folder)
-        how = sweep.how(folder=folder, resume=not fresh, sequential=cell.sequential)
+        resume = not fresh or unit.worker is not None  # a search joins the study
+        how = sweep.how(folder=folder, resume=resume, sequential=cell.sequential)
         try:
             return MODES[cell.mode].run(spec, how, shown, None, _programs(cell.plan(), unit))
         except ValueError as error:
             if fresh and store.holds(folder) and "another process" in str(error):
                 raise Superseded(f"another process has just begun {unit.name}; nothing is lost") from error
             raise
+
+
+def _joining(spec: Experiment, unit: Unit) -> Experiment:
+    """The experiment of a search with the trials of this unit alone, which have their numbers in the study.
+
+    Trials of another unit that is silent stay that unit's, whenever it goes on.
+    """
+    from hyperlax.searches import OptunaSearch
+
+    schedule = cast(OptunaSearch, spec.schedule)
+    schedule.owner, schedule.takes_over = unit.name, False
+    return dataclasses.replace(spec, shared=True)
 
 
 def _programs(programs: list[Program], unit: Unit) -> list[Program]:

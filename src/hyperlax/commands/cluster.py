@@ -16,6 +16,7 @@ from cyclopts.validators import Number
 from hyperlax import leaving
 from hyperlax.commands.flags import Place
 from hyperlax.commands.launch import display, end_logging, start_jax
+from hyperlax.commands.spread import OnSlurm
 
 unit = App(
     name="unit",
@@ -65,6 +66,8 @@ def status(
             print(json.dumps(_plain(seen)), flush=True)
         else:
             console.print(states_table(_unit_rows(seen) if units else seen.rows()))
+            for note in seen.notes():
+                console.print(note, soft_wrap=True)
             for entry in [u for u in seen.units if u.why]:
                 console.print(f"{entry.unit.name} failed: {entry.why}", soft_wrap=True)
             if not seen.asked:
@@ -75,8 +78,17 @@ def status(
         time.sleep(every)
 
 
-def submit(folder: Place, *, retry_failed: bool = False, trust: bool = False) -> int:
+def submit(
+    folder: Place,
+    *,
+    retry_failed: bool = False,
+    trust: bool = False,
+    asked: OnSlurm = OnSlurm(),  # noqa: B008
+) -> int:
     """Send to Slurm what is neither trained, nor in the queue, nor has failed; as often as you like.
+
+    --time and other options of Slurm that are given hold for what is sent now, instead of those of the plan.
+    The exit code is 3 if the queue has no room for all: enter it again when some have ended.
 
     Parameters
     ----------
@@ -93,7 +105,7 @@ def submit(folder: Place, *, retry_failed: bool = False, trust: bool = False) ->
 
     found = sweep.needed(folder)
     trusting.check(found, trust)
-    return send(found, retry_failed)
+    return send(found, retry_failed, asked.given())
 
 
 def cancel(folder: Place) -> int:
@@ -241,6 +253,7 @@ def _plain(seen: Any) -> dict[str, Any]:
             }
             for u in seen.units
         ],
+        "notes": seen.notes(),
         "queue_known": seen.asked,
         "next": seen.next_command(),
         "exit_code": seen.exit_code,

@@ -11,11 +11,14 @@ from typing import Annotated, Any
 from hyperlax.commands.ending import conclude, stopped
 from hyperlax.commands.flags import Common, Names, assignments, folder_of, limited
 from hyperlax.commands.launch import display, end_logging, start_jax
+from hyperlax.commands.spread import Spread, spread_out
 
 
 def optuna_hp_search(
     *,
     common: Common = Common(),  # noqa: B008
+    spread: Spread = Spread(),  # noqa: B008
+    dry_run: bool = False,
     study_name: str = "hyperlax_optuna_study",
     storage: str | None = None,
     n_trials: Annotated[int, limited("n_trials")] = 100,
@@ -29,8 +32,13 @@ def optuna_hp_search(
 ) -> int:
     """Search the space with Optuna: each trial is trained with all its seeds, a new one starts when one ends.
 
+    With --tasks N or --executor slurm, N processes or --units N tasks share the study. Which of them draws
+    which trial then depends on who is first: another run finds other trials.
+
     Parameters
     ----------
+    dry_run
+        With --tasks or --executor slurm: only say what would be run, and print the script.
     study_name
         What the study is called in the storage.
     storage
@@ -58,25 +66,36 @@ def optuna_hp_search(
         if common.hparam_batch_size is not None:
             raise ValueError("--runner-hparam-batch-size and --hparam-batch-size are the same; give one")
         common = replace(common, hparam_batch_size=runner_hparam_batch_size)
-    start_jax(common.device)
+    folder = folder_of("optuna-hp-search", common)
+    divided = spread.asked(folder)
+    if dry_run and not divided:
+        raise ValueError("--dry-run shows how --tasks or --executor slurm divides the work; give one of them")
+    start_jax("cpu" if spread.executor == "slurm" else common.device)
     from hyperlax import searches
 
-    spec = searches.prepare(
-        common.algo_and_network_config,
-        common.env_config,
-        n_trials=n_trials,
-        objective_names=objective_names or ([common.metric] if common.metric else []),
-        objective_directions=objective_directions or [],
-        sampler=sampler,
-        pruner=pruner,
-        trials_at_once=optuna_study_batch_size,
-        study_name=study_name,
-        storage=storage,
-        set=assignments(common.set_ or []),
-        run_length_modifier=common.run_length_modifier or "default",
+    given = {
+        "recipe": common.algo_and_network_config,
+        "env": common.env_config,
+        "n_trials": n_trials,
+        "objective_names": objective_names or ([common.metric] if common.metric else []),
+        "objective_directions": objective_directions or [],
+        "sampler": sampler,
+        "pruner": pruner,
+        "trials_at_once": optuna_study_batch_size,
+        "study_name": study_name,
+        "storage": _for_all(storage) if divided else storage,
+        "set": assignments(common.set_ or []),
+        "run_length_modifier": common.run_length_modifier or "default",
         **common.settings(),
-    )
-    folder = folder_of("optuna-hp-search", common)
+    }
+    spec = searches.prepare(**given)
+    if divided:
+        code = _divided(spec, folder, given, common, spread, dry_run)
+        if code is not None:
+            return code
+        from hyperlax.storage import store
+
+        return _concluded(store.read(folder), spec, folder, save_optuna_plots)
     how = common.execution(folder=folder, resume=common.resume or common.resume_from is not None)
     searches.check(spec, how)
     return _search(spec, how, folder, common, save_optuna_plots)
@@ -96,6 +115,46 @@ def _search(spec: Any, how: Any, folder: Path, common: Common, pictures: bool) -
     finally:
         shown.close()
         end_logging()
+    return _concluded(results, spec, folder, pictures)
+
+
+def _for_all(storage: str | None) -> str | None:
+    """The storage as all processes of a planned search may read it; raises `ValueError` for a password."""
+    from hyperlax.searches import studies
+
+    if storage is None:
+        return None
+    if studies.public(storage) != storage:
+        raise ValueError(
+            f"{studies.public(storage)} has a password, which would be written to sweep.json: leave it out, "
+            "and put it into ~/.pgpass or PGPASSWORD, where the tasks find it"
+        )
+    return storage if "://" in storage else str(Path(storage).expanduser().absolute())
+
+
+def _divided(
+    spec: Any, folder: Path, given: dict[str, Any], common: Common, spread: Spread, dry_run: bool
+) -> int | None:
+    """Lets processes share the study; the exit code, or None if all is trained and merged."""
+    from hyperlax import searches
+    from hyperlax.cluster import planning, sweep
+
+    resume = common.resume or common.resume_from is not None
+    group = common.group_by_structural_hparams
+    if sweep.read(folder) is None:
+        searches.check(spec, common.execution(folder=folder, resume=resume))
+    return spread_out(
+        spread,
+        folder,
+        resume,
+        dry_run,
+        lambda: planning.asked_of_search(spec, group, given),
+        lambda: planning.of_search(spec, folder, given, **spread.plan(common)),
+    )
+
+
+def _concluded(results: Any, spec: Any, folder: Path, pictures: bool) -> int:
+    """Draws the pictures and reports; the exit code."""
     if pictures:
         from hyperlax.report import export_charts
         from hyperlax.report.charts.search import SEARCH_CHARTS

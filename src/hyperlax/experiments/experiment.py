@@ -82,6 +82,8 @@ class Experiment(Generic[Scheduled]):
     """The values of hyperparameters that the published protocol prescribes; empty for another protocol."""
     confirms: dict[str, Any] | None = None
     """The experiment whose best samples are trained again here, if they are (`confirmation.py`)."""
+    shared: bool = False
+    """Whether other processes add samples of their own: then the place of a sample is its id."""
 
     def add(self, row: Mapping[str, Any]) -> Sample:
         """Check a sample, add it, and return it.
@@ -116,7 +118,8 @@ class Experiment(Generic[Scheduled]):
         self.notes += [f"sample {number}: {p}" for p in problems]
         keys, init_keys = self._keys(within("sample", row.get("pair", number), "the pair id"))
         executions = tree.executions(self.env)
-        sample = Sample(len(self.records), number, dict(row), tree, keys, init_keys, executions, steps)
+        place = number if self.shared else len(self.records)
+        sample = Sample(place, number, dict(row), tree, keys, init_keys, executions, steps)
         self.records[number] = sample
         return sample
 

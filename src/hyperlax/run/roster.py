@@ -49,6 +49,7 @@ class Roster:
         for lane in lanes:
             lane.program = programs[self.samples[lane.sample].place]
         self.lanes.extend(lanes)
+        self.lanes.sort(key=lambda lane: lane.lane)
         return lanes
 
     def lane(self, number: int) -> Lane:

@@ -178,7 +178,7 @@ def check(spec: Experiment, how: Execution) -> Execution:
         checkpoints = (Path(how.folder or "") / store.CHECKPOINT).parent.glob("*.bin")
         begun = stored is not None and any(checkpoints)
         _check_study(schedule, spec, how.resume, joins, begun)
-    schedule.owner = stored["search"]["owner"] if stored else uuid.uuid4().hex[:12]
+    schedule.owner = stored["search"]["owner"] if stored else schedule.owner or uuid.uuid4().hex[:12]
     return how
 
 

@@ -109,6 +109,7 @@ class OptunaSearch(Schedule):
         self.search = search
         self.at_once = search.at_once
         self.owner = ""
+        self.takes_over = True
         self.space: dict[str, Space] = {}
         self.about: dict[str, Any] = {}
         self.identity: dict[str, Any] = {}
@@ -189,7 +190,8 @@ class OptunaSearch(Schedule):
             owner=self.owner,
         )
         study = studies.opened(sampler, search.pruner, spec.settings.evaluations, self.identity)
-        self.shared = SharedStudy(sampler, study, search.n_trials, alone=search.storage is None)
+        alone = search.storage is None
+        self.shared = SharedStudy(sampler, study, search.n_trials, alone, self.takes_over)
         for lane in runner.lanes:
             self.lanes.setdefault(lane.sample, []).append(lane)
         self.study.beat()
@@ -204,7 +206,7 @@ class OptunaSearch(Schedule):
                     runner.end(lane, "pruned")
                 elif lane.status == "paused" and self._passed(trial, lane) <= trial.step:
                     lane.status = "queued"
-        while len(self.active) < self.at_once and (sample := self._next()) is not None:
+        while len(self.active) < self.at_once and (sample := self._next(runner)) is not None:
             self._enter(runner, sample)
 
     @leaving.moment(leaving.RESUMABLE, patience=STUDY_SECONDS)
@@ -265,9 +267,17 @@ class OptunaSearch(Schedule):
 
     # Trials
 
-    def _next(self) -> dict[str, Any] | None:
-        """The sample of the next trial: one the folder has missed, or a new one; None at the end."""
-        return self.missed.popleft() if self.missed else self.study.ask()
+    def _next(self, runner: RunnerView) -> dict[str, Any] | None:
+        """The sample of the next trial: one the folder has missed, or a new one; None at the end.
+
+        When the study is full, it looks again for what is missed: a process that was believed dead may have
+        begun trials in the name of this one, which has taken over.
+        """
+        if not self.missed and (sample := self.study.ask()) is not None:
+            return sample
+        if not self.missed and not self.study.alone:
+            self.missed.extend(self.study.missed(set(runner.experiment.records)))
+        return self.missed.popleft() if self.missed else None
 
     def _enter(self, runner: RunnerView, sample: Mapping[str, Any]) -> None:
         """Start to train the sample of a trial; one that does not fit this machine gets the worst score."""

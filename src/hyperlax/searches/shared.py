@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import logging
+import math
 import time
+import uuid
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import optuna
@@ -30,14 +32,19 @@ class SharedStudy:
     - `sampler`: the sampler of this process.
     - `n_trials`: the total number of trials, over all processes.
     - `alone`: whether no other process can have access to the study.
-    - `beaten`: when this process last gave a sign of life, in seconds since the epoch.
+    - `takes_over`: whether it takes over the trials of processes that are silent for long.
+    - `beaten`: when this process last gave a sign of life, on its monotonic clock.
+    - `heard`: process → its last sign of life, and when this process saw that first, on its own clock. The
+      clocks of two machines are never compared.
     """
 
     sampler: OptunaSampler
     study: optuna.Study
     n_trials: int
     alone: bool = False
-    beaten: float = 0.0
+    takes_over: bool = True
+    beaten: float = -math.inf
+    heard: dict[str, tuple[Any, float]] = field(default_factory=dict)
 
     @property
     def owner(self) -> str:
@@ -94,9 +101,9 @@ class SharedStudy:
 
     def beat(self) -> None:
         """Give other processes a sign of life, if one is due."""
-        if time.time() - self.beaten > BEAT_SECONDS:
-            self.beaten = time.time()
-            self.study.set_user_attr(f"beat:{self.owner}", self.beaten)
+        if time.monotonic() - self.beaten > BEAT_SECONDS:
+            self.beaten = time.monotonic()
+            self.study.set_user_attr(f"beat:{self.owner}", uuid.uuid4().hex)
 
     def missed(self, known: set[int]) -> list[dict[str, Any]]:
         """The samples of those trials of this process that are not `known`, so that they can be trained.
@@ -118,14 +125,22 @@ class SharedStudy:
         return found
 
     def _take_over(self, trials: Sequence[FrozenTrial]) -> None:
-        """Give up the trials of processes that have been silent for long, and queue their samples again."""
-        now, beats = time.time(), self.study.user_attrs
+        """Give up the trials of processes that have been silent for long, and queue their samples again.
+
+        A process is silent while this one sees no sign of life of it, and no trial that it has begun.
+        """
+        if not self.takes_over:
+            return
+        now, beats = time.monotonic(), self.study.user_attrs
+        newest = {t.user_attrs.get("owner", ""): t.number for t in trials}
         for trial in trials:
-            owner = trial.user_attrs.get("owner")
+            owner = trial.user_attrs.get("owner", "")
             if trial.state is not TrialState.RUNNING or owner == self.owner:
                 continue
-            began = trial.datetime_start.timestamp() if trial.datetime_start else 0.0
-            if now - max(beats.get(f"beat:{owner}", 0.0), began) < STALE_SECONDS:
+            sign = (beats.get(f"beat:{owner}"), newest[owner])
+            if self.heard.get(owner, (None, 0.0))[0] != sign:
+                self.heard[owner] = (sign, now)
+            if now - self.heard[owner][1] < STALE_SECONDS:
                 continue
             self.study.tell(trial.number, state=TrialState.FAIL, skip_if_finished=True)
             if trial.params.keys() >= self.sampler.space.keys():
