@@ -34,8 +34,10 @@ pictures: $(STAMP)
 	$(BIN)/python docs/tools/pictures.py
 
 # Builds an image from Debian's packages and trains in it; where there is no Apptainer, root gets one.
-container-test:
-	sh containers/test.sh
+container-test: $(STAMP)
+	image=$$(mktemp -d) && chmod 755 $$image && sh containers/test.sh $$image \
+		&& HYPERLAX_IMAGE=$$image/hyperlax.sif $(BIN)/python -m pytest -n 0 tests/test_slurm_container.py; \
+		code=$$?; rm -rf $$image; exit $$code
 
 clean:
 	rm -rf $(VENV) site .coverage .pytest_cache .ruff_cache .hypothesis .jax_cache build dist

@@ -449,6 +449,18 @@ def test_every_state_is_told_apart(spec, tmp_path, cluster):
     assert f"hyperlax submit {found.root}" in seen.next_command()
 
 
+def test_a_task_that_slurm_holds_is_named_with_what_releases_it(spec, tmp_path, cluster):
+    """A node that was lost and came back could not start it: it would wait for good."""
+    found = planned(spec, tmp_path / "r")
+    submitting.submit(found)
+    set_task(cluster, "1", 2, "HELD")
+    seen = state.look(found)
+    assert [u.state for u in seen.units] == ["waiting"] * 4
+    assert seen.units[2].by == "1_2 held"
+    assert seen.next_command() == "scontrol release 1_2"
+    assert submitting.submit(found).jobs == {}
+
+
 def test_a_process_of_this_machine_needs_no_queue(spec, tmp_path, monkeypatch):
     found = planned(spec, tmp_path / "r", slurm=None)
     keeper = folders.new(found.folder(found.units[0]))

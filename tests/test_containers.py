@@ -37,6 +37,48 @@ def test_every_image_is_made_of_the_same_files_by_the_same_script():
     assert "containers/install.sh" in definition
 
 
+def instructions(name: str) -> list[str]:
+    """The instructions of the Containerfile called `name`, those over several lines in one."""
+    joined = (FOLDER / "Containerfile").read_text("utf-8").replace("\\\n", " ")
+    lines = [line.partition(" ") for line in joined.splitlines()]
+    return [" ".join(rest.split()) for word, _, rest in lines if word == name]
+
+
+def test_the_containerfile_says_the_same_as_the_definitions():
+    """Environment, labels, base and device; what it runs is compared above."""
+    (environment,) = section("hyperlax.def", "environment")
+    assert [f"export {said}" for said in instructions("ENV")] == [environment]
+    (labels,) = instructions("LABEL")
+    for label in section("hyperlax.def", "labels"):
+        name, value = label.split(maxsplit=1)
+        kinds = {"Title": "title", "License": "licenses"}
+        assert f"org.opencontainers.image.{kinds[name]}={value}" in labels
+    assert "org.opencontainers.image.revision" in labels
+    assert "org.opencontainers.image.revision" in section("hyperlax.def", "post")[-1]
+    text = (FOLDER / "hyperlax.def").read_text("utf-8")
+    found = re.search("^From: (.*)$", text, re.MULTILINE)
+    assert found is not None
+    device = section("hyperlax.def", "arguments")
+    assert instructions("ARG") == [f"BASE=docker.io/library/{found.group(1)}", *device, "COMMIT"]
+    assert instructions("ENTRYPOINT") == ['["hyperlax"]']
+    assert section("hyperlax.def", "runscript") == ['exec hyperlax "$@"']
+    assert instructions("USER") == ["1000:1000"]
+
+
+@pytest.mark.parametrize("title", ["setup", "post", "environment", "runscript", "test"])
+@pytest.mark.parametrize("name", ["hyperlax.def", "hyperlax-debian.def"])
+def test_sections_are_shell(name, title):
+    lines = [line.replace("{{ DEVICE }}", "cpu") for line in section(name, title)]
+    subprocess.run(["sh", "-n"], input="\n".join(lines), text=True, check=True)
+
+
+def test_what_the_containerfile_runs_is_shell():
+    found = instructions("RUN")
+    assert len(found) == 2
+    for command in found:
+        subprocess.run(["sh", "-n"], input=command, text=True, check=True)
+
+
 @pytest.mark.parametrize("script", sorted(p.name for p in FOLDER.glob("*.sh")))
 def test_scripts_are_shell(script):
     subprocess.run(["sh", "-n", str(FOLDER / script)], check=True)

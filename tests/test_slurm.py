@@ -3,189 +3,42 @@
 from __future__ import annotations
 
 import contextlib
-import io
-import json
 import os
 import re
-import shutil
 import signal
-import subprocess
 import sys
-import time
-from collections.abc import Callable, Iterator
-from pathlib import Path
-from typing import Any
 
 import psutil
 import pytest
+from slurm_cluster import (
+    TASKS,
+    begun,
+    claim,
+    cluster,
+    empty_queue,
+    finished,
+    log,
+    restarted,
+    slurm,
+    start,
+    states,
+    status,
+    task_of,
+    typed,
+    until,
+    whole,
+)
 
-import hyperlax
 from hyperlax.cluster import slurm as commands
 from hyperlax.cluster import state, sweep
 from hyperlax.cluster.sweep import Cell, Sweep, Unit
-from hyperlax.commands.main import main
 
-PACKAGES = ("slurmctld", "slurmd", "slurm-client", "munge")
-HERE = Path(__file__).parent / "real_slurm"
-RECIPE = "--algo-and-network-config ppo_mlp_no_network_search --env-config gymnax.pendulum"
-FLAGS = (
-    "--run-length-modifier quick --num-samples 6 --seeds 2 --total-timesteps 240000 --checkpoint-seconds 0.3"
-)
-BELOW = Path("ppo_mlp_no_network_search") / "gymnax.pendulum"
-TASKS = "--executor slurm --units 3 --time 10 --cpus-per-task 1 --mem 1500"
+__all__ = ["cluster", "empty_queue", "whole"]
+
 MANY = 1001
 """One more unit than an array of Slurm may have tasks by default."""
-PATIENCE = 400.0
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(900)]
-
-
-def typed(*words: str, codes: tuple[int, ...] = (0,)) -> str:
-    """What a command prints that is typed on the login node, which is this process."""
-    said = io.StringIO()
-    with contextlib.redirect_stdout(said), pytest.raises(SystemExit) as ended:
-        main(list(words))
-    assert ended.value.code in codes, (words, ended.value.code, said.getvalue())
-    return said.getvalue()
-
-
-def start(root: Path, *more: str) -> Path:
-    """Train by one process, or plan and send, which flags decide."""
-    words = f"sweep-hp-samples {RECIPE} {FLAGS}".split()
-    if not more:
-        command = [sys.executable, "-m", "hyperlax", *words, "--output-root", str(root)]
-        subprocess.run(command, check=True, capture_output=True, timeout=PATIENCE)
-    else:
-        typed(*words, "--output-root", str(root), *more)
-    return root / BELOW
-
-
-@pytest.fixture(scope="module")
-def cluster(tmp_path_factory) -> Iterator[Path]:
-    """The folder of a Slurm of two nodes, without accounts; skipped where it cannot be had."""
-    if os.geteuid() != 0:
-        pytest.skip("a Slurm of our own needs root")
-    if subprocess.run(["dpkg", "-s", *PACKAGES], capture_output=True).returncode:
-        if shutil.which("apt-get") is None:
-            pytest.skip("Slurm is not installed, and there is no apt-get")
-        quiet = {**os.environ, "DEBIAN_FRONTEND": "noninteractive"}
-        for step in (["update"], ["install", "-y", "--no-install-recommends", *PACKAGES]):
-            if subprocess.run(
-                ["apt-get", "-qq", *step], env=quiet, capture_output=True, timeout=200
-            ).returncode:
-                pytest.skip("the packages of Slurm cannot be installed")
-    folder = tmp_path_factory.mktemp("slurm")
-    done = subprocess.run([HERE / "start.sh", folder], capture_output=True, text=True, timeout=120)
-    assert done.returncode == 0, done.stderr
-    before = dict(os.environ)
-    (folder / "bin").mkdir()
-    asked = folder / "accounts-were-asked-for"
-    (folder / "bin" / "sacct").write_text(f"#!/bin/sh\ntouch {asked}\nexit 1\n")
-    (folder / "bin" / "sacct").chmod(0o755)
-    for name in ("HYPERLAX_TYPECHECK", "XLA_FLAGS", "JAX_NUM_CPU_DEVICES"):
-        os.environ.pop(name, None)
-    os.environ |= {
-        "SLURM_CONF": str(folder / "slurm.conf"),
-        "PATH": f"{folder / 'bin'}:{os.environ['PATH']}:/usr/sbin",
-        "HYPERLAX_CACHE_DIR": str(Path(__file__).parents[1] / ".jax_cache"),
-    }
-    yield folder
-    subprocess.run([HERE / "stop.sh", folder], capture_output=True, timeout=60)
-    os.environ.clear()
-    os.environ.update(before)
-    assert not asked.exists()
-
-
-@pytest.fixture(autouse=True)
-def empty_queue(cluster) -> Iterator[None]:
-    """Every test begins with an empty queue and all nodes, whatever became of the one before."""
-    yield
-    slurm("scancel", "--user=root")
-    until(lambda: not slurm("squeue", "--noheader"), "the queue is empty")
-    for node in ("n1", "n2"):
-        subprocess.run(["scontrol", "update", f"nodename={node}", "state=resume"], capture_output=True)
-
-
-@pytest.fixture(scope="module")
-def whole(cluster, tmp_path_factory) -> Path:
-    """What one process trains."""
-    return start(tmp_path_factory.mktemp("whole"))
-
-
-def slurm(*command: str) -> str:
-    done = subprocess.run(command, capture_output=True, text=True, timeout=60)
-    assert done.returncode == 0, (command, done.stderr)
-    return done.stdout
-
-
-def status(root: Path) -> dict[str, Any]:
-    return json.loads(typed("status", str(root), "--json", codes=(0, 1, 3)))
-
-
-def states(root: Path) -> dict[str, str]:
-    return {u.unit.name: u.state for u in state.look(sweep.needed(root)).units}
-
-
-def until(what: Callable[[], Any], why: str) -> Any:
-    end = time.monotonic() + PATIENCE
-    while time.monotonic() < end:
-        if found := what():
-            return found
-        time.sleep(0.2)
-    pytest.fail(f"never happened: {why}\n{slurm('squeue')}{slurm('sinfo')}")
-
-
-def claim(root: Path, unit: str) -> dict[str, Any]:
-    """What the process that trains a unit says of itself; empty before it has begun, and when it is done."""
-    found = sorted((root / ".units" / unit / "run" / "checkpoint").glob("claim-*.json"))
-    try:
-        return json.loads(found[-1].read_text()) if found else {}
-    except (ValueError, FileNotFoundError):
-        return {}
-
-
-def begun(root: Path) -> dict[str, dict[str, Any]]:
-    """The claims of the processes that train, once every unit that has room is begun."""
-    return until(
-        lambda: found if len(found := {u: c for u in states(root) if (c := claim(root, u))}) == 3 else {},
-        "all units have begun",
-    )
-
-
-def task_of(root: Path, unit: str) -> str:
-    for path in sorted((root / "submissions").glob("*/sent.json"), reverse=True):
-        for job, names in json.loads(path.read_text())["jobs"].items():
-            if unit in names:
-                return f"{job}_{names.index(unit)}"
-    raise AssertionError(f"{unit} was not sent")
-
-
-def log(root: Path, unit: str) -> str:
-    job, index = task_of(root, unit).split("_")
-    return (root / "logs" / f"{job}_{index}.out").read_text()
-
-
-def restarted(root: Path, unit: str, times: int = 1) -> None:
-    until(
-        lambda: f"Restarts={times}" in slurm("scontrol", "show", "job", task_of(root, unit)),
-        f"{unit} is queued again, {times} times by now",
-    )
-
-
-def finished(root: Path, whole: Path) -> None:
-    """Wait for all units, merge them, and compare with what one process has trained, bit for bit."""
-    until(lambda: set(states(root).values()) == {"done"}, "all is trained")
-    seen = status(root)
-    assert (seen["exit_code"], seen["next"]) == (0, f"hyperlax merge {root}")
-    typed("merge", str(root))
-    ours, theirs = hyperlax.read(root), hyperlax.read(whole)
-    for table in ("samples", "lanes", "curves", "episodes"):
-        a, b = (getattr(r, table).drop("seconds", strict=False) for r in (ours, theirs))
-        assert a.equals(b), table
-    policies = {p.name: p.read_bytes() for p in (whole / "policies").iterdir()}
-    assert {p.name: p.read_bytes() for p in (root / "policies").iterdir()} == policies
-    assert not [p for entry in hyperlax.check(root) for p in entry.problems]
-    assert not list((root / ".units").glob("*/run"))
 
 
 def test_killed_cancelled_and_requeued_tasks_lose_nothing_whatever_their_clocks_say(cluster, whole, tmp_path):
@@ -260,17 +113,22 @@ def test_a_limit_that_is_too_short_ends_with_a_reason(cluster, whole, tmp_path):
 def test_a_node_that_dies_or_is_cut_off_costs_nothing(cluster, whole, tmp_path):
     """What trains on a node that nobody reaches goes on beside its successor, until it looks and leaves.
 
-    First a node goes down with its tasks. Then the other one is cut off: its daemon and the srun of a task
-    hear nothing any more, while the training goes on and saves.
+    First one node goes down with its task. Then the other is cut off: its daemon and the srun of a task hear
+    nothing any more, while the training goes on and saves.
     """
-    told = """trap 'echo "the task ends with $?"' EXIT"""
-    root = start(tmp_path, *TASKS.split(), "--setup", told)
+    root = start(tmp_path, *TASKS.split())
     claims = begun(root)
     node_of = lambda unit: slurm(  # noqa: E731
         "squeue", "--noheader", f"--jobs={task_of(root, unit)}", "--format=%N"
     ).strip()
-    cut = next(unit for unit in sorted(claims) if node_of(unit))
-    node, old = node_of(cut), psutil.Process(claims[cut]["pid"])
+    nodes = {unit: node_of(unit) for unit in sorted(claims)}
+    cut, dead = (next((u for u, n in nodes.items() if n == name), "") for name in ("n1", "n2"))
+    slurm("scontrol", "update", "nodename=n2", "state=down", "reason=dead")
+    restarted(root, dead)
+    assert {u["unit"]: u["state"] for u in status(root)["units"]}[dead] in ("waiting", "running")
+    until(lambda: not _on("n2"), "nothing trains on the dead node any more")
+    slurm("scontrol", "update", "nodename=n2", "state=resume")
+    node, old = "n1", psutil.Process(claims[cut]["pid"])
     daemon = psutil.Process(int((cluster / f"slurmd.{node}.pid").read_text()))
     deaf = [daemon, *_above(old, "srun")]
     for process in deaf:
@@ -279,16 +137,29 @@ def test_a_node_that_dies_or_is_cut_off_costs_nothing(cluster, whole, tmp_path):
         slurm("scontrol", "update", f"nodename={node}", "state=down", "reason=cut off")
         assert {u["unit"]: u["state"] for u in status(root)["units"]}[cut] in ("waiting", "running")
         until(lambda: claim(root, cut).get("pid") not in (None, old.pid), "another process has taken over")
-        until(lambda: not old.is_running() or old.status() == psutil.STATUS_ZOMBIE, "the old one has left")
+        ends = f"({old.pid}) exited with exit code 76"
+        until(lambda: ends in (cluster / "log" / f"slurmd.{node}.log").read_text(), "the old one has left")
     finally:
         for process in deaf:
             with contextlib.suppress(psutil.NoSuchProcess):
                 process.resume()
-    subprocess.run(["scontrol", "update", f"nodename={node}", "state=resume"], capture_output=True)
-    until(lambda: "DOWN" not in slurm("scontrol", "show", "node", node), "the node, or Slurm, resumes it")
+    until(lambda: not _on(node), "nothing trains on the lost node any more")
+    slurm("scontrol", "update", f"nodename={node}", "state=resume")
+    if (released := status(root)["next"]).startswith("scontrol release"):
+        slurm(*released.split())
     finished(root, whole)
     said = log(root, cut)
     assert "has taken over" in said, said
+
+
+def _on(node: str) -> list[psutil.Process]:
+    """The processes that train on a node."""
+    found = []
+    for process in psutil.process_iter(["cmdline"]):
+        with contextlib.suppress(psutil.Error):
+            if "unit" in (process.info["cmdline"] or ()) and process.environ().get("SLURMD_NODENAME") == node:
+                found.append(process)
+    return found
 
 
 def _above(process: psutil.Process, name: str) -> list[psutil.Process]:

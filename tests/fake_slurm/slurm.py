@@ -35,7 +35,15 @@ if name == "sbatch":
 elif name == "squeue":
     for path in sorted(home.glob("*.json")):
         for index, state in json.loads(path.read_text())["tasks"].items():
-            print(path.stem, index, state, "n1" if state == "RUNNING" else "")
+            held = "JobHeldUser" if state == "HELD" else ""
+            print(
+                path.stem,
+                index,
+                "PENDING" if held else state,
+                "n1" if state == "RUNNING" else "",
+                held,
+                sep="|",
+            )
 elif name == "scontrol" and words[0] == "show":
     print(f"MaxArraySize            = {os.environ.get('FAKE_ARRAY', '1001')}")
 elif name == "scontrol" and words[0] == "requeue":

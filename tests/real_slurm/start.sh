@@ -31,6 +31,7 @@ SlurmdPidFile=$D/slurmd.%n.pid
 SlurmdLogFile=$D/log/slurmd.%n.log
 SlurmdSpoolDir=$D/spool.%n
 SlurmdParameters=config_overrides
+SlurmdDebug=debug
 NodeName=DEFAULT CPUs=2 RealMemory=4000
 NodeName=n1 NodeHostname=$H NodeAddr=127.0.0.1 Port=16921
 NodeName=n2 NodeHostname=$H NodeAddr=127.0.0.1 Port=16922

@@ -180,12 +180,18 @@ def largest_array() -> int:
 
 @dataclass(frozen=True)
 class Task:
-    """A task of an array in the queue: its state in Slurm's words, and its node."""
+    """A task of an array in the queue: its state in Slurm's words, its node, and why it waits."""
 
     job: str
     index: int
     state: str
     node: str
+    reason: str = ""
+
+    @property
+    def held(self) -> bool:
+        """Whether it waits for somebody to release it, such as after a node that could not start it."""
+        return not self.runs and "held" in self.reason.lower()
 
     @property
     def runs(self) -> bool:
@@ -197,15 +203,15 @@ def queue() -> list[Task] | None:
     """The tasks of this user that wait or run; None where squeue cannot be asked."""
     try:
         answer = _asked(
-            "squeue", "--noheader", "--array", f"--user={getpass.getuser()}", "--format=%F %K %T %N"
+            "squeue", "--noheader", "--array", f"--user={getpass.getuser()}", "--format=%F|%K|%T|%N|%r"
         )
     except (FileNotFoundError, Refused):
         return None
     tasks = []
     for line in answer.splitlines():
-        job, index, state, *node = line.split()
+        job, index, state, node, reason = line.split("|", 4)
         if index.isdecimal():
-            tasks.append(Task(job, int(index), state, node[0] if node else ""))
+            tasks.append(Task(job, int(index), state, node, reason))
     return tasks
 
 

@@ -16,19 +16,25 @@ from hyperlax.cluster.sweep import Sweep, Unit
 
 STATES = ("done", "running", "waiting", "lost", "failed")
 """The states of a unit; it is lost if a process that has begun it is no more, and none is to go on."""
+MOST_NAMED = 50
+"""Tasks that a command names at most; it is told again for the others."""
 ALL_DONE, SOME_FAILED, WORK_LEFT = 0, 1, 3
 """Exit codes of `hyperlax status`."""
 
 
 @dataclass(frozen=True)
 class UnitState:
-    """The state of one unit: the env steps that are saved, who trains it, and why it has failed."""
+    """The state of one unit: the env steps that are saved, who trains it, and why it has failed.
+
+    `held` is the task that Slurm starts only when it is released.
+    """
 
     unit: Unit
     state: str
     env_steps: int
     by: str = ""
     why: str = ""
+    held: str = ""
 
 
 @dataclass(frozen=True)
@@ -96,6 +102,8 @@ class Look:
                 if slurm_
                 else f"hyperlax unit run {root} --retry-failed"
             )
+        if held := [u.held for u in self.units if u.held]:
+            return f"scontrol release {' '.join(held[:MOST_NAMED])}"
         sent = {u.unit.name for u in self.units if u.by}
         if any(u.state in ("lost", "waiting") and u.unit.name not in sent for u in self.units):
             return f"hyperlax submit {root}" if slurm_ else f"hyperlax unit run {root}"
@@ -125,9 +133,10 @@ def _state(
     if (why := records.failure(sweep, unit)) is not None:
         return UnitState(unit, "failed", steps, why=why)
     if task is not None:
-        return UnitState(
-            unit, "running" if task.runs else "waiting", steps, f"{task.job}_{task.index} {task.node}".strip()
-        )
+        name = f"{task.job}_{task.index}"
+        where = "held" if task.held else task.node
+        by, state = f"{name} {where}".strip(), "running" if task.runs else "waiting"
+        return UnitState(unit, state, steps, by, held=name if task.held else "")
     if not records.begun(sweep, unit):
         return UnitState(unit, "waiting", steps)
     claim = records.newest_claim(sweep, unit)
