@@ -98,7 +98,7 @@ def empty_queue(cluster) -> Iterator[None]:
         subprocess.run(["scancel", *jobs], capture_output=True)  # some may have ended by now
     until(lambda: not slurm("squeue", "--noheader"), "the queue is empty")
     for node in ("n1", "n2"):
-        subprocess.run(["scontrol", "update", f"nodename={node}", "state=resume"], capture_output=True)
+        back(node)
 
 
 @pytest.fixture(scope="module")
@@ -165,6 +165,13 @@ def restarted(root: Path, unit: str, times: int = 1) -> None:
         lambda: f"Restarts={times}" in slurm("scontrol", "show", "job", task_of(root, unit)),
         f"{unit} is queued again, {times} times by now",
     )
+
+
+def back(node: str) -> None:
+    """Let a node take tasks again; Slurm may have done so by itself, as soon as it has answered."""
+    subprocess.run(["scontrol", "update", f"nodename={node}", "state=resume"], capture_output=True)
+    bad = ("DOWN", "DRAIN", "NOT_RESPONDING")
+    until(lambda: not any(word in slurm("scontrol", "show", "node", node) for word in bad), f"{node} is back")
 
 
 def finished(root: Path, whole: Path) -> None:

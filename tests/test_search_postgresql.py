@@ -155,6 +155,32 @@ def test_processes_share_a_study_one_is_killed_and_the_total_is_kept(server, tmp
     assert set(trained.lanes["status"]) == {"done"}
 
 
+@pytest.mark.timeout(900)
+def test_tasks_of_one_search_share_a_study_whose_password_is_nowhere(server, tmp_path):
+    """Where the processes find it, libpq decides: here in PGPASSWORD."""
+    url = server.replace(f":{PASSWORD}@", "@")
+    flags = "--algo-and-network-config ppo_mlp_no_network_search --env-config gymnax.pendulum --tasks 2"
+    length = "--run-length-modifier quick --total-timesteps 6000 --n-trials 6 --study-name tasks"
+    command = f"optuna-hp-search {flags} {length} --storage {url} --output-root {tmp_path}"
+    environment = {**os.environ, "HYPERLAX_CACHE_DIR": str(Path(__file__).parents[1] / ".jax_cache")}
+    environment.pop("HYPERLAX_TYPECHECK", None)
+    environment["PGPASSWORD"] = PASSWORD
+    done = subprocess.run(
+        [sys.executable, "-m", "hyperlax", *command.split()],
+        env=environment,
+        capture_output=True,
+        text=True,
+        timeout=600,
+    )
+    assert done.returncode == 0, done.stderr
+    results = hyperlax.read(_folder(tmp_path))
+    assert results.trials["state"].to_list() == ["done"] * 6
+    assert results.samples["sample"].to_list() == list(range(6))
+    assert not (_folder(tmp_path) / studies.JOURNAL).exists()
+    for path in _folder(tmp_path).rglob("*"):
+        assert path.is_dir() or PASSWORD.encode() not in path.read_bytes(), path
+
+
 def _owner(results: hyperlax.Results) -> int:
     """Which of the study's processes a folder belongs to."""
     first = results.samples["sample"].min()

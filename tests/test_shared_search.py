@@ -171,6 +171,8 @@ def begin(root: Path, *more: str) -> subprocess.Popen[str]:
 
 def counts(journal: Path) -> dict[str, int]:
     where = studies.storage(str(journal), None)
+    if not studies.exists(where, studies.NAME):
+        return {}
     states = [t.state.name for t in where.get_all_trials(where.get_study_id_from_name(studies.NAME))]
     return {name: states.count(name) for name in set(states)}
 

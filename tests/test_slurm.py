@@ -12,6 +12,7 @@ import psutil
 import pytest
 from slurm_cluster import (
     TASKS,
+    back,
     begun,
     claim,
     cluster,
@@ -39,6 +40,26 @@ MANY = 1001
 """One more unit than an array of Slurm may have tasks by default."""
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(900)]
+
+
+def test_more_units_than_an_array_may_have_are_queued_once_each(cluster, tmp_path):
+    """The units are made up, and no node takes them; the queue is Slurm's."""
+    cell = Cell("cell", "batched", {}, None, {}, {}, [])
+    units = tuple(Unit(f"c000-p0-{i:04d}", 0, (i,), 1, 1000, 60.0) for i in range(MANY))
+    Sweep(tmp_path, "many", {}, "cpu", {}, (cell,), units, slurm={"time": "10"}).write()
+    slurm("scontrol", "update", "partitionname=main", "state=down")
+    try:
+        assert f"{MANY - 1} units\n" in typed("submit", str(tmp_path))
+        assert "nothing to send" in typed("submit", str(tmp_path))
+        queued = commands.queue()
+        assert queued is not None
+        assert len(queued) == MANY
+        seen = state.look(sweep.needed(tmp_path))
+        assert len({u.by for u in seen.units if u.state == "waiting"} - {""}) == MANY
+        assert "cancelled 2 jobs" in typed("cancel", str(tmp_path))
+        assert commands.queue() == []
+    finally:
+        slurm("scontrol", "update", "partitionname=main", "state=up")
 
 
 def test_killed_cancelled_and_requeued_tasks_lose_nothing_whatever_their_clocks_say(cluster, whole, tmp_path):
@@ -114,7 +135,7 @@ def test_a_node_that_dies_or_is_cut_off_costs_nothing(cluster, whole, tmp_path):
     """What trains on a node that nobody reaches goes on beside its successor, until it looks and leaves.
 
     First one node goes down with its task. Then the other is cut off: its daemon and the srun of a task hear
-    nothing any more, while the training goes on and saves.
+    nothing any more. The training stands still until there is a successor, so that it has something to save.
     """
     root = start(tmp_path, *TASKS.split())
     claims = begun(root)
@@ -127,16 +148,17 @@ def test_a_node_that_dies_or_is_cut_off_costs_nothing(cluster, whole, tmp_path):
     restarted(root, dead)
     assert {u["unit"]: u["state"] for u in status(root)["units"]}[dead] in ("waiting", "running")
     until(lambda: not _on("n2"), "nothing trains on the dead node any more")
-    slurm("scontrol", "update", "nodename=n2", "state=resume")
+    back("n2")
     node, old = "n1", psutil.Process(claims[cut]["pid"])
     daemon = psutil.Process(int((cluster / f"slurmd.{node}.pid").read_text()))
     deaf = [daemon, *_above(old, "srun")]
-    for process in deaf:
+    for process in (*deaf, old):
         process.suspend()
     try:
         slurm("scontrol", "update", f"nodename={node}", "state=down", "reason=cut off")
         assert {u["unit"]: u["state"] for u in status(root)["units"]}[cut] in ("waiting", "running")
         until(lambda: claim(root, cut).get("pid") not in (None, old.pid), "another process has taken over")
+        old.resume()
         ends = f"({old.pid}) exited with exit code 76"
         until(lambda: ends in (cluster / "log" / f"slurmd.{node}.log").read_text(), "the old one has left")
     finally:
@@ -144,7 +166,7 @@ def test_a_node_that_dies_or_is_cut_off_costs_nothing(cluster, whole, tmp_path):
             with contextlib.suppress(psutil.NoSuchProcess):
                 process.resume()
     until(lambda: not _on(node), "nothing trains on the lost node any more")
-    slurm("scontrol", "update", f"nodename={node}", "state=resume")
+    back(node)
     if (released := status(root)["next"]).startswith("scontrol release"):
         slurm(*released.split())
     finished(root, whole)
@@ -192,23 +214,3 @@ def test_preempted_tasks_go_on_later(cluster, whole, tmp_path):
         assert set(states(root).values()) <= {"waiting", "running", "done"}
         assert status(root)["exit_code"] == state.WORK_LEFT
     finished(root, whole)
-
-
-def test_more_units_than_an_array_may_have_are_queued_once_each(cluster, tmp_path):
-    """The units are made up, and no node takes them; the queue is Slurm's."""
-    cell = Cell("cell", "batched", {}, None, {}, {}, [])
-    units = tuple(Unit(f"c000-p0-{i:04d}", 0, (i,), 1, 1000, 60.0) for i in range(MANY))
-    Sweep(tmp_path, "many", {}, "cpu", {}, (cell,), units, slurm={"time": "10"}).write()
-    slurm("scontrol", "update", "partitionname=main", "state=down")
-    try:
-        assert f"{MANY - 1} units\n" in typed("submit", str(tmp_path))
-        assert "nothing to send" in typed("submit", str(tmp_path))
-        queued = commands.queue()
-        assert queued is not None
-        assert len(queued) == MANY
-        seen = state.look(sweep.needed(tmp_path))
-        assert len({u.by for u in seen.units if u.state == "waiting"} - {""}) == MANY
-        assert "cancelled 2 jobs" in typed("cancel", str(tmp_path))
-        assert commands.queue() == []
-    finally:
-        slurm("scontrol", "update", "partitionname=main", "state=up")
