@@ -363,6 +363,30 @@ def test_a_queue_with_less_room_than_an_array_gets_what_fits(
     assert all(u.by for u in state.look(found).units)
 
 
+POLICY = (
+    "sbatch: error: Batch job submission failed: Job violates accounting/QOS policy (job submit limit, "
+    "user's size and/or time limits)"
+)
+
+
+@pytest.mark.parametrize(
+    ("said", "full"),
+    [
+        (f"sbatch: error: AssocMaxSubmitJobLimit\n{POLICY}", True),
+        (f"sbatch: error: QOSMaxSubmitJobPerUserLimit\n{POLICY}", True),
+        (POLICY, True),
+        ("sbatch: error: Batch job submission failed: Invalid job array specification", True),
+        ("sbatch: error: Batch job submission failed: Resource temporarily unavailable", True),
+        (f"sbatch: error: QOSMaxWallDurationPerJobLimit\n{POLICY}", False),
+        (f"sbatch: error: AssocMaxCpuPerJobLimit\n{POLICY}", False),
+        ("sbatch: error: invalid partition specified: gpu", False),
+        ("sbatch: error: Batch job submission failed: Requested time limit is invalid", False),
+    ],
+)
+def test_a_full_queue_is_told_from_a_task_that_asks_for_too_much(said, full):
+    assert slurm.Refused(f"sbatch says: {said}").full == full
+
+
 def test_nothing_is_sent_twice(spec, tmp_path, cluster):
     found = planned(spec, tmp_path / "r")
     (sent,) = submitting.submit(found).jobs.values()

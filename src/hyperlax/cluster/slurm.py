@@ -31,6 +31,8 @@ PATIENCE = 60.0
 
 _FULL = re.compile("submit ?(job)? ?limit|MaxSubmit|invalid job array|temporarily un", re.IGNORECASE)
 """What sbatch says where a user may have no more jobs in the queue, or none as large as this one."""
+_TOO_MUCH = re.compile("(QOS|Assoc)[a-z]*(Wall|Time|Cpu|Node|Mem|TRES)", re.IGNORECASE)
+"""What it says beside where one task asks for more than is allowed, which fewer tasks would not change."""
 
 
 class Refused(ValueError):
@@ -39,7 +41,7 @@ class Refused(ValueError):
     @property
     def full(self) -> bool:
         """Whether there are too many jobs, so that fewer or later ones may be accepted."""
-        return _FULL.search(str(self)) is not None
+        return _FULL.search(str(self)) is not None and _TOO_MUCH.search(str(self)) is None
 
 
 @dataclass(frozen=True)
