@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from typing import Any
 
+import equinox as eqx
 import jax
 import jax.numpy as jnp
 import jax.random as jr
@@ -24,9 +25,11 @@ from hyperlax.lanes.constants import (
     folded,
     known,
     surely,
+    tracing_a_loss,
     tracing_for_accelerator,
 )
 from hyperlax.lanes.masking import LANES, lane_cond, lane_loop, select
+from hyperlax.lanes.sizes import merge
 from hyperlax.learning.packing import Packing
 from hyperlax.networks import Actor, Critic, jointly
 from hyperlax.networks.mlp import MLPHyperparams
@@ -265,6 +268,26 @@ def test_networks_of_one_structure_are_evaluated_together():
     policy: Any = actor(x)
     np.testing.assert_allclose(found[0], policy.log_probs, rtol=1e-5, atol=1e-6)
     np.testing.assert_allclose(found[1], critic(x), rtol=1e-5, atol=1e-6)
+
+
+def test_biases_as_columns_of_weights_change_neither_values_nor_gradients():
+    hp = sized(3)
+    caps = {**merge([hp.sizes(), sized(6).sizes()]), "depth": 3, "batch_last": False}
+    critic = Critic(hp.network(2, caps, key=jr.key(0)), key=jr.key(1))
+    bias = jnp.where(jnp.arange(6) < hp.width, 0.1 * jnp.arange(1.0, 7.0), 0)
+    critic = eqx.tree_at(lambda c: [x.bias for x in c.body.layers[:2]], critic, [bias] * 2)
+    x = jr.normal(jr.key(2), (4, 2))
+
+    @eqx.filter_value_and_grad
+    def loss(critic):
+        with tracing_a_loss():
+            return jnp.sum(jnp.sin(jax.vmap(critic)(x)))
+
+    plain = loss(critic)
+    with tracing_for_accelerator():
+        fast = loss(critic)
+    for a, b in zip(jax.tree.leaves(fast), jax.tree.leaves(plain), strict=True):
+        np.testing.assert_allclose(a, b, rtol=1e-5, atol=1e-6)
 
 
 def test_the_fewest_slots_are_taken_that_keep_up_with_the_longest_lane():

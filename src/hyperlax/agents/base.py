@@ -22,7 +22,7 @@ from hyperlax.lanes.sizes import Sizes, merge, nested, prefixed
 from hyperlax.learning.normalise import Normaliser
 from hyperlax.learning.rollout import Trajectory
 from hyperlax.networks.base import AbstractNetworkHyperparams
-from hyperlax.networks.heads import AbstractModel
+from hyperlax.networks.models import AbstractModel
 from hyperlax.typecheck import check_fields
 
 Metrics = Mapping[str, Float[Array, ""]]

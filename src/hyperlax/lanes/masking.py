@@ -20,7 +20,7 @@ import jax.random as jr
 import numpy as np
 from jaxtyping import Array, Bool, Float, Int, Key, PRNGKeyArray, PyTree, UInt32
 
-from hyperlax.lanes.constants import accelerated, known
+from hyperlax.lanes.constants import accelerated, folded, known
 
 LANES = "lanes"
 T = TypeVar("T")
@@ -149,6 +149,11 @@ def lane_cond(
     return jax.lax.cond(
         lane_any(pred), lambda *xs: select(pred, true(*xs), false(*xs)), lambda *xs: false(*xs), *operands
     )
+
+
+def leading(n: Int[Array, ""], cap: int) -> Bool[Array, " {cap}"]:
+    """The mask of the first `n` of `cap` entries, which is known if `n` is."""
+    return folded(lambda xp, n: xp.arange(cap) < n, n)
 
 
 def masked_sum(x: Float[Array, " n *rest"], valid: Bool[Array, " n"]) -> Float[Array, "*rest"]:

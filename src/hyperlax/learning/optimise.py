@@ -13,6 +13,7 @@ from typing import Any
 import equinox as eqx
 import jax
 import jax.numpy as jnp
+import numpy as np
 import optax
 from jax.flatten_util import ravel_pytree
 from jaxtyping import Array, Float, Int
@@ -104,14 +105,13 @@ def _squares(gradient: Weights, parts: tuple[int, ...]) -> Float[Array, " parts"
     starts = [sum(parts[:i]) for i in range(len(parts))]
     if not accelerated():
         return jnp.stack([jnp.sum(gradient[a : a + n] ** 2) for a, n in zip(starts, parts, strict=True)])
-    index, first = jnp.arange(sum(parts))[None], jnp.asarray(starts)[:, None]
-    inside = (index >= first) & (index < first + jnp.asarray(parts)[:, None])
+    inside = np.repeat(np.arange(len(parts)), parts) == np.arange(len(parts))[:, None]
     return jnp.sum(jnp.where(inside, gradient[None] ** 2, 0), axis=1)
 
 
 def per_part(parts: tuple[int, ...], values: Sequence[Float[Array, ""]]) -> Weights:
     """A vector that repeats `values[i]` over the whole length of part i."""
-    index = jnp.arange(sum(parts))
+    index = np.arange(sum(parts))
     out = jnp.broadcast_to(values[0], index.shape)
     for i in range(1, len(parts)):
         out = jnp.where(index >= sum(parts[:i]), values[i], out)

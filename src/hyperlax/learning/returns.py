@@ -10,8 +10,8 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float, Int
 
-from hyperlax.lanes.constants import accelerated, surely
-from hyperlax.lanes.masking import freeze, lane_cond, lane_max, masked_moments
+from hyperlax.lanes.constants import accelerated, folded, surely
+from hyperlax.lanes.masking import freeze, lane_cond, lane_max, leading, masked_moments
 from hyperlax.learning.rollout import Trajectory
 
 VALUE_BLOCK = 1024
@@ -37,12 +37,8 @@ class Estimates(eqx.Module):
     def explained_variance(self) -> Float[Array, ""]:
         """1 − Var[target − value] / Var[target], over the used entries."""
         used = self.used.reshape(-1)
-        if accelerated():
-            both = jnp.stack([self.advantage.reshape(-1), self.target.reshape(-1)], axis=1)
-            residual, spread = masked_moments(both, used)[1]
-        else:
-            _, residual = masked_moments(self.advantage.reshape(-1), used)
-            _, spread = masked_moments(self.target.reshape(-1), used)
+        _, residual = masked_moments(self.advantage.reshape(-1), used)
+        _, spread = masked_moments(self.target.reshape(-1), used)
         return 1 - residual / jnp.maximum(spread, 1e-8)
 
 
@@ -73,8 +69,8 @@ def estimate(
     def final_features() -> Float[Array, "rollout envs obs"]:
         return jax.vmap(jax.vmap(features_of))(trajectory.next_obs)
 
-    env_used = jnp.arange(envs) < num_envs
-    used = (jnp.arange(rollout) < rollout_length)[:, None] & env_used[None]
+    env_used, step_used = leading(num_envs, envs), leading(rollout_length, rollout)
+    used = folded(lambda _, a, b: a[:, None] & b[None], step_used, env_used)
     if accelerated():
         states = features if surely(next_episode) else jnp.concatenate([features, final_features()])
         values = value_of(states.reshape(-1, states.shape[2])).reshape(-1, envs)

@@ -12,12 +12,13 @@ import jax.random as jr
 from jaxtyping import Array, Bool, Float, Int, PRNGKeyArray, PyTree
 
 from hyperlax.envs.base import AbstractEnv
-from hyperlax.lanes.constants import accelerated, constant
+from hyperlax.lanes.constants import accelerated, constant, folded
 from hyperlax.lanes.masking import (
     lane_cond,
     lane_loop,
     lane_loop_with_scratch,
     lane_max,
+    leading,
     row_keys,
     while_active,
 )
@@ -122,7 +123,7 @@ def collect(
     """
     active = constant(True) if active is None else active
     blocks, size = envs.obs.shape[:2]
-    valid = (jnp.arange(blocks * size) < num_envs).reshape(blocks, size)
+    valid = folded(lambda _, x: x.reshape(blocks, size), leading(num_envs, blocks * size))
     env_keys = row_keys(key, blocks * size).reshape(blocks, size)
     count, rows = while_active(active, rollout_length), jnp.where(active, rollout_length, 0)
     if accelerated() and blocks == 1:
@@ -210,7 +211,7 @@ def _collect_at_once(
     (agent, state), table = lane_loop_with_scratch(steps, one_step, first, table, rollout_cap)
     out, (envs, done) = rows.unpack(table), states.unpack(state)
     if late:
-        used = (jnp.arange(rollout_cap) < steps)[:, None] & valid[None]
+        used = leading(steps, rollout_cap)[:, None] & valid[None]
         agent = agent.observe(out["obs"].reshape(rollout_cap * size, -1), used.reshape(-1))
     sums, structure = jax.tree.flatten(done)
     return agent, envs, out, jax.tree.unflatten(structure, list(jnp.sum(jnp.stack(sums, axis=1), axis=0)))

@@ -3,16 +3,9 @@
 from __future__ import annotations
 
 from hyperlax.networks.base import AbstractNetwork, AbstractNetworkHyperparams, Linear
-from hyperlax.networks.heads import (
-    ActionValues,
-    Actor,
-    Categorical,
-    Critic,
-    PolicyHead,
-    TanhNormal,
-    jointly,
-)
+from hyperlax.networks.heads import Categorical, PolicyHead, TanhNormal
 from hyperlax.networks.mlp import MLP, MLPHyperparams
+from hyperlax.networks.models import ActionValues, Actor, Critic, jointly
 from hyperlax.networks.pqc import PQC, PQCHyperparams
 from hyperlax.networks.stock import AbstractStockHyperparams
 from hyperlax.networks.tensor import TensorMLP, TensorMLPHyperparams

@@ -18,6 +18,7 @@ from hyperlax.hyperparams import AbstractHyperparams, trainable
 from hyperlax.lanes.constants import differentiating
 from hyperlax.lanes.masking import lane_loop, row_keys
 from hyperlax.lanes.sizes import Sizes
+from hyperlax.networks.extended import extended, extended_length, with_whole_gradient
 from hyperlax.networks.layout import batch_last
 from hyperlax.networks.measurement import Measurement
 from hyperlax.networks.plain import PlainLayer
@@ -50,6 +51,10 @@ class AbstractNetwork(eqx.Module):
     @abstractmethod
     def __call__(self, x: Float[Array, " in"]) -> Float[Array, " out"]:
         """The output for the input `x`; zero from entry `out_size` on."""
+
+    def extended(self, x: Float[Array, " in"]) -> Float[Array, " extended"]:
+        """The output for `x`, extended by a one (see `hyperlax.networks.extended`)."""
+        return extended(self(x))
 
     def measured(self, how: Measurement, key: PRNGKeyArray) -> AbstractNetwork:
         """This network with its circuit, if it has one, measured as `how` says; for one evaluation."""
@@ -286,11 +291,22 @@ class Linear(eqx.Module):
 
     def apply(self, x: Float[Array, " in *batch"]) -> Float[Array, " out *batch"]:
         """Apply the layer to one vector, or to a batch along the last axis."""
-        if differentiating() and x.ndim == 1:  # the gradient of the bias is then a column of a product
-            return jnp.append(x, 1.0) @ jnp.concatenate([self.weight, self.bias[:, None]], axis=1).T
+        if differentiating() and x.ndim == 1:
+            return self.of_extended(extended(x))
         if x.ndim == 1 and not self.batch_last:
             return x @ self.weight.T + self.bias
         return self.weight @ x + column(self.bias, x)
+
+    def of_extended(self, x: Float[Array, " extended"]) -> Float[Array, " out"]:
+        """The output for a vector that is extended by a one (see `extended`)."""
+        return x @ with_whole_gradient(self.matrix(self.bias.shape[0])).T
+
+    def matrix(self, rows: int) -> Float[Array, "{rows} extended"]:
+        """Weights and biases as one matrix for extended vectors, of so many `rows` with zeros appended."""
+        whole = jnp.concatenate([self.weight, self.bias[:, None]], axis=1)
+        columns = extended_length(self.weight.shape[1])
+        padding = [(0, rows - whole.shape[0]), (0, columns - whole.shape[1])]
+        return jnp.pad(whole, padding)
 
 
 _linear = batch_last(Linear.apply, "hyperlax_linear")

@@ -1,0 +1,149 @@
+"""Networks with output layers: policies, state values and action values, evaluated one by one or together."""
+
+from __future__ import annotations
+
+from abc import abstractmethod
+from collections.abc import Callable, Sequence
+from functools import partial
+from typing import Any, final
+
+import equinox as eqx
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jaxtyping import Array, Float, PRNGKeyArray
+
+from hyperlax.envs.base import ActionSpace
+from hyperlax.lanes.constants import accelerated, differentiating, known
+from hyperlax.networks.base import AbstractNetwork, Linear
+from hyperlax.networks.heads import Categorical, PolicyHead, TanhNormal
+
+
+class AbstractModel(eqx.Module):
+    """Base class of a network with an output layer, whose outputs `read` interprets."""
+
+    body: eqx.AbstractVar[AbstractNetwork]
+
+    @property
+    @abstractmethod
+    def layer(self) -> Linear:
+        """The output layer."""
+
+    @abstractmethod
+    def read(self, outputs: Float[Array, " out"]) -> Any:
+        """What the model returns for the outputs of `layer`."""
+
+
+@final
+class Actor(AbstractModel):
+    """A policy, consisting of a network and a policy head."""
+
+    body: AbstractNetwork
+    head: PolicyHead
+
+    def __init__(self, body: AbstractNetwork, space: ActionSpace, *, key: PRNGKeyArray):
+        self.body = body
+        self.head = PolicyHead(space, body, key=key)
+
+    @property
+    def layer(self) -> Linear:
+        return self.head.layer
+
+    def read(self, outputs: Float[Array, " out"]) -> Categorical | TanhNormal:
+        return self.head.policy(outputs)
+
+    def __call__(self, obs: Float[Array, " obs"]) -> Categorical | TanhNormal:
+        return self.read(_outputs(self.layer, self.body, obs))
+
+
+@final
+class Critic(AbstractModel):
+    """A state-value function, consisting of a network and a scalar head (orthogonal weights of gain 1)."""
+
+    body: AbstractNetwork
+    head: Linear
+
+    def __init__(self, body: AbstractNetwork, *, key: PRNGKeyArray):
+        self.body = body
+        self.head = Linear(body.out_size, 1, body.out_cap, 1, 1.0, body.batch_last, key=key)
+
+    @property
+    def layer(self) -> Linear:
+        return self.head
+
+    def read(self, outputs: Float[Array, " 1"]) -> Float[Array, ""]:
+        return outputs[0]
+
+    def __call__(self, obs: Float[Array, " obs"]) -> Float[Array, ""]:
+        return self.read(_outputs(self.layer, self.body, obs))
+
+
+@final
+class ActionValues(AbstractModel):
+    """The values of all discrete actions: a network and one output per action (orthogonal, gain 1)."""
+
+    body: AbstractNetwork
+    head: Linear
+
+    def __init__(self, body: AbstractNetwork, actions: int, *, key: PRNGKeyArray):
+        self.body = body
+        self.head = Linear(body.out_size, actions, body.out_cap, actions, 1.0, body.batch_last, key=key)
+
+    @property
+    def layer(self) -> Linear:
+        return self.head
+
+    def read(self, outputs: Float[Array, " actions"]) -> Float[Array, " actions"]:
+        return outputs
+
+    def __call__(self, obs: Float[Array, " obs"]) -> Float[Array, " actions"]:
+        return self.read(_outputs(self.layer, self.body, obs))
+
+
+def jointly(models: Sequence[AbstractModel], inputs: Sequence[Float[Array, " in"]]) -> tuple[Any, ...]:
+    """What each of `models` returns for its input; models and inputs may occur more than once.
+
+    In a program for accelerators, networks of one structure are evaluated as one network with an additional
+    axis, and their output layers, padded to the same length, as one layer.
+    """
+    bodies = [model.body for model in models]
+    alike = len({jax.tree.structure(body) for body in bodies}) == 1
+    if not (accelerated() and alike and len({_shapes(body) for body in bodies}) == 1):
+        return tuple(m.read(_outputs(m.layer, m.body, x)) for m, x in zip(models, inputs, strict=True))
+    longest = max(model.layer.bias.shape[0] for model in models)
+    layers = [jax.tree.map(partial(_padded, length=longest), model.layer) for model in models]
+    rows = list(zip(bodies, layers, inputs, strict=True))
+    outputs = _mapped(lambda row: _outputs(row[1], row[0], row[2]), rows)
+    return tuple(
+        model.read(out[: model.layer.bias.shape[0]]) for model, out in zip(models, outputs, strict=True)
+    )
+
+
+def _outputs(layer: Linear, body: AbstractNetwork, x: Float[Array, " in"]) -> Float[Array, " out"]:
+    """The outputs of `layer` on top of `body`."""
+    return layer.of_extended(body.extended(x)) if differentiating() else layer(body(x))
+
+
+def _shapes(tree: Any) -> tuple[Any, ...]:
+    return tuple((x.shape, x.dtype) for x in jax.tree.leaves(tree))
+
+
+def _padded(x: Float[Array, "n ..."], length: int) -> Float[Array, "length ..."]:
+    """`x` with zeros appended to its first axis."""
+    return jnp.pad(x, [(0, length - x.shape[0])] + [(0, 0)] * (x.ndim - 1))
+
+
+def _mapped(f: Callable[[Any], Array], trees: Sequence[Any]) -> Array:
+    """`f` mapped over `trees` of one structure, stacked; leaves known to be equal are not stacked."""
+    leaves = list(zip(*(jax.tree.leaves(tree) for tree in trees), strict=True))
+    same = [all(_equal(x, xs[0]) for x in xs) for xs in leaves]
+    joined = [xs[0] if one else jnp.stack(xs) for xs, one in zip(leaves, same, strict=True)]
+    axes = [None if one else 0 for one in same]
+    structure = jax.tree.structure(trees[0])
+    of = lambda xs: f(jax.tree.unflatten(structure, xs))  # noqa: E731
+    return jax.vmap(of, in_axes=(axes,), axis_size=len(trees))(joined)
+
+
+def _equal(x: Any, y: Any) -> bool:
+    """Whether two leaves are known to be equal while a program is traced."""
+    return x is y or (known(x) and known(y) and np.array_equal(x, y))
