@@ -10,6 +10,7 @@ import pytest
 from hyperlax import sweeps
 from hyperlax.agents import costs
 from hyperlax.experiments.execution import Execution
+from hyperlax.programs import lockstep
 from hyperlax.programs.plan import Machine, plan
 from hyperlax.studies import prediction
 from hyperlax.studies.prediction import BORROWED_WITHIN, MEASURED_WITHIN, Predictor, Rates, duration, predict
@@ -149,3 +150,16 @@ def test_calibration_runs_the_cells_program(monkeypatch):
 )
 def test_durations_have_two_digits(seconds, words):
     assert duration(seconds) == words
+
+
+def test_lanes_in_lockstep_take_the_predicted_cycles_of_the_slowest_slot(two_devices):
+    """On accelerators the unit of work is a predicted second; four lanes of 10 cycles share two slots."""
+    spec, _, how, left = cell()
+    steps, seeds = spec.settings.total_timesteps, spec.settings.seeds
+    (program,) = plan(spec.trees[:2], spec.env, steps, seeds, Machine.planned("gpu"))
+    rates = Rates(compilation=2.0, work=0.5, evaluation=1e-3)
+    rate = Machine.planned("gpu").rate
+    for slots, cycles, per_device in ((4, 10, 2), (2, 20, 1)):
+        found = predict((spec, [replace(program, slots=slots)], how, left), rates, 2.0, set())
+        cycle = lockstep.cycle_seconds(spec.trees[0], program.caps, spec.env, per_device, rate)
+        assert found.training == pytest.approx(cycles * cycle / 0.5)

@@ -110,8 +110,11 @@ def _squares(gradient: Weights, parts: tuple[int, ...]) -> Float[Array, " parts"
 
 
 def per_part(parts: tuple[int, ...], values: Sequence[Float[Array, ""]]) -> Weights:
-    """A vector that repeats `values[i]` over the whole length of part i."""
-    index = np.arange(sum(parts))
+    """A vector that repeats `values[i]` over the whole length of part i.
+
+    Where parts begin and end is a constant of a program for accelerators, for which it would be a kernel.
+    """
+    index = np.arange(sum(parts)) if accelerated() else jnp.arange(sum(parts))
     out = jnp.broadcast_to(values[0], index.shape)
     for i in range(1, len(parts)):
         out = jnp.where(index >= sum(parts[:i]), values[i], out)

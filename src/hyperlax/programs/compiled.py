@@ -30,16 +30,15 @@ from hyperlax.lanes.constants import tracing_for_accelerator
 from hyperlax.lanes.masking import LANES, lane_cond
 from hyperlax.learning.rollout import evaluate
 from hyperlax.networks.measurement import EXACT, Measurement
-from hyperlax.programs import train
-from hyperlax.programs.lockstep import KERNEL_SECONDS
-from hyperlax.programs.plan import Program
+from hyperlax.programs import lockstep, train
+from hyperlax.programs.plan import Machine, Program
 from hyperlax.programs.shared import NOTHING, Shared
 from hyperlax.programs.train import TrainState
 
 SMALL_STATE = 2**25
 """Bytes of the state on a device up to which it is moved as a whole: that needs no compilation."""
-FIRST_RATES = {False: 5e9, True: 1 / KERNEL_SECONDS}
-"""Assumed cost per second (`Program.work`) of a program before it has run, by whether it is accelerated."""
+FIRST_RATE = 5e9
+"""Assumed cost per second (`Program.work`) of a program for a CPU before it has run."""
 _trace_lock = threading.Lock()
 
 
@@ -91,7 +90,7 @@ class Compiled:
     trace_seconds: float
     compile_seconds: float
     bytes_per_lane: int
-    rate: float = FIRST_RATES[False]
+    rate: float = FIRST_RATE
 
     @property
     def per_device(self) -> int:
@@ -338,8 +337,15 @@ def compile_program(
         traced - began,
         compiled - traced,
         _bytes(functions[0]) // per_device,
-        FIRST_RATES[program.accelerator],
+        _first_rate(program, hp, env, per_device),
     )
+
+
+def _first_rate(program: Program, hp: AbstractAgentHyperparams, env: AbstractEnv, lanes: int) -> float:
+    """The cost per second that a program of so many lanes on a device is assumed to train at first."""
+    if not program.accelerator:
+        return FIRST_RATE
+    return lockstep.kernels_per_second(hp, program.caps, env, lanes, Machine.planned("gpu").rate)
 
 
 def _on(device: Any) -> Sharding:

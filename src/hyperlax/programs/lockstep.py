@@ -27,6 +27,13 @@ def cycle_seconds(
     return KERNEL_SECONDS * costs.cycle_chain(caps, hp.chain(caps, env)) + operations / rate
 
 
+def kernels_per_second(
+    hp: AbstractAgentHyperparams, caps: Sizes, env: AbstractEnv, lanes: int, rate: float
+) -> float:
+    """Predict the speed of a program, in the unit of `Program.work`; arguments as in `cycle_seconds`."""
+    return costs.cycle_chain(caps, hp.chain(caps, env)) / cycle_seconds(hp, caps, env, lanes, rate)
+
+
 def makespan(cycles: Sequence[int], slots: int) -> int:
     """The cycles until all lanes are done, when a free slot takes the longest lane that is left.
 

@@ -16,8 +16,11 @@ from hyperlax.programs.compiled import Compiled, Orders, blank_orders
 from hyperlax.programs.train import NEVER, TrainState
 from hyperlax.run.roster import Roster
 
-SEGMENT_SECONDS = 1.0
-"""Intended seconds of a segment; progress is shown and signals are answered after each."""
+FIRST_SEGMENT_SECONDS, SEGMENT_SECONDS = 0.1, 1.0
+"""Intended seconds of a segment, before and after a program has been timed.
+
+Progress is shown and signals are answered after each; only a cycle that takes longer delays them.
+"""
 
 
 def fresh_keys(keys: np.ndarray, repeat: int) -> np.ndarray:
@@ -85,7 +88,7 @@ class Slots:
         self.arrived: list[tuple[int, Lane]] = []
         self.trained = 0.0
         self.rate = compiled.rate
-        self.segment = 0.1
+        self.segment, self.timed = FIRST_SEGMENT_SECONDS, False
 
     def busy(self) -> list[tuple[int, Lane]]:
         """The slots that hold a lane, each with its lane."""
@@ -190,14 +193,21 @@ class Slots:
             for part in (lambda s: s.env_steps, lambda s: s.gradient_steps, lambda s: s.diverged_at)
         )
         seconds = time.perf_counter() - started
-        if planned:
-            self.rate = 0.5 * self.rate + 0.5 * planned / seconds
-            self.segment = min(SEGMENT_SECONDS, 2 * self.segment)
+        if any(gradients[slot] > lane.gradient_steps for slot, lane in busy):
+            self._timed(planned / seconds)
         for slot, lane in busy:
             lane.env_steps, lane.gradient_steps = int(steps[slot]), int(gradients[slot])
             lane.circuit_executions = self.roster.executed(lane)
             if diverged[slot] != NEVER:
                 lane.diverged_at = int(diverged[slot])
+
+    def _timed(self, rate: float) -> None:
+        """Note the work per second of a segment in which lanes have learned; a warm-up says nothing about it.
+
+        A lower rate counts at once, so that no two segments take too long, and a higher one bit by bit.
+        """
+        self.rate = min(rate, 0.5 * (self.rate + rate)) if self.timed else rate
+        self.segment, self.timed = min(SEGMENT_SECONDS, 2 * self.segment), True
 
     def evaluate(self, slots: list[int]) -> tuple[np.ndarray, np.ndarray, dict[str, np.ndarray]]:
         """Evaluate the lanes in `slots`; return returns, lengths and training metrics.

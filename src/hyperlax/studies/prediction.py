@@ -16,6 +16,7 @@ from hyperlax.agents import costs
 from hyperlax.experiments.execution import Execution
 from hyperlax.experiments.experiment import Experiment
 from hyperlax.hyperparams import stack
+from hyperlax.programs import lockstep
 from hyperlax.programs.budget import cycle_steps
 from hyperlax.programs.compiled import Compiled, blank_orders, identity
 from hyperlax.programs.plan import Machine, Program, plan
@@ -42,7 +43,8 @@ class Rates:
     """Measured speeds.
 
     - `compilation`: seconds per unit of compilation (`costs.compilation`).
-    - `work`: operations of training per second and device.
+    - `work`: operations of training per second and device; on an accelerator, whose lanes run in lockstep,
+      seconds of training as predicted from counts of kernels (`programs.lockstep`), per second.
     - `evaluation`: seconds that one step of the evaluation episodes takes per lane of a device.
     """
 
@@ -186,18 +188,22 @@ def predict(work: Work, rates: Rates, within: float, compiled: set[Hashable]) ->
         key = (identity(program, spec.base, spec.env_name, spec.env, spec.settings), _alone(how))
         if left > 0 and key not in compiled:
             compiled.add(key)
-            faster = LOW_COMPILES_FASTER if program.effort == "low" else 1
+            faster = LOW_COMPILES_FASTER if _hardly_optimised(program) else 1
             compiling += rates.compilation * costs.compilation(program.caps, spec.env) / faster
     lanes = sum(len(p.samples) for p in programs) * spec.settings.seeds
     busy = 1 if how.sequential else min(len(devices), max(lanes, 1))
-    slower = lambda p: LOW_RUNS_SLOWER if p.effort == "low" else 1.0  # noqa: E731
-    training = sum(slower(p) * _program_work(spec, p) for p in programs)
+    training_on = 1 if any(p.accelerator for p in programs) else busy  # lockstep reckons with all devices
+    slower = lambda p: LOW_RUNS_SLOWER if _hardly_optimised(p) else 1.0  # noqa: E731
+    training = sum(slower(p) * _program_work(spec, p, how) for p in programs)
     s, longest = spec.settings, spec.env.max_episode_steps
     marks = len(s.milestones())
     steps = (marks + bool(marks) * s.fresh_repeats(longest)) * longest
     watched = sum(slower(p) * len(p.samples) for p in programs) * spec.settings.seeds * steps
     return Prediction(
-        compiling, left * training / rates.work / busy, left * watched * rates.evaluation / busy, within
+        compiling,
+        left * training / rates.work / training_on,
+        left * watched * rates.evaluation / busy,
+        within,
     )
 
 
@@ -207,7 +213,7 @@ def calibrate(spec: Experiment, programs: list[Program], how: Execution) -> Rate
     The sample is the one of median work in the cell's program with the most work. Raises `RuntimeError` when
     its lanes diverge at once.
     """
-    heaviest = max(programs, key=lambda p: _program_work(spec, p))
+    heaviest = max(programs, key=lambda p: _program_work(spec, p, how))
     trees = spec.trees or spec.schedule.trees_to_plan(spec)
     members = sorted(heaviest.samples or range(len(trees)), key=lambda i: _sample_work(spec, trees[i]))
     tree = trees[members[len(members) // 2]]
@@ -219,7 +225,7 @@ def calibrate(spec: Experiment, programs: list[Program], how: Execution) -> Rate
         compiler = Compiler(spec, devices, [alone], replace(how, folder=None, resume=False), Display())
         compiler.cache = {}
         compiled = compiler(0)
-    slower, faster = (LOW_RUNS_SLOWER, LOW_COMPILES_FASTER) if alone.effort == "low" else (1.0, 1.0)
+    slower, faster = (LOW_RUNS_SLOWER, LOW_COMPILES_FASTER) if _hardly_optimised(alone) else (1.0, 1.0)
     seconds = (compiled.trace_seconds + compiled.compile_seconds) * faster
     work, evaluation = _run(compiled, spec, tree, alone)
     return Rates(seconds / costs.compilation(alone.caps, spec.env), work * slower, evaluation / slower)
@@ -232,7 +238,10 @@ def _run(compiled: Compiled, spec: Experiment, tree: Any, program: Program) -> t
     orders.key[:, 1] = orders.init_key[:, 1] = np.arange(slots)
     orders.total_steps[:] = spec.settings.total_timesteps
     state = compiled.start(compiled.empty_state(), orders)
-    cycle = program.work(tree, spec.env)
+    if program.accelerator:
+        cycle = _lockstep_seconds(spec, program, tree, compiled.per_device)
+    else:
+        cycle = compiled.per_device * program.work(tree, spec.env)
     cycles, rate, trained = 1, 0.0, lambda: int(compiled.read(state, lambda s: s.cycles).sum())
     while True:
         warm = int(compiled.read(state, lambda s: s.gradient_steps).sum()) > 0
@@ -240,7 +249,7 @@ def _run(compiled: Compiled, spec: Experiment, tree: Any, program: Program) -> t
         state = jax.block_until_ready(compiled.train(state, np.full(slots, cycles, np.int32)))
         taken = time.perf_counter() - began
         done = trained() - before
-        rate = done * cycle / used / taken if done else rate
+        rate = done / slots * cycle / taken if done else rate
         if not done or (warm and taken >= RUN_SECONDS / 2):
             break
         if warm:  # cycles before the first gradient step are too cheap to extrapolate from
@@ -292,22 +301,37 @@ def _alone(how: Execution) -> bool:
     return how.sequential and jax.local_devices()[0].platform != "cpu"
 
 
+def _hardly_optimised(program: Program) -> bool:
+    """Whether a program is compiled faster into slower code, for which only CPUs have options."""
+    return program.effort == "low" and not program.accelerator
+
+
 def _training_work(work: Work) -> float:
-    """Operations of training all lanes of a cell."""
-    spec, programs, _, _ = work
-    return sum(_program_work(spec, p) for p in programs)
+    """The work of training all lanes of a cell."""
+    spec, programs, how, _ = work
+    return sum(_program_work(spec, p, how) for p in programs)
 
 
-def _program_work(spec: Experiment, program: Program) -> float:
-    """Operations of training all lanes of a program."""
+def _program_work(spec: Experiment, program: Program, how: Execution) -> float:
+    """The work of training all lanes of a program, in the unit of `Rates.work`."""
     trees = spec.trees or spec.schedule.trees_to_plan(spec)
+    sizes = [trees[i].sizes() for i in program.samples]
+    cycles = [spec.settings.last_step(cycle_steps(s)) // cycle_steps(s) for s in sizes]
+    if program.accelerator:
+        lanes = [n for n in cycles for _ in range(spec.settings.seeds)]
+        most = 1 if how.sequential else how.lanes_at_once or len(lanes)
+        slots = min(program.slots or len(lanes), most)
+        per_device = -(-slots // len(jax.local_devices()))
+        return _lockstep_seconds(spec, program, trees[0], per_device) * lockstep.makespan(lanes, slots)
     arithmetic = trees[0].arithmetic(program.caps, spec.env)
-    total = 0.0
-    for i in program.samples:
-        sizes = trees[i].sizes()
-        cycles = spec.settings.last_step(cycle_steps(sizes)) // cycle_steps(sizes)
-        total += cycles * costs.cycle_work(sizes, program.caps, arithmetic)[0]
-    return total * spec.settings.seeds
+    costs_of = [costs.cycle_work(s, program.caps, arithmetic)[0] for s in sizes]
+    return spec.settings.seeds * sum(n * cost for n, cost in zip(cycles, costs_of, strict=True))
+
+
+def _lockstep_seconds(spec: Experiment, program: Program, tree: Any, lanes: int) -> float:
+    """Seconds of a cycle of so many `lanes` on one accelerator, as the planner predicts them."""
+    machine = Machine.planned("gpu")
+    return lockstep.cycle_seconds(tree, program.caps, spec.env, lanes, machine.rate)
 
 
 def _sample_work(spec: Experiment, tree: Any) -> float:
