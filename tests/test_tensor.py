@@ -14,6 +14,9 @@ import pytest
 from lanes import quick
 
 from hyperlax.hyperparams import assign
+from hyperlax.lanes.constants import tracing_a_loss, tracing_for_accelerator
+from hyperlax.lanes.sizes import merge
+from hyperlax.networks import Critic
 from hyperlax.networks.mlp import ACTIVATIONS
 from hyperlax.networks.tensor import MPO, TensorMLPHyperparams, factors
 
@@ -137,6 +140,24 @@ def test_padding_changes_neither_values_nor_gradients():
 
     for a, b in zip(*(quick(lambda caps=caps: results(caps))() for caps in (own, more)), strict=True):
         np.testing.assert_allclose(a, b, rtol=1e-5, atol=1e-5)
+
+
+def test_a_gradient_on_accelerators_is_that_on_cpus():
+    """There, the matrices of all layers are formed at once; biases are columns of them; a layer is unused."""
+    hp = jax.tree.map(jnp.asarray, assign(TensorMLPHyperparams(), {"shape": "8=2^3", "bond_dim": 2}))
+    caps = {**merge([hp.sizes()]), "bond_dim": 3, "mpo_layers": 3, "batch_last": False}
+    critic = Critic(hp.network(2, caps, key=jr.key(0)), key=jr.key(1))
+    biases = lambda c: [c.body.first.bias, c.body.layers[1].bias, c.body.last.bias]  # noqa: E731
+    critic = eqx.tree_at(biases, critic, [jnp.linspace(0.1, 1, b.size) for b in biases(critic)])
+    x = jr.normal(jr.key(2), (4, 2))
+
+    def loss(critic, on):
+        with tracing_for_accelerator(on), tracing_a_loss():
+            return jnp.sum(jnp.sin(jax.vmap(critic)(x)))
+
+    slope = lambda on: eqx.filter_jit(eqx.filter_value_and_grad(partial(loss, on=on)))(critic)  # noqa: E731
+    for a, b in zip(jax.tree.leaves(slope(True)), jax.tree.leaves(slope(False)), strict=True):
+        np.testing.assert_allclose(a, b, rtol=1e-4, atol=1e-5)
 
 
 def test_parameters_are_counted():

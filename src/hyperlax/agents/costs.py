@@ -33,9 +33,9 @@ CHUNK_COMPILATION = 1e11
 """Cost of compiling the gradient for one more chunk size."""
 STEP_KERNELS, STEP_KERNELS_PER_PRODUCT = 5.0, 1.5
 """Kernels of an env step on an accelerator: always, and per matrix product of the longest network."""
-GRADIENT_KERNELS, GRADIENT_KERNELS_PER_PRODUCT = 12.0, 6.0
+GRADIENT_KERNELS, GRADIENT_KERNELS_PER_PRODUCT = 9.0, 5.0
 """The same for a gradient step; both were counted in compiled programs."""
-CYCLE_KERNELS = 60.0
+CYCLE_KERNELS = 48.0
 """Kernels of a cycle beside its env steps and gradient steps."""
 SMALL_BATCH = 64
 """The largest chunk, in samples, for which matrix products are faster with the batch axis first."""

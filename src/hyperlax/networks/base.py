@@ -18,7 +18,7 @@ from hyperlax.hyperparams import AbstractHyperparams, trainable
 from hyperlax.lanes.constants import differentiating
 from hyperlax.lanes.masking import lane_loop, row_keys
 from hyperlax.lanes.sizes import Sizes
-from hyperlax.networks.extended import extended, extended_length, with_whole_gradient
+from hyperlax.networks.extended import affine, extended, with_whole_gradient
 from hyperlax.networks.layout import batch_last
 from hyperlax.networks.measurement import Measurement
 from hyperlax.networks.plain import PlainLayer
@@ -298,15 +298,8 @@ class Linear(eqx.Module):
         return self.weight @ x + column(self.bias, x)
 
     def of_extended(self, x: Float[Array, " extended"]) -> Float[Array, " out"]:
-        """The output for a vector that is extended by a one (see `extended`)."""
-        return x @ with_whole_gradient(self.matrix(self.bias.shape[0])).T
-
-    def matrix(self, rows: int) -> Float[Array, "{rows} extended"]:
-        """Weights and biases as one matrix for extended vectors, of so many `rows` with zeros appended."""
-        whole = jnp.concatenate([self.weight, self.bias[:, None]], axis=1)
-        columns = extended_length(self.weight.shape[1])
-        padding = [(0, rows - whole.shape[0]), (0, columns - whole.shape[1])]
-        return jnp.pad(whole, padding)
+        """The output for a vector that is extended by a one (see `hyperlax.networks.extended`)."""
+        return x @ with_whole_gradient(affine(self.weight, self.bias, self.bias.shape[0])).T
 
 
 _linear = batch_last(Linear.apply, "hyperlax_linear")

@@ -30,8 +30,17 @@ def one_after(n: int) -> np.ndarray:
     return (np.arange(extended_length(n)) == n).astype(np.float32)
 
 
+def affine(
+    weight: Float[Array, "out n"], bias: Float[Array, " out"], rows: int
+) -> Float[Array, "{rows} extended"]:
+    """Weights and biases as one matrix for extended vectors, of so many `rows` with zeros appended."""
+    whole = jnp.concatenate([weight, bias[:, None]], axis=1)
+    padding = [(0, rows - whole.shape[0]), (0, extended_length(weight.shape[1]) - whole.shape[1])]
+    return jnp.pad(whole, padding)
+
+
 @jax.custom_vjp
-def with_whole_gradient(x: Float[Array, "out extended"]) -> Float[Array, "out extended"]:
+def with_whole_gradient(x: Float[Array, "..."]) -> Float[Array, "..."]:
     """`x`, whose gradient is computed as a whole. XLA would compute small ones again for every part."""
     return x
 

@@ -17,7 +17,7 @@ from hyperlax.hyperparams import Count, Flag, Meaning, hp
 from hyperlax.hyperparams.spaces import Choice, Integers
 from hyperlax.lanes.sizes import Branches, Extent, Sizes
 from hyperlax.networks.base import AbstractNetwork, AbstractNetworkHyperparams, Linear, column
-from hyperlax.networks.extended import extended, one_after
+from hyperlax.networks.extended import affine, extended, one_after
 from hyperlax.networks.layout import batch_last
 from hyperlax.networks.plain import PlainLayer
 from hyperlax.registry.limits import LIMITS
@@ -191,7 +191,8 @@ class MLP(AbstractNetwork):
         one = one_after(self.out_cap)  # activations leave the zeros that precede it
         hidden = extended(x)
         for i, layer in enumerate(self.layers):
-            after = activate(self.activations, self.hp.activation, hidden @ layer.matrix(one.size).T) + one
+            matrix = affine(layer.weight, layer.bias, one.size)
+            after = activate(self.activations, self.hp.activation, hidden @ matrix.T) + one
             hidden = after if i < self.least_depth else jnp.where(i < self.hp.depth, after, hidden)
         return hidden
 

@@ -15,9 +15,11 @@ from jaxtyping import Array, Float, Int, PRNGKeyArray
 from hyperlax.hyperparams import Count, Meaning, hp
 from hyperlax.hyperparams.literature import PROTOCOL
 from hyperlax.hyperparams.spaces import Choice, Integers
+from hyperlax.lanes.constants import accelerated
 from hyperlax.lanes.masking import row_keys
 from hyperlax.lanes.sizes import Branches, Extent, Shape, Sizes
 from hyperlax.networks.base import AbstractNetwork, AbstractNetworkHyperparams, column
+from hyperlax.networks.extended import affine, extended, one_after, with_whole_gradient
 from hyperlax.networks.layout import batch_last
 from hyperlax.networks.mlp import ACTIVATIONS, activate
 from hyperlax.networks.plain import PlainLayer
@@ -98,7 +100,7 @@ class TensorMLPHyperparams(AbstractNetworkHyperparams):
 
     @classmethod
     def chain(cls, in_size: int, sizes: Sizes) -> float:
-        return 2 + 1.6 * sizes["mpo_layers"] * factors(sizes["shape"])[2]
+        return 2 + sizes["mpo_layers"] + 1.4 * factors(sizes["shape"])[2]  # the latter form all matrices
 
     @classmethod
     def weights(cls, in_size: int, sizes: Sizes) -> int:
@@ -268,10 +270,27 @@ class TensorMLP(AbstractNetwork):
     def apply(self, x: Float[Array, " in *batch"]) -> Float[Array, " out *batch"]:
         """The output for one observation, or for a batch of observations along the last axis."""
         hidden = activate(self.activations, self.hp.activation, self.first(x))
-        for i, layer in enumerate(self.layers):
-            after = activate(self.activations, self.hp.activation, layer(hidden))
+        matrices = self._matrices() if accelerated() else [None] * len(self.layers)
+        for i, (layer, matrix) in enumerate(zip(self.layers, matrices, strict=True)):
+            linear = layer(hidden) if matrix is None else matrix @ hidden + column(layer.bias, hidden)
+            after = activate(self.activations, self.hp.activation, linear)
             hidden = jnp.where(i < self.hp.mpo_layers, after, hidden)
         return self.last(hidden)
+
+    def extended(self, x: Float[Array, " in"]) -> Float[Array, " extended"]:
+        hidden, one = extended(x), one_after(self.first.bias.size)
+        biases = [self.first.bias, *(layer.bias for layer in self.layers)]
+        for i, (weight, bias) in enumerate(zip([self.first.weight, *self._matrices()], biases, strict=True)):
+            linear = hidden @ affine(weight, bias, one.size).T
+            after = activate(self.activations, self.hp.activation, linear) + one
+            hidden = jnp.where(i <= self.hp.mpo_layers, after, hidden) if i else after
+        features = one_after(FEATURES)
+        return hidden @ affine(self.last.weight, self.last.bias, features.size).T + features
+
+    def _matrices(self) -> Float[Array, "layers hidden hidden"]:
+        """The matrices of all MPO layers, formed together: more layers do not take more kernels."""
+        stacked = jax.tree.map(lambda *xs: with_whole_gradient(jnp.stack(xs)), *self.layers)
+        return jax.vmap(MPO.dense)(stacked)
 
     def plain(self) -> tuple[PlainLayer, ...]:
         """The matrix product operators are written out as matrices."""
