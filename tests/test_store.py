@@ -428,8 +428,13 @@ def test_a_damaged_file_of_a_complete_run_is_named(tmp_path, name):
         with pytest.raises(Damaged, match=f"{name} is damaged: .*; ") as why:
             read(tmp_path)
         assert "\n" not in str(why.value)
-    if name in ("curves.parquet", "timeline.parquet", "checkpoint/state.bin"):
-        with pytest.raises(Damaged, match="train again, in another folder"):
+    ways = {
+        "curves.parquet": "--resume --retrain-damaged trains every lane again",
+        "timeline.parquet": "--resume --retrain-damaged goes on without it",
+        "checkpoint/state.bin": "can still be read and drawn; to go on from them train again, in another",
+    }
+    if name in ways:
+        with pytest.raises(Damaged, match=ways[name]):
             continued(tmp_path)
     else:
         trained(tmp_path)

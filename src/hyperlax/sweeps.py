@@ -219,7 +219,7 @@ def run(
             **shareable(spec.schedule.manifest()),
             "resumed": [*stored.get("resumed", []), manifest["created"]],
         }
-        manifest["shapes"] = _shapes(stored)
+        manifest["shapes"] = _shapes(stored, how)
     else:
         programs = list(programs or ())
         programs = programs or _plan(spec, spec.schedule.trees_to_plan(spec), how.group_by_sizes)
@@ -280,10 +280,15 @@ def _plan(spec: Experiment[Schedule], trees: Sequence[Any], group_by_sizes: bool
     return plan(trees, spec.env, s.total_timesteps, s.seeds, machine, most, group_by_sizes, varying)
 
 
-def _shapes(stored: Mapping[str, Any]) -> list[dict[str, str]]:
+def _shapes(stored: Mapping[str, Any], how: Execution) -> list[dict[str, str]]:
     """The shapes that a run has been executed in, the present one included if there is something to train."""
     before, here = list(stored.get("shapes", [])), shape()
-    return before if here in before or stored.get("complete") else [*before, here]
+    return before if here in before or not _trains(stored, how) else [*before, here]
+
+
+def _trains(stored: Mapping[str, Any], how: Execution) -> bool:
+    """Whether lanes of the stored experiment may be left to train."""
+    return not stored.get("complete") or how.retrain_damaged
 
 
 def _described(programs: Sequence[Program]) -> list[dict[str, Any]]:
@@ -318,7 +323,7 @@ def check(spec: Experiment[Schedule], how: Execution) -> Path | None:
         )
     target = check_folder(spec, how.folder, how.resume)
     stored = store.recovered_manifest(target) if target is not None else None
-    if stored is not None and not stored.get("complete") and not how.any_device:
+    if stored is not None and _trains(stored, how) and not how.any_device:
         before = stored.get("shapes", [])
         if before and (differing := shape_difference(before[-1], shape())):
             raise ValueError(

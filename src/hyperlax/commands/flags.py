@@ -99,6 +99,8 @@ class Running:
     "Continue the experiment in the output folder."
     resume_from: Place | None = None
     "Continue the experiment in this folder."
+    retrain_damaged: bool = False
+    "With --resume: train the lanes again whose results were in files that are damaged now."
     any_device: bool = False
     "Also continue on another kind of device or with another jaxlib: equal up to rounding, not bit for bit."
     checkpoint_seconds: Annotated[float, Parameter(validator=Number(gte=0))] = 30.0
@@ -120,6 +122,8 @@ class Running:
 
     def execution(self, **more: Any) -> Any:
         """How to run it."""
+        if self.retrain_damaged and not (self.resume or self.resume_from is not None):
+            raise ValueError("--retrain-damaged continues an experiment: add --resume")
         from hyperlax.experiments.execution import Execution
 
         return Execution(
@@ -127,6 +131,7 @@ class Running:
             group_by_sizes=self.group_by_structural_hparams,
             save_policies=self.save_policies,
             any_device=self.any_device,
+            retrain_damaged=self.retrain_damaged,
             metric=self.metric,
             checkpoint_seconds=self.checkpoint_seconds,
             **more,

@@ -114,6 +114,8 @@ def check(folder: Place) -> int:
     Console(highlight=False, markup=False).print(checked_table(found, folder))
     for line in [line for entry in found for line in entry.problems]:
         print(line)
+    for command in dict.fromkeys(entry.command for entry in found if entry.command):
+        print(f"next: {command}")
     return FAILED if any(entry.problems for entry in found) else 0
 
 

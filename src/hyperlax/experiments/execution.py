@@ -28,6 +28,8 @@ class Execution:
     - `memory_limit`: bytes per device that a program may use (default: 80 % of what is free).
     - `any_device`: whether to continue on another kind of device, or with another jaxlib, than the run began
       with; its lanes then learn the same only up to rounding, and the manifest says so.
+    - `retrain_damaged`: on `resume`, train the lanes again whose results were in files that are damaged now;
+      these files are moved to the subfolder `damaged`. Without it a folder with such files is refused.
     - `metric`: the metric that samples are scored and ranked by, a name in `statistics.HEADLINES` (default:
       that of the protocol, or that with which an experiment was begun that is resumed).
     - `checkpoint_seconds`: seconds between checkpoints, the work that is lost if the process is killed.
@@ -42,6 +44,7 @@ class Execution:
     save_policies: str = "best"
     memory_limit: int | None = None
     any_device: bool = False
+    retrain_damaged: bool = False
     metric: str | None = None
     checkpoint_seconds: float | int = 30.0
 

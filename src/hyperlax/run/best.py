@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import heapq
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping
 from typing import Any
 
 import numpy as np
@@ -49,6 +49,11 @@ class BestPolicies:
             about = {"lane": lane.lane, "sample": lane.sample, "seed": lane.seed, "env_steps": lane.env_steps}
             about |= {"score": score, "definition": definition(spec)}
             policies.save(path, agent(), spec.recipe, spec.env_name, caps, **about)
+
+    def forget(self, lanes: Collection[int]) -> None:
+        """Leave out the agents of `lanes`, which are trained again."""
+        self.best = [entry for entry in self.best if entry[1] not in lanes]
+        heapq.heapify(self.best)
 
 
 def definition(spec: Experiment[Any]) -> str:

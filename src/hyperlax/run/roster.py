@@ -124,13 +124,19 @@ class Roster:
 
     def try_again(self) -> list[int]:
         """Queue the failed lanes again; return the numbers of those that have no state and start anew."""
-        restarted = []
-        for lane in self.lanes:
-            if lane.status == "failed":
-                lane.status, lane.cause = "queued", ""
-                if lane.lane not in self.parked:
-                    lane.env_steps = lane.gradient_steps = lane.circuit_executions = 0
-                    lane.seconds, lane.diverged_at = 0.0, None
-                    self.last_return.pop(lane.lane, None)
-                    restarted.append(lane.lane)
+        failed = [lane for lane in self.lanes if lane.status == "failed"]
+        restarted = [lane.lane for lane in failed if lane.lane not in self.parked]
+        for lane in failed:
+            lane.status, lane.cause = "queued", ""
+        for number in restarted:
+            self.restart(self.lane(number))
         return restarted
+
+    def restart(self, lane: Lane) -> None:
+        """Queue a lane from its very beginning."""
+        parameters = self.sample(lane).tree.parameter_count(self.experiment.env)
+        new = Lane(lane.lane, lane.sample, lane.seed, lane.program, parameters=parameters)
+        for name, value in dataclasses.asdict(new).items():
+            setattr(lane, name, value)
+        for table in (self.parked, self.replaced, self.last_return):
+            table.pop(lane.lane, None)

@@ -23,7 +23,8 @@ from hyperlax.programs.compiled import Compiled
 from hyperlax.programs.plan import Program
 from hyperlax.programs.train import TrainState
 from hyperlax.run import causes, saving
-from hyperlax.run.best import BestPolicies
+from hyperlax.run.again import Outcome, Repetition
+from hyperlax.run.best import BestPolicies, policy_name
 from hyperlax.run.display import Display
 from hyperlax.run.monitor import Monitor
 from hyperlax.run.recording import EVALUATION_MODES, Recorder, summary
@@ -70,6 +71,7 @@ class Runner:
         self.clock = 0.0
         self.seating: dict[int, list[list[int | float]]] = {}
         self.broken: set[int] = set()
+        self.again: Mapping[int, Outcome | None] = {}
 
     # The interface for schedules: `schedules.RunnerView`
 
@@ -149,10 +151,14 @@ class Runner:
         """The loop of `run`; `ahead` holds the compilations that were started ahead, by program."""
         ahead: dict[int, Future[Compiled]] = {}
         self.schedule.begin(self)
+        if self.recorder.store is not None and self.recorder.store.mending:
+            self.save()
         while True:
             self.schedule.refill(self)
             waiting = [n for n in range(len(self.programs)) if self.roster.trainable(n)]
             if not waiting:
+                if self._repeat():
+                    continue
                 break
             turns = waiting if self.schedule.grows else waiting[:1]
             fill = partial(self._fill, pool, ahead, waiting)
@@ -164,6 +170,28 @@ class Runner:
                 if not (self.schedule.grows or self.roster.unfinished(number)):
                     self.running.pop(number, None)
         self.save()
+
+    def _repeat(self) -> bool:
+        """Begin to train the lanes again whose results were lost, if there are any; all others are over."""
+        store = self.recorder.store
+        if not self.again or store is None or isinstance(self.schedule, Repetition):
+            return False
+        lanes = [self.roster.lane(number) for number in self.again]
+        ended = {n.lane: Outcome(dataclasses.replace(n), self.last_return.get(n.lane)) for n in lanes}
+        outcomes = {n: self.again[n] or ended[n] for n in ended}
+        outcomes = {n: outcome for n, outcome in outcomes.items() if outcome.measured(self.settings)}
+        new = [n for n in outcomes if n not in self.parked]
+        self.save()
+        self.best.forget(new)
+        store.forget(new, [policy_name(n) for n in new])
+        for lane in lanes:
+            if lane.lane in new:
+                self.roster.restart(lane)
+            elif lane.lane in outcomes:
+                lane.status = "queued"
+        self.schedule = Repetition(self.schedule, outcomes)
+        self.again = self.schedule.outcomes
+        return True
 
     def _tried(self, number: int, work: Callable[[int], None]) -> bool:
         """Do some work of a program; if it cannot be done, its lanes have failed, and the answer is False."""
@@ -347,14 +375,16 @@ class Runner:
                 running |= slots.states()
                 seats[number] = slots.seating()
             seating = {"clock": self.clock, "programs": [[n, seats[n]] for n in sorted(seats) if seats[n]]}
-            extra = saving.Saved(self.now(), sorted(self.best.best), seating)
+            extra = saving.Saved(self.now(), sorted(self.best.best), seating, self.again)
             saving.save(self.recorder.store, self.roster, running, self.schedule, extra)
 
     def restore(self) -> bool:
         """Load the checkpoint in the folder of the store; return False if there is none yet."""
         store = self.recorder.store
-        saved = None if store is None else saving.restore(store, self.roster, self.schedule)
+        mend = self.how.retrain_damaged
+        saved = None if store is None else saving.restore(store, self.roster, self.schedule, mend)
         if saved is not None:
-            self.elapsed_before, self.best.best, seating = saved
-            self.clock, self.seating = seating["clock"], dict(seating["programs"])
+            self.elapsed_before, self.best.best, seating, self.again = saved
+            self.clock = seating["clock"]
+            self.seating = {n: [s for s in at if s[1] not in self.again] for n, at in seating["programs"]}
         return saved is not None

@@ -11,6 +11,7 @@ from hyperlax.experiments.samples import Lane
 from hyperlax.programs.compiled import state_like
 from hyperlax.programs.stored import stored_plan
 from hyperlax.programs.train import TrainState
+from hyperlax.run.again import Outcome
 from hyperlax.run.best import policy_name
 from hyperlax.run.replaced import Replaced
 from hyperlax.run.roster import Roster
@@ -30,11 +31,14 @@ class Saved(NamedTuple):
     - `elapsed`: seconds that the run had taken.
     - `best`: (score, lane) of the saved policies.
     - `seating`: the clock of the run, and for each program that runs the lanes in its slots (`run.slots`).
+    - `again`: the lanes whose results were lost and that are trained again when the run is over, with how
+      they had ended (None: they have not yet).
     """
 
     elapsed: float
     best: list[tuple[float, int]]
     seating: dict[str, Any]
+    again: Mapping[int, Outcome | None]
 
 
 def save(
@@ -63,18 +67,21 @@ def save(
         "schedule": schedule.state(),
         "last_return": roster.last_return,
     }
+    if extra.again:
+        header["again"] = {n: None if o is None else o.described() for n, o in extra.again.items()}
     policies = [policy_name(lane) for _, lane in extra.best]
     store.commit(list(states.values()), header, policies, schedule.files())
 
 
-def restore(store: Store, roster: Roster, schedule: Schedule) -> Saved | None:
+def restore(store: Store, roster: Roster, schedule: Schedule, mend: bool = False) -> Saved | None:
     """Load the checkpoint in the folder of the store into roster and schedule; None if there is none yet.
 
-    Raises `ValueError` for a checkpoint that is damaged or was written for another plan of programs.
+    With `mend`, lanes whose results were in files that are damaged now are to be trained again. Raises
+    `ValueError` for a checkpoint that is damaged or was written for another plan of programs.
     """
-    if (found := store.restore()) is None:
+    if (found := store.restore(mend)) is None:
         return None
-    header, data = found
+    header = found.header
     if lacking := [name for name in _NEEDED if name not in header]:
         raise ValueError(f"{store.folder / 'checkpoint'} is no checkpoint of a run: it lacks {lacking[0]!r}")
     own = roster.experiment
@@ -87,13 +94,43 @@ def restore(store: Store, roster: Roster, schedule: Schedule) -> Saved | None:
     lanes = [roster.lane(number) for number in header["states"]]
     env = roster.experiment.env
     likes = [state_like(roster.sample(lane).tree, env, roster.programs[lane.program].caps) for lane in lanes]
-    states = unpack(data, likes, str(store.folder / "checkpoint"))
+    states = unpack(found.data, likes, str(store.folder / "checkpoint"))
     roster.parked = dict(zip(header["states"], states, strict=True))
     for number, counts in header["replaced"].items():
         roster.replaced[int(number)] = Replaced(roster.parked[int(number)].agent.hp, *counts)
     roster.last_return = {int(k): v for k, v in header["last_return"].items()}
     schedule.restore(header["schedule"])
+    again = {int(n): None if o is None else Outcome.of(o) for n, o in header.get("again", {}).items()}
+    gone = _start_over(roster, schedule, found.lost, again)
     if schedule.describe() is None:  # a schedule that decides has already dealt with failed lanes
-        store.forget(roster.try_again())
+        gone |= {*roster.try_again()}
+    for number, outcome in again.items():
+        if outcome is not None:  # until its turn comes it is over, however far it has come again
+            roster.lane(number).status = outcome.lane.status
+    store.forget(gone, [policy_name(lane) for lane in gone])
     best = [(float(score), int(lane)) for score, lane in header["best"]]
-    return Saved(header["elapsed"], best, header.get("seating", _UNSEATED))
+    best = [entry for entry in best if entry[1] not in found.lost | gone]
+    return Saved(header["elapsed"], best, header.get("seating", _UNSEATED), again)
+
+
+def _start_over(
+    roster: Roster, schedule: Schedule, lost: frozenset[int], again: dict[int, Outcome | None]
+) -> set[int]:
+    """Let the lanes whose results are `lost` be trained again; return those that have started over at once.
+
+    These are lanes that depend on one another, and in a plain sweep those that have not ended anyway. The
+    others are added to `again`.
+    """
+    gone = schedule.start_over(roster.lanes, lost) if lost else set()
+    if not gone:
+        for number in sorted(lost):
+            lane = roster.lane(number)
+            if number in again:
+                roster.parked.pop(number, None)
+            elif schedule.describe() is None and lane.status not in ("done", "diverged", "pruned"):
+                gone.add(number)
+            else:
+                again[number] = None
+    for number in gone:
+        roster.restart(roster.lane(number))
+    return gone

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from enum import Enum
 from typing import Any
 
@@ -93,6 +93,15 @@ class Schedule:
 
     def restore(self, state: dict[str, Any]) -> None:
         """Continue from what `state` returned."""
+
+    def start_over(self, lanes: Sequence[Lane], lost: Collection[int]) -> set[int]:
+        """Forget what it knows of the lanes that have to start over because results of `lost` are lost.
+
+        Returns the numbers of these lanes: `lost`, and all that have gone on from their states, or they from
+        theirs. A schedule whose lanes never do that, as by default, forgets nothing and returns no lane: each
+        of `lost` is then trained again alone, and ends as it had ended.
+        """
+        return set()
 
     def tables(self) -> dict[str, pl.DataFrame]:
         """Tables of its own that are stored with every checkpoint, by name."""

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -210,6 +210,13 @@ class PBT(Schedule):
         ]
         unchanged = [{**event, "hyperparameter": None, "from": None, "to": None}]
         runner.recorder.add("lineage", rows or unchanged)
+
+    def start_over(self, lanes: Sequence[Lane], lost: Collection[int]) -> set[int]:
+        populations = {population(lane) for lane in lanes if lane.lane in lost}
+        again = {lane.lane for lane in lanes if population(lane) in populations}
+        self.passed = {key: count for key, count in self.passed.items() if key not in populations}
+        self.waiting = {lane: reached for lane, reached in self.waiting.items() if lane not in again}
+        return again
 
     def state(self) -> dict[str, Any]:
         return {

@@ -14,6 +14,8 @@ from hyperlax.storage.checkpoint import check_body
 from hyperlax.storage.claims import claims
 from hyperlax.storage.files import temporary_files
 from hyperlax.storage.integrity import Damaged, read_json
+from hyperlax.storage.repairing import repairing
+from hyperlax.storage.store import DAMAGED
 from hyperlax.typecheck import public
 
 JOURNAL = "study.journal"
@@ -27,6 +29,7 @@ class Checked:
     - `files`: the number of files that were compared with what was written to them.
     - `problems`: a line for every file that is not intact: what is wrong, and the way out.
     - `notes`: what is in the folder but does no harm, such as files of a process that was killed.
+    - `command`: what to type to have right again what can be, or to continue; empty if nothing is damaged.
     """
 
     folder: Path
@@ -34,6 +37,7 @@ class Checked:
     files: int
     problems: tuple[str, ...] = ()
     notes: tuple[str, ...] = ()
+    command: str = ""
 
 
 @public
@@ -74,7 +78,8 @@ def _experiment(folder: Path) -> Checked:
         manifest = reading.read_manifest(folder) or {}
         commit = commits.newest(folder, manifest)
     except ValueError as error:
-        return Checked(folder, "damaged", 1, (str(error),))
+        command = repairing(folder, _either_manifest(folder), (str(error),))
+        return Checked(folder, "damaged", 1, (str(error),), command=command)
     complete = bool(manifest.get("complete"))
     problems = [*_copy(folder)] if "files" in manifest else []
     notes = _left_over(folder, complete)
@@ -94,7 +99,18 @@ def _experiment(folder: Path) -> Checked:
     ]
     problems += [*_body(folder, commit), *_study(folder, manifest)]
     state = "damaged" if problems else "complete" if complete else "unfinished"
-    return Checked(folder, state, 2 + len(commit.files) + len(commit.grown), tuple(problems), notes)
+    command = repairing(folder, manifest, problems)
+    return Checked(folder, state, 2 + len(commit.files) + len(commit.grown), tuple(problems), notes, command)
+
+
+def _either_manifest(folder: Path) -> dict[str, Any]:
+    """The manifest or its copy, whichever can be read; empty if neither can."""
+    for name in (reading.MANIFEST, reading.COPY):
+        try:
+            return read_json(folder / name)
+        except (FileNotFoundError, Damaged):
+            continue
+    return {}
 
 
 def _copy(folder: Path) -> Iterator[str]:
@@ -181,4 +197,7 @@ def _left_over(folder: Path, complete: bool) -> tuple[str, ...]:
     if complete:
         files += [p for pattern in ("parts/*", "checkpoint/state-*.bin") for p in folder.glob(pattern)]
         files += [path for _, path in claims(folder / "checkpoint")]
-    return (f"{len(files)} files of a process that was killed, which --resume removes",) if files else ()
+    said = [f"{len(files)} files of a process that was killed, which --resume removes"] if files else []
+    if (aside := folder / DAMAGED).is_dir():
+        said.append(f"{len(list(aside.iterdir()))} damaged files in {DAMAGED}/, which nothing needs any more")
+    return tuple(said)

@@ -13,7 +13,7 @@ import os
 import re
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
-from pathlib import Path, PurePosixPath
+from pathlib import Path, PurePath, PurePosixPath
 from typing import Any
 
 import polars as pl
@@ -27,11 +27,19 @@ CHECKPOINT = Path("checkpoint") / "state.bin"
 """The checkpoint of a complete run; those of a run that goes on have numbers (`state_name`)."""
 GROWING = ("curves", "episodes", "timeline", "lineage", "system")
 """Tables to which parts are added while the sweep runs; the others are written again at every commit."""
+OF_PROCESSES = ("timeline", "system")
+"""Growing tables whose rows say how processes ran; what is lost of them cannot be measured again."""
 REPLACED = ("lanes", "samples", "trials")
 """Tables that are written again at every commit; `samples` only if samples are added during the run."""
-NONE_LEFT = "no other checkpoint is left: train again, in another folder"
-START_AGAIN = "it cannot be made again from the other files: train again, in another folder"
+MEND = "--resume --retrain-damaged"
+"""The flags with which a command trains again what the damaged files of its folder held."""
+NONE_LEFT = "no other checkpoint is left"
+ELSEWHERE = "train again, in another folder"
+START_AGAIN = f"it cannot be made again from the other files: {ELSEWHERE}"
+OUTCOMES = ("best_recipe.py", "best_params.json", "pareto_front.json")
+"""What a search writes from its trials whenever it ends."""
 
+_POLICY = re.compile(r"lane-(\d+)\.policy")
 _STATE = re.compile(r"state-(\d+)-(\d+)\.bin")
 _OLD_PART = re.compile(r"([a-z]+)-(\d+)\.parquet")
 
@@ -165,17 +173,40 @@ def way_out(folder: Path, places: Sequence[tuple[int, int]]) -> str:
     """Say what to do after the loss of a commit, in view of the `places` of the others."""
     for commit in intact(folder, places):
         return f"--resume continues from the checkpoint before, at {commit.env_steps:,} env steps"
-    return NONE_LEFT
+    return f"{NONE_LEFT}: {ELSEWHERE}"
 
 
 def remedy(path: Path) -> str:
     """Say what to do about a damaged file of a run that is complete, or of samples that do not change."""
-    if path.stem in REPLACED:
+    if replaced(path):
         return "the command that made the folder writes it again with --resume"
-    if path.suffix == ".policy":
-        lane = path.stem.partition("-")[2].lstrip("0") or "0"
-        return f"the agent of lane {lane} is lost: train it again, in another folder"
+    if (lane := lane_of(path)) is not None:
+        return f"the agent of lane {lane} is lost: {MEND} trains that lane again"
+    if path.stem.partition("-")[0] in OF_PROCESSES:
+        return f"{MEND} goes on without it: what it says of earlier work cannot be measured again"
+    if mendable(path):
+        return f"{MEND} trains every lane again whose results were in it"
+    if path.name == CHECKPOINT.name:
+        return f"results can still be read and drawn; to go on from them {ELSEWHERE}"
+    if path.suffix == ".journal":
+        return "restore it from a backup, or search again, in another folder"
     return START_AGAIN
+
+
+def mendable(path: Path) -> bool:
+    """Whether what was in a damaged file can be had again by training lanes again, or done without."""
+    return lane_of(path) is not None or path.stem.partition("-")[0] in GROWING
+
+
+def lane_of(path: PurePath) -> int | None:
+    """The lane whose agent is in this file; None for other files."""
+    found = _POLICY.fullmatch(path.name)
+    return int(found.group(1)) if found else None
+
+
+def replaced(path: Path) -> bool:
+    """Whether a file is written again by every command that resumes the run."""
+    return path.stem.partition("-")[0] in REPLACED or path.name in OUTCOMES
 
 
 def intact(folder: Path, places: Sequence[tuple[int, int]]) -> Iterator[Commit]:

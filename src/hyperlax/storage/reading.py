@@ -16,6 +16,7 @@ from hyperlax.storage.commits import Commit
 from hyperlax.storage.files import is_temporary
 from hyperlax.storage.integrity import Damaged, Digest, read_json, verified
 from hyperlax.storage.places import as_typed
+from hyperlax.storage.restoring import none_left
 from hyperlax.storage.results import SCHEMAS, Results, empty
 from hyperlax.typecheck import public
 
@@ -157,7 +158,10 @@ def way_out(folder: Path, commit: Commit, error: Damaged) -> str:
     """Say what to do about a damaged file of a commit."""
     if commit.place == (0, 0):
         return commits.remedy(error.file)
-    return commits.way_out(folder, [p for p in commits.saved(folder) if p != commit.place])
+    others = [place for place in commits.saved(folder) if place != commit.place]
+    if commits.mendable(error.file) and not any(commits.intact(folder, others)):
+        return none_left(commit, [error.file])
+    return commits.way_out(folder, others)
 
 
 def _samples(folder: Path, manifest: Mapping[str, Any], commit: Commit | None) -> pl.DataFrame:

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import errno
-from collections.abc import Mapping, Sequence
+import os
+from collections.abc import Collection, Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -11,9 +13,9 @@ import polars as pl
 
 from hyperlax import leaving
 from hyperlax.storage import commits
-from hyperlax.storage.checkpoint import check_body, pack, with_header
+from hyperlax.storage.checkpoint import pack, with_header
 from hyperlax.storage.claims import Claim
-from hyperlax.storage.commits import CHECKPOINT, GROWING, REPLACED, Commit, part_name, state_name
+from hyperlax.storage.commits import CHECKPOINT, GROWING, Commit, part_name, state_name
 from hyperlax.storage.files import clear_temporary, write_atomically
 from hyperlax.storage.integrity import Damaged, Digest, create_json, write_json
 from hyperlax.storage.reading import (
@@ -28,6 +30,7 @@ from hyperlax.storage.reading import (
     read_samples,
     recovered_manifest,
 )
+from hyperlax.storage.restoring import LANE_TABLES, Restored, restored
 from hyperlax.storage.results import SCHEMAS, parquet, sample_files
 
 __all__ = [
@@ -47,8 +50,8 @@ __all__ = [
 
 _OWN = ("complete", "files", "grown")
 """Entries of the manifest that the store makes: whether the run is complete, and what is in the folder."""
-LANE_TABLES = ("curves", "episodes")
-"""Growing tables whose rows all belong to a lane that writes them as it trains."""
+DAMAGED = "damaged"
+"""The subfolder for damaged files whose contents have been trained again."""
 
 
 class Store:
@@ -71,6 +74,7 @@ class Store:
         self._waiting: dict[str, list[dict[str, Any]]] = {name: [] for name in GROWING}
         self._next: dict[str, pl.DataFrame] = {}
         self._start: dict[str, pl.DataFrame] = {}
+        self._aside: list[Path] = []
 
     # Beginning
 
@@ -156,65 +160,37 @@ class Store:
 
     # Continuing
 
-    def restore(self) -> tuple[dict[str, Any], bytes] | None:
-        """Return the header and the contents of the newest intact checkpoint, from which to go on, or None.
+    def restore(self, mend: bool = False) -> Restored | None:
+        """Return the state from which to go on, which is the newest that is intact, or None.
 
-        Instead of a damaged one the one before it is used, which `notes` then says.
-        Raises `ValueError` if none is intact.
+        With `mend` it may be what is left of a damaged one (`restoring.restored`). `notes` then say what was
+        damaged, and the first commit moves these files to the subfolder `damaged`.
+        Raises `ValueError` if there is none to go on from.
         """
-        found = self._complete_or_older() or self._newest()
+        found = restored(self.folder, self.record, mend)
         if found is None:
             return None
-        self.last, data = found
-        if self.last.place == (0, 0):  # its tables are in files that are written again at the end
+        self.last, self._aside = found.commit, list(found.damaged)
+        self.notes += found.notes
+        if self.last.place == (0, 0) or found.damaged:  # tables that are written again in one piece
             self._start = {t: self.last.table(t) for t in GROWING if t in self.last.tables}
-        return check_body(data, str(self.folder / self.last.name)), data
+        return found
 
-    def forget(self, lanes: Sequence[int]) -> None:
-        """Leave the curves and episodes of `lanes` out of the next commit; they start over."""
-        for table in LANE_TABLES if lanes else ():
-            frame = (
-                self._start[table] if table in self._start else self.last.table(table) if self.last else None
-            )
-            if frame is not None and frame["lane"].is_in(list(lanes)).any():
+    @property
+    def mending(self) -> bool:
+        """Whether the next commit is the first after damage."""
+        return bool(self._aside)
+
+    def forget(self, lanes: Collection[int], policies: Sequence[str] = ()) -> None:
+        """Leave the rows of `lanes`, which start over, and their `policies` out of the next commit."""
+        if self.last is None or not lanes:
+            return
+        for table in (*LANE_TABLES, "lineage"):
+            frame = self._start[table] if table in self._start else self.last.table(table)
+            if frame.height:
                 self._start[table] = frame.filter(~pl.col("lane").is_in(list(lanes)))
-
-    def _complete_or_older(self) -> tuple[Commit, bytes] | None:
-        """The state of a complete run, or of one by an older version; None in other folders."""
-        if self.record.get("complete"):
-            commit = commits.complete(self.folder, self.record)
-            for damage in commit.problems():
-                if damage.file.stem not in REPLACED:
-                    raise Damaged(damage.file, damage.what, commits.remedy(damage.file))
-                self.notes.append(f"{damage}; it is written again")
-        elif "files" in self.record or commits.saved(self.folder):
-            return None
-        else:
-            commit = commits.older(self.folder)
-        return (
-            (commit, (self.folder / commit.name).read_bytes()) if commit is not None and commit.name else None
-        )
-
-    def _newest(self) -> tuple[Commit, bytes] | None:
-        """The newest intact commit of a run that is not complete, and its checkpoint."""
-        damage: ValueError | None = None
-        for place in commits.announced(self.folder):
-            try:
-                commit = commits.opened(self.folder, place)
-                for problem in commit.problems():
-                    raise problem
-                data = (self.folder / commit.name).read_bytes()
-                check_body(data, str(self.folder / commit.name))
-            except ValueError as error:
-                damage = damage or error
-                continue
-            if damage is not None:
-                where = f"at {commit.env_steps:,} env steps"
-                self.notes.append(f"{damage}; going on from the checkpoint before, {where}")
-            return commit, data
-        if damage is not None:
-            raise ValueError(f"{damage}; {commits.NONE_LEFT}")
-        return None
+        files = {name: digest for name, digest in self.last.files.items() if name not in policies}
+        self.last = replace(self.last, files=files)
 
     # Recording
 
@@ -251,7 +227,7 @@ class Store:
         write_atomically(self.folder / name, content)
         self.last, self.spare = (
             Commit(self.folder, name, (attempt, number), {**header}, tables, files, lengths),
-            self.last,
+            None if self._aside else self.last,
         )
         self._start, self._next = {}, {}
         for rows in self._waiting.values():
@@ -259,7 +235,17 @@ class Store:
         self.claim.note(commits=number, env_steps=self.last.env_steps)
         if self.record.get("complete") or "complete" not in self.record:
             self._reopen()
+        self._set_aside()
         self._clean()
+
+    def _set_aside(self) -> None:
+        """Move damaged files, which nothing refers to any more, to the subfolder `damaged`."""
+        for path in self._aside:
+            if path.exists():
+                target = self.folder / DAMAGED / path.name
+                target.parent.mkdir(exist_ok=True)
+                os.replace(path, target)
+        self._aside = []
 
     def _parts(self, attempt: int, number: int) -> tuple[dict[str, list[str]], dict[str, Digest]]:
         """Write the parts of the next commit; return the files of every table, and their digests."""

@@ -25,6 +25,7 @@ from hyperlax.run.advice import advice, all_lost
 from hyperlax.run.display import Display
 from hyperlax.run.signals import Interrupted
 from hyperlax.storage import store
+from hyperlax.storage.checking import check
 from hyperlax.storage.claims import Claim, Superseded
 from hyperlax.storage.integrity import create_json, read_json, write_json
 from hyperlax.storage.patience import patient
@@ -126,9 +127,9 @@ class Benchmark:
     ) -> None:
         for cell in self.cells:
             entry = self.record["cells"][str(cell.path)]
-            if entry["status"] in ("done", "skipped"):
-                continue
             folder = self.folder / cell.path
+            if entry["status"] == "skipped" or (entry["status"] == "done" and not _again(folder, how)):
+                continue
             folder.mkdir(parents=True, exist_ok=True)
             shown = show(cell, folder)
             began = time.monotonic()
@@ -249,6 +250,11 @@ class Benchmark:
         assert self._claim is not None
         self._claim.check()
         write_json(self.folder / FILE, self.record)
+
+
+def _again(folder: Path, how: Execution) -> bool:
+    """Whether a cell that is done has damaged files that are to be trained again."""
+    return how.retrain_damaged and any(entry.problems for entry in check(folder))
 
 
 def _shortfall(results: Results) -> str | None:
