@@ -13,7 +13,6 @@ import pytest
 
 from hyperlax import searches, sweeps
 from hyperlax.experiments.execution import Execution
-from hyperlax.experiments.memory import host_memory
 from hyperlax.experiments.recipes import Recipe
 from hyperlax.experiments.settings import Settings, run_length
 from hyperlax.hyperparams import Choice, Joint, LogUniform, Uniform
@@ -23,6 +22,7 @@ from hyperlax.networks.pqc import PQCHyperparams
 from hyperlax.registry import boolean, integer, real
 from hyperlax.registry.limits import LARGEST_LEAF, LIMITS, within
 from hyperlax.schedules import PBT
+from hyperlax.storage.memory import host_memory
 
 CARTPOLE = "gymnax.cartpole"
 
@@ -282,7 +282,7 @@ def test_cache_that_can_be_given_back_counts_as_free(tmp_path):
 def test_the_limit_of_the_address_space_counts():
     code = (
         "import resource; resource.setrlimit(resource.RLIMIT_AS, (2**36, 2**36));"
-        "from hyperlax.experiments.memory import host_memory; print(host_memory().total <= 2**36)"
+        "from hyperlax.storage.memory import host_memory; print(host_memory().total <= 2**36)"
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=120)
     assert done.stdout.strip() == "True", done.stderr

@@ -14,12 +14,13 @@ import jax
 from hyperlax.agents.base import AbstractAgentHyperparams, Holding
 from hyperlax.agents.costs import cycle_operations, cycle_work, unshared
 from hyperlax.envs.base import AbstractEnv
-from hyperlax.experiments.memory import Bound, device_memory, host_memory
+from hyperlax.experiments.memory import device_memory
 from hyperlax.experiments.settings import Settings
 from hyperlax.lanes.sizes import Sizes
 from hyperlax.programs.budget import cycle_steps
 from hyperlax.programs.plan import Machine
 from hyperlax.registry.limits import LARGEST_LEAF, refuse_lanes
+from hyperlax.storage.memory import Bound, host_memory
 
 YEAR = 365.25 * 86_400
 LONGEST = 10 * YEAR

@@ -12,7 +12,7 @@ from typing import Any
 
 import jax
 
-from hyperlax.experiments.memory import host_memory
+from hyperlax.storage.memory import host_memory
 
 PACKAGES = ("hyperlax", "jax", "jaxlib", "equinox", "optax", "gymnax", "brax", "pennylane", "numpy", "scipy")
 """The packages whose versions the manifest records."""

@@ -9,8 +9,11 @@ from __future__ import annotations
 import csv
 import io
 import json
+import os
 import re
-from collections.abc import Mapping, Sequence
+import sys
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, NoReturn
@@ -222,15 +225,29 @@ def _from_columns(path: Path, found: dict[str, Any], table: Table) -> list[dict[
 
 
 def _parquet(path: Path) -> Table:
-    import polars as pl
+    from hyperlax.hyperparams.parquet import read_parquet
 
     try:
-        records = pl.read_parquet(path, glob=False).to_dicts()
-    except (Exception, pl.exceptions.PanicException) as error:  # the decoder panics on damaged files
-        words = (str(error).splitlines() or [type(error).__name__])[0]
-        raise ValueError(f"{path} is no parquet file that can be read: {words}") from None
+        with _quiet():
+            records = read_parquet(path.read_bytes()).to_dicts()
+    except ValueError as error:
+        raise ValueError(f"{path} {error}") from None
     records = [{k: v for k, v in row.items() if k != "__index_level_0__"} for row in records]
     return _records(records, Table(str(path)))
+
+
+@contextmanager
+def _quiet() -> Iterator[None]:
+    """Context in which nothing is written to the standard error, where the decoder reports damaged files."""
+    sys.stderr.flush()
+    with open(os.devnull, "wb") as nothing:
+        kept = os.dup(2)
+        try:
+            os.dup2(nothing.fileno(), 2)
+            yield
+        finally:
+            os.dup2(kept, 2)
+            os.close(kept)
 
 
 def _empty(value: Any) -> bool:

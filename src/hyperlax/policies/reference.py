@@ -7,6 +7,8 @@ action = act(policy, obs)
 from __future__ import annotations
 
 import json
+import math
+import zipfile
 from pathlib import Path
 from typing import Any
 
@@ -16,11 +18,31 @@ LAYER_NORM_EPS = 1e-6
 
 
 def load(path: str | Path) -> dict[str, Any]:
-    """The arrays of a policy by name, and `about`: what its file says of it, as a dictionary."""
-    with np.load(path, allow_pickle=False) as file:
-        policy: dict[str, Any] = dict(file)
-    policy["about"] = json.loads(str(policy["about"]))
+    """The arrays of a policy by name, and `about`: what its file says of it, as a dictionary.
+
+    Raises `ValueError`, which names the file, if it is none of an exported policy, or describes arrays that
+    are larger than itself.
+    """
+    try:
+        with zipfile.ZipFile(path) as archive:
+            for entry in archive.infolist():
+                _check(archive, entry)
+        with np.load(path, allow_pickle=False) as file:
+            policy: dict[str, Any] = dict(file)
+        policy["about"] = json.loads(str(policy["about"]))
+    except (ValueError, KeyError, EOFError, zipfile.BadZipFile) as error:
+        raise ValueError(f"{path} is no exported policy, or damaged ({error}); export it again") from None
     return policy
+
+
+def _check(archive: zipfile.ZipFile, entry: zipfile.ZipInfo) -> None:
+    """Raise `ValueError` unless an array is as large as its entry in the file, which is not compressed."""
+    with archive.open(entry) as array:
+        version = np.lib.format.read_magic(array)
+        headers = {(1, 0): np.lib.format.read_array_header_1_0, (2, 0): np.lib.format.read_array_header_2_0}
+        shape, _, dtype = headers[version](array)
+    if entry.compress_type != zipfile.ZIP_STORED or math.prod(shape) * dtype.itemsize > entry.file_size:
+        raise ValueError(f"{entry.filename} is larger than the file")
 
 
 def act(policy: dict[str, Any], obs: np.ndarray) -> np.ndarray:

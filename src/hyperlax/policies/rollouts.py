@@ -18,10 +18,10 @@ from jaxtyping import Array, Bool, Float, Int, Key, PRNGKeyArray
 
 from hyperlax.agents.base import AbstractAgent
 from hyperlax.envs.base import AbstractEnv
-from hyperlax.experiments.memory import host_memory
 from hyperlax.lanes.masking import select
 from hyperlax.policies.showing import PICTURED, SUFFIXES, shown
 from hyperlax.storage.files import write_atomically
+from hyperlax.storage.memory import host_memory
 from hyperlax.storage.places import resolved
 from hyperlax.typecheck import public
 

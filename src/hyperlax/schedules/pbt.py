@@ -214,7 +214,7 @@ class PBT(Schedule):
     def start_over(self, lanes: Sequence[Lane], lost: Collection[int]) -> set[int]:
         populations = {population(lane) for lane in lanes if lane.lane in lost}
         again = {lane.lane for lane in lanes if population(lane) in populations}
-        self.passed = {key: count for key, count in self.passed.items() if key not in populations}
+        self.passed = {key: 0 if key in populations else count for key, count in self.passed.items()}
         self.waiting = {lane: reached for lane, reached in self.waiting.items() if lane not in again}
         return again
 

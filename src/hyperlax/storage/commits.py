@@ -18,9 +18,11 @@ from typing import Any
 
 import polars as pl
 
+from hyperlax.hyperparams.parquet import read_parquet
 from hyperlax.storage.checkpoint import read_header_of
 from hyperlax.storage.claims import noted
 from hyperlax.storage.integrity import Damaged, Digest, beginning_problem, problem, verified
+from hyperlax.storage.memory import host_memory
 from hyperlax.storage.results import SCHEMAS, empty
 
 CHECKPOINT = Path("checkpoint") / "state.bin"
@@ -102,9 +104,9 @@ class Commit:
 def parquet(content: bytes, path: Path) -> pl.DataFrame:
     """Read a table from the contents of the file `path`; raises `Damaged` if they are none."""
     try:
-        return pl.read_parquet(io.BytesIO(content))
-    except (Exception, pl.exceptions.PanicException) as error:
-        raise Damaged(path, f"is damaged: it is not a table ({str(error).splitlines()[0][:200]})") from None
+        return read_parquet(content, lambda: host_memory().left // 2)
+    except ValueError as error:
+        raise Damaged(path, str(error)) from None
 
 
 def state_name(attempt: int, number: int) -> str:
