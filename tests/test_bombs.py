@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 import random
 import zipfile
+from typing import Any
 
 import numpy as np
 import polars as pl
@@ -23,7 +24,7 @@ from hyperlax.storage.memory import Bound
 LINE = r"^[^\n]*{}[^\n]* would take [\d,]+ MiB of memory for the [\d,]+ bytes of the file[^\n]*$"
 
 
-def written(frame: pl.DataFrame, compression: str = "zstd") -> bytes:
+def written(frame: pl.DataFrame, compression: Any = "zstd") -> bytes:
     buffer = io.BytesIO()
     frame.write_parquet(buffer, compression=compression)
     return buffer.getvalue()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -132,6 +133,40 @@ def test_a_checkpoint_of_an_older_version_is_continued_and_an_incomplete_one_ref
         return
     with pytest.raises(ValueError, match="is no checkpoint of a run: it lacks 'schedule'"):
         hyperlax.sweep(**ARGUMENTS, folder=tmp_path / "x", resume=True)
+
+
+def again(folder: Path, **more) -> Execution:
+    """How to train again what is damaged in a folder."""
+    return Execution(folder=folder, resume=True, retrain_damaged=True, **more)
+
+
+@pytest.mark.parametrize("name", ["policies", "curves.parquet"])
+def test_damaged_results_are_trained_again_and_an_interruption_of_that_loses_nothing(whole, tmp_path, name):
+    """The lane of a policy, or every lane, has the bits that it had; once begun, it is gone on with."""
+    folder = tmp_path / "x"
+    shutil.copytree(whole.folder, folder)
+    path = max((folder / name).iterdir()) if name == "policies" else folder / name
+    path.write_bytes(path.read_bytes()[:-1])
+    with pytest.raises(ValueError, match=f"{path.name} is damaged.* --resume --retrain-damaged trains"):
+        hyperlax.sweep(**ARGUMENTS, folder=folder, resume=True)
+    with pytest.raises(KeyboardInterrupt):
+        hyperlax.sweep(**ARGUMENTS, execution=again(folder, checkpoint_seconds=0), progress=Crash(3))
+    assert len(hyperlax.read(folder).curves) < len(whole.curves)
+    assert_same(whole, hyperlax.sweep(**ARGUMENTS, folder=folder, resume=True))
+    for policy in (whole.folder / "policies").iterdir():
+        assert policy.read_bytes() == (folder / "policies" / policy.name).read_bytes()
+    assert [entry.problems for entry in hyperlax.check(folder)] == [()]
+    assert [p.name for p in (folder / "damaged").iterdir()] == [path.name]
+
+
+def test_a_killed_run_without_one_of_its_parts_trains_the_lanes_in_it_again(whole, tmp_path):
+    how = Execution(folder=tmp_path / "x", checkpoint_seconds=0)
+    with pytest.raises(KeyboardInterrupt):
+        hyperlax.sweep(**ARGUMENTS, execution=how, progress=Crash(9))
+    min((tmp_path / "x" / "parts").glob("curves-*.parquet")).unlink()
+    with pytest.raises(ValueError, match="no other checkpoint is left: with --resume --retrain-damaged lane"):
+        hyperlax.sweep(**ARGUMENTS, folder=tmp_path / "x", resume=True)
+    assert_same(whole, hyperlax.sweep(**ARGUMENTS, execution=again(tmp_path / "x")))
 
 
 REPLAYING = {
