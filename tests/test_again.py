@@ -181,7 +181,7 @@ def test_every_kind_of_experiment_has_again_what_was_damaged(kind, place):
 @pytest.mark.timeout(3600)
 @pytest.mark.parametrize("kind", ["ppo", "asha", "pbt", "pruned"])
 def test_unfinished_experiments_have_again_what_was_damaged(kind, place):
-    """A part is lost that both checkpoints need; the rest goes on as it would have, the lanes in it follow."""
+    """A part is lost that both checkpoints need; the rest goes on as it would have, those lanes follow."""
     root = place / "root"
     with Snapshots(root, place / "moments") as taken:
         typed(KINDS[kind], root)

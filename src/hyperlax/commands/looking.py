@@ -107,15 +107,16 @@ def check(folder: Place) -> int:
     """
     from rich.console import Console
 
+    from hyperlax.commands.screen import visible
     from hyperlax.commands.tables import checked_table
     from hyperlax.storage.checking import check as verify
 
     found = verify(folder)
     Console(highlight=False, markup=False).print(checked_table(found, folder))
     for line in [line for entry in found for line in entry.problems]:
-        print(line)
+        print(visible(line))
     for command in dict.fromkeys(entry.command for entry in found if entry.command):
-        print(f"next: {command}")
+        print(visible(f"next: {command}"))
     return FAILED if any(entry.problems for entry in found) else 0
 
 

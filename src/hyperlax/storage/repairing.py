@@ -24,7 +24,9 @@ def repairing(folder: Path, manifest: Mapping[str, Any], problems: Sequence[str]
     flags = [f for f in (_RESUMED, _MENDED) if any(f in problem for problem in problems)]
     if not flags:
         return ""
-    command = [str(word) for word in manifest.get("command") or ()]
+    said = manifest.get("command")
+    command = [str(word) for word in said] if isinstance(said, list) else []
+    command = command if all(word.isprintable() for word in command) else []
     if command[:1] != ["hyperlax"]:
         more = ", retrain_damaged=True" if _MENDED in flags else ""
         program = f", {shlex.join(command)}," if command else ""
