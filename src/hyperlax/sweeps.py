@@ -346,7 +346,7 @@ def check_folder(spec: Experiment[Schedule], folder: str | Path | None, resume: 
         if resume and not target.exists():
             raise ValueError(f"nothing to resume: {target} holds no experiment")
         return target
-    differing = experiments.difference(stored["identity"], spec.identity())
+    differing = experiments.difference(stored.get("identity", {}), spec.identity())
     if differing and not spec.schedule.grows:
         differing += experiments.sample_difference(store.read_samples(target), spec.samples)
     if differing:

@@ -79,28 +79,37 @@ def load(
     """
     path = chosen(resolved(path))
     data = path.read_bytes()
+    with _naming(path):
+        return _loaded(path, data, env, algorithm, network)
+
+
+def _loaded(
+    path: Path,
+    data: bytes,
+    env: AbstractEnv | str | None,
+    algorithm: type[AbstractAgentHyperparams] | str | None,
+    network: type[AbstractNetworkHyperparams] | str | None,
+) -> Policy:
+    """The policy in the contents of a file; raises `ValueError` if it is none."""
     header = _entries(read_header(data, str(path)), str(path))
     where = f"{path} asks for it; give your own to hyperlax.load"
     kinds = (
         AGENTS.given(algorithm, header["algorithm"], f"{where}, algorithm=..."),
         NETWORKS.given(network, header["network"], f"{where}, network=..."),
     )
-    if isinstance(env, str):
-        env = envs.load(env)
-    with _naming(path):
-        if env is None:
-            env = envs.trusted(header["env"], f"{where}, env=...")
-        else:
-            env = envs.checked(env, type(env).__name__)
-        hp = assign(defaults(*kinds), header["hyperparams"])
-        like = _like(hp, env, stored_capacities(header["caps"], hp, env, len(data), device_memory()))
-        later = [name for name in declared(type(hp)) if name not in header["hyperparams"]]
-        stored = eqx.tree_at(lambda a: [getattr(a.hp, name) for name in later], like, [None] * len(later))
-        if (needed := _bytes(stored)) > len(data):
-            raise ValueError(f"its header describes an agent of {needed:,} bytes, and it has {len(data):,}")
-        given = eqx.tree_at(lambda a: a.hp, like, jax.tree.map(jnp.asarray, hp))
-        agent = eqx.combine(unpack(data, stored, str(path)), given)
-        _check_hyperparams(agent, hp)
+    if env is None:
+        env = envs.trusted(header["env"], f"{where}, env=...")
+    else:
+        env = envs.load(env) if isinstance(env, str) else envs.checked(env, type(env).__name__)
+    hp = assign(defaults(*kinds), header["hyperparams"])
+    like = _like(hp, env, stored_capacities(header["caps"], hp, env, len(data), device_memory()))
+    later = [name for name in declared(type(hp)) if name not in header["hyperparams"]]
+    stored = eqx.tree_at(lambda a: [getattr(a.hp, name) for name in later], like, [None] * len(later))
+    if (needed := _bytes(stored)) > len(data):
+        raise ValueError(f"its header describes an agent of {needed:,} bytes, and it has {len(data):,}")
+    given = eqx.tree_at(lambda a: a.hp, like, jax.tree.map(jnp.asarray, hp))
+    agent = eqx.combine(unpack(data, stored, str(path)), given)
+    _check_hyperparams(agent, hp)
     return Policy(jax.tree.map(jnp.asarray, agent), env, header)
 
 
@@ -134,13 +143,12 @@ def _entries(header: Any, source: str) -> dict[str, Any]:
 
 @contextmanager
 def _naming(path: str | Path) -> Iterator[None]:
-    """Puts the name of the file before the message of any `ValueError` of the `with` block."""
+    """Adds the name of the file, and a way out, to the message of any `ValueError` that lacks them."""
     try:
         yield
     except ValueError as error:
-        if str(path) in str(error):
-            raise
-        raise ValueError(f"{path} cannot be loaded: {error}") from error
+        said = str(error) if str(path) in str(error) else f"{path} cannot be loaded: {error}"
+        raise ValueError(said if "; " in said else f"{said}; take another copy of the file") from error
 
 
 def _like(hp: AbstractAgentHyperparams, env: AbstractEnv, caps: Mapping[str, Any]) -> AbstractAgent:

@@ -41,6 +41,7 @@ START_AGAIN = f"it cannot be made again from the other files: {ELSEWHERE}"
 OUTCOMES = ("best_recipe.py", "best_params.json", "pareto_front.json")
 """What a search writes from its trials whenever it ends."""
 
+_COPY = "--resume restores it from its copy, if there is one"
 _POLICY = re.compile(r"lane-(\d+)\.policy")
 _STATE = re.compile(r"state-(\d+)-(\d+)\.bin")
 _OLD_PART = re.compile(r"([a-z]+)-(\d+)\.parquet")
@@ -227,7 +228,7 @@ def complete(folder: Path, manifest: Mapping[str, Any]) -> Commit:
     try:
         files, grown = digests(manifest["files"]), digests(manifest.get("grown", {}))
     except (KeyError, TypeError, ValueError, AttributeError):
-        raise Damaged(folder / "manifest.json", "is damaged: it has no valid list of files") from None
+        raise Damaged(folder / "manifest.json", "is damaged: it has no valid list of files", _COPY) from None
     tables = {t: [f"{t}.parquet"] for t in (*GROWING, *REPLACED) if f"{t}.parquet" in files}
     return Commit(folder, CHECKPOINT.as_posix(), (0, 0), {}, tables, files, grown)
 

@@ -15,6 +15,7 @@ from hyperlax.storage import commits
 from hyperlax.storage.commits import Commit
 from hyperlax.storage.files import is_temporary
 from hyperlax.storage.integrity import Damaged, Digest, read_json, verified
+from hyperlax.storage.manifest import misfit
 from hyperlax.storage.places import as_typed
 from hyperlax.storage.restoring import none_left
 from hyperlax.storage.results import SCHEMAS, Results, empty
@@ -51,6 +52,8 @@ def read_manifest(folder: Path) -> dict[str, Any] | None:
         return None
     except (NotADirectoryError, IsADirectoryError):
         return None
+    if (wrong := misfit(manifest)) is not None:
+        raise Damaged(folder / MANIFEST, wrong, restore)
     return manifest
 
 
@@ -73,7 +76,10 @@ def recovered_manifest(folder: Path) -> dict[str, Any] | None:
     except Damaged as error:
         if not (folder / COPY).exists():
             raise
-        copy = read_json(folder / COPY, f"{MANIFEST} {error.what} as well: restore one from a backup")
+        way_out = f"{MANIFEST} {error.what} as well: restore one from a backup"
+        copy = read_json(folder / COPY, way_out)
+        if (wrong := misfit(copy)) is not None:
+            raise Damaged(folder / COPY, wrong, way_out) from None
         log.warning("%s %s; going on with its copy", error.file, error.what)
         return copy
 
