@@ -29,17 +29,17 @@ Fields = dict[int, Any]
 def read_parquet(content: bytes, room: Callable[[], int] = lambda: 0) -> pl.DataFrame:
     """Read the table in the contents of a file, whose size in memory is checked first.
 
-    Raises `ValueError` with what is wrong, to follow the name of the file, for contents that are no table,
-    and for those that would take much more memory than the file has bytes, and more than there is `room` for.
+    Raises `TooLarge` for a table that would take much more memory than the file has bytes, and more than
+    there is `room` for, and `ValueError` with the reason for contents that are no table.
     """
     try:
         _refuse(_needed(content), len(content), room)
         frame = pl.read_parquet(io.BytesIO(content))
-    except _TooLarge:
+    except TooLarge:
         raise
     except (Exception, pl.exceptions.PanicException) as error:  # the decoder panics on damaged files
         words = (str(error).splitlines() or [type(error).__name__])[0][:200]
-        raise ValueError(f"is no parquet file that can be read: {words}") from None
+        raise ValueError(words) from None
     _refuse(sum(_text_bytes(column) for column in frame.iter_columns()), len(content), room)
     return frame
 
@@ -58,14 +58,14 @@ def _text_bytes(column: pl.Series) -> int:
     return _text_bytes(column.cast(pl.String)) if isinstance(kind, pl.Categorical | pl.Enum) else 0
 
 
-class _TooLarge(ValueError):
-    """Raised for a table that needs more memory than its file is worth."""
+class TooLarge(ValueError):
+    """Raised for a table that needs more memory than its file is worth; says so, to follow its name."""
 
 
 def _refuse(needed: int, size: int, room: Callable[[], int]) -> None:
     limit = FLOOR + RATIO * size
     if needed > limit and needed > (limit := max(limit, room())):
-        raise _TooLarge(
+        raise TooLarge(
             f"would take {needed / 2**20:,.0f} MiB of memory for the {size:,} bytes of the file, and tables "
             f"may take {limit / 2**20:,.0f}; write it again without rows that repeat, or as csv"
         )

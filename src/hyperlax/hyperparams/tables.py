@@ -225,13 +225,15 @@ def _from_columns(path: Path, found: dict[str, Any], table: Table) -> list[dict[
 
 
 def _parquet(path: Path) -> Table:
-    from hyperlax.hyperparams.parquet import read_parquet
+    from hyperlax.hyperparams.parquet import TooLarge, read_parquet
 
     try:
         with _quiet():
             records = read_parquet(path.read_bytes()).to_dicts()
-    except ValueError as error:
+    except TooLarge as error:
         raise ValueError(f"{path} {error}") from None
+    except ValueError as error:
+        raise ValueError(f"{path} is no parquet file that can be read: {error}; save it again") from None
     records = [{k: v for k, v in row.items() if k != "__index_level_0__"} for row in records]
     return _records(records, Table(str(path)))
 

@@ -18,7 +18,7 @@ from typing import Any
 
 import polars as pl
 
-from hyperlax.hyperparams.parquet import read_parquet
+from hyperlax.hyperparams.parquet import TooLarge, read_parquet
 from hyperlax.storage.checkpoint import read_header_of
 from hyperlax.storage.claims import noted
 from hyperlax.storage.integrity import Damaged, Digest, beginning_problem, problem, verified
@@ -106,8 +106,10 @@ def parquet(content: bytes, path: Path) -> pl.DataFrame:
     """Read a table from the contents of the file `path`; raises `Damaged` if they are none."""
     try:
         return read_parquet(content, lambda: host_memory().left // 2)
-    except ValueError as error:
+    except TooLarge as error:
         raise Damaged(path, str(error)) from None
+    except ValueError as error:
+        raise Damaged(path, f"is damaged: it is not a table ({error})") from None
 
 
 def state_name(attempt: int, number: int) -> str:

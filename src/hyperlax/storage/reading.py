@@ -162,8 +162,8 @@ def _table(folder: Path, commit: Commit | None, name: str) -> pl.DataFrame:
 
 def way_out(folder: Path, commit: Commit, error: Damaged) -> str:
     """Say what to do about a damaged file of a commit."""
-    if commit.place == (0, 0):
-        return commits.remedy(error.file)
+    if commit.place == (0, 0):  # an older version, which lists no files, is not mended
+        return commits.remedy(error.file) if commit.files else commits.START_AGAIN
     others = [place for place in commits.saved(folder) if place != commit.place]
     if commits.mendable(error.file) and not any(commits.intact(folder, others)):
         return none_left(commit, [error.file])

@@ -156,7 +156,7 @@ def _mended(found: Restored, problems: Sequence[Damaged]) -> Restored:
 
 
 def _done_about(path: Path, lost: Collection[int]) -> str:
-    """What is done about a damaged file, where the lanes `lost` are trained again."""
+    """Say what is done about a damaged file, where the lanes `lost` are trained again."""
     if commits.replaced(path):
         return "it is written again"
     if path.stem.partition("-")[0] in commits.OF_PROCESSES:
