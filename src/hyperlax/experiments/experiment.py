@@ -29,7 +29,7 @@ from hyperlax.experiments.memory import device_memory
 from hyperlax.experiments.recipes import Recipe
 from hyperlax.experiments.samples import Lane, Sample, lane_keys
 from hyperlax.experiments.settings import Settings
-from hyperlax.hyperparams import assign, design, fields, values
+from hyperlax.hyperparams import assign, design, paths, values
 from hyperlax.lanes.keys import seeded
 from hyperlax.programs import train
 from hyperlax.programs.budget import cycle_steps
@@ -93,7 +93,7 @@ class Experiment(Generic[Scheduled]):
         unknown hyperparameter or value, for the id of another sample, for sizes that do not fit into memory
         or would train for years, and for a cycle longer than the run.
         """
-        known = {f.path for f in fields(self.base)}
+        known = paths(self.base)
         chosen = {k: v for k, v in row.items() if k not in design.COLUMNS and k not in self.fixed}
         if unknown := [k for k in chosen if k not in known]:
             assign(self.base, dict.fromkeys(unknown))

@@ -74,13 +74,14 @@ class Recipe:
         A joint choice stands where the first of its hyperparameters would.
         """
         joints = {path: j for j in self.space.values() if isinstance(j, Joint) for path in j.paths}
-        known = {f.path for f in fields(self.hyperparams())}
+        declared = list(fields(self.hyperparams()))
+        known = {f.path for f in declared}
         plain = [p for p, s in self.space.items() if not isinstance(s, Joint)]
         for path in [*plain, *joints]:
             if path not in known:
                 raise ValueError(f'recipe names unknown hyperparameter "{path}"{nearest(path, known)}')
         ordered: dict[str, Space] = {}
-        for f in fields(self.hyperparams()):
+        for f in declared:
             if f.path in joints:
                 joint = joints[f.path]
                 ordered.setdefault("+".join(joint.paths), joint)

@@ -10,6 +10,8 @@ from __future__ import annotations
 import dataclasses
 import math
 from collections.abc import Iterator, Mapping
+from functools import cache
+from types import MappingProxyType
 from typing import Any, ClassVar, NamedTuple, TypeVar
 
 import equinox as eqx
@@ -145,38 +147,56 @@ def hp(
     """
     doc, source = doc if isinstance(doc, Meaning) else (doc, "")
     field = Field("", default, space, labels, doc, least, most, fixed_at_start, source)
+    named = dataclasses.replace(field, path=f"the {doc}")
 
     def convert(value: Any) -> Any:
         if isinstance(value, (jax.Array, np.ndarray, np.generic)) or not isinstance(
             value, (bool, int, float, str)
         ):
             return value
-        return jnp.asarray(dataclasses.replace(field, path=f"the {doc}").encode(value))
+        return jnp.asarray(named.encode(value))
 
     return eqx.field(default_factory=lambda: default, converter=convert, metadata={"hyperlax": field})
 
 
-def fields(tree: AbstractHyperparams, prefix: str = "") -> Iterator[Field]:
+def fields(tree: AbstractHyperparams) -> Iterator[Field]:
     """Every hyperparameter of `tree`: nested ones (networks) first, then its own, in order of declaration.
 
     Those that its class inherits follow those that it declares.
     """
-    order = {name: i for i, name in enumerate(type(tree).__annotations__)}
-    own = sorted(dataclasses.fields(tree), key=lambda f: order.get(f.name, len(order)))
+    for path, meta, leaf in _leaves(tree, ""):
+        yield dataclasses.replace(meta, path=path, default=meta.decode(leaf))
+
+
+def paths(tree: AbstractHyperparams) -> list[str]:
+    """The dotted paths of all hyperparameters of `tree`, in the order of `fields`."""
+    return [path for path, _, _ in _leaves(tree, "")]
+
+
+def _leaves(tree: AbstractHyperparams, prefix: str) -> Iterator[tuple[str, Field, Any]]:
+    """The path, the description in the class (which has no path) and the leaf of every hyperparameter."""
+    own = _in_order(type(tree))
     for f in own:
         child = getattr(tree, f.name)
         if isinstance(child, AbstractHyperparams):
-            yield from fields(child, f"{prefix}{f.name}.")
+            yield from _leaves(child, f"{prefix}{f.name}.")
     for f in own:
         if meta := f.metadata.get("hyperlax"):
-            default = meta.decode(getattr(tree, f.name))
-            yield dataclasses.replace(meta, path=prefix + f.name, default=default)
+            yield prefix + f.name, meta, getattr(tree, f.name)
 
 
-def declared(kind: type[AbstractHyperparams]) -> dict[str, Field]:
+@cache
+def _in_order(kind: type[AbstractHyperparams]) -> list[dataclasses.Field[Any]]:
+    """The fields of a class in order of declaration, inherited ones last."""
+    order = {name: i for i, name in enumerate(kind.__annotations__)}
+    return sorted(dataclasses.fields(kind), key=lambda f: order.get(f.name, len(order)))
+
+
+@cache
+def declared(kind: type[AbstractHyperparams]) -> Mapping[str, Field]:
     """The hyperparameters of a class by name, nested ones left out; needs no instance."""
     marked = [(f.name, f.metadata["hyperlax"]) for f in dataclasses.fields(kind) if "hyperlax" in f.metadata]
-    return {name: dataclasses.replace(field, path=name) for name, field in marked}
+    return MappingProxyType({name: dataclasses.replace(field, path=name) for name, field in marked})
 
 
 def undeclared(tree: AbstractHyperparams, prefix: str = "") -> Iterator[tuple[str, Any]]:
@@ -202,17 +222,17 @@ def assign(tree: H, values: Mapping[str, Any]) -> H:
 
     Raises `ValueError` for an unknown path (with the nearest known one) or a value of the wrong kind.
     """
-    known = {f.path: f for f in fields(tree)}
+    known = {path: meta for path, meta, _ in _leaves(tree, "")}
     for path in values:
         if path not in known:
             raise ValueError(f'unknown hyperparameter "{path}"{nearest(path, known)}')
-    leaves = {path: known[path].encode(value) for path, value in values.items()}
+    leaves = {path: dataclasses.replace(known[path], path=path).encode(v) for path, v in values.items()}
     return _rebuild(tree, leaves, "")
 
 
 def values(tree: AbstractHyperparams) -> dict[str, Any]:
     """Every hyperparameter of `tree` (a single sample) by dotted path, decoded."""
-    return {f.path: f.default for f in fields(tree)}
+    return {path: meta.decode(leaf) for path, meta, leaf in _leaves(tree, "")}
 
 
 def stack(trees: list[PyTree]) -> PyTree:
