@@ -11,6 +11,7 @@ from pathlib import Path
 from packaging.version import Version
 
 os.environ["HYPERLAX_TYPECHECK"] = "1"
+os.environ["HYPERLAX_CACHE_DIR"] = str(Path(__file__).parents[1] / ".jax_cache")
 os.environ.setdefault("JAX_PLATFORMS", "cpu")
 # Half of the time of the short tests is compilation, which takes half as long without optimisation. The long
 # tests run with `XLA_FLAGS` empty, on the code that users run.
@@ -26,15 +27,17 @@ os.environ.setdefault(
 import jax
 import pytest
 
-CACHE = Path(__file__).parents[1] / ".jax_cache"
+from hyperlax.commands.launch import compilation_cache
+
 jax.config.update("jax_num_cpu_devices", 2)
 jax.config.update("jax_cpu_enable_async_dispatch", False)
 jax.config.update("jax_numpy_rank_promotion", "raise")
 jax.config.update("jax_numpy_dtype_promotion", "strict")
-jax.config.update("jax_compilation_cache_dir", str(CACHE))
 jax.config.update("jax_persistent_cache_enable_xla_caches", "none")  # as `launch` does on a CPU
 jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.2)
 jax.config.update("jax_persistent_cache_min_entry_size_bytes", 0)
+# Where the command line keeps them: what is compiled here is there for the processes that tests start.
+jax.config.update("jax_compilation_cache_dir", str(compilation_cache()))
 
 gc.set_threshold(50_000, 20, 50)  # what is traced are millions of long-lived objects, seldom in cycles
 

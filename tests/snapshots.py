@@ -40,7 +40,7 @@ from hyperlax import Choice, LogUniform, Recipe
 
 NETS = {f"{net}.{what}": n for net in ("actor", "critic") for what, n in (("width", 8), ("depth", 1))}
 SETTINGS = {"total_timesteps": 96, "seeds": 2, "evaluations": 3, "eval_episodes": 2}
-ON = {"num_envs": 4, "rollout_length": Choice(2, 4), "num_minibatches": 2, "epochs": Choice(1, 2)}
+ON = {"num_envs": 4, "rollout_length": Choice(4, 8), "num_minibatches": 2, "epochs": 1}
 OFF = {"num_envs": 2, "rollout_length": Choice(2, 4), "buffer_size": 64, "batch_size": 8}
 OFF |= {"warmup_rollout_length": 8}
 RATE = LogUniform(1e-4, 1e-2)
@@ -51,7 +51,10 @@ RECIPES = {
     "sac": Recipe("sac", "mlp", {"actor_lr": RATE, **NETS, **OFF}, SETTINGS, only=True),
 }
 """
-"""The recipes of the experiments, small enough to train in a moment."""
+"""The recipes of the experiments, small enough to train in a moment.
+
+That of PPO has the sizes of `hyperlax.testing.schedules`, so that all tests of schedules share a program.
+"""
 
 
 @dataclass(frozen=True)

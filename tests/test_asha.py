@@ -7,6 +7,7 @@ import pytest
 from fake_runner import StillRunner
 
 import hyperlax
+from hyperlax import Recipe
 from hyperlax.experiments.execution import Execution
 from hyperlax.experiments.samples import Lane
 from hyperlax.experiments.settings import Settings
@@ -14,17 +15,17 @@ from hyperlax.run.display import Display
 from hyperlax.schedules import ASHA, Verdict, load
 from hyperlax.schedules.asha import among_best, rungs
 from hyperlax.schedules.base import decisions
+from hyperlax.testing.schedules import SIZES
 
 ARGUMENTS = {
-    "recipe": "ppo_mlp_no_network_search",
+    "recipe": Recipe("ppo", "mlp", SIZES, only=True),
     "env": "gymnax.cartpole",
-    "set": {"actor.width": 16, "critic.width": 16, "epochs": 1, "num_minibatches": 2},
     "total_timesteps": 600,
     "seeds": 2,
     "eval_episodes": 2,
     "evaluations": 6,
 }
-ROWS = [{"gamma": 0.9 + i / 100, "num_envs": 4, "rollout_length": 8} for i in range(9)]
+ROWS = [{"gamma": 0.9 + i / 100} for i in range(9)]
 
 
 @pytest.mark.parametrize(

@@ -22,9 +22,7 @@ What is true of other networks and not of an MLP is tested every time for the ne
 
 def _case(algorithm: str, network: str, env: str):
     short = network == "mlp" and (algorithm, env) in EVERY_TIME
-    alone = (
-        (1 if algorithm == "sac" else 2) if short else 2 if network != "mlp" else 4
-    )  # each compiles a program
+    alone = 1 if short else 2 if network != "mlp" else 4  # each compiles a program
     marks = () if short else pytest.mark.slow
     return pytest.param(algorithm, network, env, alone, id=f"{algorithm}_{network}-{env}", marks=marks)
 

@@ -6,21 +6,22 @@ import polars as pl
 import pytest
 
 import hyperlax
+from hyperlax import Recipe
 from hyperlax.schedules import Schedule, Verdict
+from hyperlax.testing.schedules import SIZES
 
 ARGUMENTS = {
-    "recipe": "ppo_mlp_no_network_search",
-    "env": "gymnax.pendulum",
-    "set": {"actor.width": 16, "critic.width": 16, "epochs": 1, "num_minibatches": 2},
+    "recipe": Recipe("ppo", "mlp", SIZES, only=True),
+    "env": "gymnax.cartpole",
     "total_timesteps": 700,
     "seeds": 2,
     "eval_episodes": 2,
     "evaluations": 3,
 }
 ROWS = [
-    {"gamma": 0.9, "num_envs": 4, "rollout_length": 8},
-    {"gamma": 0.95, "num_envs": 4, "rollout_length": 8},
-    {"gamma": 0.99, "num_envs": 8, "rollout_length": 16},
+    {"gamma": 0.9, "num_envs": 2, "rollout_length": 4},
+    {"gamma": 0.95, "num_envs": 2, "rollout_length": 4},
+    {"gamma": 0.99, "num_envs": 4, "rollout_length": 8},
 ]
 KEYS = ["lane", "env_steps", "metric"]
 

@@ -310,7 +310,9 @@ def test_published_protocol_runs_and_shares_initial_weights():
 
 
 def _command(folder: Path) -> list[str]:
-    flags = "--run-length-modifier quick --num-samples 4 --total-timesteps 100000 --checkpoint-seconds 0.3"
+    """The sweep of `ARGUMENTS`, whose program is in the cache, but long."""
+    flags = "--run-length-modifier quick --num-samples 3 --total-timesteps 100000 --checkpoint-seconds 0.3"
+    flags += " --set eval_episodes=2 --set evaluations=3"
     recipe = "--algo-and-network-config ppo_mlp_no_network_search --env-config gymnax.pendulum"
     return [
         sys.executable,
@@ -324,7 +326,12 @@ def _command(folder: Path) -> list[str]:
 
 
 @pytest.mark.parametrize(
-    ("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 75), (signal.SIGKILL, -9)]
+    ("number", "code"),
+    [
+        (signal.SIGINT, 130),
+        (signal.SIGTERM, 75),
+        pytest.param(signal.SIGKILL, -9, marks=pytest.mark.slow),  # every time: `test_snapshots`
+    ],
 )
 def test_signals_save_and_leave_with_the_right_code(tmp_path, number, code):
     """SIGINT and SIGTERM save; after kill -9 the folder is readable and continues from its checkpoint."""
