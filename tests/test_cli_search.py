@@ -18,6 +18,7 @@ import hyperlax
 from hyperlax import searches
 from hyperlax.commands import main as cli
 from hyperlax.hyperparams.samplers import OptunaSampler
+from hyperlax.testing.schedules import SIZES
 
 CACHE = str(Path(__file__).parents[1] / ".jax_cache")
 QUICK = "--algo-and-network-config ppo_mlp_no_network_search --run-length-modifier quick"
@@ -130,19 +131,21 @@ def test_a_study_of_others_is_joined_only_when_asked_and_only_if_it_is_the_same(
 
 
 def test_a_search_says_what_it_found_and_what_to_do_with_it(capsys, tmp_path):
-    line = f"{SEARCH} --n-trials 3 --total-timesteps 300 --output-root out"
+    sizes = {**SIZES, "actor.activation": "tanh", "critic.activation": "tanh", "eval_episodes": 2}
+    line = f"{SEARCH} {' '.join(f'--set {k}={v}' for k, v in sizes.items())} --env-config gymnax.cartpole"
+    line += " --n-trials 3 --total-timesteps 300 --output-root out"
     assert run(line) == 0
     said = capsys.readouterr().out
     assert "3 trials x 2 seeds = 6 lanes" in said
     assert "trial 3 of 3; best trial" in said
-    folder = Path("out") / "ppo_mlp_no_network_search" / "gymnax.pendulum"
+    folder = Path("out") / "ppo_mlp_no_network_search" / "gymnax.cartpole"
     best = json.loads((folder / "best_params.json").read_text())
     assert f"best trial {best['trial']}: final" in said
     assert "actor_lr=" in said
     offered = re.search(r"next: hyperlax (run-single-hp .*?)  \(", said)
     assert offered is not None
     assert f"--algo-and-network-config {folder}/best_recipe.py" in offered.group(1)
-    spec = hyperlax.prepare(f"{folder}/best_recipe.py", "gymnax.pendulum")
+    spec = hyperlax.prepare(f"{folder}/best_recipe.py", "gymnax.cartpole")
     chosen = spec.samples.row(0, named=True)
     assert all(chosen[path] == pytest.approx(value) for path, value in best["params"].items())
     assert sorted(p.name for p in (folder / "charts").iterdir()) == [

@@ -311,7 +311,7 @@ def test_published_protocol_runs_and_shares_initial_weights():
 
 def _command(folder: Path) -> list[str]:
     """The sweep of `ARGUMENTS`, whose program is in the cache, but long."""
-    flags = "--run-length-modifier quick --num-samples 3 --total-timesteps 100000 --checkpoint-seconds 0.3"
+    flags = "--run-length-modifier quick --num-samples 3 --total-timesteps 50000 --checkpoint-seconds 0.3"
     flags += " --set eval_episodes=2 --set evaluations=3"
     recipe = "--algo-and-network-config ppo_mlp_no_network_search --env-config gymnax.pendulum"
     return [
