@@ -14,6 +14,7 @@ import polars as pl
 from jaxtyping import Float, Int
 
 from hyperlax.programs.budget import within_reach
+from hyperlax.report.once import once
 from hyperlax.storage.results import Results
 
 X_AXES = ("env_steps", "seconds", "gradient_steps", "circuit_executions")
@@ -105,6 +106,7 @@ def at_equal_steps(experiments: Sequence[Results]) -> list[Results]:
     return cut
 
 
+@once
 def evaluations(results: Results, metric: str = "return", whole: bool = False) -> Evaluations:
     """Return the curves of `metric`, up to `equal_steps` unless they are wanted as a `whole`.
 
@@ -139,7 +141,11 @@ def evaluations(results: Results, metric: str = "return", whole: bool = False) -
     count = np.sum(~np.isnan(values), axis=2)[lanes["row"].to_numpy(), lanes["column"].to_numpy()]
     lanes = lanes.with_columns(points=pl.Series(count, dtype=pl.Int64))
     found = Evaluations(samples, x, values, lanes)
-    return _continued(found, results, end) if metric == "return" and length else found
+    if metric == "return" and length:
+        found = _continued(found, results, end)
+    for array in (found.values, *found.x.values()):
+        array.flags.writeable = False  # all who ask share them
+    return found
 
 
 def _continued(found: Evaluations, results: Results, end: int | None) -> Evaluations:

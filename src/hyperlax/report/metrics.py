@@ -16,6 +16,7 @@ import polars as pl
 from jaxtyping import Int
 
 from hyperlax.report.evaluations import Evaluations, evaluations
+from hyperlax.report.once import once
 from hyperlax.statistics import iqm_over_runs, quantiles
 from hyperlax.statistics.curves import (
     Curves,
@@ -147,6 +148,7 @@ def lane_metrics(results: Results) -> pl.DataFrame:
     )
 
 
+@once
 def sample_metrics(results: Results) -> pl.DataFrame:
     """Return the interquartile mean over seeds of every metric, one row per sample.
 

@@ -16,6 +16,7 @@ from jaxtyping import Float
 
 from hyperlax.report.evaluations import evaluations
 from hyperlax.report.metrics import sample_metrics, seed_counts
+from hyperlax.report.once import once
 from hyperlax.statistics import HEADLINES, Headline, iqm, mean, quantiles
 from hyperlax.statistics.headline import DEFAULT, PUBLISHED
 from hyperlax.storage.results import FRESH, Results
@@ -57,6 +58,7 @@ def measured_alike(experiments: Sequence[Results]) -> list[Results]:
     return [measured_by(results, metric) for results in experiments]
 
 
+@once
 def lane_scores(results: Results) -> pl.DataFrame:
     """Return the columns `lane`, `sample`, `seed`, `status`, `diverged` and `score`, sorted by lane.
 
@@ -75,6 +77,7 @@ def lane_scores(results: Results) -> pl.DataFrame:
     )
 
 
+@once
 def sample_scores(results: Results) -> pl.DataFrame:
     """Return the score of every sample, sorted by id.
 
