@@ -1,6 +1,7 @@
 """Metrics of learning curves against hand-made curves and a loop that follows the published definitions."""
 
 import dataclasses
+import weakref
 
 import numpy as np
 import polars as pl
@@ -11,6 +12,7 @@ from scipy import stats
 from hyperlax.report import lane_metrics, leaderboard, metrics, sample_metrics
 from hyperlax.report.evaluations import at_equal_steps, equal_steps, evaluations
 from hyperlax.report.leaderboard import varied_hyperparameters
+from hyperlax.report.once import once
 from hyperlax.storage.results import Results
 
 NAN = np.nan
@@ -263,3 +265,27 @@ def test_families_are_compared_at_equal_steps_if_they_were_to_train_equally_long
     other = dataclasses.replace(long, manifest={**long.manifest, "settings": {"total_timesteps": 6_000}})
     cut = at_equal_steps([short, long, other])
     assert [r.curves["env_steps"].max() for r in cut] == [4_096, 4_096, 5_024]
+
+
+def test_what_a_page_asks_for_many_times_is_computed_once_for_every_experiment():
+    """Other arguments and other objects are computed anew; nothing is kept of what is gone."""
+    asked = []
+
+    @once
+    def named(results: Results, metric: str = "return") -> str:
+        asked.append((results.manifest["name"], metric))
+        return f"{metric} of {results.manifest['name']}"
+
+    one = Results({"name": "one"}, pl.DataFrame())
+    other = dataclasses.replace(one, manifest={"name": "other"})
+    for _ in range(2):
+        assert [named(one), named(one, "length"), named(other)] == [
+            "return of one",
+            "length of one",
+            "return of other",
+        ]
+    assert asked == [("one", "return"), ("one", "length"), ("other", "return")]
+    gone = weakref.ref(other)
+    del other
+    assert gone() is None
+    assert not evaluations(synthetic(samples=2, seeds=1)).values.flags.writeable, "all who ask share it"
