@@ -9,9 +9,8 @@ DOCS := $(VENV)/.docs
 .PHONY: quickstart test test-all bench lint docs pictures container-test clean
 
 quickstart: $(STAMP)
-	$(BIN)/hyperlax sweep-hp-samples --algo-and-network-config ppo_mlp_no_network_search \
-		--env-config gymnax.pendulum --run-length-modifier quick --num-samples 4 \
-		--output-root results/quickstart-$$(date +%Y%m%d-%H%M%S)
+	$(BIN)/hyperlax sweep-hp-samples --algo-and-network-config tuned.first_sweep \
+		--env-config gymnax.cartpole --num-samples 4 --output-root results/quickstart-$$(date +%Y%m%d-%H%M%S)
 
 test: $(STAMP)
 	$(BIN)/python -m pytest -n 2 --dist loadfile --no-loadscope-reorder -m "not slow"

@@ -51,6 +51,9 @@ BEST = {
 }
 """Sample 9 of the search, rounded: best final return on pendulum and acrobot, and 500 on cartpole."""
 
+FIRST_SWEEP = {**BEST, "actor_lr": LogUniform(1e-6, 1e-2), "gamma": 0.99, "num_minibatches": 4}
+"""For the quick start on cartpole: learning rates from far too low to too high, which few seeds tell apart."""
+
 SEARCH_DQN = {
     "critic.width": 64,
     "critic.depth": 2,
@@ -421,6 +424,13 @@ BEST_SAC_TMLP = {
 """Sample 3 of 6 on pendulum, rounded: second best, with half the gradient steps of the best."""
 
 RECIPES = {
+    "first_sweep": Recipe(
+        "ppo",
+        "mlp",
+        FIRST_SWEEP,
+        {"total_timesteps": 40_000, "evaluations": 8, "eval_episodes": 8, "seeds": 10},
+        only=True,
+    ),
     "search_sac_tmlp": Recipe("sac", "tmlp", SEARCH_SAC_TMLP, only=True),
     "cartpole_ppo_drpqc": Recipe("ppo", "drpqc", BEST_PPO_DRPQC, {"total_timesteps": 500_000}, only=True),
     "pendulum_sac_tmlp": Recipe("sac", "tmlp", BEST_SAC_TMLP, {"total_timesteps": 60_000}, only=True),

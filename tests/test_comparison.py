@@ -166,7 +166,7 @@ def test_the_same_family_twice_is_told_apart_by_recipe_or_by_folder():
 def test_differing_settings_are_reported(three, page, tmp_path):
     longer = family("ppo_tmlp", budget=900_000)
     differing = write_comparison([three[0], longer], tmp_path / "a.html").read_text()
-    assert "The experiments differ in total timesteps: ppo_mlp 500000, ppo_tmlp 900000." in differing
+    assert "The experiments differ in env steps: ppo_mlp 500,000, ppo_tmlp 900,000." in differing
     assert "The experiments differ in" not in page
 
 

@@ -45,6 +45,7 @@ def test_every_chart_has_its_place(page):
         "confirmation",
         "sobol_indices",
         "ablation",
+        "return_against_parameters",  # all lanes have as many
     }
     assert placed == set(CHARTS) - missing - set(SCHEDULED)
     assert set(charts["themes"]) == {"light", "dark"}
@@ -83,7 +84,7 @@ def test_a_single_sample_is_not_compared_with_itself(page, tmp_path):
     missing = {value for _, name, value in page.attributes if name == "id"} - {
         value for _, name, value in single.attributes if name == "id"
     }
-    assert {"tuned", "distribution", "budget", "slices", "importance", "parallel", "sizes"} <= missing
+    assert {"tuned", "distribution", "budget", "slices", "importance", "parallel"} <= missing
     assert set(json.loads(single.scripts[0])["specs"]) >= {
         "leaderboard",
         "learning_curves",

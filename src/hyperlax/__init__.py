@@ -33,7 +33,8 @@ _HOMES = {
     "export": "exporters",
     "load": "policies",
     "Policy": "policies",
-    "read": "storage.store",
+    "Experiments": "storage.collection",
+    "read": "storage.collection",
     "check": "storage.checking",
     "Superseded": "storage.claims",
     "Uniform": "hyperparams.spaces",
@@ -62,6 +63,7 @@ __all__ = [
     "AbstractStockHyperparams",
     "Choice",
     "Execution",
+    "Experiments",
     "Integers",
     "Interrupted",
     "Joint",
@@ -109,8 +111,8 @@ if TYPE_CHECKING:
     from hyperlax.searches import search
     from hyperlax.storage.checking import check
     from hyperlax.storage.claims import Superseded
+    from hyperlax.storage.collection import Experiments, read
     from hyperlax.storage.results import Results
-    from hyperlax.storage.store import read
     from hyperlax.studies.confirmation import confirm
     from hyperlax.studies.suites import Suite
     from hyperlax.sweeps import prepare, sweep

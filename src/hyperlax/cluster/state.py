@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import shlex
 import socket
 from collections import Counter, defaultdict
 from collections.abc import Sequence
@@ -13,6 +12,7 @@ from typing import Any
 
 from hyperlax.cluster import merging, records, slurm, submitting
 from hyperlax.cluster.sweep import Sweep, Unit
+from hyperlax.storage import calling
 
 STATES = ("done", "running", "waiting", "lost", "failed")
 """The states of a unit; it is lost if a process that has begun it is no more, and none is to go on."""
@@ -89,25 +89,20 @@ class Look:
 
     def next_command(self) -> str:
         """What to type next."""
-        root, slurm_ = shlex.quote(str(self.sweep.root)), self.sweep.slurm is not None
+        root = self.sweep.root.absolute()
+        train = ("submit", root) if self.sweep.slurm is not None else ("unit", "run", root)
         if self.exit_code == ALL_DONE:
-            return (
-                f"hyperlax merge {root}"
-                if not all(self.merged)
-                else f"hyperlax plot-benchmark --results-dir-to-plot {root}"
-            )
+            if not all(self.merged):
+                return calling.line("merge", root)
+            return calling.line("plot-benchmark", "--results-dir-to-plot", root)
         if self.count("failed") and not self.count("running") + self.count("waiting"):
-            return (
-                f"hyperlax submit {root} --retry-failed"
-                if slurm_
-                else f"hyperlax unit run {root} --retry-failed"
-            )
+            return calling.line(*train, "--retry-failed")
         if held := [u.held for u in self.units if u.held]:
             return f"scontrol release {' '.join(held[:MOST_NAMED])}"
         sent = {u.unit.name for u in self.units if u.by}
         if any(u.state in ("lost", "waiting") and u.unit.name not in sent for u in self.units):
-            return f"hyperlax submit {root}" if slurm_ else f"hyperlax unit run {root}"
-        return f"hyperlax status {root} --watch"
+            return calling.line(*train)
+        return calling.line("status", root, "--watch")
 
 
 def look(sweep: Sweep, before: Look | None = None) -> Look:

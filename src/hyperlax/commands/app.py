@@ -11,6 +11,7 @@ from cyclopts.exceptions import CycloptsError, UnknownOptionError
 from hyperlax.commands import (
     benchmarking,
     cluster,
+    comparing,
     describing,
     figures,
     looking,
@@ -58,6 +59,7 @@ for command in (
     searching.optuna_hp_search,
     benchmarking.run_benchmark,
     looking.plot_benchmark,
+    comparing.compare,
     figures.figure,
     looking.export,
     looking.check,

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import os
-import shlex
 import sys
 import time
 from pathlib import Path
@@ -17,6 +16,7 @@ from hyperlax import leaving
 from hyperlax.commands.flags import Place
 from hyperlax.commands.launch import display, end_logging, start_jax
 from hyperlax.commands.spread import OnSlurm
+from hyperlax.storage import calling
 
 unit = App(
     name="unit",
@@ -124,7 +124,8 @@ def cancel(folder: Place) -> int:
     alive = {task.job for task in tasks} if tasks is not None else None
     jobs = [job for job in submitting.jobs(found) if alive is None or job in alive]
     slurm.cancel(jobs)
-    sent = f"cancelled {len(jobs)} jobs; next: hyperlax submit {shlex.quote(str(folder))}"
+    cancelled = f"cancelled {len(jobs)} job" + ("" if len(jobs) == 1 else "s")
+    sent = f"{cancelled}; next: {calling.line('submit', folder.absolute())}"
     print(sent if jobs else "nothing is in the queue")
     return 0
 

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import shlex
 import sys
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 from hyperlax import leaving
+from hyperlax.storage import calling
 from hyperlax.storage.patience import patient
 
 FAILED = 1
@@ -16,7 +16,7 @@ FAILED = 1
 
 @patient()
 def conclude(results: Any, folder: Path, more: Sequence[str] = ()) -> int:
-    """Writes the report, prints the leaderboard and `more`, and says what to do next.
+    """Writes the report, prints the leaderboard, what was found and `more`, and says what to do next.
 
     The exit code is `FAILED` if a lane has failed, or if all of them are lost, here or in the confirmation.
     """
@@ -24,7 +24,8 @@ def conclude(results: Any, folder: Path, more: Sequence[str] = ()) -> int:
 
     from hyperlax.commands.tables import best_words, confirmed_table, leaderboard_table
     from hyperlax.report import leaderboard, selection_bias, write_report
-    from hyperlax.report.charts.ablation import ablated, ablation_notes
+    from hyperlax.report.charts.ablation import ablated
+    from hyperlax.report.findings import findings, named
     from hyperlax.report.lineage import explored
     from hyperlax.run.advice import advice, all_lost
 
@@ -35,18 +36,17 @@ def conclude(results: Any, folder: Path, more: Sequence[str] = ()) -> int:
             write_report(confirmed, confirmed.folder / "report.html")
         leaving.from_now_on(None)
         board = leaderboard(results, None)
+        found = findings(results)
     if board["score"].count():
         console.print(leaderboard_table(board.head(5), results.samples.height))
-        if not more and (best := best_words(board, results.samples)):
+        if not more and not named(results) and (best := best_words(board, results.samples)):
             console.print(best)
             if explored(results):
                 console.print("(its values at the start: the report shows how they changed)", style="dim")
     if confirmed is not None:
         console.print(confirmed_table(selection_bias(results)))
-    for line in ablation_notes(results):
-        console.print(line, soft_wrap=True)
     for path in ablated(results):
-        drawn = shlex.join(["hyperlax", "figure", str(folder), "--by", path, "--paired"])
+        drawn = calling.line("figure", folder.absolute(), "--by", path, "--paired")
         console.print(f"figure: {drawn}", soft_wrap=True)
     lanes = results.lanes["status"]
     counts = {s: int((lanes == s).sum()) for s in ("done", "diverged", "pruned", "failed")}
@@ -58,15 +58,31 @@ def conclude(results: Any, folder: Path, more: Sequence[str] = ()) -> int:
     for part, of in zip(parts, ("", "confirmation: "), strict=False):
         for line in advice(part):
             console.print(of + line, style="yellow", soft_wrap=True)
+    console.print()
+    for sentence in found.sentences:
+        console.print(sentence)
+    console.print()
     for line in more:
         console.print(line, soft_wrap=True)
+    if not more:
+        console.print(f"next: {_next(results, found.flags, folder)}", soft_wrap=True)
     console.print(f"report: {report}", soft_wrap=True)
-    console.print(
-        f"next: hyperlax plot-benchmark --results-dir-to-plot {shlex.quote(str(folder))} --format png  "
-        "(the charts as images)",
-        soft_wrap=True,
-    )
     return FAILED if sum(_failures(part) for part in parts) or any(map(all_lost, parts)) else 0
+
+
+def _next(results: Any, flags: Sequence[str], folder: Path) -> str:
+    """The command for what comes next: the same with more flags, or else one that shows the best policy."""
+    from hyperlax.report.scores import lane_scores
+
+    command = [str(word) for word in results.manifest.get("command") or []][1:]
+    if flags and command:
+        return calling.here(*command, *(flag for flag in flags if flag not in command))
+    kept = {int(path.stem.rpartition("-")[2]): path for path in (folder / "policies").glob("lane-*.policy")}
+    scored = lane_scores(results).drop_nulls("score").sort("score", descending=True, maintain_order=True)
+    for lane in scored["lane"].to_list():
+        if lane in kept:
+            return calling.line("play", kept[lane].absolute())
+    return calling.line("plot-benchmark", "--results-dir-to-plot", folder.absolute(), "--format", "png")
 
 
 def _failures(results: Any) -> int:

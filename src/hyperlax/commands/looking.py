@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import sys
-from typing import Annotated
+from typing import Annotated, Literal
 
 from cyclopts import Parameter
 
@@ -23,6 +23,7 @@ def plot_benchmark(
     include_additional_info_in_titles: bool = False,
     max_workers: Annotated[int, limited("max_workers")] = 1,
     compare: Place | None = None,
+    embed_data: Literal["yes", "no"] = "yes",
 ) -> int:
     """Write the report (and images) of every experiment in a folder, finished or still running.
 
@@ -52,6 +53,9 @@ def plot_benchmark(
         Published results to compare with: a table with one row per cell (env, algo, network, samples,
         best_peak, ...), a summary with one row per sample (<env>_<algo>-<network>_summary.csv), or a folder
         of such files.
+    embed_data
+        no: pages hold pictures in place of the charts and their data, and are much smaller. They lose what is
+        shown when a chart is pointed at, saving a chart from the page, and highlighting in charts.
     """
     formats = [f.strip() for f in format.split(",")]
     if wrong := [f for f in formats if f not in ("html", "png", "svg", "pdf")]:
@@ -62,7 +66,7 @@ def plot_benchmark(
     from hyperlax import report
     from hyperlax.report import batch
 
-    options = report.Options(top_n, slice_metric, include_additional_info_in_titles)
+    options = report.Options(top_n, slice_metric, include_additional_info_in_titles, embed_data == "yes")
     published = report.read_published(compare) if compare is not None else None
     folders, waiting = batch.begun(folders)
     for folder in waiting:
@@ -87,7 +91,7 @@ def plot_benchmark(
     if together and experiments:
         if "html" in formats:
             page = results_dir_to_plot / "comparison.html"
-            print(report.write_comparison(experiments, page, top_n, published))
+            print(report.write_comparison(experiments, page, top_n, published, options.embed_data))
         if images := [f for f in formats if f != "html"]:
             charts = results_dir_to_plot / "charts"
             drawn = report.export_comparison(experiments, charts, images, options, published)

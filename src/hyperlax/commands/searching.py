@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import shlex
 import sys
 from dataclasses import replace
 from pathlib import Path
@@ -12,6 +11,7 @@ from hyperlax.commands.ending import conclude, stopped
 from hyperlax.commands.flags import Common, Names, assignments, folder_of, limited
 from hyperlax.commands.launch import display, end_logging, start_jax
 from hyperlax.commands.spread import Spread, spread_out
+from hyperlax.storage import calling
 
 
 def optuna_hp_search(
@@ -171,14 +171,14 @@ def _found(results: Any, spec: Any, folder: Path) -> list[str]:
     front = outcome.best(results.trials, wanted)
     if not front:
         return ["no trial was trained to its end: there is no best one"]
-    recipe = folder / "best_recipe.py"
+    recipe = folder.absolute() / "best_recipe.py"
     name = f"{recipe}:trial_{front[0]}" if len(wanted) > 1 else str(recipe)
-    protocol = " --protocol published" if spec.settings.protocol == "published" else ""
+    protocol = ["--protocol", "published"] if spec.settings.protocol == "published" else []
+    again = ["run-single-hp", "--algo-and-network-config", name, "--env-config", spec.env_name, *protocol]
+    again += ["--seed", spec.settings.seed + 1]
     return [
         outcome.best_words(results.trials, wanted),
         outcome.chosen_words(results.trials, front[0], wanted),
         f"recipe: {recipe}",
-        f"next: hyperlax run-single-hp --algo-and-network-config {shlex.quote(name)} "
-        f"--env-config {shlex.quote(spec.env_name)}{protocol} --seed {spec.settings.seed + 1}"
-        "  (the best again, with fresh seeds)",
+        f"next: {calling.here(*again)}  (the best again, with fresh seeds)",
     ]

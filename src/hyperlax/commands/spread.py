@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-import shlex
 import sys
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
@@ -15,6 +14,7 @@ from cyclopts.validators import Number
 
 from hyperlax import leaving
 from hyperlax.commands.flags import Names, Running
+from hyperlax.storage import calling
 
 if TYPE_CHECKING:
     from hyperlax.cluster.sweep import Sweep
@@ -216,15 +216,15 @@ def send(found: Sweep, retry_failed: bool = False, changes: Mapping[str, Any] | 
     print("\n".join(summary(found)))
     for job, names in sent.jobs.items():
         print(f"job {job}: {len(names)} units")
-    root = shlex.quote(str(found.root))
+    root = found.root.absolute()
     leaving.from_now_on(None)
     if sent.left:
         print(f"{sent.left} units are left, the queue takes no more: {sent.why}")
-        print(f"next, when some have ended: hyperlax submit {root}")
+        print(f"next, when some have ended: {calling.line('submit', root)}")
         return LEFT
     if not sent.jobs:
         print("nothing to send: every unit is trained, in the queue, or has failed")
-    print(f"next: hyperlax status {root} --watch")
+    print(f"next: {calling.line('status', root, '--watch')}")
     return 0
 
 
@@ -265,7 +265,7 @@ def work_here(found: Sweep, tasks: int | None, retry_failed: bool = False) -> in
     for unit in found.units:
         if (why := records.failure(found, unit)) is not None:
             print(f"{unit.name} failed: {why}", file=sys.stderr)
-    look = f"hyperlax status {shlex.quote(str(found.root))}"
+    look = calling.line("status", found.root.absolute())
     print(f"{len(failed)} units are not trained, {failed[0]} first; next: {look}", file=sys.stderr)
     return 1
 

@@ -71,51 +71,53 @@ def states_table(rows: Sequence[Mapping[str, Any]]) -> RenderableType:
 def leaderboard_table(board: Any, samples: int) -> RenderableType:
     """The frame of `report.leaderboard`, the best of `samples`; hyperparameters are left to the report."""
     from rich.console import Group
-    from rich.table import Table
 
+    from hyperlax.run.fitting import Fitting
     from hyperlax.statistics import HEADLINES
 
-    headline, table = HEADLINES[board["metric"][0]], Table()
+    headline, rows = HEADLINES[board["metric"][0]], []
     certain = board["score_low"].null_count() < board.height
     spread = "95 % interval" if certain else "range of seeds"
-    for name in ("rank", "sample", headline.title, spread, "fresh", "seeds"):
-        table.add_column(name, justify="right", no_wrap=True)
     for row in board.iter_rows(named=True):
         ends = ("score_low", "score_high") if certain else ("lowest_seed", "highest_seed")
         seeds = f"{row['seeds_done']}" + (
             f" ({row['seeds_diverged']} diverged)" if row["seeds_diverged"] else ""
         )
-        table.add_row(
-            row["rank"],
-            str(row["sample"]),
-            _number(row["score"]),
-            _range(*(row[end] for end in ends)) if certain or row["seeds"] > 1 else "–",
-            _number(row["fresh_return"]),
-            seeds,
+        rows.append(
+            [
+                row["rank"],
+                str(row["sample"]),
+                number(row["score"]),
+                span(*(row[end] for end in ends)) if certain or row["seeds"] > 1 else "–",
+                number(row["fresh_return"]),
+                seeds,
+            ]
         )
-    title = f"best {board.height} of {samples} samples by {headline.title}"
-    return Group(f"{title}: {headline.definition}", table)
+    names = ("rank", "sample", headline.title, spread, "fresh", "seeds")
+    title = f"best {board.height} of {samples} samples by {headline.title}" if samples > 1 else headline.title
+    return Group(f"{title}: {headline.definition}", Fitting(names, rows, ("fresh", "seeds", "sample")))
 
 
 def confirmed_table(found: Any) -> RenderableType:
     """The frame of `report.selection_bias`: what the best samples score from fresh seeds."""
     from rich.console import Group
-    from rich.table import Table
 
+    from hyperlax.run.fitting import Fitting
     from hyperlax.statistics import HEADLINES
 
-    table = Table()
-    for name in ("sample", "tuning", "confirmed", "drop", "95 % interval", "seeds"):
-        table.add_column(name, justify="right", no_wrap=True)
-    for row in found.iter_rows(named=True):
-        table.add_row(
+    rows = [
+        [
             str(row["sample"]),
-            _number(row["tuning"]),
-            _number(row["confirmed"]),
-            _number(row["drop"]),
-            _range(row["drop_low"], row["drop_high"]),
+            number(row["tuning"]),
+            number(row["confirmed"]),
+            number(row["drop"]),
+            span(row["drop_low"], row["drop_high"]),
             f"{row['seeds']}" + (f" ({row['seeds_diverged']} diverged)" if row["seeds_diverged"] else ""),
-        )
+        ]
+        for row in found.iter_rows(named=True)
+    ]
+    names = ("sample", "tuning", "confirmed", "drop", "95 % interval", "seeds")
+    table = Fitting(names, rows, ("seeds", "drop", "95 % interval"))
     title = HEADLINES[found["metric"][0]].title if found.height else "score"
     return Group(f"confirmed from fresh seeds: {title}, and what being chosen had added", table)
 
@@ -139,9 +141,11 @@ def best_words(board: Any, samples: Any) -> str:
     return f"sample {row['sample']}{others}: {', '.join(chosen)}"
 
 
-def _range(low: float | None, high: float | None) -> str:
+def span(low: float | None, high: float | None) -> str:
+    """Two ends of a range in words; a dash without them."""
     return "–" if low is None or high is None else f"{low:.1f} … {high:.1f}"
 
 
-def _number(value: float | None) -> str:
+def number(value: float | None) -> str:
+    """A score in words; a dash for none."""
     return "–" if value is None else f"{value:.1f}"

@@ -1,6 +1,6 @@
 """Reports of finished and running experiments: metrics with intervals, charts, and offline HTML pages."""
 
-from hyperlax.report.comparison import check_published, export_comparison, write_comparison
+from hyperlax.report.comparison import check_published, comparable, export_comparison, write_comparison
 from hyperlax.report.complexity import sample_complexities
 from hyperlax.report.export import export_charts
 from hyperlax.report.html import write_report
@@ -17,6 +17,7 @@ from hyperlax.report.tuning import sensitivity_table
 __all__ = [
     "Options",
     "check_published",
+    "comparable",
     "export_charts",
     "export_comparison",
     "importance_table",

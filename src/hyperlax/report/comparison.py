@@ -9,12 +9,12 @@ import dataclasses
 from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import polars as pl
 
 from hyperlax.report import markup
+from hyperlax.report.agreement import differences
 from hyperlax.report.charts import ecdf, entanglement, return_distribution, size_chart
 from hyperlax.report.charts.complexities import complexity_chart
 from hyperlax.report.charts.curves import X_TITLES
@@ -33,6 +33,7 @@ from hyperlax.report.charts.tuning import tuning_chart
 from hyperlax.report.document import Pictures, sections_of, tabs, write_document
 from hyperlax.report.evaluations import at_equal_steps
 from hyperlax.report.export import image, informed_title
+from hyperlax.report.findings import comparison_findings
 from hyperlax.report.leaderboard import leaderboard, varied_hyperparameters
 from hyperlax.report.options import Options
 from hyperlax.report.published import Published
@@ -94,6 +95,12 @@ def by_environment(experiments: Sequence[Results]) -> dict[str, list[Results]]:
         env = without_folders(str(results.manifest.get("env", "an unnamed environment")))
         found.setdefault(env, []).append(results)
     return {env: _with_distinct_names(group) for env, group in found.items()}
+
+
+def comparable(experiments: Sequence[Results]) -> dict[str, list[Results]]:
+    """Group experiments by environment, with distinct names, one headline metric and equal lengths."""
+    groups = by_environment(measured_alike(experiments))
+    return {env: at_equal_steps(group) for env, group in groups.items()}
 
 
 def _with_distinct_names(group: Sequence[Results]) -> list[Results]:
@@ -185,7 +192,11 @@ def _runs_circuits(results: Results) -> bool:
 
 
 def write_comparison(
-    experiments: Sequence[Results], path: Path, top: int = 5, published: Published | None = None
+    experiments: Sequence[Results],
+    path: Path,
+    top: int = 5,
+    published: Published | None = None,
+    embed_data: bool = True,
 ) -> Path:
     """Write one self-contained page that compares `experiments`, and return its path.
 
@@ -193,11 +204,11 @@ def write_comparison(
     the page; a later comparison can use it as published results. All experiments are scored by one headline
     metric (`measured_alike`). If `published` is given, the page begins with our results next to the published
     ones, and the same numbers are written to a second CSV file (`TABLE`). Raises ValueError if `published`
-    has results for none of the experiments.
+    has results for none of the experiments. Without `embed_data` the page holds pictures
+    (`Options.embed_data`).
     """
-    pictures = Pictures()
-    experiments = measured_alike(experiments)
-    groups = {env: at_equal_steps(group) for env, group in by_environment(experiments).items()}
+    pictures = Pictures(embed_data)
+    groups, experiments = comparable(experiments), measured_alike(experiments)
     table, sections = overview(groups), {}
     if published is not None:
         comparison = PublishedComparison(groups, published)
@@ -217,9 +228,12 @@ def write_comparison(
         f"The score of a sample is its {headline_of(experiments[0].manifest).title}. "
         "The report of each experiment lists its samples, shows how training went, and says how to repeat it."
     )
-    header = piece("header", title, introduction, definition(experiments[0]))
+    found = piece(
+        "found", comparison_findings(groups, {env: verdicts(group) for env, group in groups.items()})
+    )
+    header = piece("header", title, introduction, joined(found, definition(experiments[0])))
     write_atomically(path.with_suffix(".csv"), table.write_csv())
-    return write_document(path, "comparison", sections_of(header, sections), pictures)
+    return write_document(path, title, sections_of(header, sections), pictures)
 
 
 def check_published(experiments: Sequence[Results], published: Published) -> None:
@@ -237,7 +251,7 @@ def _environment_section(families: Families, prefix: str, pictures: Pictures, to
     }
     parts = [
         markup.table(summary(families).drop("definition"), f"{prefix}-summary"),
-        _differing_settings(families),
+        *(piece("note", line, bad=True) for line in differences(families)),
         _section("Tuned learning curves", tabs(f"{prefix}-curves", curves)),
         _best_samples_section(families, prefix, top),
         _section("Return across samples", joined(shown["return_distribution"], shown["ecdf"])),
@@ -314,24 +328,6 @@ def verdicts(families: Families) -> list[str]:
     return lines
 
 
-def _differing_settings(families: Families) -> Markup:
-    """Return a warning that lists the settings in which the experiments differ; empty if they agree."""
-    differing = []
-    for key in ("total_timesteps", "evaluations", "eval_episodes", "seeds", "protocol", "evaluation"):
-        values = {r.name: _setting(r, key) for r in families}
-        if len(set(values.values())) > 1:
-            by_family = ", ".join(f"{name} {value}" for name, value in values.items())
-            differing.append(f"{key.replace('_', ' ')}: {by_family}")
-    if not differing:
-        return joined()
-    return piece("note", f"The experiments differ in {'; '.join(differing)}.", bad=True)
-
-
-def _setting(results: Results, key: str) -> Any:
-    """Look up `key` in the settings of an experiment, else in its manifest."""
-    return results.manifest.get("settings", {}).get(key, results.manifest.get(key))
-
-
 def _section(heading: str, content: Markup) -> Markup:
     return piece("part", heading, content)
 
@@ -349,8 +345,7 @@ def export_comparison(
     `combined_distribution` and `across_environments`. If `published` is given, the table of the comparison
     with it (`TABLE`) is written as well.
     """
-    experiments = measured_alike(experiments)
-    groups = {env: at_equal_steps(group) for env, group in by_environment(experiments).items()}
+    groups, experiments = comparable(experiments), measured_alike(experiments)
     comparison = PublishedComparison(groups, published) if published is not None else None
     drawn: dict[str, tuple[Callable[[], Chart], Families]] = {
         "across_environments": (partial(tuning_chart, experiments), ())

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import re
+from base64 import b64encode
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from hyperlax.report.charts import Chart, NothingToDraw, charts_with
 from hyperlax.report.charts.search import SEARCH_CHARTS
+from hyperlax.report.charts.style import theme
 from hyperlax.report.options import Options
 from hyperlax.report.vega import vegalite_version, vl_convert
 from hyperlax.storage.files import write_atomically
@@ -15,6 +18,10 @@ from hyperlax.storage.results import Results
 
 FORMATS = ("png", "svg", "pdf")
 _SCALE = 2.0
+_LABELS = re.compile(r' (?:aria-\w+|role)="[^"]*"')
+"""What Vega writes at every mark of an SVG document for screen readers, which see a page's picture as one."""
+_DECIMALS = re.compile(r"-?\d+\.\d{3,}(?![\w.])")
+"""Coordinates that are given to less than a hundredth of a pixel."""
 _DEFAULTS = Options()
 
 
@@ -80,6 +87,16 @@ def converted(drawing: str, suffix: str) -> bytes:
     if suffix == "pdf":
         return vl_convert().svg_to_pdf(drawing)
     return drawing.encode()
+
+
+def picture(spec: dict[str, Any]) -> str:
+    """Draw the Vega-Lite chart `spec` as a data address for a page: as SVG or as PNG, what is shorter."""
+    light = {**spec, "config": theme(dark=False)}
+    drawing = _LABELS.sub("", image(light, "svg").decode())
+    drawing = _DECIMALS.sub(lambda found: f"{float(found[0]):.2f}", drawing)
+    kinds = {"image/svg+xml": drawing.encode(), "image/png": image(light, "png")}
+    kind = min(kinds, key=lambda kind: len(kinds[kind]))
+    return f"data:{kind};base64,{b64encode(kinds[kind]).decode()}"
 
 
 def image(spec: dict[str, Any], suffix: str, scale: float = _SCALE) -> bytes:

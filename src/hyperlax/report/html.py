@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import shlex
-from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -13,12 +12,14 @@ import polars as pl
 from hyperlax.hyperparams import assign
 from hyperlax.networks.pqc import PQCHyperparams
 from hyperlax.report import markup
+from hyperlax.report.applies import applies, over, telling
 from hyperlax.report.charts import charts_with
 from hyperlax.report.charts.ablation import ablation_notes, ablation_table
 from hyperlax.report.charts.search import SEARCH_CHARTS
 from hyperlax.report.document import Pictures, sections_of, tabs, write_document
 from hyperlax.report.evaluations import equal_steps
-from hyperlax.report.leaderboard import leaderboard, varied_hyperparameters
+from hyperlax.report.findings import findings
+from hyperlax.report.leaderboard import leaderboard
 from hyperlax.report.options import Options
 from hyperlax.report.scores import headline_of
 from hyperlax.report.selection import drop_words, selection_bias
@@ -48,17 +49,6 @@ _SEARCH_HEADINGS = {
     "search_slices": "Slices",
     "search_parallel": "Trials through the space",
 }
-_NEED_SEVERAL_SAMPLES = (
-    "aggregate_curves",
-    "return_distribution",
-    "ecdf",
-    "best_of_k",
-    "slices",
-    "importance",
-    "parallel_coordinates",
-    "return_against_parameters",
-)
-"""Charts that need several samples."""
 _LARGEST_DRAWN = 2**40
 """Bytes that a circuit may take to be drawn; more than any circuit that was trained."""
 _PROTOCOL_MEANINGS = {
@@ -71,37 +61,25 @@ def write_report(results: Results, path: Path, options: Options = _DEFAULTS) -> 
     """Write the report of one experiment to `path`, and return that path.
 
     The file is self-contained: it includes Vega and loads nothing else. A chart without data is replaced by
-    the reason why it is missing, so that a running experiment can be reported as well. The file is written
-    atomically.
+    the reason why it is missing, so that a running experiment can be reported as well; once it is over, such
+    charts are left out, and their reasons listed at the end. The file is written atomically.
     """
-    pictures = Pictures()
+    pictures = Pictures(options.embed_data)
     wanted = charts_with(options) | (SEARCH_CHARTS if len(results.trials) else {})
-    charts = {name: chart for name, chart in wanted.items() if _applies(name, results)}
-    shown = {name: pictures.add(name, partial(chart, results)) for name, chart in charts.items()}
-    return write_document(path, _title(results), _body(results, shown, options), pictures)
+    charts = {name: chart for name, chart in wanted.items() if applies(name, results)}
+    shown = {name: pictures.add(name, telling(name, chart, results)) for name, chart in charts.items()}
+    left_out = pictures.reasons if over(results) else {}
+    kept = {name: joined() if name in left_out else picture for name, picture in shown.items()}
+    return write_document(path, _title(results), _body(results, kept, left_out, options), pictures)
 
 
-def _applies(name: str, results: Results) -> bool:
-    """Whether the chart `name` makes sense for this experiment, whatever data it has so far.
+def _body(
+    results: Results, pictures: dict[str, Markup], left_out: dict[str, str], options: Options
+) -> Markup:
+    """Return the body of the page as HTML.
 
-    Some charts are specific to circuits, to several samples or to a confirmation, and some are replaced by
-    charts of their own in a search.
+    `pictures` holds the HTML of each chart that applies, and `left_out` why some of these are empty.
     """
-    if name in _NEED_SEVERAL_SAMPLES and len(results.samples) == 1:
-        return False
-    if name == "learning_curves_circuit_executions":
-        return bool((results.lanes["circuit_executions"] > 0).any())
-    if name == "entanglement":
-        return any(c.endswith("entangler") for c in varied_hyperparameters(results.samples))
-    if name == "ablation":
-        return "pair" in results.samples.columns
-    if name in ("slices", "importance", "parallel_coordinates"):
-        return results.trials.is_empty()
-    return name != "confirmation" or results.confirmation is not None
-
-
-def _body(results: Results, pictures: dict[str, Markup], options: Options) -> Markup:
-    """Return the body of the page as HTML; `pictures` holds the HTML of each chart that applies."""
     sections = {
         "leaderboard": (
             "Leaderboard",
@@ -109,7 +87,7 @@ def _body(results: Results, pictures: dict[str, Markup], options: Options) -> Ma
         ),
         **_confirmation_section(results, pictures),
         **_ablation_section(results, pictures),
-        "curves": ("Learning curves", tabs("curves", _curve_tabs(pictures))),
+        **_curves_section(pictures),
         **_chart_section("tuned", "Best samples", pictures, "aggregate_curves"),
         **_schedule_section(results, pictures),
         **_circuit_section(results),
@@ -130,19 +108,27 @@ def _body(results: Results, pictures: dict[str, Markup], options: Options) -> Ma
         ),
         "repeat": ("How to repeat it", _reproduction(results)),
     }
+    if reasons := {_words(name): reason for name, reason in left_out.items()}:
+        sections["left-out"] = ("Charts with nothing to show", markup.reasons(reasons))
     return sections_of(_header(results), sections)
 
 
-def _curve_tabs(pictures: dict[str, Markup]) -> dict[str, Markup]:
-    """Return the HTML of the learning curves by the label of their tab."""
-    return {label: pictures[name] for name, label in _CURVE_TABS.items() if name in pictures}
+def _words(name: str) -> str:
+    """Return the name of a chart in words."""
+    return name[0].upper() + name[1:].replace("_", " ")
+
+
+def _curves_section(pictures: dict[str, Markup]) -> dict[str, tuple[str, Markup]]:
+    """Return a section with the learning curves, a tab for each axis; empty if there is none."""
+    found = {label: pictures[name] for name, label in _CURVE_TABS.items() if pictures.get(name)}
+    return {"curves": ("Learning curves", tabs("curves", found))} if found else {}
 
 
 def _chart_section(
     name: str, heading: str, pictures: dict[str, Markup], *wanted: str
 ) -> dict[str, tuple[str, Markup]]:
     """Return a section, as a one-entry mapping, with the `wanted` charts; empty if none of them applies."""
-    shown = [pictures[chart] for chart in wanted if chart in pictures]
+    shown = [pictures[chart] for chart in wanted if pictures.get(chart)]
     return {name: (heading, joined(*shown))} if shown else {}
 
 
@@ -172,7 +158,7 @@ def _ablation_section(results: Results, pictures: dict[str, Markup]) -> dict[str
 def _sobol_section(results: Results, pictures: dict[str, Markup]) -> dict[str, tuple[str, Markup]]:
     """Return a section with Sobol' indices; empty unless the samples were drawn to estimate them."""
     drawn = "matrix" in results.samples.columns
-    return {"sobol": ("Sobol’ indices", pictures["sobol_indices"])} if drawn else {}
+    return _chart_section("sobol", "Sobol’ indices", pictures, "sobol_indices") if drawn else {}
 
 
 def _schedule_section(results: Results, pictures: dict[str, Markup]) -> dict[str, tuple[str, Markup]]:
@@ -212,7 +198,7 @@ def _search_section(results: Results, pictures: dict[str, Markup]) -> dict[str, 
     shown = {
         name: heading for name, heading in _SEARCH_HEADINGS.items() if several or name != "search_pareto"
     }
-    drawn = [piece("part", heading, pictures[name]) for name, heading in shown.items()]
+    drawn = [piece("part", heading, pictures[name]) for name, heading in shown.items() if pictures[name]]
     if search["objectives"][0] in HEADLINES:
         note += f" {search['objectives'][0]}: {HEADLINES[search['objectives'][0]].definition}."
     table = results.trials.drop("start", "end").rename({"trial": "sample"})
@@ -248,7 +234,9 @@ def _header(results: Results) -> Markup:
     protocol = str(manifest.get("protocol", "unknown"))
     meaning = _PROTOCOL_MEANINGS.get(protocol)
     wall = manifest.get("timings", {}).get("wall_seconds")
+    notes = markup.notes(manifest.get("notes") or [])
     entries = {
+        "recipe": manifest.get("recipe"),
         "environment": manifest.get("env"),
         "algorithm": manifest.get("algorithm"),
         "network": manifest.get("network"),
@@ -267,7 +255,7 @@ def _header(results: Results) -> Markup:
         "header",
         _title(results),
         "Click a sample in a table or chart to highlight it everywhere.",
-        joined(markup.facts(entries), markup.notes(manifest.get("notes") or [])),
+        joined(piece("found", findings(results).sentences), markup.facts(entries), notes),
         piece("protocol", protocol, meaning),
     )
 
@@ -294,7 +282,8 @@ def _reproduction(results: Results) -> Markup:
 
 
 def _title(results: Results) -> str:
-    return f"{results.name} on {results.manifest.get('env', 'an unnamed environment')}"
+    manifest = results.manifest
+    return f"{manifest.get('recipe', results.name)} on {manifest.get('env', 'an unnamed environment')}"
 
 
 def _plain(value: Any) -> Any:

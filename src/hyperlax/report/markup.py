@@ -24,6 +24,11 @@ def notes(lines: Sequence[str]) -> Markup:
     return joined(*(piece("note", line) for line in lines))
 
 
+def reasons(entries: Mapping[str, str]) -> Markup:
+    """Return why some things are not shown, as one line of small text for each."""
+    return notes([f"{name}: {reason}" for name, reason in entries.items()])
+
+
 def table(frame: pl.DataFrame, name: str, note: str = "", filtered: bool | None = None) -> Markup:
     """Return `frame` as a sortable HTML table with id `name`, preceded by `note`.
 

@@ -16,6 +16,8 @@ class Options:
     - `top`: number of best samples that are drawn together.
     - `metric`: by which slices and parallel coordinates score and colour the samples: one of `METRICS`, or
       `score`, which is the headline metric.
+    - `embed_data`: whether pages hold the data of their charts and what draws them; otherwise they hold
+      pictures, which are small and cannot be pointed at.
     - `informed`: whether titles of exported images name the experiment and its settings.
 
     Raises ValueError if `top` is below 1, or if `metric` is unknown; the message suggests the nearest name.
@@ -24,6 +26,7 @@ class Options:
     top: int = 5
     metric: str = SCORE
     informed: bool = False
+    embed_data: bool = True
 
     def __post_init__(self):
         known = (*METRICS, SCORE)

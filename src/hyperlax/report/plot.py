@@ -16,17 +16,18 @@ from hyperlax.report.export import FORMATS, image
 from hyperlax.report.figures.figure import curves_figure, difference_figure, difference_summary
 from hyperlax.report.figures.look import Look
 from hyperlax.storage import store
+from hyperlax.storage.collection import Experiments
 from hyperlax.storage.files import write_atomically
 from hyperlax.storage.results import Results
 
 __all__ = ["Look", "differences", "learning_curves", "pairs", "save", "table"]
 
-Experiments = Results | str | Path | Sequence[Results | str | Path]
-"""Results, a folder above those of any number of experiments, or several of these."""
+Given = Results | Experiments | str | Path | Sequence[Results | Experiments | str | Path]
+"""Results, a folder above those of any number of experiments, what `hyperlax.read` gives, or several."""
 
 
 def learning_curves(
-    results: Experiments,
+    results: Given,
     by: str | Sequence[str] | None = None,
     *,
     show: str = "iqm",
@@ -58,7 +59,7 @@ def learning_curves(
 
 
 def differences(
-    results: Experiments,
+    results: Given,
     by: str | Sequence[str],
     against: str | None = None,
     *,
@@ -79,7 +80,7 @@ def differences(
     return difference_figure(read(results), chosen, against, show, band, metric, x, labels, look).chart
 
 
-def pairs(results: Experiments, by: str | Sequence[str], against: str | None = None) -> pl.DataFrame:
+def pairs(results: Given, by: str | Sequence[str], against: str | None = None) -> pl.DataFrame:
     """Return the differences of scores in such pairs: the median with its 95 % interval, and counts.
 
     Columns: `env`, `group`, `against`, `pairs`, `difference`, `low`, `high` (null with fewer than five
@@ -113,10 +114,12 @@ PNG_SCALE = 300 / 72
 """Pixels of a PNG file for each point, which makes 300 per inch."""
 
 
-def read(results: Experiments) -> list[Results]:
+def read(results: Given) -> list[Results]:
     """Read all experiments in folders; those that are given as results stay as they are."""
     if isinstance(results, Results):
         return [results]
+    if isinstance(results, Experiments):
+        return list(results.values())
     if isinstance(results, str | Path):
         return [store.read(folder) for folder in store.find(Path(results))]
     return [one for part in results for one in read(part)]

@@ -40,7 +40,7 @@ def chart(table: pl.DataFrame, title: str) -> Any:
             alt.Chart(table.with_columns(pl.col("qubits").cast(pl.String)), width=230, height=200)
             .mark_line(point=True)
             .encode(
-                x=alt.X("layers:Q", title="layers"),
+                x=alt.X("layers:Q", title="layers", axis=alt.Axis(tickMinStep=1, format="d")),
                 y=alt.Y(f"{column}:Q", title=words, scale=scale),
                 color=alt.Color(
                     "qubits:N",

@@ -66,7 +66,8 @@ def tuned_curves(families: Families, x: str = "env_steps", top: int = 5) -> Char
             groups.append(_curve(results.name, grid, iqm_over_strata(values)))
     if not best:
         raise NothingToDraw(f"No evaluation recorded its {X_TITLES[x]}.")
-    parts = {"best sample": best, f"interquartile mean of the best {top}": groups}
+    most = min(top, max(map(len, map(ranked, families))))
+    parts = {"best sample": best, f"interquartile mean of the best {most}": groups}
     panels = [
         alt.layer(*_bands(pl.concat(curves), families, x)).properties(
             title=alt.TitleParams(title, fontSize=12), width=_HALF[0], height=_HALF[1]
@@ -78,7 +79,7 @@ def tuned_curves(families: Families, x: str = "env_steps", top: int = 5) -> Char
         alt.hconcat(*panels, spacing=20).resolve_scale(y="shared"),
         f"Tuned learning curves against {X_TITLES[x]}",
         [
-            f"The best sample, and the interquartile mean of the best {top} samples. {bands.words(fewest)}",
+            f"The best sample, and the interquartile mean of the best {most} samples. {bands.words(fewest)}",
             "The samples were selected by these same evaluations, so their curves are optimistic.",
         ],
     )
@@ -99,7 +100,9 @@ def best_of_k_chart(families: Families) -> Chart:
         raise NothingToDraw("No sample has an evaluation yet.")
     scale = alt.Scale(type="log", nice=False)
     title = title_of(families)
-    x = alt.X("x:Q", title="samples tried (k)", scale=scale, axis=alt.Axis(format="~s"))
+    largest = int(rows["x"].to_numpy().max())
+    ticks = list(range(1, largest + 1)) if largest < 8 else [2**p for p in range(largest.bit_length())]
+    x = alt.X("x:Q", title="samples tried (k)", scale=scale, axis=alt.Axis(format="~s", values=ticks))
     return finished(
         alt.layer(*_lines(rows, families, x, f"expected best {title}")).properties(
             width=_PANEL[0], height=_PANEL[1]

@@ -5,10 +5,51 @@
   const views = new Map();
   const picked = new Set();
 
+  // Charts are made for a page of full width. On a narrow one their panels stand below one another, as wide as the
+  // page, and legends below them; what has a width in steps keeps it, and scrolls inside its own box.
+  const roomy = 700;
+  function fitting(spec, room) {
+    if (room >= roomy) return spec;
+    const { legend = {}, axis = {} } = spec.config;
+    spec.config = {
+      ...spec.config, legend: { ...legend, orient: "bottom", columns: 1 }, axis: { ...axis, labelLimit: 110 },
+    };
+    return narrowed(spec, room - 8);
+  }
+
+  function narrowed(spec, room) {
+    for (const row of ["hconcat", "concat"]) {
+      if (!spec[row]) continue;
+      spec.vconcat = spec[row];
+      delete spec[row];
+      delete spec.columns;
+    }
+    spec.vconcat?.forEach((part) => narrowed(part, room));
+    if (spec.facet && spec.spec) {
+      spec.columns = 1;
+      narrowed(spec.spec, room);
+    }
+    if (typeof spec.width === "number") spec.width = Math.min(spec.width, room - 120);
+    return spec;
+  }
+
+  // Colours are made for a light page; on a dark one the darkest of them get lighter, and keep their hue.
+  function legible(spec) {
+    const lighter = (colour) => {
+      const channels = colour.match(/[0-9a-f]{2}/g).map((pair) => parseInt(pair, 16));
+      const [red, green, blue] = channels.map((value) => (value / 255) ** 2.2);
+      const share = 0.2126 * red + 0.7152 * green + 0.0722 * blue < 0.25 ? 0.35 : 0;
+      const raised = channels.map((value) => Math.round(value + (255 - value) * share));
+      return "#" + raised.map((value) => value.toString(16).padStart(2, "0")).join("");
+    };
+    return JSON.parse(JSON.stringify(spec).replace(/(?<=")#[0-9a-f]{6}(?=")/g, lighter));
+  }
+
   async function draw(holder) {
     const name = holder.dataset.chart;
     const mode = dark.matches ? "dark" : "light";
-    const spec = { ...structuredClone(specs[name]), config: themes[mode] };
+    const drawn = dark.matches ? legible(specs[name]) : structuredClone(specs[name]);
+    const spec = fitting({ ...drawn, config: themes[mode] }, holder.clientWidth);
     views.get(name)?.finalize();
     const { view } = await vegaEmbed(holder, spec, {
       mode: "vega-lite", renderer: "canvas", tooltip: { theme: mode },

@@ -1,0 +1,225 @@
+"""What an experiment has found, in three plain sentences that claim no more than the statistics do."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import polars as pl
+
+from hyperlax.report.charts.ablation import ablation_notes, ablation_table
+from hyperlax.report.charts.style import text
+from hyperlax.report.evaluations import equal_steps
+from hyperlax.report.leaderboard import leaderboard, tied, varied_hyperparameters
+from hyperlax.report.lineage import explored
+from hyperlax.report.metrics import reference_scores
+from hyperlax.report.scores import headline_of, sample_scores, title_of
+from hyperlax.statistics import MIN_RUNS
+from hyperlax.storage.results import Results
+
+_NAMED = 3
+"""Most hyperparameters of the best sample that are named; more would hide the score."""
+_CONFIRMED = 5
+"""Most samples that are proposed for a confirmation."""
+_UNFINISHED = ("queued", "running", "paused")
+_NOTHING = "No sample has an evaluation: every lane was lost, or none was evaluated."
+
+
+@dataclass(frozen=True)
+class Findings:
+    """What was compared, what is best and how sure that is, and what to do next, a sentence or two each.
+
+    `flags` are those to add to the command of the experiment for what comes next; empty if it is no such
+    command.
+    """
+
+    compared: str
+    best: str
+    next: str
+    flags: tuple[str, ...] = ()
+
+    @property
+    def sentences(self) -> list[str]:
+        """The three, in order."""
+        return [self.compared, self.best, self.next]
+
+
+def findings(results: Results) -> Findings:
+    """Return what the experiment has found so far, by its headline metric."""
+    board = leaderboard(results, None)
+    compared = _compared(results)
+    left = int(results.lanes["status"].is_in(_UNFINISHED).sum())
+    if not board["score"].count():
+        best = "Nothing has been evaluated yet." if left or results.lanes.is_empty() else _NOTHING
+        return Findings(compared, best, *_when_unfinished(left))
+    best = _best(results, board)
+    if notes := ablation_notes(results):
+        best += " " + " ".join(f"{note[0].upper()}{note[1:]}" for note in notes)
+    if left:
+        return Findings(compared, best, *_when_unfinished(left))
+    return Findings(compared, best, *_next(results, board))
+
+
+def counted(number: int, thing: str) -> str:
+    """Return "1 sample", "2 samples"."""
+    return f"{number:,} {thing}" + ("" if number == 1 else "s")
+
+
+def score_words(row: dict[str, Any]) -> str:
+    """Return a score with its interval or, where none holds, with the range of its seeds.
+
+    `row` is one of `sample_scores`, or of a table that has its columns.
+    """
+    value, seeds = text(row["score"]), int(row["seeds"] or 0)
+    if row["score_low"] is not None:
+        return f"{value}, 95 % interval [{text(row['score_low'])}, {text(row['score_high'])}]"
+    if seeds < 2:
+        return f"{value} (a single seed, which says nothing about luck)"
+    low, high = row["lowest_seed"], row["highest_seed"]
+    if low == high:
+        return f"{value} (all {seeds} seeds alike)"
+    why = f"; an interval needs {MIN_RUNS} seeds" if seeds < MIN_RUNS else ""
+    return f"{value} ({seeds} seeds between {text(low)} and {text(high)}{why})"
+
+
+def named(results: Results) -> list[str]:
+    """Return the hyperparameters to name of the best sample: those that vary, unless these are many."""
+    varied = varied_hyperparameters(results.samples)
+    return varied if len(varied) <= _NAMED else []
+
+
+def _compared(results: Results) -> str:
+    manifest, settings = results.manifest, results.manifest.get("settings", {})
+    trials = len(results.trials)
+    samples = counted(trials or len(results.samples), "trial" if trials else "sample")
+    recipe, env = manifest.get("recipe", results.name), manifest.get("env", "an unnamed environment")
+    seeds = settings.get("seeds")
+    each = " each" if len(results.samples) > 1 else ""
+    made = f", with {counted(int(seeds), 'seed')}{each}" if seeds else ""
+    budget = equal_steps(results) or settings.get("total_timesteps")
+    trained = f" over {int(budget):,} env steps" if budget else ""
+    varied = varied_hyperparameters(results.samples)
+    differ = f"; they differ in {_listed(varied)}" if varied else ""
+    return f"Compared: {samples} of {recipe} on {env}{made}{trained}{differ}."
+
+
+def _listed(names: Sequence[str]) -> str:
+    if len(names) > _NAMED + 1:
+        return f"{len(names)} hyperparameters"
+    return ", ".join(names[:-1]) + f" and {names[-1]}" if len(names) > 1 else names[0]
+
+
+def _best(results: Results, board: pl.DataFrame) -> str:
+    row, title = board.row(0, named=True), title_of([results])
+    scored = board["score"].count()
+    solved = reference_scores(results.manifest).get("solved")
+    known = "" if solved is None else f", where {text(solved)} counts as solved"
+    if len(results.samples) == 1:
+        return f"Its {title} is {score_words(row)}{known}."
+    chosen = ", ".join(f"{name} = {text(row[name])}" for name in named(results))
+    at_first = " at the start" if explored(results) else ""
+    which = f"sample {row['sample']}" + (f" ({chosen}{at_first})" if chosen else "")
+    said = f"Best: {which} with a {title} of {score_words(row)}{known}."
+    return f"{said} {_apart(row, tied(board), int(scored), len(results.samples))}".strip()
+
+
+def _apart(row: dict[str, Any], same: int, scored: int, samples: int) -> str:
+    """Say from how many others the first sample of a leaderboard is told apart: its rank is "1–last"."""
+    if scored == 1:
+        return "No other sample has a score." if samples > 1 else ""
+    last = int(row["rank"].rpartition("–")[2])
+    others, apart = scored - 1, scored - last
+    if apart == others:
+        return (
+            "It is told apart from the other one."
+            if others == 1
+            else f"It is told apart from all {others} others."
+        )
+    why = "; ranks need four seeds or more" if int(row["seeds"]) < 4 else ""
+    if same > 1:
+        why = f"; {counted(same, 'sample')} score exactly the same"
+    if apart:
+        return f"It is told apart from {apart} of the {others} others, not from the rest{why}."
+    if others == 1:
+        return f"It cannot be told apart from the other one{why}."
+    return f"It cannot be told apart from any of the {others} others{why}."
+
+
+def _when_unfinished(left: int) -> tuple[str, tuple[str, ...]]:
+    if left:
+        still = "is" if left == 1 else "are"
+        return f"Next: {counted(left, 'lane')} {still} not done; continue with --resume.", ("--resume",)
+    return "Next: see which lanes were lost, and why, under Training health.", ()
+
+
+def _next(results: Results, board: pl.DataFrame) -> tuple[str, tuple[str, ...]]:
+    confirmation = results.confirmation
+    if len(results.trials):
+        return (
+            "Next: train best_recipe.py with fresh seeds, because the best trial owes a part of its score "
+            "to being chosen.",
+            (),
+        )
+    if (pairs := ablation_table(results)).height:
+        few = pairs["low"].null_count() > 0 or bool(((pairs["low"] <= 0) & (pairs["high"] >= 0)).any())
+        if few:
+            return "Next: draw more pairs, with a larger --num-samples, to narrow what is open.", ()
+        return "Next: draw the paired differences for a paper, with hyperlax figure.", ()
+    if len(results.samples) == 1:
+        if results.manifest.get("confirms"):
+            return "Next: quote this score, of fresh seeds, and not the one that it was chosen by.", ()
+        return (
+            "Next: search the recipe's space with sweep-hp-samples, to see what other hyperparameters reach.",
+            (),
+        )
+    if confirmation is not None and len(ranked := sample_scores(confirmation).drop_nulls("score")):
+        again = ranked.sort("score", descending=True).row(0, named=True)
+        return (
+            f"Confirmed: with fresh seeds, sample {again['sample']} is the best of "
+            f"{counted(len(ranked), 'sample')}, with {score_words(again)}; quote that score.",
+            (),
+        )
+    if explored(results) or results.manifest.get("confirms"):
+        return "Next: watch the best policy with hyperlax play, or draw the curves with hyperlax figure.", ()
+    first = [rank.partition("–")[0] == "1" for rank in board["rank"].to_list()]
+    count = min(_CONFIRMED, sum(first))
+    which = "the best sample" if count == 1 else f"the {count} that may be the best"
+    return (
+        f"Next: train {which} again from fresh seeds, with --resume --confirm {count}, because a score is "
+        "optimistic when it was chosen for being high.",
+        ("--resume", "--confirm", str(count)),
+    )
+
+
+def comparison_findings(
+    environments: dict[str, Sequence[Results]], verdicts: dict[str, list[str]]
+) -> list[str]:
+    """Return the three sentences for experiments side by side, by environment, with `verdicts` on each."""
+    every = [results for families in environments.values() for results in families]
+    names = list(dict.fromkeys(results.name for results in every))
+    shown = " and ".join(names) if len(names) < 3 else f"{len(names)} families"
+    places = counted(len(environments), "environment") if len(environments) > 1 else next(iter(environments))
+    title = headline_of(every[0].manifest).title
+    compared = f"Compared: {shown} on {places}, {counted(len(every), 'experiment')} in all, by their {title}."
+    best = []
+    for env, families in environments.items():
+        tops = [(r, leaderboard(r, 1)) for r in families]
+        known = [(r, t.row(0, named=True)) for r, t in tops if t["score"].count()]
+        if not known:
+            best.append(f"On {env} nothing has been evaluated yet.")
+            continue
+        family, row = max(known, key=lambda entry: entry[1]["score"])
+        said = f"Best on {env}: sample {row['sample']} of {family.name} with {score_words(row)}."
+        more = len(verdicts[env]) - _NAMED
+        rest = [f"{counted(more, 'more comparison')} below."] if more > 0 else []
+        best.append(" ".join([said, *verdicts[env][:_NAMED], *rest]))
+    claimed = any(" is ahead of " in line for lines in verdicts.values() for line in lines)
+    following = (
+        "Next: read the scores of the best samples as optimistic until they are trained again from fresh "
+        "seeds, with --confirm in a sweep."
+        if claimed
+        else "Next: train more samples or seeds if the difference matters: no claim does not mean that there "
+        "is no difference."
+    )
+    return [compared, " ".join(best), following]

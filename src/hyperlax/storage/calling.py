@@ -1,0 +1,37 @@
+"""Commands to type next: by the same program, so that they work in any folder and environment."""
+
+from __future__ import annotations
+
+import shlex
+import shutil
+import sys
+from pathlib import Path
+
+
+def program() -> str:
+    """What calls this program as it was called: `hyperlax`, its path, or `python -m hyperlax`.
+
+    A short name stands only for what the shell would find by it. A program that calls hyperlax is told the
+    plain name.
+    """
+    called = Path(sys.argv[0]) if sys.argv and sys.argv[0] else Path("hyperlax")
+    if called.name == "__main__.py" and called.parent.name == "hyperlax":
+        return f"{_shortest(Path(sys.executable))} -m hyperlax"
+    if called.stem == "hyperlax" and called.exists():
+        return _shortest(called.absolute())
+    return "hyperlax"
+
+
+def line(*words: object) -> str:
+    """The command line that passes `words`, among them no relative paths, to this program in any folder."""
+    return f"{program()} {shlex.join(map(str, words))}"
+
+
+def here(*words: object) -> str:
+    """The same for words that may name files relative to the current folder, which it goes to first."""
+    return f"cd {shlex.quote(str(Path.cwd()))} && {line(*words)}"
+
+
+def _shortest(path: Path) -> str:
+    """The name of an executable if the shell finds it by its name, else its path."""
+    return path.name if shutil.which(path.name) == str(path) else shlex.quote(str(path))
