@@ -336,11 +336,14 @@ def test_a_sweep_says_what_it_does_and_ends_in_a_leaderboard(finished):
             == points
         )
     _, _, end = finished.output.partition("best 2 of 2 samples by final return")
-    assert re.search(r"│ +1(–2)? │ +[01] │ +\d+\.\d │ +\d+\.\d … \d+\.\d", end)
+    assert re.search(r"^ +1(–2)? +[01] +\d+\.\d +\d+\.\d … \d+\.\d", end, re.MULTILINE)
     assert re.search(r"^sample [01]: .*actor_lr=0\.\d+, ", end, re.MULTILINE)
     assert re.search(r"^4 done in \d+\.\d s$", end, re.MULTILINE)
     assert f"report: {FOLDER / 'report.html'}" in end
-    assert f"next: hyperlax plot-benchmark --results-dir-to-plot {FOLDER}" in end
+    assert re.search(
+        r"^Compared: 2 samples of ppo_mlp_no_network_search on gymnax.pendulum", end, re.MULTILINE
+    )
+    assert re.search(r"^next: cd .* && hyperlax .* --resume --confirm [12]$", end, re.MULTILINE)
 
 
 @pytest.mark.parametrize("flags", ["--resume", f"--resume-from {FOLDER}", "--resume-from out"])

@@ -142,9 +142,9 @@ def test_a_search_says_what_it_found_and_what_to_do_with_it(capsys, tmp_path):
     best = json.loads((folder / "best_params.json").read_text())
     assert f"best trial {best['trial']}: final" in said
     assert "actor_lr=" in said
-    offered = re.search(r"next: hyperlax (run-single-hp .*?)  \(", said)
+    offered = re.search(r"next: cd .* && hyperlax (run-single-hp .*?)  \(", said)
     assert offered is not None
-    assert f"--algo-and-network-config {folder}/best_recipe.py" in offered.group(1)
+    assert f"--algo-and-network-config {folder.absolute()}/best_recipe.py" in offered.group(1)
     spec = hyperlax.prepare(f"{folder}/best_recipe.py", "gymnax.cartpole")
     chosen = spec.samples.row(0, named=True)
     assert all(chosen[path] == pytest.approx(value) for path, value in best["params"].items())

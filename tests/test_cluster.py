@@ -508,7 +508,7 @@ def test_the_states_are_shown_and_the_exit_code_tells(spec, tmp_path, cluster, c
     assert "job 1: 4 units" in capsys.readouterr().out
     with pytest.raises(SystemExit):
         main(["cancel", str(found.root)])
-    assert "cancelled 1 jobs" in capsys.readouterr().out
+    assert "cancelled 1 job" in capsys.readouterr().out
     for unit in found.units:
         records.note_done(found, unit, {"env_steps": unit.env_steps, "lanes": 2, "failed_lanes": 0})
     with pytest.raises(SystemExit) as ended:

@@ -177,7 +177,7 @@ def test_compilation_memory_and_resumption_are_named(lines):
     assert "resumed from the checkpoint" in lines
     assert "compiling program 1 of 2" in lines
     assert "program 1 ready: traced in 1.2 s, compiled in 2.5 s, 2 lanes at once, 3.0 MB each" in lines
-    assert "100 MB needed, 50 MB may be used: 1 lanes at once instead; results are the same" in lines
+    assert "100 MB needed, 50 MB may be used: 1 lane at once instead; results are the same" in lines
 
 
 def test_the_first_divergence_comes_with_its_hyperparameters(lines):
@@ -213,16 +213,17 @@ def test_the_live_display_shows_plan_compilation_bar_and_best_lanes(monkeypatch,
     text = screen.text()
     title = "ppo_mlp on gymnax.cartpole: 8 samples × 2 seeds = 16 lanes, 1,024 steps each, corrected protocol"
     assert title in text
-    assert re.search(r"│ 1 +│ 8 +│ ≤ 4 +│ ≤ 8 +│ ≤ 1 +│ actor: width 64 depth 2", text)
+    assert re.search(r"│ +1 │ +8 │ +≤ 4 │ +≤ 8 │ +≤ 1 │ actor: width 64 depth 2", text)
     assert "note: sample 0: 100 minibatches of 32 samples" in text
     assert "note: 3 more, all in the manifest" in text
     assert "resumed from the checkpoint" in text
     assert "compiling 1/2" in text
     assert "program 1 compiled in 3.8 s: 2 lanes at once, 3.0 MB each" in text
-    assert "100 MB needed, 50 MB may be used: 1 lanes at once instead; results are the same" in text
+    assert "100 MB needed, 50 MB may be used: 1 lane at once instead; results are the same" in text
     assert text.count("first divergence: lane 3 (sample 1, seed 1), step 512") == 1
     last = text.rpartition("program 1 ")[2]
-    assert re.search(r"59 % +4,352 steps/s", last)
+    assert re.search(r"59 %", last)
+    assert re.search(r"4,352 steps/s, \d+ s elapsed", last)
     assert "1 of 16 lanes done, 2 diverged" in last
     rows = re.findall(r"│ (\d) +│ (\d) +│ ([\d,]+) +│ (-?\d+\.\d\d) +│", last)
     assert rows[:5] == [

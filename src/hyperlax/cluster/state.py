@@ -67,7 +67,8 @@ class Look:
             counts = Counter(u.state for u in own)
             steps, total = sum(u.env_steps for u in own), sum(u.unit.env_steps for u in own)
             runs = [u.by for u in own if u.state == "running" and u.by]
-            name = self.sweep.name if cell.path == "." else cell.path
+            alone = f"{cell.manifest.get('recipe')} on {cell.manifest.get('env')}"
+            name = alone if cell.path == "." else cell.path
             row: dict[str, Any] = {"cell": name, "units": len(own)}
             row |= {state: counts[state] for state in STATES}
             row |= {"env steps": f"{100 * min(1.0, steps / max(1, total)):.0f} %"}

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Annotated, Any
 
 from hyperlax import leaving
 from hyperlax.commands.ending import FAILED, stopped
-from hyperlax.commands.flags import Names, Running, assignments, limited
+from hyperlax.commands.flags import Names, Running, assignments, check_places, limited
 from hyperlax.commands.launch import display, end_logging, start_jax
 from hyperlax.commands.spread import Spread, spread_out
 
@@ -51,6 +52,7 @@ def run_benchmark(
     """
     from hyperlax.studies import suites
 
+    check_places(running)
     if running.resume_from is not None:
         running.resume, running.output_root = True, running.resume_from
     given = {
@@ -64,6 +66,8 @@ def run_benchmark(
     suite = suites.find(base_config)
     changes = {k: v for k, v in given.items() if v is not None}
     flags = [k for k, v in running.settings().items() if v is not None]
+    if sampling_method is not None:
+        _check_sampling(sweep_modes or suite.modes)
     suite = suite.changed(changes, assignments(running.set_ or []), flags)
     name = benchmark_name or (base_config if not changes else "benchmark")
     folder = running.output_root or Path("results") / "run-benchmark" / name
@@ -85,6 +89,18 @@ def run_benchmark(
             return code
         running.resume = True
     return _benchmark(running, suite, folder, name, dry_run)
+
+
+def _check_sampling(modes: Sequence[str]) -> None:
+    """Refuse a sampling method that no mode has use for, and say which has none."""
+    drawing = [mode for mode in modes if mode != "optuna"]
+    if not drawing:
+        raise ValueError(
+            "--sampling-method is for samples that are drawn, and in the sweep mode optuna the search "
+            "proposes them; leave it out, or add the mode batched"
+        )
+    if len(drawing) < len(modes):
+        print(f"--sampling-method is for {', '.join(drawing)}; in optuna the search proposes samples")
 
 
 def _benchmark(running: Running, suite: Any, folder: Path, name: str, dry_run: bool) -> int:

@@ -108,6 +108,6 @@ def _table(families: Sequence[Any]) -> RenderableType:
             ]
         )
     names = ("experiment", "samples", "seeds", "median", "best", "95 % interval", "sample")
-    table = Fitting(names, rows, ("sample", "seeds", "median", "samples"), left=("experiment",))
+    table = Fitting(names, rows, ("sample", "seeds", "median", "samples"), words=("experiment",))
     starred = any(cell.endswith(" *") for row in rows for cell in row)
     return Group(table, "* the range of the seeds: no interval holds") if starred else table

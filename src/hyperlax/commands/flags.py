@@ -69,7 +69,9 @@ class Running:
     """Flags that everything that trains has."""
 
     run_length_modifier: str | None = None
-    "quick, default, long, runtime_benchmark, or a number of environment steps. [default: default]"
+    "quick: 2,048 environment steps per lane and tiny networks, to see that everything works; default: 1\
+ million, or what the recipe says (tuned.* do); long: 5 million; runtime_benchmark: 1 million, never\
+ evaluated; or a number of environment steps. [default: default]"
     output_root: Place | None = None
     "Experiments go to <output-root>/<recipe>/<environment>, a benchmark to <output-root>.\
  [default: ./results/<command>]"
@@ -144,8 +146,9 @@ class Common(Running):
     """Flags that every command that trains one experiment has."""
 
     algo_and_network_config: str = "ppo_mlp"
-    "Recipe: <algorithm>_<network>, a dotted name under configs/, or file.py:name; with an algorithm or a\
- network of your own <algorithm>+<network>, e.g. ppo+my.py:ResidualMLP."
+    "Recipe: tuned.<environment>_<algorithm>_<network> learns well on that environment; <algorithm>_<network>\
+ searches wide spaces; or another dotted name under configs/, or file.py:name; with an algorithm or a network\
+ of your own <algorithm>+<network>, e.g. ppo+my.py:ResidualMLP."
     env_config: str = "gymnax.pendulum"
     "Environment: <framework>.<name>, or file.py:Name."
 
@@ -162,7 +165,19 @@ def assignments(pairs: list[str]) -> dict[str, str]:
     return assigned
 
 
+def check_places(running: Running) -> None:
+    """Raise `ValueError` if the folder to continue in is elsewhere than the folder to write to."""
+    if running.resume_from is None or running.output_root is None:
+        return
+    if not resolved(running.resume_from).is_relative_to(resolved(running.output_root)):
+        raise ValueError(
+            f"--resume-from {running.resume_from} continues in that folder, which is not below --output-root "
+            f"{running.output_root}; leave one of them out"
+        )
+
+
 def folder_of(command: str, common: Common) -> Path:
+    check_places(common)
     root = common.resume_from or common.output_root or Path("results") / command
     if any((root / name).exists() for name in ("manifest.json", "checkpoint/manifest-copy.json")):
         return root

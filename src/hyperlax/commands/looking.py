@@ -60,6 +60,15 @@ def plot_benchmark(
     formats = [f.strip() for f in format.split(",")]
     if wrong := [f for f in formats if f not in ("html", "png", "svg", "pdf")]:
         raise ValueError(f"--format knows html, png, svg and pdf; got {', '.join(wrong)}")
+    if include_additional_info_in_titles and formats == ["html"]:
+        raise ValueError(
+            "--include-additional-info-in-titles is for images, and none is written; add them with "
+            "--format html,png"
+        )
+    if embed_data == "no" and "html" not in formats:
+        raise ValueError(
+            "--embed-data no is for pages, and none is written; add html to --format, or leave it out"
+        )
     from hyperlax.storage import store
 
     folders = store.find(results_dir_to_plot)

@@ -129,7 +129,10 @@ def list_names() -> int:
         ),
         "schedulers": (built_in.SCHEDULES, list(built_in.SCHEDULES)),
         "trackers": (built_in.EXPORTERS, list(built_in.EXPORTERS)),
-        "recipes": (built_in.RECIPES, recipes.names()),
+        "recipes (begin with tuned.*, which learn well on the environment in their name)": (
+            built_in.RECIPES,
+            recipes.names(),
+        ),
         "suites": (built_in.SUITES, suites.names()),
     }
     for title, (registry, names) in kinds.items():

@@ -11,20 +11,21 @@ if TYPE_CHECKING:
 
 def cells_table(rows: Sequence[Mapping[str, Any]]) -> RenderableType:
     """The cells of a benchmark, a column per entry that any of them has; below it those that were not run."""
-    from rich.box import SIMPLE_HEAD
     from rich.console import Group
-    from rich.table import Table
+
+    from hyperlax.run.fitting import Fitting
 
     columns = [k for k in dict.fromkeys(k for row in rows for k in row) if any(row.get(k) for row in rows)]
     why = [f"{row['recipe']} on {row['environment']} {row['why']}" for row in rows if row.get("why")]
-    table = Table(box=SIMPLE_HEAD, pad_edge=False, padding=0)
-    for number, name in enumerate(c for c in columns if c != "why"):
-        table.add_column(
-            name, justify="right" if number > 2 else "left", overflow="fold", no_wrap=number > 1, min_width=4
-        )
-    for row in (r for r in rows if not str(r.get("why")).startswith("skipped")):
-        table.add_row(*("" if row.get(c) is None else _count(row[c]) for c in columns if c != "why"))
-    return Group(table, *why)
+    columns = [column for column in columns if column != "why"]
+    shown = [
+        ["" if row.get(column) is None else _count(row[column]) for column in columns]
+        for row in rows
+        if not str(row.get("why")).startswith("skipped")
+    ]
+    words = columns[:3]
+    expendable = [column for column in reversed(columns) if column not in (*words[:2], "status")]
+    return Group(Fitting(columns, shown, expendable, words), *why)
 
 
 def _count(value: Any) -> str:
@@ -52,20 +53,12 @@ def checked_table(found: Sequence[Any], root: Any) -> RenderableType:
 
 def states_table(rows: Sequence[Mapping[str, Any]]) -> RenderableType:
     """The rows of `cluster.state.Look`, or of its units."""
-    from rich.box import SIMPLE_HEAD
-    from rich.table import Table
+    from hyperlax.run.fitting import Fitting
 
-    table = Table(box=SIMPLE_HEAD, pad_edge=False, padding=(0, 1, 0, 0))
-    columns = [name for name in (rows[0] if rows else {}) if name != "merged"]
-    for name in columns:
-        numeric = name not in ("cell", "unit", "state", "by")
-        wide = 24 if name == "cell" else None
-        table.add_column(
-            name, justify="right" if numeric else "left", overflow="fold", no_wrap=numeric, min_width=wide
-        )
-    for row in rows:
-        table.add_row(*(str(row[name]) for name in columns))
-    return table
+    names = [name for name in (rows[0] if rows else {}) if name != "merged"]
+    cells = [[str(row[name]) for name in names] for row in rows]
+    expendable = ("by", "left", "units", "lost", "waiting", "running")
+    return Fitting(names, cells, expendable, ("cell", "unit", "state", "by"))
 
 
 def leaderboard_table(board: Any, samples: int) -> RenderableType:

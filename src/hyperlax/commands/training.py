@@ -94,6 +94,8 @@ def sweep_hp_samples(
         "ablate": parsed(ablate) if ablate else None,
     }
     how = (confirm, confirm_seeds)
+    if sequential and common.hparam_batch_size is not None:
+        print("--hparam-batch-size has no effect: --sequential trains one lane at a time", file=sys.stderr)
     return train("sweep-hp-samples", common, design, sequential, scheduler, how, spread, dry_run)
 
 

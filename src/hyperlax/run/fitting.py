@@ -10,6 +10,8 @@ if TYPE_CHECKING:
     from rich.table import Table
 
 _UNLIMITED = 10_000
+_BROKEN = 24
+"""Columns that a cell of words has at least, if it needs them."""
 _ROOMY = 100
 """Columns of a terminal from which on a table has lines around its cells."""
 
@@ -18,9 +20,9 @@ class Fitting:
     """A table of text that fits the terminal.
 
     `names` are the headings and `rows` the cells below them. `expendable` names the columns to leave out, the
-    least important first, until the rest fits; they are then named below the table. `left` names those that
-    hold words, which are aligned left and may be broken where leaving out is not enough. Columns that are
-    empty in every row are never shown.
+    least important first, until the rest fits; they are then named below the table. `words` names those that
+    hold words, which are aligned left and broken into lines where they are long. Columns that are empty in
+    every row are never shown.
     """
 
     def __init__(
@@ -28,13 +30,13 @@ class Fitting:
         names: Sequence[str],
         rows: Sequence[Sequence[str]],
         expendable: Sequence[str] = (),
-        left: Sequence[str] = (),
+        words: Sequence[str] = (),
     ):
         used = [any(row[place] for row in rows) or not rows for place in range(len(names))]
         self.names = [name for name, some in zip(names, used, strict=True) if some]
         self.rows = [[cell for cell, some in zip(row, used, strict=True) if some] for row in rows]
         self.expendable = [name for name in expendable if name in self.names]
-        self.left = left
+        self.words = words
 
     def __rich_console__(self, console: Console, options: ConsoleOptions) -> Iterator[RenderableType]:
         from rich.text import Text
@@ -43,7 +45,7 @@ class Fitting:
         wide = options.update(max_width=_UNLIMITED)
         table = self._table(names, options.max_width)
         for name in self.expendable:
-            if console.measure(table, options=wide).maximum <= options.max_width:
+            if console.measure(table, options=wide).minimum <= options.max_width:
                 break
             names.remove(name)
             dropped.append(name)
@@ -60,12 +62,14 @@ class Fitting:
         roomy = width >= _ROOMY
         table = Table(box=HEAVY_HEAD if roomy else SIMPLE_HEAD, pad_edge=roomy, padding=(0, 1))
         for name in names:
-            words = name in self.left
+            words = name in self.words
+            longest = max((len(row[self.names.index(name)]) for row in self.rows), default=0)
             table.add_column(
                 name,
                 justify="left" if words else "right",
                 no_wrap=not words,
-                overflow="fold" if words else None,
+                overflow="fold" if words else "ellipsis",
+                min_width=min(_BROKEN, longest) if words else None,
             )
         places = [self.names.index(name) for name in names]
         for row in self.rows:

@@ -46,24 +46,45 @@ def _networks(caps: Mapping[str, Any]) -> str:
 def plan_table(spec: Experiment, programs: Sequence[Program]) -> RenderableType:
     """The plan as a table for the terminal, one row per program."""
     from rich.console import Group
-    from rich.table import Table
+
+    from hyperlax.run.fitting import Fitting
 
     settings = spec.settings
     count, what = expected(spec)
     title = (
-        f"{spec.recipe_name} on {spec.env_name}: {count} {what} × {settings.seeds} seeds = "
-        f"{count * settings.seeds} lanes, {settings.total_timesteps:,} steps each, "
+        f"{spec.recipe_name} on {spec.env_name}: {counted(count, what[:-1])} × "
+        f"{counted(settings.seeds, 'seed')} = {counted(count * settings.seeds, 'lane')}, "
+        f"{settings.total_timesteps:,} steps each, "
         f"{settings.protocol} protocol"
     )
-    table = Table("program", "lanes", "envs", "rollout", "minibatch", "networks", "useful work")
+    rows = []
     for number, program in enumerate(programs):
         caps = program.caps
         sizes = (caps["num_envs"], caps["rollout_length"], caps["minibatch"])
-        table.add_row(
-            str(number + 1),
-            str(len(program.samples) * settings.seeds) if program.samples else "as asked",
-            *(str(s) if len(program.samples) == 1 else f"≤ {s}" for s in sizes),
-            _networks(caps),
-            f"{program.useful_share:.0%}",
+        rows.append(
+            [
+                str(number + 1),
+                str(len(program.samples) * settings.seeds) if program.samples else "as asked",
+                *(str(s) if len(program.samples) == 1 else f"≤ {s}" for s in sizes),
+                _networks(caps),
+                f"{program.useful_share:.0%}",
+            ]
         )
-    return Group(title, table)
+    names = ("program", "lanes", "envs", "rollout", "minibatch", "networks", "useful work")
+    return Group(
+        title, Fitting(names, rows, ("networks", "minibatch", "rollout", "useful work"), ("networks",))
+    )
+
+
+def counted(number: int, thing: str) -> str:
+    """A number of things: "1 lane", "2 lanes"."""
+    return f"{number:,} {thing}" + ("" if number == 1 else "s")
+
+
+def duration(seconds: float) -> str:
+    """A duration in its two largest units: "12 s", "3 min 5 s", "2 h 5 min"."""
+    minutes, rest = divmod(round(seconds), 60)
+    hours, minutes = divmod(minutes, 60)
+    if hours:
+        return f"{hours:,} h {minutes} min"
+    return f"{minutes} min {rest} s" if minutes else f"{rest} s"

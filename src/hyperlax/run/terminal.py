@@ -10,10 +10,11 @@ from importlib.util import find_spec
 from typing import TYPE_CHECKING, TextIO
 
 from hyperlax.run.display import Display
-from hyperlax.run.plan_words import expected, plan_table, program_words
+from hyperlax.run.plan_words import counted, duration, expected, plan_table, program_words
 
 if TYPE_CHECKING:  # a display is made before jax is imported
     from rich.console import Console, RenderableType
+    from rich.progress import Task
 
     from hyperlax.agents.base import AbstractAgentHyperparams
     from hyperlax.experiments.experiment import Experiment
@@ -46,13 +47,12 @@ class Lines(Display):
         self.total, self.samples = settings.total_timesteps, spec.records
         count, what = expected(spec)
         log.info(
-            "%s on %s: %d %s x %d seeds = %d lanes, %s steps each, %s protocol",
+            "%s on %s: %s x %s = %s, %s steps each, %s protocol",
             spec.recipe_name,
             spec.env_name,
-            count,
-            what,
-            settings.seeds,
-            count * settings.seeds,
+            counted(count, what[:-1]),
+            counted(settings.seeds, "seed"),
+            counted(count * settings.seeds, "lane"),
             f"{settings.total_timesteps:,}",
             settings.protocol,
         )
@@ -75,20 +75,20 @@ class Lines(Display):
 
     def compiled(self, number: int, compiled: Compiled) -> None:
         log.info(
-            "program %d ready: traced in %.1f s, compiled in %.1f s, %d lanes at once, %.1f MB each",
+            "program %d ready: traced in %.1f s, compiled in %.1f s, %s at once, %.1f MB each",
             number + 1,
             compiled.trace_seconds,
             compiled.compile_seconds,
-            compiled.slots,
+            counted(compiled.slots, "lane"),
             compiled.bytes_per_lane / 2**20,
         )
 
     def halved(self, needed_mb: float, limit_mb: float, lanes: int) -> None:
         log.warning(
-            "%.0f MB needed, %.0f MB may be used: %d lanes at once instead; results are the same",
+            "%.0f MB needed, %.0f MB may be used: %s at once instead; results are the same",
             needed_mb,
             limit_mb,
-            lanes,
+            counted(lanes, "lane"),
         )
 
     def evaluated(self, lane: Lane, score: float) -> None:
@@ -124,23 +124,32 @@ class Lines(Display):
         log.warning(STOPPING)
 
 
+class Pace:
+    """The speed of a task of a progress bar, how long it has run and will run, whenever it is drawn."""
+
+    def __init__(self, task: Task):
+        self.task = task
+
+    def __rich__(self) -> str:
+        elapsed, left = self.task.elapsed, self.task.time_remaining
+        parts = [self.task.fields["speed"], f"{duration(elapsed)} elapsed" if elapsed is not None else ""]
+        parts.append(f"about {duration(left)} left" if left is not None else "")
+        return ", ".join(part for part in parts if part)
+
+
 class Live(Lines):
     """A display with a progress bar and the best lanes so far; the plain lines go to the log file."""
 
     def __init__(self, console: Console):
         super().__init__()
         from rich.live import Live as RichLive
-        from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
+        from rich.progress import BarColumn, Progress, TextColumn
 
         self.console = console
         self.bar = Progress(
             TextColumn("{task.description}"),
             BarColumn(bar_width=None),
             TextColumn("{task.percentage:>3.0f} %"),
-            TextColumn("{task.fields[speed]}"),
-            TimeElapsedColumn(),
-            TextColumn("left"),
-            TimeRemainingColumn(),
             console=console,
         )
         self.task = self.bar.add_task("planning", total=None, speed="")
@@ -176,7 +185,7 @@ class Live(Lines):
         seconds = compiled.trace_seconds + compiled.compile_seconds
         memory = compiled.bytes_per_lane / 2**20
         self.console.print(
-            f"program {number + 1} compiled in {seconds:.1f} s: {compiled.slots} lanes at once, "
+            f"program {number + 1} compiled in {seconds:.1f} s: {counted(compiled.slots, 'lane')} at once, "
             f"{memory:.1f} MB each",
             highlight=False,
         )
@@ -199,7 +208,7 @@ class Live(Lines):
         }
         done = states.pop("done")
         others = "".join(f", {n} {s}" for s, n in states.items() if n)
-        self.counts = f"{done} of {len(lanes)} lanes done{others}"
+        self.counts = f"{done} of {counted(len(lanes), 'lane')} done{others}"
         self.bar.update(self.task, completed=trained * self.total, speed=speed)
         self._draw()
 
@@ -220,8 +229,8 @@ class Live(Lines):
 
     def halved(self, needed_mb: float, limit_mb: float, lanes: int) -> None:
         super().halved(needed_mb, limit_mb, lanes)
-        text = f"{needed_mb:.0f} MB needed, {limit_mb:.0f} MB may be used: {lanes} lanes at once instead"
-        self.console.print(text + "; results are the same", style="yellow", highlight=False)
+        text = f"{needed_mb:.0f} MB needed, {limit_mb:.0f} MB may be used: {counted(lanes, 'lane')} at once"
+        self.console.print(text + " instead; results are the same", style="yellow", highlight=False)
 
     def failed(self, number: int, error: Exception) -> None:
         self.console.print(f"program {number + 1} failed: {error}", style="red", markup=False)
@@ -238,7 +247,7 @@ class Live(Lines):
         """Redraw the bar and what is below it."""
         from rich.console import Group
 
-        parts: list[RenderableType] = [self.bar]
+        parts: list[RenderableType] = [self.bar, Pace(self.bar.tasks[0])]
         if self.search:
             parts.append(self.search)
         if self.counts:

@@ -103,8 +103,11 @@ def _line(facts: Mapping[str, str]) -> str:
 
 
 @public
-def read(folder: str | Path) -> Results | Experiments:
-    """Read the experiment in `folder` or, if it holds none itself, all those below, as of a benchmark.
+def read(folder: str | Path) -> Results | Any:
+    """Read the experiment in `folder` or, if it holds none itself, all those below, as `Experiments`.
+
+    Type checkers take what comes back for `Results` and, because the folder alone decides which it is, do not
+    complain where it is used as `Experiments`.
 
     Experiments that are still running or were killed are read as well: their tables are those of the newest
     checkpoint, and empty if there is none yet.
