@@ -47,7 +47,17 @@ COLUMNS: dict[str, str] = {
 PYTHON: dict[str, tuple[str, ...]] = {
     "Train": ("sweep", "search", "confirm", "prepare", "Recipe", "Settings", "Execution", "Suite"),
     "Spaces": ("Uniform", "LogUniform", "Integers", "Choice", "Joint", "Space"),
-    "Results": ("read", "check", "Results", "load", "Policy", "export", "Interrupted", "Superseded"),
+    "Results": (
+        "read",
+        "check",
+        "Results",
+        "Experiments",
+        "load",
+        "Policy",
+        "export",
+        "Interrupted",
+        "Superseded",
+    ),
     "Extend": (
         "AbstractEnv",
         "AbstractNetwork",

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -193,7 +193,7 @@ def _next(results: Results, board: pl.DataFrame) -> tuple[str, tuple[str, ...]]:
 
 
 def comparison_findings(
-    environments: dict[str, Sequence[Results]], verdicts: dict[str, list[str]]
+    environments: Mapping[str, Sequence[Results]], verdicts: Mapping[str, Sequence[str]]
 ) -> list[str]:
     """Return the three sentences for experiments side by side, by environment, with `verdicts` on each."""
     every = [results for families in environments.values() for results in families]

@@ -63,13 +63,14 @@ class Fitting:
         table = Table(box=HEAVY_HEAD if roomy else SIMPLE_HEAD, pad_edge=roomy, padding=(0, 1))
         for name in names:
             words = name in self.words
-            longest = max((len(row[self.names.index(name)]) for row in self.rows), default=0)
+            place = self.names.index(name)
+            longest = max([len(name), *(len(row[place]) for row in self.rows)])
             table.add_column(
                 name,
                 justify="left" if words else "right",
                 no_wrap=not words,
                 overflow="fold" if words else "ellipsis",
-                min_width=min(_BROKEN, longest) if words else None,
+                min_width=min(_BROKEN, longest) if words else longest,
             )
         places = [self.names.index(name) for name in names]
         for row in self.rows:
