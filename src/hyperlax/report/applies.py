@@ -24,6 +24,10 @@ _NEED_SEVERAL_SAMPLES = (
 )
 """Charts that need several samples."""
 _NEED_DIFFERENT_SCORES = tuple(name for name in _NEED_SEVERAL_SAMPLES if name != "aggregate_curves")
+_DESIGNED = {"ablation": "pair", "sobol_indices": "matrix"}
+"""Chart → the column that the samples of its design have."""
+_SCHEDULED = {"lineage": "pbt", "hyperparameter_schedules": "pbt", "rungs": "asha"}
+"""Chart → the schedule that it is about."""
 _CURVES = ("learning_curves", "aggregate_curves")
 _UNFINISHED = ("queued", "running", "paused")
 
@@ -40,8 +44,11 @@ def applies(name: str, results: Results) -> bool:
         return bool((results.lanes["circuit_executions"] > 0).any())
     if name == "entanglement":
         return any(c.endswith("entangler") for c in varied_hyperparameters(results.samples))
-    if name == "ablation":
-        return "pair" in results.samples.columns
+    if name in _DESIGNED:
+        return _DESIGNED[name] in results.samples.columns
+    if name in _SCHEDULED:
+        schedule = (results.manifest.get("identity") or {}).get("schedule") or {}
+        return schedule.get("name") == _SCHEDULED[name]
     if name in ("slices", "importance", "parallel_coordinates"):
         return results.trials.is_empty()
     return name != "confirmation" or results.confirmation is not None
