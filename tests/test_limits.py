@@ -22,7 +22,7 @@ from hyperlax.networks.pqc import PQCHyperparams
 from hyperlax.registry import boolean, integer, real
 from hyperlax.registry.limits import LARGEST_LEAF, LIMITS, within
 from hyperlax.schedules import PBT
-from hyperlax.storage.memory import host_memory
+from hyperlax.storage.memory import Bound, host_memory
 
 CARTPOLE = "gymnax.cartpole"
 
@@ -184,10 +184,10 @@ IMPOSSIBLE = [
 @pytest.fixture
 def small(monkeypatch):
     """A machine of 16 GiB, whatever this one has."""
-    from hyperlax.experiments import feasible, memory
+    from hyperlax.experiments import feasible
 
     def bound():
-        return memory.Bound(2**34, 2**33)
+        return Bound(2**34, 2**33)
 
     monkeypatch.setattr(feasible, "host_memory", bound)
     monkeypatch.setattr(feasible, "device_memory", lambda: 2**34)
@@ -282,7 +282,7 @@ def test_cache_that_can_be_given_back_counts_as_free(tmp_path):
 def test_the_limit_of_the_address_space_counts():
     code = (
         "import resource; resource.setrlimit(resource.RLIMIT_AS, (2**36, 2**36));"
-        "from hyperlax.storage.memory import host_memory; print(host_memory().total <= 2**36)"
+        "from hyperlax.storage.memory import Bound, host_memory; print(host_memory().total <= 2**36)"
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=120)
     assert done.stdout.strip() == "True", done.stderr
