@@ -38,9 +38,14 @@ CASES += [
     pytest.param(a, "mlp", "brax.inverted_pendulum", 2, id=f"{a}_mlp-brax", marks=pytest.mark.slow)
     for a in ("ppo", "sac")
 ]
+LONGER = [
+    pytest.param(a, "mlp", env, 4, id=f"{a}_mlp-{env}-four", marks=pytest.mark.slow)
+    for a, env in sorted(EVERY_TIME)
+]
+"""What is tested every time, with more lanes trained alone."""
 
 
-@pytest.mark.parametrize(("algorithm", "network", "env", "alone"), CASES)
+@pytest.mark.parametrize(("algorithm", "network", "env", "alone"), [*CASES, *LONGER])
 def test_lanes_keep_the_laws(algorithm, network, env, alone):
     """Alone = together, in any order; resume; one program."""
     check_laws(algorithm, network, [env], alone=alone)
