@@ -341,7 +341,7 @@ def test_a_sweep_says_what_it_does_and_ends_in_a_leaderboard(finished):
     assert re.search(r"^4 done in \d+\.\d s$", end, re.MULTILINE)
     assert f"report: {FOLDER / 'report.html'}" in end
     assert re.search(
-        r"^Compared: 2 samples of ppo_mlp_no_network_search on gymnax.pendulum", end, re.MULTILINE
+        r"^Compared: 2 samples of ppo_mlp_no_network_search on gymnax.cartpole", end, re.MULTILINE
     )
     assert re.search(r"^next: cd .* && hyperlax .* --resume --confirm [12]$", end, re.MULTILINE)
 

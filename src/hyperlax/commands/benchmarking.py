@@ -134,8 +134,11 @@ def _benchmark(running: Running, suite: Any, folder: Path, name: str, dry_run: b
     console.print(cells_table(benchmark.outcome()))
     found = benchmark.results()
     if len(found) > 1:
-        from hyperlax.report import write_comparison
+        from hyperlax.report import comparable, write_comparison
+        from hyperlax.report.comparison import sentences
 
+        for sentence in sentences(comparable(found)):
+            console.print(sentence, markup=False)
         print(f"comparison: {write_comparison(found, folder / 'comparison.html')}")
     leaving.from_now_on(None)
     failed = {path: cell["reason"] for path, cell in ended.items() if cell["status"] == "failed"}

@@ -52,8 +52,7 @@ def compare(
 
     from hyperlax import report
     from hyperlax.report import agreement, batch
-    from hyperlax.report.comparison import verdicts
-    from hyperlax.report.findings import comparison_findings
+    from hyperlax.report.comparison import sentences
     from hyperlax.storage import store
 
     folders = dict.fromkeys(found.resolve() for folder in results_dirs for found in store.find(folder))
@@ -67,15 +66,13 @@ def compare(
     console = Console(highlight=False, markup=False)
     for line in agreement.metrics_words(experiments):
         console.print(line, style="yellow")
-    said = {}
     for env, families in groups.items():
         console.print(f"\n{env}", style="bold")
         for line in agreement.differences(families):
             console.print(line, style="yellow")
         console.print(_table(families))
-        said[env] = verdicts(families)
     console.print()
-    for sentence in comparison_findings(groups, said):
+    for sentence in sentences(groups):
         console.print(sentence)
     page = report.write_comparison(experiments, output_file, top_n, embed_data=embed_data == "yes")
     console.print(f"\ncomparison: {page}", soft_wrap=True)

@@ -228,12 +228,15 @@ def write_comparison(
         f"The score of a sample is its {headline_of(experiments[0].manifest).title}. "
         "The report of each experiment lists its samples, shows how training went, and says how to repeat it."
     )
-    found = piece(
-        "found", comparison_findings(groups, {env: verdicts(group) for env, group in groups.items()})
-    )
+    found = piece("found", sentences(groups))
     header = piece("header", title, introduction, joined(found, definition(experiments[0])))
     write_atomically(path.with_suffix(".csv"), table.write_csv())
     return write_document(path, title, sections_of(header, sections), pictures)
+
+
+def sentences(groups: Mapping[str, Sequence[Results]]) -> list[str]:
+    """Return what was found, in three sentences, from the experiments on each environment."""
+    return comparison_findings(groups, {env: verdicts(group) for env, group in groups.items()})
 
 
 def check_published(experiments: Sequence[Results], published: Published) -> None:

@@ -112,10 +112,8 @@ class Cell:
         return self.mode / experiment_path(self.recipe, self.env)
 
 
-def _prepare_sweep(
-    suite: Suite, recipe: str, env: str, metric: str | None = None, **arguments: Any
-) -> Experiment:
-    """A sweep over the samples that the suite draws, whatever the `metric` of its reports."""
+def _prepare_sweep(suite: Suite, recipe: str, env: str, **arguments: Any) -> Experiment:
+    """A sweep over the samples that the suite draws."""
     return sweeps.prepare(recipe, env, num_samples=suite.samples, sampling_method=suite.sampling, **arguments)
 
 
@@ -129,14 +127,11 @@ def _run_sweep(
     return sweeps.run(spec, how, progress, command, programs)
 
 
-def _prepare_search(
-    suite: Suite, recipe: str, env: str, metric: str | None = None, **arguments: Any
-) -> Experiment:
-    """A search with as many trials as other modes have samples, for the best `metric` of the reports."""
+def _prepare_search(suite: Suite, recipe: str, env: str, **arguments: Any) -> Experiment:
+    """A search with as many trials as other modes have samples."""
     from hyperlax import searches  # imported late, because importing Optuna takes a second
 
-    names = [metric] if metric else []
-    return searches.prepare(recipe, env, n_trials=suite.samples, objective_names=names, **arguments)
+    return searches.prepare(recipe, env, n_trials=suite.samples, **arguments)
 
 
 def _run_search(
@@ -158,17 +153,19 @@ class Mode:
     - `prepare`: makes the experiment of a cell from suite, recipe, environment and settings.
     - `run`: runs it with the programs that were planned for it together with those of other cells.
     - `sequential`: whether lanes are trained one at a time, as in `Execution`.
+    - `searches`: whether it optimises what `prepare` is then given as `objective_names`.
     """
 
     prepare: Callable[..., Experiment] = _prepare_sweep
     run: Callable[[Experiment, Execution, Display, Sequence[str] | None, list[Program]], Results] = _run_sweep
     sequential: bool = False
+    searches: bool = False
 
 
 MODES = {
     "batched": Mode(),
     "sequential": Mode(sequential=True),
-    "optuna": Mode(_prepare_search, _run_search),
+    "optuna": Mode(_prepare_search, _run_search, searches=True),
 }
 
 
@@ -229,14 +226,15 @@ def prepare(suite: Suite, cell: Cell, metric: str | None = None, **given: Any) -
 
     Raises `ValueError`, naming the cell, for invalid settings or hyperparameters.
     """
-    settings = dict(suite.settings)
+    settings, mode = dict(suite.settings), MODES[cell.mode]
     for rule in suite.rules:
         if rule.matches(cell.recipe, cell.env):
             settings |= rule.settings
+    if mode.searches and metric is not None:
+        given["objective_names"] = [metric]
     try:
-        length = suite.run_length
-        return MODES[cell.mode].prepare(
-            suite, cell.recipe, cell.env, metric, run_length_modifier=length, set=settings, **given
+        return mode.prepare(
+            suite, cell.recipe, cell.env, run_length_modifier=suite.run_length, set=settings, **given
         )
     except ValueError as error:
         raise ValueError(f"{cell.name}: {error}") from None
