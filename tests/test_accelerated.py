@@ -138,11 +138,12 @@ def test_constants_are_inserted_in_agent_and_networks_and_removed_again():
 
 @pytest.mark.parametrize("algorithm", ["dqn", pytest.param("sac", marks=pytest.mark.slow)])
 def test_they_learn_what_programs_for_cpus_learn(algorithm):
-    """Off-policy agents see the same random numbers in both; on-policy ones shuffle in another way."""
-    hp, env = (
-        jax.tree.map(jnp.asarray, sample(algorithm, warmup_rollout_length=2)),
-        envs.load("gymnax.cartpole"),
-    )
+    """Off-policy agents see the same random numbers in both; on-policy ones shuffle in another way.
+
+    LayerNorm over three units leaves a gradient that is all rounding, so there are more.
+    """
+    changes = {"warmup_rollout_length": 2, "critic.width": 16}
+    hp, env = jax.tree.map(jnp.asarray, sample(algorithm, **changes)), envs.load("gymnax.cartpole")
     caps = hp.capacities([hp.sizes()], [1], env)
 
     def run(fast):
