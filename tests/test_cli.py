@@ -12,6 +12,7 @@ import re
 import subprocess
 import sys
 from pathlib import Path
+from unittest.mock import patch
 
 import numpy as np
 import polars as pl
@@ -70,7 +71,7 @@ def _place(tmp_path, monkeypatch):
 
 def run(line: str) -> int:
     """The exit code of `hyperlax <line>`."""
-    with pytest.raises(SystemExit) as left:
+    with patch.object(sys, "argv", ["hyperlax", *line.split()]), pytest.raises(SystemExit) as left:
         cli.main(line.split())
     code = left.value.code
     assert isinstance(code, int)
