@@ -30,14 +30,14 @@ _NOTHING = "No sample has an evaluation: every lane was lost, or none was evalua
 class Findings:
     """What was compared, what is best and how sure that is, and what to do next, a sentence or two each.
 
-    `flags` are those to add to the command of the experiment for what comes next; empty if it is no such
-    command.
+    `flags` are those to add to the command of the experiment for what comes next, each with its value; empty
+    if it is no such command.
     """
 
     compared: str
     best: str
     next: str
-    flags: tuple[str, ...] = ()
+    flags: tuple[tuple[str, ...], ...] = ()
 
     @property
     def sentences(self) -> list[str]:
@@ -146,14 +146,14 @@ def _apart(row: dict[str, Any], same: int, scored: int, samples: int) -> str:
     return f"It cannot be told apart from any of the {others} others{why}."
 
 
-def _when_unfinished(left: int) -> tuple[str, tuple[str, ...]]:
+def _when_unfinished(left: int) -> tuple[str, tuple[tuple[str, ...], ...]]:
     if left:
         still = "is" if left == 1 else "are"
-        return f"Next: {counted(left, 'lane')} {still} not done; continue with --resume.", ("--resume",)
+        return f"Next: {counted(left, 'lane')} {still} not done; continue with --resume.", (("--resume",),)
     return "Next: see which lanes were lost, and why, under Training health.", ()
 
 
-def _next(results: Results, board: pl.DataFrame) -> tuple[str, tuple[str, ...]]:
+def _next(results: Results, board: pl.DataFrame) -> tuple[str, tuple[tuple[str, ...], ...]]:
     confirmation = results.confirmation
     if len(results.trials):
         return (
@@ -188,7 +188,7 @@ def _next(results: Results, board: pl.DataFrame) -> tuple[str, tuple[str, ...]]:
     return (
         f"Next: train {which} again from fresh seeds, with --resume --confirm {count}, because a score is "
         "optimistic when it was chosen for being high.",
-        ("--resume", "--confirm", str(count)),
+        (("--resume",), ("--confirm", str(count))),
     )
 
 
