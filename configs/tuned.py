@@ -428,7 +428,7 @@ RECIPES = {
         "ppo",
         "mlp",
         FIRST_SWEEP,
-        {"total_timesteps": 40_000, "evaluations": 8, "eval_episodes": 8, "seeds": 10},
+        {"total_timesteps": 40_960, "evaluations": 8, "eval_episodes": 8, "seeds": 10},
         only=True,
     ),
     "search_sac_tmlp": Recipe("sac", "tmlp", SEARCH_SAC_TMLP, only=True),

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import io
+import shlex
 import sys
 from pathlib import Path
 
@@ -14,6 +15,7 @@ from rich.console import Console
 
 import hyperlax
 from hyperlax.commands.benchmarking import _check_sampling
+from hyperlax.commands.ending import next_command
 from hyperlax.commands.flags import Common, folder_of
 from hyperlax.report import leaderboard, write_report
 from hyperlax.report.agreement import check_comparable, differences, metrics_words
@@ -48,6 +50,18 @@ def test_the_best_sample_is_told_apart_from_as_many_as_its_rank_says(many):
     resumed, (name, count) = findings(many).flags
     assert (resumed, name) == (("--resume",), "--confirm")
     assert int(count) >= 1
+
+
+def test_the_next_command_is_the_last_one_with_its_folders_and_every_value(tmp_path, monkeypatch):
+    """The manifest leaves folders out, so it cannot be the source; `--num-samples 2` is no `--confirm 2`."""
+    typed = ["sweep-hp-samples", "--num-samples", "2", "--output-root", str(tmp_path / "a b")]
+    monkeypatch.setattr(sys, "argv", ["hyperlax", *typed])
+    monkeypatch.chdir(tmp_path)
+    made = synthetic(2, 4, diverged=())
+    made = dataclasses.replace(made, manifest={**made.manifest, "command": ["hyperlax", "…"]})
+    said = next_command(made, (("--resume",), ("--confirm", "2")), tmp_path)
+    assert shlex.split(said)[:3] == ["cd", str(tmp_path), "&&"]
+    assert shlex.split(said)[4:] == [*typed, "--resume", "--confirm", "2"]
 
 
 def test_few_seeds_have_no_interval_and_tell_nothing_apart():

@@ -65,17 +65,17 @@ def conclude(results: Any, folder: Path, more: Sequence[str] = ()) -> int:
     for line in more:
         console.print(line, soft_wrap=True)
     if not more:
-        console.print(f"next: {_next(results, found.flags, folder)}", soft_wrap=True)
+        console.print(f"next: {next_command(results, found.flags, folder)}", soft_wrap=True)
     console.print(f"report: {report}", soft_wrap=True)
     return FAILED if sum(_failures(part) for part in parts) or any(map(all_lost, parts)) else 0
 
 
-def _next(results: Any, flags: Sequence[tuple[str, ...]], folder: Path) -> str:
+def next_command(results: Any, flags: Sequence[tuple[str, ...]], folder: Path) -> str:
     """The command for what comes next: the same with more flags, or else one that shows the best policy."""
     from hyperlax.report.scores import lane_scores
 
-    command = [str(word) for word in results.manifest.get("command") or []][1:]
-    if flags and command:
+    command = sys.argv[1:]  # the manifest, which may be passed on, names no folders
+    if flags and results.manifest.get("command"):
         return calling.here(*command, *(word for flag in flags if flag[0] not in command for word in flag))
     kept = {int(path.stem.rpartition("-")[2]): path for path in (folder / "policies").glob("lane-*.policy")}
     scored = lane_scores(results).drop_nulls("score").sort("score", descending=True, maintain_order=True)
