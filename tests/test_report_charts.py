@@ -1,6 +1,7 @@
 """Charts of an experiment: each is drawn or gives the reason why not, and stays within altair's limits."""
 
 import dataclasses
+import itertools
 
 import altair as alt
 import numpy as np
@@ -19,7 +20,7 @@ from hyperlax.report.charts import (
 )
 from hyperlax.report.charts.run import timeline
 from hyperlax.report.charts.slices import space_by_column
-from hyperlax.report.charts.style import family_colour, text
+from hyperlax.report.charts.style import alike, family_colour, sample_colours, text
 from hyperlax.report.charts.tuning import tuning_chart
 from hyperlax.report.vega import vegalite_version
 from hyperlax.storage.results import Results
@@ -236,3 +237,14 @@ def _large(samples: int, evaluations: int) -> Results:
     lanes = [(i, i, 0, "done", 100 * evaluations, 1, 0, 1.0, 1, 0, None) for i in range(samples)]
     table = pl.DataFrame({"sample": range(samples)}).with_columns(gamma=pl.col("sample") / samples)
     return Results(manifest(samples, 1, evaluations, 4_000), table, frame("lanes", lanes), curves)
+
+
+@pytest.mark.parametrize("count", [1, 5, 7, 20])
+@pytest.mark.parametrize("family", [("ppo", "mlp"), ("sac", "drpqc"), ("mine", "own")])
+def test_no_two_samples_of_an_experiment_share_a_colour(family, count):
+    about = {"algorithm": family[0], "network": family[1]}
+    colours = sample_colours(about, count)
+    assert colours[0] == family_colour(*family)
+    assert len(set(colours)) == count
+    few = colours[:5]
+    assert not any(alike(a, b) for a, b in itertools.combinations(few, 2))

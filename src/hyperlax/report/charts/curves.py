@@ -14,10 +14,9 @@ from hyperlax.report.charts.style import (
     WIDTH,
     Chart,
     NothingToDraw,
-    colour_of,
     finished,
     is_picked,
-    lighten,
+    sample_colours,
 )
 from hyperlax.report.evaluations import Evaluations, evaluations
 from hyperlax.report.scores import ranked
@@ -50,8 +49,7 @@ def learning_curves(results: Results, x: str = "env_steps", top: int = 5) -> Cha
     best = order[:top]
     names = [f"sample {found.samples[row]}" for row in best]
     thin_lines, thinned = _thin_lines(found, x, order)
-    colour = colour_of(results.manifest)
-    shades = {name: lighten(colour, 0.75 * i / max(1, len(best) - 1)) for i, name in enumerate(names)}
+    shades = dict(zip(names, sample_colours(results.manifest, len(names)), strict=True))
     overall = f"IQM of {len(order)} samples"
     if len(order) > 2:
         shades[overall] = NEUTRAL

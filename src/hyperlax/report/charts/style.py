@@ -63,6 +63,17 @@ def colour_of(manifest: dict[str, Any]) -> str:
     return family_colour(str(manifest.get("algorithm", "")), str(manifest.get("network", "")))
 
 
+def sample_colours(manifest: dict[str, Any], count: int) -> list[str]:
+    """Return a colour for each of `count` samples of one experiment: that of its family, then other hues.
+
+    Samples beyond the number of hues have lighter tones of them.
+    """
+    first = colour_of(manifest)
+    hues = [first, *(h for h in (*_HUES.values(), *_OTHER_HUES) if not alike(h, first))]
+    rounds = max(1, -(-count // len(hues)))
+    return [lighten(hues[i % len(hues)], _LIGHTEST * (i // len(hues)) / rounds) for i in range(count)]
+
+
 def family_colours(experiments: Sequence[Results]) -> list[str]:
     """Return the colour of each experiment: that of its family, and never the same or a similar one twice.
 
@@ -72,13 +83,13 @@ def family_colours(experiments: Sequence[Results]) -> list[str]:
     hues = [family_colour(str(results.manifest.get("algorithm", "")), "mlp") for results in experiments]
     for hue in dict.fromkeys(hues):
         places = [i for i, other in enumerate(hues) if other == hue]
-        if any(_alike(chosen[a], chosen[b]) for a, b in combinations(places, 2)):
+        if any(alike(chosen[a], chosen[b]) for a, b in combinations(places, 2)):
             for turn, place in enumerate(places):
                 chosen[place] = lighten(hue, _LIGHTEST * turn / (len(places) - 1))
     return chosen
 
 
-def _alike(colour: str, other: str) -> bool:
+def alike(colour: str, other: str) -> bool:
     """Whether two colours (#rrggbb) can hardly be told apart: no channel differs by a tenth."""
     return all(abs(int(colour[i : i + 2], 16) - int(other[i : i + 2], 16)) < 26 for i in (1, 3, 5))
 
