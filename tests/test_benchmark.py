@@ -313,6 +313,8 @@ def test_flags_win_over_the_suite_and_failures_are_reported(tmp_path, runs, caps
     out, err = capsys.readouterr()
     assert "batched/ppo_mlp/gymnax.cartpole failed: RuntimeError: no luck; log:" in err
     assert "comparison:" in out
+    assert "\nCompared: " in out
+    assert "\nNext: " in out
     assert json.loads((tmp_path / "b" / "benchmark.json").read_text())["identity"]["suite"]["samples"] == 3
     broken.clear()
     assert run(*line, *root, "--resume") == 0
