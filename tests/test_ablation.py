@@ -177,3 +177,5 @@ def test_only_what_is_named_is_searched_and_the_rest_is_as_by_default():
     ):
         with pytest.raises(ValueError, match=said):
             resolve("dqn_mlp").searching([path])
+    with pytest.raises(ValueError, match="this recipe fixes critic_lr; dqn_mlp by itself searches it"):
+        resolve("tuned.acrobot_dqn_mlp").searching(["critic_lr"])

@@ -95,7 +95,15 @@ def _failures(results: Any) -> int:
     return int((results.lanes["status"] == "failed").sum())
 
 
+def _again(typed: Sequence[str]) -> str:
+    """The command that goes on, unless it is one of many tasks, or may hold the password of a database."""
+    if typed[:1] == ["unit"] or any("://" in word for word in typed):
+        return ""
+    resumed = [] if any(word.startswith("--resume") for word in typed) else ["--resume"]
+    return f": {calling.here(*typed, *resumed)}"
+
+
 def stopped(why: Any) -> int:
     """Says how to go on; the exit code of an interrupted run."""
-    print(f"{why}; {leaving.RESUMABLE}", file=sys.stderr)
+    print(f"{why}; {leaving.RESUMABLE}{_again(sys.argv[1:])}", file=sys.stderr)
     return leaving.exit_code(why.signum)

@@ -106,6 +106,11 @@ class Recipe:
                     raise ValueError(
                         f'cannot search the unknown hyperparameter "{path}"{nearest(path, known)}'
                     )
+                if path in Recipe(self.algorithm, self.network).search_space():
+                    raise ValueError(
+                        f"this recipe fixes {path}; {self.name} by itself searches it, or give it a space in "
+                        "a recipe of your own"
+                    )
                 raise ValueError(
                     f"{path} is not searched by {self.name}; give it a space in a recipe of your own"
                 )

@@ -164,7 +164,11 @@ def _next(results: Results, board: pl.DataFrame) -> tuple[str, tuple[tuple[str, 
     if (pairs := ablation_table(results)).height:
         few = pairs["low"].null_count() > 0 or bool(((pairs["low"] <= 0) & (pairs["high"] >= 0)).any())
         if few:
-            return "Next: draw more pairs, with a larger --num-samples, to narrow what is open.", ()
+            return (
+                "Next: draw more pairs, with another --seed in another folder, and give hyperlax figure both "
+                "folders, to narrow what is open.",
+                (),
+            )
         return "Next: draw the paired differences for a paper, with hyperlax figure.", ()
     if len(results.samples) == 1:
         if results.manifest.get("confirms"):

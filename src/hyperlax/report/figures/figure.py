@@ -89,6 +89,8 @@ def difference_figure(
     chart = curve_chart(table, others, look, x, title, f"ahead of {against}", words, zero=True)
     score = title_of(measured_alike(experiments))
     said = [pairs.summary_words(row, score, row["env"]) for row in found.iter_rows(named=True)]
+    if metric != "return":
+        said = [f"By the {score}, which is not what is drawn here: {line}" for line in said]
     return Figure(chart, table, (words, *said))
 
 
