@@ -109,7 +109,7 @@ def test_lanes_are_named_in_spans():
 def test_the_command_that_trains_again_is_the_one_of_the_manifest(tmp_path, typed, told):
     folder = tmp_path / "with space"
     manifest = {"command": shlex.split(typed)}
-    told = told.format(shlex.quote(str(folder)))
+    told = f"cd {shlex.quote(str(Path.cwd()))} && {told.format(shlex.quote(str(folder)))}"
     assert repairing(folder, manifest, ["x is damaged; do it with --resume"]) == told
     mended = ["x is damaged; --resume --retrain-damaged does it"]
     assert repairing(folder, manifest, mended) == f"{told} --retrain-damaged"

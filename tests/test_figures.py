@@ -132,6 +132,17 @@ def test_pairs_take_out_what_the_samples_have_in_common():
     assert turned["difference"] == pytest.approx(-GAP)
 
 
+def test_a_sentence_about_the_score_is_not_taken_for_one_about_another_curve():
+    results = ablation()
+    other = results.curves.with_columns(metric=pl.lit("fresh_return"), value=-pl.col("value"))
+    both = dataclasses.replace(results, curves=pl.concat([results.curves, other]))
+    (said,) = difference_figure([both], ["critic.norm"]).notes[1:]
+    assert said.startswith("gymnax.acrobot: true against false, 6 pairs")
+    figure = difference_figure([both], ["critic.norm"], metric="fresh_return")
+    np.testing.assert_allclose(figure.table["value"], -GAP)
+    assert figure.notes[1:] == (f"By the final return, which is not what is drawn here: {said}",)
+
+
 def test_pairs_are_found_across_folders_and_only_where_all_else_is_equal():
     """One arm in each of two experiments, as made with one samples file; a changed sample has no partner."""
     whole = ablation()

@@ -23,9 +23,9 @@ from hyperlax.report.comparison import comparable, verdicts
 from hyperlax.report.findings import comparison_findings, findings
 from hyperlax.report.options import Options
 from hyperlax.run.fitting import Fitting
-from hyperlax.run.plan_words import duration
 from hyperlax.storage import calling
 from hyperlax.storage.collection import Experiments
+from hyperlax.storage.wording import duration
 
 
 @pytest.fixture(scope="module")

@@ -17,6 +17,7 @@ from hyperlax.commands.flags import Place
 from hyperlax.commands.launch import display, end_logging, start_jax
 from hyperlax.commands.spread import OnSlurm
 from hyperlax.storage import calling
+from hyperlax.storage.wording import counted
 
 unit = App(
     name="unit",
@@ -124,8 +125,7 @@ def cancel(folder: Place) -> int:
     alive = {task.job for task in tasks} if tasks is not None else None
     jobs = [job for job in submitting.jobs(found) if alive is None or job in alive]
     slurm.cancel(jobs)
-    cancelled = f"cancelled {len(jobs)} job" + ("" if len(jobs) == 1 else "s")
-    sent = f"{cancelled}; next: {calling.line('submit', folder.absolute())}"
+    sent = f"cancelled {counted(len(jobs), 'job')}; next: {calling.line('submit', folder.absolute())}"
     print(sent if jobs else "nothing is in the queue")
     return 0
 

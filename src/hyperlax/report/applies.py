@@ -10,7 +10,7 @@ import polars as pl
 from hyperlax.report.charts.style import Chart, NothingToDraw
 from hyperlax.report.leaderboard import varied_hyperparameters
 from hyperlax.report.scores import lane_scores, sample_scores, title_of
-from hyperlax.storage.results import Results
+from hyperlax.storage.results import UNFINISHED, Results
 
 _NEED_SEVERAL_SAMPLES = (
     "aggregate_curves",
@@ -29,7 +29,6 @@ _DESIGNED = {"ablation": "pair", "sobol_indices": "matrix"}
 _SCHEDULED = {"lineage": "pbt", "hyperparameter_schedules": "pbt", "rungs": "asha"}
 """Chart → the schedule that it is about."""
 _CURVES = ("learning_curves", "aggregate_curves")
-_UNFINISHED = ("queued", "running", "paused")
 
 
 def applies(name: str, results: Results) -> bool:
@@ -67,7 +66,7 @@ def telling(name: str, draw: Callable[[Results], Chart], results: Results) -> Ca
 
 def over(results: Results) -> bool:
     """Whether nothing more comes: there are lanes, and none is still to be trained."""
-    return bool(len(results.lanes)) and not results.lanes["status"].is_in(_UNFINISHED).any()
+    return bool(len(results.lanes)) and not results.lanes["status"].is_in(UNFINISHED).any()
 
 
 def _silence(name: str, results: Results) -> str | None:

@@ -15,7 +15,7 @@ from jaxtyping import Float, Int
 
 from hyperlax.programs.budget import within_reach
 from hyperlax.report.once import once
-from hyperlax.storage.results import Results
+from hyperlax.storage.results import UNFINISHED, Results
 
 X_AXES = ("env_steps", "seconds", "gradient_steps", "circuit_executions")
 """Quantities for the x axis of a curve. All seeds of a sample are evaluated at the same `env_steps`."""
@@ -102,7 +102,8 @@ def at_equal_steps(experiments: Sequence[Results]) -> list[Results]:
             cut.append(results)
         else:
             curves = results.curves.filter(within_reach(pl.col("env_steps"), end))
-            cut.append(replace(results, curves=curves))
+            whole = curves.height == results.curves.height
+            cut.append(results if whole else replace(results, curves=curves))
     return cut
 
 
@@ -185,7 +186,7 @@ def _due(results: Results, end: int | None) -> list[int]:
     """Return the env steps, up to `end`, after which lanes are evaluated; none while any is in training."""
     settings = results.manifest.get("settings") or {}
     count, total = settings.get("evaluations") or 0, settings.get("total_timesteps") or 0
-    if not count or results.lanes["status"].is_in(["queued", "running", "paused"]).any():
+    if not count or results.lanes["status"].is_in(UNFINISHED).any():
         return []
     marks = [0] if settings.get("eval_at_start") else []
     marks += [i * (total // count) for i in range(1, count)] + [total]

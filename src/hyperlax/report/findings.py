@@ -16,13 +16,13 @@ from hyperlax.report.lineage import explored
 from hyperlax.report.metrics import reference_scores
 from hyperlax.report.scores import headline_of, sample_scores, title_of
 from hyperlax.statistics import MIN_RUNS
-from hyperlax.storage.results import Results
+from hyperlax.storage.results import UNFINISHED, Results
+from hyperlax.storage.wording import counted
 
 _NAMED = 3
 """Most hyperparameters of the best sample that are named; more would hide the score."""
 _CONFIRMED = 5
 """Most samples that are proposed for a confirmation."""
-_UNFINISHED = ("queued", "running", "paused")
 _NOTHING = "No sample has an evaluation: every lane was lost, or none was evaluated."
 
 
@@ -49,7 +49,7 @@ def findings(results: Results) -> Findings:
     """Return what the experiment has found so far, by its headline metric."""
     board = leaderboard(results, None)
     compared = _compared(results)
-    left = int(results.lanes["status"].is_in(_UNFINISHED).sum())
+    left = int(results.lanes["status"].is_in(UNFINISHED).sum())
     if not board["score"].count():
         best = "Nothing has been evaluated yet." if left or results.lanes.is_empty() else _NOTHING
         return Findings(compared, best, *_when_unfinished(left))
@@ -59,11 +59,6 @@ def findings(results: Results) -> Findings:
     if left:
         return Findings(compared, best, *_when_unfinished(left))
     return Findings(compared, best, *_next(results, board))
-
-
-def counted(number: int, thing: str) -> str:
-    """Return "1 sample", "2 samples"."""
-    return f"{number:,} {thing}" + ("" if number == 1 else "s")
 
 
 def score_words(row: dict[str, Any]) -> str:

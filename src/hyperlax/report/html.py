@@ -34,6 +34,7 @@ from hyperlax.report.templates import Markup, joined, own, piece
 from hyperlax.statistics import HEADLINES
 from hyperlax.storage.results import LANE_STATUSES, Results
 from hyperlax.storage.shareable import shareable_command
+from hyperlax.storage.wording import duration
 
 _CURVE_TABS = {
     "learning_curves": "environment steps",
@@ -248,7 +249,7 @@ def _header(results: Results) -> Markup:
         "score": headline_of(manifest).title,
         "compared up to": _steps(equal_steps(results)),
         "evaluations": _evaluations(settings),
-        "wall time": None if wall is None else _duration(float(wall)),
+        "wall time": None if wall is None else duration(float(wall), 1),
         "started": str(manifest["created"]).replace("T", " ")[:16] if "created" in manifest else None,
     }
     return piece(
@@ -300,12 +301,3 @@ def _evaluations(settings: dict[str, Any]) -> str | None:
     if count is None:
         return None
     return f"{count}" + (f" × {episodes} episodes" if episodes is not None else "")
-
-
-def _duration(seconds: float) -> str:
-    """Format a duration in the two largest units that it fills, as in "1 h 5 min"."""
-    minutes, rest = divmod(round(seconds), 60)
-    hours, minutes = divmod(minutes, 60)
-    if hours:
-        return f"{hours} h {minutes} min"
-    return f"{minutes} min {rest} s" if minutes else f"{seconds:.1f} s"

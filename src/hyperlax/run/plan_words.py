@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
+from hyperlax.storage.wording import counted
+
 if TYPE_CHECKING:  # a display is made before jax is imported
     from rich.console import RenderableType
 
@@ -74,17 +76,3 @@ def plan_table(spec: Experiment, programs: Sequence[Program]) -> RenderableType:
     return Group(
         title, Fitting(names, rows, ("networks", "minibatch", "rollout", "useful work"), ("networks",))
     )
-
-
-def counted(number: int, thing: str) -> str:
-    """A number of things: "1 lane", "2 lanes"."""
-    return f"{number:,} {thing}" + ("" if number == 1 else "s")
-
-
-def duration(seconds: float) -> str:
-    """A duration in its two largest units: "12 s", "3 min 5 s", "2 h 5 min"."""
-    minutes, rest = divmod(round(seconds), 60)
-    hours, minutes = divmod(minutes, 60)
-    if hours:
-        return f"{hours:,} h {minutes} min"
-    return f"{minutes} min {rest} s" if minutes else f"{rest} s"

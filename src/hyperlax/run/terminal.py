@@ -10,7 +10,8 @@ from importlib.util import find_spec
 from typing import TYPE_CHECKING, TextIO
 
 from hyperlax.run.display import Display
-from hyperlax.run.plan_words import counted, duration, expected, plan_table, program_words
+from hyperlax.run.plan_words import expected, plan_table, program_words
+from hyperlax.storage.wording import counted, duration
 
 if TYPE_CHECKING:  # a display is made before jax is imported
     from rich.console import Console, RenderableType

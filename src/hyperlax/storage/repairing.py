@@ -7,7 +7,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from hyperlax.storage import commits
+from hyperlax.storage import calling, commits
 
 BENCHMARK = "benchmark.json"
 """The file that records the state of every cell of a benchmark, in the folder above theirs."""
@@ -19,7 +19,8 @@ _REPLACED = ("--output-root", "--resume-from")
 def repairing(folder: Path, manifest: Mapping[str, Any], problems: Sequence[str]) -> str:
     """The command that does what the `problems` of an experiment say, or "" if none of them names flags.
 
-    It is the one that the manifest records, which may leave out the folders of files (`…/samples.csv`).
+    It is the one that the manifest records, which may leave out the folders of files (`…/samples.csv`), and
+    runs where it is asked for, as files that it names may be relative to that folder.
     """
     flags = [f for f in (_RESUMED, _MENDED) if any(f in problem for problem in problems)]
     if not flags:
@@ -34,7 +35,7 @@ def repairing(folder: Path, manifest: Mapping[str, Any], problems: Sequence[str]
         return f"give the program that made it{program} execution={how}"
     root = _root(folder, manifest, command)
     mended = [flag for flag in flags if flag == _MENDED]
-    return shlex.join([*_without_place(command), "--resume-from", str(root), *mended])
+    return calling.here(*_without_place(command[1:]), "--resume-from", root.absolute(), *mended)
 
 
 def _root(folder: Path, manifest: Mapping[str, Any], command: Sequence[str]) -> Path:

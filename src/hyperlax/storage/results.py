@@ -9,7 +9,9 @@ from typing import Any
 
 import polars as pl
 
-LANE_STATUSES = ("queued", "running", "paused", "done", "diverged", "pruned", "failed")
+UNFINISHED = ("queued", "running", "paused")
+"""The statuses of lanes that are still to be trained."""
+LANE_STATUSES = (*UNFINISHED, "done", "diverged", "pruned", "failed")
 
 FRESH = "fresh_return"
 """The metric of the curves that holds the evaluation of a lane's final weights in fresh episodes."""

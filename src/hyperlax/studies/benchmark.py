@@ -30,6 +30,7 @@ from hyperlax.storage.claims import Claim, Superseded
 from hyperlax.storage.integrity import create_json, read_json, write_json
 from hyperlax.storage.patience import patient
 from hyperlax.storage.places import writable
+from hyperlax.storage.repairing import BENCHMARK
 from hyperlax.storage.results import Results
 from hyperlax.storage.shareable import shareable
 from hyperlax.studies.prediction import Prediction, Predictor
@@ -39,7 +40,7 @@ log = logging.getLogger("hyperlax")
 
 STATUSES = ("waiting", "done", "failed", "skipped")
 """The states of a cell; an interrupted cell stays waiting."""
-FILE = "benchmark.json"
+FILE = BENCHMARK
 CLAIMS = ".claims"
 """The subfolder with the claims of the processes that run the benchmark."""
 

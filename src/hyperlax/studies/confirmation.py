@@ -24,7 +24,7 @@ from hyperlax.run.display import Display
 from hyperlax.run.terminal import shown
 from hyperlax.schedules import Schedule
 from hyperlax.storage import store
-from hyperlax.storage.results import Results
+from hyperlax.storage.results import UNFINISHED, Results
 from hyperlax.typecheck import public
 
 
@@ -83,7 +83,7 @@ def prepare(
     manifest, lanes = results.manifest, results.lanes
     if manifest.get("confirms"):
         raise ValueError("this is a confirmation; confirm the sweep that it belongs to")
-    unfinished = int(lanes["status"].is_in(["queued", "running", "paused"]).sum())
+    unfinished = int(lanes["status"].is_in(UNFINISHED).sum())
     if unfinished or lanes.is_empty():
         state = f"{unfinished} of its {len(lanes)} lanes remain" if len(lanes) else "it has no lane yet"
         raise ValueError(f"the sweep is not finished: {state}; continue it with --resume, then confirm")
