@@ -7,6 +7,7 @@ import os
 import re
 import signal
 import sys
+from pathlib import Path
 
 import psutil
 import pytest
@@ -99,11 +100,17 @@ time.time = lambda: now() + skew
 
 
 def test_a_task_at_its_limit_saves_and_goes_on_by_itself(cluster, whole, tmp_path):
-    """It gets a TERM before the limit, leaves with 75, is queued again, and ends as if nothing had been."""
+    """It gets a TERM before the limit, leaves with 75, is queued again, and ends as if nothing had been.
+
+    The training stands still until the TERM is there, so that it has something to save on any machine.
+    """
     root = start(tmp_path, *TASKS.split())
-    unit = min(begun(root))
-    task = task_of(root, unit)
+    unit, claimed = min(begun(root).items())
+    task, process = task_of(root, unit), psutil.Process(claimed["pid"])
+    process.suspend()  # until it is warned, which takes Slurm up to a minute: it would be done by then
     slurm("scontrol", "update", f"jobid={task}", "timelimit=1")  # below the warning: Slurm warns at once
+    until(lambda: _is_pending(process, signal.SIGTERM), "it is warned")
+    process.resume()
     restarted(root, unit)
     slurm("scontrol", "update", f"jobid={task}", "timelimit=10")
     assert {u["unit"]: u["state"] for u in status(root)["units"]}[unit] in ("waiting", "running")
@@ -172,6 +179,13 @@ def test_a_node_that_dies_or_is_cut_off_costs_nothing(cluster, whole, tmp_path):
     finished(root, whole)
     said = log(root, cut)
     assert "has taken over" in said, said
+
+
+def _is_pending(process: psutil.Process, number: signal.Signals) -> bool:
+    """Whether a process that stands still has been sent a signal that it has not seen yet."""
+    lines = Path(f"/proc/{process.pid}/status").read_text().splitlines()
+    masks = [int(line.split()[1], 16) for line in lines if line.startswith(("SigPnd:", "ShdPnd:"))]
+    return any(mask >> (number - 1) & 1 for mask in masks)
 
 
 def _on(node: str) -> list[psutil.Process]:
