@@ -13,6 +13,8 @@ from packaging.version import Version
 os.environ["HYPERLAX_TYPECHECK"] = "1"
 os.environ["HYPERLAX_CACHE_DIR"] = str(Path(__file__).parents[1] / ".jax_cache")
 os.environ.setdefault("JAX_PLATFORMS", "cpu")
+os.environ.setdefault("POLARS_MAX_THREADS", "1")  # two processes share two cores
+os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
 # Half of the time of the short tests is compilation, which takes half as long without optimisation. The long
 # tests run with `XLA_FLAGS` empty, on the code that users run.
 # Compiling a program in parts, for threads, takes a fifth longer in all.
@@ -40,6 +42,12 @@ jax.config.update("jax_persistent_cache_min_entry_size_bytes", 0)
 jax.config.update("jax_compilation_cache_dir", str(compilation_cache()))
 
 gc.set_threshold(50_000, 20, 50)  # what is traced are millions of long-lived objects, seldom in cycles
+
+
+def pytest_collection_finish() -> None:
+    """Take what is imported out of garbage collection, whose passes over it took a tenth of the time."""
+    gc.collect()
+    gc.freeze()
 
 
 @pytest.fixture(autouse=True, scope="module")

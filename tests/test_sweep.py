@@ -328,9 +328,10 @@ def _command(folder: Path) -> list[str]:
 @pytest.mark.parametrize(
     ("number", "code"),
     [
-        (signal.SIGINT, 130),
         (signal.SIGTERM, 75),
-        pytest.param(signal.SIGKILL, -9, marks=pytest.mark.slow),  # every time: `test_snapshots`
+        # Every signal, in one process: `test_signals`; every moment of a kill: `test_snapshots`.
+        pytest.param(signal.SIGINT, 130, marks=pytest.mark.slow),
+        pytest.param(signal.SIGKILL, -9, marks=pytest.mark.slow),
     ],
 )
 def test_signals_save_and_leave_with_the_right_code(tmp_path, number, code):

@@ -11,6 +11,7 @@ from typing import Any, ClassVar, final
 import equinox as eqx
 import jax
 import jax.numpy as jnp
+import jax.random as jr
 from jaxtyping import Array, Float, Int, PRNGKeyArray
 
 from hyperlax.envs.base import AbstractEnv, ActionSpace, Box, Timestep, standard_promotion
@@ -89,7 +90,8 @@ class BraxEnv(AbstractEnv):
                     f"brax.{name} cannot be simulated with {self.backend} ({error}); "
                     f"use its default, {DEFAULT_BACKENDS[name]}"
                 ) from error
-            self.obs_size = int(self._env.observation_size)
+            # Its own `observation_size` resets it step by step, by some hundred programs of one operation.
+            self.obs_size = jax.eval_shape(lambda: self._env.reset(jr.key(0))).obs.shape[-1]
             size = int(self._env.action_size)
         self.action_space = Box((-1.0,) * size, (1.0,) * size)
         self.max_episode_steps = EPISODE_LENGTH

@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import cache
 from pathlib import Path
 from typing import Any
+
+import jax
 
 from hyperlax.agents import AGENTS
 from hyperlax.agents.base import AbstractAgentHyperparams
@@ -154,6 +157,7 @@ class Recipe:
         return dataclasses.replace(self, space=space)
 
 
+@cache
 def defaults(
     algorithm: type[AbstractAgentHyperparams], network: type[AbstractNetworkHyperparams]
 ) -> AbstractAgentHyperparams:
@@ -163,20 +167,22 @@ def defaults(
     that one.
     """
     build: Any = algorithm
-    declared = build()
-    own = {name: getattr(declared, name) for name in network_fields(algorithm)}
-    return build(**{name: net if type(net) is network else network() for name, net in own.items()})
+    with jax.ensure_compile_time_eval():  # arrays, also where a program is being traced
+        own = _own(algorithm).nested_networks()
+        return build(**{name: net if type(net) is network else network() for name, net in own.items()})
 
 
 def network_fields(algorithm: type[AbstractAgentHyperparams]) -> list[str]:
     """Names of the networks an algorithm has (`actor`, `critic`)."""
+    return list(_own(algorithm).nested_networks())
+
+
+@cache
+def _own(algorithm: type[AbstractAgentHyperparams]) -> AbstractAgentHyperparams:
+    """The hyperparameters of an algorithm as it declares them."""
     build: Any = algorithm
-    defaults = build()
-    return [
-        f.name
-        for f in dataclasses.fields(algorithm)
-        if isinstance(getattr(defaults, f.name), AbstractNetworkHyperparams)
-    ]
+    with jax.ensure_compile_time_eval():
+        return build()
 
 
 def configs_folder() -> Path:
@@ -208,7 +214,8 @@ def resolve(name: str) -> Recipe:
         file = file.parent / f"{parts[-2]}.py"
         if file.is_file():
             return _pick(_load(file), parts[-1], name)
-    return _pick({**_pairs(), **_load(configs_folder() / "variants.py")}, name, name, [*RECIPES, *_dotted()])
+    plain = {**_pairs(), **_load(configs_folder() / "variants.py")}
+    return _pick(plain, name, name, lambda: [*RECIPES, *_dotted()])
 
 
 def names() -> list[str]:
@@ -239,9 +246,10 @@ def _dotted() -> list[str]:
     return found
 
 
-def _pick(recipes: Mapping[str, Recipe], key: str, name: str, more: Sequence[str] = ()) -> Recipe:
+def _pick(recipes: Mapping[str, Recipe], key: str, name: str, more: Callable[[], list[str]] = list) -> Recipe:
+    """The recipe at `key`; raises `ValueError` naming the nearest of these and `more`, read only then."""
     if key not in recipes:
-        known = [*recipes, *more]
+        known = [*recipes, *more()]
         raise ValueError(
             f'unknown recipe "{name}"{nearest(key, known)}\n'
             "recipes are named <algorithm>_<network>, and your own file.py:Name or package.module:Name; "

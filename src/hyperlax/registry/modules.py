@@ -71,9 +71,9 @@ def load_file(path: str | Path) -> ModuleType:
         looked = "" if file.is_absolute() else f" in {Path.cwd()}"
         raise ValueError(f"{path} does not exist{looked}{hint}")
     file = file.resolve()
-    if (known := _loaded(file)) is not None:
-        return known
     name = f"_hyperlax_{hashlib.sha256(os.fsencode(file)).hexdigest()[:8]}_{file.stem}"
+    if (known := sys.modules.get(name) or _loaded(file)) is not None:
+        return known
     spec = importlib.util.spec_from_file_location(name, file)
     assert spec is not None
     assert spec.loader is not None
