@@ -109,8 +109,9 @@ def test_a_task_at_its_limit_saves_and_goes_on_by_itself(cluster, whole, tmp_pat
     task, process = task_of(root, unit), psutil.Process(claimed["pid"])
     process.suspend()  # until it is warned, which takes Slurm up to a minute: it would be done by then
     slurm("scontrol", "update", f"jobid={task}", "timelimit=1")  # below the warning: Slurm warns at once
-    until(lambda: _is_pending(process, signal.SIGTERM), "it is warned")
-    process.resume()
+    until(lambda: _is_told(process, signal.SIGTERM), "it is warned")
+    with contextlib.suppress(psutil.NoSuchProcess):
+        process.resume()
     restarted(root, unit)
     slurm("scontrol", "update", f"jobid={task}", "timelimit=10")
     assert {u["unit"]: u["state"] for u in status(root)["units"]}[unit] in ("waiting", "running")
@@ -181,9 +182,12 @@ def test_a_node_that_dies_or_is_cut_off_costs_nothing(cluster, whole, tmp_path):
     assert "has taken over" in said, said
 
 
-def _is_pending(process: psutil.Process, number: signal.Signals) -> bool:
-    """Whether a process that stands still has been sent a signal that it has not seen yet."""
-    lines = Path(f"/proc/{process.pid}/status").read_text().splitlines()
+def _is_told(process: psutil.Process, number: signal.Signals) -> bool:
+    """Whether a process that stands still has been sent a signal; if Slurm woke it, it may have left."""
+    try:
+        lines = Path(f"/proc/{process.pid}/status").read_text().splitlines()
+    except FileNotFoundError:
+        return True
     masks = [int(line.split()[1], 16) for line in lines if line.startswith(("SigPnd:", "ShdPnd:"))]
     return any(mask >> (number - 1) & 1 for mask in masks)
 
