@@ -18,7 +18,7 @@ from lanes import LOW_EFFORT
 from hyperlax import envs
 from hyperlax.agents import DQNHyperparams, SACHyperparams
 from hyperlax.agents.off_policy import counted, discounted
-from hyperlax.hyperparams import assign
+from hyperlax.hyperparams import assign, trainable
 from hyperlax.learning.rollout import Trajectory
 from hyperlax.programs import train
 
@@ -143,6 +143,84 @@ def test_warm_up_actions_are_uniform_or_the_policys():
         seen = rows(warmup_actions=actions)
         best = np.argmax(np.asarray(values(jnp.asarray(seen[:, :4]))), axis=1)
         assert (seen[:, -3] == best).all() == greedy, actions
+
+
+STILL = {"critic_lr": 0.0, "decay_learning_rates": False}
+"""What lets no weight of DQN move, so that all gradients of a cycle are taken at the same weights."""
+
+
+def measured(cycles, **changes):
+    """The means of the metrics of DQN over so many cycles, of which the first two do not learn."""
+    return train.read_metrics(lane(cycles=cycles, **changes))[1]
+
+
+def test_losses_are_added_or_averaged_over_a_batch():
+    """The gradient of a sum over five transitions is five times that of the mean."""
+    mean, total = (measured(3, **STILL, loss_reduction=by)["critic_grad_norm"] for by in ("mean", "sum"))
+    np.testing.assert_allclose(total, 5 * mean, rtol=1e-5)
+
+
+def test_every_gradient_step_draws_a_batch_of_its_own():
+    once, twice = (measured(3, **STILL, epochs=n)["td_error"] for n in (1, 2))
+    assert abs(once - twice) > 1e-4
+
+
+def test_step_sizes_fall_as_the_budget_is_spent():
+    """The third cycle is the first that learns; it starts after 12 of 600 steps."""
+    rate = lane().agent.hp.critic_lr
+    np.testing.assert_allclose(measured(3)["critic_lr"], 0.98 * rate, rtol=1e-5)
+    np.testing.assert_allclose(measured(3, decay_learning_rates=False)["critic_lr"], rate, rtol=1e-6)
+
+
+def test_a_gradient_is_clipped_before_adam():
+    """Where a gradient is far below the ε of Adam, steps shrink with it."""
+    for most, moves in ((0.5, True), (1e-12, False)):
+        before, after = (weights(lane(cycles=n, max_grad_norm=most, tau=1.0)) for n in (2, 3))
+        assert (np.abs(after - before).max() > 1e-5) == moves
+
+
+@pytest.mark.parametrize("still", ["q_lr", "actor_lr", "alpha_lr"])
+def test_every_model_of_sac_has_a_step_size_of_its_own(still):
+    """That of nought stands still, and the others move."""
+    places = ("q_lr", "actor_lr", "alpha_lr")
+    models = [
+        lane(SACHyperparams, n, decay_learning_rates=False, **{still: 0.0}).agent.models() for n in (2, 3)
+    ]
+    before, after = ([ravel_pytree(eqx.filter(m, trainable(m)))[0] for m in found] for found in models)
+    moved = [bool((a != b).any()) for a, b in zip(after, before, strict=True)]
+    assert moved == [name != still for name in places]
+
+
+def test_both_ends_of_a_transition_are_normalised_as_the_hyperparameters_say():
+    """In evaluation always, or as in training."""
+    for normalises in (True, False):
+        agent = lane(cycles=1, normalize_observations=normalises).agent
+        target, step = agent.critic, jax.tree.map(lambda x: x[0], agent.experience.replay.sample(WORDS))
+        seen = eqx.tree_at(
+            lambda t: (t.obs, t.next_obs),
+            step,
+            (normalised(agent, step.obs), normalised(agent, step.next_obs)),
+        )
+        wanted = agent.loss(agent.models(), target, seen if normalises else step, jnp.zeros(0))[0]
+        found = agent._loss(target, agent.models(), step, jnp.zeros(0))[0]
+        np.testing.assert_allclose(found, wanted, rtol=1e-5)
+        for how in ("always", "as_trained"):
+            told = eqx.tree_at(lambda a: a.hp, agent, assigned(agent.hp, evaluation_normalisation=how))
+            acts = told.for_evaluation().experience.features(told.for_evaluation().hp, step.obs)
+            expected = normalised(agent, step.obs) if normalises or how == "always" else step.obs
+            np.testing.assert_allclose(acts, expected, rtol=1e-6)
+
+
+WORDS = jnp.arange(1, dtype=jnp.uint32)
+
+
+def normalised(agent, obs):
+    statistics = agent.experience.normaliser
+    return (obs - statistics.mean) / jnp.sqrt(statistics.variance)
+
+
+def assigned(hp, **changes):
+    return jax.tree.map(jnp.asarray, assign(hp, changes))
 
 
 @pytest.mark.parametrize("tau", [0.0, 0.25, 1.0])

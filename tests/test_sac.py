@@ -152,6 +152,20 @@ def test_the_temperature_falls_while_the_entropy_exceeds_its_target(env, parts):
     assert slope(agent(env, 0, autotune=False)) == 0
 
 
+@pytest.mark.parametrize("env", [REAL, DISCRETE], ids=["real", "discrete"])
+def test_the_critics_start_apart_and_evaluation_takes_the_mode(env):
+    one = agent(env, 0, warmup_rollout_length=0)
+    first, second = (
+        jax.tree.leaves(c) for c in (one.critics.first.body.layers, one.critics.second.body.layers)
+    )
+    assert (first[0] != second[0]).any()
+    assert (one.critics.first.head.weight != one.critics.second.head.weight).any()
+    act = quick(jax.vmap(lambda key, explore: one.act(jnp.ones(env.obs_size), key=key, explore=explore)[0]))
+    actions = np.asarray(act(jr.split(jr.key(0), 40), jnp.arange(40) < 20))
+    assert len(np.unique(actions[:20], axis=0)) > 1
+    assert len(np.unique(actions[20:], axis=0)) == 1
+
+
 def test_log_probabilities_stay_finite_at_the_bounds():
     @quick
     def at(one, extreme):

@@ -35,6 +35,7 @@ from hyperlax.statistics import (
     spearman,
     top_samples,
 )
+from hyperlax.statistics.intervals import _iqm_weights, _resampled
 from hyperlax.statistics.ranks import _mann_whitney
 
 
@@ -91,6 +92,14 @@ def test_the_variance_of_the_iqm_is_about_that_of_many_repetitions(count):
     assert np.mean(iqm_variance(values)) == pytest.approx(np.var(iqm(values)), rel=0.25)
     if count < 4:
         np.testing.assert_allclose(iqm_variance(values), values.var(axis=1, ddof=1) / count)
+
+
+@pytest.mark.parametrize("runs", [10, 11, 13])
+def test_a_resample_is_averaged_as_the_runs_are(runs):
+    ordered = np.sort(np.random.default_rng(runs).normal(size=runs))
+    ranks = np.random.default_rng((0, runs)).integers(runs, size=(50, runs))
+    drawn = _resampled(ordered[None], _iqm_weights(50, runs, 0))[0]
+    np.testing.assert_allclose(drawn, stats.trim_mean(ordered[ranks], 0.25, axis=1))
 
 
 def test_too_few_or_equal_runs_have_no_interval():
