@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 import folders
+import jax
 import pytest
 
 from hyperlax import sweeps
@@ -116,9 +117,14 @@ def test_a_part_has_the_lanes_and_keys_of_the_whole(spec):
     assert len(spec.records) == 7
 
 
-def test_plans_do_not_depend_on_the_number_of_devices():
-    assert Machine.planned("cpu") == Machine.planned("cpu")
-    assert Machine.planned("gpu").devices == 1
+def test_plans_do_not_depend_on_the_number_of_devices(monkeypatch):
+    here = [Machine.planned(platform) for platform in ("cpu", "gpu")]
+    for owner, name in ((jax, "device_count"), (jax, "local_device_count"), (os, "cpu_count")):
+        monkeypatch.setattr(owner, name, lambda *_: 37)
+    for name in ("devices", "local_devices"):
+        monkeypatch.setattr(jax, name, lambda *_, **__: [None] * 37)
+    assert [Machine.planned(platform) for platform in ("cpu", "gpu")] == here
+    assert here[1].devices == 1
 
 
 def test_a_sweep_is_read_as_it_was_written_and_refuses_another(spec, tmp_path):

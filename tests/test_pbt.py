@@ -26,7 +26,7 @@ from hyperlax.programs import train
 from hyperlax.report.lineage import ancestry, best_lane, explored, spans
 from hyperlax.run.display import Display
 from hyperlax.schedules import PBT, Verdict, load
-from hyperlax.schedules.pbt import inherited
+from hyperlax.schedules.pbt import _draws, inherited
 from hyperlax.storage.checkpoint import read_header
 
 RECIPE = hyperlax.Recipe(
@@ -72,6 +72,13 @@ def test_the_worst_quarter_copies_the_best_quarter():
     assert PBT(quantile=0.5).copies(1, 1, scores).keys() == {0, 2, 3, 5}
     assert PBT().copies(1, 1, {0: 2.0, 1: 2.0}) == {}
     assert PBT().copies(1, 1, {5: 2.0, 6: 1.0}) == {6: 5}
+
+
+def test_every_draw_has_a_stream_of_its_own():
+    """By seed, of up to 63 bits, barrier, lane, and what is drawn."""
+    places = [(1, 1, 1, 0), (1 + 2**32, 1, 1, 0), (2, 1, 1, 0), (1, 2, 1, 0), (1, 1, 2, 0), (1, 1, 1, 1)]
+    assert len({_draws(*place).random() for place in places}) == len(places)
+    assert _draws(*places[0]).random() == _draws(*places[0]).random()
 
 
 def test_diverged_lanes_are_always_replaced():

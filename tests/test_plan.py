@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import time
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -14,6 +15,7 @@ from hyperlax.agents import PPOHyperparams
 from hyperlax.experiments import recipes
 from hyperlax.hyperparams import assign
 from hyperlax.hyperparams.samplers import design
+from hyperlax.lanes.sizes import Extent
 from hyperlax.programs.plan import MAX_PROGRAMS, Machine, plan
 
 PUBLISHED = "benchmarked.01_static_qmc_sampling_S64.ppo_mlp"
@@ -159,6 +161,15 @@ def test_programs_are_described_in_json_and_equal_keys_mean_equal_code():
         assert json.loads(json.dumps(program.describe()))["samples"] == list(program.samples)
     again = plan(samples, ENV, 10**6, 1, MACHINES[0])
     assert [p.key for p in programs] == [p.key for p in again]
+    first = programs[0]
+    others = (
+        {"caps": {**first.caps, "num_envs": Extent(first.caps["num_envs"] + 1)}},
+        {"effort": "full" if first.effort == "low" else "low"},
+        {"accelerator": True},
+        {"shared": {"gamma": 0.5}},
+    )
+    assert len({first.key, *(replace(first, **other).key for other in others)}) == 5
+    assert replace(first, samples=(), useful_share=0.5, slots=7).key == first.key
 
 
 @pytest.mark.parametrize("most", [1, 8])

@@ -7,9 +7,11 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import numpy as np
+import pytest
 
 from hyperlax.lanes.masking import LANES
-from hyperlax.learning.returns import generalised_advantage
+from hyperlax.learning.returns import estimate, generalised_advantage
+from hyperlax.learning.rollout import Trajectory
 
 
 def advantages(reward, value, last, terminated, truncated, final, gamma, lam, length):
@@ -98,6 +100,35 @@ def test_lanes_of_different_lengths_get_the_same_advantages_as_alone():
     for case, result in zip(cases, together, strict=True):
         np.testing.assert_allclose(result, by_definition(**case), rtol=1e-4, atol=1e-5)
         np.testing.assert_array_equal(result[int(case["length"]) :], 0)
+
+
+@pytest.mark.parametrize("next_episode", [False, True])
+def test_values_are_those_of_features_and_a_time_limit_bootstraps_from_its_own_observation(next_episode):
+    """Or, where asked for, from the first one of the next episode. The rollout is padded both ways."""
+    rng = np.random.default_rng(4)
+    case: dict[str, Any] = random_rollout(rng, 6, 3, 6)
+    assert case["truncated"][:4, :2].any()
+    obs, next_obs = rng.normal(size=(2, 6, 3, 2)).astype(np.float32)
+    last_obs = rng.normal(size=(3, 2)).astype(np.float32)
+    scaled, critic = (lambda x: 3 * x + 1), (lambda x: x[..., 0] - 2 * x[..., 1])
+    arrays = (obs, next_obs, case["reward"], case["terminated"], case["truncated"], last_obs)
+    rollout = Trajectory(None, *map(jnp.asarray, arrays), rows=jnp.int32(4))
+
+    @jax.jit
+    def found(rollout, gamma, lam, length, envs):
+        start = jnp.bool_(next_episode)
+        return estimate(critic, scaled, scaled(rollout.obs), rollout, envs, length, gamma, lam, start)
+
+    rates = case["gamma"], case["lam"]
+    result = found(rollout, *rates, jnp.int32(4), jnp.int32(2))
+    value, last = critic(scaled(obs)), critic(scaled(last_obs))
+    following = np.concatenate([value[1:4], last[None]])
+    final = following if next_episode else critic(scaled(next_obs))
+    ends = case["terminated"], case["truncated"]
+    expected = by_definition(case["reward"], value, last, *ends, final, *rates, 4)
+    np.testing.assert_allclose(result.advantage[:4, :2], expected[:4, :2], rtol=1e-4, atol=1e-4)
+    np.testing.assert_allclose(result.value[:4, :2], value[:4, :2], rtol=1e-5, atol=1e-5)
+    np.testing.assert_array_equal(result.used, (np.arange(6) < 4)[:, None] & (np.arange(3) < 2))
 
 
 def test_with_lambda_one_advantages_are_discounted_returns_minus_values():

@@ -296,8 +296,8 @@ def _finish(line: str, folder: Path) -> None:
 
 
 def _contents(folder: Path) -> dict[str, Any]:
-    """What was measured, without times, by the folder of each experiment below `folder`."""
-    found = {}
+    """What was measured, without times, by folder of an experiment; and the tables in `folder` itself."""
+    found: dict[str, Any] = {path.name: (path.read_bytes(),) for path in folder.glob("*.csv")}
     for path in sorted(folder.rglob("manifest.json")):
         results = hyperlax.read(path.parent)
         curves = results.curves.drop("seconds").sort("lane", "env_steps", "metric")

@@ -89,6 +89,22 @@ def test_an_average_over_padding_breaks_the_first_law_alone(careless):
         laws.alone_equals_together(careless, 2)
 
 
+def test_a_lane_that_goes_on_otherwise_breaks_the_second_law(careless):
+    """By a single bit of one lane."""
+    other = copy(careless)
+    other.ended = eqx.tree_at(lambda s: s.key, careless.ended, careless.ended.key.at[1, 0].add(1))
+    with pytest.raises(AssertionError, match=r"resume, lane 1 \(.*\.key differs by 1 "):
+        laws.resumes(other)
+
+
+def test_a_lane_that_depends_on_its_place_breaks_the_first_law(careless):
+    laws.neighbours_do_not_matter(careless)
+    other = copy(careless)
+    other.keys = careless.keys[::-1]
+    with pytest.raises(AssertionError, match=r"alone = together, lane 0 in reverse order \(.* differs by"):
+        laws.neighbours_do_not_matter(other)
+
+
 def test_a_second_trace_breaks_the_third_law(careless):
     jax.block_until_ready(careless.ended)
     once = careless.program.traces
