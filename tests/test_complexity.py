@@ -32,16 +32,19 @@ def test_a_stopped_run_counts_as_unsolved_and_an_empty_run_does_not_count():
     assert np.isnan(sample_complexity(STEPS, np.full((1, 2, 4), NAN), 5.0, 0.5).value)
 
 
-def test_the_interval_of_independent_runs_is_that_of_their_ordered_times():
-    """Quantiles of a binomial distribution with 30 runs say which of the times they are."""
+@pytest.mark.parametrize("probability", [0.3, 0.5, 0.8])
+@pytest.mark.parametrize("count", [20, 23, 30, 37])
+def test_the_interval_of_independent_runs_is_that_of_their_ordered_times(count, probability):
+    """Quantiles of a binomial distribution say which of the times they are."""
     rng = np.random.default_rng(0)
-    steps = np.arange(1, 41, dtype=float)
-    reached = rng.permutation(np.arange(5, 35))
+    steps = np.arange(1, 51, dtype=float)
+    reached = rng.permutation(np.arange(5, 5 + count))
     runs = (steps[None] >= reached[:, None]).astype(float)
-    found = sample_complexity(steps, runs[None], 1.0, 0.5)
+    found = sample_complexity(steps, runs[None], 1.0, probability)
     ordered = np.sort(reached)
-    assert found.low == ordered[int(stats.binom.ppf(0.025, 30, 0.5)) - 1]
-    assert found.high == ordered[int(stats.binom.ppf(0.975, 30, 0.5))]
+    first, last = (int(stats.binom.ppf(tail, count, probability)) for tail in (0.025, 0.975))
+    assert found.low == ordered[first - 1]
+    assert found.high == (ordered[last] if last < count else np.inf)
     assert found.low < found.value < found.high
 
 

@@ -154,6 +154,15 @@ def test_intervals_of_the_median_follow_the_binomial_distribution():
     assert 6 <= many.low.item() < 7
 
 
+@pytest.mark.parametrize("runs", range(6, 31))
+def test_interpolation_narrows_an_interval_of_the_median_by_less_than_a_run_at_either_end(runs):
+    values = np.arange(1.0, runs + 1)
+    exact = quantile_intervals(values, np.array([0.5]))
+    found = median_over_runs(values[None, :, None])
+    assert exact.low[0] <= found.low.item() < exact.low[0] + 1
+    assert found.low.item() + found.high.item() == pytest.approx(runs + 1)
+
+
 def test_the_difference_agrees_with_the_permutation_test_of_scipy():
     rng = np.random.default_rng(0)
     for shift in (0.0, 1.0, 2.0):

@@ -127,6 +127,8 @@ def test_a_cycle_with_more_gradient_steps_weighs_more(after_ten):
         trained(eqx.tree_at(lambda s: s.agent.hp.epochs, once, jnp.int32(1)), jnp.int32(1))
     )
     assert first["value_loss"] != second["value_loss"]
+    for means in (first, second):  # of two actions, between which a young policy hardly chooses
+        np.testing.assert_allclose(means["entropy"], np.log(2), rtol=0.02)
     for name in set(both) - {"return", "length"}:
         wanted = (4 * first[name] + 2 * second[name]) / 6
         np.testing.assert_allclose(both[name], wanted, rtol=1e-4, atol=1e-6, err_msg=name)
