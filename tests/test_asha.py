@@ -115,6 +115,14 @@ def test_a_long_cycle_is_judged_at_all_the_rungs_it_passes():
     assert runner.schedule.means == {0: {0: 5.0, 1: 7.0}, 1: {0: 8.0, 1: 7.0}}
 
 
+def test_samples_are_judged_in_their_order_whoever_arrives_first():
+    runner = begun(seeds=1)
+    assert runner.arrives(1, 100, 9.0) == "paused"
+    assert runner.arrives(0, 100, 5.0) == "queued"
+    assert runner.lanes[1].status == "queued"
+    assert list(runner.schedule.means[0].items()) == [(0, 5.0), (1, 9.0)]
+
+
 def test_samples_do_not_wait_for_seeds_that_are_over():
     runner = begun()
     runner.lanes[0].status = "diverged"

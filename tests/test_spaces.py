@@ -8,6 +8,7 @@ import math
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from optuna.distributions import CategoricalDistribution, FloatDistribution, IntDistribution
 
 from hyperlax.hyperparams.spaces import (
     Choice,
@@ -182,6 +183,29 @@ def test_published_samples_zero_and_one():
         assert lr.ppf(point[6]) == pytest.approx(actor_lr, rel=3e-4)
         assert gamma.ppf(point[8]) == pytest.approx(discount, abs=1e-6)
         assert ent.ppf(point[11]) == pytest.approx(entropy, rel=3e-4)
+
+
+@pytest.mark.parametrize(
+    ("space", "described", "distribution"),
+    [
+        (Uniform(0.5, 2), {"type": "uniform", "low": 0.5, "high": 2}, FloatDistribution(0.5, 2)),
+        (
+            LogUniform(0.5, 2),
+            {"type": "log_uniform", "low": 0.5, "high": 2},
+            FloatDistribution(0.5, 2, log=True),
+        ),
+        (Integers(-1, 3), {"type": "integers", "low": -1, "high": 3}, IntDistribution(-1, 3)),
+        (Choice("b", 1), {"type": "choice", "values": ["b", 1]}, CategoricalDistribution(["b", 1])),
+        (
+            Joint(("a", "b"), (1, 2), (3, 4)),
+            {"type": "joint", "paths": ["a", "b"], "choices": [[1, 2], [3, 4]]},
+            CategoricalDistribution(["[1, 2]", "[3, 4]"]),
+        ),
+    ],
+)
+def test_manifests_and_optuna_are_told_what_a_space_is(space, described, distribution):
+    assert space.describe() == described
+    assert space.distribution() == distribution
 
 
 @few

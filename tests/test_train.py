@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import equinox as eqx
 import jax
 import jax.numpy as jnp
@@ -144,7 +146,7 @@ def test_step_sizes_are_those_that_are_due_at_the_start_of_a_cycle():
 @pytest.mark.parametrize(("remainder", "sizes"), [("drop", (4, 4)), ("spread", (5, 4))])
 def test_losses_are_added_or_averaged_over_minibatches_that_drop_or_spread_the_remainder(remainder, sizes):
     """Of nine samples. The gradient of a sum is that of a mean times the size of the minibatch."""
-    how = {**STILL, "rollout_length": 3, "minibatch_remainder": remainder}
+    how: dict[str, Any] = {**STILL, "rollout_length": 3, "minibatch_remainder": remainder}
     mean, total = (measured(**how, loss_reduction=by)["critic_grad_norm"] for by in ("mean", "sum"))
     assert (abs(total / mean - 4) < 1e-3) == (sizes == (4, 4))
     assert 4 - 1e-3 < total / mean < 5
