@@ -151,7 +151,7 @@ def test_a_lane_without_room_for_a_cycle_of_the_other_goes_on_unchanged(steps, c
     runner.tree = lambda lane: tree
     assert schedule._has_room(runner, *lanes) == copies
     if not copies:
-        schedule._copy(runner, *lanes, 1)
+        schedule._copy(runner, lanes[0], lanes[1], 1)
         assert (lanes[0].env_steps, schedule.waiting[0]) == (steps, (1, 1.0))
     schedule.waiting[0] = (1, None)
     assert schedule._has_room(runner, *lanes), "a diverged lane goes on from the steps of the other"

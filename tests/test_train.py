@@ -154,7 +154,7 @@ def test_losses_are_added_or_averaged_over_minibatches_that_drop_or_spread_the_r
 
 def test_advantages_are_standardised_as_the_hyperparameters_say():
     losses = [
-        float(measured(**STILL, **how)["actor_grad_norm"])
+        float(measured(1, **STILL, **how)["actor_grad_norm"])
         for how in (
             {"advantage_statistics": "batch"},
             {"advantage_statistics": "time_step"},
