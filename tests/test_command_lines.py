@@ -103,6 +103,7 @@ def test_thousands_of_mistyped_lines_are_answered(place, capsys, seed):
         ("sweep-hp-samples --load-hyperparams samples.csv --sampling-method grid", "are not drawn"),
         ("sweep-hp-samples --experiment-type sobol_matrices_A_B_AB --sampling-method grid", "in its own way"),
         ("run-single-hp --algo-and-network-config relative.py:Net", "write `from name import ...`"),
+        ("run-benchmark --envs", "needs at least one name in envs"),
         ("play \x1b[2J.policy", "\\x1b[2J.policy: no such file"),
     ],
 )

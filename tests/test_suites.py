@@ -33,7 +33,7 @@ def test_every_combination_is_a_cell_and_impossible_ones_say_why():
             lambda: Suite(("ppo_mlp",), ("gymnax.cartpole",), ("batchd",)),
             'unknown sweep mode batchd.*"batched"',
         ),
-        (lambda: Suite((), ("gymnax.cartpole",)), "at least one of algos"),
+        (lambda: Suite((), ("gymnax.cartpole",)), "at least one name in algos"),
         (lambda: Suite(("ppo_mlp", "ppo_mlp"), ("gymnax.cartpole",)), "ppo_mlp is named twice in algos"),
         (lambda: Suite(("ppo_mlp",), ("gymnax.cartpole",), samples=0), "samples must be at least 1"),
         (lambda: find("ppo_mlp_vs_drpq"), 'did you mean "ppo_mlp_vs_drpqc"'),

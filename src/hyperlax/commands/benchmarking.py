@@ -56,9 +56,9 @@ def run_benchmark(
     if running.resume_from is not None:
         running.resume, running.output_root = True, running.resume_from
     given = {
-        "algos": algos and tuple(algos),
-        "envs": envs and tuple(envs),
-        "modes": sweep_modes and tuple(sweep_modes),
+        "algos": None if algos is None else tuple(algos),
+        "envs": None if envs is None else tuple(envs),
+        "modes": None if sweep_modes is None else tuple(sweep_modes),
         "samples": num_samples_per_run,
         "sampling": sampling_method,
         "run_length": running.run_length_modifier,

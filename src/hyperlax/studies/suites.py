@@ -66,8 +66,10 @@ class Suite:
     def __post_init__(self):
         for name in ("algos", "envs", "modes"):
             given = getattr(self, name)
-            if isinstance(given, str) or not given:
-                raise ValueError(f"a benchmark needs at least one of {name}, as a tuple of names")
+            if isinstance(given, str):
+                raise ValueError(f"{name} must be a tuple of names, got {given!r}")
+            if not given:
+                raise ValueError(f"a benchmark needs at least one name in {name}")
             if twice := sorted({x for x in given if given.count(x) > 1}):
                 raise ValueError(f"{twice[0]} is named twice in {name}")
         if wrong := [m for m in self.modes if m not in MODES]:
