@@ -173,9 +173,9 @@ def test_only_what_is_named_is_searched_and_the_rest_is_as_by_default():
     assert list(found.recipe.search_space()) == ["critic_lr"]
     for path, said in (
         ("lr", 'did you mean "critic_lr"'),
-        ("epochs", "not searched by dqn_mlp; give it a space"),
+        ("epochs", "not searched by dqn_mlp; give it a range"),
     ):
         with pytest.raises(ValueError, match=said):
             resolve("dqn_mlp").searching([path])
-    with pytest.raises(ValueError, match="this recipe fixes critic_lr; dqn_mlp by itself searches it"):
+    with pytest.raises(ValueError, match="this recipe fixes critic_lr; give it a range .--range critic_lr=LOW,HIGH., or use dqn_mlp"):
         resolve("tuned.acrobot_dqn_mlp").searching(["critic_lr"])

@@ -17,6 +17,7 @@ from hyperlax.experiments.experiment import Experiment
 from hyperlax.experiments.given import sample_rows, split
 from hyperlax.experiments.machine import set_up_jax
 from hyperlax.experiments.memory import device_memory
+from hyperlax.experiments.ranges import ranged
 from hyperlax.experiments.recipes import Recipe, resolve
 from hyperlax.experiments.settings import PUBLISHED, Settings, run_length
 from hyperlax.experiments.shape import shape, shape_difference
@@ -53,6 +54,7 @@ def prepare(
     samples: Any = None,
     search_only: Sequence[str] | None = None,
     ablate: Mapping[str, Sequence[Any]] | None = None,
+    ranges: Mapping[str, Any] | None = None,
     set: Mapping[str, Any] | None = None,
     run_length_modifier: str | int = "default",
     schedule: Schedule | None = None,
@@ -90,9 +92,14 @@ def prepare(
     published = "published" in (given.get("protocol"), changes.get("protocol"))
     as_published = PUBLISHED if published else {}
     settled = found.published_recipe(env).space if published else {}
+    if ranges and samples is not None:
+        raise ValueError(
+            "a range is for samples that are drawn; those that are given are trained as they are"
+        )
+    spaces = ranged(found, ranges or {}, fixed, ablate, search_only)
     if run_length_modifier == "quick" and samples is None:
         found = found.quick_recipe()
-    found = found.with_space(settled)
+    found = found.with_space({**settled, **spaces})
     if search_only and samples is not None:
         raise ValueError(
             "search_only is for samples that are drawn; those that are given are trained as they are"
@@ -121,6 +128,7 @@ def sweep(
     samples: Any = None,
     search_only: Sequence[str] | None = None,
     ablate: Mapping[str, Sequence[Any]] | None = None,
+    ranges: Mapping[str, Any] | None = None,
     set: Mapping[str, Any] | None = None,
     run_length_modifier: str | int = "default",
     schedule: Schedule | None = None,
@@ -157,6 +165,9 @@ def sweep(
     - `search_only`: the hyperparameters to search, all others as they are by default.
     - `ablate`: dotted path → values to compare. Every sample is trained with each of them and the same random
       keys, so that the report and `hyperlax.plot.differences` can pair lanes by sample and seed.
+    - `ranges`: dotted path → the ends of its space, on its usual scale: `{"actor_lr": (1e-4, 1e-2)}`, or
+      `(1e-4, 1e-2, "linear")`; of a choice the values; or a space such as `LogUniform(1e-4, 1e-2)`. It is
+      searched even if the recipe fixes it.
     - `set`: values that are the same for all samples, by dotted path; also settings, and `env.<option>`.
     - `run_length_modifier`: `quick`, `default`, `long`, `runtime_benchmark`, or a number of env steps.
     - `schedule`: what stops or changes lanes while they train, such as `hyperlax.schedules.ASHA()`.

@@ -25,6 +25,16 @@ def typed_path(kind: Any, tokens: Sequence[Token]) -> Path:
 
 Place = Annotated[Path, Parameter(converter=typed_path)]
 Names = Annotated[list[str] | None, Parameter(consume_multiple=True, negative="")]
+Ranges = Annotated[
+    list[str] | None,
+    Parameter(
+        name="--range",
+        negative="",
+        help="path=low,high: searches a hyperparameter between these ends, on its own scale (log, linear, "
+        "integers), also where the recipe fixes it; ,log or ,linear behind them asks for another. Of a "
+        "choice the values: critic.width=32,128. Repeatable.",
+    ),
+]
 
 
 def limited(name: str, **how: Any) -> Parameter:
@@ -153,16 +163,22 @@ class Common(Running):
     "Environment: <framework>.<name>, or file.py:Name."
 
 
-def assignments(pairs: list[str]) -> dict[str, str]:
+def assignments(pairs: list[str], flag: str = "--set", value: str = "value") -> dict[str, str]:
+    """What `flag` was given, `path=value` each, by path; raises `ValueError` for another form."""
     assigned = {}
     for pair in pairs:
-        path, equals, value = (part.strip() for part in pair.partition("="))
+        path, equals, found = (part.strip() for part in pair.partition("="))
         if not equals or not path:
-            raise ValueError(f"--set needs path=value, got {pair!r}")
+            raise ValueError(f"{flag} needs path={value}, got {pair!r}")
         if path in assigned:
-            raise ValueError(f"--set {path} is given twice: {assigned[path]!r} and {value!r}")
-        assigned[path] = value
+            raise ValueError(f"{flag} {path} is given twice: {assigned[path]!r} and {found!r}")
+        assigned[path] = found
     return assigned
+
+
+def spaces(pairs: list[str] | None) -> dict[str, str]:
+    """The ranges of `--range`, by path; raises `ValueError` for another form."""
+    return assignments(pairs or [], "--range", "low,high")
 
 
 def check_places(running: Running) -> None:

@@ -8,7 +8,7 @@ from typing import Annotated
 
 from cyclopts import Parameter
 
-from hyperlax.commands.flags import Place, assignments, limited, new_file
+from hyperlax.commands.flags import Place, Ranges, assignments, limited, new_file, spaces
 
 
 def inspect_circuit(
@@ -74,6 +74,7 @@ def generate_hp_samples(
     num_samples: Annotated[int, limited("num_samples")] = 256,
     output_file: Place = Path("hyperparam_samples.csv"),
     sampling_method: str = "qmc_sobol",
+    range_: Ranges = None,
     experiment_type: str = "independent_samples",
     omit_ab: bool = False,
     seed: Annotated[int, limited("seed")] = 42,
@@ -81,12 +82,14 @@ def generate_hp_samples(
     """Write hyperparameter samples to a csv, json or parquet file; trains nothing."""
     import polars as pl
 
+    from hyperlax.experiments.ranges import ranged
     from hyperlax.experiments.recipes import resolve
     from hyperlax.hyperparams import samplers
     from hyperlax.storage.files import write_atomically
 
     new_file("--output-file", output_file, ".csv", ".json", ".parquet")
-    space = resolve(algo_and_network_config).search_space()
+    recipe = resolve(algo_and_network_config)
+    space = recipe.with_space(ranged(recipe, spaces(range_), {}, None, None)).search_space()
     rows = samplers.draw(
         space,
         num_samples,

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Annotated, Any
 
 from hyperlax.commands.ending import conclude, stopped
-from hyperlax.commands.flags import Common, Names, assignments, folder_of, limited
+from hyperlax.commands.flags import Common, Names, Ranges, assignments, folder_of, limited, spaces
 from hyperlax.commands.launch import display, end_logging, start_jax
 from hyperlax.commands.spread import Spread, spread_out
 from hyperlax.storage import calling
@@ -21,6 +21,7 @@ def optuna_hp_search(
     dry_run: bool = False,
     study_name: str = "hyperlax_optuna_study",
     storage: str | None = None,
+    range_: Ranges = None,
     n_trials: Annotated[int, limited("n_trials")] = 100,
     objective_names: Names = None,
     objective_directions: Names = None,
@@ -84,6 +85,7 @@ def optuna_hp_search(
         "trials_at_once": optuna_study_batch_size,
         "study_name": study_name,
         "storage": _for_all(storage) if divided else storage,
+        "ranges": spaces(range_),
         "set": assignments(common.set_ or []),
         "run_length_modifier": common.run_length_modifier or "default",
         **common.settings(),

@@ -15,10 +15,12 @@ from hyperlax.commands.flags import (
     Common,
     Names,
     Place,
+    Ranges,
     Scheduler,
     assignments,
     folder_of,
     limited,
+    spaces,
 )
 from hyperlax.commands.launch import display, end_logging, start_jax
 from hyperlax.commands.spread import Spread, spread_out
@@ -39,6 +41,7 @@ def sweep_hp_samples(
     sampling_method: str = "qmc_sobol",
     load_hyperparams: Place | None = None,
     search_only: Names = None,
+    range_: Ranges = None,
     ablate: Annotated[list[str] | None, Parameter(negative="")] = None,
     experiment_type: str = "independent_samples",
     omit_ab: bool = False,
@@ -91,6 +94,7 @@ def sweep_hp_samples(
         "omit_ab": omit_ab,
         "samples": load_hyperparams,
         "search_only": search_only,
+        "ranges": spaces(range_),
         "ablate": parsed(ablate) if ablate else None,
     }
     how = (confirm, confirm_seeds)

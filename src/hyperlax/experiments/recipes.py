@@ -111,11 +111,11 @@ class Recipe:
                     )
                 if path in Recipe(self.algorithm, self.network).search_space():
                     raise ValueError(
-                        f"this recipe fixes {path}; {self.name} by itself searches it, or give it a space in "
-                        "a recipe of your own"
+                        f"this recipe fixes {path}; give it a range (--range {path}=LOW,HIGH), or use "
+                        f"{self.name}, which searches it"
                     )
                 raise ValueError(
-                    f"{path} is not searched by {self.name}; give it a space in a recipe of your own"
+                    f"{path} is not searched by {self.name}; give it a range (--range {path}=LOW,HIGH)"
                 )
         fixed = {path: value for path, value in self.space.items() if not isinstance(value, Space)}
         chosen = {owners[path]: space[owners[path]] for path in paths}

@@ -46,6 +46,7 @@ def search(
     trials_at_once: int | None = None,
     study_name: str = studies.NAME,
     storage: str | None = None,
+    ranges: Mapping[str, Any] | None = None,
     set: Mapping[str, Any] | None = None,
     run_length_modifier: str | int = "default",
     total_timesteps: int | None = None,
@@ -81,8 +82,8 @@ def search(
 
     Its experiment, as in `hyperlax.sweep`.
 
-    - `recipe`, `env`: what is trained. `set`: what is the same for all trials. `run_length_modifier`: for how
-      long.
+    - `recipe`, `env`: what is trained. `ranges`: spaces in place of the recipe's. `set`: what is the same for
+      all trials. `run_length_modifier`: for how long.
     - `total_timesteps`: environment steps of every lane. `evaluations`: how often it is evaluated, each time
       in `eval_episodes` episodes. `seeds`: lanes per sample.
     - `seed`: of the sampler and of training.
@@ -121,6 +122,7 @@ def prepare(
     trials_at_once: int | None = None,
     study_name: str = studies.NAME,
     storage: str | None = None,
+    ranges: Mapping[str, Any] | None = None,
     set: Mapping[str, Any] | None = None,
     run_length_modifier: str | int = "default",
     total_timesteps: int | None = None,
@@ -142,7 +144,9 @@ def prepare(
     The parameters are those of `search`.
     """
     given = locals()
-    described = {k: given[k] for k in ("set", "run_length_modifier", *Settings.__dataclass_fields__)}
+    described = {
+        k: given[k] for k in ("ranges", "set", "run_length_modifier", *Settings.__dataclass_fields__)
+    }
     published = "published" in (protocol, (set or {}).get("protocol"))
     names = objective_names or usual("published" if published else None)
     plan = Search(
