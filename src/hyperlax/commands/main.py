@@ -32,10 +32,11 @@ def main(argv: list[str] | None = None) -> None:
 def _run(tokens: list[str]) -> int:
     """The exit code of the command in `tokens`."""
     from hyperlax.commands.app import app, booleans
+    from hyperlax.commands.continuing import completed
     from hyperlax.storage.claims import Superseded
 
     try:
-        return app(booleans(tokens), exit_on_error=True, result_action="return_value") or 0
+        return app(completed(booleans(tokens)), exit_on_error=True, result_action="return_value") or 0
     except ValueError as error:
         print(screen.visible(f"error: {error}"), file=sys.stderr)
         return USAGE

@@ -1,0 +1,148 @@
+"""Continuing a run without typing its flags again: those that are left out are the ones it was begun with."""
+
+from __future__ import annotations
+
+import shlex
+import sys
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+from hyperlax.storage import calling
+from hyperlax.storage.places import as_typed
+
+_BENCHMARK = "run-benchmark"
+TRAINING = ("sweep-hp-samples", "run-single-hp", "optuna-hp-search", _BENCHMARK)
+"""Commands that continue what they began."""
+RECIPE, ENV = "algo-and-network-config", "env-config"
+_NOW = ("output-root", "resume", "resume-from", "retrain-damaged", "any-device", "dry-run")
+"""Flags that say where a run is, or how it is taken up: they hold for one command line alone."""
+_BY_PATH = ("set", "range", "ablate")
+"""Flags that are repeated, once for each hyperparameter."""
+
+Given = list[tuple[str, list[str]]]
+"""Flags in order: the name without dashes, and all words with which it was typed."""
+
+
+def completed(tokens: Sequence[str]) -> list[str]:
+    """The words of a command line, with the flags of the run that it continues where it gives none.
+
+    They are those that the manifest records, and are said on standard error. Raises `ValueError` if it cannot
+    be known which run is meant, or if a flag names a file whose folder is not recorded.
+    """
+    typed = _flags(tokens[1:])
+    resumes = any(name in ("resume", "resume-from") for name, _ in typed) and "--resume=false" not in tokens
+    if not resumes or tokens[0] not in TRAINING or "--help" in tokens:
+        return list(tokens)
+    found = _meant(tokens[0], dict(typed))
+    command = _begun_with(found)
+    if found is None or command[:1] != ["hyperlax"]:
+        return list(tokens)
+    if (other := command[1]) != tokens[0]:
+        if _BENCHMARK in (other, tokens[0]):  # its cells are experiments as others are
+            return list(tokens)
+        how = calling.line(other, "--resume-from", found.absolute())
+        raise ValueError(f"{found} was begun with {other}; continue it with that: {how}")
+    told = {_key(name, words) for name, words in typed}
+    stored = [(name, words) for name, words in _flags(command[2:]) if name not in _NOW]
+    left_out = [words for name, words in stored if _key(name, words) not in told]
+    for words in left_out:
+        if hidden := [word for word in words if "…/" in word]:
+            raise ValueError(
+                f"{found} was begun with {shlex.join(words)}, and where {hidden[0].partition('…/')[2]} is "
+                f"was not recorded: add {words[0].partition('=')[0]} in full"
+            )
+    added = [word for words in left_out for word in words]
+    if added:
+        print(f"as it was begun: {shlex.join(added)}", file=sys.stderr)
+    if tokens[0] != _BENCHMARK and not any(name == "resume-from" for name, _ in typed):
+        added += ["--resume-from", str(found)]
+    return [tokens[0], *added, *tokens[1:]]
+
+
+def _begun_with(folder: Path | None) -> list[str]:
+    """The command that the experiment in a folder was begun with; nothing if none was recorded."""
+    from hyperlax.storage import store
+
+    said = ((folder and store.recovered_manifest(folder)) or {}).get("command")
+    return [str(word) for word in said] if isinstance(said, list) else []
+
+
+def _meant(command: str, typed: Mapping[str, list[str]]) -> Path | None:
+    """The experiment that is to be continued, or one of the benchmark; None if there is none."""
+    from hyperlax.storage import store
+
+    root = _value(typed, "resume-from") or _value(typed, "output-root") or str(Path("results") / command)
+    folder = as_typed(root)
+    if not folder.is_dir():
+        return None
+    if store.holds(folder):
+        return folder
+    return next(iter(_below(folder)), None) if command == _BENCHMARK else _only(folder, typed)
+
+
+def _only(root: Path, typed: Mapping[str, list[str]]) -> Path | None:
+    """The experiment below `root` that is meant; raises `ValueError` if it may be one of several."""
+    from hyperlax.commands.flags import Common
+    from hyperlax.storage import store
+    from hyperlax.storage.files import experiment_path
+
+    recipe, env = _value(typed, RECIPE), _value(typed, ENV)
+    usual = Common()
+    meant = root / experiment_path(recipe or usual.algo_and_network_config, env or usual.env_config)
+    if store.holds(meant):
+        return meant
+    every = _below(root)
+    fitting = [
+        folder
+        for folder in every
+        if (recipe is None or folder.parent.name == experiment_path(recipe, ENV).parts[0])
+        and (env is None or folder.name == experiment_path(RECIPE, env).name)
+    ]
+    if not every or (recipe is not None and env is not None):
+        return None
+    if len(fitting) != 1:
+        raise ValueError(
+            f"{root} holds {', '.join(str(f.relative_to(root)) for f in every[:5])}"
+            + (f" and {len(every) - 5} more" if len(every) > 5 else "")
+            + f"; continue one of them with --resume-from {(fitting or every)[0]}"
+        )
+    return fitting[0]
+
+
+def _below(root: Path) -> list[Path]:
+    """The experiments below a folder."""
+    from hyperlax.storage import store
+
+    try:
+        return store.find(root)
+    except ValueError:
+        return []
+
+
+def _flags(words: Sequence[str]) -> Given:
+    """The flags of a command line, each with the words that follow it."""
+    found: Given = []
+    for word in words:
+        if word.startswith("--"):
+            name = word[2:].partition("=")[0].replace("_", "-").removeprefix("no-")
+            found.append((name, [word]))
+        elif found:
+            found[-1][1].append(word)
+    return found
+
+
+def _value(typed: Mapping[str, list[str]], name: str) -> str | None:
+    """The value of a flag; None if it was not typed."""
+    words = typed.get(name)
+    if words is None:
+        return None
+    _, equals, joined = words[0].partition("=")
+    return joined if equals else (words[1] if len(words) > 1 else None)
+
+
+def _key(name: str, words: Sequence[str]) -> tuple[str, str]:
+    """What a flag decides: the name, and of one that is repeated the hyperparameter."""
+    if name not in _BY_PATH:
+        return name, ""
+    value = _value({name: list(words)}, name) or ""
+    return name, value.partition("=")[0].strip()

@@ -1,0 +1,98 @@
+"""Flags that are not typed again when a run is continued."""
+
+from __future__ import annotations
+
+import pytest
+
+from hyperlax.commands.continuing import completed
+from hyperlax.storage.integrity import write_json
+
+BEGUN = [
+    "hyperlax",
+    "sweep-hp-samples",
+    "--algo-and-network-config",
+    "dqn_mlp",
+    "--env-config=gymnax.cartpole",
+]
+FLAGS = ["--seeds", "3", "--set", "gamma=0.9", "--set=tau=0.01", "--search-only", "critic_lr", "tau"]
+
+
+@pytest.fixture
+def root(tmp_path):
+    """A folder with one experiment, at the place that its flags say."""
+    begun(tmp_path / "dqn_mlp" / "gymnax.cartpole", [*BEGUN, *FLAGS, "--output-root", "…/tmp"])
+    return tmp_path
+
+
+def begun(folder, command):
+    folder.mkdir(parents=True)
+    write_json(folder / "manifest.json", {"command": command, "files": {}, "complete": False})
+
+
+def test_flags_that_are_left_out_are_those_that_it_was_begun_with(root, capsys):
+    folder = str(root / "dqn_mlp" / "gymnax.cartpole")
+    typed = ["sweep-hp-samples", "--resume-from", folder, "--set", "gamma=0.8", "--confirm", "2"]
+    found = completed(typed)
+    left_out = [*BEGUN[2:], "--seeds", "3", "--set=tau=0.01", "--search-only", "critic_lr", "tau"]
+    assert found == ["sweep-hp-samples", *left_out, *typed[1:]]
+    assert capsys.readouterr().err == f"as it was begun: {' '.join(left_out)}\n"
+
+
+@pytest.mark.parametrize("named", [[], BEGUN[2:4], BEGUN[4:]])
+def test_the_only_experiment_below_a_folder_is_meant(root, named):
+    found = completed(["sweep-hp-samples", "--resume", "--output-root", str(root), *named])
+    assert found[found.index("--resume-from") + 1] == str(root / "dqn_mlp" / "gymnax.cartpole")
+    assert found.count("dqn_mlp") == found.count("--env-config=gymnax.cartpole") == 1
+
+
+def test_one_of_several_has_to_be_named(root):
+    begun(root / "sac_mlp" / "gymnax.pendulum", ["hyperlax", "sweep-hp-samples"])
+    with pytest.raises(
+        ValueError, match=r"holds dqn_mlp/.*, sac_mlp/.*; continue one of them with --resume-from"
+    ):
+        completed(["sweep-hp-samples", "--resume", "--output-root", str(root)])
+    found = completed(
+        ["sweep-hp-samples", "--resume", "--output-root", str(root), "--env-config", "gymnax.cartpole"]
+    )
+    assert "dqn_mlp" in found
+
+
+@pytest.mark.parametrize(
+    "typed",
+    [
+        ["sweep-hp-samples", "--num-samples", "2"],
+        ["sweep-hp-samples", "--resume=false"],
+        ["sweep-hp-samples", "--resume", "--output-root", "nowhere"],
+        ["sweep-hp-samples", "--resume", "--help"],
+        ["figure", "--resume"],
+        [],
+    ],
+)
+def test_what_continues_nothing_stays_as_it_is(typed, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    assert completed(typed) == typed
+
+
+def test_a_file_of_another_folder_has_to_be_named_again(tmp_path):
+    command = ["hyperlax", "sweep-hp-samples", "--load-hyperparams", "…/samples.csv"]
+    begun(tmp_path / "run", command)
+    typed = ["sweep-hp-samples", "--resume-from", str(tmp_path / "run")]
+    with pytest.raises(
+        ValueError, match=r"where samples.csv is was not recorded: add --load-hyperparams in full"
+    ):
+        completed(typed)
+    assert completed([*typed, "--load-hyperparams", "samples.csv"])[-1] == "samples.csv"
+
+
+def test_another_command_is_named(root):
+    with pytest.raises(
+        ValueError, match="was begun with sweep-hp-samples; continue it with that: hyperlax sweep"
+    ):
+        completed(["run-single-hp", "--resume-from", str(root / "dqn_mlp" / "gymnax.cartpole")])
+
+
+def test_a_benchmark_is_continued_as_it_was_begun(tmp_path):
+    cell = tmp_path / "dqn_mlp" / "gymnax.cartpole"
+    begun(cell, ["hyperlax", "run-benchmark", "--base-config", "small", "--output-root", "there"])
+    typed = ["run-benchmark", "--resume", "--output-root", str(tmp_path)]
+    assert completed(typed) == ["run-benchmark", "--base-config", "small", *typed[1:]]
