@@ -2,12 +2,9 @@
 
 from __future__ import annotations
 
-import os
-import socket
 from collections import Counter, defaultdict
 from collections.abc import Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 from hyperlax.cluster import merging, records, slurm, submitting
@@ -137,24 +134,9 @@ def _state(
         return UnitState(unit, "waiting", steps)
     claim = records.newest_claim(sweep, unit)
     who = f"process {claim.get('pid')} on {claim.get('host')}" if claim else ""
-    if _alive(claim) or (not asked and steps > earlier.get(unit.name, steps)):
+    if alive(claim) or (not asked and steps > earlier.get(unit.name, steps)):
         return UnitState(unit, "running", steps, who)
     return UnitState(unit, "lost", steps)
-
-
-def _alive(claim: dict[str, Any]) -> bool:
-    """Whether the process of a claim is one of this machine that still runs."""
-    boot = Path("/proc/sys/kernel/random/boot_id")
-    here = claim.get("host") == socket.gethostname()
-    if not here or (boot.exists() and claim.get("boot") != boot.read_text("utf-8").strip()):
-        return False
-    try:
-        os.kill(int(claim["pid"]), 0)
-    except PermissionError:
-        return True
-    except (OSError, ValueError, KeyError):
-        return False
-    return True
 
 
 def _left(units: Sequence[UnitState]) -> str:

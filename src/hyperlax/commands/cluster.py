@@ -38,25 +38,32 @@ def status(
 ) -> int:
     """Show what is done, running, waiting, lost and failed, and what to type next.
 
-    A unit is lost if a process has begun it that is no more. The exit code is 0 if all is trained, 1 if units
-    have failed, and 3 if there is work left.
+    A unit is lost if a process has begun it that is no more. The exit code is 0 if all is trained, 1 if
+    something has failed, and 3 if there is work left.
 
     Parameters
     ----------
     folder
-        The folder of a sweep: where sweep.json is.
+        The folder of a sweep that was planned in units, of any other sweep, search or benchmark, or one above
+        some.
     watch
         Look again and again until all is trained or has failed.
     json_
         Print it for programs.
     units
-        Every unit instead of every experiment.
+        Every unit instead of every experiment, of a sweep that was planned in units.
     every
         Seconds between two looks of --watch.
     """
+    from hyperlax.cluster import sweep
+
+    if sweep.read(folder) is None and not units:
+        from hyperlax.commands import states
+
+        return states.show(folder, watch, json_, every)
     from rich.console import Console
 
-    from hyperlax.cluster import state, sweep
+    from hyperlax.cluster import state
     from hyperlax.commands.tables import states_table
 
     found, console, seen = sweep.needed(folder), Console(highlight=False, markup=False), None

@@ -52,19 +52,20 @@ def checked_table(found: Sequence[Any], root: Any) -> RenderableType:
 
 
 def states_table(rows: Sequence[Mapping[str, Any]]) -> RenderableType:
-    """The rows of `cluster.state.Look`, or of its units."""
+    """The rows of `cluster.state.Look`, of its units, or of `states.State`."""
     from hyperlax.run.fitting import Fitting
 
     names = [name for name in (rows[0] if rows else {}) if name != "merged"]
     cells = [[str(row[name]) for name in names] for row in rows]
-    expendable = ("by", "left", "units", "lost", "waiting", "running")
-    return Fitting(names, cells, expendable, ("cell", "unit", "state", "by"))
+    expendable = ("by", "left", "units", "lost", "waiting", "running", "env steps")
+    return Fitting(names, cells, expendable, ("cell", "unit", "experiment", "state", "by"))
 
 
 def leaderboard_table(board: Any, samples: int) -> RenderableType:
     """The frame of `report.leaderboard`, the best of `samples`; hyperparameters are left to the report."""
     from rich.console import Group
 
+    from hyperlax.report.scores import FRESH_WORDS
     from hyperlax.run.fitting import Fitting
     from hyperlax.statistics import HEADLINES
 
@@ -88,7 +89,8 @@ def leaderboard_table(board: Any, samples: int) -> RenderableType:
         )
     names = ("rank", "sample", headline.title, spread, "fresh", "seeds")
     title = f"best {board.height} of {samples} samples by {headline.title}" if samples > 1 else headline.title
-    return Group(f"{title}: {headline.definition}", Fitting(names, rows, ("fresh", "seeds", "sample")))
+    table = Fitting(names, rows, ("fresh", "seeds", spread), meanings={"fresh": FRESH_WORDS})
+    return Group(f"{title}: {headline.definition}", table)
 
 
 def confirmed_table(found: Any) -> RenderableType:

@@ -21,10 +21,11 @@ from hyperlax.statistics import HEADLINES, Headline, iqm, mean, quantiles
 from hyperlax.statistics.headline import DEFAULT, PUBLISHED
 from hyperlax.storage.results import FRESH, Results
 
-FRESH_MEANING = (
-    "Fresh return: interquartile mean over seeds of the final weights' mean return in episodes of their own, "
-    "which are no part of the learning curve and by which nothing was chosen."
+FRESH_WORDS = (
+    "interquartile mean over seeds of the final weights' mean return in episodes of their own, which are no "
+    "part of the learning curve and by which nothing was chosen"
 )
+FRESH_MEANING = f"Fresh return: {FRESH_WORDS}."
 
 
 def headline_of(manifest: Mapping[str, Any]) -> Headline:

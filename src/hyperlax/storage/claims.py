@@ -12,7 +12,7 @@ import os
 import re
 import socket
 import uuid
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import suppress
 from pathlib import Path
 from typing import Any
@@ -95,6 +95,20 @@ def noted(folder: Path) -> dict[int, dict[str, Any]]:
     """Attempt → the contents of its claim, for the claims that can be read."""
     found = {number: _read(path) for number, path in claims(folder)}
     return {number: content for number, content in found.items() if content is not None}
+
+
+def alive(claim: Mapping[str, Any]) -> bool:
+    """Whether the process of a claim is one of this machine that still runs."""
+    here = _process()
+    if claim.get("host") != here["host"] or claim.get("boot") != here["boot"]:
+        return False
+    try:
+        os.kill(int(claim["pid"]), 0)
+    except PermissionError:
+        return True
+    except (OSError, ValueError, KeyError):
+        return False
+    return True
 
 
 def _read(path: Path) -> dict[str, Any] | None:

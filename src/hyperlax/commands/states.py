@@ -1,0 +1,154 @@
+"""How far experiments are that no units train: from their manifests and newest checkpoints."""
+
+from __future__ import annotations
+
+import json
+import time
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+from hyperlax.storage import calling, claims
+from hyperlax.storage.results import UNFINISHED
+from hyperlax.storage.wording import counted
+
+ALL_DONE, FAILED, LEFT = 0, 1, 3
+
+
+@dataclass(frozen=True)
+class State:
+    """How far one experiment is.
+
+    - `state`: done, running (in a process of this machine), unfinished (interrupted, or running elsewhere),
+      failed, or damaged.
+    - `lanes`: how many are done, of all; `env_steps`: how many all lanes have trained by the checkpoint, of
+      all that they are to train. None where nothing has been recorded yet.
+    - `why`: what is wrong; empty if nothing is.
+    - `next`: what to type next; empty if it is done.
+    """
+
+    folder: Path
+    state: str
+    lanes: tuple[int, int] | None
+    env_steps: tuple[int, int] | None
+    why: str
+    next: str
+
+    def row(self, root: Path) -> dict[str, Any]:
+        """The entry of a table; the folder is said from `root` on."""
+        name = str(self.folder.relative_to(root)) if self.folder != root else self.folder.name
+        done = "–" if self.lanes is None else f"{self.lanes[0]:,} of {self.lanes[1]:,}"
+        steps = "–" if self.env_steps is None else f"{self.env_steps[0]:,} of {self.env_steps[1]:,}"
+        return {"experiment": name, "state": self.state, "lanes done": done, "env steps": steps}
+
+
+def states(root: Path) -> list[State]:
+    """Look at every experiment at or below `root`; changes nothing.
+
+    Raises `FileNotFoundError`, with what the folder would have to hold, if there is none.
+    """
+    from hyperlax.storage import store
+
+    if not root.is_dir():
+        raise FileNotFoundError(f"{root} is no folder")
+    try:
+        folders = store.find(root)
+    except ValueError:
+        raise FileNotFoundError(
+            f"{root} holds no experiment: status is for the folder of a sweep, search or benchmark, or one "
+            "above some; it is printed when they begin, and results/<command> unless --output-root says more"
+        ) from None
+    return [_state(folder) for folder in folders]
+
+
+def show(folder: Path, watch: bool, as_json: bool, every: float) -> int:
+    """Print how far every experiment at or below `folder` is; the exit code."""
+    from rich.console import Console
+
+    from hyperlax import leaving
+    from hyperlax.commands.tables import states_table
+
+    console, found = Console(highlight=False, markup=False), states(folder)
+    leaving.from_now_on(None if not watch else "nothing was changed")
+    while True:
+        if as_json:
+            print(json.dumps(_plain(folder, found)), flush=True)
+        else:
+            console.print(states_table([one.row(folder) for one in found]))
+            for one in found:
+                if one.why:
+                    console.print(f"{one.folder}: {one.why}", soft_wrap=True)
+            console.print(f"next: {_next(folder, found)}", soft_wrap=True)
+        if not watch or not any(one.state in ("running", "unfinished") for one in found):
+            return exit_code(found)
+        time.sleep(every)
+        found = states(folder)
+
+
+def _next(root: Path, found: Sequence[State]) -> str:
+    """What to type about the experiment that something is to be done about first, or about all of them."""
+    order = ("damaged", "failed", "unfinished", "running", "done")
+    first = min(found, key=lambda one: order.index(one.state))
+    whole = calling.line("plot-benchmark", "--results-dir-to-plot", root.absolute())
+    return whole if first.state == "done" else first.next
+
+
+def _plain(root: Path, found: Sequence[State]) -> dict[str, Any]:
+    """What was found, JSON-ready."""
+    return {
+        "folder": str(root),
+        "experiments": [{**asdict(one), "folder": str(one.folder)} for one in found],
+        "next": _next(root, found),
+        "exit_code": exit_code(found),
+    }
+
+
+def exit_code(found: Sequence[State]) -> int:
+    """0 if all is trained, 1 if something has failed or is damaged, 3 if there is work left."""
+    kinds = {one.state for one in found}
+    if kinds & {"failed", "damaged"}:
+        return FAILED
+    return ALL_DONE if kinds == {"done"} else LEFT
+
+
+def _state(folder: Path) -> State:
+    from hyperlax.storage import store
+
+    try:
+        results = store.read(folder)
+    except ValueError as error:
+        return State(folder, "damaged", None, None, str(error), calling.line("check", folder.absolute()))
+    manifest, lanes = results.manifest, results.lanes
+    settings = manifest.get("settings") or {}
+    done = int(lanes["status"].is_in(["done", "pruned", "diverged"]).sum())
+    failed = int((lanes["status"] == "failed").sum())
+    steps = int(lanes["env_steps"].sum()) if lanes.height else 0
+    total = lanes.height * int(settings.get("total_timesteps") or 0)
+    counts = ((done, lanes.height), (steps, max(steps, total))) if lanes.height else (None, None)
+    if not manifest.get("complete") or lanes["status"].is_in(UNFINISHED).any():
+        owners = claims.noted(folder / store.CHECKPOINT.parent)
+        if owners and claims.alive(owner := owners[max(owners)]):
+            why, command = f"process {owner['pid']} trains it", ("status", folder.absolute(), "--watch")
+            return State(folder, "running", *counts, why, calling.line(*command))
+        why = "" if lanes.height else "nothing has been recorded yet"
+        return State(folder, "unfinished", *counts, why, _resumed(folder, manifest))
+    if failed:
+        why = f"{counted(failed, 'lane')} failed"
+        return State(folder, "failed", *counts, why, _resumed(folder, manifest))
+    return State(folder, "done", *counts, "", "")
+
+
+def _resumed(folder: Path, manifest: dict[str, Any]) -> str:
+    """The command that continues an experiment, or what to do about one that a program of Python made."""
+    command = [str(word) for word in manifest.get("command") or []]
+    if command[:1] != ["hyperlax"] or len(command) < 2:
+        return f"give the program that made it folder={str(folder.absolute())!r} and resume=True"
+    if command[1] == "run-benchmark":
+        return calling.line("run-benchmark", "--resume-from", _benchmark(folder).absolute())
+    return calling.line(command[1], "--resume-from", folder.absolute())
+
+
+def _benchmark(folder: Path) -> Path:
+    """The folder of the benchmark that an experiment is a cell of."""
+    return next((place for place in folder.absolute().parents if (place / "benchmark.json").exists()), folder)
