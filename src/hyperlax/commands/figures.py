@@ -51,7 +51,8 @@ def figure(
         Folders of experiments, or any folders above some.
     by
         What makes the groups: recipe, algorithm, network, experiment, or a hyperparameter or setting such as
-        critic.layer_norm; several make a group of each combination. [default: what tells them apart]
+        critic.layer_norm; several make a group of each combination. [default: what tells them apart; with
+        --paired what was ablated]
     show
         Of every group the interquartile mean (iqm), median or mean over its samples, its best sample, or all.
         [default: iqm; median with --paired]
@@ -62,7 +63,8 @@ def figure(
     band
         95 % intervals where they hold, the range of the samples, or none.
     metric
-        Which curve: return, stochastic_return, length, train/... as in curves.parquet.
+        Which curve: return, stochastic_return, length, train/... as in curves.parquet. Or a score (final,
+        auc, peak, peak_of_mean): the return, with the best sample and the pairs judged by that.
     x
         env_steps, seconds, gradient_steps or circuit_executions.
     bins
@@ -99,8 +101,6 @@ def figure(
     files = _files(output_file, format or [])
     if against is not None and not paired:
         raise ValueError("--against is for --paired, which compares groups with one of them")
-    if paired and not by:
-        raise ValueError("--paired needs --by: what the samples of a pair differ in")
     if paired and bins:
         raise ValueError("--paired compares single values; leave out --bins")
     look = plot.Look(
@@ -118,9 +118,7 @@ def figure(
     results = plot.read(list(results_dirs))
     try:
         if paired:
-            drawn = difference_figure(
-                results, by or [], against, show or "median", band, metric, x, named, look
-            )
+            drawn = difference_figure(results, by, against, show or "median", band, metric, x, named, look)
         else:
             drawn = curves_figure(results, by, show or "iqm", band, metric, x, bins, named, look)
     except NothingToDraw as why:

@@ -46,7 +46,8 @@ def learning_curves(
     - `show`: the interquartile mean (`iqm`), `median` or `mean` over the samples of a group, its `best`
       sample, or `all` of them.
     - `band`: the 95 % `interval` where one holds, the `range` of the samples, or `none`.
-    - `metric`: which curve, such as `return`, `stochastic_return`, `length` or `train/entropy`.
+    - `metric`: which curve, such as `return`, `stochastic_return`, `length` or `train/entropy`; or a score
+      (`final`, `auc`, `peak`, `peak_of_mean`), for the return and the best sample by that score.
     - `x`: `env_steps`, `seconds`, `gradient_steps` or `circuit_executions`.
     - `bins`: how many groups of equal size to make of a number, such as a learning rate.
     - `labels`: label of a group → words of one's own; its order goes first.
@@ -60,7 +61,7 @@ def learning_curves(
 
 def differences(
     results: Given,
-    by: str | Sequence[str],
+    by: str | Sequence[str] | None = None,
     against: str | None = None,
     *,
     show: str = "median",
@@ -72,21 +73,22 @@ def differences(
 ) -> Chart:
     """Return how far each group is ahead of the group `against`, in pairs of samples that agree in all else.
 
-    Samples are paired by their other hyperparameters, and seeds by their number. `against` is the label of a
+    Samples are paired by their other hyperparameters, and seeds by their number. `by` is what was ablated
+    unless it is given. `against` is the label of a
     group, by default that of the least value or, of words, the first. The other parameters
     are those of `learning_curves`.
     """
-    chosen = names(by) or []
-    return difference_figure(read(results), chosen, against, show, band, metric, x, labels, look).chart
+    found = read(results)
+    return difference_figure(found, names(by), against, show, band, metric, x, labels, look).chart
 
 
-def pairs(results: Given, by: str | Sequence[str], against: str | None = None) -> pl.DataFrame:
+def pairs(results: Given, by: str | Sequence[str] | None = None, against: str | None = None) -> pl.DataFrame:
     """Return the differences of scores in such pairs: the median with its 95 % interval, and counts.
 
     Columns: `env`, `group`, `against`, `pairs`, `difference`, `low`, `high` (null with fewer than five
     pairs), `better` and `worse` (how many pairs are above and below zero).
     """
-    return difference_summary(read(results), names(by) or [], against)
+    return difference_summary(read(results), names(by), against)
 
 
 def table(chart: Chart) -> pl.DataFrame:

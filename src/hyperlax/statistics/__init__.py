@@ -6,7 +6,7 @@ chosen by simulation for 3 to 20 runs that are normal, skewed, saturated or fail
 says why.
 """
 
-from hyperlax.statistics.averages import iqm, iqm_variance, mean, optimality_gap, quantiles
+from hyperlax.statistics.averages import FEWEST_TRIMMED, iqm, iqm_variance, mean, optimality_gap, quantiles
 from hyperlax.statistics.comparisons import (
     MIN_PAIRED,
     MIN_PER_SIDE,
@@ -27,6 +27,7 @@ from hyperlax.statistics.intervals import (
     MIN_RUNS,
     iqm_over_runs,
     iqm_over_strata,
+    median_interval_words,
     median_over_runs,
     quantile_intervals,
 )
@@ -35,6 +36,7 @@ from hyperlax.statistics.ranks import rank_intervals, undominated
 from hyperlax.statistics.sobol import MIN_ROWS, noise_share, sobol_indices
 
 __all__ = [
+    "FEWEST_TRIMMED",
     "HEADLINES",
     "LEVEL",
     "MIN_PAIRED",
@@ -65,6 +67,7 @@ __all__ = [
     "mean",
     "mean_return",
     "median_best_of_k",
+    "median_interval_words",
     "median_over_runs",
     "noise_share",
     "optimality_gap",

@@ -20,6 +20,10 @@ def mean(values: Float[np.ndarray, "..."], axis: int = -1) -> Float[np.ndarray, 
     return np.divide(total, count, out=np.full(np.shape(total), np.nan), where=count > 0)
 
 
+FEWEST_TRIMMED = 4
+"""Values from which on an interquartile mean drops any; of fewer it is their plain mean."""
+
+
 def iqm(values: Float[np.ndarray, "..."], axis: int = -1) -> Float[np.ndarray, "..."]:
     """Return the interquartile mean along `axis`: the mean of the middle half of the values.
 

@@ -28,6 +28,8 @@ from hyperlax.statistics.estimates import LEVEL, REPETITIONS, Estimate, without_
 
 MIN_RUNS = 10
 """Minimum number of runs for an interval of the interquartile mean."""
+_FEWEST_OF_MEDIAN = 5
+"""The same for the median."""
 _DRAWS_AT_ONCE = 2**23
 _ROUNDING = 1e-12
 """Relative difference up to which averages are equal, which are sums in another order."""
@@ -113,7 +115,7 @@ def median_over_runs(values: Float[np.ndarray, "strata runs points"]) -> Estimat
     count = np.sum(~np.isnan(values), axis=1)
     ordered = np.sort(values, axis=1)
     low, high = np.full(count.shape, np.nan), np.full(count.shape, np.nan)
-    for runs in np.unique(count[count >= 5]):
+    for runs in np.unique(count[count >= _FEWEST_OF_MEDIAN]):
         at, r, share = count == runs, *_median_rank(int(runs))
         below, above = ordered[:, r - 1], ordered[:, min(r, ordered.shape[1] - 1)]
         np.copyto(low, _between(below, above, share), where=at)
@@ -123,6 +125,13 @@ def median_over_runs(values: Float[np.ndarray, "strata runs points"]) -> Estimat
     return Estimate(
         quantiles(values, (0.5,), axis=1)[0], np.where(spread, low, np.nan), np.where(spread, high, np.nan)
     )
+
+
+def median_interval_words(runs: int) -> str:
+    """Say how `median_over_runs` makes the interval of so many runs, for a caption."""
+    if runs == _FEWEST_OF_MEDIAN:
+        return f"the range of {runs}, which holds the median in {1 - 2 * 0.5**runs:.2%} of cases"
+    return "95 %, by interpolated order statistics"
 
 
 def quantile_intervals(values: Float[np.ndarray, " runs"], levels: Float[np.ndarray, " levels"]) -> Estimate:

@@ -9,7 +9,17 @@ import altair as alt
 import polars as pl
 
 from hyperlax.report.charts.curves import X_TITLES
-from hyperlax.report.charts.style import NEUTRAL, WIDTH, Chart, Layered, NothingToDraw, colour_of, finished
+from hyperlax.report.charts.style import (
+    NEUTRAL,
+    WIDTH,
+    Chart,
+    Layered,
+    NothingToDraw,
+    colour_of,
+    finished,
+    of_returns,
+    over_training,
+)
 from hyperlax.report.figures import pairs
 from hyperlax.report.figures.drawing import curve_table
 from hyperlax.report.figures.panels import MOST_GROUPS, Panel, grouped, panels
@@ -94,7 +104,8 @@ def ablation_chart(results: Results) -> Chart:
         "Paired differences in return",
         [
             "Samples of a pair agree in all else, have the same random keys, and are compared seed by seed.",
-            "Thin lines: pairs, averaged over seeds. Line: median over pairs; band: its 95 % interval.",
+            "Thin lines: pairs, averaged over seeds. Line: median over pairs; band: its 95 % interval, "
+            "by order statistics.",
         ],
     )
 
@@ -105,9 +116,9 @@ def _panel(middle: pl.DataFrame, each: pl.DataFrame, title: str, colour: str) ->
         "x:Q",
         title=X_TITLES["env_steps"],
         axis=alt.Axis(format="~s", tickCount=6),
-        scale=alt.Scale(zero=False),
+        scale=over_training(),
     )
-    y = alt.Y("value:Q", title="difference in return")
+    y = alt.Y("value:Q", title="difference in return", scale=of_returns())
     tooltip = [alt.Tooltip(f"{column}:Q", format=",.4~g") for column in ("x", "value", "low", "high")]
     zero = alt.Chart(pl.DataFrame({"value": [0.0]})).mark_rule(strokeDash=[4, 4], color=NEUTRAL).encode(y=y)
     thin = (

@@ -16,6 +16,8 @@ from hyperlax.report.charts.style import (
     NothingToDraw,
     finished,
     is_picked,
+    of_returns,
+    over_training,
     sample_colours,
 )
 from hyperlax.report.evaluations import Evaluations, evaluations
@@ -196,13 +198,11 @@ def _selected_layer(rows: pl.DataFrame) -> alt.Chart:
 
 
 def _x(axis: str) -> alt.X:
-    return alt.X(
-        "x:Q", title=X_TITLES[axis], axis=alt.Axis(format="~s", tickCount=8), scale=alt.Scale(zero=False)
-    )
+    return alt.X("x:Q", title=X_TITLES[axis], axis=alt.Axis(format="~s", tickCount=8), scale=over_training())
 
 
 def _y(column: str) -> alt.Y:
-    return alt.Y(f"{column}:Q", title="evaluation return", scale=alt.Scale(zero=False))
+    return alt.Y(f"{column}:Q", title="evaluation return", scale=of_returns())
 
 
 def _evenly_spaced(count: int, most: int) -> list[int]:

@@ -18,6 +18,8 @@ from hyperlax.report.charts.style import (
     family_colours,
     family_shape,
     finished,
+    of_returns,
+    over_training,
 )
 from hyperlax.report.evaluations import evaluations
 from hyperlax.report.scores import headline_of, lane_scores, ranked, sample_scores, scores, title_of
@@ -253,16 +255,14 @@ def _curve(name: str, x: np.ndarray, estimate: Estimate) -> pl.DataFrame:
 
 def _bands(rows: pl.DataFrame, families: Families, x: str) -> list[alt.Chart]:
     """Return the layers of `_lines` for learning curves against `x`, one of `X_TITLES`."""
-    axis = alt.X(
-        "x:Q", title=X_TITLES[x], axis=alt.Axis(format="~s", tickCount=8), scale=alt.Scale(zero=False)
-    )
+    axis = alt.X("x:Q", title=X_TITLES[x], axis=alt.Axis(format="~s", tickCount=8), scale=over_training())
     return _lines(rows, families, axis, "evaluation return")
 
 
 def _lines(rows: pl.DataFrame, families: Families, x: alt.X, title: str) -> list[alt.Chart]:
     """Return layers with one line per family, its marks and, where there are any, its intervals as bands."""
     tooltip = ["name:N", *(alt.Tooltip(f"{c}:Q", format=",.4~g") for c in ("x", "value", "low", "high"))]
-    y = alt.Y("value:Q", title=title, scale=alt.Scale(zero=False))
+    y = alt.Y("value:Q", title=title, scale=of_returns())
     common = {"x": x, "color": _colour(families), "tooltip": tooltip}
     sparse = len(rows) <= 15 * len(families)
     line = alt.Chart(rows).mark_line(strokeWidth=2.3)

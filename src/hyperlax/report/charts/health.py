@@ -20,6 +20,7 @@ from hyperlax.report.charts.style import (
     colour_of,
     finished,
     is_picked,
+    over_training,
 )
 from hyperlax.report.evaluations import Evaluations, evaluations
 from hyperlax.report.leaderboard import leaderboard
@@ -183,7 +184,7 @@ def _point_mark(sparse: bool, colour: str) -> Any:
 
 def _x() -> alt.X:
     axis = alt.Axis(format="~s", tickCount=4)
-    return alt.X("x:Q", title="environment steps", axis=axis, scale=alt.Scale(zero=False))
+    return alt.X("x:Q", title="environment steps", axis=axis, scale=over_training())
 
 
 def _y(column: str, title: str, axis: Any = alt.Undefined, zero: bool = False) -> alt.Y:

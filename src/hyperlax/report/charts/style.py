@@ -197,6 +197,16 @@ def axis_format(values: pl.Series) -> str:
     )
 
 
+def over_training() -> alt.Scale:
+    """Return the scale of an axis along training, which begins where training does."""
+    return alt.Scale(zero=True, nice=False)
+
+
+def of_returns() -> alt.Scale:
+    """Return the scale of an axis of returns, with a margin: a curve at an end does not lie on the frame."""
+    return alt.Scale(zero=False, padding=6)
+
+
 def jitter(places: int) -> list[float]:
     """Return evenly spread offsets in [-1, 1) that are the same in every run (golden ratio sequence)."""
     return list(2 * ((0.5 + np.arange(places) * 0.6180339887498949) % 1.0) - 1)

@@ -8,11 +8,13 @@ from jaxtyping import Float
 
 from hyperlax.report.charts import bands
 from hyperlax.statistics import (
+    FEWEST_TRIMMED,
     MIN_RUNS,
     Estimate,
     iqm,
     iqm_over_runs,
     mean,
+    median_interval_words,
     median_over_runs,
     without_interval,
 )
@@ -60,6 +62,24 @@ def average_words(show: str, band: str, samples: int, seeds: int, drawn: bool) -
 
     `samples` is the least number of samples of a group, and `seeds` the least of a sample.
     """
+    return f"{_line_and_band_words(show, band, samples, seeds, drawn)}{_trimmed_words(show, samples, seeds)}"
+
+
+def _trimmed_words(show: str, samples: int, seeds: int) -> str:
+    """Say where an interquartile mean is over so few that it drops none of them."""
+    one = samples == 1 or show == "best"
+    few = [
+        f"{runs} {kind}"
+        for runs, kind, used in (
+            (samples, "samples", show == "iqm" and not one),
+            (seeds, "seeds", show in ("iqm", "median", "best", "all") and not (one and show == "median")),
+        )
+        if used and 1 < runs < FEWEST_TRIMMED
+    ]
+    return f" The interquartile mean of {' and of '.join(few)} is their plain mean." if few else ""
+
+
+def _line_and_band_words(show: str, band: str, samples: int, seeds: int, drawn: bool) -> str:
     if show == "all":
         return "Every line is a sample: the interquartile mean over its seeds."
     one = samples == 1 or show == "best"
@@ -78,8 +98,11 @@ def average_words(show: str, band: str, samples: int, seeds: int, drawn: bool) -
         return line
     runs = seeds if one else samples
     if drawn:
+        of_median = show == "median"
         what = (
-            "95 % intervals"
+            f"intervals of the median ({median_interval_words(runs)})"
+            if band == "interval" and of_median
+            else "95 % intervals, by bootstrap"
             if band == "interval"
             else f"from the lowest to the highest {'seed' if one else 'sample'}"
         )

@@ -9,7 +9,7 @@ import numpy as np
 import polars as pl
 
 from hyperlax.report.charts.curves import X_TITLES
-from hyperlax.report.charts.style import MAX_ROWS, Chart
+from hyperlax.report.charts.style import MAX_ROWS, Chart, of_returns, over_training
 from hyperlax.report.figures.averages import average, best_row
 from hyperlax.report.figures.look import Look
 from hyperlax.report.figures.panels import Panel
@@ -100,13 +100,11 @@ def curve_chart(
         "x:Q",
         title=x_title or None,
         axis=alt.Axis(format="~s" if table["x"].to_numpy().max(initial=0) >= 1e4 else ",.4~g", tickCount=5),
-        scale=alt.Scale(zero=False, nice=False),
+        scale=over_training(),
     )
 
     def up(column: str) -> alt.Y:
-        return alt.Y(
-            f"{column}:Q", title=y_title or None, scale=alt.Scale(zero=False), axis=alt.Axis(tickCount=5)
-        )
+        return alt.Y(f"{column}:Q", title=y_title or None, scale=of_returns(), axis=alt.Axis(tickCount=5))
 
     tooltip = ["env:N", "group:N", "x:Q", *(f"{c}:Q" for c in ("value", "low", "high"))]
     colour, thin = look.colour(groups, legend_title), table["line"].n_unique() > len(groups)

@@ -9,13 +9,15 @@ import numpy as np
 import polars as pl
 
 from hyperlax.hyperparams import nearest
+from hyperlax.report.charts.ablation import ablated
 from hyperlax.report.charts.style import Chart, NothingToDraw
 from hyperlax.report.figures import pairs
 from hyperlax.report.figures.averages import BANDS, SHOW, average_words
 from hyperlax.report.figures.drawing import curve_chart, curve_table
 from hyperlax.report.figures.look import Look
 from hyperlax.report.figures.panels import Panel, grouped, panels, usual_grouping
-from hyperlax.report.scores import measured_alike, title_of
+from hyperlax.report.scores import measured_alike, measured_by, title_of
+from hyperlax.statistics import HEADLINES
 from hyperlax.storage.results import Results
 
 
@@ -44,6 +46,7 @@ def curves_figure(
     The parameters are those of `hyperlax.plot.learning_curves`.
     """
     _check(show, band)
+    experiments, metric = _by_score(experiments, metric)
     look, several = look or Look(), panels(experiments, metric, x)
     by = usual_grouping(several) if by is None else list(by)
     groups, own = grouped(several, by, bins, labels)
@@ -51,12 +54,12 @@ def curves_figure(
     table = curve_table(several, groups, own, show, band)
     words = average_words(show, band, *_least(several, own), bool(table["low"].count()))
     chart = curve_chart(table, groups, look, x, _metric_title(metric), ", ".join(by), words)
-    return Figure(chart, table, (words,))
+    return Figure(chart, table, (words, *_evaluated_words(several, own)))
 
 
 def difference_figure(
     experiments: Sequence[Results],
-    by: Sequence[str],
+    by: Sequence[str] | None = None,
     against: str | None = None,
     show: str = "median",
     band: str = "interval",
@@ -70,6 +73,8 @@ def difference_figure(
     The parameters are those of `hyperlax.plot.differences`.
     """
     _check(show, band)
+    experiments, metric = _by_score(experiments, metric)
+    by = _ablated(experiments) if by is None else list(by)
     look, several = look or Look(), panels(experiments, metric, x)
     groups, own = grouped(several, by, None, labels)
     against, others = _sides(several, by, groups, labels or {}, against)
@@ -91,21 +96,59 @@ def difference_figure(
     said = [pairs.summary_words(row, score, row["env"]) for row in found.iter_rows(named=True)]
     if metric != "return":
         said = [f"By the {score}, which is not what is drawn here: {line}" for line in said]
-    return Figure(chart, table, (words, *said))
+    return Figure(chart, table, (words, *_evaluated_words(gaps, named), *said))
 
 
 def difference_summary(
     experiments: Sequence[Results],
-    by: Sequence[str],
+    by: Sequence[str] | None = None,
     against: str | None = None,
     labels: Mapping[str, str] | None = None,
 ) -> pl.DataFrame:
     """The differences of the scores in pairs, with the columns `pairs.SUMMARY`."""
+    by = _ablated(experiments) if by is None else list(by)
     several = panels(experiments)
     groups, own = grouped(several, by, None, labels)
     against, others = _sides(several, by, groups, labels or {}, against)
     gaps, named = pairs.difference_panels(several, own, by, others, against)
     return pairs.summary(gaps, named, others, against)
+
+
+def _by_score(experiments: Sequence[Results], metric: str) -> tuple[Sequence[Results], str]:
+    """The curve to draw, and experiments whose samples are judged as `metric` says, if that names a score."""
+    if metric not in HEADLINES:
+        return experiments, metric
+    return [measured_by(results, metric) for results in experiments], "return"
+
+
+def _ablated(experiments: Sequence[Results]) -> list[str]:
+    """What samples were drawn in pairs for; raises `ValueError` unless that is one hyperparameter."""
+    found = list(dict.fromkeys(path for results in experiments for path in ablated(results)))
+    if len(found) == 1:
+        return found
+    flag = "say with --by what the samples of a pair differ in"
+    if not found:
+        raise ValueError(f"no experiment says what its samples were paired for (--ablate); {flag}")
+    raise ValueError(f"samples were paired for {' and '.join(found)}; {flag}: --by {found[0]}")
+
+
+def _evaluated_words(several: Sequence[Panel], labels: Sequence[pl.Series]) -> list[str]:
+    """Say where the lines are not simply over all samples of a group, at the steps of their evaluations."""
+    said = []
+    if any(panel.interpolated for panel in several):
+        said.append(
+            "Samples were evaluated at different positions: between its own evaluations a curve is linear, "
+            "and outside of them it is left out."
+        )
+    for panel, own in zip(several, labels, strict=True):
+        known = ~np.isnan(panel.values).all(axis=1)
+        counts = [known[(own == group).to_numpy()].sum(axis=0) for group in own.unique().to_list()]
+        if any(len(set(count[count > 0].tolist())) > 1 for count in counts):
+            said.append(
+                f"On {panel.env} not all samples of a group have an evaluation everywhere: a line is over "
+                "those that have, so that it may jump where they change."
+            )
+    return said
 
 
 def _sides(

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import polars as pl
 
 from hyperlax.report.figures.panels import ABOUT, Panel
-from hyperlax.statistics import median_over_runs
+from hyperlax.statistics import median_interval_words, median_over_runs
 
 _NOT_COMPARED = ("sample", "matrix", "score", "seed", *ABOUT)
 SUMMARY = {
@@ -71,7 +71,8 @@ def difference_panels(
         theirs = [row for pairs in found.values() for row in pairs.theirs]
         scores = panel.table["score"][ours] - panel.table["score"][theirs]
         table = panel.table[ours].with_columns(score=scores)
-        panels.append(Panel(panel.env, table, panel.x, panel.values[ours] - panel.values[theirs]))
+        values = panel.values[ours] - panel.values[theirs]
+        panels.append(replace(panel, table=table, values=values))
         texts = [group for group, pairs in found.items() for _ in pairs.ours]
         named.append(pl.Series("group", texts, dtype=pl.String))
     return panels, named
@@ -120,4 +121,5 @@ def summary_words(row: dict[str, object], score: str, of: str) -> str:
     if not isinstance(low, float) or not isinstance(high, float):
         return f"{where}: {counts}; {gap}, without an interval: it needs five pairs."
     claim = "no difference is claimed" if low <= 0 <= high else "the interval leaves out zero"
-    return f"{where}: {counts}; {gap} [{low:.4g}, {high:.4g}]: {claim}."
+    method = median_interval_words(int(str(row["pairs"])))
+    return f"{where}: {counts}; {gap} [{low:.4g}, {high:.4g}] ({method}): {claim}."

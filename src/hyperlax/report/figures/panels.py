@@ -13,6 +13,7 @@ from hyperlax.hyperparams import nearest, words
 from hyperlax.report.charts.style import NothingToDraw
 from hyperlax.report.evaluations import X_AXES, Evaluations, at_equal_steps, evaluations
 from hyperlax.report.scores import measured_alike, sample_scores
+from hyperlax.statistics import HEADLINES
 from hyperlax.storage.results import Results
 
 ABOUT = ("recipe", "algorithm", "network", "env", "protocol", "experiment")
@@ -31,12 +32,14 @@ class Panel:
     - `table`: one row per sample, with its hyperparameters, the columns `ABOUT` and `score`.
     - `x`, `values`: the curves of one metric at common positions, in the order of the table; NaN where a
       sample has no seed or a lane no evaluation.
+    - `interpolated`: whether samples were evaluated at other positions, between which the curves are linear.
     """
 
     env: str
     table: pl.DataFrame
     x: Float[np.ndarray, " points"]
     values: Values
+    interpolated: bool = False
 
 
 def panels(experiments: Sequence[Results], metric: str = "return", x: str = "env_steps") -> list[Panel]:
@@ -51,7 +54,11 @@ def panels(experiments: Sequence[Results], metric: str = "return", x: str = "env
     if not known:
         raise NothingToDraw("no evaluation has been written yet")
     if metric not in known:
-        raise ValueError(f'no curve is called "{metric}"{nearest(metric, known)}; known: {", ".join(known)}')
+        close = nearest(metric, [*known, *HEADLINES])
+        raise ValueError(
+            f'no curve is called "{metric}"{close}; known: {", ".join(known)}; and scores, which '
+            f"judge the return: {', '.join(HEADLINES)}"
+        )
     by_env: dict[str, list[Results]] = {}
     for results in measured_alike(experiments):
         by_env.setdefault(str(results.manifest.get("env", "")), []).append(results)
@@ -66,11 +73,11 @@ def _panel(env: str, experiments: Sequence[Results], metric: str, x: str) -> Pan
     if together.values.size == 0 or np.nanmax(together.x[x], initial=0.0) <= 0:
         raise NothingToDraw(f"no evaluation on {env} recorded its {x}")
     known = together.x[x]
+    table = pl.concat(tables, how="diagonal_relaxed")
     if np.isfinite(known).all() and (known == known[0]).all():
-        grid, values = known[0], together.values
-    else:
-        grid, values = together.on_grid(x, min(together.values.shape[2], POINTS))
-    return Panel(env, pl.concat(tables, how="diagonal_relaxed"), grid, values)
+        return Panel(env, table, known[0], together.values)
+    grid, values = together.on_grid(x, min(together.values.shape[2], POINTS))
+    return Panel(env, table, grid, values, interpolated=True)
 
 
 def _table(results: Results, found: Evaluations) -> pl.DataFrame:
