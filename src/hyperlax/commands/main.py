@@ -10,6 +10,7 @@ from typing import Any, NoReturn
 
 from hyperlax import leaving
 from hyperlax.commands import screen
+from hyperlax.storage import calling
 
 USAGE = 2
 
@@ -38,7 +39,7 @@ def _run(tokens: list[str]) -> int:
     try:
         return app(completed(booleans(tokens)), exit_on_error=True, result_action="return_value") or 0
     except ValueError as error:
-        print(screen.visible(f"error: {error}"), file=sys.stderr)
+        print(screen.visible(f"error: {calling.as_called(str(error))}"), file=sys.stderr)
         return USAGE
     except OSError as error:
         return _disk(error)
@@ -54,7 +55,7 @@ def _disk(error: OSError) -> int:
     from hyperlax.commands.ending import FAILED
     from hyperlax.storage.patience import FULL
 
-    problem = str(error)
+    problem = calling.as_called(str(error))
     if error.filename is not None:
         problem = f"{os.fsdecode(error.filename)}: {(error.strerror or 'cannot be used').lower()}"
     words = leaving.words_now()

@@ -14,6 +14,7 @@ from typing import Annotated, Literal
 from cyclopts import Parameter
 
 from hyperlax import leaving
+from hyperlax.storage import calling
 
 Kind = Literal["agent", "network", "env", "sampler", "schedule", "recipe"]
 
@@ -52,9 +53,9 @@ def new(
     leaving.from_now_on(None)
     for path in files:
         print(f"written {path}")
-    command = NEXT[kind].format(file=f"{module}.py", name=title, module=module)
+    command = NEXT[kind].format(file=f"{module}.py", name=title, module=module).split()
     print(f"test it:  python -m pytest test_{module}.py")
-    print(f"train it: hyperlax {command} --run-length-modifier quick")
+    print(f"train it: {calling.line(*command, '--run-length-modifier', 'quick')}")
     return 0
 
 

@@ -64,15 +64,39 @@ class Evaluations:
         known = np.where(np.isnan(x), np.inf, x)
         first = float(np.median(known.min(axis=1)[np.isfinite(known.min(axis=1))]))
         grid = np.linspace(first, float(np.nanmax(x)), points)
-        margin = (grid[1] - grid[0]) / 2 if points > 1 else np.inf
-        out = np.full((*self.values.shape[:2], points), np.nan)
+        return grid, self.at(axis, grid, (grid[1] - grid[0]) / 2 if points > 1 else np.inf)
+
+    def where_evaluated(
+        self, axis: str, most: int
+    ) -> tuple[Float[np.ndarray, " points"], Float[np.ndarray, "samples seeds points"]]:
+        """Interpolate all curves linearly to the positions on `axis` where any sample was evaluated.
+
+        Returns these positions, of which there are at most about `most` because close ones count as one, and
+        the curves. A lane is NaN outside the range of its own points.
+        """
+        x = self.x[axis]
+        step, grid = float(np.nanmax(x)) / most, []
+        for position in np.unique(x[~np.isnan(x)]).tolist():
+            if not grid or position >= grid[-1] + step:
+                grid.append(position)
+        return np.asarray(grid), self.at(axis, np.asarray(grid), step)
+
+    def at(
+        self, axis: str, grid: Float[np.ndarray, " points"], margin: float
+    ) -> Float[np.ndarray, "samples seeds points"]:
+        """Return all curves at the positions `grid`, linear between the evaluations of each.
+
+        They are NaN where they are further than `margin` outside the range of a lane's own points.
+        """
+        x = self.x[axis]
+        out = np.full((*self.values.shape[:2], len(grid)), np.nan)
         for row, column in np.argwhere(~np.isnan(self.values).all(axis=2)):
             present = ~np.isnan(self.values[row, column]) & ~np.isnan(x[row])
             if present.any():
                 at, value = x[row][present], self.values[row, column][present]
                 inside = (grid >= at[0] - margin) & (grid <= at[-1] + margin)
                 out[row, column, inside] = np.interp(grid[inside], at, value)
-        return grid, out
+        return out
 
 
 def equal_steps(*experiments: Results) -> int | None:

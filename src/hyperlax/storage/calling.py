@@ -2,10 +2,30 @@
 
 from __future__ import annotations
 
+import re
 import shlex
 import shutil
 import sys
 from pathlib import Path
+
+COMMANDS = (
+    *("run-single-hp", "sweep-hp-samples", "optuna-hp-search", "run-benchmark", "plot-benchmark", "compare"),
+    *(
+        "figure",
+        "export",
+        "export-policy",
+        "check",
+        "describe",
+        "play",
+        "status",
+        "submit",
+        "merge",
+        "cancel",
+    ),
+    *("unit", "inspect-circuit", "generate-hp-samples", "new", "list"),
+)
+"""The names of all commands."""
+_COMMAND = re.compile(rf"(?<!-m )(?<![\w./-])hyperlax ({'|'.join(COMMANDS)})(?![\w-])")
 
 
 def program() -> str:
@@ -30,6 +50,14 @@ def line(*words: object) -> str:
 def here(*words: object) -> str:
     """The same for words that may name files relative to the current folder, which it goes to first."""
     return f"cd {shlex.quote(str(Path.cwd()))} && {line(*words)}"
+
+
+def as_called(words: str) -> str:
+    """A message in which commands are named plainly, `hyperlax list`, with the program as it was called.
+
+    The name of the program in prose stays: only what is followed by one of `COMMANDS` is a command.
+    """
+    return _COMMAND.sub(lambda found: f"{program()} {found[1]}", words)
 
 
 def _shortest(path: Path) -> str:

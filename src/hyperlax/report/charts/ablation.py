@@ -19,6 +19,7 @@ from hyperlax.report.charts.style import (
     finished,
     of_returns,
     over_training,
+    steps_axis,
 )
 from hyperlax.report.figures import pairs
 from hyperlax.report.figures.drawing import curve_table
@@ -115,7 +116,7 @@ def _panel(middle: pl.DataFrame, each: pl.DataFrame, title: str, colour: str) ->
     x = alt.X(
         "x:Q",
         title=X_TITLES["env_steps"],
-        axis=alt.Axis(format="~s", tickCount=6),
+        axis=steps_axis(6),
         scale=over_training(),
     )
     y = alt.Y("value:Q", title="difference in return", scale=of_returns())

@@ -19,6 +19,7 @@ from hyperlax.report.charts.style import (
     of_returns,
     over_training,
     sample_colours,
+    steps_axis,
 )
 from hyperlax.report.evaluations import Evaluations, evaluations
 from hyperlax.report.scores import ranked
@@ -198,7 +199,7 @@ def _selected_layer(rows: pl.DataFrame) -> alt.Chart:
 
 
 def _x(axis: str) -> alt.X:
-    return alt.X("x:Q", title=X_TITLES[axis], axis=alt.Axis(format="~s", tickCount=8), scale=over_training())
+    return alt.X("x:Q", title=X_TITLES[axis], axis=steps_axis(8), scale=over_training())
 
 
 def _y(column: str) -> alt.Y:

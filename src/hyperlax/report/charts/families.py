@@ -20,6 +20,7 @@ from hyperlax.report.charts.style import (
     finished,
     of_returns,
     over_training,
+    steps_axis,
 )
 from hyperlax.report.evaluations import evaluations
 from hyperlax.report.scores import headline_of, lane_scores, ranked, sample_scores, scores, title_of
@@ -255,7 +256,7 @@ def _curve(name: str, x: np.ndarray, estimate: Estimate) -> pl.DataFrame:
 
 def _bands(rows: pl.DataFrame, families: Families, x: str) -> list[alt.Chart]:
     """Return the layers of `_lines` for learning curves against `x`, one of `X_TITLES`."""
-    axis = alt.X("x:Q", title=X_TITLES[x], axis=alt.Axis(format="~s", tickCount=8), scale=over_training())
+    axis = alt.X("x:Q", title=X_TITLES[x], axis=steps_axis(8), scale=over_training())
     return _lines(rows, families, axis, "evaluation return")
 
 

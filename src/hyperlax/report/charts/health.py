@@ -21,6 +21,7 @@ from hyperlax.report.charts.style import (
     finished,
     is_picked,
     over_training,
+    steps_axis,
 )
 from hyperlax.report.evaluations import Evaluations, evaluations
 from hyperlax.report.leaderboard import leaderboard
@@ -183,7 +184,7 @@ def _point_mark(sparse: bool, colour: str) -> Any:
 
 
 def _x() -> alt.X:
-    axis = alt.Axis(format="~s", tickCount=4)
+    axis = steps_axis(4)
     return alt.X("x:Q", title="environment steps", axis=axis, scale=over_training())
 
 

@@ -202,6 +202,13 @@ def over_training() -> alt.Scale:
     return alt.Scale(zero=True, nice=False)
 
 
+def steps_axis(ticks: int, short: bool = True) -> alt.Axis:
+    """Return an axis of about so many `ticks` with SI suffixes, unless not `short`; zero has no suffix."""
+    if not short:
+        return alt.Axis(format=",.4~g", tickCount=ticks)
+    return alt.Axis(format="~s", tickCount=ticks, labelExpr="datum.value == 0 ? '0' : datum.label")
+
+
 def of_returns() -> alt.Scale:
     """Return the scale of an axis of returns, with a margin: a curve at an end does not lie on the frame."""
     return alt.Scale(zero=False, padding=6)

@@ -9,7 +9,7 @@ import numpy as np
 import polars as pl
 
 from hyperlax.report.charts.curves import X_TITLES
-from hyperlax.report.charts.style import MAX_ROWS, Chart, of_returns, over_training
+from hyperlax.report.charts.style import MAX_ROWS, Chart, of_returns, over_training, steps_axis
 from hyperlax.report.figures.averages import average, best_row
 from hyperlax.report.figures.look import Look
 from hyperlax.report.figures.panels import Panel
@@ -99,7 +99,7 @@ def curve_chart(
     across = alt.X(
         "x:Q",
         title=x_title or None,
-        axis=alt.Axis(format="~s" if table["x"].to_numpy().max(initial=0) >= 1e4 else ",.4~g", tickCount=5),
+        axis=steps_axis(5, float(table["x"].to_numpy().max(initial=0)) >= 1e4),
         scale=over_training(),
     )
 

@@ -20,7 +20,7 @@ ABOUT = ("recipe", "algorithm", "network", "env", "protocol", "experiment")
 """What samples can be grouped by beside their hyperparameters and settings; `experiment` is the folder."""
 MOST_GROUPS = 10
 POINTS = 100
-"""Number of positions of a curve whose samples were evaluated at different steps."""
+"""Most positions, or about so many, of a curve whose samples were evaluated at different ones."""
 
 Values = Float[np.ndarray, "samples seeds points"]
 
@@ -76,7 +76,7 @@ def _panel(env: str, experiments: Sequence[Results], metric: str, x: str) -> Pan
     table = pl.concat(tables, how="diagonal_relaxed")
     if np.isfinite(known).all() and (known == known[0]).all():
         return Panel(env, table, known[0], together.values)
-    grid, values = together.on_grid(x, min(together.values.shape[2], POINTS))
+    grid, values = together.where_evaluated(x, POINTS)
     return Panel(env, table, grid, values, interpolated=True)
 
 
