@@ -65,9 +65,9 @@ def leaderboard_table(board: Any, samples: int) -> RenderableType:
     """The frame of `report.leaderboard`, the best of `samples`; hyperparameters are left to the report."""
     from rich.console import Group
 
-    from hyperlax.report.scores import FRESH_WORDS
+    from hyperlax.report.scores import FRESH_WORDS, PLAIN_MEAN
     from hyperlax.run.fitting import Fitting
-    from hyperlax.statistics import HEADLINES
+    from hyperlax.statistics import FEWEST_TRIMMED, HEADLINES, iqm
 
     headline, rows = HEADLINES[board["metric"][0]], []
     certain = board["score_low"].null_count() < board.height
@@ -90,6 +90,8 @@ def leaderboard_table(board: Any, samples: int) -> RenderableType:
     names = ("rank", "sample", headline.title, spread, "fresh", "seeds")
     title = f"best {board.height} of {samples} samples by {headline.title}" if samples > 1 else headline.title
     table = Fitting(names, rows, ("fresh", "seeds", spread), meanings={"fresh": FRESH_WORDS})
+    if board["seeds"].max() < FEWEST_TRIMMED and headline.average is iqm:
+        return Group(f"{title}: {headline.definition}. {PLAIN_MEAN}", table)
     return Group(f"{title}: {headline.definition}", table)
 
 

@@ -3,19 +3,22 @@
 from __future__ import annotations
 
 import io
-from collections.abc import Iterable, Mapping
+import textwrap
+from collections.abc import Iterable, Iterator, Mapping
 
 import polars as pl
 
 from hyperlax.storage.notebook import card
 
+_TABULAR = 60
+"""Columns of a terminal from which on default and values stand in columns."""
+
 
 def as_text(kind: str, name: str, facts: Mapping[str, str], rows: pl.DataFrame) -> str:
-    """The description for a terminal: facts, then one line per hyperparameter, as wide as the terminal.
+    """The description for a terminal: facts, then every hyperparameter, in lines of the terminal's width.
 
     A star marks what is searched.
     """
-    from rich.box import SIMPLE_HEAD
     from rich.console import Console
     from rich.table import Table
 
@@ -26,18 +29,46 @@ def as_text(kind: str, name: str, facts: Mapping[str, str], rows: pl.DataFrame) 
         about.add_row(fact, value)
     console.print(about)
     if rows.height:
-        table = Table(box=SIMPLE_HEAD, pad_edge=False, padding=(0, 1))
-        table.add_column("hyperparameter", overflow="fold", min_width=14)
-        table.add_column("default", overflow="fold", min_width=7)
-        table.add_column("searched * or accepted", overflow="fold", min_width=14)
-        table.add_column("meaning [source]", overflow="fold", ratio=1)
-        for row in rows.iter_rows(named=True):
-            found = f"* {row['space']} ({row['scale']})" if row["searched"] else row["range"]
-            table.add_row(row["name"], row["default"], found, f"{row['meaning']} [{row['source']}]")
-        console.print(table)
+        console.print()
+        for line in _entries(rows, console.width):
+            console.print(line, soft_wrap=True)
     file = console.file
     assert isinstance(file, io.StringIO)
     return "\n".join(line.rstrip() for line in file.getvalue().splitlines())
+
+
+def _entries(rows: pl.DataFrame, width: int) -> Iterator[str]:
+    """The hyperparameters in lines of `width`: each with default and values, and below it what it means."""
+    shown = [
+        (
+            row["name"],
+            row["default"],
+            f"* {row['space']} ({row['scale']})" if row["searched"] else row["range"],
+            f"{row['meaning']} [{row['source']}]",
+        )
+        for row in rows.iter_rows(named=True)
+    ]
+    first, second = (max(len(entry[place]) for entry in shown) for place in (0, 1))
+    second = max(second, len("default"))
+    heading = ("hyperparameter", "default", "searched * or accepted")
+    roomy = width >= max(first + second + 24, _TABULAR)
+    if roomy:
+        yield f"{heading[0]:<{first}}  {heading[1]:<{second}}  {heading[2]}"
+    else:
+        yield from textwrap.wrap(f"{heading[0]} = {heading[1]}; {heading[2]}; meaning [source]", width)
+    for name, default, values, meaning in shown:
+        yield ""
+        if roomy:
+            start = f"{name:<{first}}  {default:<{second}}  "
+            yield from textwrap.wrap(start + values, width, subsequent_indent=" " * len(start))
+        else:
+            yield from textwrap.wrap(f"{name} = {default}", width, subsequent_indent="    ")
+            yield from _indented(values, width)
+        yield from _indented(meaning, width)
+
+
+def _indented(text: str, width: int) -> list[str]:
+    return textwrap.wrap(text, width, initial_indent="    ", subsequent_indent="    ")
 
 
 def as_markdown(kind: str, name: str, facts: Mapping[str, str], rows: pl.DataFrame) -> str:

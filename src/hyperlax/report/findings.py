@@ -55,7 +55,7 @@ def findings(results: Results) -> Findings:
         return Findings(compared, best, *_when_unfinished(left))
     best = _best(results, board)
     if notes := ablation_notes(results):
-        best += " " + " ".join(f"{note[0].upper()}{note[1:]}" for note in notes)
+        best += " " + " ".join(f"In pairs, {note}" for note in notes)
     if left:
         return Findings(compared, best, *_when_unfinished(left))
     return Findings(compared, best, *_next(results, board))

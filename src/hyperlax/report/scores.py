@@ -17,7 +17,7 @@ from jaxtyping import Float
 from hyperlax.report.evaluations import evaluations
 from hyperlax.report.metrics import sample_metrics, seed_counts
 from hyperlax.report.once import once
-from hyperlax.statistics import HEADLINES, Headline, iqm, mean, quantiles
+from hyperlax.statistics import FEWEST_TRIMMED, HEADLINES, Headline, iqm, mean, quantiles
 from hyperlax.statistics.headline import DEFAULT, PUBLISHED
 from hyperlax.storage.results import FRESH, Results
 
@@ -26,6 +26,10 @@ FRESH_WORDS = (
     "part of the learning curve and by which nothing was chosen"
 )
 FRESH_MEANING = f"Fresh return: {FRESH_WORDS}."
+
+
+PLAIN_MEAN = f"The interquartile mean of fewer than {FEWEST_TRIMMED} seeds is their plain mean."
+"""What readers of few seeds have to know, who may think that outliers are dropped."""
 
 
 def headline_of(manifest: Mapping[str, Any]) -> Headline:

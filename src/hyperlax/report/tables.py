@@ -12,7 +12,7 @@ from hyperlax.report.evaluations import DIVERGED
 from hyperlax.report.leaderboard import leaderboard, tied, varied_hyperparameters
 from hyperlax.report.lineage import explored
 from hyperlax.report.metrics import sample_metrics
-from hyperlax.report.scores import FRESH_MEANING, headline_of, sample_scores
+from hyperlax.report.scores import FRESH_MEANING, PLAIN_MEAN, headline_of, sample_scores
 from hyperlax.report.templates import Markup, joined, piece
 from hyperlax.statistics import HEADLINES
 from hyperlax.storage.results import FRESH, Results
@@ -56,6 +56,7 @@ def definition(results: Results) -> Markup:
         f"{headline.title[0].upper()}{headline.title[1:]} (--metric {headline.name}): {headline.definition}.",
         "Intervals are at 95 %, over seeds. There is none with fewer than ten seeds, with seeds that all "
         "agree, or for a maximum.",
+        PLAIN_MEAN,
         DIVERGED,
         FRESH_MEANING,
         f"Other metrics: --metric {others}.",
