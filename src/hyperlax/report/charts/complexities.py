@@ -8,7 +8,15 @@ import altair as alt
 import polars as pl
 
 from hyperlax.report.charts.families import Families
-from hyperlax.report.charts.style import NEUTRAL, WIDTH, Chart, NothingToDraw, family_colours, finished
+from hyperlax.report.charts.style import (
+    NEUTRAL,
+    WIDTH,
+    Chart,
+    NothingToDraw,
+    family_colours,
+    finished,
+    steps_axis,
+)
 from hyperlax.report.complexity import PROBABILITIES, sample_complexities
 from hyperlax.report.metrics import reference_scores
 from hyperlax.statistics import Unavailable
@@ -60,7 +68,7 @@ def _layers(rows: pl.DataFrame, families: Families) -> list[alt.Chart]:
     }
     axis: dict[str, Any] = {
         "title": "env steps until solved",
-        "axis": alt.Axis(format="~s", tickCount=8),
+        "axis": steps_axis(8),
         "scale": alt.Scale(domain=[0, float(rows["budget"].to_numpy().max())], nice=False),
     }
     x = alt.X("steps_drawn:Q", **axis)

@@ -12,7 +12,7 @@
     if (room >= roomy) return spec;
     const { legend = {}, axis = {} } = spec.config;
     spec.config = {
-      ...spec.config, legend: { ...legend, orient: "bottom", columns: 1 }, axis: { ...axis, labelLimit: 110 },
+      ...spec.config, legend: { ...legend, orient: "bottom", columns: 1 }, axis: { ...axis, labelLimit: 112 },
     };
     return narrowed(spec, room - 8);
   }
@@ -29,7 +29,7 @@
       spec.columns = 1;
       narrowed(spec.spec, room);
     }
-    if (typeof spec.width === "number") spec.width = Math.min(spec.width, room - 120);
+    if (typeof spec.width === "number") spec.width = Math.min(spec.width, room - 134);
     return spec;
   }
 
