@@ -14,9 +14,12 @@ from hyperlax.experiments.recipes import resolve
 from hyperlax.hyperparams import design, fields, values
 from hyperlax.report.charts.ablation import ablation_chart, ablation_notes, ablation_table
 from hyperlax.report.charts.style import NothingToDraw
+from hyperlax.report.figures.averages import average_words
+from hyperlax.report.figures.figure import curves_figure, difference_figure
 from hyperlax.report.html import write_report
 from hyperlax.report.importance import importance_table
 from hyperlax.schedules import ASHA, PBT
+from hyperlax.statistics import median_interval_words, median_over_runs
 
 RECIPE = Recipe("dqn", "mlp", space={"critic_lr": LogUniform(1e-4, 3e-3)}, only=True)
 NORM = {"critic.layer_norm": ["true", "false"]}
@@ -177,5 +180,70 @@ def test_only_what_is_named_is_searched_and_the_rest_is_as_by_default():
     ):
         with pytest.raises(ValueError, match=said):
             resolve("dqn_mlp").searching([path])
-    with pytest.raises(ValueError, match="this recipe fixes critic_lr; give it a range .--range critic_lr=LOW,HIGH., or use dqn_mlp"):
+    with pytest.raises(
+        ValueError,
+        match=r"fixes critic_lr; give it a range .--range critic_lr=LOW,HIGH., or use dqn_mlp",
+    ):
         resolve("tuned.acrobot_dqn_mlp").searching(["critic_lr"])
+
+
+def test_a_figure_of_pairs_finds_what_was_ablated_and_judges_by_the_score_that_is_named():
+    results = paired_report()
+    found = difference_figure([results])
+    assert found.table.equals(difference_figure([results], ["rollout"]).table)
+    assert "by interpolated order statistics" in found.notes[0]
+    assert "The interquartile mean of 3 seeds is their plain mean." in found.notes[0]
+    assert "median difference in final return" in found.notes[-1]
+    by_area = difference_figure([results], metric="auc")
+    assert by_area.table.equals(found.table)
+    assert "median difference in mean return in training" in by_area.notes[-1]
+    with pytest.raises(ValueError, match=r"no experiment says what .*--by"):
+        difference_figure([synthetic(samples=4, seeds=2)])
+
+
+def test_curves_of_other_evaluations_are_drawn_where_these_were_and_it_is_said():
+    long = synthetic(samples=6, seeds=4, diverged=(), evaluations=6)
+    last = long.curves["env_steps"].to_numpy().max()
+    curves = long.curves.with_columns(
+        pl.when(pl.col("sample") < 3).then(pl.col("env_steps") // 8).otherwise(pl.col("env_steps"))
+    )
+    samples = long.samples.with_columns(short=pl.col("sample") < 3)
+    results = dataclasses.replace(long, curves=curves, samples=samples)
+    apart = curves_figure([results], ["short"])
+    assert any("different positions" in note for note in apart.notes)
+    assert not any("not all samples" in note for note in apart.notes)
+    ends = apart.table.group_by("group").agg(pl.col("x").max(), pl.len()).sort("x")
+    assert ends["x"].to_list() == pytest.approx([last / 8, last], rel=0.02)
+    assert ends["len"].to_list()[1] >= 6
+    pooled = curves_figure([results], [])
+    assert any("not all samples of a group have an evaluation everywhere" in note for note in pooled.notes)
+    whole = curves_figure([long], [])
+    assert len(whole.notes) == 1
+
+
+@pytest.mark.parametrize(
+    ("show", "samples", "seeds", "said"),
+    [
+        ("iqm", 5, 3, " The interquartile mean of 3 seeds is their plain mean."),
+        ("iqm", 3, 4, " The interquartile mean of 3 samples is their plain mean."),
+        ("iqm", 2, 3, " The interquartile mean of 2 samples and of 3 seeds is their plain mean."),
+        ("iqm", 4, 4, ""),
+        ("median", 5, 3, " The interquartile mean of 3 seeds is their plain mean."),
+        ("median", 1, 3, ""),
+        ("best", 9, 2, " The interquartile mean of 2 seeds is their plain mean."),
+        ("mean", 3, 3, ""),
+        ("iqm", 5, 1, ""),
+    ],
+)
+def test_a_caption_says_where_an_interquartile_mean_trims_nothing(show, samples, seeds, said):
+    words = average_words(show, "none", samples, seeds, False)
+    assert words.endswith(said)
+    assert ("plain mean" in words) == bool(said)
+
+
+def test_an_interval_of_five_pairs_is_called_what_it_is():
+    assert median_interval_words(5) == "the range of 5, which holds the median in 93.75% of cases"
+    values = np.array([3.0, 1.0, 5.0, 2.0, 4.0])
+    found = median_over_runs(values[None, :, None])
+    assert (found.low.item(), found.high.item()) == (values.min(), values.max())
+    assert "order statistics" in median_interval_words(6)

@@ -313,7 +313,7 @@ def test_the_command_draws_what_the_function_does(tmp_path, monkeypatch, capsys)
     chart = plot.differences(results, "critic.norm")
     assert target.with_suffix(".csv").read_text() == plot.table(chart).write_csv()
     for wrong, said in (
-        (["--paired"], "--paired needs --by"),
+        (["--paired"], "say with --by what the samples of a pair differ in"),
         (["--against", "true"], "--against is for --paired"),
         (["--output-file", "a.jpg"], r"must end in .pdf, .svg or .png"),
         (["--by", "critic.norm", "--labels", "true"], "--labels needs group=words"),

@@ -14,6 +14,7 @@ from report_data import nothing_yet, synthetic
 from rich.console import Console
 
 import hyperlax
+from hyperlax.commands.app import app
 from hyperlax.commands.benchmarking import _check_sampling
 from hyperlax.commands.ending import next_command
 from hyperlax.commands.flags import Common, folder_of
@@ -156,7 +157,12 @@ def test_commands_to_type_next_call_the_program_that_is_running(monkeypatch, tmp
     package = Path(hyperlax.__file__).parent / "__main__.py"
     monkeypatch.setattr(sys, "argv", [str(package)])
     monkeypatch.setenv("PATH", "")
-    assert calling.line("list") == f"{sys.executable} -m hyperlax list"
+    called = f"{sys.executable} -m hyperlax"
+    assert calling.line("list") == f"{called} list"
+    said = "`hyperlax list` shows them; hyperlax export-policy X; hyperlax computes"
+    expected = f"`{called} list` shows them; {called} export-policy X; hyperlax computes"
+    assert calling.as_called(said) == expected
+    assert calling.as_called(expected) == expected
     script = tmp_path / "a b" / "hyperlax"
     script.parent.mkdir()
     script.touch(0o755)
@@ -178,6 +184,10 @@ def test_a_narrow_terminal_sees_the_columns_that_matter(width, shown):
     assert max(map(len, lines)) <= width
     assert [name for name in ("recipe", "score", "more", "empty") if name in lines[1]] == shown
     assert ("not shown" in file.getvalue()) == (width == 20)
+
+
+def test_the_commands_that_messages_may_name_are_all_there_are():
+    assert set(calling.COMMANDS) == {name for name in app if not name.startswith("-")}
 
 
 def test_durations_are_in_two_units():

@@ -141,9 +141,10 @@ def _evaluated_words(several: Sequence[Panel], labels: Sequence[pl.Series]) -> l
             "and outside of them it is left out."
         )
     for panel, own in zip(several, labels, strict=True):
-        known = ~np.isnan(panel.values).all(axis=1)
-        counts = [known[(own == group).to_numpy()].sum(axis=0) for group in own.unique().to_list()]
-        if any(len(set(count[count > 0].tolist())) > 1 for count in counts):
+        known = np.asarray(~np.isnan(panel.values).all(axis=1))
+        parts = [known[np.flatnonzero((own == group).to_numpy())] for group in own.unique().to_list()]
+        shown = [part[:, part.any(axis=0)] for part in parts]  # where there is a line
+        if any((part != part[:, :1]).any() for part in shown):
             said.append(
                 f"On {panel.env} not all samples of a group have an evaluation everywhere: a line is over "
                 "those that have, so that it may jump where they change."
