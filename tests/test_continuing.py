@@ -84,6 +84,42 @@ def test_a_file_of_another_folder_has_to_be_named_again(tmp_path):
     assert completed([*typed, "--load-hyperparams", "samples.csv"])[-1] == "samples.csv"
 
 
+@pytest.mark.parametrize(
+    "flags",
+    [
+        ["--algo-and-network-config", "mine.py:Recipe"],
+        ["--algo-and-network-config=ppo+mine.py:Net"],
+        ["--algo-and-network-config", "/tmp/mine.recipe"],
+        ["--env-config", "os:system"],
+        ["--scheduler", "mine.py:Mine"],
+    ],
+)
+def test_code_is_taken_from_what_is_typed_alone(tmp_path, flags):
+    """The manifest may be a stranger's."""
+    begun(tmp_path / "run", ["hyperlax", "sweep-hp-samples", *flags])
+    typed = ["sweep-hp-samples", "--resume-from", str(tmp_path / "run")]
+    with pytest.raises(ValueError, match=f"which only runs if it is typed: add {flags[0].partition('=')[0]}"):
+        completed(typed)
+    assert completed([*typed, *flags]) == [*typed, *flags]
+
+
+def test_words_for_a_shell_are_not_taken_from_a_file(tmp_path):
+    more = [
+        "--executor",
+        "slurm",
+        "--setup",
+        "rm -r x",
+        "--sbatch-arg=--wrap=x",
+        "--bind",
+        "/",
+        "--seeds",
+        "2",
+    ]
+    begun(tmp_path / "run", ["hyperlax", "sweep-hp-samples", *more])
+    typed = ["sweep-hp-samples", "--resume-from", str(tmp_path / "run")]
+    assert completed(typed) == ["sweep-hp-samples", "--seeds", "2", *typed[1:]]
+
+
 def test_another_command_is_named(root):
     with pytest.raises(
         ValueError, match="was begun with sweep-hp-samples; continue it with that: hyperlax sweep"

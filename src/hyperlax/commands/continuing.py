@@ -7,6 +7,8 @@ import sys
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
+from hyperlax.commands import screen
+from hyperlax.registry import location
 from hyperlax.storage import calling
 from hyperlax.storage.places import as_typed
 
@@ -14,8 +16,47 @@ _BENCHMARK = "run-benchmark"
 TRAINING = ("sweep-hp-samples", "run-single-hp", "optuna-hp-search", _BENCHMARK)
 """Commands that continue what they began."""
 RECIPE, ENV = "algo-and-network-config", "env-config"
-_NOW = ("output-root", "resume", "resume-from", "retrain-damaged", "any-device", "dry-run")
-"""Flags that say where a run is, or how it is taken up: they hold for one command line alone."""
+_WHAT = (
+    RECIPE,
+    ENV,
+    "run-length-modifier",
+    "total-timesteps",
+    "seed",
+    "seeds",
+    "protocol",
+    "metric",
+    "eval-at-start",
+    "set",
+    "range",
+    "ablate",
+    "search-only",
+    "num-samples",
+    "sampling-method",
+    "experiment-type",
+    "omit-ab",
+    "load-hyperparams",
+    "scheduler",
+    "save-policies",
+    "n-trials",
+    "study-name",
+    "sampler",
+    "pruner",
+    "objective-names",
+    "objective-directions",
+    "optuna-study-batch-size",
+    "base-config",
+    "benchmark-name",
+    "algos",
+    "envs",
+    "sweep-modes",
+    "num-samples-per-run",
+    "group-by-structural-hparams",
+    "hparam-batch-size",
+    "sequential",
+)
+"""Flags that say what is trained. A file is asked for no others, least of all for words of a shell."""
+_NAMES = (RECIPE, ENV, "scheduler", "sampling-method", "base-config", "algos", "envs")
+"""Flags whose values may name code."""
 _BY_PATH = ("set", "range", "ablate")
 """Flags that are repeated, once for each hyperparameter."""
 
@@ -27,7 +68,8 @@ def completed(tokens: Sequence[str]) -> list[str]:
     """The words of a command line, with the flags of the run that it continues where it gives none.
 
     They are those that the manifest records, and are said on standard error. Raises `ValueError` if it cannot
-    be known which run is meant, or if a flag names a file whose folder is not recorded.
+    be known which run is meant, or if a flag names a file whose folder is not recorded, or code: a file of
+    data may come from a stranger, so that only what is typed is run.
     """
     typed = _flags(tokens[1:])
     resumes = any(name in ("resume", "resume-from") for name, _ in typed) and "--resume=false" not in tokens
@@ -35,7 +77,7 @@ def completed(tokens: Sequence[str]) -> list[str]:
         return list(tokens)
     found = _meant(tokens[0], dict(typed))
     command = _begun_with(found)
-    if found is None or command[:1] != ["hyperlax"]:
+    if found is None or command[:1] != ["hyperlax"] or command[1:2] == [] or command[1] not in TRAINING:
         return list(tokens)
     if (other := command[1]) != tokens[0]:
         if _BENCHMARK in (other, tokens[0]):  # its cells are experiments as others are
@@ -43,8 +85,14 @@ def completed(tokens: Sequence[str]) -> list[str]:
         how = calling.line(other, "--resume-from", found.absolute())
         raise ValueError(f"{found} was begun with {other}; continue it with that: {how}")
     told = {_key(name, words) for name, words in typed}
-    stored = [(name, words) for name, words in _flags(command[2:]) if name not in _NOW]
+    stored = [(name, words) for name, words in _flags(command[2:]) if name in _WHAT]
     left_out = [words for name, words in stored if _key(name, words) not in told]
+    for name, words in stored:
+        if words in left_out and name in _NAMES and (code := _code(words)) is not None:
+            raise ValueError(
+                f"{found} was begun with {shlex.join(words)}, and {code} is code, which only runs if it is "
+                f"typed: add {words[0].partition('=')[0]}"
+            )
     for words in left_out:
         if hidden := [word for word in words if "…/" in word]:
             raise ValueError(
@@ -53,10 +101,19 @@ def completed(tokens: Sequence[str]) -> list[str]:
             )
     added = [word for words in left_out for word in words]
     if added:
-        print(f"as it was begun: {shlex.join(added)}", file=sys.stderr)
+        print(screen.visible(f"as it was begun: {shlex.join(added)}"), file=sys.stderr)
     if tokens[0] != _BENCHMARK and not any(name == "resume-from" for name, _ in typed):
         added += ["--resume-from", str(found)]
     return [tokens[0], *added, *tokens[1:]]
+
+
+def _code(words: Sequence[str]) -> str | None:
+    """The first value of a flag that is a place in a file or module, rather than a registered name."""
+    first = words[0].partition("=")[2]
+    for value in [first, *words[1:]]:
+        if any(location(part) is not None or set(part) & set("/\\:") for part in value.split("+")):
+            return value
+    return None
 
 
 def _begun_with(folder: Path | None) -> list[str]:
