@@ -1,12 +1,19 @@
 """How long the cells of a benchmark suite take here, from short runs of their real programs.
 
     python benchmarks/cells.py [--suite NAME] [--cells PATTERN ...] [--seconds S] [--predict]
+    python benchmarks/cells.py --planned gpu [--tasks N] [--suite NAME] [--cells PATTERN ...]
 
 Every program of a cell is compiled and trains all of its lanes, as a sweep does, for about `--seconds`; then
 the run is given up, and the time for all env steps follows from how fast each lane advanced. As lanes that
 end leave time to the others, that is an upper bound; only checkpoints are not in it. Cells are named like
 `ppo_mlp on gymnax.cartpole`, and a pattern may hold `*`. With `--predict` it is instead what
 `run-benchmark --dry-run` predicts for all cells. Prints one line of JSON.
+
+With `--planned`, nothing runs: it is what the cost model of plans expects of one device of that platform,
+which need not be here (`programs/lockstep.py`). Prints a table and writes `benchmarks/out/planned.json`: per
+cell its programs, the share of what they launch that is useful, hours in which kernels wait for one another
+and hours of arithmetic, and hours of compilation; in the last row the least hours of all cells in a single
+process, and in `--tasks` processes on the same device.
 """
 
 from __future__ import annotations
@@ -14,6 +21,7 @@ from __future__ import annotations
 import argparse
 import contextlib
 import json
+import sys
 import tempfile
 import time
 from collections.abc import Sequence
@@ -23,13 +31,17 @@ from pathlib import Path
 from typing import Any
 
 import jax
+from common import save, table
 
 from hyperlax import sweeps
+from hyperlax.agents import costs
 from hyperlax.experiments.execution import Execution
 from hyperlax.experiments.experiment import Experiment
 from hyperlax.experiments.samples import Lane
+from hyperlax.programs import lockstep
+from hyperlax.programs.budget import cycles_of
 from hyperlax.programs.compiled import Compiled
-from hyperlax.programs.plan import Machine, Program, plan
+from hyperlax.programs.plan import PLANNED_AT_ONCE, Machine, Program, plan
 from hyperlax.run.display import Display
 from hyperlax.studies import suites
 from hyperlax.studies.benchmark import Benchmark
@@ -165,6 +177,52 @@ def predicted(suite: Suite) -> list[dict[str, Any]]:
     return rows
 
 
+def planned(suite: Suite, patterns: Sequence[str], platform: str, tasks: int) -> list[dict[str, Any]]:
+    """A row for every cell on an accelerator `platform`, and one for all of them."""
+    machine, rows, every = Machine.planned(platform), [], []
+    for cell in chosen(suite, patterns):
+        spec = suites.prepare(suite, cell)
+        s = spec.settings
+        programs = plan(spec.trees, spec.env, s.total_timesteps, s.seeds, machine)
+        found = []
+        for program in programs:
+            sizes = [spec.trees[i].sizes() for i in program.samples]
+            cycles = [cycles_of(s.total_timesteps, x) for x in sizes for _ in range(s.seeds)]
+            shape = (spec.trees[0], program.caps, spec.env, cycles, program.slots)
+            found.append(lockstep.training_seconds(*shape, machine.devices, machine.rate))
+        launched = [p.slots * x.waiting for p, x in zip(programs, found, strict=True)]
+        useful = sum(n * p.useful_share for n, p in zip(launched, programs, strict=True))
+        compiling = machine.compile_seconds * sum(costs.compilation(p.caps, spec.env) for p in programs)
+        every += found
+        rows.append(
+            {
+                "cell": name_of(cell),
+                "programs": len(programs),
+                "useful share": useful / sum(launched),
+                **_hours(found, compiling, tasks),
+            }
+        )
+        print(rows[-1], file=sys.stderr, flush=True)
+    compiling = 3600 * sum(row["compiling h"] for row in rows)
+    return [
+        *rows,
+        {"cell": "all", "programs": len(every), "useful share": "", **_hours(every, compiling, tasks)},
+    ]
+
+
+def _hours(programs: Sequence[lockstep.Seconds], compiling: float, tasks: int) -> dict[str, float]:
+    """Columns of a row: what the programs take, compilation included in the last two."""
+    waiting, computing = sum(p.waiting for p in programs), sum(p.computing for p in programs)
+    hours = {
+        "waiting h": waiting,
+        "computing h": computing,
+        "compiling h": compiling,
+        "h in one process": compiling + lockstep.at_once(programs, 1),
+        f"h in {tasks} processes": compiling / tasks + lockstep.at_once(programs, tasks),
+    }
+    return {name: seconds / 3600 for name, seconds in hours.items()}
+
+
 def name_of(cell: Cell) -> str:
     """A short name for a cell: recipe, without the file or study it comes from, and environment."""
     return f"{cell.recipe.rpartition('.')[2]} on {cell.env}"
@@ -182,10 +240,17 @@ def main() -> None:
     parser.add_argument("--cells", nargs="+", default=["*"], metavar="PATTERN")
     parser.add_argument("--seconds", type=float, default=SECONDS)
     parser.add_argument("--predict", action="store_true")
+    parser.add_argument("--planned", choices=("gpu",), help="what the cost model expects, without running")
+    parser.add_argument("--tasks", type=int, default=PLANNED_AT_ONCE, help="processes on the device")
+    parser.add_argument("--out", type=Path, help="JSON file of --planned to write instead")
     parser.add_argument("--rehearse", action="store_true", help="a tiny suite instead")
     arguments = parser.parse_args()
     suite = REHEARSAL if arguments.rehearse else suites.find(arguments.suite)
-    if arguments.predict:
+    if arguments.planned:
+        rows = planned(suite, arguments.cells, arguments.planned, arguments.tasks)
+        table(rows, f"planned for one {arguments.planned}", width=160)
+        print(save("planned", rows, arguments.out))
+    elif arguments.predict:
         print(json.dumps({"cells": predicted(suite)}))
     else:
         found = [run_cell(suite, cell, arguments.seconds) for cell in chosen(suite, arguments.cells)]

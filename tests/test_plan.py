@@ -16,7 +16,9 @@ from hyperlax.experiments import recipes
 from hyperlax.hyperparams import assign
 from hyperlax.hyperparams.samplers import design
 from hyperlax.lanes.sizes import Extent
-from hyperlax.programs.plan import MAX_PROGRAMS, Machine, plan
+from hyperlax.programs import lockstep
+from hyperlax.programs.budget import cycles_of
+from hyperlax.programs.plan import MAX_PROGRAMS, MAX_PROGRAMS_IN_LOCKSTEP, Machine, plan
 
 PUBLISHED = "benchmarked.01_static_qmc_sampling_S64.ppo_mlp"
 ENV = envs.load("gymnax.pendulum")
@@ -92,6 +94,29 @@ def test_the_published_design_is_planned_quickly_into_few_programs():
     assert len(programs) <= MAX_PROGRAMS
     assert seconds < 6, "3 s without the type checker"
     check(programs, samples)
+
+
+@pytest.mark.slow
+def test_on_an_accelerator_four_fifths_of_the_published_design_are_useful():
+    """By kernels of all slots, for lanes whose cycles hold from 128 to 2,048 gradient steps."""
+    recipe, env = recipes.resolve(PUBLISHED), envs.load("gymnax.cartpole")
+    samples = [assign(recipe.hyperparams(), s) for s in design(recipe.search_space(), 64, "qmc_sobol", 42)]
+    programs = plan(samples, env, 5_000_000, 4, Machine.planned("gpu"))
+    check(programs, samples)
+    assert len(programs) <= MAX_PROGRAMS_IN_LOCKSTEP
+    launched = []
+    for program in programs:
+        cycles = [cycles_of(5_000_000, samples[i].sizes()) for i in program.samples for _ in range(4)]
+        seconds = lockstep.training_seconds(samples[0], program.caps, env, cycles, program.slots, 1, 1e13)
+        launched.append(program.slots * seconds.waiting)
+    useful = sum(n * p.useful_share for n, p in zip(launched, programs, strict=True))
+    assert useful >= 0.78 * sum(launched)
+
+
+def test_programs_that_take_turns_are_few():
+    machine = Machine.planned("gpu")
+    assert machine.most(turns=True) == MAX_PROGRAMS < machine.most(turns=False)
+    assert Machine.planned("cpu").most(turns=False) == MAX_PROGRAMS
 
 
 def test_if_compilation_is_free_no_program_is_padded():

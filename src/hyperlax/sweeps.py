@@ -23,7 +23,7 @@ from hyperlax.experiments.settings import PUBLISHED, Settings, run_length
 from hyperlax.experiments.shape import shape, shape_difference
 from hyperlax.hyperparams import assign, fields, samplers
 from hyperlax.hyperparams.design import ablated
-from hyperlax.programs.plan import MAX_PROGRAMS, Machine, Program, plan
+from hyperlax.programs.plan import Machine, Program, plan
 from hyperlax.programs.stored import stored_plan
 from hyperlax.run.compiling import Compiler
 from hyperlax.run.display import Display
@@ -285,7 +285,7 @@ def _owned(target: Path, manifest: Mapping[str, Any], spec: Experiment[Schedule]
 def _plan(spec: Experiment[Schedule], trees: Sequence[Any], group_by_sizes: bool) -> list[Program]:
     """Plan programs for the hyperparameters `trees`, as `programs.plan` does."""
     s, machine = spec.settings, Machine.planned(jax.local_devices()[0].platform)
-    most = 1 if spec.schedule.one_program else MAX_PROGRAMS
+    most = 1 if spec.schedule.one_program else machine.most(spec.schedule.grows)
     changing = spec.schedule.grows or spec.schedule.one_program
     varying = spec.recipe.search_space() if changing else ()
     return plan(trees, spec.env, s.total_timesteps, s.seeds, machine, most, group_by_sizes, varying)

@@ -11,7 +11,7 @@ from typing import Any
 from hyperlax.cluster import splitting, sweep
 from hyperlax.cluster.sweep import Cell, Sweep
 from hyperlax.experiments.experiment import Experiment
-from hyperlax.programs.plan import MAX_PROGRAMS, Machine, Program, plan
+from hyperlax.programs.plan import Machine, Program, plan
 from hyperlax.storage.places import writable
 from hyperlax.storage.shareable import shareable_command
 from hyperlax.studies.benchmark import plan_together
@@ -113,7 +113,7 @@ def of_search(
 def _programs(spec: Experiment, trees: Sequence[Any], platform: str, group_by_sizes: bool) -> list[Program]:
     """The programs for an experiment of samples like `trees`."""
     s, machine = spec.settings, Machine.planned(platform)
-    most = 1 if spec.schedule.one_program else MAX_PROGRAMS
+    most = 1 if spec.schedule.one_program else machine.most(spec.schedule.grows)
     varying = spec.recipe.search_space() if spec.schedule.one_program or spec.schedule.grows else ()
     return plan(trees, spec.env, s.total_timesteps, s.seeds, machine, most, group_by_sizes, varying)
 

@@ -11,18 +11,20 @@ from hyperlax.agents import costs
 from hyperlax.agents.base import AbstractAgentHyperparams
 from hyperlax.envs.base import AbstractEnv
 from hyperlax.lanes.sizes import Sizes, fits, from_json, merge, shapes, to_json, without_branches
-from hyperlax.programs import lockstep
+from hyperlax.programs import grouping, lockstep
 from hyperlax.programs.budget import cycles_of
 from hyperlax.programs.shared import shared_values
 
-MAX_PROGRAMS = 8
-"""The default for the largest number of programs in a plan."""
+MAX_PROGRAMS, MAX_PROGRAMS_IN_LOCKSTEP = 8, 32
+"""The largest number of programs in a plan, on a CPU and on accelerators."""
 HARDLY_RUNS = 0.05
 """Padded groups that run for less than this share of their compilation time are merged regardless."""
 WORTH_OPTIMISING = 1.0
 """Predicted seconds of running from which the compilation of optimised code pays off."""
 PLANNED_CPU_DEVICES = 2
 """Devices that plans for a CPU reckon with, whatever there are: plans are a part of what lanes learn from."""
+PLANNED_AT_ONCE = 6
+"""Programs that plans for accelerators expect to train on a device at the same time, whatever is done."""
 
 
 @dataclass(frozen=True)
@@ -34,6 +36,9 @@ class Machine:
     - `compile_seconds`: seconds of compiling a simple program.
     - `least_useful`: the smallest share of useful work to which programs are merged, unless they hardly run.
     - `accelerator`: whether programs are made for latency rather than for arithmetic.
+    - `at_once`: how many programs are compiled and trained at the same time on a device, each in a process
+      of its own. The kernels of one process wait while those of another compute.
+    - `most_programs`: the largest number of programs in a plan, if they run one after the other.
     """
 
     devices: int
@@ -41,22 +46,37 @@ class Machine:
     compile_seconds: float
     least_useful: float = 0.0
     accelerator: bool = False
+    at_once: int = 1
+    most_programs: int = MAX_PROGRAMS
 
     @staticmethod
     def of(platform: str, devices: int) -> Machine:
         """Rough figures for a platform; they only decide how to group, so an error of factor 2 costs little.
 
         On a CPU the cost of a lane is proportional to its work. On an accelerator small lanes are bound by
-        latency, so that padding is cheap and sharing a program is worth more.
+        latency, so that padding is cheap and sharing a program is worth more. The rate of an H100 is the
+        lowest of those by which PPO slowed down from 1 to 16, 128 and 512 lanes, at 64 environments × 128
+        steps and networks of 2×64: 1.0, 1.6 and 1.5 · 10¹³ (jax 0.11.2).
         """
         if platform == "cpu":
             return Machine(devices, 1.5e11, 8.0, 0.9)
-        return Machine(devices, 5e12, 10.0, accelerator=True)
+        return Machine(
+            devices,
+            1e13,
+            10.0,
+            accelerator=True,
+            at_once=PLANNED_AT_ONCE,
+            most_programs=MAX_PROGRAMS_IN_LOCKSTEP,
+        )
 
     @staticmethod
     def planned(platform: str) -> Machine:
         """The machine to plan for: the same on every machine of the platform, however many devices it has."""
         return Machine.of(platform, PLANNED_CPU_DEVICES if platform == "cpu" else 1)
+
+    def most(self, turns: bool) -> int:
+        """The largest number of programs in a plan; those that take `turns` are all on the device at once."""
+        return MAX_PROGRAMS if turns else self.most_programs
 
 
 @dataclass(frozen=True)
@@ -143,14 +163,15 @@ def plan(
     total_steps: int,
     seeds: int,
     machine: Machine,
-    max_programs: int = MAX_PROGRAMS,
+    max_programs: int | None = None,
     group_by_sizes: bool = False,
     varying: Collection[str] = (),
 ) -> list[Program]:
     """Group `samples` (one hyperparameter tree each) into programs of least predicted total time.
 
     Planning starts with a program for every distinct architecture and merges the pair that adds the least
-    time, as long as that saves more compilation than it adds padding, or there are more than `max_programs`.
+    time, as long as that saves more compilation than it adds padding, or there are more than `max_programs`
+    (by default `Machine.most_programs`). On accelerators samples then move to where they cost less.
     With `group_by_sizes`, every distinct set of sizes gets a program of its own instead. `varying` are the
     paths of hyperparameters in which later samples may differ, although these do not.
     """
@@ -162,10 +183,9 @@ def plan(
         """Padded training seconds of a group, with the chunk and block sizes that suit each lane best."""
         if machine.accelerator:
             lengths = [cycles[i] for i in members for _ in range(seeds)]
-            slots = lockstep.slots_for(lengths)
-            per_device = -(-slots // machine.devices)
-            seconds = lockstep.cycle_seconds(prototype, caps, env, per_device, machine.rate)
-            return seconds * lockstep.makespan(lengths, slots)
+            slots, devices = lockstep.slots_for(lengths), machine.devices
+            found = lockstep.training_seconds(prototype, caps, env, lengths, slots, devices, machine.rate)
+            return found.waiting / machine.at_once + found.computing
         work, arithmetic = 0.0, prototype.arithmetic(caps, env)
         for i in members:
             work += cycles[i] * costs.cycle_work(sizes[i], costs.unshared(caps, sizes[i]), arithmetic)[0]
@@ -183,8 +203,9 @@ def plan(
         member_sizes = [sizes[i] for i in members]
         caps = merge(member_sizes)
         padded = running(members, caps)
-        chunks = tuple(costs.preferred_chunks(member_sizes)[: costs.MOST_CHUNKS])
-        compiling = machine.compile_seconds * costs.compilation({**caps, "minibatch_chunks": chunks}, env)
+        chunks = costs.preferred_chunks(member_sizes)[: 1 if machine.accelerator else costs.MOST_CHUNKS]
+        compiling = machine.compile_seconds / machine.at_once
+        compiling *= costs.compilation({**caps, "minibatch_chunks": tuple(chunks)}, env)
         useful = sum(alone[i] for i in members) >= machine.least_useful * padded
         return compiling + padded, useful or padded < HARDLY_RUNS * compiling
 
@@ -193,9 +214,12 @@ def plan(
         return shared_values([samples[i] for i in members], varying) if machine.accelerator else {}
 
     if group_by_sizes:
-        groups = _group_equal([without_branches(s) for s in sizes])
+        groups = grouping.equal([without_branches(s) for s in sizes])
     else:
-        groups = _merge_groups(_by_architecture(sizes, machine.accelerator), cost, max_programs)
+        alike = _by_architecture(sizes, machine.accelerator)
+        groups = grouping.merged(alike, cost, max_programs or machine.most_programs)
+        if machine.accelerator:
+            groups = grouping.moved(groups, alike, lambda group: cost(group)[0])
     runs = [seeds * c for c in cycles]
     programs = [
         _program(members, sizes, runs, prototype, env, machine, shared(members)) for members in groups
@@ -219,43 +243,9 @@ def _by_architecture(sizes: Sequence[Sizes], lockstep: bool) -> list[tuple[int, 
     If lanes run in `lockstep`, those of a group also take equally many steps per cycle.
     """
     steps = ("rollout_length", "gradient_steps") if lockstep else ()
-    return _group_equal(
+    return grouping.equal(
         [tuple(e for e in without_branches(s) if "." in e[0] or e[0] in steps) for s in sizes]
     )
-
-
-def _group_equal(keys: Sequence[tuple]) -> list[tuple[int, ...]]:
-    """Group the indices of equal keys."""
-    groups: dict[tuple, list[int]] = {}
-    for i, key in enumerate(keys):
-        groups.setdefault(key, []).append(i)
-    return [tuple(g) for g in groups.values()]
-
-
-def _merge_groups(groups: list[tuple[int, ...]], cost: Any, max_programs: int) -> list[tuple[int, ...]]:
-    """Merge pairs of groups by `cost` (seconds, acceptable) while that saves time or there are too many."""
-    seconds = {g: cost(g)[0] for g in groups}
-    joined: dict[tuple, tuple[float, bool]] = {}
-    while len(groups) > 1:
-        best, pair = float("inf"), (0, 0)
-        too_many = len(groups) > max_programs
-        for a in range(len(groups)):
-            for b in range(a + 1, len(groups)):
-                key = (groups[a], groups[b])
-                if key not in joined:
-                    joined[key] = cost(groups[a] + groups[b])
-                together, acceptable = joined[key]
-                added = together - seconds[groups[a]] - seconds[groups[b]]
-                if added < best and (acceptable or too_many):
-                    best, pair = added, (a, b)
-        if best >= 0 and not too_many:
-            break
-        if best == float("inf"):
-            break
-        both = groups[pair[0]] + groups[pair[1]]
-        seconds[both] = joined[groups[pair[0]], groups[pair[1]]][0]
-        groups = [g for i, g in enumerate(groups) if i not in pair] + [both]
-    return groups
 
 
 def _in_lockstep(

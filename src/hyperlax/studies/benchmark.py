@@ -18,7 +18,7 @@ from hyperlax import leaving
 from hyperlax.experiments.execution import Execution
 from hyperlax.experiments.experiment import Experiment
 from hyperlax.experiments.machine import git_commit, versions
-from hyperlax.programs.plan import MAX_PROGRAMS, Machine, Program, plan
+from hyperlax.programs.plan import Machine, Program, plan
 from hyperlax.registry import short_name
 from hyperlax.report import write_report
 from hyperlax.run.advice import advice, all_lost
@@ -286,7 +286,8 @@ def plan_together(
         firsts = [specs[members[0]] for members in recipes.values()]
         own = [spec.schedule.trees_to_plan(spec) for spec in firsts]
         env, s = firsts[0].env, firsts[0].settings
-        most, trees = MAX_PROGRAMS * len(own), [tree for trees in own for tree in trees]
+        most = machine.most(firsts[0].schedule.grows) * len(own)
+        trees = [tree for trees in own for tree in trees]
         shared = plan(trees, env, s.total_timesteps, s.seeds, machine, most, group_by_sizes)
         first = 0
         for members, trees in zip(recipes.values(), own, strict=True):

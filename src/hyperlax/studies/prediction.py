@@ -321,8 +321,8 @@ def _program_work(spec: Experiment, program: Program, how: Execution) -> float:
         lanes = [n for n in cycles for _ in range(spec.settings.seeds)]
         most = 1 if how.sequential else how.lanes_at_once or len(lanes)
         slots = min(program.slots or len(lanes), most)
-        per_device = -(-slots // len(jax.local_devices()))
-        return _lockstep_seconds(spec, program, trees[0], per_device) * lockstep.makespan(lanes, slots)
+        devices, rate = len(jax.local_devices()), Machine.planned("gpu").rate
+        return sum(lockstep.training_seconds(trees[0], program.caps, spec.env, lanes, slots, devices, rate))
     arithmetic = trees[0].arithmetic(program.caps, spec.env)
     costs_of = [costs.cycle_work(s, program.caps, arithmetic)[0] for s in sizes]
     return spec.settings.seeds * sum(n * cost for n, cost in zip(cycles, costs_of, strict=True))
@@ -331,7 +331,7 @@ def _program_work(spec: Experiment, program: Program, how: Execution) -> float:
 def _lockstep_seconds(spec: Experiment, program: Program, tree: Any, lanes: int) -> float:
     """Seconds of a cycle of so many `lanes` on one accelerator, as the planner predicts them."""
     machine = Machine.planned("gpu")
-    return lockstep.cycle_seconds(tree, program.caps, spec.env, lanes, machine.rate)
+    return sum(lockstep.cycle_seconds(tree, program.caps, spec.env, lanes, machine.rate))
 
 
 def _sample_work(spec: Experiment, tree: Any) -> float:
