@@ -13,7 +13,7 @@ from hyperlax.programs.lockstep import Seconds
 
 def spread(values: np.ndarray, fixed: float):
     """The cost of a group whose members all cost as much as the dearest, and `fixed` for being there."""
-    return lambda group: fixed + len(group) * max(values[i] for i in group)
+    return lambda group: fixed + len(group) * max(float(values[i]) for i in group)
 
 
 def partitions(items: list[int]):

@@ -11,6 +11,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from hyperlax import leaving
+from hyperlax.cluster import sharing
 from hyperlax.experiments.machine import usable_cores
 
 STOPPED = (leaving.INTERRUPTED, leaving.OUT_OF_TIME)
@@ -20,7 +21,7 @@ STOPPED = (leaving.INTERRUPTED, leaving.OUT_OF_TIME)
 class Workers:
     """Trains units by `tasks` processes that each train one unit after the other.
 
-    Every process has its share of the cores, or one of `gpus`. `told` is called with the name and the exit
+    Every process has its share of the cores, or of one of `gpus`. `told` is called with the name and the exit
     code of every unit that is over. A signal is passed on to the processes, which save and leave.
     """
 
@@ -32,6 +33,7 @@ class Workers:
         self.codes: dict[str, int] = {}
         self.processes: dict[int, subprocess.Popen[str]] = {}
         self.asked: int | None = None
+        self.environment: dict[str, str] = {}
         self._lock = threading.Lock()
 
     def run(self, names: Sequence[str]) -> int | None:
@@ -41,7 +43,10 @@ class Workers:
         """
         self.waiting.extend(names)
         threads = [threading.Thread(target=self._work, args=(n,), daemon=True) for n in range(self.tasks)]
-        with leaving.moment(None, self._stop):
+        own = sharing.of_user()
+        together = -(-self.tasks // self.gpus) if self.gpus else 1
+        with sharing.side_by_side(together, own) as found, leaving.moment(None, self._stop):
+            self.environment = {**own, **found, **sharing.memory_of(together, own)}
             for thread in threads:
                 thread.start()
             for thread in threads:
@@ -85,11 +90,6 @@ class Workers:
 
     def _started(self, task: int) -> subprocess.Popen[str]:
         """A process for its GPU or cores; it inherits the cores of the thread that starts it."""
-        environment = dict(os.environ)
-        if self.gpus:
-            given = [g for g in environment.get("CUDA_VISIBLE_DEVICES", "").split(",") if g]
-            visible = given or [str(number) for number in range(self.gpus)]
-            environment["CUDA_VISIBLE_DEVICES"] = visible[task % len(visible)]
         if hasattr(os, "sched_setaffinity"):
             cores = sorted(os.sched_getaffinity(os.getpid()))
             os.sched_setaffinity(0, cores[task % len(cores) :: self.tasks])
@@ -98,7 +98,7 @@ class Workers:
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             text=True,
-            env=environment,
+            env=self._own(task),
             start_new_session=True,
         )
         self.processes[task] = process
@@ -106,7 +106,17 @@ class Workers:
             process.send_signal(self.asked)
         return process
 
+    def _own(self, task: int) -> dict[str, str]:
+        """The environment of a process: it sees one of the GPUs."""
+        environment = dict(self.environment)
+        if self.gpus:
+            given = [g for g in environment.get("CUDA_VISIBLE_DEVICES", "").split(",") if g]
+            visible = given or [str(number) for number in range(self.gpus)]
+            environment["CUDA_VISIBLE_DEVICES"] = visible[task % len(visible)]
+        return environment
+
 
 def suitable_tasks(gpus: int) -> int:
-    """How many processes suit this machine: one for each GPU, or for each core."""
-    return gpus or usable_cores()
+    """How many processes suit this machine: some for each GPU, or one for each core."""
+    cores = usable_cores()
+    return gpus * sharing.processes_per_gpu(gpus, cores) if gpus else cores

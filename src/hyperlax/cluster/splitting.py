@@ -8,6 +8,8 @@ from hyperlax.cluster.sweep import Unit
 from hyperlax.experiments import feasible
 from hyperlax.experiments.experiment import Experiment
 from hyperlax.experiments.samples import Sample
+from hyperlax.programs.budget import cycle_steps
+from hyperlax.programs.lockstep import training_seconds
 from hyperlax.programs.plan import Machine, Program
 
 UNIT_SECONDS = 3600.0
@@ -36,7 +38,9 @@ def split(
 
     A search is cut only if `wanted` says so, into processes that share its study.
     Every unit has samples of a single program, so there are at least as many as programs, and at most as many
-    as samples. Samples are dealt so that the units of a program take about equally long.
+    as samples. Samples are dealt so that the units of a program take about equally long. On an accelerator a
+    program is one unit unless `wanted` says more: its slots are a part of what lanes learn from and run in
+    lockstep, so that a part of its samples takes as long as all of them.
     """
     seeds = spec.settings.seeds
     if is_whole(spec, sequential):
@@ -54,15 +58,28 @@ def split(
         for place, s in by_place.items()
     }
     totals = [sum(cost[place] for place in p.samples) for p in programs]
+    if machine.accelerator:
+        totals, seconds = [_lockstep_seconds(spec, p, by_place, machine) for p in programs], float("inf")
     counts = _counts(totals, [len(p.samples) for p in programs], wanted, seconds)
     units = []
     for p, (program, count) in enumerate(zip(programs, counts, strict=True)):
         for k, places in enumerate(_dealt(program.samples, cost, count)):
             samples: list[Sample] = [by_place[place] for place in places]
-            steps, predicted = sum(s.steps for s in samples) * seeds, sum(cost[place] for place in places)
+            steps = sum(s.steps for s in samples) * seeds
+            predicted = totals[p] if machine.accelerator else sum(cost[place] for place in places)
             name = f"c{number:03d}-p{p}-{k:03d}"
             units.append(Unit(name, number, places, len(places) * seeds, steps, predicted))
     return units
+
+
+def _lockstep_seconds(
+    spec: Experiment, program: Program, by_place: dict[int, Sample], machine: Machine
+) -> float:
+    """Predict how long one accelerator trains all samples of a program."""
+    samples = [by_place[place] for place in program.samples]
+    cycles = [s.steps // cycle_steps(s.tree.sizes()) for s in samples for _ in range(spec.settings.seeds)]
+    slots, first = program.slots or len(cycles), samples[0].tree
+    return sum(training_seconds(first, program.caps, spec.env, cycles, slots, 1, machine.rate))
 
 
 def _shares(whole: Unit, trials: int, count: int) -> list[Unit]:

@@ -70,12 +70,15 @@ class Spread(OnSlurm):
     executor: Literal["local", "slurm"] = "local"
     "local: on this machine, see --tasks; slurm: as an array of jobs, for which --time is needed."
     tasks: Count = None
-    "Processes on this machine: one for each GPU, or for each group of cores. [default: all in one process]"
+    "Processes on this machine, which share its GPUs or its cores. [default: all in one process]"
     units: Count = None
     "Into how many units to cut every experiment. [default: units of an hour, or what keeps --tasks busy]"
 
     def asked(self, folder: Path) -> bool:
-        """Whether processes are to share the work, or do so already; raises `ValueError` for nonsense."""
+        """Whether processes are to share the work, or do so already; raises `ValueError` for nonsense.
+
+        If so, and they are on this machine, this one leaves them the memory of its GPUs.
+        """
         if self.executor == "local" and (given := self.given()):
             raise ValueError(f"--{next(iter(given)).replace('_', '-')} is for --executor slurm")
         if self.executor == "slurm" and self.tasks is not None:
@@ -87,6 +90,10 @@ class Spread(OnSlurm):
         planned = (folder / "sweep.json").exists()
         if self.units is not None and not (planned or self.executor == "slurm" or self.tasks):
             raise ValueError("--units is for --tasks, or --executor slurm")
+        if self.executor == "local" and (planned or self.tasks is not None):
+            from hyperlax.cluster import sharing  # before JAX starts
+
+            sharing.take_little()
         return planned or self.executor == "slurm" or self.tasks is not None
 
     def options(self) -> dict[str, Any] | None:

@@ -1,0 +1,108 @@
+"""Several processes on one GPU, which share its memory and run their kernels at the same time.
+
+Programs of small networks are a chain of kernels that hardly use a GPU, and JAX gives every device of a
+process a single stream: only another process can use the rest. Processes take turns on a GPU, unless the
+multi-process service (MPS) runs that comes with NVIDIA's driver: then their kernels run side by side. What a
+lane learns does not depend on it.
+"""
+
+from __future__ import annotations
+
+import os
+import shutil
+import subprocess
+import tempfile
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+
+from hyperlax.programs.plan import PLANNED_AT_ONCE
+
+CONTROL = "nvidia-cuda-mps-control"
+"""The program that starts and stops MPS."""
+PIPES = "CUDA_MPS_PIPE_DIRECTORY"
+"""The variable with the folder by which processes find MPS."""
+FRACTION, PREALLOCATE = "XLA_PYTHON_CLIENT_MEM_FRACTION", "XLA_PYTHON_CLIENT_PREALLOCATE"
+"""The variables that say how much of the memory of a GPU a process takes for itself, and whether at once."""
+ALL = 0.9
+"""The part of the memory of a GPU that its processes take, all together; CUDA needs some for each."""
+CORES_PER_PROCESS = 2
+"""Cores that a process keeps busy: one computes in Python and one launches kernels."""
+SECONDS = 30
+"""How long `CONTROL` may take to answer."""
+
+
+def processes_per_gpu(gpus: int, cores: int, environment: Mapping[str, str] = os.environ) -> int:
+    """How many processes suit a GPU of a machine: more than one only if MPS can run."""
+    if PIPES not in environment and shutil.which(CONTROL) is None:
+        return 1
+    return max(1, min(PLANNED_AT_ONCE, cores // (CORES_PER_PROCESS * gpus)))
+
+
+def take_little() -> None:
+    """Let this process, which counts GPUs and plans, not take the memory of the GPU that it computes on.
+
+    Without effect after JAX has been initialised, or if the user has said something else.
+    """
+    if PREALLOCATE not in os.environ:
+        os.environ[PREALLOCATE] = _LITTLE
+        _said.add(PREALLOCATE)
+
+
+def of_user() -> dict[str, str]:
+    """The environment of this process without what `take_little` has said."""
+    return {name: value for name, value in os.environ.items() if name not in _said}
+
+
+_LITTLE = "false"
+_said: set[str] = set()
+
+
+def memory_of(processes: int, environment: Mapping[str, str]) -> dict[str, str]:
+    """Variables that give each of so many processes of a GPU an equal part of its memory.
+
+    What the user has said about memory in `environment` stays.
+    """
+    if processes < 2 or FRACTION in environment or PREALLOCATE in environment:
+        return {}
+    return {FRACTION: f"{ALL / processes:.3f}"}
+
+
+@contextmanager
+def side_by_side(processes: int, environment: Mapping[str, str] = os.environ) -> Iterator[dict[str, str]]:
+    """Start MPS for the `with` block if `processes` share a GPU; yields the variables by which they find it.
+
+    One that runs already, by `PIPES`, is used; if it is not installed, that is printed, and processes take
+    turns. Raises `ValueError` if it does not start.
+    """
+    if processes < 2 or PIPES in environment:
+        yield {}
+        return
+    if shutil.which(CONTROL) is None:
+        print(f"{processes} processes take turns on a GPU: {CONTROL}, which runs them together, is not here")
+        yield {}
+        return
+    with tempfile.TemporaryDirectory(prefix="hyperlax-mps-") as folder:
+        found = {PIPES: folder, "CUDA_MPS_LOG_DIRECTORY": folder}
+        _control(["-d"], {**environment, **found})
+        try:
+            yield found
+        finally:
+            _control([], {**environment, **found}, "quit\n")
+
+
+def _control(arguments: list[str], environment: Mapping[str, str], said: str = "") -> None:
+    """Call `CONTROL`; raises `ValueError` if it fails."""
+    done = subprocess.run(
+        [CONTROL, *arguments],
+        env=dict(environment),
+        input=said,
+        capture_output=True,
+        text=True,
+        timeout=SECONDS,
+    )
+    if done.returncode:
+        log = Path(environment[PIPES]) / "control.log"
+        why = done.stderr or done.stdout or (log.read_text("utf-8", "replace") if log.exists() else "")
+        last = (why.strip().splitlines() or [f"exit code {done.returncode}"])[-1]
+        raise ValueError(f"{CONTROL} does not start: {last}; give no more --tasks than GPUs")

@@ -1,0 +1,118 @@
+"""Several processes on one GPU: their memory, and the service that lets them run at the same time."""
+
+from __future__ import annotations
+
+import os
+import sys
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+from hyperlax import sweeps
+from hyperlax.cluster import local, sharing, splitting
+from hyperlax.programs.plan import Machine
+
+FAKE = """#!{python}
+import os, sys
+folder = os.environ["CUDA_MPS_PIPE_DIRECTORY"]
+said = "" if sys.argv[1:] else sys.stdin.read()
+with open({log!r}, "a") as log:
+    log.write(f"{{' '.join(sys.argv[1:])}}{{said}} {{os.path.isdir(folder)}}\\n".replace("\\n ", " "))
+if {broken}:
+    sys.exit("Cannot find MPS control daemon process")
+"""
+
+
+def installed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, broken: bool = False) -> Path:
+    """A made-up control program of MPS, first on the path; returns the file of what it was told."""
+    log, program = tmp_path / "told", tmp_path / sharing.CONTROL
+    program.write_text(FAKE.format(python=sys.executable, log=str(log), broken=broken))
+    program.chmod(0o755)
+    monkeypatch.setenv("PATH", f"{tmp_path}{os.pathsep}{os.environ['PATH']}")
+    monkeypatch.delenv(sharing.PIPES, raising=False)
+    return log
+
+
+def test_the_service_runs_while_processes_share_a_gpu(tmp_path, monkeypatch):
+    log = installed(tmp_path, monkeypatch)
+    with sharing.side_by_side(3) as found:
+        assert Path(found[sharing.PIPES]).is_dir()
+        assert log.read_text() == "-d True\n"
+    assert log.read_text() == "-d True\nquit True\n"
+    assert not Path(found[sharing.PIPES]).exists()
+
+
+def test_nothing_is_started_for_one_process_or_beside_a_service_that_runs(tmp_path, monkeypatch):
+    log = installed(tmp_path, monkeypatch)
+    with sharing.side_by_side(1) as found:
+        assert found == {}
+    with sharing.side_by_side(4, {**os.environ, sharing.PIPES: "/run/mps"}) as found:
+        assert found == {}
+    assert not log.exists()
+
+
+def test_it_is_said_if_the_service_is_missing_or_does_not_start(tmp_path, monkeypatch, capsys):
+    installed(tmp_path, monkeypatch, broken=True)
+    with pytest.raises(ValueError, match="Cannot find MPS control daemon"), sharing.side_by_side(2):
+        pass
+    monkeypatch.setenv("PATH", "")
+    with sharing.side_by_side(2) as found:
+        assert found == {}
+    assert "take turns" in capsys.readouterr().out
+    assert sharing.processes_per_gpu(1, 16, {}) == 1
+
+
+@pytest.mark.parametrize(("gpus", "cores", "processes"), [(1, 16, 6), (2, 16, 4), (1, 2, 1), (8, 8, 1)])
+def test_there_are_as_many_processes_as_cores_can_serve(gpus, cores, processes):
+    assert sharing.processes_per_gpu(gpus, cores, {sharing.PIPES: "/run/mps"}) == processes
+
+
+def test_processes_share_the_memory_of_a_gpu_unless_the_user_has_said_how():
+    shares = [float(sharing.memory_of(n, {})[sharing.FRACTION]) * n for n in (2, 3, 7)]
+    assert all(0.85 < share <= 0.91 for share in shares)
+    assert sharing.memory_of(1, {}) == {}
+    for said in (sharing.FRACTION, sharing.PREALLOCATE):
+        assert sharing.memory_of(3, {said: "0.2"}) == {}
+
+
+def test_processes_do_not_inherit_that_their_parent_takes_little(monkeypatch):
+    monkeypatch.delenv(sharing.PREALLOCATE, raising=False)
+    monkeypatch.setattr(sharing, "_said", set())
+    sharing.take_little()
+    assert os.environ[sharing.PREALLOCATE] == "false"
+    assert sharing.PREALLOCATE not in sharing.of_user()
+    monkeypatch.setattr(sharing, "_said", set())
+    sharing.take_little()
+    assert sharing.of_user()[sharing.PREALLOCATE] == "false", "the user's own word stays"
+
+
+def test_processes_find_their_gpu_its_service_and_their_share_of_it(tmp_path, monkeypatch):
+    """Five processes on two GPUs; each would begin with this environment."""
+    installed(tmp_path, monkeypatch)
+    for name in (sharing.FRACTION, sharing.PREALLOCATE, "CUDA_VISIBLE_DEVICES"):
+        monkeypatch.delenv(name, raising=False)
+    seen: dict[int, dict[str, str]] = {}
+
+    class Noting(local.Workers):
+        def _work(self, task: int) -> None:
+            seen[task] = self._own(task)
+
+    Noting(tmp_path, 5, 2).run([])
+    assert [seen[task]["CUDA_VISIBLE_DEVICES"] for task in range(5)] == ["0", "1", "0", "1", "0"]
+    assert {env[sharing.FRACTION] for env in seen.values()} == {"0.300"}
+    assert len({env[sharing.PIPES] for env in seen.values()}) == 1
+
+
+def test_a_program_for_an_accelerator_is_cut_only_if_that_is_wanted():
+    """A part of its lanes would take as long as all of them."""
+    given = {"recipe": "ppo_mlp", "env": "gymnax.cartpole", "run_length_modifier": "quick", "seeds": 2}
+    spec = sweeps.prepare(**given, num_samples=4)
+    machine = Machine.planned("gpu")
+    programs = sweeps.plan(spec.trees, spec.env, 10**6, 2, machine)
+    units = splitting.split(0, spec, programs, machine, seconds=1e-9)
+    assert [unit.samples for unit in units] == [p.samples for p in programs]
+    assert all(unit.seconds > 0 for unit in units)
+    halves = splitting.split(0, spec, [replace(programs[0], samples=(0, 1, 2, 3))], machine, wanted=2)
+    assert len(halves) == 2
+    assert halves[0].seconds == halves[1].seconds
