@@ -22,7 +22,8 @@ from hyperlax.agents.off_policy import (
     discounted,
 )
 from hyperlax.envs.base import AbstractEnv, ActionSpace, Discrete
-from hyperlax.hyperparams import Choice, Count, Flag, LogUniform, Real, Uniform, assign, hp
+from hyperlax.hyperparams import Choice, Count, Flag, LogUniform, Real, Uniform, assign, hp, trainable
+from hyperlax.lanes.constants import accelerated
 from hyperlax.lanes.sizes import Sizes, nested
 from hyperlax.learning.losses import Measured
 from hyperlax.learning.minibatches import Chunks
@@ -37,6 +38,8 @@ from hyperlax.registry.limits import LIMITS
 
 SMALLEST_HUBER = 1e-6
 """Huber thresholds up to this value stand for the squared error."""
+FEW_ACTIONS = 8
+"""The largest number of actions over which programs for accelerators write sums out."""
 
 
 @final
@@ -140,7 +143,7 @@ class DQN(AbstractOffPolicyAgent):
         epsilon = jnp.where(explore, self.epsilon, self.hp.evaluation_epsilon)
         random = (jr.uniform(keys[0]) < epsilon) | (explore & self.acts_randomly())
         drawn = jr.randint(keys[1], (), 0, values.shape[0])
-        action = jnp.where(random, drawn, jnp.argmax(values).astype(jnp.int32))
+        action = jnp.where(random, drawn, _argmax(values).astype(jnp.int32))
         return action, action
 
     def chooser(self) -> tuple[ActionValues, Normaliser | None]:
@@ -170,9 +173,11 @@ class DQN(AbstractOffPolicyAgent):
         """
         hp, critic = self.hp, models[0]
         obs, next_obs = transition.obs, transition.next_obs
-        values, following, chooser = jointly((critic, target, critic), (obs, next_obs, next_obs))
+        trained, others = eqx.partition(critic, trainable(critic))
+        choosing = eqx.combine(jax.lax.stop_gradient(trained), others)  # only the index of its best action
+        values, following, chooser = jointly((critic, target, choosing), (obs, next_obs, next_obs))
         chooser = jnp.where(hp.use_double_q, chooser, following)
-        bootstrap = _at(following, jnp.argmax(chooser))
+        bootstrap = _at(following, _argmax(chooser))
         reward = jnp.clip(transition.reward, -hp.max_abs_reward, hp.max_abs_reward)
         goal = discounted(reward, hp.gamma, jnp.where(transition.terminated, 0, bootstrap))
         value = _at(values, transition.action)
@@ -199,5 +204,24 @@ def scheduled_epsilon(hp: DQNHyperparams, progress: Float[Array, ""]) -> Float[A
 
 
 def _at(values: Float[Array, " actions"], action: Int[Array, ""]) -> Float[Array, ""]:
-    """`values[action]`, computed as a masked sum so that its gradient needs no scatter."""
-    return jnp.sum(jnp.where(jnp.arange(values.shape[0]) == action, values, 0))
+    """`values[action]`, computed as a masked sum so that its gradient needs no scatter.
+
+    In a program for accelerators a short sum is written out, as XLA makes a reduction a kernel of its own.
+    """
+    chosen = jnp.where(jnp.arange(values.shape[0]) == action, values, 0)
+    return sum(chosen[1:], start=chosen[0]) if _written_out(values) else jnp.sum(chosen)
+
+
+def _argmax(values: Float[Array, " actions"]) -> Int[Array, ""]:
+    """The first action of the largest value, written out like `_at`."""
+    if not _written_out(values):
+        return jnp.argmax(values)
+    best, action = values[0], jnp.int32(0)
+    for i in range(1, values.shape[0]):
+        action = jnp.where(values[i] > best, i, action)
+        best = jnp.maximum(best, values[i])
+    return action
+
+
+def _written_out(values: Float[Array, " actions"]) -> bool:
+    return accelerated() and values.shape[0] <= FEW_ACTIONS

@@ -20,6 +20,7 @@ from hyperlax.envs.base import AbstractEnv, Discrete
 from hyperlax.hyperparams import Count, Flag, Real, default_of
 from hyperlax.hyperparams.spaces import Choice
 from hyperlax.lanes.constants import folded
+from hyperlax.lanes.keys import step_keys
 from hyperlax.lanes.masking import lane_cond, lane_loop, select, standard_normal
 from hyperlax.lanes.sizes import Extent, Sizes
 from hyperlax.learning.losses import Measured, Tally, summed_gradient
@@ -281,10 +282,12 @@ class AbstractOffPolicyAgent(AbstractAgent):
         mean = jnp.where(hp.chosen("loss_reduction", "sum"), 1.0, 1.0 / hp.batch_size.astype(jnp.float32))
         scale = mean * learned_share(hp, trajectory)
 
+        key_of = step_keys(key, self.chunks.most_steps)
+
         def descend(chunk: int) -> tuple:
             def step(i: Any, carry: tuple) -> tuple:
                 weights, target, state, tally = carry
-                gradient, measured = agent.gradient(weights, target, restore, chunk, jr.fold_in(key, i))
+                gradient, measured = agent.gradient(weights, target, restore, chunk, key_of(i))
                 weights, state, norms = adam_step(
                     weights, gradient * scale, state, parts, lrs, hp.max_grad_norm, factors, i
                 )

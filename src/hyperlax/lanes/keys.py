@@ -1,6 +1,9 @@
-"""Random keys from seeds of 63 bits, with or without 64-bit arithmetic in jax."""
+"""Random keys: of seeds of 63 bits, with or without 64-bit arithmetic in jax, and of the steps of a loop."""
 
 from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -8,6 +11,8 @@ import jax.random as jr
 import numpy as np
 from jaxtyping import PRNGKeyArray
 
+from hyperlax.lanes.constants import accelerated
+from hyperlax.lanes.masking import batched
 from hyperlax.registry.limits import within
 
 
@@ -30,3 +35,14 @@ def seeded(seed: int) -> PRNGKeyArray:
         return jr.key(np.uint32(low))
     key: jax.Array = jr.wrap_key_data(jnp.asarray([high, low], jnp.uint32))
     return key
+
+
+def step_keys(key: PRNGKeyArray, most: int | None) -> Callable[[Any], PRNGKeyArray]:
+    """A function from the number of a step of a loop, below `most`, to its key.
+
+    In a program of many lanes for accelerators all keys are made before the loop, which saves it a kernel.
+    """
+    if most is None or most < 2 or not (accelerated() and batched()):
+        return lambda i: jr.fold_in(key, i)
+    keys = jax.vmap(lambda i: jr.fold_in(key, i))(jnp.arange(most))
+    return lambda i: keys[i]
