@@ -11,7 +11,8 @@ import pytest
 
 from hyperlax import sweeps
 from hyperlax.cluster import local, sharing, splitting
-from hyperlax.programs.plan import Machine
+from hyperlax.programs.plan import Machine, Program
+from hyperlax.run import compiling
 
 FAKE = """#!{python}
 import os, sys
@@ -63,7 +64,7 @@ def test_it_is_said_if_the_service_is_missing_or_does_not_start(tmp_path, monkey
     assert sharing.processes_per_gpu(1, 16, {}) == 1
 
 
-@pytest.mark.parametrize(("gpus", "cores", "processes"), [(1, 16, 6), (2, 16, 4), (1, 2, 1), (8, 8, 1)])
+@pytest.mark.parametrize(("gpus", "cores", "processes"), [(1, 16, 8), (2, 16, 4), (1, 2, 1), (8, 8, 1)])
 def test_there_are_as_many_processes_as_cores_can_serve(gpus, cores, processes):
     assert sharing.processes_per_gpu(gpus, cores, {sharing.PIPES: "/run/mps"}) == processes
 
@@ -116,3 +117,13 @@ def test_a_program_for_an_accelerator_is_cut_only_if_that_is_wanted():
     halves = splitting.split(0, spec, [replace(programs[0], samples=(0, 1, 2, 3))], machine, wanted=2)
     assert len(halves) == 2
     assert halves[0].seconds == halves[1].seconds
+
+
+def test_programs_for_accelerators_are_compiled_several_at_a_time(monkeypatch):
+    """By as many threads as the host has cores for; on a CPU, whose cores train, one by one."""
+    program = Program((0,), {}, 1.0)
+    lockstep = replace(program, accelerator=True)
+    for cores, several in ((1, 1), (4, 2), (64, 8)):
+        monkeypatch.setattr(compiling, "usable_cores", lambda n=cores: n)
+        assert compiling.at_a_time([program, program]) == 1
+        assert compiling.at_a_time([program, lockstep]) == several

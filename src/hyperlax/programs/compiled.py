@@ -284,7 +284,8 @@ def compile_program(
     caps, per_device = program.caps, slots // len(devices)
     shared = Shared(program.shared)
     begin = _beginning(env, caps, shared)  # jitted, so that its trace serves the shapes and the program
-    like = jax.eval_shape(begin, *lane_specs(hp)[:4])
+    with _trace_lock:
+        like = jax.eval_shape(begin, *lane_specs(hp)[:4])
 
     def start_lane(state: TrainState, hp: Any, key: Any, init_key: Any, total: Any, fresh: Any) -> TrainState:
         new = lambda s: begin(hp, key, init_key, total)  # noqa: E731

@@ -23,7 +23,7 @@ WORTH_OPTIMISING = 1.0
 """Predicted seconds of running from which the compilation of optimised code pays off."""
 PLANNED_CPU_DEVICES = 2
 """Devices that plans for a CPU reckon with, whatever there are: plans are a part of what lanes learn from."""
-PLANNED_AT_ONCE = 6
+PLANNED_AT_ONCE = 8
 """Programs that plans for accelerators expect to train on a device at the same time, whatever is done."""
 
 

@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import replace
 from itertools import cycle, islice
 from typing import Any
 
 from hyperlax.experiments.execution import Execution
 from hyperlax.experiments.experiment import Experiment
+from hyperlax.experiments.machine import usable_cores
 from hyperlax.experiments.memory import free_memory
 from hyperlax.programs.compiled import Compiled, compile_program, identity
-from hyperlax.programs.plan import Program
+from hyperlax.programs.plan import PLANNED_AT_ONCE, Program
 from hyperlax.run.advice import SIZES
 from hyperlax.run.display import Display
 from hyperlax.schedules import Schedule
@@ -18,8 +20,21 @@ from hyperlax.schedules import Schedule
 MEMORY_SHARE = 0.8
 """The share of the free memory that a program may use."""
 
+CORES_EACH = 2
+"""Cores for every program that is compiled: XLA uses several threads."""
+
 _compiled: dict[Any, Compiled] = {}
 """The programs that this process has compiled, by identity, slots and devices."""
+
+
+def at_a_time(programs: Sequence[Program]) -> int:
+    """How many programs to compile at a time, beside one that runs.
+
+    On a CPU all cores train. For accelerators there are more programs, and the cores of the host are idle.
+    """
+    if not any(program.accelerator for program in programs):
+        return 1
+    return max(1, min(PLANNED_AT_ONCE, usable_cores() // CORES_EACH))
 
 
 class Compiler:

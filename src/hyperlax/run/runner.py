@@ -25,6 +25,7 @@ from hyperlax.programs.train import TrainState
 from hyperlax.run import causes, saving
 from hyperlax.run.again import Outcome, Repetition
 from hyperlax.run.best import BestPolicies, policy_name
+from hyperlax.run.compiling import at_a_time
 from hyperlax.run.display import Display
 from hyperlax.run.monitor import Monitor
 from hyperlax.run.recording import EVALUATION_MODES, Recorder, summary
@@ -39,7 +40,7 @@ log = logging.getLogger("hyperlax")
 
 
 class Runner:
-    """Runs the programs of one experiment, one after the other, compiling the next while one runs.
+    """Runs the programs of one experiment, one after the other, compiling the next ones while one runs.
 
     If the schedule of the experiment `grows`, its programs take turns instead, in the order in which their
     lanes arrive by the `clock` (`run.slots`). `single` plans a program for a sample that fits none of
@@ -135,7 +136,7 @@ class Runner:
 
     def run(self) -> None:
         """Train every lane that is not over; raise `Interrupted` after saving if a signal asks for it."""
-        pool = ThreadPoolExecutor(1)
+        pool = ThreadPoolExecutor(at_a_time(self.programs))
         try:
             with signals_of(self), patient(self._answer):
                 self._run(pool)
@@ -229,7 +230,8 @@ class Runner:
         copies = len(compiled.copies) if self.schedule.grows else 0
         shape = {"lanes_per_device": compiled.per_device, "copies": copies}
         self.programs[number] = dataclasses.replace(self.programs[number], **shape)
-        for following in [n for n in waiting if n > number and n not in self.running and n not in ahead][:1]:
+        later = [n for n in waiting if n > number and n not in self.running and n not in ahead]
+        for following in later[: max(at_a_time(self.programs) - len(ahead), 0)]:
             ahead[following] = pool.submit(self.compile, following)
         self.running[number] = Slots(self.roster, compiled, self.how.sequential, self.now)
 
