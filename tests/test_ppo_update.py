@@ -13,6 +13,7 @@ import pytest
 from hyperlax import envs
 from hyperlax.agents import PPO, PPOHyperparams
 from hyperlax.hyperparams import assign
+from hyperlax.lanes.constants import tracing_for_accelerator
 from hyperlax.learning.minibatches import Minibatch, minibatch_bounds
 from hyperlax.learning.optimise import flatten
 from hyperlax.learning.returns import standardised
@@ -148,12 +149,18 @@ def test_every_epoch_has_a_new_order():
 def test_standardised_advantages_have_zero_mean_and_unit_variance_over_used_entries():
     for statistics, axis in (("batch", None), ("time_step", 1)):
         _, _, rollout, _ = case("gymnax.cartpole", (4,), advantage_statistics=statistics)
-        scaled = np.asarray(
-            standardised(rollout.advantage, rollout.used, jnp.bool_(statistics == "time_step"))
-        )[:5, :3].astype(np.float64)
+        scaled = np.asarray(standardised(rollout, jnp.bool_(statistics == "time_step")))
+        scaled = scaled[:5, :3].astype(np.float64)
         raw = np.asarray(rollout.advantage)[:5, :3].astype(np.float64)
         expected = (raw - raw.mean(axis, keepdims=True)) / np.sqrt(raw.var(axis, keepdims=True) + 1e-5)
         np.testing.assert_allclose(scaled, expected, rtol=1e-3, atol=1e-4)
+
+
+def test_an_accelerator_reduces_the_same_moments_at_once():
+    _, _, rollout, _ = case("gymnax.cartpole", (4,))
+    with tracing_for_accelerator():
+        found = rollout.moments()
+    np.testing.assert_allclose(found, rollout.moments(), rtol=1e-5)
 
 
 def test_explained_variance_equals_its_definition_over_used_entries():

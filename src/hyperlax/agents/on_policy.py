@@ -266,7 +266,7 @@ class AbstractOnPolicyAgent(AbstractAgent, Generic[H]):
     def samples(self, trajectory: Trajectory, estimates: Estimates) -> Samples:
         """The samples to learn from, with advantages standardised if the hyperparameters say so."""
         by_time_step = self.hp.chosen("advantage_statistics", "time_step")
-        standard = standardised(estimates.advantage, estimates.used, by_time_step)
+        standard = standardised(estimates, by_time_step)
         advantage = jnp.where(self.hp.standardize_advantages, standard, estimates.advantage)
         return Samples(Sample(estimates.value, advantage, estimates.target, trajectory.aux))
 

@@ -17,8 +17,12 @@ from hyperlax.learning.rollout import Trajectory
 VALUE_BLOCK = 1024
 """Number of observations whose values are computed at once."""
 
-SUMS_AT_ONCE = 16
+SUMS_AT_ONCE = 32
 """Number of rows of `discounted_sums` in one kernel of an accelerator."""
+
+
+Moments = tuple[Float[Array, ""], Float[Array, ""]]
+"""Mean and variance."""
 
 
 @final
@@ -36,10 +40,19 @@ class Estimates(eqx.Module):
 
     def explained_variance(self) -> Float[Array, ""]:
         """1 − Var[target − value] / Var[target], over the used entries."""
-        used = self.used.reshape(-1)
-        _, residual = masked_moments(self.advantage.reshape(-1), used)
-        _, spread = masked_moments(self.target.reshape(-1), used)
+        (_, residual), (_, spread) = self.moments()
         return 1 - residual / jnp.maximum(spread, 1e-8)
+
+    def moments(self) -> tuple[Moments, Moments]:
+        """Mean and variance of the advantages, and of the targets, over the used entries.
+
+        An accelerator reduces both at once.
+        """
+        rows, used = (self.advantage.reshape(-1), self.target.reshape(-1)), self.used.reshape(-1)
+        if not accelerated():
+            return masked_moments(rows[0], used), masked_moments(rows[1], used)
+        means, variances = jax.vmap(masked_moments, (0, None))(jnp.stack(rows), used)
+        return (means[0], variances[0]), (means[1], variances[1])
 
 
 def estimate(
@@ -107,15 +120,12 @@ def estimate(
     return Estimates(value[:-1], advantage, used)
 
 
-def standardised(
-    advantage: Float[Array, "rollout envs"], used: Bool[Array, "rollout envs"], by_time_step: Bool[Array, ""]
-) -> Float[Array, "rollout envs"]:
-    """Standardise the used advantages to mean 0 and variance 1, all together or per time step."""
-    if surely(by_time_step, False):
-        mean, variance = masked_moments(advantage.reshape(-1), used.reshape(-1))
-    else:
-        mean, variance = masked_moments(advantage.reshape(-1), used.reshape(-1))
-        row_mean, row_variance = jax.vmap(masked_moments)(advantage, used)
+def standardised(estimates: Estimates, by_time_step: Bool[Array, ""]) -> Float[Array, "rollout envs"]:
+    """The advantages, those used standardised to mean 0 and variance 1, all together or per time step."""
+    advantage = estimates.advantage
+    mean, variance = estimates.moments()[0]
+    if not surely(by_time_step, False):
+        row_mean, row_variance = jax.vmap(masked_moments)(advantage, estimates.used)
         mean = jnp.where(by_time_step, row_mean, mean)[:, None]
         variance = jnp.where(by_time_step, row_variance, variance)[:, None]
     return (advantage - mean) / jnp.sqrt(variance + 1e-5)
