@@ -35,7 +35,6 @@ jax.config.update("jax_num_cpu_devices", 2)
 jax.config.update("jax_cpu_enable_async_dispatch", False)
 jax.config.update("jax_numpy_rank_promotion", "raise")
 jax.config.update("jax_numpy_dtype_promotion", "strict")
-jax.config.update("jax_traceback_in_locations_limit", 0)  # lowering takes a fifth less without
 jax.config.update("jax_persistent_cache_enable_xla_caches", "none")  # as `launch` does on a CPU
 jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.2)
 jax.config.update("jax_persistent_cache_min_entry_size_bytes", 0)
