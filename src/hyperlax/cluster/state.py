@@ -10,6 +10,7 @@ from typing import Any
 from hyperlax.cluster import merging, records, slurm, submitting
 from hyperlax.cluster.sweep import Sweep, Unit
 from hyperlax.storage import calling
+from hyperlax.storage.claims import alive
 
 STATES = ("done", "running", "waiting", "lost", "failed")
 """The states of a unit; it is lost if a process that has begun it is no more, and none is to go on."""
