@@ -89,7 +89,7 @@ def test_a_file_of_another_folder_has_to_be_named_again(tmp_path):
     [
         ["--algo-and-network-config", "mine.py:Recipe"],
         ["--algo-and-network-config=ppo+mine.py:Net"],
-        ["--algo-and-network-config", "/tmp/mine.recipe"],
+        ["--algo-and-network-config", "/elsewhere/mine.recipe"],
         ["--env-config", "os:system"],
         ["--scheduler", "mine.py:Mine"],
     ],
