@@ -27,6 +27,7 @@ os.environ.setdefault(
 )
 
 import jax
+import psutil
 import pytest
 
 from hyperlax.commands.launch import compilation_cache
@@ -44,6 +45,10 @@ jax.config.update("jax_compilation_cache_dir", str(compilation_cache()))
 gc.set_threshold(50_000, 20, 50)  # what is traced are millions of long-lived objects, seldom in cycles
 
 
+MOST_MEMORY = 2.5 * 2**30
+"""Bytes that a process may hold before it forgets what it has traced and compiled."""
+
+
 def pytest_collection_finish() -> None:
     """Take what is imported out of garbage collection, whose passes over it took a tenth of the time."""
     gc.collect()
@@ -52,7 +57,13 @@ def pytest_collection_finish() -> None:
 
 @pytest.fixture(autouse=True, scope="module")
 def bounded_memory() -> Iterator[None]:
-    """Forget what the tests of a file have traced: with it, garbage collection takes half of the time."""
+    """Keep what the tests of a file have traced for the next ones, out of garbage collection, while it fits.
+
+    With millions of such objects, passes over them would take half of the time.
+    """
     yield
-    jax.clear_caches()
+    if psutil.Process().memory_info().rss > MOST_MEMORY:
+        gc.unfreeze()
+        jax.clear_caches()
     gc.collect()
+    gc.freeze()
