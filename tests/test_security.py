@@ -210,3 +210,12 @@ def test_what_is_passed_on_names_no_folder_user_or_host(tmp_path, monkeypatch):
     assert without_folders("sqlite:////home/me/study.db is locked") == "sqlite://…/study.db is locked"
     for harmless in ("https://a.b/c/d", "a/b", "3/4"):
         assert without_folders(harmless) == harmless
+
+
+@pytest.mark.parametrize("part", ["algorithm", "network", "env"])
+def test_names_in_files_are_said_without_what_a_terminal_would_obey(agent, tmp_path, part):
+    path = tmp_path / "it.policy"
+    path.write_bytes(pack(agent[0], **{**agent[1], part: "\x1b[2J[\n"}))
+    with pytest.raises(ValueError, match=r"\\x1b\[2J\[\\n") as refused:
+        policies.load(path)
+    assert str(refused.value).isprintable()

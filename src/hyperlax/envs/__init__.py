@@ -9,7 +9,7 @@ from functools import partial
 from typing import Any
 
 from hyperlax.envs.base import AbstractEnv, ActionSpace, Box, Discrete, Timestep, describe, problem
-from hyperlax.registry import Registry, build, built_in, load_attribute, location, nearest
+from hyperlax.registry import Registry, build, built_in, escaped, load_attribute, location, nearest
 
 FRAMEWORKS: dict[str, str] = {
     "gymnax": "hyperlax.envs.gymnax:GymnaxEnv",
@@ -98,13 +98,15 @@ def _split(full_name: str) -> tuple[str, dict[str, str]]:
     """The name of an environment without its options, and those."""
     match = _NAME.fullmatch(full_name)
     assert match is not None
-    name, inside = match["name"], match["options"] or ""
+    name, inside, shown = match["name"], match["options"] or "", escaped(full_name)
     if inside and not inside.endswith("]"):
-        raise ValueError(f'environment "{full_name}": a name with options ends with a bracket, "{name}[…]"')
+        raise ValueError(
+            f'environment "{shown}": a name with options ends with a bracket, "{escaped(name)}[…]"'
+        )
     pairs = [pair.partition("=") for pair in inside[1:-1].split(",") if pair]
     if wrong := ["".join(pair) for pair in pairs if not (pair[0] and pair[2])]:
         raise ValueError(
-            f'environment "{full_name}": options of an environment are written as in '
+            f'environment "{shown}": options of an environment are written as in '
             f'"brax.ant[backend=mjx]", got {wrong[0]!r}'
         )
     return name, {key: value for key, _, value in pairs}
@@ -149,7 +151,7 @@ def _maker(name: str) -> Callable[..., Any]:
         return ENVS.resolve(name)
     known = [*names(), *(f"{f}.{rest}" for f in FRAMEWORKS)]
     raise ValueError(
-        f'unknown environment "{name}"{nearest(name, known)}\n'
+        f'unknown environment "{escaped(name)}"{nearest(name, known)}\n'
         f"environments are named <framework>.<name> (frameworks: {', '.join(FRAMEWORKS)}), and your own "
         "file.py:Name or package.module:Name; `hyperlax list` shows them"
     )

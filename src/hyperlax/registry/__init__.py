@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from hyperlax.registry.base import Registry, Source, short_name
 from hyperlax.registry.modules import load_attribute, load_file, location
-from hyperlax.registry.words import boolean, build, convert, integer, nearest, plain, real
+from hyperlax.registry.words import boolean, build, convert, escaped, integer, nearest, plain, real
 
 __all__ = [
     "Registry",
@@ -12,6 +12,7 @@ __all__ = [
     "boolean",
     "build",
     "convert",
+    "escaped",
     "integer",
     "load_attribute",
     "load_file",

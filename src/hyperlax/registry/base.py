@@ -11,7 +11,7 @@ from types import ModuleType
 from typing import Any, Generic, NamedTuple, TypeVar, cast
 
 from hyperlax.registry import modules
-from hyperlax.registry.words import nearest
+from hyperlax.registry.words import escaped, nearest
 
 T = TypeVar("T")
 _MISSING: Any = object()
@@ -108,7 +108,9 @@ class Registry(Mapping[str, T], Generic[T]):
         `instead` says what to do.
         """
         if name not in self:
-            raise ValueError(f'{self.noun} "{name}" is not a registered name, and may be any code; {instead}')
+            raise ValueError(
+                f'{self.noun} "{escaped(name)}" is not a registered name, and may be any code; {instead}'
+            )
         return self[name]
 
     def sources(self) -> list[Source]:
@@ -129,7 +131,7 @@ class Registry(Mapping[str, T], Generic[T]):
         """What to tell somebody who asked for a `name` that there is not."""
         known = ", ".join(self) or "none"
         return (
-            f'unknown {self.noun} "{name}"{nearest(name, self)}; known: {known}; '
+            f'unknown {self.noun} "{escaped(name)}"{nearest(name, self)}; known: {known}; '
             "your own are named file.py:Name or package.module:Name"
         )
 

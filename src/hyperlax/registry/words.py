@@ -17,6 +17,11 @@ LONGEST_NUMBER = 64
 _BOOLEANS = {"true": True, "false": False, "1": True, "0": False, 1: True, 0: False}
 
 
+def escaped(text: str) -> str:
+    """Return `text` in one line, with escapes for control characters: a file of data may hold any."""
+    return "".join(c if c.isprintable() else ascii(c)[1:-1] for c in text)
+
+
 def nearest(name: Any, known: Iterable[str]) -> str:
     """`; did you mean "x" or "y"?` for the known names that `name` may stand for, or nothing."""
     found = [f'"{other}"' for other in alike(str(name), known)]
