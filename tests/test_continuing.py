@@ -120,6 +120,14 @@ def test_words_for_a_shell_are_not_taken_from_a_file(tmp_path):
     assert completed(typed) == ["sweep-hp-samples", "--seeds", "2", *typed[1:]]
 
 
+def test_a_database_is_connected_to_only_where_it_is_typed(tmp_path):
+    begun(tmp_path / "run", ["hyperlax", "optuna-hp-search", "--storage", "postgresql://other/x"])
+    typed = ["optuna-hp-search", "--resume-from", str(tmp_path / "run")]
+    with pytest.raises(ValueError, match="only a database that is typed is connected to: add --storage"):
+        completed(typed)
+    assert completed([*typed, "--storage", "sqlite:///mine.db"]) == [*typed, "--storage", "sqlite:///mine.db"]
+
+
 def test_another_command_is_named(root):
     with pytest.raises(
         ValueError, match="was begun with sweep-hp-samples; continue it with that: hyperlax sweep"

@@ -37,6 +37,8 @@ _WHAT = (
     "load-hyperparams",
     "scheduler",
     "save-policies",
+    "confirm",
+    "confirm-seeds",
     "n-trials",
     "study-name",
     "sampler",
@@ -68,8 +70,8 @@ def completed(tokens: Sequence[str]) -> list[str]:
     """The words of a command line, with the flags of the run that it continues where it gives none.
 
     They are those that the manifest records, and are said on standard error. Raises `ValueError` if it cannot
-    be known which run is meant, or if a flag names a file whose folder is not recorded, or code: a file of
-    data may come from a stranger, so that only what is typed is run.
+    be known which run is meant, or if a flag names a file whose folder is not recorded, code, or a database:
+    a file of data may come from a stranger, so that only what is typed is run or connected to.
     """
     typed = _flags(tokens[1:])
     resumes = any(name in ("resume", "resume-from") for name, _ in typed) and "--resume=false" not in tokens
@@ -93,6 +95,11 @@ def completed(tokens: Sequence[str]) -> list[str]:
                 f"{found} was begun with {shlex.join(words)}, and {code} is code, which only runs if it is "
                 f"typed: add {words[0].partition('=')[0]}"
             )
+    if "storage" not in dict(typed) and "storage" in dict(_flags(command[2:])):
+        raise ValueError(
+            f"{found} was begun with --storage, and only a database that is typed is connected to: "
+            "add --storage"
+        )
     for words in left_out:
         if hidden := [word for word in words if "…/" in word]:
             raise ValueError(

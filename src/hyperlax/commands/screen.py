@@ -38,7 +38,9 @@ def _stream(descriptor: int, former: Any, errors: str) -> io.TextIOWrapper:
 
 def visible(text: str) -> str:
     """`text` with escape sequences in place of what a terminal would obey, such as control characters."""
-    return "".join(c if c.isprintable() or c == "\n" else ascii(c)[1:-1] for c in text)
+    from hyperlax.registry import escaped
+
+    return "\n".join(escaped(line) for line in text.split("\n"))
 
 
 class _Lasting(io.RawIOBase):
