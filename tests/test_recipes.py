@@ -25,7 +25,7 @@ def test_every_recipe_can_be_searched(name):
         assert set(sample) <= set(paths)
         assert values(assign(defaults, sample)) == pytest.approx({**values(defaults), **sample})
     Settings().updated(recipe.settings)
-    assert recipe.quick_recipe().search_space()
+    assert bool(recipe.quick_recipe().search_space()) == bool(space)
 
 
 def test_the_benchmarked_space_has_the_published_dimensions():
@@ -127,3 +127,14 @@ def test_recipe_files_that_are_missing_or_hold_none_are_refused(tmp_path):
 
 def test_networks_of_an_algorithm_are_its_nested_hyperparameters():
     assert network_fields(recipes.AGENTS["ppo"]) == ["actor", "critic"]
+
+
+def test_a_quick_run_of_a_recipe_that_searches_only_what_it_names_searches_nothing_else():
+    recipe = Recipe("ppo", "mlp", {"actor_lr": Uniform(0, 1), "num_envs": Integers(8, 64)}, only=True)
+    quick = recipe.quick_recipe()
+    assert quick.search_space() == {"num_envs": Choice(4, 8), "actor_lr": Uniform(0, 1)}
+    chosen = values(quick.hyperparams())
+    assert (chosen["rollout_length"], chosen["epochs"], chosen["actor.width"]) == (8, 1, 16)
+    assert set(resolve("tuned.first_sweep").quick_recipe().search_space()) == set(
+        resolve("tuned.first_sweep").search_space()
+    )

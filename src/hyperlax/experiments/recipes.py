@@ -122,10 +122,19 @@ class Recipe:
         return dataclasses.replace(self, space={**fixed, **chosen}, only=True)
 
     def quick_recipe(self) -> Recipe:
-        """This recipe with everything small, for the `quick` run length."""
+        """This recipe with everything small, for the `quick` run length.
+
+        A recipe that searches `only` what it names gets no further spaces: sizes that others would search
+        have the first of their small values.
+        """
         algorithm, network = self.classes
         nets = {f"{name}.{k}": v for name in network_fields(algorithm) for k, v in network.quick().items()}
-        return self.with_space({**algorithm.quick(), **nets, **self.quick})
+        small = {**algorithm.quick(), **nets}
+        if self.only:
+            searched = {p for name, s in self.search_space().items() for p in getattr(s, "paths", (name,))}
+            sizes = {p: v for p, v in small.items() if isinstance(v, Space) and p not in searched}
+            small |= {path: space.ppf(0.0) for path, space in sizes.items()}
+        return self.with_space({**small, **self.quick})
 
     def published(self, env_name: str) -> dict[str, Any]:
         """What the published protocol settles on `env_name`, by dotted path."""
