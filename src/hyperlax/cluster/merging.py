@@ -9,11 +9,10 @@ from typing import Any
 
 import polars as pl
 
-from hyperlax.cluster import records, shared
+from hyperlax.cluster import mending, records, shared
 from hyperlax.cluster.sweep import Sweep, Unit
 from hyperlax.run.best import BEST_POLICIES, policy_name
 from hyperlax.storage import commits, store
-from hyperlax.storage.checking import check
 from hyperlax.storage.checkpoint import read_header_of
 from hyperlax.storage.files import write_atomically
 from hyperlax.storage.integrity import Damaged
@@ -35,16 +34,16 @@ def mergeable(sweep: Sweep, cell: int) -> bool:
 
 
 def is_merged(sweep: Sweep, cell: int) -> bool:
-    """Whether the folder of a cell holds all that its units have trained."""
-    manifest = store.recovered_manifest(sweep.root / sweep.cells[cell].path) or {}
-    return bool(manifest.get("complete"))
+    """Whether the folder of a cell holds all that its units have trained, and none of them mends it."""
+    return records.is_whole(sweep, cell) and all(records.is_done(sweep, u) for u in sweep.units_of(cell))
 
 
 def merge(sweep: Sweep, cell: int) -> Path:
     """Write the folder of a cell from those of its units, verify it, remove theirs, and return it.
 
     It may be interrupted at any moment and done again: until it is whole, the folders of the units stay.
-    Raises `ValueError` if a unit is not trained, or files of one are damaged.
+    Raises `ValueError` if a unit is not trained, or files of one are damaged, with the command that trains
+    again what was in them.
     """
     target, units = sweep.root / sweep.cells[cell].path, sweep.units_of(cell)
     if waiting := [unit.name for unit in units if not records.is_done(sweep, unit)]:
@@ -52,10 +51,10 @@ def merge(sweep: Sweep, cell: int) -> Path:
             f"{target} cannot be merged yet: {len(waiting)} units are not trained, {waiting[0]} first"
         )
     if not is_merged(sweep, cell):
+        mending.refuse(sweep, cell)
         parts = {unit: store.read(sweep.folder(unit)) for unit in units}
         _write(sweep, cell, target, parts)
-    if problems := [line for entry in check(target) for line in entry.problems]:
-        raise ValueError(f"the merged folder is not whole: {problems[0]}")
+    mending.refuse_merged(sweep, cell)
     for unit in units:
         if not unit.whole:
             shutil.rmtree(sweep.folder(unit), ignore_errors=True)

@@ -2,6 +2,7 @@
 
 - `done.json`: it is trained; written last.
 - `failed.json`: it has raised an exception, or makes no progress; it is not tried again unless asked for.
+- `mend.json`: files of what it has trained are damaged, and it is to train again what was in them.
 - `starts.json`: how often a job has been started again without progress.
 - `tries`: a line for every start by Slurm since a process last came to train it.
 """
@@ -16,7 +17,7 @@ from hyperlax.storage import commits, store
 from hyperlax.storage.claims import claims, noted
 from hyperlax.storage.integrity import Damaged, read_json, write_json
 
-DONE, FAILED, STARTS, TRIES = "done.json", "failed.json", "starts.json", "tries"
+DONE, FAILED, MEND, STARTS, TRIES = "done.json", "failed.json", "mend.json", "starts.json", "tries"
 _ABOUT_STARTS = (FAILED, STARTS, TRIES)
 MOST_STARTS = 3
 """Starts of a job at the same point of the training after which a unit has failed."""
@@ -38,9 +39,26 @@ def failure(sweep: Sweep, unit: Unit) -> str | None:
     return None if found is None else str(found.get("reason"))
 
 
+def is_whole(sweep: Sweep, cell: int) -> bool:
+    """Whether the folder of a cell holds all that its units have trained."""
+    manifest = store.recovered_manifest(sweep.root / sweep.cells[cell].path) or {}
+    return bool(manifest.get("complete"))
+
+
+def mending(sweep: Sweep, unit: Unit) -> dict[str, Any] | None:
+    """What `mend.json` of a unit says; None if it has nothing to mend."""
+    return _read(sweep.records(unit) / MEND)
+
+
+def folder(sweep: Sweep, unit: Unit) -> Path:
+    """The folder in which a unit trains: its own, or that of its merged cell, if it mends that."""
+    mends = (mending(sweep, unit) or {}).get("merged")
+    return sweep.root / sweep.cells[unit.cell].path if mends else sweep.folder(unit)
+
+
 def begun(sweep: Sweep, unit: Unit) -> bool:
     """Whether a process has begun to train a unit."""
-    return store.holds(sweep.folder(unit)) or any(True for _ in claims(_checkpoints(sweep, unit)))
+    return store.holds(folder(sweep, unit)) or any(True for _ in claims(_checkpoints(sweep, unit)))
 
 
 def newest_claim(sweep: Sweep, unit: Unit) -> dict[str, Any]:
@@ -58,9 +76,10 @@ def env_steps(sweep: Sweep, unit: Unit) -> int:
 
 
 def note_done(sweep: Sweep, unit: Unit, about: dict[str, Any]) -> None:
-    """Write that a unit is trained, and forget that it had failed."""
-    write_json(sweep.records(unit) / DONE, {"unit": unit.name, **about})
-    for name in _ABOUT_STARTS:
+    """Write that a unit is trained, or what was written before it was mended; forget that it had failed."""
+    before = (mending(sweep, unit) or {}).get("done")
+    write_json(sweep.records(unit) / DONE, before or {"unit": unit.name, **about})
+    for name in (MEND, *_ABOUT_STARTS):
         (sweep.records(unit) / name).unlink(missing_ok=True)
 
 
@@ -92,13 +111,13 @@ def stuck(sweep: Sweep, unit: Unit, job: str | None) -> bool:
 
 def _saved(sweep: Sweep, unit: Unit) -> int:
     """The env steps in the newest intact checkpoint of a unit."""
-    folder = sweep.folder(unit)
-    found = next(commits.intact(folder, commits.saved(folder)), None)
+    at = folder(sweep, unit)
+    found = next(commits.intact(at, commits.saved(at)), None)
     return 0 if found is None else found.env_steps
 
 
 def _checkpoints(sweep: Sweep, unit: Unit) -> Path:
-    return sweep.folder(unit) / commits.CHECKPOINT.parent
+    return folder(sweep, unit) / commits.CHECKPOINT.parent
 
 
 def _read(path: Path) -> dict[str, Any] | None:

@@ -144,9 +144,12 @@ class Sweep:
             return None
         return self.root / UNITS / f"c{cell:03d}.journal"
 
-    def spec(self, number: int) -> Experiment:
-        """Build the experiment of a cell again; raise `ValueError` if it is another one than was planned."""
-        cell, study = self.cells[number], self.study(number)
+    def spec(self, number: int, merged: bool = False) -> Experiment:
+        """Build the experiment of a cell again; raise `ValueError` if it is another one than was planned.
+
+        The study of a search that several processes share is theirs, unless their units are `merged`.
+        """
+        cell, study = self.cells[number], None if merged else self.study(number)
         own = {} if study is None else {"storage": str(study)}
         if "suite" in self.asked:
             suite, of = suites.restored(self.asked["suite"]), suites.Cell(**cell.arguments, mode=cell.mode)

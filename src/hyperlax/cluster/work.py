@@ -86,6 +86,8 @@ class Worker:
 
     def _spec(self, unit: Unit) -> Experiment:
         """The experiment that the unit trains: its cell, or a part of that."""
+        if (records.mending(self.sweep, unit) or {}).get("merged"):
+            return self.sweep.spec(unit.cell, merged=True)
         if unit.worker is not None:
             return _joining(self.sweep.spec(unit.cell), unit)  # built anew: a search keeps its state
         if self._built is None or self._built[0] != unit.cell:
@@ -95,12 +97,16 @@ class Worker:
 
     def _train(self, unit: Unit, spec: Experiment, shown: Display) -> Results:
         sweep, cell = self.sweep, self.sweep.cells[unit.cell]
-        folder = sweep.folder(unit)
+        folder, mends = records.folder(sweep, unit), records.mending(sweep, unit)
         fresh = not store.holds(folder)
         resume = not fresh or unit.worker is not None  # a search joins the study
-        how = sweep.how(folder=folder, resume=resume, sequential=cell.sequential)
+        how = sweep.how(
+            folder=folder, resume=resume, sequential=cell.sequential, retrain_damaged=mends is not None
+        )
+        merged = mends is not None and mends.get("merged")
+        plan = cell.plan() if merged else _programs(cell.plan(), unit)
         try:
-            return MODES[cell.mode].run(spec, how, shown, None, _programs(cell.plan(), unit))
+            return MODES[cell.mode].run(spec, how, shown, None, plan)
         except ValueError as error:
             if fresh and store.holds(folder) and "another process" in str(error):
                 raise Superseded(f"another process has just begun {unit.name}; nothing is lost") from error

@@ -84,6 +84,7 @@ def run_benchmark(
             dry_run,
             lambda: planning.asked_of_suite(suite, settings, group),
             lambda: planning.of_suite(suite, folder, name, settings, **spread.plan(running)),
+            running.retrain_damaged,
         )
         if code is not None:
             return code

@@ -90,6 +90,7 @@ def submit(
     folder: Place,
     *,
     retry_failed: bool = False,
+    retrain_damaged: bool = False,
     trust: bool = False,
     asked: OnSlurm = OnSlurm(),  # noqa: B008
 ) -> int:
@@ -104,6 +105,8 @@ def submit(
         The folder of a sweep that was planned with --executor slurm.
     retry_failed
         Also send what has failed.
+    retrain_damaged
+        Also send what has damaged files: it trains again what was in them, bit for bit.
     trust
         Send it although somebody else has planned it, with code or words for the shell that it names.
     """
@@ -113,7 +116,7 @@ def submit(
 
     found = sweep.needed(folder)
     trusting.check(found, trust)
-    return send(found, retry_failed, asked.given())
+    return send(found, retry_failed, asked.given(), retrain_damaged)
 
 
 def cancel(folder: Place) -> int:
@@ -171,6 +174,7 @@ def run(
     *names: str,
     from_stdin: bool = False,
     retry_failed: bool = False,
+    retrain_damaged: bool = False,
     trust: bool = False,
 ) -> int:
     """Train units, one after the other, each from where it was left; the exit code is that of the last.
@@ -187,6 +191,8 @@ def run(
         Read their names from standard input, and answer each on standard output with its exit code.
     retry_failed
         Also try again what has failed.
+    retrain_damaged
+        Also train again what is lost of those that are trained, where their files are damaged: bit for bit.
     trust
         Train it although somebody else has planned it, with code that it names.
     """
@@ -197,7 +203,7 @@ def run(
     trusting.check(found, trust)
     answers = _answers() if from_stdin else None
     start_jax(found.platform)
-    from hyperlax.cluster import records
+    from hyperlax.cluster import mending, records
     from hyperlax.cluster.work import Worker
     from hyperlax.commands.ending import stopped
     from hyperlax.run.signals import Interrupted
@@ -206,6 +212,8 @@ def run(
     if retry_failed:
         for one in chosen or found.units:
             records.forgive(found, one)
+    if retrain_damaged:
+        mending.ask(found, chosen or found.units)
     waiting = names or tuple(u.name for u in found.units if not records.is_done(found, u))
     worker = Worker(found, lambda at: display(at, "INFO" if answers is None else "ERROR", True))
     worst = 0

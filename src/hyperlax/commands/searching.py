@@ -152,6 +152,7 @@ def _divided(
         dry_run,
         lambda: planning.asked_of_search(spec, group, given),
         lambda: planning.of_search(spec, folder, given, **spread.plan(common)),
+        common.retrain_damaged,
     )
 
 

@@ -144,6 +144,7 @@ def spread_out(
     dry_run: bool,
     asked: Callable[[], dict[str, Any]],
     plan: Callable[[], Sweep],
+    retrain_damaged: bool = False,
 ) -> int | None:
     """Plan a sweep, or continue that in `folder`, and let processes train its units.
 
@@ -171,8 +172,8 @@ def spread_out(
     if dry_run:
         return _show(found)
     if found.slurm is not None:
-        return send(found, changes=spread.given())
-    return work_here(found, spread.tasks)
+        return send(found, changes=spread.given(), retrain_damaged=retrain_damaged)
+    return work_here(found, spread.tasks, retrain_damaged)
 
 
 def _show(found: Sweep) -> int:
@@ -212,13 +213,21 @@ def _hours(hours: float) -> str:
     return f"{hours:,.1f} h" if hours >= 1 else f"{max(1, round(hours * 60))} min"
 
 
-def send(found: Sweep, retry_failed: bool = False, changes: Mapping[str, Any] | None = None) -> int:
+def send(
+    found: Sweep,
+    retry_failed: bool = False,
+    changes: Mapping[str, Any] | None = None,
+    retrain_damaged: bool = False,
+) -> int:
     """Send what is missing to Slurm and say so; the exit code says whether something is left to be sent.
 
     `changes` are options of Slurm that differ from those that the sweep was planned with.
     """
-    from hyperlax.cluster import submitting
+    from hyperlax.cluster import mending, submitting
 
+    if retrain_damaged:
+        submitting.options(found)  # refuses a sweep of one machine before anything is asked of its units
+        mending.ask(found, found.units)
     sent = submitting.submit(found, retry_failed, changes)
     print("\n".join(summary(found)))
     for job, names in sent.jobs.items():
@@ -235,14 +244,13 @@ def send(found: Sweep, retry_failed: bool = False, changes: Mapping[str, Any] | 
     return 0
 
 
-def work_here(found: Sweep, tasks: int | None, retry_failed: bool = False) -> int | None:
+def work_here(found: Sweep, tasks: int | None, retrain_damaged: bool = False) -> int | None:
     """Train what is not trained on this machine, and merge; returns None if all is, else an exit code."""
-    from hyperlax.cluster import local, merging, records
+    from hyperlax.cluster import local, mending, merging, records
 
     leaving.from_now_on(leaving.RESUMABLE)
-    if retry_failed:
-        for unit in found.units:
-            records.forgive(found, unit)
+    if retrain_damaged:
+        mending.ask(found, found.units)
     left = [u for u in found.units if not records.is_done(found, u)]
     tried = [u for u in left if records.failure(found, u) is None]
     gpus = _gpus(found)

@@ -187,6 +187,7 @@ def _divided(
         lambda: planning.of_experiment(
             spec, folder, Path("."), given, named, sequential=sequential, **spread.plan(common)
         ),
+        common.retrain_damaged,
     )
 
 

@@ -16,6 +16,7 @@ from hyperlax.storage.files import temporary_files
 from hyperlax.storage.integrity import Damaged, read_json
 from hyperlax.storage.repairing import repairing
 from hyperlax.storage.store import DAMAGED
+from hyperlax.storage.wording import counted
 from hyperlax.typecheck import public
 
 JOURNAL = "study.journal"
@@ -197,7 +198,9 @@ def _left_over(folder: Path, complete: bool) -> tuple[str, ...]:
     if complete:
         files += [p for pattern in ("parts/*", "checkpoint/state-*.bin") for p in folder.glob(pattern)]
         files += [path for _, path in claims(folder / "checkpoint")]
-    said = [f"{len(files)} files of a process that was killed, which --resume removes"] if files else []
+    number = counted(len(files), "file")
+    said = [f"{number} of a process that was killed, which --resume removes"] if files else []
     if (aside := folder / DAMAGED).is_dir():
-        said.append(f"{len(list(aside.iterdir()))} damaged files in {DAMAGED}/, which nothing needs any more")
+        number = counted(len(list(aside.iterdir())), "damaged file")
+        said.append(f"{number} in {DAMAGED}/, which nothing needs any more")
     return tuple(said)

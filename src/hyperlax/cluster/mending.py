@@ -1,0 +1,100 @@
+"""Training again what was in files of a sweep that are damaged now.
+
+A unit that is to do so has `mend.json` among its records, which also says what `done.json` said. Where the
+units of a cell are merged already, the first of them mends the folder of the cell.
+"""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+
+from hyperlax.cluster import records
+from hyperlax.cluster.records import DONE, MEND
+from hyperlax.cluster.sweep import Sweep, Unit
+from hyperlax.storage import calling, commits, store
+from hyperlax.storage.checking import check
+from hyperlax.storage.claims import alive
+from hyperlax.storage.integrity import write_json
+
+FLAG = "--retrain-damaged"
+"""The flag with which `unit run`, `submit` and the command of the sweep train again what was lost."""
+
+
+def problems(folder: Path) -> list[str]:
+    """What is wrong with the files of an experiment that has ended, a line for each."""
+    if not store.holds(folder):
+        return [f"{folder} is missing"]
+    return [line for entry in check(folder) for line in entry.problems]
+
+
+def refuse(sweep: Sweep, cell: int) -> None:
+    """Raise `ValueError`, with the command that mends them, if files of trained units are damaged."""
+    damaged = {u.name: found[0] for u in sweep.units_of(cell) if (found := problems(sweep.folder(u)))}
+    if damaged:
+        raise ValueError(_said(sweep, list(damaged), next(iter(damaged.values()))))
+
+
+def refuse_merged(sweep: Sweep, cell: int) -> None:
+    """Raise `ValueError`, with the command that mends it, if the folder of a merged cell is damaged."""
+    if found := problems(sweep.root / sweep.cells[cell].path):
+        raise ValueError(_said(sweep, (), found[0]))
+
+
+def ask(sweep: Sweep, units: Iterable[Unit]) -> list[str]:
+    """Let those of `units` whose files are damaged, or those of their cells, train again what is lost.
+
+    Returns the names of these units, with those that were asked before. One that another process trains is
+    left alone.
+    """
+    units = list(units)
+    before = [u.name for u in units if not records.is_done(sweep, u) and records.mending(sweep, u)]
+    over = [unit for unit in units if records.is_done(sweep, unit) or _is_left(sweep, unit)]
+    return before + [
+        name
+        for cell, own in itertools.groupby(over, key=lambda unit: unit.cell)
+        for name in _asked(sweep, cell, [unit for unit in own if unit.name not in before])
+    ]
+
+
+def _is_left(sweep: Sweep, unit: Unit) -> bool:
+    """Whether a unit was begun, and no process of this machine is known to train it."""
+    return store.holds(sweep.folder(unit)) and not alive(records.newest_claim(sweep, unit))
+
+
+def _asked(sweep: Sweep, cell: int, units: Sequence[Unit]) -> list[str]:
+    """What `ask` does for units of one cell."""
+    merged = records.is_whole(sweep, cell)
+    damaged = units[:1] if merged and problems(sweep.root / sweep.cells[cell].path) else []
+    if not merged:
+        damaged = [unit for unit in units if problems(sweep.folder(unit))]
+    for unit in damaged:
+        about = {"unit": unit.name, "merged": merged, "done": records.outcome(sweep, unit)}
+        write_json(sweep.records(unit) / MEND, about)
+        (sweep.records(unit) / DONE).unlink(missing_ok=True)
+        if about["done"] and not merged and not unit.whole and _is_beyond_repair(sweep.folder(unit)):
+            _put_aside(sweep, unit)
+    return [unit.name for unit in damaged]
+
+
+def _is_beyond_repair(folder: Path) -> bool:
+    """Whether nothing but training all of a unit again helps."""
+    return any(commits.ELSEWHERE in line for line in problems(folder))
+
+
+def _put_aside(sweep: Sweep, unit: Unit) -> None:
+    """Rename the folder of a unit, so that it is trained from its beginning."""
+    names = (sweep.records(unit) / f"damaged-{number}" for number in itertools.count(1))
+    sweep.folder(unit).rename(next(name for name in names if not name.exists()))
+
+
+def _said(sweep: Sweep, names: Sequence[str], why: str) -> str:
+    """What is wrong, and what to type."""
+    root = sweep.root.absolute()
+    train = ("submit", root, FLAG) if sweep.slurm is not None else ("unit", "run", root, *names, FLAG)
+    of = f"files of {', '.join(names)} are damaged" if names else "files of the merged folder are damaged"
+    return (
+        f"{of}: {why.partition('; ')[0]}; train again what is lost with: {calling.line(*train)}; then: "
+        + calling.line("merge", root)
+    )
