@@ -6,13 +6,17 @@ import os
 import sys
 from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 
+import jax
 import pytest
 
 from hyperlax import sweeps
 from hyperlax.cluster import local, sharing, splitting
+from hyperlax.experiments.execution import Execution
 from hyperlax.programs.plan import Machine, Program
 from hyperlax.run import compiling
+from hyperlax.run.display import Display
 
 FAKE = """#!{python}
 import os, sys
@@ -74,7 +78,23 @@ def test_processes_share_the_memory_of_a_gpu_unless_the_user_has_said_how():
     assert all(0.85 < share <= 0.91 for share in shares)
     assert sharing.memory_of(1, {}) == {}
     for said in (sharing.FRACTION, sharing.PREALLOCATE):
-        assert sharing.memory_of(3, {said: "0.2"}) == {}
+        assert sharing.FRACTION not in sharing.memory_of(3, {said: "0.2"})
+
+
+def test_a_process_that_has_too_little_memory_names_those_that_share_it(monkeypatch):
+    """Shown for a program that needs 10 MB for one lane, of which 5 may be used."""
+    spec = sweeps.prepare("ppo_mlp", "gymnax.cartpole", run_length_modifier="quick", num_samples=1)
+    programs = sweeps.plan(spec.trees, spec.env, 10**6, 1, Machine.planned("cpu"))
+    how = Execution(memory_limit=5 * 2**20)
+    compiler = compiling.Compiler(spec, jax.devices()[:1], programs, how, Display())
+    monkeypatch.setattr(compiler, "_compile", lambda *_: SimpleNamespace(bytes_per_lane=10 * 2**20))
+    monkeypatch.delenv(compiling.TOGETHER, raising=False)
+    with pytest.raises(MemoryError, match="one lane needs 10 MB, 5 MB may be used: lower num_envs"):
+        compiler(0)
+    for name, value in sharing.memory_of(3, {}).items():
+        monkeypatch.setenv(name, value)
+    with pytest.raises(MemoryError, match="give fewer --tasks, of which 3 share this GPU, or lower num_envs"):
+        compiler(0)
 
 
 def test_processes_do_not_inherit_that_their_parent_takes_little(monkeypatch):

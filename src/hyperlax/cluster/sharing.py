@@ -17,6 +17,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from hyperlax.programs.plan import PLANNED_AT_ONCE
+from hyperlax.run.compiling import TOGETHER
 
 CONTROL = "nvidia-cuda-mps-control"
 """The program that starts and stops MPS."""
@@ -59,13 +60,16 @@ _said: set[str] = set()
 
 
 def memory_of(processes: int, environment: Mapping[str, str]) -> dict[str, str]:
-    """Variables that give each of so many processes of a GPU an equal part of its memory.
+    """Variables that give each of so many processes of a GPU an equal part of its memory, and their number.
 
     What the user has said about memory in `environment` stays.
     """
-    if processes < 2 or FRACTION in environment or PREALLOCATE in environment:
+    if processes < 2:
         return {}
-    return {FRACTION: f"{ALL / processes:.3f}"}
+    number = {TOGETHER: str(processes)}
+    if FRACTION in environment or PREALLOCATE in environment:
+        return number
+    return {**number, FRACTION: f"{ALL / processes:.3f}"}
 
 
 @contextmanager

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Sequence
 from dataclasses import replace
 from itertools import cycle, islice
@@ -23,8 +24,17 @@ MEMORY_SHARE = 0.8
 CORES_EACH = 2
 """Cores for every program that is compiled: XLA uses several threads."""
 
+TOGETHER = "HYPERLAX_PROCESSES_PER_GPU"
+"""The variable with the number of processes that share a GPU, and so its memory."""
+
 _compiled: dict[Any, Compiled] = {}
 """The programs that this process has compiled, by identity, slots and devices."""
+
+
+def _fewer() -> str:
+    """What to say about other processes on the same GPU, before what else helps."""
+    number = os.environ.get(TOGETHER)
+    return f"give fewer --tasks, of which {number} share this GPU, or " if number else ""
 
 
 def at_a_time(programs: Sequence[Program]) -> int:
@@ -77,9 +87,8 @@ class Compiler:
                 self.limit *= 2
             else:
                 many = f"{per_device} lanes, as this run began," if program.lanes_per_device else "one lane"
-                raise MemoryError(
-                    f"{many} needs {needed:.0f} MB, {self.limit / 2**20:.0f} MB may be used: {SIZES}"
-                )
+                used = f"{self.limit / 2**20:.0f} MB may be used"
+                raise MemoryError(f"{many} needs {needed:.0f} MB, {used}: {_fewer()}{SIZES}")
             self.progress.halved(needed, self.limit / 2**20, per_device * len(devices))
         self.memory[number] = compiled.bytes_per_lane
         self.report.append(
