@@ -15,17 +15,18 @@ import pytest
 from fake_runner import StillRunner
 
 import hyperlax
-from hyperlax import envs
+from hyperlax import envs, sweeps
 from hyperlax.agents import PPOHyperparams
 from hyperlax.experiments.execution import Execution
 from hyperlax.experiments.samples import Lane
 from hyperlax.experiments.settings import Settings
-from hyperlax.hyperparams import assign
-from hyperlax.hyperparams.spaces import Choice, LogUniform, Uniform
+from hyperlax.hyperparams import assign, values
+from hyperlax.hyperparams.spaces import Choice, Integers, LogUniform, Uniform
 from hyperlax.programs import train
+from hyperlax.programs.plan import Machine
 from hyperlax.report.lineage import ancestry, best_lane, explored, spans
 from hyperlax.run.display import Display
-from hyperlax.schedules import PBT, Verdict, load
+from hyperlax.schedules import PBT, Verdict, load, pbt
 from hyperlax.schedules.pbt import _draws, inherited
 from hyperlax.storage.checkpoint import read_header
 
@@ -155,6 +156,30 @@ def test_a_lane_without_room_for_a_cycle_of_the_other_goes_on_unchanged(steps, c
         assert (lanes[0].env_steps, schedule.waiting[0]) == (steps, (1, 1.0))
     schedule.waiting[0] = (1, None)
     assert schedule._has_room(runner, *lanes), "a diverged lane goes on from the steps of the other"
+
+
+def test_a_copy_stays_within_the_capacities_of_its_program(monkeypatch):
+    """Of 1 to 8 epochs the program has room for as many as its samples have."""
+    spec = sweeps.prepare(
+        hyperlax.Recipe("ppo", "mlp", {**RECIPE.space, "epochs": Integers(1, 8)}, only=True),
+        "gymnax.cartpole",
+        samples=[{**ROWS[0], "epochs": 2}] * 2,
+        seeds=2,
+        total_timesteps=800,
+        schedule=PBT(resample=1.0),
+    )
+    lanes = [Lane(i, 0, i, status="paused", env_steps=100) for i in range(2)]
+    runner = StillRunner(spec, spec.schedule, lanes)
+    runner.programs = sweeps.plan(spec.trees, spec.env, 800, 2, Machine.planned("cpu"))
+    runner.parked = {0: None, 1: None}  # type: ignore[dict-item]
+    made = []
+    monkeypatch.setattr(pbt, "inherited", lambda previous, state, tree, again: made.append(tree))
+    spec.schedule.explored = {"epochs": Integers(1, 8)}
+    for barrier in range(1, 31):
+        spec.schedule.waiting = {0: (barrier, 1.0), 1: (barrier, 2.0)}
+        spec.schedule._copy(runner, *lanes, barrier)
+    epochs = [values(tree)["epochs"] for tree in made]
+    assert set(epochs) == {1, 2}
 
 
 def test_a_lane_that_jumps_over_a_barrier_waits_at_the_next():
