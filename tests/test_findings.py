@@ -157,6 +157,7 @@ def test_commands_to_type_next_call_the_program_that_is_running(monkeypatch, tmp
     package = Path(hyperlax.__file__).parent / "__main__.py"
     monkeypatch.setattr(sys, "argv", [str(package)])
     monkeypatch.setenv("PATH", "")
+    monkeypatch.delenv("UV", raising=False)
     called = f"{sys.executable} -m hyperlax"
     assert calling.line("list") == f"{called} list"
     said = "`hyperlax list` shows them; hyperlax export-policy X; hyperlax computes"
@@ -171,6 +172,8 @@ def test_commands_to_type_next_call_the_program_that_is_running(monkeypatch, tmp
     monkeypatch.setenv("PATH", str(script.parent))
     monkeypatch.chdir(tmp_path)
     assert calling.here("play", "x y") == f"cd {tmp_path} && hyperlax play 'x y'"
+    monkeypatch.setenv("UV", "/usr/bin/uv")  # as uvx calls it, in an environment that the shell does not see
+    assert calling.line("list") == f"'{script}' list"
 
 
 @pytest.mark.parametrize(("width", "shown"), [(80, ["recipe", "score", "more"]), (20, ["recipe", "score"])])

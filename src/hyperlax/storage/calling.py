@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import re
 import shlex
 import shutil
@@ -25,6 +26,8 @@ COMMANDS = (
     *("unit", "inspect-circuit", "generate-hp-samples", "new", "list"),
 )
 """The names of all commands."""
+_BY_UV = "UV"
+"""The variable by which a program knows that uv has called it."""
 _COMMAND = re.compile(rf"(?<!-m )(?<![\w./-])hyperlax ({'|'.join(COMMANDS)})(?![\w-])")
 
 
@@ -61,5 +64,9 @@ def as_called(words: str) -> str:
 
 
 def _shortest(path: Path) -> str:
-    """The name of an executable if the shell finds it by its name, else its path."""
-    return path.name if shutil.which(path.name) == str(path) else shlex.quote(str(path))
+    """The name of an executable if the shell finds it by its name, else its path.
+
+    `uv run` and `uvx` let a program find itself, and not the shell in which they were typed.
+    """
+    found = _BY_UV not in os.environ and shutil.which(path.name) == str(path)
+    return path.name if found else shlex.quote(str(path))
