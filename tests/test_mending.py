@@ -7,6 +7,7 @@ import shutil
 import subprocess
 import sys
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -66,6 +67,24 @@ def test_units_with_damaged_files_are_not_merged_and_what_to_type_is_said(found)
     assert f"hyperlax unit run {found.root} {name} --retrain-damaged; then" in str(refused.value)
     assert not (found.root / "manifest.json").exists()
     assert all(found.folder(unit).exists() for unit in found.units)
+
+
+def test_what_is_damaged_does_not_keep_the_other_experiments_from_being_merged(found, monkeypatch, tmp_path):
+    both = replace(found, cells=(found.cells[0], replace(found.cells[0], path="other")))
+    tried, told = [], []
+
+    def merge(sweep, cell):
+        tried.append(cell)
+        if cell == 0:
+            raise ValueError("damaged")
+        return tmp_path
+
+    monkeypatch.setattr(merging, "mergeable", lambda *_: True)
+    monkeypatch.setattr(merging, "merge", merge)
+    with pytest.raises(ValueError, match="damaged"):
+        merging.merge_all(both, told.append)
+    assert tried == [0, 1]
+    assert told == [tmp_path]
 
 
 def test_only_damaged_units_are_trained_again_and_their_record_comes_back(found):

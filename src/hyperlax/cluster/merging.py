@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import shutil
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -31,6 +31,24 @@ def mergeable(sweep: Sweep, cell: int) -> bool:
     if not all(records.is_done(sweep, unit) for unit in units):
         return False
     return not is_merged(sweep, cell)
+
+
+def merge_all(sweep: Sweep, told: Callable[[Path], object] = lambda _: None) -> None:
+    """Merge every cell that can be; `told` is called with the folder of each.
+
+    Raises `ValueError` about those that are damaged, after all others.
+    """
+    damaged = []
+    for number in range(len(sweep.cells)):
+        if mergeable(sweep, number):
+            try:
+                folder = merge(sweep, number)
+            except ValueError as error:
+                damaged.append(str(error))
+            else:
+                told(folder)
+    if damaged:
+        raise ValueError("\n".join(damaged))
 
 
 def is_merged(sweep: Sweep, cell: int) -> bool:

@@ -156,9 +156,7 @@ def merge(folder: Place) -> int:
 
     found = sweep.needed(folder)
     leaving.from_now_on("what is merged so far is whole; for the rest enter the command again")
-    for number, cell in enumerate(found.cells):
-        if merging.mergeable(found, number):
-            print(write_report(store.read(merging.merge(found, number)), folder / cell.path / "report.html"))
+    merging.merge_all(found, lambda at: print(write_report(store.read(at), at / "report.html")))
     whole = [n for n in range(len(found.cells)) if merging.is_merged(found, n)]
     if len(whole) > 1:
         results = [store.read(folder / found.cells[n].path) for n in whole]

@@ -267,9 +267,7 @@ def work_here(found: Sweep, tasks: int | None, retrain_damaged: bool = False) ->
     count = min(tasks or local.suitable_tasks(gpus), max(1, len(tried)))
     workers = local.Workers(found.root, count, gpus, told)
     stopped = workers.run([unit.name for unit in tried]) if tried else None
-    for number in range(len(found.cells)):
-        if merging.mergeable(found, number):
-            merging.merge(found, number)
+    merging.merge_all(found)
     if stopped is not None:
         leaving.answered()
         print(f"stopped; {leaving.RESUMABLE}", file=sys.stderr)
