@@ -6,7 +6,9 @@ import contextlib
 import io
 import json
 import os
+import re
 import shutil
+import signal
 import subprocess
 import sys
 import tempfile
@@ -15,6 +17,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
+import psutil
 import pytest
 
 import hyperlax
@@ -165,6 +168,57 @@ def restarted(root: Path, unit: str, times: int = 1) -> None:
         lambda: f"Restarts={times}" in slurm("scontrol", "show", "job", task_of(root, unit)),
         f"{unit} is queued again, {times} times by now",
     )
+
+
+def warned_before_its_limit(root: Path, unit: str, claimed: dict[str, Any]) -> None:
+    """Let the task of a unit come to its limit, and be queued again.
+
+    The training stands still until the TERM is there, so that it has something to save on any machine.
+    """
+    task, process = task_of(root, unit), _process(unit, claimed["pid"])
+    process.suspend()  # until it is warned, which takes Slurm up to a minute: it would be done by then
+    minutes = re.search(r"RunTime=\d+:(\d+):", slurm("scontrol", "show", "job", task))
+    assert minutes is not None
+    near = int(minutes[1]) + 2  # nearer than the warning, so that Slurm warns when it looks the next time
+    slurm("scontrol", "update", f"jobid={task}", f"timelimit={near}")
+    until(lambda: _is_told(process, signal.SIGTERM), "it is warned")
+    with contextlib.suppress(psutil.NoSuchProcess):
+        process.resume()
+    restarted(root, unit)
+    slurm("scontrol", "update", f"jobid={task}", "timelimit=10")
+
+
+def completed(task: str) -> str:
+    """What Slurm says of a task that has ended as it should."""
+    return until(
+        lambda: said if "COMPLETED" in (said := slurm("scontrol", "show", "job", task)) else "",
+        "it has ended",
+    )
+
+
+def _process(unit: str, pid: int) -> psutil.Process:
+    """The process that trains a unit, and calls itself `pid`: in a container it has another number."""
+
+    def is_it(process: psutil.Process) -> bool:
+        try:
+            lines = Path(f"/proc/{process.pid}/status").read_text().splitlines()
+            own = next(line for line in lines if line.startswith("NSpid:")).split()[-1]
+            return int(own) == pid and unit in process.cmdline()
+        except (FileNotFoundError, ProcessLookupError, psutil.Error):
+            return False
+
+    (found,) = filter(is_it, psutil.process_iter())
+    return found
+
+
+def _is_told(process: psutil.Process, number: signal.Signals) -> bool:
+    """Whether a process that stands still has been sent a signal; if Slurm woke it, it may have left."""
+    try:
+        lines = Path(f"/proc/{process.pid}/status").read_text().splitlines()
+    except FileNotFoundError:
+        return True
+    masks = [int(line.split()[1], 16) for line in lines if line.startswith(("SigPnd:", "ShdPnd:"))]
+    return any(mask >> (number - 1) & 1 for mask in masks)
 
 
 def back(node: str) -> None:

@@ -7,7 +7,6 @@ import os
 import re
 import signal
 import sys
-from pathlib import Path
 
 import psutil
 import pytest
@@ -17,6 +16,7 @@ from slurm_cluster import (
     begun,
     claim,
     cluster,
+    completed,
     empty_queue,
     finished,
     log,
@@ -28,6 +28,7 @@ from slurm_cluster import (
     task_of,
     typed,
     until,
+    warned_before_its_limit,
     whole,
 )
 
@@ -100,28 +101,14 @@ time.time = lambda: now() + skew
 
 
 def test_a_task_at_its_limit_saves_and_goes_on_by_itself(cluster, whole, tmp_path):
-    """It gets a TERM before the limit, leaves with 75, is queued again, and ends as if nothing had been.
-
-    The training stands still until the TERM is there, so that it has something to save on any machine.
-    """
+    """It gets a TERM before the limit, leaves with 75, is queued again, and ends as if nothing had been."""
     root = start(tmp_path, *TASKS.split())
     unit, claimed = min(begun(root).items())
-    task, process = task_of(root, unit), psutil.Process(claimed["pid"])
-    process.suspend()  # until it is warned, which takes Slurm up to a minute: it would be done by then
-    slurm("scontrol", "update", f"jobid={task}", "timelimit=1")  # below the warning: Slurm warns at once
-    until(lambda: _is_told(process, signal.SIGTERM), "it is warned")
-    with contextlib.suppress(psutil.NoSuchProcess):
-        process.resume()
-    restarted(root, unit)
-    slurm("scontrol", "update", f"jobid={task}", "timelimit=10")
+    warned_before_its_limit(root, unit, claimed)
     assert {u["unit"]: u["state"] for u in status(root)["units"]}[unit] in ("waiting", "running")
     finished(root, whole)
     assert "state saved, continue with --resume" in log(root, unit)
-    said = until(
-        lambda: found if "COMPLETED" in (found := slurm("scontrol", "show", "job", task)) else "",
-        "it has ended",
-    )
-    assert "ExitCode=0:0" in said
+    assert "ExitCode=0:0" in completed(task_of(root, unit))
 
 
 def test_a_limit_that_is_too_short_ends_with_a_reason(cluster, whole, tmp_path):
@@ -180,16 +167,6 @@ def test_a_node_that_dies_or_is_cut_off_costs_nothing(cluster, whole, tmp_path):
     finished(root, whole)
     said = log(root, cut)
     assert "has taken over" in said, said
-
-
-def _is_told(process: psutil.Process, number: signal.Signals) -> bool:
-    """Whether a process that stands still has been sent a signal; if Slurm woke it, it may have left."""
-    try:
-        lines = Path(f"/proc/{process.pid}/status").read_text().splitlines()
-    except FileNotFoundError:
-        return True
-    masks = [int(line.split()[1], 16) for line in lines if line.startswith(("SigPnd:", "ShdPnd:"))]
-    return any(mask >> (number - 1) & 1 for mask in masks)
 
 
 def _on(node: str) -> list[psutil.Process]:

@@ -18,16 +18,16 @@ from slurm_cluster import (
     TASKS,
     begun,
     cluster,
+    completed,
     empty_queue,
     finished,
     log,
-    restarted,
-    slurm,
     start,
     states,
     status,
     task_of,
     until,
+    warned_before_its_limit,
     whole,
 )
 
@@ -63,15 +63,12 @@ def home(monkeypatch) -> Iterator[Path]:
 def test_a_container_at_its_limit_saves_and_goes_on_as_an_ordinary_user(cluster, whole, home):
     """It leaves with 75, is queued again, and ends COMPLETED 0:0; the log is kept, and the bits are equal."""
     assert IMAGE is not None
-    own = f"--executor slurm --container {Path(IMAGE).absolute()} --setup".split()
+    own = f"--container {Path(IMAGE).absolute()} --setup".split()
     own += [f"export HOME={home}; cd {home}; echo as $(id -un)", f"--sbatch-arg=--uid={USER}"]
     root = start(home / "r", *TASKS.split(), *own)
     subprocess.run(["chown", "-R", USER, str(home)], check=True)
-    unit = min(begun(root))
-    task = task_of(root, unit)
-    slurm("scontrol", "update", f"jobid={task}", "timelimit=1")  # below the warning: Slurm warns at once
-    restarted(root, unit)
-    slurm("scontrol", "update", f"jobid={task}", "timelimit=30")
+    unit, claimed = min(begun(root).items())
+    warned_before_its_limit(root, unit, claimed)
     assert {u["unit"]: u["state"] for u in status(root)["units"]}[unit] in ("waiting", "running")
     until(lambda: set(states(root).values()) == {"done"}, "all is trained")
     written = [path for path in (root / ".units").rglob("*") if path.is_file()]
@@ -80,8 +77,4 @@ def test_a_container_at_its_limit_saves_and_goes_on_as_an_ordinary_user(cluster,
     said = log(root, unit)
     assert said.count(f"as {USER}") == 2
     assert "state saved, continue with --resume" in said
-    ended = until(
-        lambda: found if "COMPLETED" in (found := slurm("scontrol", "show", "job", task)) else "",
-        "it has ended",
-    )
-    assert "ExitCode=0:0" in ended
+    assert "ExitCode=0:0" in completed(task_of(root, unit))
