@@ -5,8 +5,10 @@ from __future__ import annotations
 import json
 import os
 import re
+import signal
 import subprocess
 import sys
+import time
 from collections.abc import Iterator
 from dataclasses import asdict, replace
 from pathlib import Path
@@ -276,7 +278,7 @@ def test_the_script_asks_for_what_was_asked_for_and_is_a_shell_script(tmp_path):
         "--cpus-per-task=8",
         "--mem=32G",
         "--constraint=a100",
-        "--signal=TERM@180",
+        "--signal=B:TERM@180",
         "--open-mode=append",
         "--requeue",
         "--qos=low",
@@ -292,6 +294,8 @@ def test_the_script_asks_for_what_was_asked_for_and_is_a_shell_script(tmp_path):
     assert "apptainer" not in plain
     assert "None" not in plain
     assert "--signal=TERM@150" in plain
+    assert "srun" in plain
+    assert "srun" not in text.replace("SRUN", "")
 
 
 @pytest.mark.parametrize(
@@ -314,6 +318,33 @@ def test_a_task_is_queued_again_if_it_was_stopped_and_ends_as_its_unit_does(
     )
     assert done.returncode == status
     assert done.stdout.strip() == found.units[2].name
+    assert (cluster / "requeued").exists() == requeued
+
+
+@pytest.mark.parametrize(
+    ("leaves", "requeued", "status"),
+    [("exit 75", True, 75), ("exit 0", False, 0), ("kill -BUS $$", True, 135)],
+)
+def test_the_script_of_a_container_passes_its_warning_on(
+    spec, tmp_path, cluster, monkeypatch, leaves, requeued, status
+):
+    """To the container alone, which takes its time to save; the script ends with its exit code."""
+    begun = tmp_path / "begun"
+    fake = cluster.parent / "bin" / "apptainer"
+    saves = f"trap 'sleep 0.3; {leaves}' TERM; touch {begun}; while true; do sleep 0.1; done"
+    fake.write_text(f"#!/bin/bash\n{saves}\n")
+    fake.chmod(0o755)
+    found = planned(spec, tmp_path / "r", slurm={**LIMIT, "container": "image.sif"})
+    submitting.submit(found)
+    text = next((found.root / "submissions").glob("*/job-0.sh")).read_text().replace("sleep 60", "true")
+    ours = {"SLURM_ARRAY_TASK_ID": "2", "SLURM_ARRAY_JOB_ID": "1"}
+    script = subprocess.Popen(["bash", "-c", text], env={**os.environ, **ours})
+    while not begun.exists():
+        time.sleep(0.05)
+    script.send_signal(signal.SIGTERM)
+    time.sleep(0.1)
+    script.send_signal(signal.SIGTERM)  # one that is sent to all its processes later
+    assert script.wait(30) == status
     assert (cluster / "requeued").exists() == requeued
 
 

@@ -18,6 +18,12 @@ from hyperlax.storage.files import cache_folder
 
 REQUEUED = "75|138|140|143"
 """Exit codes after which a task is queued again: out of time, and killed by USR1, USR2 or TERM."""
+WITHOUT_IMAGE = 135
+"""The exit code of a process in a container whose image is gone: killed by SIGBUS.
+
+Where Apptainer has no rights of root, a process of the user mounts the image. Slurm sends TERM to it, too,
+when it preempts the task, and it ends at once. The task is queued again, from its last checkpoint.
+"""
 MOST_RESTARTS = 100
 MOST_TRIES = 5
 """Starts of a unit in a row that end before the training begins, after which it has failed."""
@@ -102,7 +108,7 @@ def script(root: Path, options: Options, name: str, units: Path, count: int) -> 
         "cpus-per-task": options.cpus_per_task,
         "mem": options.mem,
         "constraint": options.constraint,
-        "signal": f"TERM@{warning}",
+        "signal": f"TERM@{warning}" if options.container is None else f"B:TERM@{warning}",
         "open-mode": "append",
         "output": root / "logs" / "%A_%a.out",
     }
@@ -114,12 +120,13 @@ def script(root: Path, options: Options, name: str, units: Path, count: int) -> 
     if (cache := cache_folder()) is not None:
         lines += [f"export HYPERLAX_CACHE_DIR={shlex.quote(str(cache.absolute()))}"]
     lines += [options.setup] if options.setup else []
+    command = _command(root, options, cache)
+    again = REQUEUED if options.container is None else f"{REQUEUED}|{WITHOUT_IMAGE}"
     lines += [
         f'unit=$(sed -n "$((SLURM_ARRAY_TASK_ID + 1))p" {shlex.quote(str(units))})',
         *_counted(root),
-        f'srun {_command(root, options, cache)} unit run {shlex.quote(str(root))} "$unit" --trust',
-        "code=$?",
-        f"case $code in {REQUEUED})",
+        *_trained(options, f'{command} unit run {shlex.quote(str(root))} "$unit" --trust'),
+        f"case $code in {again})",
         f'  if [ "${{SLURM_RESTART_COUNT:-0}}" -lt {MOST_RESTARTS} ]; then',
         '    scontrol requeue "${SLURM_ARRAY_JOB_ID}_${SLURM_ARRAY_TASK_ID}" && sleep 60',
         "  fi;;",
@@ -127,6 +134,24 @@ def script(root: Path, options: Options, name: str, units: Path, count: int) -> 
         "exit $code",
     ]
     return "\n".join(lines) + "\n"
+
+
+def _trained(options: Options, command: str) -> list[str]:
+    """Lines that run `command`, and leave its exit code in `code`.
+
+    Slurm warns all processes of a step, among them the one that mounts the image of a container, which ends
+    at once. So the script alone is warned about a container (`B:`), and passes it on to `command`.
+    """
+    if options.container is None:
+        return [f"srun {command}", "code=$?"]
+    return [
+        "told=",
+        f"{command} &",
+        "running=$!",
+        "trap 'told=1; kill -TERM $running' TERM",
+        "wait $running; code=$?",
+        'while [ -n "$told" ]; do told=; wait $running; code=$?; done  # a signal ends a wait',
+    ]
 
 
 def _counted(root: Path) -> list[str]:
