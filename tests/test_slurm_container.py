@@ -22,6 +22,8 @@ from slurm_cluster import (
     empty_queue,
     finished,
     log,
+    restarted,
+    slurm,
     start,
     states,
     status,
@@ -60,13 +62,32 @@ def home(monkeypatch) -> Iterator[Path]:
     shutil.rmtree(folder)
 
 
-def test_a_container_at_its_limit_saves_and_goes_on_as_an_ordinary_user(cluster, whole, home):
-    """It leaves with 75, is queued again, and ends COMPLETED 0:0; the log is kept, and the bits are equal."""
+def sent(home: Path) -> Path:
+    """The folder of a sweep whose tasks train in the container, as the ordinary user."""
     assert IMAGE is not None
     own = f"--container {Path(IMAGE).absolute()} --setup".split()
     own += [f"export HOME={home}; cd {home}; echo as $(id -un)", f"--sbatch-arg=--uid={USER}"]
     root = start(home / "r", *TASKS.split(), *own)
     subprocess.run(["chown", "-R", USER, str(home)], check=True)
+    return root
+
+
+def test_preempted_containers_go_on_later(cluster, whole, home):
+    """All their processes get a TERM, the one that mounts the image too."""
+    root = sent(home)
+    running = begun(root)
+    slurm(
+        "sbatch", "--partition=high", "--ntasks=4", "--mem-per-cpu=100", "--output=/dev/null", "--wrap=true"
+    )
+    for unit in running:
+        restarted(root, unit)
+    assert set(states(root).values()) <= {"waiting", "running", "done"}
+    finished(root, whole)
+
+
+def test_a_container_at_its_limit_saves_and_goes_on_as_an_ordinary_user(cluster, whole, home):
+    """It leaves with 75, is queued again, and ends COMPLETED 0:0; the log is kept, and the bits are equal."""
+    root = sent(home)
     unit, claimed = min(begun(root).items())
     warned_before_its_limit(root, unit, claimed)
     assert {u["unit"]: u["state"] for u in status(root)["units"]}[unit] in ("waiting", "running")

@@ -221,7 +221,8 @@ def run(
     devices = jax.local_devices()
     machine = Machine.of(devices[0].platform, len(devices))
     manifest = spec.manifest(command)
-    stored = store.recovered_manifest(target) if target is not None else None
+    # Without `resume` it nothing is taken over: a process that has begun since the check is the owner.
+    stored = store.recovered_manifest(target) if target is not None and how.resume else None
     if stored is not None:
         trees = {} if spec.schedule.grows else {s.place: s.tree for s in spec.records.values()}
         programs = stored_plan(stored.get("plan"), trees, spec.base, spec.env, device_memory())
