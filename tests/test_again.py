@@ -20,6 +20,7 @@ from hyperlax.storage.integrity import Damaged
 from hyperlax.storage.repairing import repairing
 from hyperlax.storage.restoring import in_words
 from hyperlax.storage.store import Store
+from hyperlax.storage.wording import counted
 
 CACHE = str(Path(__file__).parents[1] / ".jax_cache")
 
@@ -78,7 +79,7 @@ def test_exactly_the_lanes_in_damaged_files_are_lost(tmp_path, damaged, lost):
     assert [entry.problems for entry in hyperlax.check(tmp_path)] == [()]
     keeper.complete(dict(MANIFEST))
     (checked,) = hyperlax.check(tmp_path)
-    assert f"{len(damaged)} damaged files in damaged/" in checked.notes[0]
+    assert f"{counted(len(damaged), 'damaged file')} in damaged/" in checked.notes[0]
 
 
 def test_a_damaged_journal_or_the_only_checkpoint_is_beyond_training(tmp_path):
