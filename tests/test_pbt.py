@@ -160,24 +160,25 @@ def test_a_lane_without_room_for_a_cycle_of_the_other_goes_on_unchanged(steps, c
 
 def test_a_copy_stays_within_the_capacities_of_its_program(monkeypatch):
     """Of 1 to 8 epochs the program has room for as many as its samples have."""
+    schedule = PBT(resample=1.0)
     spec = sweeps.prepare(
         hyperlax.Recipe("ppo", "mlp", {**RECIPE.space, "epochs": Integers(1, 8)}, only=True),
         "gymnax.cartpole",
         samples=[{**ROWS[0], "epochs": 2}] * 2,
         seeds=2,
         total_timesteps=800,
-        schedule=PBT(resample=1.0),
+        schedule=schedule,
     )
     lanes = [Lane(i, 0, i, status="paused", env_steps=100) for i in range(2)]
-    runner = StillRunner(spec, spec.schedule, lanes)
+    runner = StillRunner(spec, schedule, lanes)
     runner.programs = sweeps.plan(spec.trees, spec.env, 800, 2, Machine.planned("cpu"))
     runner.parked = {0: None, 1: None}  # type: ignore[dict-item]
     made = []
     monkeypatch.setattr(pbt, "inherited", lambda previous, state, tree, again: made.append(tree))
-    spec.schedule.explored = {"epochs": Integers(1, 8)}
+    schedule.explored = {"epochs": Integers(1, 8)}
     for barrier in range(1, 31):
-        spec.schedule.waiting = {0: (barrier, 1.0), 1: (barrier, 2.0)}
-        spec.schedule._copy(runner, *lanes, barrier)
+        schedule.waiting = {0: (barrier, 1.0), 1: (barrier, 2.0)}
+        schedule._copy(runner, lanes[0], lanes[1], barrier)
     epochs = [values(tree)["epochs"] for tree in made]
     assert set(epochs) == {1, 2}
 
