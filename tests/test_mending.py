@@ -16,7 +16,7 @@ import pytest
 from test_units import assert_equal
 
 from hyperlax import searches, sweeps
-from hyperlax.cluster import mending, merging, planning, records, state
+from hyperlax.cluster import mending, merging, planning, records, slurm, state, submitting
 from hyperlax.cluster.sweep import Sweep, Unit
 from hyperlax.commands.main import main
 
@@ -97,6 +97,32 @@ def test_only_damaged_units_are_trained_again_and_their_record_comes_back(found)
     records.note_done(found, unit, {"lanes": 99, "env_steps": 99, "failed_lanes": 99})
     assert records.outcome(found, unit) == before
     assert records.mending(found, unit) is None
+
+
+def test_what_is_damaged_is_sent_to_slurm_again_unless_it_is_in_the_queue(spec, tmp_path, monkeypatch):
+    made = planned(spec, tmp_path / "r", slurm={"time": "1:00:00"})
+    for unit in made.units:
+        folders.trained(made.folder(unit))
+        over(made, unit)
+    for number in (1, 2):
+        flip(made.folder(made.units[number]) / "curves.parquet")
+    with pytest.raises(ValueError, match=rf"hyperlax submit {made.root} --retrain-damaged; then"):
+        merging.merge(made, 0)
+    monkeypatch.setattr(slurm, "queue", list)
+    monkeypatch.setattr(slurm, "largest_array", lambda: 1000)
+    monkeypatch.setattr(slurm, "send", lambda _: "7")
+    monkeypatch.setattr(submitting, "live", lambda sweep, tasks: {made.units[1].name: tasks})
+    assert submitting.submit(made).jobs == {}
+    assert submitting.submit(made, retrain_damaged=True).jobs == {"7": [made.units[2].name]}
+
+
+def test_no_more_units_are_named_than_a_command_takes(found, monkeypatch):
+    monkeypatch.setattr(mending, "MOST_NAMED", 1)
+    flip(found.folder(found.units[0]) / "curves.parquet")
+    first = found.units[0].name
+    with pytest.raises(ValueError, match=rf"files of {first} and 1 other are damaged") as refused:
+        merging.merge(found, 0)
+    assert f"unit run {found.root} {first} --retrain-damaged" in str(refused.value)
 
 
 def test_a_unit_of_which_nothing_can_be_read_begins_anew(found):

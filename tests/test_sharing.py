@@ -78,7 +78,7 @@ def test_processes_share_the_memory_of_a_gpu_unless_the_user_has_said_how():
     assert all(0.85 < share <= 0.91 for share in shares)
     assert sharing.memory_of(1, {}) == {}
     for said in (sharing.FRACTION, sharing.PREALLOCATE):
-        assert sharing.FRACTION not in sharing.memory_of(3, {said: "0.2"})
+        assert sharing.memory_of(3, {said: "0.2"}) == {compiling.TOGETHER: "3"}
 
 
 def test_a_process_that_has_too_little_memory_names_those_that_share_it(monkeypatch):

@@ -27,6 +27,8 @@ from folders import (
     write,
 )
 
+from hyperlax import sweeps
+from hyperlax.experiments.execution import Execution
 from hyperlax.storage import claims, commits, files, store
 from hyperlax.storage.checkpoint import pack
 from hyperlax.storage.claims import Superseded
@@ -280,6 +282,22 @@ def test_of_two_fresh_starts_one_gets_the_folder(tmp_path):
     new(tmp_path)
     with pytest.raises(ValueError, match="another process has just started"):
         new(tmp_path)
+
+
+def test_a_start_that_comes_after_the_check_takes_nothing_over(tmp_path, monkeypatch):
+    """The other process begins when this one has looked at the folder, and before it makes its own."""
+    spec = sweeps.prepare("ppo_mlp", "gymnax.cartpole", run_length_modifier="quick", num_samples=1)
+    others = []
+
+    def check(spec, how):
+        others.append(new(tmp_path))
+        return tmp_path
+
+    monkeypatch.setattr(sweeps, "check", check)
+    with pytest.raises(ValueError, match="another process has just started"):
+        sweeps.run(spec, Execution(folder=tmp_path))
+    write(others[0], 1)
+    assert steps(tmp_path) == [1]
 
 
 def test_whoever_was_taken_over_leaves_and_no_row_is_lost(tmp_path):

@@ -221,7 +221,7 @@ def run(
     devices = jax.local_devices()
     machine = Machine.of(devices[0].platform, len(devices))
     manifest = spec.manifest(command)
-    # Without `resume` it nothing is taken over: a process that has begun since the check is the owner.
+    # Without `resume` nothing is taken over: a process that has begun since the check owns the folder.
     stored = store.recovered_manifest(target) if target is not None and how.resume else None
     if stored is not None:
         trees = {} if spec.schedule.grows else {s.place: s.tree for s in spec.records.values()}

@@ -11,12 +11,13 @@ from collections.abc import Iterable, Sequence
 from pathlib import Path
 
 from hyperlax.cluster import records
-from hyperlax.cluster.records import DONE, MEND
+from hyperlax.cluster.records import DONE, MEND, MOST_NAMED
 from hyperlax.cluster.sweep import Sweep, Unit
 from hyperlax.storage import calling, commits, store
 from hyperlax.storage.checking import check
 from hyperlax.storage.claims import alive
 from hyperlax.storage.integrity import write_json
+from hyperlax.storage.wording import counted
 
 FLAG = "--retrain-damaged"
 """The flag with which `unit run`, `submit` and the command of the sweep train again what was lost."""
@@ -66,34 +67,34 @@ def _is_left(sweep: Sweep, unit: Unit) -> bool:
 def _asked(sweep: Sweep, cell: int, units: Sequence[Unit]) -> list[str]:
     """What `ask` does for units of one cell."""
     merged = records.is_whole(sweep, cell)
-    damaged = units[:1] if merged and problems(sweep.root / sweep.cells[cell].path) else []
-    if not merged:
-        damaged = [unit for unit in units if problems(sweep.folder(unit))]
-    for unit in damaged:
+    if merged:
+        damaged = dict.fromkeys(units[:1], problems(sweep.root / sweep.cells[cell].path))
+    else:
+        damaged = {unit: problems(sweep.folder(unit)) for unit in units}
+    damaged = {unit: found for unit, found in damaged.items() if found}
+    for unit, found in damaged.items():
         about = {"unit": unit.name, "merged": merged, "done": records.outcome(sweep, unit)}
         write_json(sweep.records(unit) / MEND, about)
         (sweep.records(unit) / DONE).unlink(missing_ok=True)
-        if about["done"] and not merged and not unit.whole and _is_beyond_repair(sweep.folder(unit)):
+        hopeless = any(commits.ELSEWHERE in line for line in found)
+        if hopeless and about["done"] and not merged and not unit.whole:
             _put_aside(sweep, unit)
     return [unit.name for unit in damaged]
 
 
-def _is_beyond_repair(folder: Path) -> bool:
-    """Whether nothing but training all of a unit again helps."""
-    return any(commits.ELSEWHERE in line for line in problems(folder))
-
-
 def _put_aside(sweep: Sweep, unit: Unit) -> None:
-    """Rename the folder of a unit, so that it is trained from its beginning."""
+    """Rename the folder of a unit, of which nothing can be used, so that it is trained from its beginning."""
     names = (sweep.records(unit) / f"damaged-{number}" for number in itertools.count(1))
     sweep.folder(unit).rename(next(name for name in names if not name.exists()))
 
 
 def _said(sweep: Sweep, names: Sequence[str], why: str) -> str:
     """What is wrong, and what to type."""
-    root = sweep.root.absolute()
-    train = ("submit", root, FLAG) if sweep.slurm is not None else ("unit", "run", root, *names, FLAG)
-    of = f"files of {', '.join(names)} are damaged" if names else "files of the merged folder are damaged"
+    root, some = sweep.root.absolute(), names[:MOST_NAMED]
+    train = ("submit", root, FLAG) if sweep.slurm is not None else ("unit", "run", root, *some, FLAG)
+    others = f" and {counted(len(names) - len(some), 'other')}" if len(names) > len(some) else ""
+    which = f"{', '.join(some)}{others}" if names else "the merged folder"
+    of = f"files of {which} are damaged"
     return (
         f"{of}: {why.partition('; ')[0]}; train again what is lost with: {calling.line(*train)}; then: "
         + calling.line("merge", root)

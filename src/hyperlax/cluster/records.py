@@ -19,6 +19,8 @@ from hyperlax.storage.integrity import Damaged, read_json, write_json
 
 DONE, FAILED, MEND, STARTS, TRIES = "done.json", "failed.json", "mend.json", "starts.json", "tries"
 _ABOUT_STARTS = (FAILED, STARTS, TRIES)
+MOST_NAMED = 50
+"""Units or tasks that a command names at most; it is told again for the others."""
 MOST_STARTS = 3
 """Starts of a job at the same point of the training after which a unit has failed."""
 

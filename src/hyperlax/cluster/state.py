@@ -14,8 +14,6 @@ from hyperlax.storage.claims import alive
 
 STATES = ("done", "running", "waiting", "lost", "failed")
 """The states of a unit; it is lost if a process that has begun it is no more, and none is to go on."""
-MOST_NAMED = 50
-"""Tasks that a command names at most; it is told again for the others."""
 ALL_DONE, SOME_FAILED, WORK_LEFT = 0, 1, 3
 """Exit codes of `hyperlax status`."""
 
@@ -97,7 +95,7 @@ class Look:
         if self.count("failed") and not self.count("running") + self.count("waiting"):
             return calling.line(*train, "--retry-failed")
         if held := [u.held for u in self.units if u.held]:
-            return f"scontrol release {' '.join(held[:MOST_NAMED])}"
+            return f"scontrol release {' '.join(held[: records.MOST_NAMED])}"
         sent = {u.unit.name for u in self.units if u.by}
         if any(u.state in ("lost", "waiting") and u.unit.name not in sent for u in self.units):
             return calling.line(*train)

@@ -17,7 +17,7 @@ from typing import Any
 
 import psutil
 
-from hyperlax.cluster import records, slurm
+from hyperlax.cluster import mending, records, slurm
 from hyperlax.cluster.slurm import Options, Refused, Task
 from hyperlax.cluster.sweep import Sweep, Unit
 from hyperlax.storage.files import write_atomically
@@ -78,9 +78,16 @@ def missing(sweep: Sweep, tasks: Sequence[Task]) -> list[Unit]:
     ]
 
 
-def submit(sweep: Sweep, retry_failed: bool = False, changes: Mapping[str, Any] | None = None) -> Sent:
+def submit(
+    sweep: Sweep,
+    retry_failed: bool = False,
+    changes: Mapping[str, Any] | None = None,
+    retrain_damaged: bool = False,
+) -> Sent:
     """Send the units that are missing, or as many of them as the queue takes.
 
+    Those that have failed are among them if that is asked for, and those with damaged files, which train
+    again what was in them.
     `changes` are options of Slurm that differ from those that the sweep was planned with. Raises `Refused` if
     Slurm refuses for another reason than a full queue, or another submission is under way.
     """
@@ -92,6 +99,9 @@ def submit(sweep: Sweep, retry_failed: bool = False, changes: Mapping[str, Any] 
         if retry_failed:
             for unit in sweep.units:
                 records.forgive(sweep, unit)
+        if retrain_damaged:
+            sent = live(sweep, tasks)
+            mending.ask(sweep, [unit for unit in sweep.units if unit.name not in sent])
         return _sent(sweep, asked, folder, [unit.name for unit in missing(sweep, tasks)])
     finally:
         if not (folder / SENT).exists():

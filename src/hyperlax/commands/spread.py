@@ -223,12 +223,9 @@ def send(
 
     `changes` are options of Slurm that differ from those that the sweep was planned with.
     """
-    from hyperlax.cluster import mending, submitting
+    from hyperlax.cluster import submitting
 
-    if retrain_damaged:
-        submitting.options(found)  # refuses a sweep of one machine before anything is asked of its units
-        mending.ask(found, found.units)
-    sent = submitting.submit(found, retry_failed, changes)
+    sent = submitting.submit(found, retry_failed, changes, retrain_damaged)
     print("\n".join(summary(found)))
     for job, names in sent.jobs.items():
         print(f"job {job}: {len(names)} units")
