@@ -6,6 +6,7 @@ Every import counts, wherever it stands: at the top of a module, inside a functi
 from __future__ import annotations
 
 import ast
+import re
 from functools import cache
 from graphlib import CycleError, TopologicalSorter
 from pathlib import Path
@@ -135,6 +136,14 @@ def test_there_are_few_rooms_and_each_has_its_place():
     assert len(rooms - {"__init__", "__main__"}) <= MOST_ROOMS
     assert rooms == {room(module) for module in package()}
     assert not rooms - set(ROOMS), "a new room needs a place in the order"
+
+
+def test_the_page_on_the_design_lists_the_rooms_in_their_order():
+    page = (ROOT.parents[1] / "docs" / "explanation" / "design.md").read_text()
+    rows = [line.split(" | ")[0] for line in page.splitlines() if line.startswith("| `")]
+    assert [name for row in rows for name in re.findall(r"`(\w+)`", row)] == [
+        room for room in ROOMS if not room.startswith("_")
+    ]
 
 
 def test_no_module_imports_itself_through_others():
