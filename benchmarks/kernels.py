@@ -11,9 +11,10 @@ device every time. This compiles the programs for an H100 (`h100.py`) and counts
 - PPO: CartPole, 64 environments × 128 steps, 4 epochs of 4 minibatches, networks of 2 × 64. SAC: Pendulum,
   and DQN: CartPole, at rejax' shapes. All as in `throughput.py`, in one program for a number of equal lanes.
 - The circuit: value and gradient of the sum of all ⟨σz⟩² as in `circuit.py`, for 256 observations.
-- Columns: kernels in a cycle beside its loops, and in one iteration of each of its loops; "n?" are those in
-  the longest branch of a conditional. "trips?": loops in a cycle that iterate an unknown number of times;
-  "branches": conditionals in a cycle; "whole cycle": all kernels of a cycle, at these shapes.
+- Columns: kernels in a cycle beside its loops, and in one iteration of each of its loops, or in an env step
+  if an iteration is several of them; "n?" are those in the longest branch of a conditional. "trips?": loops
+  in a cycle that iterate an unknown number of times; "branches": conditionals in a cycle; "whole cycle": all
+  kernels of a cycle, at these shapes.
 - "planned": whether the program was planned for a CPU or for a GPU; both are compiled for the H100.
 - Peers are counted in `--peer-python` (default: this one), which needs their requirements, the compiler for
   CUDA and this version of jax.
@@ -80,13 +81,20 @@ class Counted:
             found.setdefault(loop.role, []).append(loop)
         return found
 
-    def counts(self) -> dict[str, int]:
+    def _steps(self, loop: Region) -> int:
+        """How many env steps one iteration of `loop` is, if it is the loop over env steps; otherwise 1."""
+        return TRIPS[self.name][ENV_STEP] // loop.trips if loop.role == ENV_STEP and loop.trips else 1
+
+    def counts(self) -> dict[str, float]:
         """The counts of a training program; those of a loop include the longest branch of each conditional.
 
-        Kernels in a cycle beside its loops, and in one iteration of every loop, by role; "trips?", the loops
-        that iterate an unknown number of times; "branches", the conditionals; "whole cycle", all kernels.
+        Kernels in a cycle beside its loops, and in one iteration (or env step) of every loop, by role;
+        "trips?", the loops that iterate an unknown number of times; "branches", the conditionals; "whole
+        cycle", all kernels.
         """
-        loops = {role: max(sum(_own(x)) for x in found) for role, found in self.loops().items()}
+        loops = {
+            role: max(sum(_own(x)) / self._steps(x) for x in found) for role, found in self.loops().items()
+        }
         if watched := self.evaluation and self.evaluation.find(EVALUATION_STEP):
             loops[EVALUATION_STEP] = sum(_own(watched))
         return {
@@ -100,7 +108,9 @@ class Counted:
     def row(self) -> dict[str, Any]:
         """Its row in the table of training programs."""
         counts, named = self.counts(), (ENV_STEP, ADVANTAGE, EPOCH, GRADIENT_STEP)
-        loops = {role: " / ".join(map(_words, found)) for role, found in self.loops().items()}
+        loops = {
+            role: " / ".join(_words(x, self._steps(x)) for x in found) for role, found in self.loops().items()
+        }
         others = ", ".join(f"{role} {words}" for role, words in loops.items() if role not in named)
         return {
             "who": self.who,
@@ -132,10 +142,10 @@ def _own(region: Region) -> list[int]:
     return [region.own, *(max(b.own for b in branches) for branches in region.conditionals)]
 
 
-def _words(region: Region) -> str:
-    """The numbers of `_own`, those of branches marked with a question mark."""
-    own, *branches = _own(region)
-    return " + ".join([str(own), *(f"{n}?" for n in branches)])
+def _words(region: Region, steps: int = 1) -> str:
+    """The numbers of `_own` per step if an iteration is so many, those of branches with a question mark."""
+    own, *branches = (f"{n / steps:g}" for n in _own(region))
+    return " + ".join([own, *(f"{n}?" for n in branches)])
 
 
 def training(algorithm: str, lanes: int, planned: str, devices: Sequence[Any]) -> dict[str, str]:

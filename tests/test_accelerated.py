@@ -28,11 +28,12 @@ from hyperlax.lanes.constants import (
     tracing_a_loss,
     tracing_for_accelerator,
 )
-from hyperlax.lanes.masking import LANES, lane_cond, lane_loop, select
+from hyperlax.lanes.masking import LANES, lane_cond, lane_loop, lane_loop_with_scratch, select
 from hyperlax.lanes.sizes import merge
 from hyperlax.learning.packing import Packing
 from hyperlax.networks import Actor, Critic, jointly
 from hyperlax.networks.mlp import MLPHyperparams
+from hyperlax.networks.tensor import TensorMLPHyperparams
 from hyperlax.programs import compiled, lockstep, train
 from hyperlax.programs.plan import Machine, Program, plan
 from hyperlax.programs.shared import Shared, shared_values
@@ -201,6 +202,43 @@ def test_a_loop_with_a_bound_stops_each_lane_at_its_own_count():
 
     counts = jnp.arange(6, dtype=jnp.int32)
     np.testing.assert_array_equal(jax.vmap(run, axis_name=LANES)(counts), counts * (counts + 1) // 2)
+
+
+@pytest.mark.parametrize(("trips", "together"), [(8, 4), (6, 3), (5, 1), (0, None)])
+def test_iterations_form_one_where_they_divide_the_trip_count(trips, together):
+    """Lanes keep their counts, with scratch or without. A program for a CPU stays as it is."""
+
+    def run(n, on=True, bound=None):
+        with tracing_for_accelerator(on):
+            alone = lane_loop(n, lambda i, c: 2 * c + i, jnp.int32(1), bound, 4)
+            return alone, lane_loop_with_scratch(
+                n, lambda i, c, s: (c + i, s.at[i].set(c)), jnp.int32(1), jnp.zeros(9, jnp.int32), bound, 4
+            )
+
+    plain = jax.vmap(run, axis_name=LANES)(jnp.arange(trips + 1))
+    several = lambda n: run(n, bound=trips)  # noqa: E731
+    for a, b in zip(
+        jax.tree.leaves(jax.vmap(several, axis_name=LANES)(jnp.arange(trips + 1))),
+        jax.tree.leaves(plain),
+        strict=True,
+    ):
+        np.testing.assert_array_equal(a[..., : trips + 1], b[..., : trips + 1])
+    unrolled = lambda f: [e.params["unroll"] for e in primitives(jax.make_jaxpr(f)().jaxpr, {"scan"})]  # noqa: E731
+    if together is not None:
+        assert unrolled(lambda: run(constant(trips))) == [together] * 2
+        assert unrolled(lambda: run(constant(trips), on=False)) == [1] * 2
+
+
+def test_a_tensor_network_acts_with_matrices_that_are_formed_once():
+    """Not in every env step, of which four are one iteration."""
+    network = assign(TensorMLPHyperparams(), {"shape": "8=2^3", "bond_dim": 2, "mpo_layers": 1})
+    hp: Any = PPOHyperparams(actor=network, critic=network)
+    hp = assign(hp, {"num_envs": 2, "rollout_length": 8, "num_minibatches": 1, "epochs": 1})
+    segment = segment_of([hp], envs.load("gymnax.pendulum"), 1)
+    loops = primitives(segment.jaxpr, {"scan"})
+    (rollout,) = [e for e in loops if (e.params["length"], e.params["unroll"]) == (8, 4)]
+    assert primitives(segment.jaxpr, {"custom_vjp_call"})
+    assert not primitives(rollout.params["jaxpr"].jaxpr, {"custom_vjp_call"})
 
 
 def test_packing_keeps_every_bit():

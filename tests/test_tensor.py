@@ -16,7 +16,8 @@ from lanes import quick
 from hyperlax.hyperparams import assign
 from hyperlax.lanes.constants import tracing_a_loss, tracing_for_accelerator
 from hyperlax.lanes.sizes import merge
-from hyperlax.networks import Critic
+from hyperlax.networks import Critic, contraction
+from hyperlax.networks.base import prepared, with_networks_of
 from hyperlax.networks.mlp import ACTIVATIONS
 from hyperlax.networks.tensor import MPO, TensorMLPHyperparams, factors
 
@@ -158,6 +159,45 @@ def test_a_gradient_on_accelerators_is_that_on_cpus():
     slope = lambda on: eqx.filter_jit(eqx.filter_value_and_grad(partial(loss, on=on)))(critic)  # noqa: E731
     for a, b in zip(jax.tree.leaves(slope(True)), jax.tree.leaves(slope(False)), strict=True):
         np.testing.assert_allclose(a, b, rtol=1e-4, atol=1e-5)
+
+
+@pytest.mark.parametrize(
+    ("shape", "bond", "most"),
+    [("64=8^2", 3, 2**20), ("32=2^5", 4, 2**20), ("128=2^7", 2, 2**20), ("64=2^6", 3, 2**12)],
+    ids=["two cores", "three and two", "halves of four", "halves by matrix products"],
+)
+def test_accelerators_form_the_same_matrix_and_gradient(shape, bond, most, monkeypatch):
+    """In fewer kernels: some cores at once, unless that would take too many products."""
+    monkeypatch.setattr(contraction, "MOST_PRODUCTS", most)
+    layer = mpo(shape, bond, bond + 1)
+    slope = jr.normal(jr.key(5), (layer.bias.size,) * 2)
+
+    def formed(layer, on):
+        with tracing_for_accelerator(on):
+            matrix = layer.dense()
+        return jnp.sum(matrix * slope), matrix
+
+    slopes = [jax.value_and_grad(partial(formed, on=on), has_aux=True) for on in (True, False)]
+    found = [quick(lambda layer, f=f: f(layer))(layer) for f in slopes]
+    for a, b in zip(*map(jax.tree.leaves, found), strict=True):
+        np.testing.assert_allclose(a, b, rtol=1e-4, atol=1e-4 * np.abs(b).max())
+
+
+def test_a_prepared_network_holds_matrices_and_gives_the_same_outputs():
+    hp = hyperparams(shape="8=2^3", bond_dim=2, mpo_layers=1)
+    caps = {**merge([hp.sizes()]), "mpo_layers": 2, "batch_last": False}
+    network = hp.network(3, caps, key=jr.key(0))
+    tree = {"network": network, "other": jnp.ones(2)}
+    ready = prepared(tree)
+    assert not any(isinstance(layer, MPO) for layer in ready["network"].layers)
+    assert ready["other"] is tree["other"]
+    assert ready["network"].prepared() is ready["network"]
+    assert with_networks_of(ready, tree)["network"] is network
+    x = jr.normal(jr.key(1), (5, 3))
+    with tracing_for_accelerator():
+        fast = [quick(lambda x, n=n: jax.vmap(n)(x))(x) for n in (network, ready["network"])]
+    np.testing.assert_allclose(fast[0], fast[1], rtol=1e-5, atol=1e-6)
+    np.testing.assert_allclose(fast[0], quick(lambda x: jax.vmap(network)(x))(x), rtol=1e-4, atol=1e-5)
 
 
 def test_parameters_are_counted():

@@ -73,17 +73,22 @@ def _unfrozen(node: Any) -> bool:
 
 
 def lane_loop(
-    n: Int[Array, ""], body: Callable[[Int[Array, ""], T], T], carry: T, most: int | None = None
+    n: Int[Array, ""],
+    body: Callable[[Int[Array, ""], T], T],
+    carry: T,
+    most: int | None = None,
+    at_once: int = 1,
 ) -> T:
     """Compute `for i in range(n): carry = body(i, carry)`, where `n` may differ between the lanes.
 
     The loop runs for the largest `n` of all lanes; a lane that has finished keeps its carry. If `n` is known,
     so is the trip count. With `most`, which no `n` exceeds, an accelerator takes that many steps in any case.
+    `at_once` is that of `_counted`.
     """
     if known(n):
-        return jax.lax.fori_loop(0, int(n), body, carry)
+        return _counted(int(n), body, carry, at_once)
     if accelerated() and most is not None:
-        return jax.lax.fori_loop(0, most, lambda i, c: freeze(i < n, body(i, c), c), carry)
+        return _counted(most, lambda i, c: freeze(i < n, body(i, c), c), carry, at_once)
     if not batched():
         return jax.lax.fori_loop(0, n, body, carry)
     return jax.lax.fori_loop(0, lane_max(n), lambda i, c: freeze(i < n, body(i, c), c), carry)
@@ -95,23 +100,37 @@ def lane_loop_with_scratch(
     carry: T,
     scratch: Any,
     most: int | None = None,
+    at_once: int = 1,
 ) -> tuple[T, Any]:
     """Compute `for i in range(n): carry, scratch = body(i, carry, scratch)`, with `n` different per lane.
 
     A lane that has finished keeps its carry, as in `lane_loop`, but not its scratch, which the remaining
     iterations go on writing to. This saves copying a large buffer in every iteration, and is correct when a
-    lane only reads what it wrote within its own count. `most` is that of `lane_loop`.
+    lane only reads what it wrote within its own count. `most` and `at_once` are those of `lane_loop`.
     """
-    if known(n) or not (batched() or accelerated()):
-        last = int(n) if known(n) else n
-        return jax.lax.fori_loop(0, last, lambda i, cs: body(i, *cs), (carry, scratch))
+    whole = lambda i, cs: body(i, *cs)  # noqa: E731
+    if known(n):
+        return _counted(int(n), whole, (carry, scratch), at_once)
+    if not (batched() or accelerated()):
+        return jax.lax.fori_loop(0, n, whole, (carry, scratch))
 
     def step(i: Any, cs: tuple[T, Any]) -> tuple[T, Any]:
-        new, written = body(i, *cs)
+        new, written = whole(i, cs)
         return freeze(i < n, new, cs[0]), written
 
-    last = most if accelerated() and most is not None else lane_max(n)
-    return jax.lax.fori_loop(0, last, step, (carry, scratch))
+    if accelerated() and most is not None:
+        return _counted(most, step, (carry, scratch), at_once)
+    return jax.lax.fori_loop(0, lane_max(n), step, (carry, scratch))
+
+
+def _counted(trips: int, body: Callable[[Int[Array, ""], T], T], carry: T, at_once: int) -> T:
+    """Compute `for i in range(trips): carry = body(i, carry)`.
+
+    In a program for accelerators, up to `at_once` iterations are one of the program, as many as divide
+    `trips`: between them nothing is copied and nothing counted, and what they compute may be fused.
+    """
+    together = max(k for k in range(1, at_once + 1) if trips % k == 0) if accelerated() else 1
+    return jax.lax.fori_loop(0, trips, body, carry, unroll=together)
 
 
 def while_active(active: Bool[Array, ""], n: Int[Array, ""]) -> Int[Array, ""]:

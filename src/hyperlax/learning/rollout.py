@@ -23,11 +23,15 @@ from hyperlax.lanes.masking import (
     while_active,
 )
 from hyperlax.learning.packing import Packing
-from hyperlax.networks.base import AbstractNetwork
+from hyperlax.networks.base import AbstractNetwork, equations, prepared, with_networks_of
 from hyperlax.networks.measurement import EXACT, Measurement
 
 RESETS_AT_ONCE = 4
 """Number of environments that are reset together if resetting is costly."""
+STEPS_AT_ONCE = 4
+"""Steps that a program for accelerators takes in one iteration of its loop, if they are short."""
+SHORT_STEP = 1000
+"""The most equations of the jaxpr of a short step; of longer ones, copies would take long to compile."""
 MEASURING = 0x5107
 """Folded into a key, so that the measurement of circuits and the actions draw independent numbers."""
 
@@ -191,7 +195,9 @@ def _collect_at_once(
     def recorded(t: Any, agent: Acting, envs: Envs) -> tuple[Envs, Any, Bool[Array, " size"]]:
         return _step_block(agent, env, envs, keys[t], time_limit_terminates)
 
-    rows = Packing(jax.eval_shape(lambda: recorded(0, agent, envs)[1]), axes=1)
+    traced, row = jax.make_jaxpr(lambda: recorded(0, agent, envs)[1], return_shape=True)()
+    rows = Packing(row, axes=1)
+    at_once = STEPS_AT_ONCE if equations(traced.jaxpr) <= SHORT_STEP else 1
     begun = envs, jax.tree.map(lambda x: jnp.zeros((size, *x.shape)), Finished())
     states = Packing(begun, axes=1)
 
@@ -207,8 +213,9 @@ def _collect_at_once(
         return (agent, states.pack((after, done))), table.at[t].set(rows.pack(row))
 
     table = jnp.zeros((rollout_cap, size, rows.columns))
-    first = (agent, states.pack(begun))
-    (agent, state), table = lane_loop_with_scratch(steps, one_step, first, table, rollout_cap)
+    first = (prepared(agent), states.pack(begun))
+    (after, state), table = lane_loop_with_scratch(steps, one_step, first, table, rollout_cap, at_once)
+    agent = with_networks_of(after, agent)
     out, (envs, done) = rows.unpack(table), states.unpack(state)
     if late:
         used = leading(steps, rollout_cap)[:, None] & valid[None]
@@ -315,6 +322,7 @@ def evaluate(
     `due`. Circuits are measured as `measurement` says, anew in every step.
     """
     agent = agent.for_evaluation()
+    agent = prepared(agent) if accelerated() else agent
     n = 2 * episodes
     explore = jnp.arange(n) >= episodes
     keys = row_keys(key, n)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from abc import abstractmethod
 from functools import cache, partial
-from typing import Any, final
+from typing import Any, TypeVar, final
 
 import equinox as eqx
 import jax
@@ -23,6 +23,8 @@ from hyperlax.networks.layout import batch_last
 from hyperlax.networks.measurement import Measurement
 from hyperlax.networks.plain import PlainLayer
 from hyperlax.typecheck import check_fields
+
+T = TypeVar("T")
 
 
 class AbstractNetwork(eqx.Module):
@@ -55,6 +57,13 @@ class AbstractNetwork(eqx.Module):
     def extended(self, x: Float[Array, " in"]) -> Float[Array, " extended"]:
         """The output for `x`, extended by a one (see `hyperlax.networks.extended`)."""
         return extended(self(x))
+
+    def prepared(self) -> AbstractNetwork:
+        """This network with whatever does not depend on its input computed already, where that is worth it.
+
+        It serves many evaluations with the same weights, such as the steps of a rollout on an accelerator.
+        """
+        return self
 
     def measured(self, how: Measurement, key: PRNGKeyArray) -> AbstractNetwork:
         """This network with its circuit, if it has one, measured as `how` says; for one evaluation."""
@@ -144,6 +153,20 @@ class AbstractNetworkHyperparams(AbstractHyperparams):
         return None
 
 
+def prepared(tree: T) -> T:
+    """`tree` with every network in it prepared for many evaluations with the same weights."""
+    return jax.tree.map(lambda x: x.prepared() if _network(x) else x, tree, is_leaf=_network)
+
+
+def with_networks_of(tree: T, other: T) -> T:
+    """`tree` with the networks that are in the same places of `other`."""
+    return jax.tree.map(lambda x, y: y if _network(x) else x, tree, other, is_leaf=_network)
+
+
+def _network(node: Any) -> bool:
+    return isinstance(node, AbstractNetwork)
+
+
 def abstract_network(kind: type[AbstractNetworkHyperparams], in_size: int, sizes: Sizes) -> AbstractNetwork:
     """The structure of a network that allocates `sizes`: shapes and types instead of arrays."""
     return _abstract_network(kind, in_size, _frozen(sizes))
@@ -176,6 +199,11 @@ def _forward_pass(kind: type[AbstractNetworkHyperparams], in_size: int, sizes: A
     arrays, rest = eqx.partition(network, lambda x: isinstance(x, jax.ShapeDtypeStruct))
     forward = lambda arrays, x: eqx.combine(arrays, rest)(x)  # noqa: E731
     return jax.make_jaxpr(forward)(arrays, jax.ShapeDtypeStruct((in_size,), jnp.float32)).jaxpr
+
+
+def equations(jaxpr: Any) -> int:
+    """Count the equations of a jaxpr, those inside loops and branches once each."""
+    return sum(1 + sum(equations(j) for j in jaxprs_in_params(e.params)) for e in jaxpr.eqns)
 
 
 def products(jaxpr: Any) -> float:

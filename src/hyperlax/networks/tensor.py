@@ -19,6 +19,7 @@ from hyperlax.lanes.constants import accelerated
 from hyperlax.lanes.masking import row_keys
 from hyperlax.lanes.sizes import Branches, Extent, Shape, Sizes
 from hyperlax.networks.base import AbstractNetwork, AbstractNetworkHyperparams, column
+from hyperlax.networks.contraction import joined
 from hyperlax.networks.extended import affine, extended, one_after, with_whole_gradient
 from hyperlax.networks.layout import batch_last
 from hyperlax.networks.mlp import ACTIVATIONS, activate
@@ -100,7 +101,7 @@ class TensorMLPHyperparams(AbstractNetworkHyperparams):
 
     @classmethod
     def chain(cls, in_size: int, sizes: Sizes) -> float:
-        return 2 + sizes["mpo_layers"] + 1.4 * factors(sizes["shape"])[2]  # the latter form all matrices
+        return 2 + sizes["mpo_layers"] + 0.7 * factors(sizes["shape"])[2]  # the latter form all matrices
 
     @classmethod
     def weights(cls, in_size: int, sizes: Sizes) -> int:
@@ -157,8 +158,13 @@ class MPO(eqx.Module):
         return y + column(self.bias, x)
 
     def dense(self) -> Float[Array, "hidden hidden"]:
-        """The matrix W [output, input]; both halves of the cores are contracted before they are joined."""
+        """The matrix W [output, input]; both halves of the cores are contracted before they are joined.
+
+        A program for accelerators adds in another order, in fewer kernels.
+        """
         first, *middle, last = self.cores
+        if accelerated():
+            return joined([first[:, None], *middle, last[:, :, None]])[:, 0, 0].T
         half = (len(self.cores) - 1) // 2
         left = first.transpose(2, 0, 1)  # [output, input, bond]
         for core in middle[:half]:
@@ -238,7 +244,7 @@ class TensorMLP(AbstractNetwork):
 
     hp: TensorMLPHyperparams
     first: Dense
-    layers: tuple[MPO, ...]
+    layers: tuple[MPO | Dense, ...]
     last: Dense
     activations: tuple[str, ...] = eqx.field(static=True)
     batch_last: bool = eqx.field(static=True)
@@ -270,12 +276,20 @@ class TensorMLP(AbstractNetwork):
     def apply(self, x: Float[Array, " in *batch"]) -> Float[Array, " out *batch"]:
         """The output for one observation, or for a batch of observations along the last axis."""
         hidden = activate(self.activations, self.hp.activation, self.first(x))
-        matrices = self._matrices() if accelerated() else [None] * len(self.layers)
-        for i, (layer, matrix) in enumerate(zip(self.layers, matrices, strict=True)):
-            linear = layer(hidden) if matrix is None else matrix @ hidden + column(layer.bias, hidden)
-            after = activate(self.activations, self.hp.activation, linear)
+        layers = self.prepared().layers if accelerated() else self.layers
+        for i, layer in enumerate(layers):
+            after = activate(self.activations, self.hp.activation, layer(hidden))
             hidden = jnp.where(i < self.hp.mpo_layers, after, hidden)
         return self.last(hidden)
+
+    def prepared(self) -> TensorMLP:
+        """This network with the matrices of its layers instead of their cores."""
+        if not any(isinstance(layer, MPO) for layer in self.layers):
+            return self
+        arrays = lambda dense: (dense.weight, dense.bias)  # noqa: E731
+        pairs = zip(self._matrices(), self.layers, strict=True)
+        layers = tuple(eqx.tree_at(arrays, self.last, (matrix, mpo.bias)) for matrix, mpo in pairs)
+        return eqx.tree_at(lambda network: network.layers, self, layers)
 
     def extended(self, x: Float[Array, " in"]) -> Float[Array, " extended"]:
         hidden, one = extended(x), one_after(self.first.bias.size)
@@ -296,7 +310,8 @@ class TensorMLP(AbstractNetwork):
         """The matrix product operators are written out as matrices."""
         name = self.hp.label("activation")
         pairs = [(self.first.weight, self.first.bias, name)]
-        pairs += [(layer.dense(), layer.bias, name) for layer in self.layers[: int(self.hp.mpo_layers)]]
+        for layer in self.layers[: int(self.hp.mpo_layers)]:
+            pairs.append((layer.dense() if isinstance(layer, MPO) else layer.weight, layer.bias, name))
         pairs += [(self.last.weight, self.last.bias, "none")]
         return tuple(PlainLayer(np.asarray(w), np.asarray(b), activation=a) for w, b, a in pairs)
 
