@@ -12,8 +12,9 @@ end leave time to the others, that is an upper bound; only checkpoints are not i
 With `--planned`, nothing runs: it is what the cost model of plans expects of one device of that platform,
 which need not be here (`programs/lockstep.py`). Prints a table and writes `benchmarks/out/planned.json`: per
 cell its programs, the share of what they launch that is useful, hours in which kernels wait for one another
-and hours of arithmetic, and hours of compilation; in the last row the least hours of all cells in a single
-process, and in `--tasks` processes on the same device.
+and hours of arithmetic, and hours of compilation by one core after the other; in the last columns the hours
+of the cell in a single process, which compiles several programs at a time while others train, and in
+`--tasks` processes on the same device.
 """
 
 from __future__ import annotations
@@ -192,7 +193,7 @@ def planned(suite: Suite, patterns: Sequence[str], platform: str, tasks: int) ->
             found.append(lockstep.training_seconds(*shape, machine.devices, machine.rate))
         launched = [p.slots * x.waiting for p, x in zip(programs, found, strict=True)]
         useful = sum(n * p.useful_share for n, p in zip(launched, programs, strict=True))
-        compiling = machine.compile_seconds * sum(costs.compilation(p.caps, spec.env) for p in programs)
+        compiling = [machine.compile_seconds * costs.compilation(p.caps, spec.env) for p in programs]
         every += found
         rows.append(
             {
@@ -203,22 +204,26 @@ def planned(suite: Suite, patterns: Sequence[str], platform: str, tasks: int) ->
             }
         )
         print(rows[-1], file=sys.stderr, flush=True)
-    compiling = 3600 * sum(row["compiling h"] for row in rows)
-    return [
-        *rows,
-        {"cell": "all", "programs": len(every), "useful share": "", **_hours(every, compiling, tasks)},
-    ]
+    together = f"h in {tasks} processes"
+    sums = {name: sum(row[name] for row in rows) for name in rows[0] if name.endswith(" h")}
+    sums["h in one process"] = sum(row["h in one process"] for row in rows)
+    sums[together] = sums["compiling h"] / tasks + lockstep.at_once(every, tasks) / 3600
+    return [*rows, {"cell": "all", "programs": len(every), "useful share": "", **sums}]
 
 
-def _hours(programs: Sequence[lockstep.Seconds], compiling: float, tasks: int) -> dict[str, float]:
-    """Columns of a row: what the programs take, compilation included in the last two."""
+def _hours(programs: Sequence[lockstep.Seconds], compiling: Sequence[float], tasks: int) -> dict[str, float]:
+    """Columns of a row: what the programs take, compilation included in the last two.
+
+    A process that trains compiles `PLANNED_AT_ONCE` others at the same time, but has to wait for the first.
+    """
     waiting, computing = sum(p.waiting for p in programs), sum(p.computing for p in programs)
+    alone = max(lockstep.at_once(programs, 1), sum(compiling) / PLANNED_AT_ONCE)
     hours = {
         "waiting h": waiting,
         "computing h": computing,
-        "compiling h": compiling,
-        "h in one process": compiling + lockstep.at_once(programs, 1),
-        f"h in {tasks} processes": compiling / tasks + lockstep.at_once(programs, tasks),
+        "compiling h": sum(compiling),
+        "h in one process": max(compiling) + alone,
+        f"h in {tasks} processes": sum(compiling) / tasks + lockstep.at_once(programs, tasks),
     }
     return {name: seconds / 3600 for name, seconds in hours.items()}
 

@@ -214,7 +214,7 @@ class AbstractAgentHyperparams(AbstractHyperparams):
             step = max(step, min(use.acting, 1) * products)
             gradient = max(gradient, products)
         return Chain(
-            costs.STEP_KERNELS + costs.STEP_KERNELS_PER_PRODUCT * step,
+            costs.STEP_KERNELS + costs.STEP_KERNELS_PER_PRODUCT * step + env.step_kernels,
             costs.GRADIENT_KERNELS + costs.GRADIENT_KERNELS_PER_PRODUCT * gradient,
         )
 

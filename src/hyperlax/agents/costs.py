@@ -31,7 +31,7 @@ MOST_CHUNKS = 3
 """The largest number of chunk sizes of a program."""
 CHUNK_COMPILATION = 1e11
 """Cost of compiling the gradient for one more chunk size."""
-STEP_KERNELS, STEP_KERNELS_PER_PRODUCT = 5.0, 1.5
+STEP_KERNELS, STEP_KERNELS_PER_PRODUCT = 3.5, 1.5
 """Kernels of an env step on an accelerator: always, and per matrix product of the longest network."""
 GRADIENT_KERNELS, GRADIENT_KERNELS_PER_PRODUCT = 9.0, 5.0
 """The same for a gradient step; both were counted in compiled programs."""

@@ -75,13 +75,15 @@ class AbstractEnv(eqx.Module):
       floating-point operations that a core performs in the same time.
     - `compilation`: the compilation time that the environment adds to a program, in units of the compilation
       time of a program whose environment is a few lines long.
+    - `step_kernels`: the kernels that an accelerator runs for one step, beyond those of such an environment.
 
-    The last two are estimates that decide only which lanes share a program.
+    The last three are estimates that decide only which lanes share a program and what time is predicted.
     """
 
     costly_reset: ClassVar[bool] = False
     step_work: ClassVar[float] = 3e4
     compilation: ClassVar[float] = 0.0
+    step_kernels: ClassVar[float] = 0.0
 
     obs_size: eqx.AbstractVar[int]
     action_space: eqx.AbstractVar[ActionSpace]
