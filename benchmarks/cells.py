@@ -205,7 +205,7 @@ def planned(suite: Suite, patterns: Sequence[str], platform: str, tasks: int) ->
         )
         print(rows[-1], file=sys.stderr, flush=True)
     together = f"h in {tasks} processes"
-    sums = {name: sum(row[name] for row in rows) for name in rows[0] if name.endswith(" h")}
+    sums: dict[str, float] = {name: sum(row[name] for row in rows) for name in rows[0] if name.endswith(" h")}
     sums["h in one process"] = sum(row["h in one process"] for row in rows)
     sums[together] = sums["compiling h"] / tasks + lockstep.at_once(every, tasks) / 3600
     return [*rows, {"cell": "all", "programs": len(every), "useful share": "", **sums}]
