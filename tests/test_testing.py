@@ -271,6 +271,32 @@ class Weakly(Dense):
         return eqx.tree_at(lambda n: n.layer.bias, network, jnp.where(network.layer.bias > 0, 1.0, 0.0))
 
 
+class Unprepared(Dense):
+    """Prepared for many inputs, it has other weights."""
+
+    def network(self, in_size, caps, *, key):
+        layer: Any = OtherLayer
+        return layer(self, in_size, caps, key=key)
+
+
+class OtherLayer(Layer):
+    def prepared(self):
+        return eqx.tree_at(lambda n: n.layer.weight, self, self.layer.weight * 2)
+
+
+class Unextended(Dense):
+    """Its extended output ends in no one."""
+
+    def network(self, in_size, caps, *, key):
+        layer: Any = ShortLayer
+        return layer(self, in_size, caps, key=key)
+
+
+class ShortLayer(Layer):
+    def extended(self, x):
+        return super().extended(x).at[self.out_cap].set(0)
+
+
 class Miscounted(Dense):
     """It counts its biases twice."""
 
@@ -301,6 +327,8 @@ def test_a_dense_layer_is_a_network():
     [
         (Leaking, r"sample \d of Leaking \(width=\d\): the padding of the output is not zero"),
         (Scaled, r"sample \d of Scaled .*: the output inside larger capacities differs by"),
+        (Unprepared, r"sample \d of Unprepared .*: the output of prepared\(\) differs by"),
+        (Unextended, r"sample \d of Unextended .*: extended\(\) differs by 1 "),
         (Miscounted, r"parameter_count says \d+; \d+ weights are allocated at its own sizes and \d+ of them"),
         (Holding, r"Holding builds a network that holds layer\.bias \(tanh\), no array"),
         (Sizeless, r"Sizeless\.sizes\(\)\['width'\] is 64; say how it combines"),
@@ -426,7 +454,7 @@ def test_importing_it_needs_neither_jax_nor_a_test_framework():
     subprocess.run([sys.executable, "-c", code], check=True, env=environment)
 
 
-class Forgetful(Schedule):
+class Changing(Schedule):
     """Prunes from its fourth judgement on, and forgets how many there have been."""
 
     def __init__(self):
@@ -437,7 +465,7 @@ class Forgetful(Schedule):
         return Verdict.PRUNE if self.judged == 6 else Verdict.GO_ON
 
 
-class Unwritable(Forgetful):
+class Unwritable(Changing):
     """Its state is no JSON."""
 
     def state(self):
@@ -454,7 +482,7 @@ class Merciless(Schedule):
 @pytest.mark.parametrize(
     ("schedule", "message"),
     [
-        (Forgetful, r"Forgetful: interrupted and resumed, the run has other lanes"),
+        (Changing, r"Changing: interrupted and resumed, the run has other lanes"),
         (Unwritable, r"Unwritable\.state\(\) is not JSON-ready"),
         (Merciless, r"Merciless: no lane has been trained to its end"),
     ],

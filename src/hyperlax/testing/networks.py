@@ -13,8 +13,10 @@ import numpy as np
 
 from hyperlax.hyperparams import trainable
 from hyperlax.lanes.compilation import compiler_options
+from hyperlax.lanes.constants import tracing_for_accelerator
 from hyperlax.lanes.sizes import AbstractSize, Extent, Sizes, merge, shapes
 from hyperlax.networks.base import AbstractNetwork, AbstractNetworkHyperparams
+from hyperlax.networks.extended import extended
 from hyperlax.programs.compiled import non_arrays
 from hyperlax.testing.agents import network_of
 from hyperlax.testing.lanes import check_strong
@@ -43,6 +45,7 @@ def check_network(
     - The output is a float32 vector, finite, zero where it is padding, and equal in both allocations.
     - So are the gradients of the weights; those of padding are zero.
     - A batch gives what its vectors give one by one, in both layouts.
+    - `prepared` and `extended`, where the class defines them, give the same outputs.
     - `parameter_count` is between the weights that move and those that are allocated; `out` is the length of
       the output.
     - All samples are built and evaluated by one program, traced once, and every leaf is an array.
@@ -102,6 +105,7 @@ class _Evaluation:
                 "output": out,
                 "size": network.out_size,
                 "gradient": jax.grad(loss)(weights),
+                **_on_accelerators(network, inputs),
             }
 
         low = compiler_options("low", jax.default_backend())
@@ -109,6 +113,18 @@ class _Evaluation:
 
     def __call__(self, hp: AbstractNetworkHyperparams, i: int) -> dict[str, Any]:
         return self.run(jax.tree.map(jnp.asarray, hp), jr.fold_in(jr.key(11), i))
+
+
+def _on_accelerators(network: AbstractNetwork, inputs: Any) -> dict[str, Any]:
+    """The outputs that programs for accelerators get from `prepared` and `extended`, if they are its own."""
+    own = lambda name: getattr(type(network), name) is not getattr(AbstractNetwork, name)  # noqa: E731
+    found = {}
+    with tracing_for_accelerator():
+        if own("prepared"):
+            found["prepared()"] = jax.vmap(network.prepared())(inputs)
+        if own("extended"):
+            found["extended()"] = jax.vmap(network.extended)(inputs)
+    return found
 
 
 def _check_structure(name: str, network: Any) -> None:
@@ -137,6 +153,10 @@ def _check_sample(where: str, hp: Any, in_size: int, exact: dict[str, Any], shar
             f"{where}: the padding of the output is not zero"
         )
         _near(f"{where}: a batch and its vectors one by one", found["output"], found["one by one"])
+        if "prepared()" in found:
+            _near(f"{where}: the output of prepared()", found["prepared()"], found["output"])
+        if "extended()" in found:
+            _near(f"{where}: extended()", found["extended()"], jax.vmap(extended)(found["output"]))
     _near(f"{where}: the output inside larger capacities", shared["output"][:, :size], out[:, :size])
     slopes, others = (_by_path(found["gradient"]) for found in (exact, shared))
     moving = 0
