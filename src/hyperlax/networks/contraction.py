@@ -1,9 +1,9 @@
 """Contractions of small tensors for accelerators, each as one kernel.
 
 As matrix products, the contractions that join the cores of a matrix product operator take a kernel each, and
-another one to bring the axes of every result into the order of the next. The tensors are so small that it is
-faster to form all products of their entries and to add them up, which XLA makes one kernel of, whatever the
-order of the axes; its derivative by every factor is again such a sum.
+another one to bring the axes of every result into the order of the next. The tensors are so small that all
+products of their entries can be formed and added up instead. XLA makes one kernel of that, whatever the order
+of the axes, and the derivative by every factor is again such a sum.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from jaxtyping import Array, Float
 Core = Float[Array, "_ _ _ _"]
 """A core of a matrix product operator, with the axes input, left bond, right bond and output."""
 MOST_PRODUCTS = 2**20
-"""The most products of a sum per matrix; if there are more, a matrix product is faster than fewer kernels."""
+"""The most products of a sum per matrix; more of them would cost more than the kernels that they save."""
 MOST_CORES = 3
 """The most cores that are joined at once."""
 
