@@ -90,6 +90,20 @@ def test_a_benchmark_runs_its_cells_once(tmp_path, runs, monkeypatch):
     assert len(again.results()) == 3
 
 
+@pytest.mark.parametrize("place", ["", "done"])
+def test_what_a_killed_process_was_writing_is_cleared(tmp_path, runs, place):
+    """Beside the cells too, where comparisons are written when all of them are over; other files stay."""
+    first = benchmark(tmp_path / "b")
+    first.run(Execution(), quietly)
+    folder = tmp_path / "b" / (first.cells[0].path if place else "")
+    unfinished, own = folder / ".comparison.csv.ab_12cd9.tmp", folder / ".notes.tmp"
+    for file in (unfinished, own):
+        file.write_text("mode,")
+    benchmark(tmp_path / "b", resume=True).run(Execution(), quietly)
+    assert not unfinished.exists()
+    assert own.exists()
+
+
 @pytest.mark.parametrize("error", [RuntimeError, AttributeError])
 def test_a_failed_cell_stops_no_other_and_is_tried_again_on_resume(tmp_path, runs, error):
     seen, broken = runs

@@ -27,6 +27,7 @@ from hyperlax.run.signals import Interrupted
 from hyperlax.storage import store
 from hyperlax.storage.checking import check
 from hyperlax.storage.claims import Claim, Superseded
+from hyperlax.storage.files import clear_temporary
 from hyperlax.storage.integrity import create_json, read_json, write_json
 from hyperlax.storage.patience import patient
 from hyperlax.storage.places import writable
@@ -245,6 +246,7 @@ class Benchmark:
         self._claim = Claim(self.folder / CLAIMS, self.folder)
         self._write()
         self._claim.remove(own=False)
+        clear_temporary(self.folder)
 
     def _write(self) -> None:
         """Write the record; raise `Superseded` if another process has taken over."""
