@@ -214,7 +214,8 @@ def planned(suite: Suite, patterns: Sequence[str], platform: str, tasks: int) ->
 def _hours(programs: Sequence[lockstep.Seconds], compiling: Sequence[float], tasks: int) -> dict[str, float]:
     """Columns of a row: what the programs take, compilation included in the last two.
 
-    A process that trains compiles `PLANNED_AT_ONCE` others at the same time, but has to wait for the first.
+    A process that trains compiles `PLANNED_AT_ONCE` others at the same time, given two cores for each,
+    but has to wait for the first.
     """
     waiting, computing = sum(p.waiting for p in programs), sum(p.computing for p in programs)
     alone = max(lockstep.at_once(programs, 1), sum(compiling) / PLANNED_AT_ONCE)

@@ -454,7 +454,7 @@ def test_importing_it_needs_neither_jax_nor_a_test_framework():
     subprocess.run([sys.executable, "-c", code], check=True, env=environment)
 
 
-class Changing(Schedule):
+class Forgetful(Schedule):
     """Prunes from its fourth judgement on, and forgets how many there have been."""
 
     def __init__(self):
@@ -465,7 +465,7 @@ class Changing(Schedule):
         return Verdict.PRUNE if self.judged == 6 else Verdict.GO_ON
 
 
-class Unwritable(Changing):
+class Unwritable(Forgetful):
     """Its state is no JSON."""
 
     def state(self):
@@ -482,7 +482,7 @@ class Merciless(Schedule):
 @pytest.mark.parametrize(
     ("schedule", "message"),
     [
-        (Changing, r"Changing: interrupted and resumed, the run has other lanes"),
+        (Forgetful, r"Forgetful: interrupted and resumed, the run has other lanes"),
         (Unwritable, r"Unwritable\.state\(\) is not JSON-ready"),
         (Merciless, r"Merciless: no lane has been trained to its end"),
     ],

@@ -19,7 +19,7 @@ from jaxtyping import Array, Float
 Core = Float[Array, "_ _ _ _"]
 """A core of a matrix product operator, with the axes input, left bond, right bond and output."""
 MOST_PRODUCTS = 2**20
-"""The most products of a sum per matrix; more of them would cost more than the kernels that they save."""
+"""The most products of a sum per matrix; more are expected to cost more than the kernels saved (untimed)."""
 MOST_CORES = 3
 """The most cores that are joined at once."""
 
