@@ -95,7 +95,7 @@ def test_only_damaged_units_are_trained_again_and_their_record_comes_back(found)
     assert not merging.mergeable(found, 0)
     assert mending.ask(found, found.units) == [unit.name]  # killed, and asked again
     records.note_done(found, unit, {"lanes": 99, "env_steps": 99, "failed_lanes": 99})
-    assert records.outcome(found, unit) == before
+    assert records.outcome(found, unit) == {**(before or {}), "lanes": 99, "failed_lanes": 99}
     assert records.mending(found, unit) is None
 
 

@@ -14,7 +14,7 @@ from hyperlax.cluster.sweep import Sweep, Unit
 from hyperlax.run.best import BEST_POLICIES, policy_name
 from hyperlax.storage import commits, store
 from hyperlax.storage.checkpoint import read_header_of
-from hyperlax.storage.files import write_atomically
+from hyperlax.storage.files import clear_temporary, write_atomically
 from hyperlax.storage.integrity import Damaged
 from hyperlax.storage.results import Results
 from hyperlax.storage.store import Store
@@ -23,20 +23,20 @@ ONE_PER_LANE = ("lanes", "curves", "episodes", "lineage")
 """Tables whose rows belong to lanes."""
 OF_PROCESSES = ("timeline", "system")
 """Tables whose rows belong to the process that trained a unit, which a further column names."""
+MERGED = "merged"
+"""The name of the folder of a unit while it is removed."""
 
 
 def mergeable(sweep: Sweep, cell: int) -> bool:
-    """Whether all units of a cell are trained, and it is not merged yet."""
-    units = sweep.units_of(cell)
-    if not all(records.is_done(sweep, unit) for unit in units):
-        return False
-    return not is_merged(sweep, cell)
+    """Whether all units of a cell are trained, and merging it is not over."""
+    return _is_trained(sweep, cell) and not is_merged(sweep, cell)
 
 
 def merge_all(sweep: Sweep, told: Callable[[Path], object] = lambda _: None) -> None:
     """Merge every cell that can be; `told` is called with the folder of each.
 
-    Raises `ValueError` about those that are damaged, after all others.
+    When all are merged, what processes have left that were killed is removed. Raises `ValueError` about the
+    cells that are damaged, after all others.
     """
     damaged = []
     for number in range(len(sweep.cells)):
@@ -49,40 +49,57 @@ def merge_all(sweep: Sweep, told: Callable[[Path], object] = lambda _: None) -> 
                 told(folder)
     if damaged:
         raise ValueError("\n".join(damaged))
+    if all(is_merged(sweep, number) for number in range(len(sweep.cells))):
+        for unit in sweep.units:
+            shutil.rmtree(sweep.records(unit) / MERGED, ignore_errors=True)
+        clear_temporary(sweep.root)
 
 
 def is_merged(sweep: Sweep, cell: int) -> bool:
     """Whether the folder of a cell holds all that its units have trained, and none of them mends it."""
-    return records.is_whole(sweep, cell) and all(records.is_done(sweep, u) for u in sweep.units_of(cell))
+    first = sweep.units_of(cell)[0]
+    if not first.whole and sweep.folder(first).exists():
+        return False
+    return records.is_whole(sweep, cell) and _is_trained(sweep, cell)
+
+
+def _is_trained(sweep: Sweep, cell: int) -> bool:
+    """Whether all units of a cell are trained."""
+    return all(records.is_done(sweep, unit) for unit in sweep.units_of(cell))
 
 
 def merge(sweep: Sweep, cell: int) -> Path:
     """Write the folder of a cell from those of its units, verify it, remove theirs, and return it.
 
-    It may be interrupted at any moment and done again: until it is whole, the folders of the units stay.
-    Raises `ValueError` if a unit is not trained, or files of one are damaged, with the command that trains
-    again what was in them.
+    It may be interrupted at any moment and done again: until it is whole, the folders of the units stay. The
+    first of them goes last, and at once, which says that nothing is left to be done. Raises `ValueError` if a
+    unit is not trained, or files of one are damaged, with the command that trains again what was in them.
     """
     target, units = sweep.root / sweep.cells[cell].path, sweep.units_of(cell)
     if waiting := [unit.name for unit in units if not records.is_done(sweep, unit)]:
         raise ValueError(
             f"{target} cannot be merged yet: {len(waiting)} units are not trained, {waiting[0]} first"
         )
-    if not is_merged(sweep, cell):
+    parts = [unit for unit in units if not unit.whole]
+    removing = records.is_whole(sweep, cell) and not all(sweep.folder(unit).exists() for unit in parts)
+    if parts and not removing:
         mending.refuse(sweep, cell)
-        parts = {unit: store.read(sweep.folder(unit)) for unit in units}
-        _write(sweep, cell, target, parts)
+        _write(sweep, cell, target, {unit: store.read(sweep.folder(unit)) for unit in parts})
     mending.refuse_merged(sweep, cell)
-    for unit in units:
-        if not unit.whole:
-            shutil.rmtree(sweep.folder(unit), ignore_errors=True)
-    if (study := sweep.study(cell)) is not None:
-        study.unlink(missing_ok=True)
+    for unit in reversed(parts):
+        if unit is parts[0] and (study := sweep.study(cell)) is not None:
+            study.unlink(missing_ok=True)
+        over = sweep.records(unit) / MERGED
+        if sweep.folder(unit).exists():
+            shutil.rmtree(over, ignore_errors=True)
+            sweep.folder(unit).rename(over)
+        shutil.rmtree(over, ignore_errors=True)
     return target
 
 
 def _write(sweep: Sweep, cell: int, target: Path, parts: Mapping[Unit, Results]) -> None:
-    """Write the folder of a cell."""
+    """Write the folder of a cell; a report of what was there before is removed."""
+    (target / records.REPORT).unlink(missing_ok=True)
     headers = {unit: _header(sweep.folder(unit)) for unit in parts}
     searched = any(unit.worker is not None for unit in parts)
     if searched:

@@ -2,13 +2,15 @@
 
 - `done.json`: it is trained; written last.
 - `failed.json`: it has raised an exception, or makes no progress; it is not tried again unless asked for.
-- `mend.json`: files of what it has trained are damaged, and it is to train again what was in them.
+- `mend.json`: it is to train again what was in files that are damaged, or merged lanes that have failed.
 - `starts.json`: how often a job has been started again without progress.
 - `tries`: a line for every start by Slurm since a process last came to train it.
 """
 
 from __future__ import annotations
 
+import itertools
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +20,10 @@ from hyperlax.storage.claims import claims, noted
 from hyperlax.storage.integrity import Damaged, read_json, write_json
 
 DONE, FAILED, MEND, STARTS, TRIES = "done.json", "failed.json", "mend.json", "starts.json", "tries"
+REPORT = "report.html"
+"""The report in the folder of a cell."""
+_ABOUT_LANES = ("lanes", "failed_lanes")
+"""What `done.json` says of lanes."""
 _ABOUT_STARTS = (FAILED, STARTS, TRIES)
 MOST_NAMED = 50
 """Units or tasks that a command names at most; it is told again for the others."""
@@ -78,9 +84,13 @@ def env_steps(sweep: Sweep, unit: Unit) -> int:
 
 
 def note_done(sweep: Sweep, unit: Unit, about: dict[str, Any]) -> None:
-    """Write that a unit is trained, or what was written before it was mended; forget that it had failed."""
-    before = (mending(sweep, unit) or {}).get("done")
-    write_json(sweep.records(unit) / DONE, before or {"unit": unit.name, **about})
+    """Write that a unit is trained; forget that it had failed.
+
+    For one that was mended, all but the lanes that have failed is what was written before.
+    """
+    if (before := (mending(sweep, unit) or {}).get("done")) is not None:
+        about = {**about, **before, **{name: about[name] for name in _ABOUT_LANES}}
+    write_json(sweep.records(unit) / DONE, {"unit": unit.name, **about})
     for name in (MEND, *_ABOUT_STARTS):
         (sweep.records(unit) / name).unlink(missing_ok=True)
 
@@ -90,12 +100,30 @@ def note_failed(sweep: Sweep, unit: Unit, reason: str) -> None:
     write_json(sweep.records(unit) / FAILED, {"unit": unit.name, "reason": reason})
 
 
-def forgive(sweep: Sweep, unit: Unit) -> None:
-    """Let a unit that has failed be tried again, and one of which lanes have failed."""
-    for name in _ABOUT_STARTS:
-        (sweep.records(unit) / name).unlink(missing_ok=True)
-    if (outcome(sweep, unit) or {}).get("failed_lanes"):
-        (sweep.records(unit) / DONE).unlink(missing_ok=True)
+def forgive(sweep: Sweep, units: Iterable[Unit]) -> None:
+    """Let units that have failed be tried again, and those of which lanes have failed.
+
+    Of units that are merged, one tries the lanes of all again, in the folder of their cell.
+    """
+    for cell, own in itertools.groupby(units, key=lambda unit: unit.cell):
+        asked = list(own)
+        for unit in asked:
+            for name in _ABOUT_STARTS:
+                (sweep.records(unit) / name).unlink(missing_ok=True)
+        merged = is_whole(sweep, cell) and not asked[0].whole
+        tries = merged and any(mending(sweep, u) and not is_done(sweep, u) for u in sweep.units_of(cell))
+        for unit in sweep.units_of(cell) if merged else asked:
+            done = outcome(sweep, unit)
+            if done is None or not done.get("failed_lanes"):
+                continue
+            if tries:
+                write_json(sweep.records(unit) / DONE, {**done, "failed_lanes": 0})
+                continue
+            if merged:
+                about = {"unit": unit.name, "merged": True, "done": done}
+                write_json(sweep.records(unit) / MEND, about)
+                tries = True
+            (sweep.records(unit) / DONE).unlink(missing_ok=True)
 
 
 def stuck(sweep: Sweep, unit: Unit, job: str | None) -> bool:

@@ -97,8 +97,7 @@ def submit(
         if (tasks := slurm.queue()) is None:
             raise Refused("squeue does not answer, so nobody knows which units are in the queue already")
         if retry_failed:
-            for unit in sweep.units:
-                records.forgive(sweep, unit)
+            records.forgive(sweep, sweep.units)
         if retrain_damaged:
             sent = live(sweep, tasks)
             mending.ask(sweep, [unit for unit in sweep.units if unit.name not in sent])

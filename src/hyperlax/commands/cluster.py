@@ -150,20 +150,32 @@ def merge(folder: Place) -> int:
     folder
         The folder of a sweep: where sweep.json is.
     """
-    from hyperlax.cluster import merging, sweep
-    from hyperlax.report import write_comparison, write_report
+    from hyperlax.cluster import merging, records, sweep
+    from hyperlax.report import write_comparison
     from hyperlax.storage import store
 
     found = sweep.needed(folder)
     leaving.from_now_on("what is merged so far is whole; for the rest enter the command again")
-    merging.merge_all(found, lambda at: print(write_report(store.read(at), at / "report.html")))
+    merging.merge_all(found, _report)
     whole = [n for n in range(len(found.cells)) if merging.is_merged(found, n)]
+    for n in whole:
+        if not (folder / found.cells[n].path / records.REPORT).exists():  # it was killed after merging
+            _report(folder / found.cells[n].path)
     if len(whole) > 1:
         results = [store.read(folder / found.cells[n].path) for n in whole]
         print(f"comparison: {write_comparison(results, folder / 'comparison.html')}")
     leaving.from_now_on(None)
     print(f"{len(whole)} of {len(found.cells)} experiments are merged")
     return 0 if len(whole) == len(found.cells) else 3
+
+
+def _report(folder: Path) -> None:
+    """Write the report of a merged experiment, and print its path."""
+    from hyperlax.cluster.records import REPORT
+    from hyperlax.report import write_report
+    from hyperlax.storage import store
+
+    print(write_report(store.read(folder), folder / REPORT))
 
 
 @unit.command
@@ -208,8 +220,7 @@ def run(
 
     chosen = [found.unit(name) for name in names] if answers is None else []
     if retry_failed:
-        for one in chosen or found.units:
-            records.forgive(found, one)
+        records.forgive(found, chosen or found.units)
     if retrain_damaged:
         mending.ask(found, chosen or found.units)
     waiting = names or tuple(u.name for u in found.units if not records.is_done(found, u))
@@ -217,7 +228,10 @@ def run(
     worst = 0
     try:
         for name in waiting if answers is None else map(str.strip, sys.stdin):
+            where = records.folder(found, found.unit(name))
             code = worker.run(name)
+            if code == 0 and where != found.folder(found.unit(name)):  # it has mended what was merged
+                _report(where)
             worst = max(worst, code)
             if answers is not None:
                 os.write(answers, f"{name} {code}\n".encode())

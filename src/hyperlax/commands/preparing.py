@@ -85,7 +85,7 @@ def generate_hp_samples(
     from hyperlax.experiments.ranges import ranged
     from hyperlax.experiments.recipes import resolve
     from hyperlax.hyperparams import samplers
-    from hyperlax.storage.files import write_atomically
+    from hyperlax.storage.files import write_output
 
     new_file("--output-file", output_file, ".csv", ".json", ".parquet")
     recipe = resolve(algo_and_network_config)
@@ -103,7 +103,7 @@ def generate_hp_samples(
     {".csv": frame.write_csv, ".json": frame.write_json, ".parquet": frame.write_parquet}[output_file.suffix](
         content
     )
-    write_atomically(output_file, content.getvalue())
+    write_output(output_file, content.getvalue())
     print(f"{len(rows)} samples of {len(frame.columns) - 1} columns written to {output_file}")
     return 0
 

@@ -24,7 +24,7 @@ from hyperlax.policies.gymnasium import GymnasiumPolicy, adapted
 from hyperlax.policies.plain import npz, plain
 from hyperlax.policies.rollouts import Rollout, rollout
 from hyperlax.registry.limits import within
-from hyperlax.storage.files import write_atomically
+from hyperlax.storage.files import write_output
 from hyperlax.storage.places import resolved
 from hyperlax.typecheck import public
 
@@ -101,7 +101,7 @@ class Policy:
         file = resolved(path)
         if file.suffix not in WRITERS:
             raise ValueError(f"{path} must end in {' or '.join(WRITERS)}")
-        return write_atomically(file, WRITERS[file.suffix](plain(self.agent, self.env), self.header))
+        return write_output(file, WRITERS[file.suffix](plain(self.agent, self.env), self.header))
 
     def _check_spaces(self, obs_size: int, space: ActionSpace) -> None:
         """Raise `ValueError` unless an environment has the observations and actions that were learned."""

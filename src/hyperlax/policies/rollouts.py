@@ -20,7 +20,7 @@ from hyperlax.agents.base import AbstractAgent
 from hyperlax.envs.base import AbstractEnv
 from hyperlax.lanes.masking import select
 from hyperlax.policies.showing import PICTURED, SUFFIXES, shown
-from hyperlax.storage.files import write_atomically
+from hyperlax.storage.files import write_output
 from hyperlax.storage.memory import host_memory
 from hyperlax.storage.places import resolved
 from hyperlax.typecheck import public
@@ -103,13 +103,13 @@ class Rollout:
                 content = shown(file.suffix, self.env, states, self.rewards[episode])
             except ValueError as error:
                 raise ValueError(f"{path} cannot be drawn: {error}") from error
-            return write_atomically(file, content)
+            return write_output(file, content)
         if file.suffix not in SUFFIXES:
             raise ValueError(f"{path} must end in {', '.join(SUFFIXES[:-1])} or {SUFFIXES[-1]}")
         arrays = {name: getattr(self, name) for name in _ARRAYS}
         compressed = io.BytesIO()
         np.savez_compressed(compressed, allow_pickle=False, **arrays)
-        return write_atomically(file, compressed.getvalue())
+        return write_output(file, compressed.getvalue())
 
 
 def joined(env: AbstractEnv, episodes: Sequence[tuple[np.ndarray, np.ndarray, np.ndarray, bool]]) -> Rollout:

@@ -44,7 +44,7 @@ from hyperlax.report.tables import definition, score_table
 from hyperlax.report.templates import Markup, joined, piece
 from hyperlax.report.tuning import sensitivity_table
 from hyperlax.statistics import Unavailable, best_of_k
-from hyperlax.storage.files import write_atomically
+from hyperlax.storage.files import write_output
 from hyperlax.storage.results import FRESH, Results
 from hyperlax.storage.shareable import without_folders
 
@@ -213,7 +213,7 @@ def write_comparison(
     if published is not None:
         comparison = PublishedComparison(groups, published)
         sections["published"] = ("Comparison with published results", comparison.section(pictures))
-        write_atomically(path.with_name(TABLE), comparison.table().write_csv())
+        write_output(path.with_name(TABLE), comparison.table().write_csv())
     if len(groups) > 1:
         drawn = pictures.add("combined_distribution", partial(combined_distribution, groups))
         listed = markup.table(table.select(_OVERVIEW), "overview")
@@ -230,7 +230,7 @@ def write_comparison(
     )
     found = piece("found", sentences(groups))
     header = piece("header", title, introduction, joined(found, definition(experiments[0])))
-    write_atomically(path.with_suffix(".csv"), table.write_csv())
+    write_output(path.with_suffix(".csv"), table.write_csv())
     return write_document(path, title, sections_of(header, sections), pictures)
 
 
@@ -361,7 +361,7 @@ def export_comparison(
         drawn |= {f"{prefix}-{name}": (draw, families) for name, draw in every.items()}
     written = []
     if comparison is not None:
-        written.append(write_atomically(folder / TABLE, comparison.table().write_csv()))
+        written.append(write_output(folder / TABLE, comparison.table().write_csv()))
     for name, (draw, families) in drawn.items():
         try:
             spec = draw().to_dict()
@@ -369,5 +369,5 @@ def export_comparison(
             continue
         if options.informed and families:
             spec = informed_title(spec, families)
-        written += [write_atomically(folder / f"{name}.{s}", image(spec, s)) for s in formats]
+        written += [write_output(folder / f"{name}.{s}", image(spec, s)) for s in formats]
     return written

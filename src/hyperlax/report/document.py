@@ -14,7 +14,7 @@ from hyperlax.report.charts.style import Chart, NothingToDraw, theme
 from hyperlax.report.export import picture
 from hyperlax.report.templates import Markup, asset, joined, own, piece, render, script_json
 from hyperlax.report.vega import javascript_bundle
-from hyperlax.storage.files import write_atomically
+from hyperlax.storage.files import write_output
 
 
 @dataclass
@@ -73,7 +73,7 @@ def write_document(path: Path, title: str, body: Markup | str, pictures: Picture
         vega=own(javascript_bundle() if pictures.specs else ""),
         script=own(asset("page.js")),
     )
-    return write_atomically(path, str(page))
+    return write_output(path, str(page))
 
 
 def sections_of(header: Markup, sections: Mapping[str, tuple[str, Markup]]) -> Markup:

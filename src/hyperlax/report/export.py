@@ -13,7 +13,7 @@ from hyperlax.report.charts.search import SEARCH_CHARTS
 from hyperlax.report.charts.style import theme
 from hyperlax.report.options import Options
 from hyperlax.report.vega import vegalite_version, vl_convert
-from hyperlax.storage.files import write_atomically
+from hyperlax.storage.files import write_output
 from hyperlax.storage.results import Results
 
 FORMATS = ("png", "svg", "pdf")
@@ -51,7 +51,7 @@ def export_charts(
         if options.informed:
             spec = informed_title(spec, [results])
         for suffix in formats:
-            written.append(write_atomically(folder / f"{name}.{suffix}", image(spec, suffix)))
+            written.append(write_output(folder / f"{name}.{suffix}", image(spec, suffix)))
     return written
 
 

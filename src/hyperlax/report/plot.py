@@ -17,7 +17,7 @@ from hyperlax.report.figures.figure import curves_figure, difference_figure, dif
 from hyperlax.report.figures.look import Look
 from hyperlax.storage import store
 from hyperlax.storage.collection import Experiments
-from hyperlax.storage.files import write_atomically
+from hyperlax.storage.files import write_output
 from hyperlax.storage.results import Results
 
 __all__ = ["Look", "differences", "learning_curves", "pairs", "save", "table"]
@@ -108,8 +108,8 @@ def save(chart: Chart, *paths: str | Path) -> list[Path]:
     if wrong := [f for f in files if f.suffix.removeprefix(".") not in FORMATS]:
         raise ValueError(f"a figure ends in .pdf, .svg or .png, got {wrong[0]}")
     spec = chart.to_dict()
-    written = [write_atomically(f, image(spec, f.suffix.removeprefix("."), PNG_SCALE)) for f in files]
-    return [*written, *(write_atomically(f.with_suffix(".csv"), table(chart).write_csv()) for f in files[:1])]
+    written = [write_output(f, image(spec, f.suffix.removeprefix("."), PNG_SCALE)) for f in files]
+    return [*written, *(write_output(f.with_suffix(".csv"), table(chart).write_csv()) for f in files[:1])]
 
 
 PNG_SCALE = 300 / 72

@@ -7,7 +7,7 @@ from importlib.metadata import version
 from pathlib import Path
 from types import ModuleType
 
-from hyperlax.storage.files import cache_folder, write_atomically
+from hyperlax.storage.files import cache_folder, write_output
 
 
 @cache
@@ -38,7 +38,7 @@ def javascript_bundle() -> str:
     bundle = vl_convert().javascript_bundle(vl_version=vegalite_version())
     bundle = bundle.replace("</script", "<\\/script").replace("<!--", "<\\!--")
     if cached is not None:
-        write_atomically(cached, bundle)
+        write_output(cached, bundle)
     return bundle
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import glob
 import hashlib
 import logging
 import os
@@ -45,6 +46,18 @@ def write_atomically(path: Path, content: bytes | str) -> Path:
     return path
 
 
+def write_output(path: Path, content: bytes | str) -> Path:
+    """Write a file into a folder that is not the program's own, as `write_atomically`; return `path`.
+
+    What earlier processes were writing under the same name when they were killed is removed first. In the
+    folders of experiments `clear_temporary` does that when they are resumed.
+    """
+    for left in path.parent.glob(f".{glob.escape(path.name)}.????????.tmp"):
+        if is_temporary(left):
+            left.unlink(missing_ok=True)
+    return write_atomically(path, content)
+
+
 @waiting_for_room
 def create(path: Path, content: bytes | str) -> bool:
     """Write `content` to the new file `path`; return False, and write nothing, if it exists already.
@@ -54,26 +67,41 @@ def create(path: Path, content: bytes | str) -> bool:
     even if a network file system has lost its answer. Where there are no links, the name is reserved first.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = _written_aside(path, content)
-    try:
+    tries = 0
+    while True:
+        tries += 1
+        temporary = _written_aside(path, content)
         try:
-            os.link(temporary, path)
-        except FileExistsError:
-            return os.stat(temporary).st_nlink == 2
-        except OSError as error:
-            if os.stat(temporary).st_nlink == 2:
-                return True
-            if error.errno not in (errno.EPERM, errno.ENOTSUP, errno.EOPNOTSUPP, errno.ENOSYS, errno.EMLINK):
+            return _linked(temporary, path)
+        except FileNotFoundError:
+            if os.path.lexists(temporary) or tries == _TRIES:  # else another process has cleared it
                 raise
-            try:
-                os.close(os.open(path, os.O_CREAT | os.O_EXCL | os.O_WRONLY, 0o644))
-            except FileExistsError:
-                return False
+        finally:
+            Path(temporary).unlink(missing_ok=True)
+            _sync(path.parent)
+
+
+def _linked(temporary: str, path: Path) -> bool:
+    """Give the file `temporary` the name `path`; whether that was free."""
+    try:
+        os.link(temporary, path)
+    except FileExistsError:
+        return os.stat(temporary).st_nlink == 2
+    except OSError as error:
+        if os.stat(temporary).st_nlink == 2:
+            return True
+        if error.errno not in (errno.EPERM, errno.ENOTSUP, errno.EOPNOTSUPP, errno.ENOSYS, errno.EMLINK):
+            raise
+        try:
+            os.close(os.open(path, os.O_CREAT | os.O_EXCL | os.O_WRONLY, 0o644))
+        except FileExistsError:
+            return False
+        try:
             os.replace(temporary, path)
-        return True
-    finally:
-        Path(temporary).unlink(missing_ok=True)
-        _sync(path.parent)
+        except BaseException:
+            path.unlink(missing_ok=True)
+            raise
+    return True
 
 
 def temporary_files(folder: Path) -> list[Path]:

@@ -117,19 +117,19 @@ def show(table: pl.DataFrame) -> None:
 def save_diagram(drawing: str, path: Path) -> None:
     """Write the SVG document `drawing` in the format of the suffix of `path`: .svg, .png or .pdf."""
     from hyperlax.report.export import converted
-    from hyperlax.storage.files import write_atomically
+    from hyperlax.storage.files import write_output
 
     path.parent.mkdir(parents=True, exist_ok=True)
-    write_atomically(path, converted(drawing, path.suffix[1:]))
+    write_output(path, converted(drawing, path.suffix[1:]))
 
 
 def save(table: pl.DataFrame, path: Path, title: str) -> None:
     """Write the table (.csv) or its chart (.png, .svg, .pdf), as the suffix of `path` says."""
     from hyperlax.report.export import image
-    from hyperlax.storage.files import write_atomically
+    from hyperlax.storage.files import write_output
 
     path.parent.mkdir(parents=True, exist_ok=True)
     if path.suffix == ".csv":
-        write_atomically(path, table.write_csv().encode())
+        write_output(path, table.write_csv().encode())
     else:
-        write_atomically(path, image(chart(table, title).to_dict(), path.suffix[1:]))
+        write_output(path, image(chart(table, title).to_dict(), path.suffix[1:]))
