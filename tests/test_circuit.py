@@ -176,19 +176,23 @@ def test_the_state_is_pennylanes_up_to_a_phase():
 
 
 def test_the_gradient_keeps_two_states_whatever_the_depth():
-    """The memory of the compiled gradient for states does not grow with the number of layers."""
+    """The memory of the compiled gradient grows with the angles of a layer, not with its state.
+
+    Compilers differ in how many copies of the angles they keep: 20 in jax 0.10.0, 9 later.
+    """
+    wires, batch = 10, 32
 
     def memory(layers: int) -> int:
-        first, second = drawn(8, layers, 32)
-        loss = lambda x, s: jnp.sum(ours(x, s, 8, layers))  # noqa: E731
+        first, second = drawn(wires, layers, batch)
+        loss = lambda x, s: jnp.sum(ours(x, s, wires, layers))  # noqa: E731
         analysis = jax.jit(jax.grad(loss, (0, 1))).lower(first, second).compile().memory_analysis()
         assert analysis is not None
         return analysis.temp_size_in_bytes
 
-    state = 2 * 2**8 * 32 * 4
-    angles = 3 * 8 * 32 * 4
-    assert memory(24) - memory(4) < 20 * (angles * 12)
-    assert memory(24) - memory(4) < 20 * state / 2
+    state, angles = 2 * 2**wires * batch * 4, 3 * wires * batch * 4
+    per_layer = (memory(24) - memory(4)) / 20
+    assert per_layer < 24 * angles
+    assert per_layer < state / 2
 
 
 def test_a_derivative_that_is_zero_is_exactly_zero():
