@@ -12,11 +12,12 @@ import pytest
 from snapshots import RECIPES, Snapshots, contents, differences, files, set_aside
 
 import hyperlax
-from hyperlax.cluster import records, state, sweep
+from hyperlax.cluster import mending, merging, records, state, sweep
 from hyperlax.cluster.sweep import Sweep
 from hyperlax.commands.main import main
 from hyperlax.run.slots import Slots
 from hyperlax.storage import store
+from hyperlax.storage.claims import Superseded
 from hyperlax.storage.files import write_atomically
 
 CACHE = str(Path(__file__).parents[1] / ".jax_cache")
@@ -109,6 +110,28 @@ def test_a_merge_that_was_killed_is_finished_by_the_next(trained, place, kind):
 @pytest.mark.parametrize("kind", KINDS)
 def test_a_merge_that_was_killed_at_any_moment_is_finished_by_the_next(trained, place, kind):
     assert campaign(trained(KINDS[kind]), place, 1) >= 40
+
+
+@pytest.mark.parametrize("when", ["refuse", "refuse_merged"])
+def test_of_two_that_merge_the_same_the_later_one_does_it(trained, place, monkeypatch, when):
+    """Whether the other one begins before the tables are written or after that."""
+    found = trained(KINDS["sweep"])
+    with set_aside(found.root):
+        shutil.copytree(found.root.with_name("whole"), found.root)
+        assert entered("merge", found.root) == 0
+        expected = everything(found.root)
+    real, left = getattr(mending, when), [1]
+
+    def overtaken(*about: Any) -> None:
+        real(*about)
+        if left:
+            left.clear()
+            assert entered("merge", found.root) == 0
+
+    monkeypatch.setattr(mending, when, overtaken)
+    with pytest.raises(Superseded):
+        merging.merge(found, 0)
+    assert not differences(expected, everything(found.root))
 
 
 @pytest.mark.parametrize("others", [0, 1])

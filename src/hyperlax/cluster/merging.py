@@ -4,16 +4,18 @@ from __future__ import annotations
 
 import shutil
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
 import polars as pl
 
 from hyperlax.cluster import mending, records, shared
-from hyperlax.cluster.sweep import Sweep, Unit
+from hyperlax.cluster.sweep import UNITS, Sweep, Unit
 from hyperlax.run.best import BEST_POLICIES, policy_name
 from hyperlax.storage import commits, store
 from hyperlax.storage.checkpoint import read_header_of
+from hyperlax.storage.claims import Claim
 from hyperlax.storage.files import clear_temporary, write_atomically
 from hyperlax.storage.integrity import Damaged
 from hyperlax.storage.results import Results
@@ -52,6 +54,8 @@ def merge_all(sweep: Sweep, told: Callable[[Path], object] = lambda _: None) -> 
     if all(is_merged(sweep, number) for number in range(len(sweep.cells))):
         for unit in sweep.units:
             shutil.rmtree(sweep.records(unit) / MERGED, ignore_errors=True)
+        for claims in (sweep.root / UNITS).glob("merging-*"):
+            shutil.rmtree(claims, ignore_errors=True)
         clear_temporary(sweep.root)
 
 
@@ -73,7 +77,8 @@ def merge(sweep: Sweep, cell: int) -> Path:
 
     It may be interrupted at any moment and done again: until it is whole, the folders of the units stay. The
     first of them goes last, and at once, which says that nothing is left to be done. Raises `ValueError` if a
-    unit is not trained, or files of one are damaged, with the command that trains again what was in them.
+    unit is not trained, or files of one are damaged, with the command that trains again what was in them, and
+    `Superseded` if another process has begun to merge the same.
     """
     target, units = sweep.root / sweep.cells[cell].path, sweep.units_of(cell)
     if waiting := [unit.name for unit in units if not records.is_done(sweep, unit)]:
@@ -81,20 +86,33 @@ def merge(sweep: Sweep, cell: int) -> Path:
             f"{target} cannot be merged yet: {len(waiting)} units are not trained, {waiting[0]} first"
         )
     parts = [unit for unit in units if not unit.whole]
-    removing = records.is_whole(sweep, cell) and not all(sweep.folder(unit).exists() for unit in parts)
-    if parts and not removing:
-        mending.refuse(sweep, cell)
-        _write(sweep, cell, target, {unit: store.read(sweep.folder(unit)) for unit in parts})
-    mending.refuse_merged(sweep, cell)
-    for unit in reversed(parts):
-        if unit is parts[0] and (study := sweep.study(cell)) is not None:
-            study.unlink(missing_ok=True)
-        over = sweep.records(unit) / MERGED
-        if sweep.folder(unit).exists():
-            shutil.rmtree(over, ignore_errors=True)
-            sweep.folder(unit).rename(over)
-        shutil.rmtree(over, ignore_errors=True)
+    claim = Claim(sweep.root / UNITS / f"merging-c{cell:03d}", target)
+    try:
+        removing = records.is_whole(sweep, cell) and not all(sweep.folder(unit).exists() for unit in parts)
+        if parts and not removing:
+            mending.refuse(sweep, cell)
+            _write(sweep, cell, target, {unit: store.read(sweep.folder(unit)) for unit in parts})
+        mending.refuse_merged(sweep, cell)
+        for unit in reversed(parts):
+            claim.check()
+            if unit is parts[0] and (study := sweep.study(cell)) is not None:
+                study.unlink(missing_ok=True)
+            _remove(sweep, unit)
+    except (OSError, ValueError):
+        claim.check()  # what is missing may be what the other process has removed
+        raise
+    finally:
+        claim.remove(own=True)
     return target
+
+
+def _remove(sweep: Sweep, unit: Unit) -> None:
+    """Remove the folder of a unit, which nobody sees half removed."""
+    over = sweep.records(unit) / MERGED
+    shutil.rmtree(over, ignore_errors=True)
+    with suppress(FileNotFoundError):  # it is removed already
+        sweep.folder(unit).rename(over)
+    shutil.rmtree(over, ignore_errors=True)
 
 
 def _write(sweep: Sweep, cell: int, target: Path, parts: Mapping[Unit, Results]) -> None:
