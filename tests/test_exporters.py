@@ -120,7 +120,9 @@ def values(items) -> dict:
 
 def records(folder: Path) -> Iterator:
     """Parse the records of a run: LevelDB's log format in blocks of 32 kB, after a header of seven bytes."""
-    from wandb.proto.wandb_internal_pb2 import Record  # pyright: ignore[reportMissingImports] - optional
+    from wandb.proto.wandb_internal_pb2 import (  # pyright: ignore[reportMissingImports] - optional
+        Record,  # pyright: ignore[reportAttributeAccessIssue] - made when it is imported
+    )
 
     (file,) = folder.glob("*.wandb")
     data, at, message = file.read_bytes(), 7, b""
