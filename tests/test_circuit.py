@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from contextlib import contextmanager
 from functools import partial
+from importlib.metadata import version
 
 import jax
 import jax.numpy as jnp
@@ -11,6 +12,7 @@ import numpy as np
 import pennylane as qml
 import pytest
 from lanes import LOW_EFFORT
+from packaging.version import Version
 
 from hyperlax.networks import circuit_loops
 from hyperlax.networks.circuit import expectations, final_state
@@ -178,7 +180,7 @@ def test_the_state_is_pennylanes_up_to_a_phase():
 def test_the_gradient_keeps_two_states_whatever_the_depth():
     """The memory of the compiled gradient grows with the angles of a layer, not with its state.
 
-    Compilers differ in how many copies of the angles they keep: 20 in jax 0.10.0, 9 later.
+    Compilers differ in how many copies of the angles they keep: 20 in jaxlib 0.10.0, 10 from 0.10.2 on.
     """
     wires, batch = 10, 32
 
@@ -191,8 +193,8 @@ def test_the_gradient_keeps_two_states_whatever_the_depth():
 
     state, angles = 2 * 2**wires * batch * 4, 3 * wires * batch * 4
     per_layer = (memory(24) - memory(4)) / 20
-    assert per_layer < 24 * angles
-    assert per_layer < state / 2
+    copies = 12 if Version(version("jaxlib")) >= Version("0.10.2") else 24
+    assert per_layer < copies * angles < state / 2
 
 
 def test_a_derivative_that_is_zero_is_exactly_zero():

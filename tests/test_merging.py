@@ -12,7 +12,7 @@ import pytest
 from snapshots import RECIPES, Snapshots, contents, differences, files, set_aside
 
 import hyperlax
-from hyperlax.cluster import mending, merging, records, state, sweep
+from hyperlax.cluster import mending, merging, state, sweep
 from hyperlax.cluster.sweep import Sweep
 from hyperlax.commands.main import main
 from hyperlax.run.slots import Slots
@@ -134,9 +134,9 @@ def test_of_two_that_merge_the_same_the_later_one_does_it(trained, place, monkey
     assert not differences(expected, everything(found.root))
 
 
-@pytest.mark.parametrize("others", [0, 1])
-def test_lanes_that_have_failed_are_tried_again_after_merging(trained, place, monkeypatch, others):
-    """In the merged folder, once for all units, and its report is written again."""
+@pytest.mark.parametrize(("others", "named"), [(0, False), (1, False), (1, True)])
+def test_lanes_that_have_failed_are_tried_again_after_merging(trained, place, monkeypatch, others, named):
+    """In the merged folder, once for all units, whichever is `named`, and its report is written again."""
     whole = trained(KINDS["sweep"])
     assert entered("merge", whole.root) == 0
     expected = contents(whole.root)
@@ -152,10 +152,11 @@ def test_lanes_that_have_failed_are_tried_again_after_merging(trained, place, mo
     lanes = hyperlax.read(found.root).lanes
     assert lanes.filter(status="failed").height == 2 * (1 + others)
     assert [u.state for u in state.look(found).units] == ["failed"] * (1 + others) + ["done"] * (2 - others)
-    (found.root / records.REPORT).write_text("of what was there before")
+    (found.root / store.REPORT).write_text("of what was there before")
 
-    assert entered("unit", "run", found.root, "--retry-failed") == 0
-    assert (found.root / records.REPORT).read_text() == "report"
+    names = [found.units[1].name] if named else []
+    assert entered("unit", "run", found.root, *names, "--retry-failed") == 0
+    assert (found.root / store.REPORT).read_text() == "report"
     assert [u.state for u in state.look(found).units] == ["done"] * 3
     assert entered("merge", found.root) == 0
     found_again = contents(found.root)
@@ -181,4 +182,4 @@ def test_experiments_of_a_single_unit_get_their_reports_too(trained):
     found = trained(f"{SWEEP} --num-samples 2 --scheduler asha --set scheduler.reduction_factor=2")
     assert found.units[0].whole
     assert entered("merge", found.root) == 0
-    assert (found.root / records.REPORT).read_text() == "report"
+    assert (found.root / store.REPORT).read_text() == "report"

@@ -117,7 +117,7 @@ def _remove(sweep: Sweep, unit: Unit) -> None:
 
 def _write(sweep: Sweep, cell: int, target: Path, parts: Mapping[Unit, Results]) -> None:
     """Write the folder of a cell; a report of what was there before is removed."""
-    (target / records.REPORT).unlink(missing_ok=True)
+    (target / store.REPORT).unlink(missing_ok=True)
     headers = {unit: _header(sweep.folder(unit)) for unit in parts}
     searched = any(unit.worker is not None for unit in parts)
     if searched:

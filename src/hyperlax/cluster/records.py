@@ -20,8 +20,6 @@ from hyperlax.storage.claims import claims, noted
 from hyperlax.storage.integrity import Damaged, read_json, write_json
 
 DONE, FAILED, MEND, STARTS, TRIES = "done.json", "failed.json", "mend.json", "starts.json", "tries"
-REPORT = "report.html"
-"""The report in the folder of a cell."""
 _ABOUT_LANES = ("lanes", "failed_lanes")
 """What `done.json` says of lanes."""
 _ABOUT_STARTS = (FAILED, STARTS, TRIES)
@@ -110,20 +108,29 @@ def forgive(sweep: Sweep, units: Iterable[Unit]) -> None:
         for unit in asked:
             for name in _ABOUT_STARTS:
                 (sweep.records(unit) / name).unlink(missing_ok=True)
-        merged = is_whole(sweep, cell) and not asked[0].whole
-        tries = merged and any(mending(sweep, u) and not is_done(sweep, u) for u in sweep.units_of(cell))
-        for unit in sweep.units_of(cell) if merged else asked:
-            done = outcome(sweep, unit)
-            if done is None or not done.get("failed_lanes"):
-                continue
-            if tries:
-                write_json(sweep.records(unit) / DONE, {**done, "failed_lanes": 0})
-                continue
-            if merged:
-                about = {"unit": unit.name, "merged": True, "done": done}
-                write_json(sweep.records(unit) / MEND, about)
-                tries = True
-            (sweep.records(unit) / DONE).unlink(missing_ok=True)
+        failed = [unit for unit in asked if _lost_lanes(sweep, unit)]
+        if failed and is_whole(sweep, cell) and not failed[0].whole:
+            _try_merged_again(sweep, failed[0])
+        else:
+            for unit in failed:
+                (sweep.records(unit) / DONE).unlink(missing_ok=True)
+
+
+def _lost_lanes(sweep: Sweep, unit: Unit) -> bool:
+    """Whether a unit is trained, but for lanes that have failed."""
+    return bool((outcome(sweep, unit) or {}).get("failed_lanes"))
+
+
+def _try_merged_again(sweep: Sweep, unit: Unit) -> None:
+    """Let `unit`, unless another one mends their cell, try the failed lanes of the merged cell again."""
+    units = sweep.units_of(unit.cell)
+    if not any(mending(sweep, u) and not is_done(sweep, u) for u in units):
+        about = {"unit": unit.name, "merged": True, "done": outcome(sweep, unit)}
+        write_json(sweep.records(unit) / MEND, about)
+        (sweep.records(unit) / DONE).unlink(missing_ok=True)
+    for other in units:
+        if _lost_lanes(sweep, other):
+            write_json(sweep.records(other) / DONE, {**(outcome(sweep, other) or {}), "failed_lanes": 0})
 
 
 def stuck(sweep: Sweep, unit: Unit, job: str | None) -> bool:

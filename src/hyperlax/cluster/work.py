@@ -105,7 +105,7 @@ class Worker:
         )
         merged = mends is not None and mends.get("merged")
         plan = cell.plan() if merged else _programs(cell.plan(), unit)
-        (folder / records.REPORT).unlink(missing_ok=True)  # it tells of what was there before
+        (folder / store.REPORT).unlink(missing_ok=True)  # it tells of what was there before
         try:
             return MODES[cell.mode].run(spec, how, shown, None, plan)
         except ValueError as error:

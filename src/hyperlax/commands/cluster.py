@@ -150,7 +150,7 @@ def merge(folder: Place) -> int:
     folder
         The folder of a sweep: where sweep.json is.
     """
-    from hyperlax.cluster import merging, records, sweep
+    from hyperlax.cluster import merging, sweep
     from hyperlax.report import write_comparison
     from hyperlax.storage import store
 
@@ -158,9 +158,10 @@ def merge(folder: Place) -> int:
     leaving.from_now_on("what is merged so far is whole; for the rest enter the command again")
     merging.merge_all(found, _report)
     whole = [n for n in range(len(found.cells)) if merging.is_merged(found, n)]
-    for n in whole:
-        if not (folder / found.cells[n].path / records.REPORT).exists():  # it was killed after merging
-            _report(folder / found.cells[n].path)
+    for n in whole:  # an earlier command was killed before its report, or a single unit needed no merging
+        at = folder / found.cells[n].path
+        if not (at / store.REPORT).exists():
+            _report(at)
     if len(whole) > 1:
         results = [store.read(folder / found.cells[n].path) for n in whole]
         print(f"comparison: {write_comparison(results, folder / 'comparison.html')}")
@@ -171,11 +172,10 @@ def merge(folder: Place) -> int:
 
 def _report(folder: Path) -> None:
     """Write the report of a merged experiment, and print its path."""
-    from hyperlax.cluster.records import REPORT
     from hyperlax.report import write_report
     from hyperlax.storage import store
 
-    print(write_report(store.read(folder), folder / REPORT))
+    print(write_report(store.read(folder), folder / store.REPORT))
 
 
 @unit.command

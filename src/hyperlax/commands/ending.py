@@ -28,12 +28,13 @@ def conclude(results: Any, folder: Path, more: Sequence[str] = ()) -> int:
     from hyperlax.report.findings import findings, named
     from hyperlax.report.lineage import explored
     from hyperlax.run.advice import advice, all_lost
+    from hyperlax.storage import store
 
     console = Console(highlight=False, markup=False)  # a folder may be called x[speed=2]
     with console.status("writing the report"):
-        report = write_report(results, folder / "report.html")
+        report = write_report(results, folder / store.REPORT)
         if (confirmed := results.confirmation) is not None:
-            write_report(confirmed, confirmed.folder / "report.html")
+            write_report(confirmed, confirmed.folder / store.REPORT)
         leaving.from_now_on(None)
         board = leaderboard(results, None)
         found = findings(results)

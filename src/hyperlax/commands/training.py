@@ -210,7 +210,7 @@ def _confirm(results: Any, wanted: tuple[int, int], how: Any, common: Common, sp
     from hyperlax.storage import store
     from hyperlax.studies import confirmation
 
-    write_report(results, results.folder / "report.html")
+    write_report(results, results.folder / store.REPORT)
     if not confirmation.best_samples(results, wanted[0]):
         print("nothing to confirm: no sample has an evaluation", file=sys.stderr)
         return results

@@ -81,7 +81,7 @@ def _draw(results: Results, folder: Path, formats: Sequence[str], options: Optio
     written = []
     try:
         if "html" in formats:
-            written.append(write_report(results, folder / "report.html", options))
+            written.append(write_report(results, folder / store.REPORT, options))
         if images := [f for f in formats if f != "html"]:
             written += export_charts(results, folder / "charts", images, options)
     except Exception as error:  # a failure to draw one experiment must not stop the others

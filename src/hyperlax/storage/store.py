@@ -38,6 +38,7 @@ __all__ = [
     "CONFIRMATION",
     "GROWING",
     "MANIFEST",
+    "REPORT",
     "Store",
     "find",
     "holds",
@@ -47,6 +48,9 @@ __all__ = [
     "read_samples",
     "recovered_manifest",
 ]
+
+REPORT = "report.html"
+"""The name of the report in the folder of an experiment."""
 
 _OWN = ("complete", "files", "grown")
 """Entries of the manifest that the store makes: whether the run is complete, and what is in the folder."""

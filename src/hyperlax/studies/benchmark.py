@@ -146,7 +146,7 @@ class Benchmark:
                 log.exception("%s failed", cell.name)
                 entry |= {"status": "failed", "reason": shareable(f"{type(error).__name__}: {error}")}
             else:
-                write_report(results, folder / "report.html")
+                write_report(results, folder / store.REPORT)
                 reason = _shortfall(results)
                 entry |= {"status": "failed" if reason else "done", "reason": reason}
             finally:
