@@ -1,4 +1,4 @@
-"""How a process leaves when a signal asks it to, from its first line to its last.
+"""How a process exits on a signal, from its first line to its last.
 
 A thread of its own answers signals, because the main thread may be inside XLA or an import for minutes. What
 the answer is depends on the moment (`moment`): most of the time everything worth keeping is on disk, and the
@@ -34,7 +34,7 @@ ECHO_SECONDS = 0.25
 """Containers deliver a signal twice within milliseconds: no second Ctrl-C of a person comes that soon."""
 NOTHING_BEGUN = "nothing was begun"
 RESUMABLE = "state saved, continue with --resume"
-"""What is said of a run whose state is in its folder."""
+"""The message for a run whose state is saved in its folder."""
 FAREWELL_SECONDS = 15.0
 """How long a run that has saved may take to leave by itself."""
 

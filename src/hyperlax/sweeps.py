@@ -74,7 +74,7 @@ def prepare(
 ) -> Experiment[Schedule]:
     """The experiment that `sweep` would run with these parameters, checked, before anything is created.
 
-    They are described there. Raises `ValueError` with the fix for everything that cannot be.
+    `sweep` describes them. Raises `ValueError`, with the fix, for bad input.
     """
     settings = {k: v for k, v in locals().items() if k in Settings.__dataclass_fields__}
     set_up_jax()
@@ -91,7 +91,7 @@ def prepare(
         )
     published = "published" in (given.get("protocol"), changes.get("protocol"))
     as_published = PUBLISHED if published else {}
-    settled = found.published_recipe(env).space if published else {}
+    prescribed = found.published_recipe(env).space if published else {}
     if ranges and samples is not None:
         raise ValueError(
             "a range is for samples that are drawn; those that are given are trained as they are"
@@ -99,7 +99,7 @@ def prepare(
     spaces = ranged(found, ranges or {}, fixed, ablate, search_only)
     if run_length_modifier == "quick" and samples is None:
         found = found.quick_recipe()
-    found = found.with_space({**settled, **spaces})
+    found = found.with_space({**prescribed, **spaces})
     if search_only and samples is not None:
         raise ValueError(
             "search_only is for samples that are drawn; those that are given are trained as they are"
@@ -299,7 +299,7 @@ def _shapes(stored: Mapping[str, Any], how: Execution) -> list[dict[str, str]]:
 
 
 def _trains(stored: Mapping[str, Any], how: Execution) -> bool:
-    """Whether lanes of the stored experiment may be left to train."""
+    """Whether the stored experiment may have lanes left to train."""
     return not stored.get("complete") or how.retrain_damaged
 
 
@@ -327,7 +327,7 @@ def _note_timings(manifest: dict[str, Any], runner: Runner, compiler: Compiler) 
 
 
 def check(spec: Experiment[Schedule], how: Execution) -> Path | None:
-    """The folder to write to; raises `ValueError` when the experiment cannot be run so, or not there."""
+    """Return the folder to write to; raise `ValueError` if the experiment cannot be run so, or not there."""
     if how.group_by_sizes and spec.schedule.one_program:
         raise ValueError(
             "lanes copy one another only within a program, and --group-by-structural-hparams asks for many; "
@@ -347,7 +347,7 @@ def check(spec: Experiment[Schedule], how: Execution) -> Path | None:
 
 
 def check_folder(spec: Experiment[Schedule], folder: str | Path | None, resume: bool) -> Path | None:
-    """The folder to write to; raises `ValueError` when what it holds is not to be touched."""
+    """Return the folder to write to; raise `ValueError` if it holds something not to be overwritten."""
     if folder is None:
         return None
     target = places.writable(folder)

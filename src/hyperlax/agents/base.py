@@ -132,9 +132,9 @@ class NetworkUse(NamedTuple):
 
 
 class Holding(NamedTuple):
-    """The bytes of something that a lane holds, which hyperparameter to `lower`, and whether it is `kept`.
+    """One thing that a lane holds in memory: its bytes, and the hyperparameter to `lower` to make it smaller.
 
-    What is not kept exists for a part of a cycle only.
+    What is not `kept` exists only during a part of each cycle.
     """
 
     bytes: int

@@ -1,1 +1,1 @@
-"""Sweeps that many processes train, on one machine or on a cluster: units, their states, their merging."""
+"""Sweeps trained by many processes, on one machine or on a cluster: units, their states, merging them."""

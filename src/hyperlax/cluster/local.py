@@ -19,10 +19,10 @@ STOPPED = (leaving.INTERRUPTED, leaving.OUT_OF_TIME)
 
 
 class Workers:
-    """Trains units by `tasks` processes that each train one unit after the other.
+    """Trains units in `tasks` processes, each of which trains one unit after another.
 
-    Every process has its share of the cores, or of one of `gpus`. `told` is called with the name and the exit
-    code of every unit that is over. A signal is passed on to the processes, which save and leave.
+    Every process has its share of the cores, or of one of the `gpus`. `told` is called with the name and the
+    exit code of every unit that has ended. A signal is passed on to the processes, which save and exit.
     """
 
     def __init__(
@@ -54,7 +54,7 @@ class Workers:
         return self.asked
 
     def _stop(self, number: int) -> None:
-        """Pass a signal on, and begin no more units."""
+        """Pass a signal on to the processes, and begin no further units."""
         self.asked = self.asked or number
         self.waiting.clear()
         for process in list(self.processes.values()):
@@ -62,7 +62,7 @@ class Workers:
                 process.send_signal(number)
 
     def _work(self, task: int) -> None:
-        """Keep one process busy until nothing waits; one that ends with a unit is replaced."""
+        """Give units to one process until none is left; a process that exits with its unit is replaced."""
         while self.waiting and self.asked is None:
             process = self._started(task)
             assert process.stdin is not None
@@ -89,7 +89,7 @@ class Workers:
             self.told(name, code)
 
     def _started(self, task: int) -> subprocess.Popen[str]:
-        """A process for its GPU or cores; it inherits the cores of the thread that starts it."""
+        """Start a process for one GPU or group of cores; it inherits the cores of the calling thread."""
         if hasattr(os, "sched_setaffinity"):
             cores = sorted(os.sched_getaffinity(os.getpid()))
             os.sched_setaffinity(0, cores[task % len(cores) :: self.tasks])
@@ -117,6 +117,6 @@ class Workers:
 
 
 def suitable_tasks(gpus: int) -> int:
-    """How many processes suit this machine: some for each GPU, or one for each core."""
+    """The number of processes that suits this machine: some for each GPU, or one for each core."""
     cores = usable_cores()
     return gpus * sharing.processes_per_gpu(gpus, cores) if gpus else cores

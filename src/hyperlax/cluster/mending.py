@@ -1,7 +1,7 @@
-"""Training again what was in files of a sweep that are damaged now.
+"""Retraining what was in files of a sweep that have been damaged since.
 
-A unit that is to do so has `mend.json` among its records, which also says what `done.json` said. Where the
-units of a cell are merged already, the first of them mends the folder of the cell.
+A unit that is to be retrained has `mend.json` among its records, which also keeps what `done.json` said. Once
+the units of a cell have been merged, the first of them mends the folder of the cell.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ FLAG = "--retrain-damaged"
 
 
 def problems(folder: Path) -> list[str]:
-    """What is wrong with the files of an experiment that has ended, a line for each."""
+    """Describe what is wrong with the files of an experiment that has ended, one line per damaged file."""
     if not store.holds(folder):
         return [f"{folder} is missing"]
     return [line for entry in check(folder) for line in entry.problems]
@@ -44,10 +44,10 @@ def refuse_merged(sweep: Sweep, cell: int) -> None:
 
 
 def ask(sweep: Sweep, units: Iterable[Unit]) -> list[str]:
-    """Let those of `units` whose files are damaged, or those of their cells, train again what is lost.
+    """Ask the `units` whose files, or whose merged cells, are damaged to train again what is lost.
 
-    Returns the names of these units, with those that were asked before. One that another process trains is
-    left alone.
+    Returns the names of these units, and of those that had been asked before. A unit that another process is
+    training is left alone.
     """
     units = list(units)
     before = [u.name for u in units if not records.is_done(sweep, u) and records.mending(sweep, u)]
@@ -60,12 +60,12 @@ def ask(sweep: Sweep, units: Iterable[Unit]) -> list[str]:
 
 
 def _is_left(sweep: Sweep, unit: Unit) -> bool:
-    """Whether a unit was begun, and no process of this machine is known to train it."""
+    """Whether a unit was begun, and no process on this machine is known to be training it."""
     return store.holds(sweep.folder(unit)) and not alive(records.newest_claim(sweep, unit))
 
 
 def _asked(sweep: Sweep, cell: int, units: Sequence[Unit]) -> list[str]:
-    """What `ask` does for units of one cell."""
+    """Do what `ask` does, for the units of one cell."""
     merged = records.is_whole(sweep, cell)
     if merged:
         damaged = dict.fromkeys(units[:1], problems(sweep.root / sweep.cells[cell].path))
@@ -89,7 +89,7 @@ def _put_aside(sweep: Sweep, unit: Unit) -> None:
 
 
 def _said(sweep: Sweep, names: Sequence[str], why: str) -> str:
-    """What is wrong, and what to type."""
+    """The error message: what is damaged, and the command that mends it."""
     root, some = sweep.root.absolute(), names[:MOST_NAMED]
     train = ("submit", root, FLAG) if sweep.slurm is not None else ("unit", "run", root, *some, FLAG)
     others = f" and {counted(len(names) - len(some), 'other')}" if len(names) > len(some) else ""

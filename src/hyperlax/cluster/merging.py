@@ -30,15 +30,15 @@ MERGED = "merged"
 
 
 def mergeable(sweep: Sweep, cell: int) -> bool:
-    """Whether all units of a cell are trained, and merging it is not over."""
+    """Whether all units of a cell are trained, but merging them has not finished."""
     return _is_trained(sweep, cell) and not is_merged(sweep, cell)
 
 
 def merge_all(sweep: Sweep, told: Callable[[Path], object] = lambda _: None) -> None:
-    """Merge every cell that can be; `told` is called with the folder of each.
+    """Merge every cell whose units are all trained; `told` is called with the folder of each.
 
-    When all are merged, what processes have left that were killed is removed. Raises `ValueError` about the
-    cells that are damaged, after all others.
+    Once all cells are merged, files left behind by killed processes are removed. Damaged cells are reported
+    by a `ValueError` after all others have been merged.
     """
     damaged = []
     for number in range(len(sweep.cells)):
@@ -60,7 +60,7 @@ def merge_all(sweep: Sweep, told: Callable[[Path], object] = lambda _: None) -> 
 
 
 def is_merged(sweep: Sweep, cell: int) -> bool:
-    """Whether the folder of a cell holds all that its units have trained, and none of them mends it."""
+    """Whether the folder of a cell holds the results of all its units, and no unit is mending it."""
     first = sweep.units_of(cell)[0]
     if not first.whole and sweep.folder(first).exists():
         return False
@@ -73,12 +73,12 @@ def _is_trained(sweep: Sweep, cell: int) -> bool:
 
 
 def merge(sweep: Sweep, cell: int) -> Path:
-    """Write the folder of a cell from those of its units, verify it, remove theirs, and return it.
+    """Write the folder of a cell from the folders of its units, verify it, remove those, and return it.
 
-    It may be interrupted at any moment and done again: until it is whole, the folders of the units stay. The
-    first of them goes last, and at once, which says that nothing is left to be done. Raises `ValueError` if a
-    unit is not trained, or files of one are damaged, with the command that trains again what was in them, and
-    `Superseded` if another process has begun to merge the same.
+    Merging may be interrupted at any moment and repeated: the folders of the units stay until that of the
+    cell is complete. The folder of the first unit is removed last, by a single rename, which marks the end.
+    Raises `ValueError` if a unit is not trained or its files are damaged, with the command that retrains what
+    was in them, and `Superseded` if another process has begun to merge the same cell.
     """
     target, units = sweep.root / sweep.cells[cell].path, sweep.units_of(cell)
     if waiting := [unit.name for unit in units if not records.is_done(sweep, unit)]:
@@ -107,7 +107,7 @@ def merge(sweep: Sweep, cell: int) -> Path:
 
 
 def _remove(sweep: Sweep, unit: Unit) -> None:
-    """Remove the folder of a unit, which nobody sees half removed."""
+    """Remove the folder of a unit, renaming it first so that no process sees it half removed."""
     over = sweep.records(unit) / MERGED
     shutil.rmtree(over, ignore_errors=True)
     with suppress(FileNotFoundError):  # it is removed already
@@ -116,7 +116,7 @@ def _remove(sweep: Sweep, unit: Unit) -> None:
 
 
 def _write(sweep: Sweep, cell: int, target: Path, parts: Mapping[Unit, Results]) -> None:
-    """Write the folder of a cell; a report of what was there before is removed."""
+    """Write the folder of a cell, and remove an earlier report from it."""
     (target / store.REPORT).unlink(missing_ok=True)
     headers = {unit: _header(sweep.folder(unit)) for unit in parts}
     searched = any(unit.worker is not None for unit in parts)

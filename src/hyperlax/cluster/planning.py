@@ -1,4 +1,4 @@
-"""Planning a sweep for many processes from what a command was asked for."""
+"""Planning a sweep for many processes from the arguments of a command."""
 
 from __future__ import annotations
 
@@ -18,11 +18,11 @@ from hyperlax.studies.benchmark import plan_together
 from hyperlax.studies.suites import MODES, Suite, cells, prepare
 
 LEAST_SECONDS = 20.0
-"""Predicted seconds below which it does not pay to cut a unit for a process on this machine any smaller."""
+"""Predicted seconds below which cutting a unit further does not pay for processes on this machine."""
 TRIALS_PER_PROCESS = 8
-"""Trials that each process of a shared search trains at least, so that it learns from those before."""
+"""Fewest trials for each process of a shared search, so that it can learn from earlier ones."""
 UNITS_PER_TASK = 4
-"""Units for every process on this machine, so that none has to wait long for the last."""
+"""Units per process on this machine: several, so that no process idles long while the last ones run."""
 
 
 def of_suite(
@@ -119,18 +119,18 @@ def _programs(spec: Experiment, trees: Sequence[Any], platform: str, group_by_si
 
 
 def asked_of_search(spec: Experiment, group_by_sizes: bool, given: Mapping[str, Any]) -> dict[str, Any]:
-    """What decides the plan of a search."""
+    """The arguments that determine the plan of a search."""
     more = {name: given[name] for name in ("n_trials", "storage")}
     return {**asked_of_experiment(spec, group_by_sizes, False), **more}
 
 
 def asked_of_suite(suite: Suite, settings: Mapping[str, Any], group_by_sizes: bool) -> dict[str, Any]:
-    """What decides the plan of a suite."""
+    """The arguments that determine the plan of a suite."""
     return {"suite": asdict(suite), "settings": dict(settings), "group_by_sizes": group_by_sizes}
 
 
 def asked_of_experiment(spec: Experiment, group_by_sizes: bool, sequential: bool) -> dict[str, Any]:
-    """What decides the plan of a single experiment."""
+    """The arguments that determine the plan of a single experiment."""
     return {"experiment": spec.identity(), "group_by_sizes": group_by_sizes, "sequential": sequential}
 
 
@@ -171,7 +171,7 @@ def _sweep(
     tasks: int | None,
     slurm: dict[str, Any] | None,
 ) -> Sweep:
-    """Cut the cells into units: for processes on this machine as many as keep them busy, else by length."""
+    """Cut the cells into units: enough to keep the processes of this machine busy, or by predicted length."""
     machine = Machine.of(platform, 1)
     cut = lambda seconds: [  # noqa: E731
         unit
@@ -188,7 +188,7 @@ def _sweep(
 
 
 def continued(found: Sweep, asked: Mapping[str, Any]) -> Sweep:
-    """The sweep that is in a folder already; raises `ValueError` if it was planned from something else."""
+    """The sweep that a folder already holds; raises `ValueError` if it was planned from other arguments."""
     if differing := sweep.difference(found.asked, asked):
         raise ValueError(f"{found.root} holds another sweep:\n  " + "\n  ".join(differing))
     return found

@@ -1,10 +1,10 @@
-"""What has become of a unit: small files beside the folder in which it is trained.
+"""Records of a unit: small files beside the folder in which it is trained.
 
-- `done.json`: it is trained; written last.
-- `failed.json`: it has raised an exception, or makes no progress; it is not tried again unless asked for.
-- `mend.json`: it is to train again what was in files that are damaged, or merged lanes that have failed.
-- `starts.json`: how often a job has been started again without progress.
-- `tries`: a line for every start by Slurm since a process last came to train it.
+- `done.json`: the unit is trained; written last.
+- `failed.json`: it raised an exception or made no progress; it is tried again only on request.
+- `mend.json`: it is to retrain what was in damaged files, or merged lanes that have failed.
+- `starts.json`: how often a job has started again without progress.
+- `tries`: one line for every start by Slurm since a process last began to train.
 """
 
 from __future__ import annotations
@@ -21,12 +21,12 @@ from hyperlax.storage.integrity import Damaged, read_json, write_json
 
 DONE, FAILED, MEND, STARTS, TRIES = "done.json", "failed.json", "mend.json", "starts.json", "tries"
 _ABOUT_LANES = ("lanes", "failed_lanes")
-"""What `done.json` says of lanes."""
+"""Entries of `done.json` about lanes."""
 _ABOUT_STARTS = (FAILED, STARTS, TRIES)
 MOST_NAMED = 50
-"""Units or tasks that a command names at most; it is told again for the others."""
+"""The largest number of units or tasks that a printed command names; repeating it handles the others."""
 MOST_STARTS = 3
-"""Starts of a job at the same point of the training after which a unit has failed."""
+"""Number of starts at the same point of the training after which a unit counts as failed."""
 
 
 def is_done(sweep: Sweep, unit: Unit) -> bool:
@@ -35,7 +35,7 @@ def is_done(sweep: Sweep, unit: Unit) -> bool:
 
 
 def outcome(sweep: Sweep, unit: Unit) -> dict[str, Any] | None:
-    """What `done.json` of a unit says; None if it is not trained."""
+    """The contents of a unit's `done.json`; None if the unit is not trained."""
     return _read(sweep.records(unit) / DONE)
 
 
@@ -52,7 +52,7 @@ def is_whole(sweep: Sweep, cell: int) -> bool:
 
 
 def mending(sweep: Sweep, unit: Unit) -> dict[str, Any] | None:
-    """What `mend.json` of a unit says; None if it has nothing to mend."""
+    """The contents of a unit's `mend.json`; None if it has nothing to mend."""
     return _read(sweep.records(unit) / MEND)
 
 
@@ -68,7 +68,7 @@ def begun(sweep: Sweep, unit: Unit) -> bool:
 
 
 def newest_claim(sweep: Sweep, unit: Unit) -> dict[str, Any]:
-    """What the process that has claimed a unit last says of itself and its progress; empty without one."""
+    """What the latest process to claim a unit has noted about itself and its progress; empty without one."""
     found = noted(_checkpoints(sweep, unit))
     return found[max(found)] if found else {}
 
@@ -82,9 +82,9 @@ def env_steps(sweep: Sweep, unit: Unit) -> int:
 
 
 def note_done(sweep: Sweep, unit: Unit, about: dict[str, Any]) -> None:
-    """Write that a unit is trained; forget that it had failed.
+    """Record that a unit is trained, and remove the record of a failure.
 
-    For one that was mended, all but the lanes that have failed is what was written before.
+    For a unit that was mended, everything but the number of failed lanes stays as it was recorded before.
     """
     if (before := (mending(sweep, unit) or {}).get("done")) is not None:
         about = {**about, **before, **{name: about[name] for name in _ABOUT_LANES}}
@@ -94,14 +94,14 @@ def note_done(sweep: Sweep, unit: Unit, about: dict[str, Any]) -> None:
 
 
 def note_failed(sweep: Sweep, unit: Unit, reason: str) -> None:
-    """Write that a unit has failed, and why."""
+    """Record that a unit has failed, and why."""
     write_json(sweep.records(unit) / FAILED, {"unit": unit.name, "reason": reason})
 
 
 def forgive(sweep: Sweep, units: Iterable[Unit]) -> None:
-    """Let units that have failed be tried again, and those of which lanes have failed.
+    """Let failed units, and units with failed lanes, be tried again.
 
-    Of units that are merged, one tries the lanes of all again, in the folder of their cell.
+    Once a cell is merged, a single unit retries the failed lanes of all, in the folder of the cell.
     """
     for cell, own in itertools.groupby(units, key=lambda unit: unit.cell):
         asked = list(own)
@@ -117,12 +117,12 @@ def forgive(sweep: Sweep, units: Iterable[Unit]) -> None:
 
 
 def _lost_lanes(sweep: Sweep, unit: Unit) -> bool:
-    """Whether a unit is trained, but for lanes that have failed."""
+    """Whether a unit is trained except for failed lanes."""
     return bool((outcome(sweep, unit) or {}).get("failed_lanes"))
 
 
 def _try_merged_again(sweep: Sweep, unit: Unit) -> None:
-    """Let `unit`, unless another one mends their cell, try the failed lanes of the merged cell again."""
+    """Let `unit` retry the failed lanes of its merged cell, unless another unit is mending that cell."""
     units = sweep.units_of(unit.cell)
     if not any(mending(sweep, u) and not is_done(sweep, u) for u in units):
         about = {"unit": unit.name, "merged": True, "done": outcome(sweep, unit)}
@@ -134,7 +134,7 @@ def _try_merged_again(sweep: Sweep, unit: Unit) -> None:
 
 
 def stuck(sweep: Sweep, unit: Unit, job: str | None) -> bool:
-    """Note a start of `job` (None outside of Slurm); whether it was started in vain too often in a row."""
+    """Record a start of `job` (None outside Slurm); return whether too many in a row made no progress."""
     if job is None:
         return False
     (sweep.records(unit) / TRIES).unlink(missing_ok=True)
@@ -158,7 +158,7 @@ def _checkpoints(sweep: Sweep, unit: Unit) -> Path:
 
 
 def _read(path: Path) -> dict[str, Any] | None:
-    """The contents of a record; None if it is not there. A damaged one counts, as its name says the most."""
+    """The contents of a record; None if there is none. A damaged record has the damage as its reason."""
     try:
         return read_json(path)
     except FileNotFoundError:

@@ -1,4 +1,4 @@
-"""What the processes that share a search have trained, made ready to be merged as if one had done it."""
+"""Preparing the results of processes that share a search for merging, as if one process had trained them."""
 
 from __future__ import annotations
 
@@ -27,10 +27,10 @@ Headers = Mapping[Unit, dict[str, Any]]
 
 
 def one_plan(parts: Parts, headers: Headers, planned: int) -> tuple[Parts, Headers]:
-    """The results, and the headers of the checkpoints, of all units with one list of programs and of samples.
+    """Return the results and checkpoint headers of all units, renumbered to one list of programs and samples.
 
     All processes begin with the same `planned` programs, and each may add some for trials that fit none of
-    them. Places of samples, which in the folder of a unit are their numbers, become those among all.
+    them. In the folder of a unit the place of a sample is its number; here it becomes its place among all.
     """
     rows = sorted((row for h in headers.values() for row in h["rows"] or ()), key=lambda row: row["sample"])
     place = {row["sample"]: n for n, row in enumerate(rows)}

@@ -24,9 +24,9 @@ CONTROL = "nvidia-cuda-mps-control"
 PIPES = "CUDA_MPS_PIPE_DIRECTORY"
 """The variable with the folder by which processes find MPS."""
 FRACTION, PREALLOCATE = "XLA_PYTHON_CLIENT_MEM_FRACTION", "XLA_PYTHON_CLIENT_PREALLOCATE"
-"""The variables that say how much of the memory of a GPU a process takes for itself, and whether at once."""
+"""Environment variables for the share of a GPU's memory that a process takes, and whether at once."""
 ALL = 0.9
-"""The part of the memory of a GPU that its processes take, all together; CUDA needs some for each."""
+"""The share of a GPU's memory that all its processes take together; CUDA itself needs some for each."""
 CORES_PER_PROCESS = 2
 """Cores that a process keeps busy: one computes in Python and one launches kernels."""
 SECONDS = 30
@@ -41,9 +41,9 @@ def processes_per_gpu(gpus: int, cores: int, environment: Mapping[str, str] = os
 
 
 def take_little() -> None:
-    """Let this process, which counts GPUs and plans, not take the memory of the GPU that it computes on.
+    """Keep this process, which only counts GPUs and plans, from reserving the memory of its GPU.
 
-    Without effect after JAX has been initialised, or if the user has said something else.
+    Has no effect once JAX has been initialised, or if the user has set these variables.
     """
     if PREALLOCATE not in os.environ:
         os.environ[PREALLOCATE] = _LITTLE
@@ -51,7 +51,7 @@ def take_little() -> None:
 
 
 def of_user() -> dict[str, str]:
-    """The environment of this process without what `take_little` has said."""
+    """The environment of this process without the variables that `take_little` has set."""
     return {name: value for name, value in os.environ.items() if name not in _said}
 
 
@@ -60,9 +60,9 @@ _said: set[str] = set()
 
 
 def memory_of(processes: int, environment: Mapping[str, str]) -> dict[str, str]:
-    """Variables that give each of so many processes of a GPU an equal part of its memory, and their number.
+    """Environment variables that give each of the `processes` on a GPU an equal part of its memory.
 
-    What the user has said about memory in `environment` stays.
+    Their number is among them. Variables about memory that the user has set in `environment` stay.
     """
     if processes < 2:
         return {}
@@ -74,10 +74,10 @@ def memory_of(processes: int, environment: Mapping[str, str]) -> dict[str, str]:
 
 @contextmanager
 def side_by_side(processes: int, environment: Mapping[str, str] = os.environ) -> Iterator[dict[str, str]]:
-    """Start MPS for the `with` block if `processes` share a GPU; yields the variables by which they find it.
+    """Start MPS for the `with` block if `processes` share a GPU; yield the variables by which they find it.
 
-    One that runs already, by `PIPES`, is used; if it is not installed, that is printed, and processes take
-    turns. Raises `ValueError` if it does not start.
+    An MPS that is already running, according to `PIPES`, is used. Where MPS is not installed, a line says so
+    and the processes take turns. Raises `ValueError` if it does not start.
     """
     if processes < 2 or PIPES in environment:
         yield {}

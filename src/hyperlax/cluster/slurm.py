@@ -1,4 +1,4 @@
-"""Slurm: the script of a job, and the commands sbatch, squeue, scontrol, scancel. Nothing else knows it."""
+"""Slurm: job scripts, and the commands sbatch, squeue, scontrol and scancel. No other module calls them."""
 
 from __future__ import annotations
 
@@ -36,13 +36,13 @@ PATIENCE = 60.0
 
 
 _FULL = re.compile("submit ?(job)? ?limit|MaxSubmit|invalid job array|temporarily un", re.IGNORECASE)
-"""What sbatch says where a user may have no more jobs in the queue, or none as large as this one."""
+"""Messages of sbatch when a user may queue no more jobs, or none as large as this one."""
 _TOO_MUCH = re.compile("(QOS|Assoc)[a-z]*(Wall|Time|Cpu|Node|Mem|TRES)", re.IGNORECASE)
-"""What it says beside where one task asks for more than is allowed, which fewer tasks would not change."""
+"""Further words in such a message when a single task asks for too much, so that fewer tasks do not help."""
 
 
 class Refused(ValueError):
-    """Raised when Slurm does not do what it is asked to, with what it says."""
+    """Raised with Slurm's own message when it refuses a request."""
 
     @property
     def full(self) -> bool:
@@ -52,7 +52,7 @@ class Refused(ValueError):
 
 @dataclass(frozen=True)
 class Options:
-    """What a task asks of the cluster, in the words of sbatch; what is None is left to the cluster.
+    """The resources that a task requests, under the names of sbatch; None leaves a choice to the cluster.
 
     - `time`: the limit of a task. `array_parallelism`: how many tasks may run at once.
     - `container`: an Apptainer image; `bind`: folders inside it, as SOURCE:TARGET.
@@ -137,10 +137,10 @@ def script(root: Path, options: Options, name: str, units: Path, count: int) -> 
 
 
 def _trained(options: Options, command: str) -> list[str]:
-    """Lines that run `command`, and leave its exit code in `code`.
+    """Lines of shell that run `command` and leave its exit code in `code`.
 
-    Slurm warns all processes of a step, among them the one that mounts the image of a container, which ends
-    at once. So the script alone is warned about a container (`B:`), and passes it on to `command`.
+    Slurm signals all processes of a step, including the one that mounts the image of a container, which then
+    exits. With a container only the script is signalled (`B:`), and it passes the signal on to `command`.
     """
     if options.container is None:
         return [f"srun {command}", "code=$?"]
@@ -155,9 +155,9 @@ def _trained(options: Options, command: str) -> list[str]:
 
 
 def _counted(root: Path) -> list[str]:
-    """Lines that note a start, and end the task if too many in a row were stopped before they came to train.
+    """Lines of shell that record a start, and end the task if too many in a row never reached the training.
 
-    The training itself counts its starts without progress (`records.stuck`) and empties the note.
+    The training itself counts its starts without progress (`records.stuck`) and clears this record.
     """
     why = (
         f"stopped {MOST_TRIES} times in a row before it could train: the time limit is too short to start "
@@ -175,7 +175,7 @@ def _counted(root: Path) -> list[str]:
 
 
 def _command(root: Path, options: Options, cache: Path | None) -> str:
-    """What runs hyperlax: this installation, or the one in a container."""
+    """The command that runs hyperlax: this installation, or the one in a container."""
     if options.container is None:
         return f"{shlex.quote(sys.executable)} -m hyperlax"
     folders = [str(root), *([str(cache.absolute())] if cache is not None else []), *options.bind]
@@ -194,7 +194,7 @@ def _command(root: Path, options: Options, cache: Path | None) -> str:
 
 
 def send(job: Path) -> str:
-    """Submit a script; returns the number of the job. Raises `Refused` with what sbatch says."""
+    """Submit a script and return the number of the job; raise `Refused` with the message of sbatch."""
     answer = _asked("sbatch", "--parsable", str(job))
     return answer.strip().splitlines()[-1].partition(";")[0]
 
@@ -217,7 +217,7 @@ class Task:
 
     @property
     def held(self) -> bool:
-        """Whether it waits for somebody to release it, such as after a node that could not start it."""
+        """Whether it is held until somebody releases it, for example after a node failed to start it."""
         return not self.runs and "held" in self.reason.lower()
 
     @property
@@ -243,15 +243,15 @@ def queue() -> list[Task] | None:
 
 
 def cancel(jobs: Sequence[str]) -> None:
-    """Cancel jobs; those that have ended are no error."""
+    """Cancel jobs; jobs that have already ended are not an error."""
     if jobs:
         _asked("scancel", *jobs)
 
 
 def _asked(*command: str) -> str:
-    """What a command of Slurm prints.
+    """Run a command of Slurm and return what it prints.
 
-    Raises `FileNotFoundError` if there is none, and `Refused` if it refuses or takes too long.
+    Raises `FileNotFoundError` if the command does not exist, and `Refused` if it fails or takes too long.
     """
     try:
         done = subprocess.run(command, capture_output=True, text=True, timeout=PATIENCE)

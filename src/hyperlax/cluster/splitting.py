@@ -19,8 +19,8 @@ UNIT_SECONDS = 3600.0
 def is_whole(spec: Experiment, sequential: bool) -> bool:
     """Whether all lanes of an experiment have to be in one unit.
 
-    Schedules that compare lanes with one another and searches need all of them; lanes that train one at a
-    time do so to be timed.
+    That is so for searches, for schedules that compare lanes with one another, and for lanes that train one
+    at a time, because they are being timed.
     """
     return sequential or spec.schedule.grows or spec.schedule.describe() is not None
 

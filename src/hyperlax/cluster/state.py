@@ -1,4 +1,4 @@
-"""The state of a sweep, from files first and the queue second; no clocks of two machines are compared."""
+"""The state of a sweep, from its files, then from the queue; clocks of two machines are never compared."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from hyperlax.storage import calling
 from hyperlax.storage.claims import alive
 
 STATES = ("done", "running", "waiting", "lost", "failed")
-"""The states of a unit; it is lost if a process that has begun it is no more, and none is to go on."""
+"""The states of a unit; it is lost if the process that began it has ended and no task will continue it."""
 ALL_DONE, SOME_FAILED, WORK_LEFT = 0, 1, 3
 """Exit codes of `hyperlax status`."""
 
@@ -22,7 +22,7 @@ ALL_DONE, SOME_FAILED, WORK_LEFT = 0, 1, 3
 class UnitState:
     """The state of one unit: the env steps that are saved, who trains it, and why it has failed.
 
-    `held` is the task that Slurm starts only when it is released.
+    `held` is the task that Slurm will not start until it is released.
     """
 
     unit: Unit
@@ -73,7 +73,7 @@ class Look:
         return found
 
     def notes(self) -> list[str]:
-        """What else is to be known of the results."""
+        """Sentences about the results that their reader should know."""
         found = []
         for number, cell in enumerate(self.sweep.cells):
             own, name = self.sweep.units_of(number), self.sweep.name if cell.path == "." else cell.path
@@ -85,7 +85,7 @@ class Look:
         return found
 
     def next_command(self) -> str:
-        """What to type next."""
+        """The command to type next."""
         root = self.sweep.root.absolute()
         train = ("submit", root) if self.sweep.slurm is not None else ("unit", "run", root)
         if self.exit_code == ALL_DONE:
@@ -103,7 +103,7 @@ class Look:
 
 
 def look(sweep: Sweep, before: Look | None = None) -> Look:
-    """Look at all units; `before` is an earlier look of this process, which shows who makes progress."""
+    """Look at all units; comparing with `before`, an earlier look, shows which of them make progress."""
     tasks = slurm.queue() if sweep.slurm is not None else []
     sent = submitting.live(sweep, tasks or [])
     earlier = {u.unit.name: u.env_steps for u in before.units} if before is not None else {}

@@ -1,6 +1,6 @@
-"""Sending units to Slurm: each once, whoever asks how often, and every script kept for reading.
+"""Sending units to Slurm: never twice, however often and by whomever it is asked for.
 
-A submission is a folder with the scripts, their lists of units, and in `sent.json` the numbers of the jobs.
+A submission is a folder that keeps the scripts, their lists of units and, in `sent.json`, the job numbers.
 """
 
 from __future__ import annotations
@@ -26,12 +26,12 @@ from hyperlax.storage.integrity import create_json, read_json, write_json
 FOLDER = "submissions"
 BEGUN, SENT = "begun.json", "sent.json"
 WAIT_SECONDS = 60.0
-"""How long a submission waits for another one that is under way."""
+"""Seconds that a submission waits for another one that is under way."""
 
 
 @dataclass(frozen=True)
 class Sent:
-    """What a submission has sent: the units of every job; how many did not fit in the queue, and why."""
+    """The outcome of a submission: the units of every job; how many did not fit in the queue, and why."""
 
     jobs: dict[str, list[str]]
     left: int = 0
@@ -39,9 +39,9 @@ class Sent:
 
 
 def options(sweep: Sweep, changes: Mapping[str, Any] | None = None) -> Options:
-    """What the tasks of a sweep ask of the cluster, with `changes`.
+    """The resources that the tasks of a sweep request, with `changes`.
 
-    Raises `ValueError` if it was not planned for one, or for options that cannot be.
+    Raises `ValueError` for a sweep that was not planned for a cluster, and for invalid options.
     """
     if sweep.slurm is None:
         raise ValueError(f"{sweep.root} was not planned for Slurm: continue it with --executor local")
@@ -51,7 +51,7 @@ def options(sweep: Sweep, changes: Mapping[str, Any] | None = None) -> Options:
 
 
 def live(sweep: Sweep, tasks: Sequence[Task]) -> dict[str, Task]:
-    """Unit → the task in the queue that trains it or is to."""
+    """Unit → the task in the queue that trains it, or will."""
     found = {(task.job, task.index): task for task in tasks}
     names: dict[str, Task] = {}
     for folder in _submissions(sweep):
@@ -86,8 +86,7 @@ def submit(
 ) -> Sent:
     """Send the units that are missing, or as many of them as the queue takes.
 
-    Those that have failed are among them if that is asked for, and those with damaged files, which train
-    again what was in them.
+    On request these include failed units, and units with damaged files, which retrain what was in them.
     `changes` are options of Slurm that differ from those that the sweep was planned with. Raises `Refused` if
     Slurm refuses for another reason than a full queue, or another submission is under way.
     """
@@ -108,7 +107,7 @@ def submit(
 
 
 def _sent(sweep: Sweep, asked: Options, folder: Path, names: list[str]) -> Sent:
-    """Send arrays of units, as large as Slurm takes them; after a refusal ever smaller ones, down to one."""
+    """Send arrays of units as large as Slurm accepts; after each refusal smaller ones, down to one unit."""
     jobs: dict[str, list[str]] = {}
     size = slurm.largest_array() if names else 1
     while names:
@@ -140,12 +139,12 @@ def write_script(sweep: Sweep, asked: Options, folder: Path, number: int, names:
 
 
 def job_name(sweep: Sweep) -> str:
-    """What the jobs of a sweep are called."""
+    """The name of the jobs of a sweep."""
     return "hlx-" + re.sub(r"[^A-Za-z0-9_.-]+", "-", sweep.name)[:40]
 
 
 def dry_run(sweep: Sweep) -> str:
-    """The script that would be sent, without a file of it being written."""
+    """The script that would be sent; writes nothing."""
     folder = sweep.root.absolute() / FOLDER / "0001"
     return slurm.script(
         sweep.root.absolute(), options(sweep), job_name(sweep), folder / "units-0.txt", len(sweep.units)
@@ -158,9 +157,9 @@ def _submissions(sweep: Sweep) -> list[Path]:
 
 
 def _begin(sweep: Sweep) -> Path:
-    """The folder of a new submission, once those before it are over.
+    """Create the folder of a new submission, once earlier submissions have ended.
 
-    Only one process can make the next folder, and it waits for the ones before: so no unit is sent twice.
+    Only one process can create the next folder, and it waits for the earlier ones, so no unit is sent twice.
     """
     own = {"host": socket.gethostname(), "pid": os.getpid(), "born": _born(os.getpid())}
     number = len(_submissions(sweep))

@@ -31,7 +31,7 @@ FILE = "sweep.json"
 UNITS = ".units"
 """The folder with one subfolder for each unit."""
 SHAPE = Path(UNITS) / "shape.json"
-"""The kind of device and the compiler that the first unit began with, which all others have to have."""
+"""The kind of device and the compiler of the first unit that began; all others must have the same."""
 FORMAT = 1
 
 
@@ -69,14 +69,14 @@ class Cell:
 
 @dataclass(frozen=True)
 class Unit:
-    """What one process trains at a time: some samples of one program of a cell, with all their seeds.
+    """The work of one process at a time: some samples of one program of a cell, with all their seeds.
 
     - `name`: the name of its folder.
     - `cell`: the number of the cell.
     - `samples`: the places of its samples; None for the whole cell, if its lanes depend on one another.
     - `worker`: which of the processes it is that share the study of a search; None for other units.
     - `lanes`, `env_steps`: how much there is to train.
-    - `seconds`: the time that it takes on one device at least, as predicted.
+    - `seconds`: the predicted time on one device, at least.
     """
 
     name: str
@@ -89,7 +89,7 @@ class Unit:
 
     @property
     def whole(self) -> bool:
-        """Whether it trains all of its cell, in the folder of that."""
+        """Whether it trains its whole cell, in the folder of the cell."""
         return self.samples is None and self.worker is None
 
 
@@ -97,11 +97,11 @@ class Unit:
 class Sweep:
     """A planned sweep in the folder `root`.
 
-    - `asked`: what it was planned from, for comparison with what is asked later.
+    - `asked`: the arguments it was planned from, to compare with those given later.
     - `platform`: cpu or gpu.
     - `execution`: fields of `Execution` that hold for all units.
     - `cells`, `units`: what there is to train, and how it is divided.
-    - `slurm`: what its tasks ask of a cluster (`slurm.Options`); None if it runs on one machine.
+    - `slurm`: the resources that its tasks request (`slurm.Options`); None if it runs on one machine.
     """
 
     root: Path
@@ -138,16 +138,16 @@ class Sweep:
         return list(self._by_cell.get(cell, ()))
 
     def study(self, cell: int) -> Path | None:
-        """The journal of the study that the units of a cell share; None if none, or if it is elsewhere."""
+        """The journal of the study that the units of a cell share; None if there is none here."""
         shared = any(unit.worker is not None for unit in self.units_of(cell))
         if not shared or self.cells[cell].arguments.get("storage"):
             return None
         return self.root / UNITS / f"c{cell:03d}.journal"
 
     def spec(self, number: int, merged: bool = False) -> Experiment:
-        """Build the experiment of a cell again; raise `ValueError` if it is another one than was planned.
+        """Build the experiment of a cell again; raise `ValueError` if it differs from the planned one.
 
-        The study of a search that several processes share is theirs, unless their units are `merged`.
+        A search that several processes share uses their common study, unless their units are `merged`.
         """
         cell, study = self.cells[number], None if merged else self.study(number)
         own = {} if study is None else {"storage": str(study)}
@@ -168,7 +168,7 @@ class Sweep:
         return spec
 
     def records(self, unit: Unit) -> Path:
-        """The folder that says what has become of a unit."""
+        """The folder with the records of a unit."""
         return self.root / UNITS / unit.name
 
     def folder(self, unit: Unit) -> Path:
@@ -196,7 +196,7 @@ class Sweep:
             )
 
     def check_device(self) -> None:
-        """Raise `ValueError` unless this process has the shape of all others; the first one decides it."""
+        """Raise `ValueError` unless this process has the same shape as the first process of the sweep."""
         here = shape()
         if create_json(self.root / SHAPE, here) or self.execution.get("any_device"):
             return
@@ -252,7 +252,7 @@ def needed(root: Path) -> Sweep:
 
 
 def difference(stored: Mapping[str, Any], asked: Mapping[str, Any]) -> list[str]:
-    """Describe the differences between what a sweep was planned from and what is asked now, one per line."""
+    """Describe how the arguments given now differ from those a sweep was planned from, one per line."""
     asked = json.loads(json.dumps(asked, default=str))
     return [
         f"{k}: {stored.get(k)!r} in the folder, {asked.get(k)!r} asked for"
@@ -262,7 +262,7 @@ def difference(stored: Mapping[str, Any], asked: Mapping[str, Any]) -> list[str]
 
 
 def _is_below(name: str) -> bool:
-    """Whether `name` is that of a folder in another one, or of that itself."""
+    """Whether the relative path `name` stays inside the folder that it starts from."""
     path = PurePosixPath(name)
     return not path.is_absolute() and ".." not in path.parts
 

@@ -1,7 +1,7 @@
-"""What a planned sweep would run that a file must not decide, and whether this user has asked for it.
+"""Code and shell commands that a planned sweep names, and whether this user has agreed to run them.
 
-`sweep.json` is data, which anybody may have written. It may name registered things only; code in files and
-modules, and words for the shell and for Slurm, run if this user has planned the sweep, or says so.
+`sweep.json` is data, which anybody may have written. By itself it may name registered things only. Code in
+files and modules, and text for the shell or Slurm, runs only if this user planned the sweep or trusts it.
 """
 
 from __future__ import annotations
@@ -16,11 +16,11 @@ from hyperlax.registry import location
 from hyperlax.storage.files import cache_folder
 
 OF_THE_SHELL = ("container", "bind", "setup", "sbatch_arg")
-"""Options for Slurm that decide what is run, and not only how much of it."""
+"""Options for Slurm that decide which commands run, and not only with which resources."""
 
 
 def named(sweep: Sweep) -> list[str]:
-    """What a sweep names beside registered things and numbers: code, and words for the shell."""
+    """The code and the text for the shell that a sweep names."""
     said = [sweep.asked, *([c.arguments, c.scheduler] for c in sweep.cells)]
     studies = dict.fromkeys(str(c.arguments["storage"]) for c in sweep.cells if c.arguments.get("storage"))
     code = dict.fromkeys(text for text in _texts(said) if location(text.partition("[")[0]) is not None)
@@ -33,7 +33,7 @@ def named(sweep: Sweep) -> list[str]:
 
 
 def remember(sweep: Sweep) -> None:
-    """Note that this user has planned the sweep, or trusts it, as its file is now."""
+    """Record that this user planned the sweep, or trusts it, with its file as it is now."""
     if (place := _place(sweep.root)) is not None:
         place.parent.mkdir(parents=True, exist_ok=True)
         place.touch()
@@ -65,7 +65,7 @@ def _texts(value: Any) -> Iterator[str]:
 
 
 def _place(root: Path) -> Path | None:
-    """The file that notes that the sweep in `root` is this user's; None where nothing can be kept."""
+    """The file that records this user's trust in the sweep in `root`; None where nothing can be stored."""
     cache = cache_folder()
     if cache is None:
         return None

@@ -1,4 +1,4 @@
-"""Training one unit, from wherever another process has left it."""
+"""Training one unit, continuing where another process stopped."""
 
 from __future__ import annotations
 
@@ -31,9 +31,9 @@ FAILED = 1
 
 
 class Worker:
-    """Trains units of a sweep, one after the other; what they share is built and compiled once.
+    """Trains units of a sweep one after another; what they share is built and compiled once.
 
-    `show` makes the display of a unit from the folder for its log.
+    `show` makes the display of a unit, given the folder for its log.
     """
 
     def __init__(self, sweep: Sweep, show: Callable[[Path], Display]):
@@ -85,7 +85,7 @@ class Worker:
         return FAILED
 
     def _spec(self, unit: Unit) -> Experiment:
-        """The experiment that the unit trains: its cell, or a part of that."""
+        """The experiment that the unit trains: its cell, or a part of it."""
         if (records.mending(self.sweep, unit) or {}).get("merged"):
             return self.sweep.spec(unit.cell, merged=True)
         if unit.worker is not None:
@@ -115,9 +115,9 @@ class Worker:
 
 
 def _joining(spec: Experiment, unit: Unit) -> Experiment:
-    """The experiment of a search with the trials of this unit alone, which have their numbers in the study.
+    """The experiment of a search with the trials of this unit alone, numbered as in the study.
 
-    Trials of another unit that is silent stay that unit's, whenever it goes on.
+    Trials of other units stay theirs, even if those units are silent for long.
     """
     from hyperlax.searches import OptunaSearch
 
@@ -135,7 +135,7 @@ def _programs(programs: list[Program], unit: Unit) -> list[Program]:
 
 
 def _about(results: Results) -> dict[str, Any]:
-    """What is noted of a unit that is trained."""
+    """The contents of `done.json` for a unit that is trained."""
     lanes = results.lanes
     return {
         "lanes": lanes.height,

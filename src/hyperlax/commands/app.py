@@ -26,7 +26,7 @@ from hyperlax.registry.spellings import alike
 
 
 def refused(error: CycloptsError) -> Any:
-    """What to print for a command line that cannot be understood; a flag of other programs says ours."""
+    """The message for a command line that cannot be understood; it knows the flags of other programs."""
     from cyclopts import CycloptsPanel
 
     words = str(error)
@@ -80,7 +80,7 @@ app.command(preparing.list_names, name="list")
 
 
 def booleans(tokens: list[str]) -> list[str]:
-    """`--flag True` as `--flag=True`, which is how it has always been typed."""
+    """Rewrite `--flag True`, which earlier versions accepted, as `--flag=True`."""
     joined: list[str] = []
     for token in tokens:
         if token.lower() in ("true", "false") and joined and re.fullmatch(r"--[a-z][a-z-]*", joined[-1]):

@@ -32,15 +32,15 @@ def run_benchmark(
     Parameters
     ----------
     base_config
-        Suite: a name in configs/suites.py, or file.py:name. What is given here wins over what it says.
+        Suite: a name in configs/suites.py, or file.py:name. Flags given here override it.
     benchmark_name
-        What the benchmark is called. [default: the suite's name]
+        Name of the benchmark. [default: the suite's name]
     algos
         Recipes, as --algo-and-network-config of the other commands.
     envs
-        Environments. Pairs that cannot be are listed and skipped.
+        Environments. Recipes that cannot act in one of them are listed, and these pairs are skipped.
     sweep_modes
-        batched: as many lanes at once as the machine has use for; sequential: one by one, for comparison;
+        batched: as many lanes at once as the machine can use; sequential: one by one, for comparison;
         optuna: a search instead of samples.
     num_samples_per_run
         Samples of every recipe's space, or trials of a search.
@@ -93,7 +93,7 @@ def run_benchmark(
 
 
 def _check_sampling(modes: Sequence[str]) -> None:
-    """Refuse a sampling method that no mode has use for, and say which has none."""
+    """Refuse a sampling method that no mode uses, and note the modes that ignore it."""
     drawing = [mode for mode in modes if mode != "optuna"]
     if not drawing:
         raise ValueError(
@@ -105,7 +105,7 @@ def _check_sampling(modes: Sequence[str]) -> None:
 
 
 def _benchmark(running: Running, suite: Any, folder: Path, name: str, dry_run: bool) -> int:
-    """Runs or only shows a suite; the exit code says whether cells have failed."""
+    """Run or only show a suite; the exit code says whether cells have failed."""
     from rich.console import Console
 
     from hyperlax.commands.tables import cells_table

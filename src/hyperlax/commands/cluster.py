@@ -1,4 +1,4 @@
-"""Commands about sweeps that many processes train: what is done, what to send, merge and cancel."""
+"""Commands for sweeps trained by many processes: their state, submission, merging and cancellation."""
 
 from __future__ import annotations
 
@@ -38,22 +38,21 @@ def status(
 ) -> int:
     """Show what is done, running, waiting, lost and failed, and what to type next.
 
-    A unit is lost if a process has begun it that is no more. The exit code is 0 if all is trained, 1 if
-    something has failed, and 3 if there is work left.
+    A unit is lost if the process that began it has ended without finishing it. The exit code is 0 if all is
+    trained, 1 if something has failed, and 3 if there is work left.
 
     Parameters
     ----------
     folder
-        The folder of a sweep that was planned in units, of any other sweep, search or benchmark, or one above
-        some.
+        The folder of a sweep, search or benchmark, planned in units or not, or any folder that contains some.
     watch
-        Look again and again until all is trained or has failed.
+        Keep looking until all is trained or has failed.
     json_
-        Print it for programs.
+        Print JSON, for programs.
     units
-        Every unit instead of every experiment, of a sweep that was planned in units.
+        List every unit instead of every experiment, for a sweep that was planned in units.
     every
-        Seconds between two looks of --watch.
+        Seconds between two looks with --watch.
     """
     from hyperlax.cluster import sweep
 
@@ -94,21 +93,21 @@ def submit(
     trust: bool = False,
     asked: OnSlurm = OnSlurm(),  # noqa: B008
 ) -> int:
-    """Send to Slurm what is neither trained, nor in the queue, nor has failed; as often as you like.
+    """Send to Slurm all units that are not trained, not in the queue and have not failed; safe to repeat.
 
-    --time and other options of Slurm that are given hold for what is sent now, instead of those of the plan.
-    The exit code is 3 if the queue has no room for all: enter it again when some have ended.
+    --time and other options of Slurm given here replace those of the plan for the units sent now. The exit
+    code is 3 if the queue has no room for all of them: run the command again when some have ended.
 
     Parameters
     ----------
     folder
         The folder of a sweep that was planned with --executor slurm.
     retry_failed
-        Also send what has failed.
+        Also send units that have failed.
     retrain_damaged
-        Also send what has damaged files: it trains again what was in them, bit for bit.
+        Also send units with damaged files, which retrain what was in them, bit for bit.
     trust
-        Send it although somebody else has planned it, with code or words for the shell that it names.
+        Send a sweep that somebody else has planned, with the code and the shell commands that it names.
     """
     from hyperlax.cluster import sweep
     from hyperlax.cluster import trust as trusting
@@ -120,7 +119,7 @@ def submit(
 
 
 def cancel(folder: Place) -> int:
-    """Take all tasks of a sweep out of the queue; what they have saved stays, and submit sends them again.
+    """Remove all tasks of a sweep from the queue; saved work stays, and submit sends them again.
 
     Parameters
     ----------
@@ -187,9 +186,10 @@ def run(
     retrain_damaged: bool = False,
     trust: bool = False,
 ) -> int:
-    """Train units, one after the other, each from where it was left; the exit code is that of the last.
+    """Train units one after another, each from where it stopped; the exit code is that of the last.
 
-    75 and 130 say that a signal has stopped it with its state saved, 76 that another process has taken over.
+    Exit codes 75 and 130 mean that a signal stopped it with its state saved, 76 that another process has
+    taken over.
 
     Parameters
     ----------
@@ -198,13 +198,13 @@ def run(
     names
         The units. [default: all that are not trained]
     from_stdin
-        Read their names from standard input, and answer each on standard output with its exit code.
+        Read the names from standard input, and answer each on standard output with its exit code.
     retry_failed
-        Also try again what has failed.
+        Also try failed units again.
     retrain_damaged
-        Also train again what is lost of those that are trained, where their files are damaged: bit for bit.
+        Also retrain, bit for bit, what was in damaged files of units that were trained.
     trust
-        Train it although somebody else has planned it, with code that it names.
+        Train a sweep that somebody else has planned, with the code that it names.
     """
     from hyperlax.cluster import sweep
     from hyperlax.cluster import trust as trusting
@@ -244,14 +244,14 @@ def run(
 
 
 def _answers() -> int:
-    """A descriptor of standard output for answers alone: all else that is printed goes to standard error."""
+    """A descriptor of standard output for answers only; all other output goes to standard error."""
     own = os.dup(1)
     os.dup2(2, 1)
     return own
 
 
 def _unit_rows(seen: Any) -> list[dict[str, Any]]:
-    """A row for every unit."""
+    """The rows of the table of units, one each."""
     return [
         {
             "unit": u.unit.name,
@@ -266,7 +266,7 @@ def _unit_rows(seen: Any) -> list[dict[str, Any]]:
 
 
 def _plain(seen: Any) -> dict[str, Any]:
-    """A look, JSON-ready."""
+    """The state of a sweep as JSON-ready values."""
     return {
         "folder": str(Path(seen.sweep.root)),
         "cells": seen.rows(),

@@ -1,4 +1,4 @@
-"""The command that compares experiments of folders that were made apart."""
+"""The command that compares experiments from folders that were made separately."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ def compare(
     top_n: Annotated[int, limited("top_n")] = 5,
     embed_data: Literal["yes", "no"] = "yes",
 ) -> int:
-    """Compare sweeps, searches or benchmarks that were made apart: a table here, and a page with curves.
+    """Compare sweeps, searches or benchmarks made separately: print a table, and write a page with curves.
 
     Experiments on one environment are put side by side. Where their budgets, seeds, evaluations or protocols
     differ, the terminal and the page say so; experiments without an environment in common are refused.
@@ -34,7 +34,7 @@ def compare(
     Parameters
     ----------
     results_dirs
-        Folders of experiments, or any folders above some.
+        Folders of experiments, or any folders that contain some.
     output_file
         The page; a table with the same numbers is written beside it as CSV. Overwritten if it exists.
     metric
@@ -42,8 +42,8 @@ def compare(
     top_n
         How many of the best samples of each experiment are drawn together.
     embed_data
-        no: the page holds pictures in place of the charts and their data, and is much smaller. It loses what
-        is shown when a chart is pointed at, saving a chart from the page, and highlighting in charts.
+        no: the page holds pictures instead of the charts and their data, and is much smaller. It has no
+        tooltips, no highlighting, and no way to save a chart from the page.
     """
     if output_file.suffix != ".html":
         raise ValueError(f"--output-file {output_file} must end in .html")

@@ -1,4 +1,4 @@
-"""Continuing a run without typing its flags again: those that are left out are the ones it was begun with."""
+"""Continuing a run without typing its flags again: flags left out have the values it was begun with."""
 
 from __future__ import annotations
 
@@ -56,7 +56,7 @@ _WHAT = (
     "hparam-batch-size",
     "sequential",
 )
-"""Flags that say what is trained. A file is asked for no others, least of all for words of a shell."""
+"""Flags that say what is trained, the only ones taken from a file; never any text for a shell."""
 _NAMES = (RECIPE, ENV, "scheduler", "sampling-method", "base-config", "algos", "envs")
 """Flags whose values may name code."""
 _BY_PATH = ("set", "range", "ablate")
@@ -67,11 +67,12 @@ Given = list[tuple[str, list[str]]]
 
 
 def completed(tokens: Sequence[str]) -> list[str]:
-    """The words of a command line, with the flags of the run that it continues where it gives none.
+    """Complete a command line with the recorded flags of the run that it continues.
 
-    They are those that the manifest records, and are said on standard error. Raises `ValueError` if it cannot
-    be known which run is meant, or if a flag names a file whose folder is not recorded, code, or a database:
-    a file of data may come from a stranger, so that only what is typed is run or connected to.
+    Flags that are not typed are taken from the manifest of the run, and printed on standard error. Raises
+    `ValueError` if it is not clear which run is meant, and if a recorded flag names code, a database, or a
+    file whose folder is not recorded: the manifest may come from a stranger, so that only what the user types
+    is run or connected to.
     """
     typed = _flags(tokens[1:])
     resumes = any(name in ("resume", "resume-from") for name, _ in typed) and "--resume=false" not in tokens
@@ -115,7 +116,7 @@ def completed(tokens: Sequence[str]) -> list[str]:
 
 
 def _code(words: Sequence[str]) -> str | None:
-    """The first value of a flag that is a place in a file or module, rather than a registered name."""
+    """The first value of a flag that names code in a file or module, rather than something registered."""
     first = words[0].partition("=")[2]
     for value in [first, *words[1:]]:
         if any(location(part) is not None or set(part) & set("/\\:") for part in value.split("+")):
@@ -124,7 +125,7 @@ def _code(words: Sequence[str]) -> str | None:
 
 
 def _begun_with(folder: Path | None) -> list[str]:
-    """The command that the experiment in a folder was begun with; nothing if none was recorded."""
+    """The command with which the experiment in a folder was begun; empty if none was recorded."""
     from hyperlax.storage import store
 
     said = ((folder and store.recovered_manifest(folder)) or {}).get("command")
@@ -132,7 +133,7 @@ def _begun_with(folder: Path | None) -> list[str]:
 
 
 def _meant(command: str, typed: Mapping[str, list[str]]) -> Path | None:
-    """The experiment that is to be continued, or one of the benchmark; None if there is none."""
+    """The folder of the experiment to continue, or of one cell of the benchmark; None if there is none."""
     from hyperlax.storage import store
 
     root = _value(typed, "resume-from") or _value(typed, "output-root") or str(Path("results") / command)
@@ -145,7 +146,7 @@ def _meant(command: str, typed: Mapping[str, list[str]]) -> Path | None:
 
 
 def _only(root: Path, typed: Mapping[str, list[str]]) -> Path | None:
-    """The experiment below `root` that is meant; raises `ValueError` if it may be one of several."""
+    """The only experiment below `root` that can be meant; raises `ValueError` if there are several."""
     from hyperlax.commands.flags import Common
     from hyperlax.storage import store
     from hyperlax.storage.files import experiment_path
@@ -205,7 +206,7 @@ def _value(typed: Mapping[str, list[str]], name: str) -> str | None:
 
 
 def _key(name: str, words: Sequence[str]) -> tuple[str, str]:
-    """What a flag decides: the name, and of one that is repeated the hyperparameter."""
+    """A key for what a flag decides: its name and, for repeatable flags, the hyperparameter."""
     if name not in _BY_PATH:
         return name, ""
     value = _value({name: list(words)}, name) or ""

@@ -1,4 +1,4 @@
-"""The command that says what a recipe, an algorithm, a network or an environment is."""
+"""The command that describes a recipe, an algorithm, a network or an environment."""
 
 from __future__ import annotations
 

@@ -16,7 +16,7 @@ FAILED = 1
 
 @patient()
 def conclude(results: Any, folder: Path, more: Sequence[str] = ()) -> int:
-    """Writes the report, prints the leaderboard, what was found and `more`, and says what to do next.
+    """Write the report; print the leaderboard, the findings, `more`, and what to do next.
 
     The exit code is `FAILED` if a lane has failed, or if all of them are lost, here or in the confirmation.
     """
@@ -72,7 +72,7 @@ def conclude(results: Any, folder: Path, more: Sequence[str] = ()) -> int:
 
 
 def next_command(results: Any, flags: Sequence[tuple[str, ...]], folder: Path) -> str:
-    """The command for what comes next: the same with more flags, or else one that shows the best policy."""
+    """The suggested next command: this one with more flags, or one that plays the best policy."""
     from hyperlax.report.scores import lane_scores
 
     command = sys.argv[1:]  # the manifest, which may be passed on, names no folders
@@ -87,7 +87,7 @@ def next_command(results: Any, flags: Sequence[tuple[str, ...]], folder: Path) -
 
 
 def _failures(results: Any) -> int:
-    """How many lanes have failed; prints why."""
+    """Print why lanes have failed; return how many."""
     from hyperlax.run.advice import first_line
 
     for lane, error in results.manifest["timings"]["errors"].items():
@@ -97,7 +97,7 @@ def _failures(results: Any) -> int:
 
 
 def _again(typed: Sequence[str]) -> str:
-    """The command that goes on, unless it is one of many tasks, or may hold the password of a database."""
+    """The command that continues the run; empty for one of many tasks, or if it may hold a password."""
     if typed[:1] == ["unit"] or any("://" in word for word in typed):
         return ""
     resumed = [] if any(word.startswith("--resume") for word in typed) else ["--resume"]
@@ -105,6 +105,6 @@ def _again(typed: Sequence[str]) -> str:
 
 
 def stopped(why: Any) -> int:
-    """Says how to go on; the exit code of an interrupted run."""
+    """Print how to continue; return the exit code of an interrupted run."""
     print(f"{why}; {leaving.RESUMABLE}{_again(sys.argv[1:])}", file=sys.stderr)
     return leaving.exit_code(why.signum)

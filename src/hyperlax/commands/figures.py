@@ -43,21 +43,21 @@ def figure(
 ) -> int:
     """Draw learning curves of any grouping for a paper, as PDF, SVG or PNG, with the data behind as CSV.
 
-    Nothing is written into the figure but its axes and legend; words for the caption are printed.
+    The figure holds its axes and legend only; text for a caption is printed.
 
     Parameters
     ----------
     results_dirs
-        Folders of experiments, or any folders above some.
+        Folders of experiments, or any folders that contain some.
     by
-        What makes the groups: recipe, algorithm, network, experiment, or a hyperparameter or setting such as
-        critic.layer_norm; several make a group of each combination. [default: what tells them apart; with
-        --paired what was ablated]
+        What to group by: recipe, algorithm, network, experiment, or a hyperparameter or setting such as
+        critic.layer_norm; several give a group for each combination. [default: what the experiments differ
+        in; with --paired what was ablated]
     show
-        Of every group the interquartile mean (iqm), median or mean over its samples, its best sample, or all.
+        The interquartile mean (iqm), median or mean over the samples of each group, its best sample, or all.
         [default: iqm; median with --paired]
     paired
-        Differences instead: samples that agree in all but --by are paired, and compared with one group.
+        Draw differences instead: samples that agree in all but --by are paired and compared with one group.
     against
         The group that others are compared with, by its label. [default: the first]
     band
@@ -68,23 +68,23 @@ def figure(
     x
         env_steps, seconds, gradient_steps or circuit_executions.
     bins
-        Put the numbers of --by, such as a learning rate, into so many groups of equal size.
+        Divide the numbers of --by, such as learning rates, into this many groups of equal size.
     output_file
         Ends in .pdf, .svg or .png; the data is written beside it as .csv. A file that exists is overwritten.
     format
-        Several at once, beside one another.
+        Several formats at once, written side by side.
     labels
-        Words of your own for groups, in your order: "true=with LayerNorm" "false=without".
+        Your own names for groups, in your order: "true=with LayerNorm" "false=without".
     colours
         One for each group, or group=colour: "#004488" or false=black.
     width
-        In inches; the default is a column of a paper with two.
+        In inches; the default fits one column of a two-column paper.
     height
         In inches.
     font
-        Family, which has to be installed.
+        Font family; it has to be installed.
     font_size
-        Of tick labels, in points.
+        Size of tick labels, in points.
     x_title
         Title of the axis; an empty text leaves it out.
     y_title
@@ -92,7 +92,7 @@ def figure(
     legend_title
         Title of the legend; an empty text leaves it out.
     legend
-        Where it is.
+        Position of the legend.
     """
     from hyperlax.report import plot
     from hyperlax.report.charts.style import NothingToDraw
@@ -132,7 +132,7 @@ def figure(
 
 
 def _files(output_file: Path, formats: Sequence[str]) -> list[Path]:
-    """The files to write; raises `ValueError` for an ending that no figure has, or a folder in their way."""
+    """The files to write; raises `ValueError` for an unsupported suffix, or a folder in their place."""
     if output_file.suffix not in (".pdf", ".svg", ".png"):
         raise ValueError(f"--output-file {output_file} must end in .pdf, .svg or .png")
     check_writable(resolved(output_file).parent, "--output-file")

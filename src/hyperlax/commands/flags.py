@@ -1,4 +1,4 @@
-"""Flags that commands have in common, and what they are turned into."""
+"""Flags that commands have in common, and their conversion."""
 
 from __future__ import annotations
 
@@ -51,7 +51,7 @@ def limited(name: str, **how: Any) -> Parameter:
 
 
 def _known(registry: Registry[Any], *more: str) -> Callable[[Any, Any], None]:
-    """Refuses, as a flag's validator, a name that the registry cannot know; imports nothing."""
+    """Refuse, as a flag's validator, a name that the registry cannot know; imports nothing."""
 
     def check(kind: Any, name: Any) -> None:
         if name is not None and name not in more:
@@ -76,7 +76,7 @@ Tracker = Annotated[
 @Parameter(name="*")
 @dataclass
 class Running:
-    """Flags that everything that trains has."""
+    """Flags of every command that trains."""
 
     run_length_modifier: str | None = None
     "quick: 2,048 environment steps per lane and tiny networks, to see that everything works; default: 1\
@@ -88,15 +88,17 @@ class Running:
     seed: Annotated[int | None, limited("seed")] = None
     "Seeds the sampler and training: 0 to 2^63 - 1. [default: 42]"
     seeds: Annotated[int | None, limited("seeds")] = None
-    "Lanes per sample. [default: what the run length says]"
+    "Lanes per sample. [default: from the run length]"
     total_timesteps: Annotated[int | None, limited("total_timesteps")] = None
-    "Environment steps per lane. [default: what the run length says]"
+    "Environment steps per lane. [default: from the run length]"
     set_: Annotated[list[str] | None, Parameter(name="--set", negative="")] = None
     "path=value: fixes a hyperparameter or training setting; repeatable."
     protocol: Literal["corrected", "published"] | None = None
-    "The right way, or exactly as the published results were made. [default: corrected]"
+    "corrected: without the faults of the published protocol; published: exactly as the published results\
+ were made. [default: corrected]"
     metric: Metric | None = None
-    "What samples are scored, ranked, searched and confirmed by. [default: final; peak_of_mean as published]"
+    "Metric by which samples are scored, ranked, searched and confirmed. [default: final; peak_of_mean with\
+ --protocol published]"
     device: Literal["auto", "cpu", "gpu"] = "auto"
     "Where to run."
     eval_at_start: bool = False
@@ -104,7 +106,7 @@ class Running:
     save_policies: Literal["best", "all", "none"] = "best"
     "Which trained policies to keep."
     hparam_batch_size: Annotated[int | None, limited("lanes_at_once")] = None
-    "Most lanes in training at once. [default: what the machine has use and memory for]"
+    "Largest number of lanes in training at once. [default: what suits the machine and its memory]"
     group_by_structural_hparams: bool = False
     "One program for every distinct set of sizes: no padding, more compilation."
     resume: bool = False
@@ -112,7 +114,7 @@ class Running:
     resume_from: Place | None = None
     "Continue the experiment in this folder."
     retrain_damaged: bool = False
-    "With --resume: train the lanes again whose results were in files that are damaged now."
+    "With --resume: retrain the lanes whose results were in files that have been damaged."
     any_device: bool = False
     "Also continue on another kind of device or with another jaxlib: equal up to rounding, not bit for bit."
     checkpoint_seconds: Annotated[float, Parameter(validator=Number(gte=0))] = 30.0
@@ -123,7 +125,7 @@ class Running:
     "Write hyperlax.log into the experiment's folder."
 
     def settings(self) -> dict[str, Any]:
-        """What is given for every experiment, beside its recipe, environment and run length."""
+        """The arguments that all experiments share, beside recipe, environment and run length."""
         return {
             "seed": self.seed,
             "seeds": self.seeds,
@@ -164,7 +166,7 @@ class Common(Running):
 
 
 def assignments(pairs: list[str], flag: str = "--set", value: str = "value") -> dict[str, str]:
-    """What `flag` was given, `path=value` each, by path; raises `ValueError` for another form."""
+    """The values of a repeated flag `path=value`, by path; raises `ValueError` for another form."""
     assigned = {}
     for pair in pairs:
         path, equals, found = (part.strip() for part in pair.partition("="))
@@ -182,7 +184,7 @@ def spaces(pairs: list[str] | None) -> dict[str, str]:
 
 
 def check_places(running: Running) -> None:
-    """Raise `ValueError` if the folder to continue in is elsewhere than the folder to write to."""
+    """Raise `ValueError` if the folder to continue and the folder to write to are not the same."""
     if running.resume_from is None or running.output_root is None:
         return
     if not resolved(running.resume_from).is_relative_to(resolved(running.output_root)):
@@ -203,7 +205,7 @@ def folder_of(command: str, common: Common) -> Path:
 
 
 def new_file(flag: str, path: Path | None, *suffixes: str) -> None:
-    """Raises `ValueError` for a file that exists, or of a kind that cannot be written."""
+    """Raise `ValueError` for a file that exists, or for an unsupported suffix."""
     if path is None:
         return
     check_writable(resolved(path).parent, flag)

@@ -42,14 +42,14 @@ def display(folder: Path, log_level: str, save_logs: bool) -> Lines:
 
 
 class LogFile(logging.FileHandler):
-    """The log of a run, which leaves out what the disk does not take, because the run matters more."""
+    """The log of a run; lines that the disk refuses are dropped, because the run matters more."""
 
     def handleError(self, record: logging.LogRecord) -> None:
         pass
 
 
 def end_logging() -> None:
-    """Undoes what `display` has set up for the log."""
+    """Undo what `display` has set up for the log."""
     logger = logging.getLogger("hyperlax")
     for handler in list(logger.handlers):
         logger.removeHandler(handler)
@@ -58,7 +58,7 @@ def end_logging() -> None:
 
 
 def start_jax(device: str) -> None:
-    """Chooses the platform and the compilation cache, and one CPU device per core."""
+    """Choose the platform and the compilation cache, and set up one CPU device per core."""
     if device != "auto":
         os.environ["JAX_PLATFORMS"] = {"cpu": "cpu", "gpu": "cuda"}[device]
     import jax
@@ -100,9 +100,9 @@ def keep_compiled_programs() -> None:
 
 
 def compilation_cache() -> Path | None:
-    """Where compiled programs are kept: a folder per version of jaxlib and kind of device, below one for all.
+    """The folder of compiled programs: one per version of jaxlib and kind of device, below a common one.
 
-    None when jax was told already, or nothing can be kept.
+    None if the user has already configured jax' own cache, or if no folder can be written.
     """
     if "JAX_COMPILATION_CACHE_DIR" in os.environ or (base := cache_folder()) is None:
         return None

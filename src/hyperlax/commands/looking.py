@@ -1,4 +1,4 @@
-"""Commands that show and write what has been measured, and train nothing."""
+"""Commands that show, draw, verify and export results, and train nothing."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ def plot_benchmark(
     Parameters
     ----------
     results_dir_to_plot
-        An experiment's folder, or any folder above some. Several experiments are also compared, in
+        An experiment's folder, or any folder that contains some. Several experiments are also compared, in
         comparison.html.
     format
         What to write, separated by commas: html, png, svg, pdf.
@@ -38,13 +38,13 @@ def plot_benchmark(
         How many of the best samples of an experiment are drawn together.
     metric
         The score of a sample in every table and chart: its final return, the mean return in training (auc),
-        the mean of its seeds' peaks, or the peak of their mean. [default: what was trained with: final, or
+        the mean of its seeds' peaks, or the peak of their mean. [default: that of the experiment: final, or
         peak_of_mean in the published protocol]
     slice_metric
-        What slices and parallel coordinates show of a sample: the score, or a column of the report's table of
+        What slices and parallel coordinates show of a sample: its score, or a column of the report's table of
         samples.
     combined_only
-        Only the comparison, no reports of single experiments.
+        Write only the comparison, no reports of single experiments.
     include_additional_info_in_titles
         Titles of images name the experiment, its samples, seeds, budget and protocol.
     max_workers
@@ -54,8 +54,8 @@ def plot_benchmark(
         best_peak, ...), a summary with one row per sample (<env>_<algo>-<network>_summary.csv), or a folder
         of such files.
     embed_data
-        no: pages hold pictures in place of the charts and their data, and are much smaller. They lose what is
-        shown when a chart is pointed at, saving a chart from the page, and highlighting in charts.
+        no: pages hold pictures instead of the charts and their data, and are much smaller. They have no
+        tooltips, no highlighting, and no way to save a chart from the page.
     """
     formats = [f.strip() for f in format.split(",")]
     if wrong := [f for f in formats if f not in ("html", "png", "svg", "pdf")]:
@@ -116,7 +116,7 @@ def check(folder: Place) -> int:
     Parameters
     ----------
     folder
-        An experiment's folder, a benchmark's, or any folder above some.
+        The folder of an experiment or a benchmark, or any folder that contains some.
     """
     from rich.console import Console
 
@@ -146,11 +146,11 @@ def export(
     Parameters
     ----------
     results_dir
-        An experiment's folder, or any folder above some.
+        An experiment's folder, or any folder that contains some.
     top_k
         How many of the best samples of an experiment get a run of their own.
     metric
-        By what they are the best, as for plot-benchmark.
+        The metric that ranks samples, as for plot-benchmark.
     destination
         A new folder; for mlflow also an address. [default: <results-dir>/<tracker>]
     """

@@ -16,9 +16,9 @@ USAGE = 2
 
 
 def main(argv: list[str] | None = None) -> None:
-    """Entry point of `hyperlax` and `python -m hyperlax`; exits with the codes of the help.
+    """Entry point of `hyperlax` and `python -m hyperlax`; exits with the codes that the help lists.
 
-    With `argv` it runs inside of another program, whose signal handlers are restored.
+    With `argv` it runs inside another program, whose signal handlers are restored.
     """
     if argv is None:
         screen.keep_open()
@@ -51,7 +51,7 @@ def _run(tokens: list[str]) -> int:
 
 
 def _disk(error: OSError) -> int:
-    """Says what a disk has refused, and how to go on; the exit code."""
+    """Print what the disk has refused, and how to continue; return the exit code."""
     from hyperlax.commands.ending import FAILED
     from hyperlax.storage.patience import FULL
 
@@ -67,7 +67,7 @@ def _disk(error: OSError) -> int:
 
 
 def _leave(code: int) -> NoReturn:
-    """Exits without waiting for a compilation that may still run in another thread; everything is saved."""
+    """Exit without waiting for a compilation that may still run in another thread; everything is saved."""
     logging.shutdown()
     sys.stdout.flush()
     sys.stderr.flush()

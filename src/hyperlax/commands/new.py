@@ -1,4 +1,4 @@
-"""The command that writes a first file of one's own, and its test."""
+"""The command that writes a template for a class of your own, and its test."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ NEXT: dict[str, str] = {
     "schedule": "sweep-hp-samples --scheduler {file}:{name} --num-samples 8",
     "recipe": "sweep-hp-samples --algo-and-network-config {file}:{module} --num-samples 4",
 }
-"""What trains each kind of thing, for a first look."""
+"""Kind of template → the arguments of a command that tries it out."""
 
 
 def new(

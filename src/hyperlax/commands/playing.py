@@ -25,12 +25,12 @@ def play(
     gymnasium: str | None = None,
     output_file: Place | None = None,
 ) -> int:
-    """Let a trained policy play some episodes: say what it earns, and draw the first of them.
+    """Let a trained policy play some episodes: print the returns, and draw the first episode.
 
     Parameters
     ----------
     env_config
-        Environment to play in. [default: the policy's]
+        Environment to play in. [default: the one it was trained in]
     algorithm
         The policy's algorithm, if that is your own: file.py:Name.
     network
@@ -38,14 +38,14 @@ def play(
     episodes
         How many episodes.
     seed
-        Seeds everything random in them.
+        Seeds everything random in the episodes.
     evaluation
         The best actions, or sampled ones.
     gymnasium
         Play in this environment of gymnasium instead, such as CartPole-v1.
     output_file
-        Also write the first episode as a film (.gif), as a sheet of pictures (.png) or, for brax, as a page
-        with its viewer (.html); or what was observed and done in all episodes (.npz).
+        Also write the first episode as an animation (.gif), as a sheet of pictures (.png) or, for brax, as a
+        page with its viewer (.html); or the observations, actions and rewards of all episodes (.npz).
     """
     from hyperlax.policies.showing import PICTURED, SUFFIXES
 
@@ -79,7 +79,7 @@ def export_policy(
     algorithm: str | None = None,
     network: str | None = None,
 ) -> int:
-    """Write a policy for programs that know nothing of hyperlax: an ONNX model, or plain arrays of NumPy.
+    """Export a policy for programs without hyperlax: as an ONNX model, or as plain NumPy arrays.
 
     Parameters
     ----------

@@ -1,4 +1,4 @@
-"""Commands about what could be trained: names, samples, circuits."""
+"""Commands that prepare training: names, samples, circuits."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ def inspect_circuit(
     diagram_file: Place | None = None,
     seed: Annotated[int, limited("seed")] = 42,
 ) -> int:
-    """What a circuit is before training: diagram, gates, gradient variance, entanglement, expressibility.
+    """Describe a circuit before training: diagram, gates, gradient variance, entanglement, expressibility.
 
     Parameters
     ----------
@@ -35,7 +35,7 @@ def inspect_circuit(
     stacks
         Copies of the encoding wires to compare. [default: 1 2 3]
     draws
-        Random initial weights and observations to measure over.
+        Number of random initial weights and observations to measure over.
     set_
         path=value: fixes a hyperparameter; repeatable.
     output_file
@@ -109,9 +109,9 @@ def generate_hp_samples(
 
 
 def list_names() -> int:
-    """Everything that has a name: algorithms, networks, environments, recipes, and more.
+    """List everything that has a name: algorithms, networks, environments, recipes, and more.
 
-    What an installed package brings is followed by the package.
+    Names from installed packages are followed by the package.
     """
     from hyperlax import envs
     from hyperlax.experiments import recipes

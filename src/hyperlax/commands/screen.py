@@ -1,4 +1,4 @@
-"""Standard output and error that never end a command, be they closed, full, or without a reader."""
+"""Standard streams that never make a command fail: closed, on a full disk, or without a reader."""
 
 from __future__ import annotations
 
@@ -13,9 +13,9 @@ from typing import Any
 def keep_open() -> None:
     """Make standard streams last as long as the process; call it before anything is opened or printed.
 
-    What was closed is connected to nothing, so that no file that is opened later takes its place. What cannot
-    be written to any more is given up, with one line on standard error unless the reader has just left, as
-    `head` does. Characters that the encoding lacks are replaced.
+    A closed stream is connected to the null device, so that no file opened later takes its number. A stream
+    that can no longer be written to is abandoned, with one line on standard error unless its reader has just
+    left, as `head` does. Characters that the encoding lacks are replaced.
     """
     for descriptor in (0, 1, 2):
         try:
@@ -44,7 +44,7 @@ def visible(text: str) -> str:
 
 
 class _Lasting(io.RawIOBase):
-    """Writes to a file descriptor, and nowhere from the first error on."""
+    """Writes to a file descriptor until the first error, and discards everything after it."""
 
     def __init__(self, descriptor: int):
         self.descriptor, self.lost = descriptor, False

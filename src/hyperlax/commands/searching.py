@@ -31,17 +31,17 @@ def optuna_hp_search(
     runner_hparam_batch_size: Annotated[int | None, limited("lanes_at_once")] = None,
     save_optuna_plots: bool = True,
 ) -> int:
-    """Search the space with Optuna: each trial is trained with all its seeds, a new one starts when one ends.
+    """Search the space with Optuna: each trial is trained with all its seeds; when one ends, another starts.
 
     With --tasks N or --executor slurm, N processes or --units N tasks share the study. Which of them draws
-    which trial then depends on who is first: another run finds other trials.
+    which trial then depends on timing, so that another run finds other trials.
 
     Parameters
     ----------
     dry_run
         With --tasks or --executor slurm: only say what would be run, and print the script.
     study_name
-        What the study is called in the storage.
+        Name of the study in the storage.
     storage
         An Optuna URL (postgresql://..., sqlite:///...) or a journal file. Processes with the same storage and
         study name, each with an --output-root of its own, work on one study; --resume joins it.
@@ -49,19 +49,19 @@ def optuna_hp_search(
     n_trials
         Trials in all, also after --resume and over all processes.
     objective_names
-        What to optimise; several make a Pareto front. Any metric of the report. [default: --metric]
+        Metrics of the report to optimise; several give a Pareto front. [default: --metric]
     objective_directions
-        maximize or minimize, one for all or one for each. [default: what is better]
+        maximize or minimize, one for all or one for each. [default: the usual direction of each metric]
     sampler
         tpe, nsgaii, random, qmc, cmaes or gp.
     pruner
         none, median, hyperband or asha: whether trials that do badly stop early.
     optuna_study_batch_size
-        Trials in training at a time. [default: what the machine has use for]
+        Trials in training at a time. [default: what suits the machine]
     runner_hparam_batch_size
-        Most lanes in training at once, as --hparam-batch-size.
+        Largest number of lanes in training at once, as --hparam-batch-size.
     save_optuna_plots
-        Also write the pictures of the search as files.
+        Also write the charts of the search as files.
     """
     if runner_hparam_batch_size is not None:
         if common.hparam_batch_size is not None:
@@ -104,7 +104,7 @@ def optuna_hp_search(
 
 
 def _search(spec: Any, how: Any, folder: Path, common: Common, pictures: bool) -> int:
-    """Runs and reports; the exit code."""
+    """Run the search and write its report; return the exit code."""
     from hyperlax import searches
     from hyperlax.run.signals import Interrupted
 
@@ -121,7 +121,7 @@ def _search(spec: Any, how: Any, folder: Path, common: Common, pictures: bool) -
 
 
 def _for_all(storage: str | None) -> str | None:
-    """The storage as all processes of a planned search may read it; raises `ValueError` for a password."""
+    """The storage to record in the plan that all processes read; raises `ValueError` for a password."""
     from hyperlax.searches import studies
 
     if storage is None:
@@ -137,7 +137,7 @@ def _for_all(storage: str | None) -> str | None:
 def _divided(
     spec: Any, folder: Path, given: dict[str, Any], common: Common, spread: Spread, dry_run: bool
 ) -> int | None:
-    """Lets processes share the study; the exit code, or None if all is trained and merged."""
+    """Let processes share the study; return the exit code, or None if all is trained and merged."""
     from hyperlax import searches
     from hyperlax.cluster import planning, sweep
 
@@ -157,7 +157,7 @@ def _divided(
 
 
 def _concluded(results: Any, spec: Any, folder: Path, pictures: bool) -> int:
-    """Draws the pictures and reports; the exit code."""
+    """Draw the charts and write the report; return the exit code."""
     if pictures:
         from hyperlax.report import export_charts
         from hyperlax.report.charts.search import SEARCH_CHARTS
@@ -167,7 +167,7 @@ def _concluded(results: Any, spec: Any, folder: Path, pictures: bool) -> int:
 
 
 def _found(results: Any, spec: Any, folder: Path) -> list[str]:
-    """The best trial, its hyperparameters, where they are, and what to do with them."""
+    """Sentences about the best trial: its hyperparameters, where they are stored, and how to use them."""
     from hyperlax.searches import outcome
 
     wanted = spec.schedule.search.objectives

@@ -1,4 +1,4 @@
-"""Flags that spread an experiment or a benchmark over processes, and what is done with them."""
+"""Flags that spread an experiment or a benchmark over processes, and their implementation."""
 
 from __future__ import annotations
 
@@ -29,10 +29,10 @@ Count = Annotated[int | None, Parameter(validator=Number(gte=1))]
 @Parameter(name="*")
 @dataclass
 class OnSlurm:
-    """Flags that say what a task asks of Slurm."""
+    """Flags for the resources that a task requests from Slurm."""
 
     time: str | None = None
-    "Time limit of a task, as sbatch takes it: 8:00:00. Work that takes longer goes on in the next."
+    "Time limit of a task in the notation of sbatch: 8:00:00. Longer work continues in the next task."
     partition: str | None = None
     "Partition to send tasks to. [default: the cluster's]"
     account: str | None = None
@@ -57,7 +57,7 @@ class OnSlurm:
     "Further options of sbatch, such as --sbatch-arg=--qos=low."
 
     def given(self) -> dict[str, Any]:
-        """What was asked for, JSON-ready."""
+        """The flags that were given, JSON-ready."""
         asked = {f.name: getattr(self, f.name) for f in dataclasses.fields(OnSlurm)}
         return {name: value for name, value in asked.items() if value not in (None, [])}
 
@@ -65,19 +65,19 @@ class OnSlurm:
 @Parameter(name="*")
 @dataclass
 class Spread(OnSlurm):
-    """Flags of commands that many processes can work on."""
+    """Flags of commands whose work many processes can share."""
 
     executor: Literal["local", "slurm"] = "local"
     "local: on this machine, see --tasks; slurm: as an array of jobs, for which --time is needed."
     tasks: Count = None
     "Processes on this machine, which share its GPUs or its cores. [default: all in one process]"
     units: Count = None
-    "Into how many units to cut every experiment. [default: units of an hour, or what keeps --tasks busy]"
+    "Number of units to cut every experiment into. [default: units of an hour, or enough for --tasks]"
 
     def asked(self, folder: Path) -> bool:
-        """Whether processes are to share the work, or do so already; raises `ValueError` for nonsense.
+        """Whether processes are to share the work, or already do; raises `ValueError` for a contradiction.
 
-        If so, and they are on this machine, this one leaves them the memory of its GPUs.
+        If they are to run on this machine, this process leaves them the memory of its GPUs.
         """
         if self.executor == "local" and (given := self.given()):
             raise ValueError(f"--{next(iter(given)).replace('_', '-')} is for --executor slurm")
@@ -97,7 +97,7 @@ class Spread(OnSlurm):
         return planned or self.executor == "slurm" or self.tasks is not None
 
     def options(self) -> dict[str, Any] | None:
-        """What tasks ask of Slurm, JSON-ready; None for this machine."""
+        """The resources that tasks request from Slurm, JSON-ready; None for this machine."""
         if self.executor == "local":
             return None
         from hyperlax.cluster.slurm import Options
@@ -108,7 +108,7 @@ class Spread(OnSlurm):
         return described(Options(**{**given, **lists}))
 
     def plan(self, running: Running) -> dict[str, Any]:
-        """Arguments of `cluster.planning` that say how the units are run."""
+        """Arguments of `cluster.planning` that describe how units are run."""
         often = running.checkpoint_seconds
         if self.executor == "slurm" and often == Running.checkpoint_seconds:
             often = SLURM_CHECKPOINT_SECONDS
@@ -129,7 +129,7 @@ class Spread(OnSlurm):
         }
 
     def platform(self) -> str:
-        """Where tasks train: on the GPUs that they ask for, or on what this process has."""
+        """The platform that tasks train on: the GPUs they request, or the one of this process."""
         if self.executor == "slurm":
             return "gpu" if self.gpus_per_task else "cpu"
         import jax
@@ -146,10 +146,10 @@ def spread_out(
     plan: Callable[[], Sweep],
     retrain_damaged: bool = False,
 ) -> int | None:
-    """Plan a sweep, or continue that in `folder`, and let processes train its units.
+    """Plan a sweep, or continue the one in `folder`, and let processes train its units.
 
-    Returns the exit code of the command; None if all is trained and merged, so that it can go on as if one
-    process had done it. `asked` is what the plan follows from.
+    Returns the exit code of the command; None if all is trained and merged, so that the command can continue
+    as if a single process had done it. `asked` holds the arguments that determine the plan.
     """
     from hyperlax.cluster import planning, sweep, trust
     from hyperlax.storage.store import holds
@@ -219,7 +219,7 @@ def send(
     changes: Mapping[str, Any] | None = None,
     retrain_damaged: bool = False,
 ) -> int:
-    """Send what is missing to Slurm and say so; the exit code says whether something is left to be sent.
+    """Send missing units to Slurm, and print how many; the exit code says whether some are left.
 
     `changes` are options of Slurm that differ from those that the sweep was planned with.
     """
@@ -242,7 +242,7 @@ def send(
 
 
 def work_here(found: Sweep, tasks: int | None, retrain_damaged: bool = False) -> int | None:
-    """Train what is not trained on this machine, and merge; returns None if all is, else an exit code."""
+    """Train on this machine what is not trained yet, and merge; return None if all is, else an exit code."""
     from hyperlax.cluster import local, mending, merging, records
 
     leaving.from_now_on(leaving.RESUMABLE)
@@ -281,7 +281,7 @@ def work_here(found: Sweep, tasks: int | None, retrain_damaged: bool = False) ->
 
 
 def _gpus(found: Sweep) -> int:
-    """How many GPUs this machine has for a sweep that trains on them."""
+    """The number of GPUs of this machine, for a sweep that trains on GPUs."""
     if found.platform == "cpu":
         return 0
     import jax

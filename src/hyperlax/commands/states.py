@@ -1,4 +1,4 @@
-"""How far experiments are that no units train: from their manifests and newest checkpoints."""
+"""The progress of experiments that were not planned in units, from manifests and newest checkpoints."""
 
 from __future__ import annotations
 
@@ -18,14 +18,14 @@ ALL_DONE, FAILED, LEFT = 0, 1, 3
 
 @dataclass(frozen=True)
 class State:
-    """How far one experiment is.
+    """The progress of one experiment.
 
     - `state`: done, running (in a process of this machine), unfinished (interrupted, or running elsewhere),
       failed, or damaged.
-    - `lanes`: how many are done, of all; `env_steps`: how many all lanes have trained by the checkpoint, of
-      all that they are to train. None where nothing has been recorded yet.
+    - `lanes`: the numbers of lanes that are done, and of all; `env_steps`: those trained by the checkpoint,
+      and in the end. None where nothing has been recorded yet.
     - `why`: what is wrong; empty if nothing is.
-    - `next`: what to type next; empty if it is done.
+    - `next`: the command to type next; empty if it is done.
     """
 
     folder: Path
@@ -63,7 +63,7 @@ def states(root: Path) -> list[State]:
 
 
 def show(folder: Path, watch: bool, as_json: bool, every: float) -> int:
-    """Print how far every experiment at or below `folder` is; the exit code."""
+    """Print the progress of every experiment at or below `folder`; return the exit code."""
     from rich.console import Console
 
     from hyperlax import leaving
@@ -87,7 +87,7 @@ def show(folder: Path, watch: bool, as_json: bool, every: float) -> int:
 
 
 def _next(root: Path, found: Sequence[State]) -> str:
-    """What to type about the experiment that something is to be done about first, or about all of them."""
+    """The command for the first experiment that needs attention, or for all of them."""
     order = ("damaged", "failed", "unfinished", "running", "done")
     first = min(found, key=lambda one: order.index(one.state))
     whole = calling.line("plot-benchmark", "--results-dir-to-plot", root.absolute())
@@ -140,7 +140,7 @@ def _state(folder: Path) -> State:
 
 
 def _resumed(folder: Path, manifest: dict[str, Any]) -> str:
-    """The command that continues an experiment, or what to do about one that a program of Python made."""
+    """The command that continues an experiment, or advice for one that a Python program made."""
     command = [str(word) for word in manifest.get("command") or []]
     if command[:1] != ["hyperlax"] or len(command) < 2:
         return f"give the program that made it folder={str(folder.absolute())!r} and resume=True"

@@ -1,4 +1,4 @@
-"""Tables that commands print when they are done."""
+"""Tables that commands print at their end."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ if TYPE_CHECKING:
 
 
 def cells_table(rows: Sequence[Mapping[str, Any]]) -> RenderableType:
-    """The cells of a benchmark, a column per entry that any of them has; below it those that were not run."""
+    """The cells of a benchmark, with a column per entry of any cell; below it those that were not run."""
     from rich.console import Group
 
     from hyperlax.run.fitting import Fitting
@@ -33,7 +33,7 @@ def _count(value: Any) -> str:
 
 
 def checked_table(found: Sequence[Any], root: Any) -> RenderableType:
-    """What `storage.checking.check` has found: a row for each folder, by its path below `root`."""
+    """The findings of `storage.checking.check`: one row per folder, by its path below `root`."""
     from rich.box import SIMPLE_HEAD
     from rich.table import Table
 

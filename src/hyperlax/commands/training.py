@@ -63,7 +63,7 @@ def sweep_hp_samples(
     load_hyperparams
         Train the samples in this csv, json or parquet file instead of drawing any.
     search_only
-        Hyperparameters to search, such as critic_lr; all others are as they are by default.
+        Hyperparameters to search, such as critic_lr; all others keep their defaults.
     ablate
         path=value,value: trains every sample with each of these values, all else equal, random keys too; the
         report shows the differences in pairs. Repeatable; every combination is trained.
@@ -73,7 +73,7 @@ def sweep_hp_samples(
     omit_ab
         Draw the matrices A and B only, from which no indices follow.
     sequential
-        One lane at a time, for comparison: the same numbers, slower.
+        Train one lane at a time, for comparison: the same numbers, slower.
     scheduler
         Train all to the end, stop those that fall behind (asha: asynchronous successive halving), or let the
         worst go on from copies of the best with other hyperparameters (pbt: population-based training).
@@ -113,7 +113,7 @@ def train(
     spread: Spread | None = None,
     dry_run: bool = False,
 ) -> int:
-    """Prepares, runs, confirms, reports; returns the exit code."""
+    """Prepare, run, confirm and report; return the exit code."""
     divided = spread is not None and spread.asked(folder_of(command, common))
     if dry_run and not divided:
         raise ValueError("--dry-run shows how --tasks or --executor slurm divides the work; give one of them")
@@ -171,7 +171,7 @@ def _divided(
     spread: Spread,
     dry_run: bool,
 ) -> int | None:
-    """Lets processes share the work; the exit code, or None if all is trained and merged."""
+    """Let processes share the work; return the exit code, or None if all is trained and merged."""
     from hyperlax.cluster import planning
 
     resume = common.resume or common.resume_from is not None
@@ -205,7 +205,7 @@ def _schedule(name: Scheduler, given: dict[str, str]) -> Any:
 
 
 def _confirm(results: Any, wanted: tuple[int, int], how: Any, common: Common, spec: Any) -> Any:
-    """The results with their confirmation. Their report is there first, should this be interrupted."""
+    """The results with their confirmation; their report is written before, in case this is interrupted."""
     from hyperlax.report import write_report
     from hyperlax.storage import store
     from hyperlax.studies import confirmation

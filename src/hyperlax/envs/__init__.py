@@ -1,4 +1,4 @@
-"""Environments by name: `<framework>.<environment>`, or one's own by file or module."""
+"""Environments by name: `<framework>.<environment>`, or your own by file or module."""
 
 from __future__ import annotations
 
@@ -61,20 +61,20 @@ def with_options(name: str, options: Mapping[str, Any]) -> str:
 
 
 def load(full_name: str) -> AbstractEnv:
-    """The environment of that name: `gymnax.pendulum`, `brax.ant[backend=mjx]`, `my.py:MyEnv[gravity=9.8]`.
+    """Load an environment by name: `gymnax.pendulum`, `brax.ant[backend=mjx]`, `my.py:MyEnv[gravity=9.8]`.
 
-    A class of one's own takes options as its constructor's parameters, converted to their types. Raises
-    `ValueError` naming the nearest known one.
+    Your own class takes options as its constructor's parameters, converted to their types. Raises
+    `ValueError` naming the nearest known environment.
     """
     name, options = _split(full_name)
     return _made(name, _maker(name), options)
 
 
 def trusted(full_name: str, instead: str) -> AbstractEnv:
-    """The environment that a file of data names: one of a framework, or registered by an installed package.
+    """Load an environment named in a data file: one of a framework, or of an installed package.
 
-    Raises `ValueError` for any other name, whatever else this program has imported; `instead` says what to
-    do.
+    Raises `ValueError` for any other name, whatever else this program has imported; `instead` says
+    what to do.
     """
     name, options = _split(full_name)
     return _made(name, _maker(name) if _adapted(name) else ENVS.trusted(name, instead), options)
@@ -88,14 +88,14 @@ def _made(name: str, maker: Callable[..., Any], options: Mapping[str, Any]) -> A
 
 
 def checked(env: AbstractEnv, name: str) -> AbstractEnv:
-    """`env`, if agents can work with what it declares; otherwise raise `ValueError`, calling it `name`."""
+    """Return `env` if agents can work with what it declares; else raise `ValueError`, calling it `name`."""
     if found := problem(env):
         raise ValueError(f"no agent can act in {name}: {found}")
     return env
 
 
 def _split(full_name: str) -> tuple[str, dict[str, str]]:
-    """The name of an environment without its options, and those."""
+    """Split the name of an environment into the name without options, and the options."""
     match = _NAME.fullmatch(full_name)
     assert match is not None
     name, inside, shown = match["name"], match["options"] or "", escaped(full_name)
@@ -121,9 +121,9 @@ def names() -> list[str]:
 
 
 def named(full_name: str) -> bool:
-    """Whether it is the name of an environment of a framework, or of a registered one; with options or not.
+    """Whether `name` has the form of a framework's or a registered environment, with options or without.
 
-    A framework may still not have it.
+    The framework may still not have it.
     """
     name = full_name.partition("[")[0]
     return _adapted(name) or name in ENVS
@@ -143,7 +143,7 @@ def _adapted(name: str) -> bool:
 
 
 def _maker(name: str) -> Callable[..., Any]:
-    """What makes the environment called `name` from its options."""
+    """The function that makes the environment called `name` from its options."""
     framework, _, rest = name.partition(".")
     if _adapted(name):
         return partial(load_attribute(FRAMEWORKS[framework]), rest)

@@ -101,11 +101,11 @@ class AbstractEnv(eqx.Module):
         """Take one step; returns the next state and its timestep. Never resets."""
 
     def scene(self, state: Any) -> Scene | None:
-        """The picture of a `state`, whose leaves are NumPy arrays, for films; None if there is none."""
+        """The picture of a `state` (its leaves NumPy arrays), for animations; None if there is none."""
         return None
 
     def viewer(self, states: Sequence[Any]) -> str | None:
-        """A page on which `states`, one per step, can be watched from all sides; None if there is none."""
+        """An HTML page with an interactive view of `states`, one per step; None if there is none."""
         return None
 
 

@@ -1,4 +1,4 @@
-"""What states of brax's environments look like from the side, or from above where everything lies flat."""
+"""Pictures of states of brax environments, from the side, or from above for planar ones."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ SHADES = ("#d9822b", "#3b6fb6", "#2f9e63", "#8a2f4f", "#7a62b8", "#2b8fa3")
 
 
 class View(NamedTuple):
-    """Where the eye is.
+    """The position of the camera.
 
     - `above`: whether it looks from above, with the axes x and y; otherwise from the side, with x and z.
     - `follows`: whether it moves with the first body.
@@ -40,7 +40,7 @@ VIEWS = {
 
 
 def scene(system: Any, name: str, seconds: float, state: Any) -> Scene:
-    """The bodies of `system` in a state of its pipeline; those nearest to the eye are painted last.
+    """The bodies of `system` in a state of its pipeline; those nearest to the camera are painted last.
 
     A step lasts `seconds`.
     """

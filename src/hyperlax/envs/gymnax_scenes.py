@@ -1,4 +1,4 @@
-"""What states of gymnax's environments look like."""
+"""Pictures of states of gymnax environments."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Pictures of environments as a few shapes in the plane, from which films are drawn."""
+"""Pictures of environments as a few shapes in the plane, from which animations are drawn."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ Shape = Line | Disc | Polygon
 
 
 class Scene(NamedTuple):
-    """What is seen of one state: shapes in the order in which they are painted.
+    """The picture of one state: shapes in the order in which they are painted.
 
     Lengths are those of the environment, the second coordinate points upwards, and colours are written
     `#rrggbb`.

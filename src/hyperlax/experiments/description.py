@@ -1,4 +1,4 @@
-"""What a recipe, an algorithm, a network or an environment is, with every hyperparameter that it has."""
+"""Descriptions of recipes, algorithms, networks and environments, with all of their hyperparameters."""
 
 from __future__ import annotations
 
@@ -89,7 +89,7 @@ class Description:
 
 
 class _Kind(NamedTuple):
-    """One kind of thing that can be described: whether it has a name, what that stands for, and its facts."""
+    """One kind that can be described: functions that recognise a name, resolve it, and list its facts."""
 
     has: Callable[[str], bool]
     resolve: Callable[[str], Any]
@@ -138,7 +138,7 @@ def of_network(name: str, kind: type[AbstractNetworkHyperparams], length: str | 
 
 
 def of_environment(name: str, env: AbstractEnv, length: str | int = "") -> Description:
-    """Describe an environment by what is observed, what is done, when episodes end, and its options."""
+    """Describe an environment by its observations, actions, episode ends and options."""
     scores = envs.REFERENCE_SCORES.get(name.partition("[")[0])
     able = [a for a in AGENTS if AGENTS[a].supports(env.action_space) is None]
     facts = {
@@ -198,7 +198,7 @@ KINDS: dict[str, _Kind] = {
     "environment": _Kind(envs.named, envs.load, of_environment),
     "recipe": _Kind(lambda name: "+" in name or name in recipes.names(), recipes.resolve, of_recipe),
 }
-"""What can be described; a name that several have is that of the first."""
+"""The kinds that can be described; a name that several kinds use stands for the first."""
 
 
 def _rows(tree: AbstractHyperparams, space: Mapping[str, Space] | None = None) -> list[Row]:
@@ -267,7 +267,7 @@ def _short(value: Any) -> str:
 
 
 def _unknown(name: str) -> str:
-    """What to say to somebody who asks for a name that nothing has."""
+    """The message for a name that stands for nothing."""
     kinds = f"{', '.join(list(KINDS)[:-1])} or {list(KINDS)[-1]}"
     said = f'no {kinds} is called "{name}"'
     owners: dict[str, list[str]] = {}

@@ -71,7 +71,7 @@ def machine() -> dict[str, Any]:
 
 
 def instruction_set() -> str:
-    """What compiled programs run on: the model of the GPU; of a processor, its model and what it can do.
+    """The target of compiled programs: the model of the GPU, or the model and instruction set of the CPU.
 
     Two machines of one processor model may differ, when one of them is virtual and hides some instructions.
     """
@@ -83,10 +83,10 @@ def instruction_set() -> str:
 
 
 def git_commit() -> str | None:
-    """The commit that this code is of; None if it is neither recorded nor that of a checkout.
+    """The commit of this code; None if it is neither recorded nor that of a checkout.
 
-    A package that was built with a file `COMMIT` in it, as those of container images are, says it there. Of a
-    checkout, git is asked; a package that is only installed below somebody else's checkout has no part in it.
+    A package that was built with a file `COMMIT`, as for container images, records it there. In a checkout,
+    git is asked; a package that is merely installed below some other checkout does not belong to it.
     """
     if COMMIT.is_file():
         return COMMIT.read_text("utf-8").strip() or None

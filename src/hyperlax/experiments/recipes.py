@@ -150,8 +150,8 @@ class Recipe:
         Spaces that the recipe names itself stay.
         """
         joint = {path for j in self.space.values() if isinstance(j, Joint) for path in j.paths}
-        settled = self.published(env_name)
-        return self.with_space({k: v for k, v in settled.items() if k not in {*self.space, *joint}})
+        prescribed = self.published(env_name)
+        return self.with_space({k: v for k, v in prescribed.items() if k not in {*self.space, *joint}})
 
     def with_space(self, changes: Mapping[str, Any]) -> Recipe:
         """This recipe with spaces overridden or values fixed; a value inside a joint splits the joint."""

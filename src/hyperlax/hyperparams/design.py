@@ -1,4 +1,4 @@
-"""Designs: what rows of samples say beside hyperparameters, and samples that differ in one thing alone."""
+"""Designs: the columns of samples beside hyperparameters, and samples that differ in one hyperparameter."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Parquet files from anybody: how much memory one takes is known from its headers, before it is read.
+"""Parquet files from untrusted sources: their size in memory is read from headers before they are decoded.
 
 A few bytes can stand for billions of equal values, and compression can hide gigabytes. The headers of all
 pages say so, and the decoder trusts them; so they are read first, by a reader of Thrift's compact protocol as
@@ -14,7 +14,7 @@ from typing import Any, NoReturn
 import polars as pl
 
 FLOOR, RATIO = 256 * 2**20, 100
-"""A table may take so many bytes of memory, and so many for each byte of its file."""
+"""Bytes of memory that any table may take, and bytes that it may take for each byte of its file."""
 _NUMBERS = (0, 1, 2, 4, 5)
 """The physical types of truth values and of numbers of up to eight bytes."""
 _ENCODINGS = {0, 2, 3, 4, 5, 6, 8, 9}
@@ -59,7 +59,7 @@ def _text_bytes(column: pl.Series) -> int:
 
 
 class TooLarge(ValueError):
-    """Raised for a table that needs more memory than its file is worth; says so, to follow its name."""
+    """Raised for a table that is far too large for its file; the message follows the name of the file."""
 
 
 def _refuse(needed: int, size: int, room: Callable[[], int]) -> None:

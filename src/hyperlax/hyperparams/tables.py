@@ -1,4 +1,4 @@
-"""Tables that people bring: csv, json and parquet files, frames and lists, read by one reader.
+"""Tables that users provide: csv, json and parquet files, frames and lists, read by one reader.
 
 What spreadsheets and other programs do to a table is either understood, with a note, or refused with file,
 row and column; nothing is filled in.

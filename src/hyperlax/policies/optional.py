@@ -1,4 +1,4 @@
-"""Packages that hyperlax does without until what they are for is asked for."""
+"""Optional packages, imported only when a feature that needs them is used."""
 
 from __future__ import annotations
 
@@ -7,9 +7,9 @@ from typing import Any
 
 
 def needed(module: str, extra: str) -> Any:
-    """The module of that name; raises `ValueError` with the way to install it if there is none.
+    """Import a module; raise `ValueError` with the way to install it if it is missing.
 
-    `extra` is the extra of hyperlax that brings it.
+    `extra` is the extra of hyperlax that installs it.
     """
     try:
         return importlib.import_module(module)

@@ -1,4 +1,4 @@
-"""What shows an episode: a film, a sheet of pictures, or a page on which it can be watched."""
+"""Ways to show an episode: an animation, a sheet of pictures, or an interactive page."""
 
 from __future__ import annotations
 

@@ -94,7 +94,7 @@ class Registry(Mapping[str, T], Generic[T]):
             raise ValueError(f'{self.noun} "{name}": {error}') from error
 
     def given(self, choice: str | T | None, stored: str, instead: str) -> T:
-        """What the caller chose, by name or itself; without a choice what a file of data calls `stored`."""
+        """Resolve the caller's choice, a name or the object itself, or else the name `stored` in a file."""
         if choice is None:
             return self.trusted(stored, instead)
         if isinstance(choice, str):
@@ -102,7 +102,7 @@ class Registry(Mapping[str, T], Generic[T]):
         return self.accept(getattr(choice, "__name__", stored), self._companion(choice))
 
     def trusted(self, name: str, instead: str) -> T:
-        """What `name`, read from a file of data, stands for: data never decides what code is run.
+        """Resolve `name`, read from a data file: data never decides what code is run.
 
         It has to be registered, whatever else this program has imported. Otherwise raises `ValueError`;
         `instead` says what to do.
@@ -128,7 +128,7 @@ class Registry(Mapping[str, T], Generic[T]):
             raise ValueError(self.unknown(name))
 
     def unknown(self, name: str) -> str:
-        """What to tell somebody who asked for a `name` that there is not."""
+        """The message for an unknown `name`."""
         known = ", ".join(self) or "none"
         return (
             f'unknown {self.noun} "{escaped(name)}"{nearest(name, self)}; known: {known}; '
@@ -136,7 +136,7 @@ class Registry(Mapping[str, T], Generic[T]):
         )
 
     def fits(self, thing: Any) -> bool:
-        """Whether `thing` is of this kind."""
+        """Whether `thing` is of the kind that this registry holds."""
         if self.functions and callable(thing) and not isinstance(thing, type):
             return True
         if not self.base:

@@ -1,4 +1,4 @@
-"""What hyperlax comes with: one line for each thing, as an installed package declares it in its entry points.
+"""The built-in names: one line for each, as an installed package declares its own in entry points.
 
 Places are text, so that the command line knows all names and imports nothing. The room that a registry is for
 exports it with its type: `hyperlax.agents.AGENTS`.

@@ -1,4 +1,4 @@
-"""Names that people type for what is called otherwise here, as other libraries spell them."""
+"""Names from other libraries, and what they are called here."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Words that people type: the nearest known one, and text turned into the values it stands for."""
+"""Text that users type: suggestions for unknown names, and conversion to values."""
 
 from __future__ import annotations
 

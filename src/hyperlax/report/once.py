@@ -1,4 +1,4 @@
-"""What tables and charts of a report ask for many times is computed once for every experiment."""
+"""Results that many tables and charts of a report need, computed once for every experiment."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What to do about lost lanes, in words: by the causes that the manifest gives."""
+"""Advice about lost lanes, by the causes that the manifest records."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from hyperlax.run.causes import ENVIRONMENT, EXCEPTION, LEARNING, MEMORY
 from hyperlax.storage.results import Results
 
 LOST = ("diverged", "failed")
-"""The states of a lane from which nothing more comes."""
+"""The states of lanes that are lost."""
 SIZES = "lower num_envs, rollout_length or the network's size"
 
 

@@ -1,4 +1,4 @@
-"""Training lanes again whose results were lost with damaged files."""
+"""Retraining lanes whose results were lost with damaged files."""
 
 from __future__ import annotations
 

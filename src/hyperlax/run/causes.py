@@ -1,4 +1,4 @@
-"""Why a lane is lost: found out on the host, from what the lane leaves behind."""
+"""Why a lane was lost, determined on the host from its final state."""
 
 from __future__ import annotations
 

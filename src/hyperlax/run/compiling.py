@@ -32,7 +32,7 @@ _compiled: dict[Any, Compiled] = {}
 
 
 def _fewer() -> str:
-    """What to say about other processes on the same GPU, before what else helps."""
+    """Advice about other processes on the same GPU, which precedes all other advice."""
     number = os.environ.get(TOGETHER)
     return f"give fewer --tasks, of which {number} share this GPU, or " if number else ""
 

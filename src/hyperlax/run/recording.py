@@ -1,4 +1,4 @@
-"""The measurements of a run: rows of tables, in memory or in the store of the experiment."""
+"""Recording the measurements of a run: rows of tables, in memory or in the store of the experiment."""
 
 from __future__ import annotations
 

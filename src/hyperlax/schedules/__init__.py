@@ -1,4 +1,4 @@
-"""Schedules: what becomes of lanes while an experiment runs."""
+"""Schedules, which stop, copy or add lanes while an experiment runs."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from hyperlax.schedules.pbt import PBT
 from hyperlax.schedules.view import RunnerView
 
 SCHEDULES: Registry[type[Schedule]] = built_in.SCHEDULES
-"""Those that `--scheduler` knows."""
+"""The schedules that `--scheduler` accepts, by name."""
 
 __all__ = ["ASHA", "PBT", "SCHEDULES", "RunnerView", "Schedule", "Verdict", "load"]
 
@@ -20,6 +20,6 @@ __all__ = ["ASHA", "PBT", "SCHEDULES", "RunnerView", "Schedule", "Verdict", "loa
 def load(name: str, options: Mapping[str, Any]) -> Schedule:
     """The schedule called `name`, registered or `file.py:Name`, with `options`, which may be text.
 
-    Raises `ValueError` for an unknown name or option, naming the nearest, and for a value that cannot be.
+    Raises `ValueError` for an unknown name or option, naming the nearest, and for an invalid value.
     """
     return build(name, SCHEDULES.resolve(name), options, prefix="scheduler.")

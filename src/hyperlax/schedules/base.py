@@ -77,7 +77,7 @@ class Schedule:
         return Verdict.PRUNE
 
     def ended(self, runner: RunnerView, lane: Lane) -> None:
-        """Take note that a lane is over: done, diverged, pruned or failed."""
+        """Note that a lane has ended: done, diverged, pruned or failed."""
 
     def order(self, lane: Lane, work_left: float) -> float:
         """A sort key for queued lanes, smallest first; by default the most work left comes first.
@@ -95,20 +95,20 @@ class Schedule:
         """Continue from what `state` returned."""
 
     def start_over(self, lanes: Sequence[Lane], lost: Collection[int]) -> set[int]:
-        """Forget what it knows of the lanes that have to start over because results of `lost` are lost.
+        """Forget the lanes that have to start over because the results of the lanes `lost` are gone.
 
-        Returns the numbers of these lanes: `lost`, and all that have gone on from their states, or they from
-        theirs. A schedule whose lanes never do that, as by default, forgets nothing and returns no lane: each
-        of `lost` is then trained again alone, and ends as it had ended.
+        Returns the numbers of these lanes: `lost`, and all lanes that share a copied state with them. A
+        schedule that never copies states, the default, forgets nothing and returns no lane: each of `lost` is
+        then retrained alone, and ends as it had ended.
         """
         return set()
 
     def tables(self) -> dict[str, pl.DataFrame]:
-        """Tables of its own that are stored with every checkpoint, by name."""
+        """The schedule's own tables, stored with every checkpoint, by name."""
         return {}
 
     def files(self) -> Sequence[str]:
-        """Names of files of its own in the folder, to which it only adds, to be checked on resume."""
+        """Names of the schedule's own append-only files in the folder, to be checked on resume."""
         return ()
 
 

@@ -1,4 +1,4 @@
-"""Searches with Optuna: trials trained as lanes of few programs, a new one asked when one ends."""
+"""Searches with Optuna: trials are trained as lanes of few programs; when one ends, another is asked for."""
 
 from __future__ import annotations
 
@@ -165,7 +165,7 @@ def prepare(
 
 
 def check(spec: Experiment, how: Execution) -> Execution:
-    """How to run the search, once nothing stands against it.
+    """Check that the search can run, and return how to run it.
 
     With `storage`, `resume` also joins a study that other processes work on, or have left. Raises
     `ValueError` for a folder or a study that is not to be touched, and a storage that cannot be used.

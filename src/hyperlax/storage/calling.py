@@ -1,4 +1,4 @@
-"""Commands to type next: by the same program, so that they work in any folder and environment."""
+"""Commands to suggest: they call the program as it was called, so that they work in any folder."""
 
 from __future__ import annotations
 
@@ -27,15 +27,15 @@ COMMANDS = (
 )
 """The names of all commands."""
 _BY_UV = "UV"
-"""The variable by which a program knows that uv has called it."""
+"""The environment variable that uv sets for the programs that it runs."""
 _COMMAND = re.compile(rf"(?<!-m )(?<![\w./-])hyperlax ({'|'.join(COMMANDS)})(?![\w-])")
 
 
 def program() -> str:
-    """What calls this program as it was called: `hyperlax`, its path, or `python -m hyperlax`.
+    """The words with which this program was called: `hyperlax`, its path, or `python -m hyperlax`.
 
-    A short name stands only for what the shell would find by it. A program that calls hyperlax is told the
-    plain name.
+    The short name is used only where the shell would find this program by it, and for programs that call
+    hyperlax from Python.
     """
     called = Path(sys.argv[0]) if sys.argv and sys.argv[0] else Path("hyperlax")
     if called.name == "__main__.py" and called.parent.name == "hyperlax":

@@ -1,7 +1,7 @@
-"""Who writes to a folder: the process with the highest claim, without locks, clocks or a server.
+"""Claims, which decide who writes to a folder without locks, clocks or a server: the highest claim wins.
 
-A claim is a file `claim-<attempt>.json` that only one process can create. Whoever wants to write makes the
-next one. A writer looks for a higher claim before everything that counts, and leaves if there is one. So a
+A claim is a file `claim-<attempt>.json` that only one process can create. A process that wants to write makes
+the next one. Before every write that matters it looks for a higher claim, and exits if there is one. So a
 process that was cut off, or is believed dead, never writes beside the one that has taken over.
 """
 

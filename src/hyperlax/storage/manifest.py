@@ -1,4 +1,4 @@
-"""What the entries of a manifest are, wherever it comes from: whoever reads one relies on their types."""
+"""The types of the entries of a manifest, which are checked whenever one is read."""
 
 from __future__ import annotations
 

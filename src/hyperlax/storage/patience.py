@@ -1,4 +1,4 @@
-"""What is done while a disk is full: a run waits for room, everything else is told."""
+"""Handling of a full disk: a run waits for room, everything else gets the error."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Where a user wants something written: a path resolved once, and checked before anything is created."""
+"""Paths that users give for output: resolved once, and checked before anything is created."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Reading the folders of experiments: running, killed or complete, and never wrong without a word."""
+"""Reading the folders of experiments, running, killed or complete, and never silently wrong."""
 
 from __future__ import annotations
 
@@ -63,7 +63,7 @@ def holds(folder: Path) -> bool:
 
 
 def unbegun(folder: Path) -> bool:
-    """Whether the process of an experiment was killed before it had written the samples, or a checkpoint."""
+    """Whether an experiment was killed before it had written its samples or a checkpoint."""
     manifest = read_manifest(folder) or {}
     waits = "files" in manifest and not manifest.get("complete") and not commits.announced(folder)
     return waits and not (folder / "samples.parquet").exists()
@@ -185,7 +185,7 @@ def _samples(folder: Path, manifest: Mapping[str, Any], commit: Commit | None) -
 
 
 def _version(folder: Path) -> tuple[Any, ...]:
-    """What changes when a writer has replaced files of the folder."""
+    """A value that changes when a writer replaces files of the folder."""
     try:
         manifest = (folder / MANIFEST).read_bytes()
     except OSError:

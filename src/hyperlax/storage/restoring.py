@@ -1,4 +1,4 @@
-"""What a run goes on from: the newest intact state of its folder, or what is left of a damaged one."""
+"""The state that a run continues from: the newest intact one, or what is left of a damaged one."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ LANE_TABLES = ("curves", "episodes")
 
 @dataclass(frozen=True)
 class Restored:
-    """A state to go on from.
+    """A state to continue from.
 
     - `commit`: the state, without the files that are damaged.
     - `data`: the contents of its checkpoint, and `header` their header.
@@ -37,7 +37,7 @@ class Restored:
 
 
 def restored(folder: Path, record: Mapping[str, Any], mend: bool) -> Restored | None:
-    """The state to go on from in the folder of a run whose manifest says `record`; None if there is none.
+    """The state to continue from, for the folder of a run with the manifest `record`; None if there is none.
 
     If no state is intact and `mend`, it is the newest with an intact checkpoint, without what is damaged.
     Otherwise raises `ValueError` with the way out.
@@ -79,7 +79,7 @@ def begun(header: Mapping[str, Any]) -> list[int]:
 
 
 def none_left(commit: Commit, damaged: Iterable[Path]) -> str:
-    """Say what to do about damaged files of a commit without which there is no other to go on from."""
+    """Say what to do about damaged files of the only commit that could be continued from."""
     lost = in_words(lost_lanes(commit, damaged, begun(commit.header)))
     return f"{commits.NONE_LEFT}: with {commits.MEND} {lost} trained again"
 

@@ -1,4 +1,4 @@
-"""Text for files that are passed on, without the folders, users and hosts of the machine they come from."""
+"""Removing folders, users and hosts of this machine from text that is meant to be shared."""
 
 from __future__ import annotations
 

@@ -95,8 +95,10 @@ def prepare(
     settings = Settings().updated({**manifest["settings"], **given})
     table = results.samples.drop("matrix", "pair", strict=False)
     rows = [table.row(by_predicate=pl.col("sample") == sample, named=True) for sample in ids]
-    env = _named("env", env, manifest)
-    recipe = Recipe(_named("algorithm", algorithm, manifest), _named("network", network, manifest), only=True)
+    env = _name_of("env", env, manifest)
+    recipe = Recipe(
+        _name_of("algorithm", algorithm, manifest), _name_of("network", network, manifest), only=True
+    )
     spec = experiment.build(manifest["recipe"], recipe, env, settings, rows, {}, Schedule())
     note = f"confirmation of the best {len(ids)} of {len(results.samples)} samples of a sweep with seed"
     return replace(
@@ -106,7 +108,7 @@ def prepare(
     )
 
 
-def _named(kind: str, given: str | None, manifest: Mapping[str, Any]) -> str:
+def _name_of(kind: str, given: str | None, manifest: Mapping[str, Any]) -> str:
     """The name of what the sweep was trained with: as `given`, otherwise as stored if it is registered."""
     if given is not None:
         return given

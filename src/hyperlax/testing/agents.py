@@ -1,4 +1,4 @@
-"""`check_agent`: the four laws for anybody's algorithm."""
+"""`check_agent`: the four laws, for any algorithm."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ PROBE_NETWORKS: dict[str, dict[str, Any]] = {
     "tmlp": {"bond_dim": 4, "mpo_layers": 1, "shape": "32=2^5", "activation": "tanh"},
     "drpqc": {"layers": 2, "stacks": 1},
 }
-"""What suffices for probes; other networks have their defaults there."""
+"""Hyperparameters of networks large enough for probes; other networks keep their defaults."""
 
 
 def check_agent(

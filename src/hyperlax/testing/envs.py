@@ -1,4 +1,4 @@
-"""`check_env`: what rollouts count on, for anybody's environment."""
+"""`check_env`: the properties that rollouts rely on, for any environment."""
 
 from __future__ import annotations
 

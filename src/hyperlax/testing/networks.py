@@ -1,4 +1,4 @@
-"""`check_network`: what agents and programs count on, for anybody's network."""
+"""`check_network`: the properties that agents and programs rely on, for any network."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""`check_sampler`: what sweeps and searches count on, for anybody's sampler."""
+"""`check_sampler`: the properties that sweeps and searches rely on, for any sampler."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""`check_schedule`: what a run counts on, for anybody's schedule."""
+"""`check_schedule`: the properties that a run relies on, for any schedule."""
 
 from __future__ import annotations
 
