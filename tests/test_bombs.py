@@ -167,5 +167,5 @@ def test_exported_policies_are_no_larger_than_their_files(tmp_path):
     np.savez(tmp_path / "lacking.npz", obs_mean=np.zeros(3))
     (tmp_path / "none.npz").write_bytes(b"PK")
     for path in sorted(tmp_path.iterdir()):
-        with pytest.raises(ValueError, match=f"{path.name} is no exported policy, or damaged .*; export"):
+        with pytest.raises(ValueError, match=f"{path.name} is not an exported policy, or damaged .*; export"):
             reference.load(path)

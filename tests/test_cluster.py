@@ -220,7 +220,7 @@ def test_a_sweep_of_registered_things_needs_no_trust(spec, tmp_path, monkeypatch
 )
 def test_a_sweep_has_no_folder_outside_of_its_own(spec, tmp_path, change):
     planned(spec, tmp_path)
-    with pytest.raises(Damaged, match="is no folder in it"):
+    with pytest.raises(Damaged, match="is not a folder in it"):
         crafted(tmp_path, change)
 
 

@@ -334,7 +334,7 @@ def test_what_cannot_be_exported_is_refused(saved, tmp_path):
     with pytest.raises(ValueError, match=r"must end in \.npz or \.onnx"):
         saved[1].export(tmp_path / "it.pt")
     circuit = abstract_network(PQCHyperparams, 3, PQCHyperparams().sizes())
-    with pytest.raises(ValueError, match="PQC is no stack of dense layers"):
+    with pytest.raises(ValueError, match="PQC is not a stack of dense layers"):
         circuit.plain()
     assert not list(tmp_path.iterdir())
 

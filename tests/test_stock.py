@@ -127,7 +127,7 @@ def test_a_function_leaf_is_named():
     env = envs.load("gymnax.cartpole")
     hyper = PPOHyperparams(actor=Holder())
     caps = hyper.capacities([hyper.sizes()], [1], env)
-    with pytest.raises(TypeError, match=r"agent\.actor\.body\.layers\[0\]\.bias \(tanh\), which is no array"):
+    with pytest.raises(TypeError, match=r"agent\.actor\.body\.layers\[0\]\.bias \(tanh\), which is not an"):
         state_like(hyper, env, caps)
 
 

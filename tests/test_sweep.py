@@ -131,7 +131,7 @@ def test_a_checkpoint_of_an_older_version_is_continued_and_an_incomplete_one_ref
     if lacking == "seating":
         assert_same(whole, hyperlax.sweep(**ARGUMENTS, folder=tmp_path / "x", resume=True))
         return
-    with pytest.raises(ValueError, match="is no checkpoint of a run: it lacks 'schedule'"):
+    with pytest.raises(ValueError, match="is not a checkpoint of a run: it lacks 'schedule'"):
         hyperlax.sweep(**ARGUMENTS, folder=tmp_path / "x", resume=True)
 
 

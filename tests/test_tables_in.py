@@ -94,7 +94,7 @@ REFUSED = [
     ("a.csv", b",actor_lr\nfoo,0.1\n", "column 1 has no name"),
     ("a.json", b"[1, 2]", "row 1: a row is an object"),
     ("a.json", b"3", "a table is a list of rows, got int"),
-    ("a.json", b'[{"actor_lr": NaN}]', "NaN is no number"),
+    ("a.json", b'[{"actor_lr": NaN}]', "NaN is not a number"),
     ("a.json", b'[{"actor_lr": 0.1, "actor_lr": 0.2}]', "names a column twice"),
     ("a.json", b'[{"actor_lr": 0.1}, {"gamma": 0.9}]', 'row 1, column "gamma": the cell is empty'),
     ("a.json", b"{", "no JSON that can be read"),

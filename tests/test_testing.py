@@ -133,7 +133,7 @@ def test_a_value_outside_the_leaves_breaks_the_third_law():
     held.hps[:] = [one]
     held.others[:] = [other]
     with pytest.raises(
-        AssertionError, match="one program: samples of Unlisted differ in what is no array leaf"
+        AssertionError, match="one program: samples of Unlisted differ in more than array leaves"
     ):
         laws.compiles_once(held)
 

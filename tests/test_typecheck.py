@@ -40,7 +40,7 @@ def test_numpy_scalars_are_hyperparameters_on_the_host():
 
 
 class Short(AbstractEnv):
-    """An environment whose size is no number."""
+    """An environment whose size is not a number."""
 
     obs_size: int
     action_space: ActionSpace = Discrete(2)

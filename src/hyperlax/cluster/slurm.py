@@ -83,7 +83,7 @@ def seconds(limit: str) -> int:
     days, dash, rest = limit.rpartition("-")
     parts = rest.split(":")
     if not all(re.fullmatch(r"\d+", p) for p in [*parts, *([days] if dash else [])]) or len(parts) > 3:
-        raise ValueError(f"--time {limit} is no time limit; write minutes, H:M:S or D-H:M:S")
+        raise ValueError(f"--time {limit} is not a time limit; write minutes, H:M:S or D-H:M:S")
     numbers = [int(p) for p in parts]
     if dash:
         hours, minutes, secs = [*numbers, 0, 0][:3]

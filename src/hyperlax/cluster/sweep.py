@@ -235,7 +235,7 @@ def read(root: Path) -> Sweep | None:
         units = tuple(Unit(**{**about, "samples": _places(about["samples"])}) for about in content["units"])
         stored = {name: content[name] for name in ("name", "asked", "platform", "execution", "slurm")}
         if outside := [n for n in (*(c.path for c in cells), *(u.name for u in units)) if not _is_below(n)]:
-            raise Damaged(root / FILE, f"is damaged: {outside[0]!r} is no folder in it", way_out)
+            raise Damaged(root / FILE, f"is damaged: {outside[0]!r} is not a folder in it", way_out)
     except (KeyError, TypeError, AttributeError) as error:
         raise Damaged(root / FILE, f"is damaged: {error} is missing", way_out) from None
     about = {name: content.get(name) for name in ("created", "versions", "git_commit")}

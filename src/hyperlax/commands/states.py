@@ -51,13 +51,13 @@ def states(root: Path) -> list[State]:
     from hyperlax.storage import store
 
     if not root.is_dir():
-        raise FileNotFoundError(f"{root} is no folder")
+        raise FileNotFoundError(f"{root} is not a folder")
     try:
         folders = store.find(root)
     except ValueError:
         raise FileNotFoundError(
-            f"{root} holds no experiment: status is for the folder of a sweep, search or benchmark, or one "
-            "above some; it is printed when they begin, and results/<command> unless --output-root says more"
+            f"{root} holds no experiment: status is for the folder of a sweep, search or benchmark, or any "
+            "folder that contains some; commands print it when they begin, by default below results/<command>"
         ) from None
     return [_state(folder) for folder in folders]
 

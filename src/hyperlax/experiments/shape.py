@@ -15,7 +15,7 @@ def shape() -> dict[str, str]:
     """The platform, the kind of device and the compiler of this process, JSON-ready.
 
     A lane learns the same, bit for bit, in all processes of one shape; between two shapes, the same only up
-    to rounding. The number of devices is no part of it. What else decides, the capacities and the lanes that
+    to rounding. The number of devices is not part of it. What else decides, the capacities and the lanes that
     are mapped together, belongs to the plan (`programs.plan.Program`).
     """
     device = jax.local_devices()[0]

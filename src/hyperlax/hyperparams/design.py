@@ -10,7 +10,7 @@ from hyperlax.hyperparams.fields import Field
 from hyperlax.registry import nearest
 
 COLUMNS = ("sample", "matrix", "pair")
-"""Columns of a table of samples that are no hyperparameters.
+"""Columns of a table of samples that are not hyperparameters.
 
 - `sample`: its number.
 - `matrix`: its part in a sensitivity analysis.

@@ -30,7 +30,7 @@ def read_parquet(content: bytes, room: Callable[[], int] = lambda: 0) -> pl.Data
     """Read the table in the contents of a file, whose size in memory is checked first.
 
     Raises `TooLarge` for a table that would take much more memory than the file has bytes, and more than
-    there is `room` for, and `ValueError` with the reason for contents that are no table.
+    there is `room` for, and `ValueError` with the reason for contents that are not a table.
     """
     try:
         _refuse(_needed(content), len(content), room)

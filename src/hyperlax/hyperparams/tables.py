@@ -112,9 +112,9 @@ def text_of(path: Path, table: Table) -> str:
     try:
         text = data.decode(coding)
     except UnicodeDecodeError as error:
-        raise ValueError(f"{path} is no text in UTF-8 ({error.reason}): save it as CSV in UTF-8") from None
+        raise ValueError(f"{path} is not text in UTF-8 ({error.reason}): save it as CSV in UTF-8") from None
     if "\0" in text:
-        raise ValueError(f"{path} holds zero bytes and is no text: save it as CSV in UTF-8")
+        raise ValueError(f"{path} holds zero bytes and is not text: save it as CSV in UTF-8")
     return text
 
 
@@ -190,7 +190,7 @@ def _json(path: Path) -> Table:
     text = text_of(path, table).strip()
 
     def refuse(constant: str) -> NoReturn:
-        raise ValueError(f"{constant} is no number")
+        raise ValueError(f"{constant} is not a number")
 
     def unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
         if len(found := dict(pairs)) < len(pairs):
@@ -233,7 +233,7 @@ def _parquet(path: Path) -> Table:
     except TooLarge as error:
         raise ValueError(f"{path} {error}") from None
     except ValueError as error:
-        raise ValueError(f"{path} is no parquet file that can be read: {error}; save it again") from None
+        raise ValueError(f"{path} is not a parquet file that can be read: {error}; save it again") from None
     records = [{k: v for k, v in row.items() if k != "__index_level_0__"} for row in records]
     return _records(records, Table(str(path)))
 

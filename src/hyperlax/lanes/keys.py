@@ -19,7 +19,7 @@ from hyperlax.registry.limits import within
 def seed_words(seed: int) -> tuple[int, ...]:
     """`seed` in words of 32 bits, the lowest first, and no second word if it is zero.
 
-    Seeds of NumPy's generators are sequences of such words. Raises `ValueError` for what is no seed.
+    Seeds of NumPy's generators are sequences of such words. Raises `ValueError` for an invalid seed.
     """
     high, low = divmod(within("seed", seed), 2**32)
     return (low, high) if high else (low,)

@@ -88,7 +88,7 @@ Sizes = Mapping[str, Any]
 def merge(sizes: Sequence[Sizes]) -> dict[str, Any]:
     """The smallest capacities that hold all of `sizes`.
 
-    Raises `ValueError` if a shape differs, and `TypeError` for an entry that is no size.
+    Raises `ValueError` if a shape differs, and `TypeError` for an entry that is not a size.
     """
     for name, size in sizes[0].items():
         if not isinstance(size, AbstractSize):
@@ -153,4 +153,4 @@ def _read(value: Any) -> Any:
             return Branches(branches)
         case list() if all(type(length) is int for length in value):
             return tuple(value)
-    raise ValueError(f"{str(value)[:40]!r} is no size")
+    raise ValueError(f"{str(value)[:40]!r} is not a size")

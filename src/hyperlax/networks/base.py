@@ -75,7 +75,7 @@ class AbstractNetwork(eqx.Module):
         Raises `ValueError` if it is not made of such layers.
         """
         raise ValueError(
-            f"{type(self).__name__} is no stack of dense layers, which is all that can be exported; "
+            f"{type(self).__name__} is not a stack of dense layers, which is all that can be exported; "
             "use Policy.act, or define plain() on its class"
         )
 

@@ -137,7 +137,7 @@ def _entries(header: Any, source: str) -> dict[str, Any]:
     for name, kind in _ENTRIES.items():
         if not isinstance(header, dict) or not isinstance(header.get(name), kind):
             wanted = "text" if kind is str else "an object"
-            raise ValueError(f'{source} is no policy: the entry "{name}" of its header must be {wanted}')
+            raise ValueError(f'{source} is not a policy: the entry "{name}" of its header must be {wanted}')
     return header
 
 

@@ -96,7 +96,7 @@ class Policy:
 
         The arrays are those that `hyperlax.policies.reference` acts with, in plain NumPy; the model maps a
         batch of observations to the best actions. Returns the path. Raises `ValueError` for other names, and
-        for networks that are no stacks of dense layers, such as circuits.
+        for networks that are not stacks of dense layers, such as circuits.
         """
         file = resolved(path)
         if file.suffix not in WRITERS:

@@ -31,7 +31,7 @@ def load(path: str | Path) -> dict[str, Any]:
             policy: dict[str, Any] = dict(file)
         policy["about"] = json.loads(str(policy["about"]))
     except (ValueError, KeyError, EOFError, zipfile.BadZipFile) as error:
-        raise ValueError(f"{path} is no exported policy, or damaged ({error}); export it again") from None
+        raise ValueError(f"{path} is not an exported policy, or damaged ({error}); export it again") from None
     return policy
 
 

@@ -249,7 +249,7 @@ def _beginning(env: AbstractEnv, caps: Any, shared: Shared = NOTHING) -> Callabl
         shared.find(hp, state)
         if others := non_arrays(state):
             raise TypeError(
-                f"{type(hp).__name__} builds an agent that holds {others[0]}, which is no array: a "
+                f"{type(hp).__name__} builds an agent that holds {others[0]}, which is not an array: a "
                 "program cannot pass it on from step to step. Declare the field with eqx.field(static=True); "
                 "for a stock module as a network, derive its hyperparameters from "
                 "hyperlax.networks.AbstractStockHyperparams, which keeps functions apart"
@@ -260,7 +260,7 @@ def _beginning(env: AbstractEnv, caps: Any, shared: Shared = NOTHING) -> Callabl
 
 
 def non_arrays(tree: Any) -> list[str]:
-    """Describe the leaves of `tree` that are no arrays, such as functions: path and name or value of each."""
+    """Describe the leaves of `tree` that are not arrays, such as functions: path, and name or value."""
     leaves = jax.tree_util.tree_flatten_with_path(tree)[0]
     found = [(jax.tree_util.keystr(path), x) for path, x in leaves if not eqx.is_array(x)]
     return [f"{path.removeprefix('.')} ({getattr(x, '__name__', repr(x))})" for path, x in found]

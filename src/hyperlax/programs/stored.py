@@ -21,9 +21,9 @@ def stored_capacities(
 ) -> dict[str, Any]:
     """The capacities that `sizes.to_json` wrote, for agents such as that of the sample `hp` on `env`.
 
-    Nothing is built: costs are counted by formula. Raises `ValueError` if they are no capacities, do not hold
-    the sample, need more than `most_bytes` bytes for the weights of its networks, or describe a network that
-    cannot run in `memory` bytes.
+    Nothing is built: costs are counted by formula. Raises `ValueError` if they are not capacities, do not
+    hold the sample, need more than `most_bytes` bytes for the weights of its networks, or describe a network
+    that cannot run in `memory` bytes.
     """
     if not isinstance(stored, dict):
         raise ValueError(f"capacities are an object, got {str(stored)[:40]!r}")
@@ -47,7 +47,7 @@ def stored_plan(
     """The programs that `Program.describe` described, for `samples` by their places.
 
     `base` are hyperparameters of their kind; without samples only the limits are checked. Raises `ValueError`
-    if it is no plan, or not one for these samples and `memory` bytes.
+    if it is not a plan, or not one for these samples and `memory` bytes.
     """
     try:
         programs = [Program.restored(entry) for entry in stored]

@@ -75,7 +75,7 @@ def _silence(name: str, results: Results) -> str | None:
         return None
     if name.startswith(_CURVES):
         points = results.curves.filter(pl.col("metric") == "return").group_by("lane").len()["len"].max()
-        return "Every lane was evaluated once, and a point is no curve." if points == 1 else None
+        return "Every lane was evaluated once, and a point is not a curve." if points == 1 else None
     if name == "leaderboard":
         few = lane_scores(results).drop_nulls("score").height == 1
         return "There is one sample with one seed, whose score the table shows." if few else None

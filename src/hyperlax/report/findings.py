@@ -31,7 +31,7 @@ class Findings:
     """What was compared, what is best and how sure that is, and what to do next, a sentence or two each.
 
     `flags` are those to add to the command of the experiment for what comes next, each with its value; empty
-    if it is no such command.
+    if there is no such command.
     """
 
     compared: str

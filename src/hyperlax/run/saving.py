@@ -83,7 +83,9 @@ def restore(store: Store, roster: Roster, schedule: Schedule, mend: bool = False
         return None
     header = found.header
     if lacking := [name for name in _NEEDED if name not in header]:
-        raise ValueError(f"{store.folder / 'checkpoint'} is no checkpoint of a run: it lacks {lacking[0]!r}")
+        raise ValueError(
+            f"{store.folder / 'checkpoint'} is not a checkpoint of a run: it lacks {lacking[0]!r}"
+        )
     own = roster.experiment
     programs = stored_plan(header["programs"], {}, own.base, own.env, device_memory())
     if [p.key for p in programs[: len(roster.programs)]] != [p.key for p in roster.programs]:

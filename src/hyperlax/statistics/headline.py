@@ -2,7 +2,7 @@
 
 Every metric gives each seed a value, and the sample the average of its seeds. They differ in what they take
 from the learning curve. `final` is the default: it is the return of what training leaves behind, in the units
-of the environment, it needs no reference scores, and it is no maximum, so that luck does not add to it. A
+of the environment, it needs no reference scores, and it is not a maximum, so that luck does not add to it. A
 maximum over evaluations grows with their number and with their noise, and rewards an agent that forgets;
 `peak` and `peak_of_mean` are there because others publish them.
 """

@@ -61,7 +61,7 @@ def check_agent(
       `critic`. None: it does not say, and only what it does is checked.
 
     Raises `AssertionError` naming law, lane and leaf where the algorithm breaks a law, and `TypeError` for
-    what is no algorithm.
+    anything that is not an algorithm.
     """
     kind, net = hyperparameters_of(agent), network_of(network)
     check_laws(kind, net, envs, lanes=lanes, alone=alone, samples=samples, seed=seed)

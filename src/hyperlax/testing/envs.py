@@ -30,7 +30,7 @@ def check_env(env: Any, *, episodes: int = 8, longest: int = 2_000, seed: int = 
     - `reset` and `step` can be mapped and looped over, and depend on their arguments and the key alone.
 
     `env` is an environment, its class (built without arguments), or a name. Raises `AssertionError` for what
-    breaks these, and `TypeError` for what is no environment.
+    breaks these, and `TypeError` for anything that is not an environment.
     """
     env = environment_of(env)
     name = type(env).__name__

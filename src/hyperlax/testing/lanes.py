@@ -91,7 +91,7 @@ class Lanes:
         state = self.program.start(as_arrays(stack(self.hps)), jnp.asarray(self.keys))
         if others := non_arrays(state):
             raise AssertionError(
-                f"{type(self.hps[0]).__name__} builds an agent that holds {others[0]}, which is no array"
+                f"{type(self.hps[0]).__name__} builds an agent that holds {others[0]}, which is not an array"
             )
         check_strong(f"{type(self.hps[0]).__name__} starts lanes whose", state)
         return state

@@ -134,8 +134,8 @@ def compiles_once(lanes: Lanes) -> None:
     """Check that lanes with other hyperparameters that fit into the program are started and trained by it."""
     before, after = (jax.tree.structure(hps[0]) for hps in (lanes.hps, lanes.others))
     assert before == after, (
-        f"one program: samples of {type(lanes.hps[0]).__name__} differ in what is no array leaf, so each "
-        f"would need a program of its own; declare it with hp():\n{before}\n{after}"
+        f"one program: samples of {type(lanes.hps[0]).__name__} differ in more than array leaves, so "
+        f"each would need a program of its own; declare it with hp():\n{before}\n{after}"
     )
     for hp in lanes.others:
         assert fits(hp.sizes(), lanes.caps), f"one program: ({describe(hp)}) does not fit into {lanes.caps}"

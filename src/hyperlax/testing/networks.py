@@ -50,7 +50,7 @@ def check_network(
       the output.
     - All samples are built and evaluated by one program, traced once, and every leaf is an array.
 
-    Raises `AssertionError` naming the sample and the leaf, and `TypeError` for what is no network.
+    Raises `AssertionError` naming the sample and the leaf, and `TypeError` for anything but a network.
     """
     kind = network_of(network)
     build: Any = kind

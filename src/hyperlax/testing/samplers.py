@@ -49,7 +49,7 @@ def check_sampler(
         raise TypeError(f"check_sampler takes what makes an AbstractSampler; it has made a {name}")
     if others := non_arrays(made):
         raise AssertionError(
-            f"{name} holds {others[0]}, which is no array: what changes is an array leaf, everything else "
+            f"{name} holds {others[0]}, which is not an array: what changes is an array leaf, all else "
             "is declared with eqx.field(static=True)"
         )
     asked, first = _asked(name, made, FIRST)

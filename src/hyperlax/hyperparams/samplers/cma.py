@@ -65,7 +65,7 @@ class _Parts(pickle.Unpickler):
             return self.kind
         place = module.replace("numpy.core.", "numpy._core."), name
         if place not in _ARRAYS:
-            raise pickle.UnpicklingError(f"{module}.{name} is no part of one")
+            raise pickle.UnpicklingError(f"{module}.{name} is not part of one")
         return _ARRAYS[place]
 
 
@@ -77,7 +77,7 @@ def _empty_array(*_: Any) -> np.ndarray:
 def _scalar(dtype: np.dtype, data: bytes) -> Any:
     """The number of type `dtype` in `data`."""
     if dtype.kind not in "biuf" or len(data) != dtype.itemsize:
-        raise pickle.UnpicklingError(f"{len(data)} bytes are no number of type {dtype}")
+        raise pickle.UnpicklingError(f"{len(data)} bytes are not a number of type {dtype}")
     return np.frombuffer(data, dtype)[0]
 
 
