@@ -178,6 +178,18 @@ def test_lanes_that_fail_again_after_merging_are_said(trained, place, monkeypatc
     assert set(hyperlax.read(found.root).lanes["status"]) == {"done"}
 
 
+def test_lanes_that_the_command_itself_tries_again_after_merging_count_no_longer(trained, monkeypatch):
+    with monkeypatch.context() as patch:
+        patch.setattr(Slots, "advance", injected)
+        found = trained(KINDS["sweep"])
+        assert entered("merge", found.root) == 0
+    assert [u.state for u in state.look(found).units] == ["failed"] * 3
+    again = ["--tasks", "1", "--output-root", found.root.parents[1], "--resume"]
+    assert entered(*KINDS["sweep"].split(), *again) == 0
+    assert set(hyperlax.read(found.root).lanes["status"]) == {"done"}
+    assert [u.state for u in state.look(found).units] == ["done"] * 3
+
+
 def test_experiments_of_a_single_unit_get_their_reports_too(trained):
     found = trained(f"{SWEEP} --num-samples 2 --scheduler asha --set scheduler.reduction_factor=2")
     assert found.units[0].whole

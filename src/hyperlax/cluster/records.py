@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import itertools
 from collections.abc import Iterable
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -108,7 +109,7 @@ def forgive(sweep: Sweep, units: Iterable[Unit]) -> None:
         for unit in asked:
             for name in _ABOUT_STARTS:
                 (sweep.records(unit) / name).unlink(missing_ok=True)
-        failed = [unit for unit in asked if _lost_lanes(sweep, unit)]
+        failed = [unit for unit in asked if failed_lanes(sweep, unit)]
         if failed and is_whole(sweep, cell) and not failed[0].whole:
             _try_merged_again(sweep, failed[0])
         else:
@@ -116,9 +117,17 @@ def forgive(sweep: Sweep, units: Iterable[Unit]) -> None:
                 (sweep.records(unit) / DONE).unlink(missing_ok=True)
 
 
-def _lost_lanes(sweep: Sweep, unit: Unit) -> bool:
-    """Whether a unit is trained except for failed lanes."""
-    return bool((outcome(sweep, unit) or {}).get("failed_lanes"))
+def failed_lanes(sweep: Sweep, unit: Unit) -> int:
+    """The number of failed lanes of a trained unit; zero once its merged cell has none left.
+
+    The lanes of a merged cell are also tried again by `--resume`, which knows nothing of units.
+    """
+    count = int((outcome(sweep, unit) or {}).get("failed_lanes", 0))
+    if count and is_whole(sweep, unit.cell):
+        with suppress(ValueError):  # of damaged files the count stays
+            lanes = store.read(sweep.root / sweep.cells[unit.cell].path).lanes
+            return count if "failed" in lanes["status"] else 0
+    return count
 
 
 def _try_merged_again(sweep: Sweep, unit: Unit) -> None:
@@ -129,7 +138,7 @@ def _try_merged_again(sweep: Sweep, unit: Unit) -> None:
         write_json(sweep.records(unit) / MEND, about)
         (sweep.records(unit) / DONE).unlink(missing_ok=True)
     for other in units:
-        if _lost_lanes(sweep, other):
+        if failed_lanes(sweep, other):
             write_json(sweep.records(other) / DONE, {**(outcome(sweep, other) or {}), "failed_lanes": 0})
 
 

@@ -117,9 +117,9 @@ def _state(
 ) -> UnitState:
     """The state of a unit."""
     if (done := records.outcome(sweep, unit)) is not None:
-        state = "failed" if done.get("failed_lanes") else "done"
-        why = f"{done['failed_lanes']} of {done['lanes']} lanes failed" if state == "failed" else ""
-        return UnitState(unit, state, unit.env_steps, why=why)
+        if failed := records.failed_lanes(sweep, unit):
+            return UnitState(unit, "failed", unit.env_steps, why=f"{failed} of {done['lanes']} lanes failed")
+        return UnitState(unit, "done", unit.env_steps)
     steps = records.env_steps(sweep, unit)
     task = sent.get(unit.name)
     if (why := records.failure(sweep, unit)) is not None:
