@@ -6,10 +6,9 @@ import numpy as np
 import polars as pl
 import pytest
 from report_data import nothing_yet, synthetic
-from scipy import stats
 
 from hyperlax.report.complexity import sample_complexities
-from hyperlax.statistics import Unavailable, sample_complexity
+from hyperlax.statistics import Unavailable, median_over_runs, sample_complexity
 
 STEPS = np.array([10.0, 20.0, 30.0, 40.0])
 NAN = np.nan
@@ -32,20 +31,32 @@ def test_a_stopped_run_counts_as_unsolved_and_an_empty_run_does_not_count():
     assert np.isnan(sample_complexity(STEPS, np.full((1, 2, 4), NAN), 5.0, 0.5).value)
 
 
-@pytest.mark.parametrize("probability", [0.3, 0.5, 0.8])
-@pytest.mark.parametrize("count", [20, 23, 30, 37])
-def test_the_interval_of_independent_runs_is_that_of_their_ordered_times(count, probability):
-    """Quantiles of a binomial distribution say which of the times they are."""
-    rng = np.random.default_rng(0)
-    steps = np.arange(1, 51, dtype=float)
-    reached = rng.permutation(np.arange(5, 5 + count))
-    runs = (steps[None] >= reached[:, None]).astype(float)
-    found = sample_complexity(steps, runs[None], 1.0, probability)
-    ordered = np.sort(reached)
-    first, last = (int(stats.binom.ppf(tail, count, probability)) for tail in (0.025, 0.975))
-    assert found.low == ordered[first - 1]
-    assert found.high == (ordered[last] if last < count else np.inf)
-    assert found.low < found.value < found.high
+@pytest.mark.parametrize("count", [5, 6, 7, 8, 9, 10, 16, 20, 37])
+def test_the_interval_of_independent_runs_is_that_of_the_median_of_their_times(count):
+    times = np.random.default_rng(0).uniform(0, 1, count)
+    steps = np.linspace(0, 1, 100_001)
+    found = sample_complexity(steps, (steps >= times[:, None]).astype(float)[None], 1.0, 0.5)
+    expected = median_over_runs(times[None, :, None])
+    assert [found.low, found.high] == pytest.approx([expected.low.item(), expected.high.item()], abs=2e-5)
+
+
+@pytest.mark.parametrize(("count", "probability"), [(8, 0.5), (8, 0.75), (20, 0.75), (60, 0.9)])
+def test_the_interval_of_independent_runs_covers_as_often_as_it_says(count, probability):
+    steps = np.linspace(0, 1, 1001)
+    times = np.random.default_rng(0).uniform(0, 1, (2000, count))
+    found = [
+        sample_complexity(steps, (steps >= own[:, None]).astype(float)[None], 1.0, probability)
+        for own in times
+    ]
+    assert 0.935 < np.mean([e.low - 1e-3 <= probability <= e.high for e in found]) < 0.97
+
+
+def test_few_runs_do_not_bound_a_high_quantile_from_above():
+    steps = np.arange(21, dtype=float)
+    found = sample_complexity(steps, (steps >= np.arange(1, 21)[:, None]).astype(float)[None], 1.0, 0.9)
+    assert 14 < found.low < 16
+    assert found.value == 18
+    assert found.high == np.inf
 
 
 def test_samples_are_resampled_together_with_their_seeds():

@@ -47,7 +47,7 @@ def complexity_chart(families: Families) -> Chart:
         [
             f"Env steps until 50 % and 90 % of the runs reach a return of {solved:g}, which counts as "
             "solved. The best sample was selected by these same evaluations, so its result is optimistic.",
-            "Bars: 95 % intervals over six seeds or more, or over ten samples or more; a bar that ends at "
+            "Bars: 95 % intervals over five seeds or more, or over ten samples or more; a bar that ends at "
             "the budget has no upper limit.",
         ],
     )
