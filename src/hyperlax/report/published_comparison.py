@@ -36,7 +36,7 @@ class Matched(NamedTuple):
       published. Empty if the samples were not published, or if their hyperparameters differ from ours.
     - `correlation`: Spearman's rank correlation of the pairs.
     - `mismatch`: why the samples cannot be paired; empty if they can.
-    - `schedule`: why the published returns are not a reference for the protocol; empty if they may be one.
+    - `schedule`: why the published returns are no reference for the protocol; empty if they may be one.
     """
 
     results: Results

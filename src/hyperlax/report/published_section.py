@@ -95,5 +95,5 @@ def verdict(match: Matched) -> str:
         samples = f" Rank correlation of the samples: {correlation(match)}."
     reference = ""
     if match.schedule:
-        reference = f" These published results are not a reference for the protocol: {match.schedule}."
+        reference = f" These published results are no reference for the protocol: {match.schedule}."
     return f"{name}: {'; '.join(parts)}.{reference}{samples}"
