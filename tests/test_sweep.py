@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import os
 import shutil
 import signal
@@ -9,6 +10,8 @@ import subprocess
 import sys
 import time
 from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
 
 import numpy as np
 import polars as pl
@@ -16,7 +19,9 @@ import pytest
 
 import hyperlax
 from hyperlax import Execution
+from hyperlax.run import runner
 from hyperlax.run.display import Display
+from hyperlax.run.saving import Pace
 from hyperlax.run.slots import Slots
 from hyperlax.storage.checkpoint import read_header, with_header
 
@@ -190,6 +195,39 @@ def test_a_replay_is_resumed_with_its_lane_and_not_kept_with_its_policy(tmp_path
     policies = sorted((tmp_path / "x" / "policies").iterdir())
     assert max(p.stat().st_size for p in policies) < 100_000, "the replay alone is 880 kB"
     assert hyperlax.load(policies[0]).act(np.zeros(4, np.float32)) in (0, 1)
+
+
+@pytest.mark.parametrize(("seconds", "took", "pause"), [(30.0, 1, 30), (30.0, 10, 90), (30.0, 500, 600)])
+def test_the_next_checkpoint_is_put_off_where_writing_one_takes_long(seconds, took, pause):
+    """A tenth of the time is for checkpoints, but none is put off for more than ten minutes."""
+    pace = Pace(seconds, 1000.0)
+    assert [pace.due(1000 + seconds + t) for t in (-1, 1)] == [False, True]
+    pace.saved(2000.0, 2000.0 + took)
+    assert [pace.due(2000 + took + t) for t in (pause - 1.0, pause + 1.0)] == [False, True]
+
+
+@pytest.mark.parametrize("seconds", [0.0, 3600.0])
+def test_a_pause_that_was_asked_for_is_kept_however_long_a_checkpoint_takes(seconds):
+    """A checkpoint after every segment, or one an hour."""
+    pace = Pace(seconds, 0.0)
+    pace.saved(0.0, 50.0)
+    assert pace.pause == seconds
+
+
+@pytest.mark.parametrize("took", [0, 1000])
+def test_a_run_with_a_slow_disk_trains_most_of_the_time(tmp_path, monkeypatch, took):
+    """Otherwise, every checkpoint takes so long that the next one is due after it at once."""
+    clock, written, save = itertools.count(), [], runner.saving.save
+
+    def write(*arguments: Any) -> None:
+        save(*arguments)
+        written.append([next(clock) for _ in range(took)])
+
+    monkeypatch.setattr(runner, "time", SimpleNamespace(perf_counter=lambda: float(next(clock))))
+    monkeypatch.setattr(runner.saving, "save", write)
+    how = Execution(folder=tmp_path / "x", checkpoint_seconds=0.5)
+    hyperlax.sweep(**ARGUMENTS, execution=how)
+    assert len(written) == 2 if took else len(written) > 2, "the first and the last one, or many"
 
 
 def test_a_finished_experiment_resumes_to_itself(whole):

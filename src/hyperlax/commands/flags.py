@@ -118,7 +118,7 @@ class Running:
     any_device: bool = False
     "Also continue on another kind of device or with another jaxlib: equal up to rounding, not bit for bit."
     checkpoint_seconds: Annotated[float, Parameter(validator=Number(gte=0))] = 30.0
-    "At most this much work is lost when the process is killed."
+    "Seconds between checkpoints: the work that a kill costs. More, up to 600, where writing one takes long."
     log_level: Literal["DEBUG", "INFO", "WARNING", "ERROR"] = "INFO"
     "What the terminal shows."
     save_logs: bool = True

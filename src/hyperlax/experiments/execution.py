@@ -32,7 +32,8 @@ class Execution:
       these files are moved to the subfolder `damaged`. Without it a folder with such files is refused.
     - `metric`: the metric that samples are scored and ranked by, a name in `statistics.HEADLINES` (default:
       that of the protocol, or that with which an experiment was begun that is resumed).
-    - `checkpoint_seconds`: seconds between checkpoints, the work that is lost if the process is killed.
+    - `checkpoint_seconds`: seconds between checkpoints, the work that is lost if the process is killed. They
+      are longer, up to ten minutes, where writing a checkpoint would take more than a tenth of the time.
     """
 
     folder: str | Path | None = None

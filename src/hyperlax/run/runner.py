@@ -64,7 +64,7 @@ class Runner:
         self.best = BestPolicies(recorder.store, how.save_policies, experiment)
         self.elapsed_before = 0.0
         self.began = time.perf_counter()
-        self.saved_at = time.perf_counter()
+        self.pace = saving.Pace(float(how.checkpoint_seconds), time.perf_counter())
         self.stop: int | None = None
         self.errors: dict[int, str] = {}
         self.monitor = Monitor()
@@ -256,7 +256,7 @@ class Runner:
         self._evaluate(number, slots)
         self.monitor.sample(self.now(), self.recorder)
         self.progress.update(self.lanes, self.now())
-        if self.stop is not None or time.perf_counter() - self.saved_at > self.how.checkpoint_seconds:
+        if self.stop is not None or self.pace.due(time.perf_counter()):
             start = self.now()
             self.save()
             self.phase("save", number, start)
@@ -369,7 +369,7 @@ class Runner:
 
     def save(self) -> None:
         """Flush the tables and replace the checkpoint, if the run is stored."""
-        self.saved_at = time.perf_counter()
+        began = time.perf_counter()
         if self.recorder.store is not None:
             running: dict[int, TrainState] = {}
             seats = {n: [s for s in at if s[1] in self.parked] for n, at in self.seating.items()}
@@ -379,6 +379,7 @@ class Runner:
             seating = {"clock": self.clock, "programs": [[n, seats[n]] for n in sorted(seats) if seats[n]]}
             extra = saving.Saved(self.now(), sorted(self.best.best), seating, self.again)
             saving.save(self.recorder.store, self.roster, running, self.schedule, extra)
+        self.pace.saved(began, time.perf_counter())
 
     def restore(self) -> bool:
         """Load the checkpoint in the folder of the store; return False if there is none yet."""

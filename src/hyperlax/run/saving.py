@@ -25,6 +25,42 @@ _UNSEATED: dict[str, Any] = {"clock": 0.0, "programs": []}
 """The seating in checkpoints of older versions, which did not store it: all lanes wait."""
 
 
+SAVING_SHARE = 0.1
+"""The share of the time of a run that checkpoints may take, as far as `LONGEST_PAUSE` allows it."""
+LONGEST_PAUSE = 600.0
+"""Seconds between checkpoints beyond which a slow disk does not put the next one off."""
+
+
+@dataclasses.dataclass
+class Pace:
+    """When the next checkpoint is due: `seconds` after the last one, and later where writing one takes long.
+
+    Without the latter, a run whose checkpoints take longer than `seconds` to write would do little else. With
+    `seconds` of zero a checkpoint is always due.
+
+    - `ended`: the time when the last one was written; at first, when the run began.
+    - `took`: the seconds that this took.
+    """
+
+    seconds: float
+    ended: float
+    took: float = 0.0
+
+    @property
+    def pause(self) -> float:
+        """The seconds from the end of one checkpoint to the next one."""
+        longest = max(self.seconds, LONGEST_PAUSE) if self.seconds else 0.0
+        return min(max(self.seconds, self.took * (1 / SAVING_SHARE - 1)), longest)
+
+    def due(self, now: float) -> bool:
+        """Whether a checkpoint is due at the time `now`."""
+        return now - self.ended > self.pause
+
+    def saved(self, began: float, ended: float) -> None:
+        """A checkpoint has been written in this time."""
+        self.ended, self.took = ended, ended - began
+
+
 class Saved(NamedTuple):
     """The contents of a checkpoint beside the lanes and the schedule.
 
