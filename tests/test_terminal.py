@@ -113,6 +113,27 @@ def test_progress_shows_lines_where_there_is_no_terminal(capsys, monkeypatch, sp
     assert (logger.handlers, logger.level) == ([], logging.NOTSET)
 
 
+def test_a_handler_for_warnings_hides_no_lines_and_gets_its_warnings(capsys, monkeypatch, spec, programs):
+    """Libraries install one with their first `logging.info`, which the program may never have heard of."""
+    logger, root = unconfigured(monkeypatch), logging.getLogger()
+    monkeypatch.setattr(logger, "propagate", True)
+    monkeypatch.setattr(root, "handlers", [])
+    monkeypatch.setattr(root, "level", logging.WARNING)
+    logger.setLevel(logging.NOTSET)  # forgets what it knew about levels
+    logging.info("Using JAX default device")
+    assert len(root.handlers) == 1
+    with shown(True) as display:
+        tell(display, spec, programs)
+        logger.warning("the disk is full")
+    printed = capsys.readouterr()
+    assert sum("return " in line for line in printed.out.splitlines()) == len(spec.lanes())
+    assert "the disk is full" in printed.out
+    warned = printed.err.splitlines()
+    assert warned[-1] == "WARNING:hyperlax:the disk is full"
+    assert all(line.startswith(("WARNING:", "ERROR:")) for line in warned)
+    assert (logger.handlers, logger.level, logger.propagate) == ([], logging.NOTSET, True)
+
+
 def test_progress_shows_a_bar_on_a_terminal(capsys, monkeypatch, spec, programs):
     unconfigured(monkeypatch)
     monkeypatch.setenv("TTY_COMPATIBLE", "1")

@@ -272,26 +272,42 @@ class Live(Lines):
 def shown(progress: Display | bool | None) -> Iterator[Display]:
     """The display for the argument `progress`: itself, or for True one that fits the terminal or notebook.
 
-    A display that is made here is closed on exit, and logging is restored.
+    A display that is made here is closed on exit, and logging is restored. Lines go where the calling program
+    has configured lines of level INFO to go; where it has not, to standard output. (A root handler alone says
+    nothing: every call of `logging.info`, such as mujoco's, installs one for warnings.)
     """
     if progress is not True:
         yield progress or Display()
         return
     from rich.console import Console
 
-    console, level = Console(highlight=False), log.level
+    console, before = Console(highlight=False), (log.level, log.propagate)
     live = console.is_terminal or (console.is_jupyter and find_spec("ipywidgets") is not None)
     display = Live(console) if live else Lines()
-    handler = logging.NullHandler() if live else plain_lines()
-    if not log.hasHandlers():  # otherwise the calling program has configured where lines go
+    added: list[logging.Handler] = []
+    if live and not log.hasHandlers():
+        added = [logging.NullHandler()]
+    elif not (live or log.handlers or (log.hasHandlers() and log.isEnabledFor(logging.INFO))):
+        added = [plain_lines(), *([_ToRoot(logging.WARNING)] if log.hasHandlers() else [])]
+        log.propagate = False
+    for handler in added:
         log.addHandler(handler)
         log.setLevel(logging.INFO)
     try:
         yield display
     finally:
         display.close()
-        log.removeHandler(handler)
-        log.setLevel(level)
+        for handler in added:
+            log.removeHandler(handler)
+        log.setLevel(before[0])
+        log.propagate = before[1]
+
+
+class _ToRoot(logging.Handler):
+    """A handler that hands records on to those of the root logger."""
+
+    def emit(self, record: logging.LogRecord) -> None:
+        logging.getLogger().callHandlers(record)
 
 
 class ScreenHandler(logging.StreamHandler[TextIO]):
