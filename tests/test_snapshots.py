@@ -13,6 +13,7 @@ import pytest
 import snapshots
 from snapshots import KINDS, RECIPES, campaign, contents, differences
 
+from hyperlax.storage import behind
 from hyperlax.storage.files import write_atomically
 
 CACHE = str(Path(__file__).parents[1] / ".jax_cache")
@@ -44,6 +45,16 @@ def test_a_sweep_under_successive_halving_resumes_from_a_few_of_its_moments(plac
 @pytest.mark.timeout(3600)
 @pytest.mark.parametrize("kind", KINDS)
 def test_moments_of_every_kind_of_experiment_resume_to_the_uninterrupted_run(kind, place):
+    taken, wrong = campaign(KINDS[kind], place, step=STEP)
+    assert taken > 3
+    assert not wrong, "\n".join(wrong)
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(3600)
+@pytest.mark.parametrize("kind", ["dqn", "asha", "pbt", "tpe"])
+def test_moments_of_runs_whose_checkpoints_are_written_behind_resume_too(kind, place, monkeypatch):
+    monkeypatch.setattr(behind, "LARGE", 0)
     taken, wrong = campaign(KINDS[kind], place, step=STEP)
     assert taken > 3
     assert not wrong, "\n".join(wrong)

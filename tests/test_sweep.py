@@ -206,6 +206,14 @@ def test_the_next_checkpoint_is_put_off_where_writing_one_takes_long(seconds, to
     assert [pace.due(2000 + took + t) for t in (pause - 1.0, pause + 1.0)] == [False, True]
 
 
+def test_no_checkpoint_is_due_while_the_last_one_is_being_written():
+    """What is written while the run goes on keeps a core and the disk busy as well."""
+    pace = Pace(30.0, 0.0)
+    pace.saved(100.0, 101.0, written=False)
+    assert [pace.due(t, written=False) for t in (102.0, 119.0)] == [False, False]
+    assert [pace.due(t) for t in (120.0, 299.0, 301.0)] == [False, False, True], "20 s, and 180 s of pause"
+
+
 @pytest.mark.parametrize("seconds", [0.0, 3600.0])
 def test_a_pause_that_was_asked_for_is_kept_however_long_a_checkpoint_takes(seconds):
     """A checkpoint after every segment, or one an hour."""

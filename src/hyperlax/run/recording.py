@@ -31,6 +31,10 @@ class Recorder:
         else:
             self.store.append(table, rows)
 
+    def settled(self, wait: bool = True) -> bool:
+        """Let a checkpoint count that was written while the run went on, as `Store.settle` does."""
+        return self.store is None or self.store.settle(wait)
+
     def point(self, lane: Lane, seconds: float, measured: dict[str, float]) -> None:
         """Add a point to the curves of a lane, `seconds` after the experiment began; `measured` by metric."""
         at = {

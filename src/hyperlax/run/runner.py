@@ -142,6 +142,7 @@ class Runner:
                 self._run(pool)
         finally:
             pool.shutdown(wait=False, cancel_futures=True)
+            self.recorder.settled()
 
     def _answer(self) -> None:
         """Raise `Interrupted` if a signal has come while the disk is full, and nothing can be saved."""
@@ -256,9 +257,10 @@ class Runner:
         self._evaluate(number, slots)
         self.monitor.sample(self.now(), self.recorder)
         self.progress.update(self.lanes, self.now())
-        if self.stop is not None or self.pace.due(time.perf_counter()):
+        due = self.pace.due(time.perf_counter(), self.recorder.settled(wait=False))
+        if due or self.stop is not None:
             start = self.now()
-            self.save()
+            self.save(behind=self.stop is None)
             self.phase("save", number, start)
         if self.stop is not None:
             raise interruption(self)
@@ -367,8 +369,11 @@ class Runner:
         """The folder where the run is stored; None if it is not."""
         return self.recorder.store.folder if self.recorder.store else None
 
-    def save(self) -> None:
-        """Flush the tables and replace the checkpoint, if the run is stored."""
+    def save(self, behind: bool = False) -> None:
+        """Flush the tables and replace the checkpoint, if the run is stored.
+
+        With `behind`, a large checkpoint is written while the run goes on.
+        """
         began = time.perf_counter()
         if self.recorder.store is not None:
             running: dict[int, TrainState] = {}
@@ -378,8 +383,8 @@ class Runner:
                 seats[number] = slots.seating()
             seating = {"clock": self.clock, "programs": [[n, seats[n]] for n in sorted(seats) if seats[n]]}
             extra = saving.Saved(self.now(), sorted(self.best.best), seating, self.again)
-            saving.save(self.recorder.store, self.roster, running, self.schedule, extra)
-        self.pace.saved(began, time.perf_counter())
+            saving.save(self.recorder.store, self.roster, running, self.schedule, extra, behind)
+        self.pace.saved(began, time.perf_counter(), self.recorder.settled(wait=False))
 
     def restore(self) -> bool:
         """Load the checkpoint in the folder of the store; return False if there is none yet."""

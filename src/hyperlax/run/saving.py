@@ -36,15 +36,17 @@ class Pace:
     """When the next checkpoint is due: `seconds` after the last one, and later where writing one takes long.
 
     Without the latter, a run whose checkpoints take longer than `seconds` to write would do little else. With
-    `seconds` of zero a checkpoint is always due.
+    `seconds` of zero a checkpoint is always due. All times are in seconds.
 
-    - `ended`: the time when the last one was written; at first, when the run began.
-    - `took`: the seconds that this took.
+    - `ended`: when the last one had been written; at first, when the run began.
+    - `took`: how long that took.
+    - `began`: when one was begun that is still being written, while the run goes on; None if there is none.
     """
 
     seconds: float
     ended: float
     took: float = 0.0
+    began: float | None = None
 
     @property
     def pause(self) -> float:
@@ -52,13 +54,18 @@ class Pace:
         longest = max(self.seconds, LONGEST_PAUSE) if self.seconds else 0.0
         return min(max(self.seconds, self.took * (1 / SAVING_SHARE - 1)), longest)
 
-    def due(self, now: float) -> bool:
-        """Whether a checkpoint is due at the time `now`."""
-        return now - self.ended > self.pause
+    def due(self, now: float, written: bool = True) -> bool:
+        """Whether a checkpoint is due at the time `now`; never before the last one is `written`."""
+        if self.began is not None and written:
+            self.saved(self.began, now)
+        return written and now - self.ended > self.pause
 
-    def saved(self, began: float, ended: float) -> None:
-        """A checkpoint has been written in this time."""
-        self.ended, self.took = ended, ended - began
+    def saved(self, began: float, now: float, written: bool = True) -> None:
+        """A checkpoint was begun at the time `began`, and is `written`, or will be."""
+        if written:
+            self.ended, self.took, self.began = now, now - began, None
+        else:
+            self.began = began
 
 
 class Saved(NamedTuple):
@@ -78,12 +85,17 @@ class Saved(NamedTuple):
 
 
 def save(
-    store: Store, roster: Roster, running: Mapping[int, TrainState], schedule: Schedule, extra: Saved
+    store: Store,
+    roster: Roster,
+    running: Mapping[int, TrainState],
+    schedule: Schedule,
+    extra: Saved,
+    behind: bool = False,
 ) -> None:
     """Commit the state of the run to its folder: checkpoint, tables and policies, which fit together.
 
-    `running`: lane → its state as host arrays, for the lanes in slots. Raises `Superseded` if another process
-    has taken over the folder.
+    `running`: lane → its state as host arrays, for the lanes in slots. With `behind`, a large checkpoint is
+    written while the run goes on. Raises `Superseded` if another process has taken over the folder.
     """
     states = {**roster.parked, **running}
     for table, frame in schedule.tables().items():
@@ -106,7 +118,7 @@ def save(
     if extra.again:
         header["again"] = {n: None if o is None else o.described() for n, o in extra.again.items()}
     policies = [policy_name(lane) for _, lane in extra.best]
-    store.commit(list(states.values()), header, policies, schedule.files())
+    store.commit(list(states.values()), header, policies, schedule.files(), behind)
 
 
 def restore(store: Store, roster: Roster, schedule: Schedule, mend: bool = False) -> Saved | None:

@@ -6,6 +6,7 @@ import hashlib
 import json
 import math
 import os
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -33,22 +34,39 @@ def pack(tree: Any, **header: Any) -> bytes:
 
     The names `format`, `structure`, `sha256` and `bytes` in the header are overwritten.
     """
+    return b"".join(headed(gathered(tree), structure(tree), header))
+
+
+def gathered(tree: Any) -> bytearray:
+    """A copy of the bytes of all leaves of `tree`, which must be arrays, one after the other."""
     arrays = [np.asarray(x) for x in jax.tree.leaves(tree)]
-    body = b"".join(np.ascontiguousarray(a).tobytes() for a in arrays)
-    head = {
-        **header,
+    body, offset = bytearray(sum(a.nbytes for a in arrays)), 0
+    for array in (a for a in arrays if a.size):
+        np.frombuffer(body, array.dtype, array.size, offset).reshape(array.shape)[...] = array
+        offset += array.nbytes
+    return body
+
+
+def headed(
+    body: bytes | bytearray, structure: str, header: Mapping[str, Any]
+) -> tuple[bytes, bytes | bytearray]:
+    """The contents of a file in two pieces, the header and `body`: what `pack` returns.
+
+    `body` and `structure` are those of a tree, as the functions of this name return them.
+    """
+    own = {
         "format": FORMAT,
-        "structure": structure(tree),
+        "structure": structure,
         "sha256": hashlib.sha256(body).hexdigest(),
         "bytes": len(body),
     }
-    return _headed(head, body)
+    return _start({**header, **own}), body
 
 
 def with_header(data: bytes, header: dict[str, Any]) -> bytes:
     """Return `data`, which `pack` wrote, with other entries in its header; those of `pack` stay."""
     old = read_header(data)
-    return _headed({**header, **{name: old[name] for name in _OWN}}, data[_HEADER + _header_size(data) :])
+    return _start({**header, **{name: old[name] for name in _OWN}}) + data[_HEADER + _header_size(data) :]
 
 
 def read_header(data: bytes, source: str = "checkpoint") -> dict[str, Any]:
@@ -118,9 +136,10 @@ def unpack(data: bytes, like: T, source: str = "checkpoint") -> T:
     return jax.tree.unflatten(treedef, out)
 
 
-def _headed(header: dict[str, Any], body: bytes) -> bytes:
+def _start(header: dict[str, Any]) -> bytes:
+    """What comes before the body of a file with this header."""
     text = json.dumps(header).encode()
-    return len(text).to_bytes(8, "little") + hashlib.sha256(text).digest() + text + body
+    return len(text).to_bytes(8, "little") + hashlib.sha256(text).digest() + text
 
 
 def _header(start: bytes, text: bytes, source: str) -> dict[str, Any]:

@@ -122,6 +122,16 @@ def part_name(table: str, attempt: int, number: int) -> str:
     return f"parts/{table}-{attempt:06d}-{number:06d}.parquet"
 
 
+def own_files(folder: Path) -> dict[Path, int]:
+    """The parts, numbered checkpoints and policies in a folder, with the number of the inode of each.
+
+    A file that has been replaced has another inode.
+    """
+    patterns = ("parts/*-*.parquet", "checkpoint/state-*.bin", "policies/lane-*.policy")
+    paths = [path for pattern in patterns for path in folder.glob(pattern)]
+    return {path: path.stat().st_ino for path in paths if path.exists()}
+
+
 def attempt_of(name: str) -> int:
     """The number of the attempt that a checkpoint or part belongs to, by its name; 0 in older versions."""
     found = re.fullmatch(r".*-(\d+)-\d+\.(?:bin|parquet)", name)

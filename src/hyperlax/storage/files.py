@@ -16,6 +16,9 @@ from hyperlax import leaving
 from hyperlax.registry import short_name
 from hyperlax.storage.patience import waiting_for_room
 
+Content = bytes | str | tuple[bytes | bytearray, ...]
+"""What a file is filled with; pieces are written one after the other."""
+
 LONGEST_NAME = 200
 """Bytes of the name of a folder that is called after what the user has typed; disks take 255 or less."""
 _TRIES = 3
@@ -25,7 +28,7 @@ _TEMPORARY = re.compile(r"\..+\.[A-Za-z0-9_]{8}\.tmp")
 
 
 @waiting_for_room
-def write_atomically(path: Path, content: bytes | str) -> Path:
+def write_atomically(path: Path, content: Content) -> Path:
     """Write `content` so that a reader, or a crash, finds either the old file or the new one; return `path`.
 
     A temporary file in the same folder is written, synced to disk and renamed. Missing parent folders are
@@ -120,12 +123,13 @@ def clear_temporary(folder: Path) -> None:
         path.unlink(missing_ok=True)
 
 
-def _written_aside(path: Path, content: bytes | str) -> str:
+def _written_aside(path: Path, content: Content) -> str:
     """Write `content` to a temporary file beside `path`, synced to disk; return its path."""
     handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.", suffix=".tmp")
     try:
         with os.fdopen(handle, "wb") as file, leaving.unfinished(temporary):
-            file.write(content.encode() if isinstance(content, str) else content)
+            for piece in content if isinstance(content, tuple) else (content,):
+                file.write(piece.encode() if isinstance(piece, str) else piece)
             file.flush()
             os.fsync(file.fileno())
             os.fchmod(file.fileno(), 0o644)

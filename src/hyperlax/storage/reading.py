@@ -116,6 +116,14 @@ def read(folder: str | Path) -> Results:
     return _read(folder)
 
 
+def intact_manifest(folder: Path) -> bool:
+    """Whether the folder has a manifest that can be read."""
+    try:
+        return read_manifest(folder) is not None
+    except Damaged:
+        return False
+
+
 def read_samples(folder: Path) -> pl.DataFrame:
     """The samples of an experiment, without reading its other tables; raises as `read` does."""
     manifest = read_manifest(folder) or {}

@@ -13,17 +13,19 @@ import polars as pl
 
 from hyperlax import leaving
 from hyperlax.storage import commits
-from hyperlax.storage.checkpoint import pack, with_header
+from hyperlax.storage.behind import Unsettled, write_states
+from hyperlax.storage.checkpoint import with_header
 from hyperlax.storage.claims import Claim
-from hyperlax.storage.commits import CHECKPOINT, GROWING, Commit, part_name, state_name
+from hyperlax.storage.commits import CHECKPOINT, GROWING, Commit, own_files, part_name, state_name
 from hyperlax.storage.files import clear_temporary, write_atomically
-from hyperlax.storage.integrity import Damaged, Digest, create_json, write_json
+from hyperlax.storage.integrity import Digest, create_json, write_json
 from hyperlax.storage.reading import (
     CONFIRMATION,
     COPY,
     MANIFEST,
     find,
     holds,
+    intact_manifest,
     nothing_begun,
     read,
     read_manifest,
@@ -42,6 +44,7 @@ __all__ = [
     "Store",
     "find",
     "holds",
+    "intact_manifest",
     "nothing_begun",
     "read",
     "read_manifest",
@@ -79,6 +82,7 @@ class Store:
         self._next: dict[str, pl.DataFrame] = {}
         self._start: dict[str, pl.DataFrame] = {}
         self._aside: list[Path] = []
+        self._unsettled: Unsettled | None = None
 
     # Beginning
 
@@ -114,7 +118,7 @@ class Store:
             self.record = {k: stored[k] for k in _OWN if k in stored}
             if "files" in self.record:
                 self.record["files"] = {n: Digest(*d) for n, d in self.record["files"].items()}
-            if not _intact_manifest(self.folder):
+            if not intact_manifest(self.folder):
                 write_json(self.folder / MANIFEST, stored)
         if samples is not None:
             self.write_samples(samples)
@@ -187,6 +191,7 @@ class Store:
 
     def forget(self, lanes: Collection[int], policies: Sequence[str] = ()) -> None:
         """Leave the rows of `lanes`, which start over, and their `policies` out of the next commit."""
+        self.settle()
         if self.last is None or not lanes:
             return
         for table in (*LANE_TABLES, "lineage"):
@@ -204,18 +209,26 @@ class Store:
 
     def put(self, table: str, frame: pl.DataFrame) -> None:
         """Replace one of the tables that do not grow: lanes, samples (if they are added) or trials."""
+        self.settle()
         self._next[table] = frame
 
     def commit(
-        self, states: Any, header: Mapping[str, Any], policies: Sequence[str] = (), grown: Sequence[str] = ()
+        self,
+        states: Any,
+        header: Mapping[str, Any],
+        policies: Sequence[str] = (),
+        grown: Sequence[str] = (),
+        behind: bool = False,
     ) -> None:
         """Write what has been added since the last commit, then a checkpoint to which it belongs.
 
         - `states`, `header`: what to continue from, as for `checkpoint.pack`.
         - `policies`: the names of the files of agents that belong to it; others are removed.
         - `grown`: the names of files that are only added to, whose present contents belong to it.
+        - `behind`: return before a large checkpoint is written; it counts from `settle` on.
         """
         assert self.claim is not None, "only the owner of a folder commits to it"
+        self.settle()
         self.own()
         attempt = self.claim.attempt
         number = 1 + (self.last.place[1] if self.last is not None and self.last.place[0] == attempt else 0)
@@ -227,28 +240,44 @@ class Store:
             files |= _constant(self.record)
         lengths = {name: Digest.of((self.folder / name).read_bytes()) for name in grown}
         own = {"attempt": attempt, "number": number, "tables": tables, "files": files, "grown": lengths}
-        name, content = state_name(attempt, number), pack(states, **header, commit=own)
-        write_atomically(self.folder / name, content)
-        self.last, self.spare = (
-            Commit(self.folder, name, (attempt, number), {**header}, tables, files, lengths),
-            None if self._aside else self.last,
-        )
+        name = state_name(attempt, number)
+        new = Commit(self.folder, name, (attempt, number), {**header}, tables, files, lengths)
+        rows, present = {t: len(waiting) for t, waiting in self._waiting.items()}, own_files(self.folder)
+        written = write_states(self.folder / name, states, {**header, "commit": own}, behind)
+        self._unsettled = Unsettled(new, rows, present, written, late=not written.done())
+        self.settle(wait=not behind)
+
+    def settle(self, wait: bool = True) -> bool:
+        """Let the commit count that is being written, if there is one; without `wait`, if it is written.
+
+        Returns whether none is being written. Raises what writing it has raised; its rows then wait again.
+        """
+        if (new := self._unsettled) is None or not (wait or new.written.done()):
+            return new is None
+        assert self.claim is not None
+        try:
+            new.written.result()
+        finally:  # a second Ctrl-C ends the waiting, not the writing
+            self._unsettled = None if new.written.done() else new
+        if new.late:
+            self.own()
+        self.last, self.spare = new.commit, None if self._aside else self.last
         self._start, self._next = {}, {}
-        for rows in self._waiting.values():
-            rows.clear()
-        self.claim.note(commits=number, env_steps=self.last.env_steps)
+        for table, count in new.rows.items():
+            del self._waiting[table][:count]
+        self.claim.note(commits=self.last.place[1], env_steps=self.last.env_steps)
         if self.record.get("complete") or "complete" not in self.record:
             self._reopen()
         self._set_aside()
-        self._clean()
+        self._clean(new.present)
+        return True
 
     def _set_aside(self) -> None:
         """Move damaged files, which nothing refers to any more, to the subfolder `damaged`."""
-        for path in self._aside:
-            if path.exists():
-                target = self.folder / DAMAGED / path.name
-                target.parent.mkdir(exist_ok=True)
-                os.replace(path, target)
+        for path in (p for p in self._aside if p.exists()):
+            target = self.folder / DAMAGED / path.name
+            target.parent.mkdir(exist_ok=True)
+            os.replace(path, target)
         self._aside = []
 
     def _parts(self, attempt: int, number: int) -> tuple[dict[str, list[str]], dict[str, Digest]]:
@@ -282,25 +311,23 @@ class Store:
         }
         self.write_manifest(manifest)
 
-    def _clean(self) -> None:
-        """Remove what belongs to neither of the last two commits, except files of later attempts."""
+    def _clean(self, present: Mapping[Path, int]) -> None:
+        """Remove those of the files `present` that belong to neither of the last two commits.
+
+        Files that have been replaced since stay (`own_files`), and so do those of later attempts.
+        """
         assert self.claim is not None
         kept = [c for c in (self.last, self.spare) if c is not None]
         names = {
             name for c in kept for name in (c.name, *c.files, *(n for t in c.tables.values() for n in t))
         }
-        for path in self._own_files():
+        for path, _ in sorted(present.items() & own_files(self.folder).items()):
             name = path.relative_to(self.folder).as_posix()
             if name not in names and commits.attempt_of(name) <= self.claim.attempt:
                 path.unlink(missing_ok=True)
         self.claim.remove(own=False)
         if self.last is not None and self.last.place[1] == 1:
             clear_temporary(self.folder)
-
-    def _own_files(self) -> list[Path]:
-        """The parts, numbered checkpoints and policies in the folder."""
-        patterns = ("parts/*-*.parquet", "checkpoint/state-*.bin", "policies/lane-*.policy")
-        return [path for pattern in patterns for path in self.folder.glob(pattern)]
 
     # Ending
 
@@ -311,6 +338,7 @@ class Store:
         it the manifest; only then are the parts and commits removed. `manifest` gets the list.
         """
         assert self.claim is not None
+        self.settle()
         assert self.last is not None, "what is complete has been committed"
         last, contents = self.last, {}
         for table in last.tables:
@@ -338,7 +366,7 @@ class Store:
         """Remove what the manifest of a complete run does not list: commits, parts and claims, in order."""
         assert self.claim is not None
         files, attempt = self.record["files"], self.claim.attempt
-        rubbish = [p for p in self._own_files() if p.relative_to(self.folder).as_posix() not in files]
+        rubbish = [p for p in own_files(self.folder) if p.relative_to(self.folder).as_posix() not in files]
         for path in sorted(rubbish, key=lambda p: (p.suffix != ".bin", p.name)):
             if commits.attempt_of(path.name) <= attempt:
                 path.unlink(missing_ok=True)
@@ -365,13 +393,6 @@ class Store:
 def _removed(path: Path) -> FileNotFoundError:
     why = "was removed or moved while the experiment ran; nothing more is saved"
     return FileNotFoundError(errno.ENOENT, why, str(path))
-
-
-def _intact_manifest(folder: Path) -> bool:
-    try:
-        return read_manifest(folder) is not None
-    except Damaged:
-        return False
 
 
 def _constant(record: Mapping[str, Any]) -> dict[str, Digest]:

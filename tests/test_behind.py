@@ -1,0 +1,283 @@
+"""Checkpoints that are written while the run goes on hold what was there when they were begun."""
+
+from __future__ import annotations
+
+import itertools
+import os
+import shutil
+import threading
+from functools import partial
+
+import numpy as np
+import pytest
+from folders import MANIFEST, SAMPLES, continued, lanes, names, new, phase, point, steps, write
+
+import hyperlax
+from hyperlax import Execution
+from hyperlax.run.display import Display
+from hyperlax.storage import behind, files, store
+from hyperlax.storage.checkpoint import read_header_of
+from hyperlax.storage.claims import Superseded
+from hyperlax.storage.store import Store
+
+
+@pytest.fixture
+def gate(monkeypatch) -> threading.Event:
+    """Every checkpoint counts as large, and is written when the event is set."""
+    opened = threading.Event()
+
+    def write(path, content):
+        assert opened.wait(30)
+        return files.write_atomically(path, content)
+
+    monkeypatch.setattr(behind, "LARGE", 0)
+    monkeypatch.setattr(behind, "write_atomically", write)
+    return opened
+
+
+def begin(keeper: Store, step: int, policies=(), states=None) -> None:
+    """Begin a commit with a row in two tables."""
+    keeper.append("curves", [point(step)])
+    keeper.append("timeline", [phase(step)])
+    keeper.put("lanes", lanes(step))
+    header = {"lanes": [{"lane": 0, "env_steps": step}]}
+    keeper.commit([np.arange(step)] if states is None else states, header, policies, behind=True)
+
+
+def committed(keeper: Store, step: int) -> None:
+    """Begin a commit and wait until it counts."""
+    begin(keeper, step)
+    keeper.settle()
+
+
+def test_a_commit_counts_when_it_is_written_and_later_rows_belong_to_the_next(tmp_path, gate):
+    keeper = new(tmp_path)
+    begin(keeper, 1)
+    keeper.append("curves", [point(2)])
+    keeper.append("timeline", [phase(2)])
+    assert (keeper.settle(wait=False), steps(tmp_path)) == (False, [])
+    gate.set()
+    assert keeper.settle()
+    assert keeper.settle(wait=False)
+    assert steps(tmp_path) == [1]
+    begin(keeper, 3)
+    begin(keeper, 4)  # waits for the one before
+    keeper.complete(dict(MANIFEST))
+    assert steps(tmp_path) == [1, 2, 3, 4]
+
+
+def test_a_small_checkpoint_is_written_at_once(tmp_path):
+    keeper = new(tmp_path)
+    begin(keeper, 1)
+    assert steps(tmp_path) == [1]
+
+
+def test_what_is_written_is_what_was_there(tmp_path, gate):
+    """The run changes its arrays and lists at once."""
+    keeper = new(tmp_path)
+    states, header = [np.arange(3)], {"lanes": [{"lane": 0, "env_steps": 1}]}
+    keeper.commit(states, header, behind=True)
+    states[0][:] = 7
+    header["lanes"][0]["env_steps"] = 9
+    gate.set()
+    keeper.settle()
+    assert keeper.last is not None
+    path = tmp_path / keeper.last.name
+    assert read_header_of(path)["lanes"] == [{"lane": 0, "env_steps": 1}]
+    assert path.read_bytes().endswith(np.arange(3).tobytes())
+
+
+def test_policies_that_are_written_meanwhile_stay(tmp_path, gate):
+    """Whether they are new, or replace one that the commit before last was the last to have."""
+    keeper = new(tmp_path)
+    old, kept, fresh = (f"policies/lane-{n:05d}.policy" for n in range(3))
+    for name in (old, kept):
+        files.write_atomically(tmp_path / name, "before")
+    begin(keeper, 1, [kept])
+    for name in (old, fresh):
+        files.write_atomically(tmp_path / name, "meanwhile")
+    gate.set()
+    keeper.settle()
+    begin(keeper, 2, [old, kept, fresh])
+    keeper.complete(dict(MANIFEST))
+    found = {name: (tmp_path / name).read_text() for name in (old, kept, fresh)}
+    assert found == {old: "meanwhile", kept: "before", fresh: "meanwhile"}
+
+
+@pytest.mark.parametrize("error", [MemoryError, OSError])
+def test_the_rows_of_a_commit_that_could_not_be_written_are_in_the_next(tmp_path, gate, monkeypatch, error):
+    keeper = new(tmp_path)
+    gate.set()
+    with monkeypatch.context() as patched:
+
+        def fail(path, content):
+            raise error("no room")
+
+        patched.setattr(behind, "write_atomically", fail)
+        with pytest.raises(error, match="no room"):
+            committed(keeper, 1)
+    assert steps(tmp_path) == []
+    begin(keeper, 2)
+    keeper.complete(dict(MANIFEST))
+    assert steps(tmp_path) == [1, 2]
+
+
+def test_an_interruption_ends_the_waiting_and_not_the_writing(tmp_path, gate, monkeypatch):
+    keeper = new(tmp_path)
+    begin(keeper, 1)
+    with monkeypatch.context() as patched:
+
+        def interrupted(*_):
+            raise KeyboardInterrupt
+
+        patched.setattr("concurrent.futures.Future.result", interrupted)
+        with pytest.raises(KeyboardInterrupt):
+            keeper.settle()
+    assert not keeper.settle(wait=False)
+    gate.set()
+    keeper.settle()
+    assert steps(tmp_path) == [1]
+
+
+def test_whoever_is_taken_over_while_a_checkpoint_is_written_leaves(tmp_path, gate):
+    """The other goes on from the commit before, and nothing of it is touched."""
+    gate.set()
+    first = new(tmp_path)
+    write(first, 1)
+    gate.clear()
+    begin(first, 2)
+    second = continued(tmp_path)
+    gate.set()
+    write(second, 3)
+    before = {n: (tmp_path / n).read_bytes() for n in names(tmp_path) if "state-000001" not in n}
+    with pytest.raises(Superseded, match="has taken over"):
+        first.settle()
+    assert {n: (tmp_path / n).read_bytes() for n in before} == before
+    second.complete(dict(MANIFEST))
+    assert steps(tmp_path) == [1, 3]
+
+
+class Killed(BaseException):
+    """Raised in place of a kill of the process."""
+
+
+def killed(monkeypatch, operations: int, run) -> bool:
+    """Call `run`, in which file operations fail after so many of them; whether that came to pass."""
+    left = itertools.count(operations, -1)
+
+    def until_killed(original):
+        def operation(*args, **kwargs):
+            if next(left) <= 0:
+                raise Killed
+            return original(*args, **kwargs)
+
+        return operation
+
+    with monkeypatch.context() as patched:
+        for name in ("replace", "link", "unlink", "rmdir", "mkdir"):
+            patched.setattr(os, name, until_killed(getattr(os, name)))
+        try:
+            run()
+        except Killed:
+            return True
+    return False
+
+
+def trained(folder, last: int = 3) -> None:
+    """Bring an experiment to its end from wherever it was left; rows come while checkpoints are written."""
+    if store.recovered_manifest(folder) is None:
+        keeper = new(folder)
+    else:
+        keeper = continued(folder)
+        keeper.write_samples(SAMPLES)
+    done = 0 if keeper.last is None else len(keeper.last.table("curves"))
+    for step in range(done + 1, last + 1):
+        begin(keeper, step)
+    keeper.put("lanes", lanes(last))
+    keeper.commit([np.arange(last)], {"lanes": [{"lane": 0, "env_steps": last}]})
+    keeper.complete(dict(MANIFEST))
+
+
+def test_a_kill_after_any_file_operation_loses_and_repeats_nothing(tmp_path, gate, monkeypatch):
+    monkeypatch.setattr("os.fsync", lambda _: None)
+    gate.set()
+    trained(tmp_path / "whole")
+    whole = {n: (tmp_path / "whole" / n).read_bytes() for n in names(tmp_path / "whole")}
+    operations = 0
+    for operations in itertools.count():
+        folder = tmp_path / str(operations)
+        if not killed(monkeypatch, operations, partial(trained, folder)):
+            break
+        seen = steps(folder) if store.read_manifest(folder) is not None else []
+        assert seen == list(range(1, len(seen) + 1))
+        trained(folder)
+        assert {n: (folder / n).read_bytes() for n in names(folder)} == whole, operations
+        shutil.rmtree(folder)
+    assert operations > 40
+
+
+# Whole sweeps
+
+
+SWEEP = {
+    "recipe": "dqn_mlp",
+    "env": "gymnax.cartpole",
+    "num_samples": 2,
+    "run_length_modifier": "quick",
+    "total_timesteps": 200,
+    "seeds": 2,
+    "eval_episodes": 2,
+    "evaluations": 3,
+    "set": {"buffer_size": 20_000, "update_to_data": 0.5},
+}
+
+
+class Crash(Display):
+    """Raises KeyboardInterrupt at the evaluation number `left`."""
+
+    def __init__(self, left: int):
+        self.left = left
+
+    def evaluated(self, lane, score) -> None:
+        self.left -= 1
+        if self.left == 0:
+            raise KeyboardInterrupt
+
+
+def table(results: hyperlax.Results):
+    return results.curves.sort("lane", "env_steps", "metric").drop("seconds")
+
+
+@pytest.mark.parametrize("evaluations", [6, 10])
+def test_a_sweep_whose_checkpoints_are_written_behind_resumes_bitwise(tmp_path, monkeypatch, evaluations):
+    """Every segment ends in one that is still being written in the next."""
+    monkeypatch.setattr(behind, "LARGE", 0)
+    how = Execution(folder=tmp_path / "x", checkpoint_seconds=0)
+    with pytest.raises(KeyboardInterrupt):
+        hyperlax.sweep(**SWEEP, execution=how, progress=Crash(evaluations))
+    assert len(hyperlax.read(tmp_path / "x").curves) > 0
+    resumed = hyperlax.sweep(**SWEEP, execution=Execution(folder=tmp_path / "x", resume=True))
+    assert table(resumed).equals(table(hyperlax.sweep(**SWEEP)))
+    assert [entry.problems for entry in hyperlax.check(tmp_path / "x")] == [()]
+
+
+def test_a_run_trains_while_its_checkpoint_is_written(tmp_path, monkeypatch):
+    """The first is not written before the last lane has ended, for which no segment has waited."""
+    monkeypatch.setattr(behind, "LARGE", 0)
+    ended, calls = threading.Event(), []
+
+    def write(path, content):
+        calls.append(path.name)
+        assert len(calls) > 1 or ended.wait(60)
+        return files.write_atomically(path, content)
+
+    class Ends(Display):
+        def update(self, lanes, seconds) -> None:
+            if all(lane.over for lane in lanes):
+                ended.set()
+
+    monkeypatch.setattr(behind, "write_atomically", write)
+    how = Execution(folder=tmp_path / "x", checkpoint_seconds=0)
+    results = hyperlax.sweep(**SWEEP, execution=how, progress=Ends())
+    assert len(calls) == 2, "and the last one"
+    assert table(results).equals(table(hyperlax.sweep(**SWEEP)))
