@@ -1,16 +1,18 @@
 """Returns that the defaults and the tuned recipes reach with seeds that none of them was chosen with.
 
-    python benchmarks/learning.py [--only cartpole_ppo_mlp ...] [--seeds 10]
+    python benchmarks/learning.py [--only cartpole_ppo_mlp ...] [--seeds 10] [--keep FOLDER]
 
 The score of a seed is the mean return of its last evaluation, in 32 episodes with deterministic actions. The
 report holds the interquartile mean over seeds, its 95 % interval (`hyperlax.statistics.iqm_over_runs`), and
-the score of every seed. Every target is written as soon as it is measured.
+the score of every seed. Every target is written as soon as it is measured. With `--keep` its training is
+stored, and what an interruption left unfinished is continued by the same command.
 """
 
 from __future__ import annotations
 
 import argparse
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -59,8 +61,9 @@ TARGETS = (
 )
 
 
-def measure(target: Target, seeds: int) -> dict[str, Any]:
-    """Train the recipe of `target` and summarise the last evaluation of every seed."""
+def measure(target: Target, seeds: int, keep: Path | None = None) -> dict[str, Any]:
+    """Train the recipe of `target`, below the folder `keep`, and summarise every seed's last evaluation."""
+    folder = None if keep is None else keep / target.name
     results = hyperlax.sweep(
         target.recipe,
         target.env,
@@ -69,6 +72,9 @@ def measure(target: Target, seeds: int) -> dict[str, Any]:
         total_timesteps=target.steps,
         evaluations=5,
         eval_episodes=32,
+        folder=folder,
+        resume=folder is not None and folder.exists(),
+        progress=True,
     )
     returns = results.curves.filter(results.curves["metric"] == "return").sort("env_steps")
     last = returns.group_by("lane", maintain_order=True).last().sort("lane")["value"].to_numpy()
@@ -91,11 +97,12 @@ def main() -> None:
     names = [t.name for t in TARGETS]
     parser.add_argument("--only", nargs="*", default=names, choices=names)
     parser.add_argument("--seeds", type=int, default=10)
+    parser.add_argument("--keep", type=Path)
     arguments = parser.parse_args()
     rows: list[dict[str, Any]] = []
     for target in TARGETS:
         if target.name in arguments.only:
-            rows.append(measure(target, arguments.seeds))
+            rows.append(measure(target, arguments.seeds, arguments.keep))
             print(save("learning", rows))
     table(rows, "learning: interquartile mean of the last evaluation")
 
