@@ -19,7 +19,7 @@ import jax
 import pytest
 
 from hyperlax import sweeps
-from hyperlax.cluster import planning, records, slurm, splitting, state, submitting, sweep, trust
+from hyperlax.cluster import planning, records, slurm, splitting, state, submitting, sweep, trust, work
 from hyperlax.cluster.slurm import Options
 from hyperlax.cluster.sweep import Sweep
 from hyperlax.commands.flags import Running
@@ -27,7 +27,9 @@ from hyperlax.commands.main import main
 from hyperlax.commands.spread import Spread
 from hyperlax.experiments.execution import Execution
 from hyperlax.programs.plan import Machine, Program
+from hyperlax.run.display import Display
 from hyperlax.schedules import ASHA
+from hyperlax.storage.claims import Superseded
 from hyperlax.storage.integrity import Damaged
 
 GIVEN: dict[str, Any] = {
@@ -437,6 +439,30 @@ def test_nothing_is_sent_twice(spec, tmp_path, cluster):
     assert submitting.submit(found).jobs == {"2": [found.units[1].name]}
     assert submitting.submit(found, retry_failed=True).jobs == {"3": [found.units[3].name]}
     assert set(submitting.live(found, slurm.queue() or [])) == {found.units[i].name for i in (0, 1, 3)}
+
+
+@pytest.mark.parametrize("merged", [False, True])
+def test_a_unit_that_is_gone_has_failed_unless_another_process_has_trained_it(
+    spec, tmp_path, monkeypatch, merged
+):
+    """Whoever merges the units of a sweep removes their folders, in which a second process may be writing."""
+    found = planned(spec, tmp_path / "r")
+    unit = found.units[0]
+
+    def removed(*_: Any) -> None:
+        if merged:
+            records.note_done(found, unit, {"env_steps": 5, "lanes": 2, "failed_lanes": 0})
+        raise FileNotFoundError("was removed or moved while the experiment ran")
+
+    worker = work.Worker(found, lambda _: Display())
+    monkeypatch.setattr(worker, "_train", removed)
+    if merged:
+        with pytest.raises(Superseded, match=f"another process has trained {unit.name} to its end"):
+            worker.run(unit.name)
+        assert records.failure(found, unit) is None
+    else:
+        assert worker.run(unit.name) == work.FAILED
+        assert "was removed" in str(records.failure(found, unit))
 
 
 def test_a_submission_that_was_killed_is_no_obstacle(spec, tmp_path, cluster):

@@ -166,7 +166,8 @@ def test_a_node_that_dies_or_is_cut_off_costs_nothing(cluster, whole, tmp_path):
         slurm(*released.split())
     finished(root, whole)
     said = log(root, cut)
-    assert "has taken over" in said, said
+    # its last line may be lost with the srun that was to pass it on
+    assert "has taken over" in said or "exit code 76" in said, said
 
 
 def _on(node: str) -> list[psutil.Process]:

@@ -80,6 +80,14 @@ class Worker:
         return 0
 
     def _failed(self, unit: Unit, error: Exception) -> int:
+        """Record that the unit has failed; raise `Superseded` if another process has trained it meanwhile.
+
+        When that one has merged the units, their folders are gone, also for those who still write to them.
+        """
+        if records.is_done(self.sweep, unit):
+            raise Superseded(
+                f"another process has trained {unit.name} to its end; nothing is lost"
+            ) from error
         log.exception("%s failed", unit.name)
         records.note_failed(self.sweep, unit, shareable(f"{type(error).__name__}: {first_line(str(error))}"))
         return FAILED
