@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import itertools
+import os
+
 import numpy as np
 import polars as pl
 
@@ -62,8 +65,8 @@ def names(folder) -> set[str]:
     return {p.relative_to(folder).as_posix() for p in folder.rglob("*") if p.is_file()}
 
 
-def trained(folder, last: int = 4) -> None:
-    """Bring an experiment to its end from wherever it was left, one row per commit."""
+def trained(folder, last: int = 4, write=write) -> None:
+    """Bring an experiment to its end from wherever it was left, one row per commit; `write` makes these."""
     if store.recovered_manifest(folder) is None:
         assert store.nothing_begun(folder)
         keeper = new(folder)
@@ -76,3 +79,29 @@ def trained(folder, last: int = 4) -> None:
     if keeper.last is None or keeper.last.place[0] == 0:
         commit(keeper, last)
     keeper.complete(dict(MANIFEST))
+
+
+class Killed(BaseException):
+    """Raised in place of a kill of the process."""
+
+
+def killed(monkeypatch, operations: int, run) -> bool:
+    """Call `run` and kill it after so many file operations that others can see; whether that came to pass."""
+    left = itertools.count(operations, -1)
+
+    def until_killed(original):
+        def operation(*args, **kwargs):
+            if next(left) <= 0:
+                raise Killed
+            return original(*args, **kwargs)
+
+        return operation
+
+    with monkeypatch.context() as patched:
+        for name in ("replace", "link", "unlink", "rmdir", "mkdir"):
+            patched.setattr(os, name, until_killed(getattr(os, name)))
+        try:
+            run()
+        except Killed:
+            return True
+    return False

@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 import itertools
-import os
 import shutil
 import threading
 from functools import partial
 
 import numpy as np
 import pytest
-from folders import MANIFEST, SAMPLES, continued, lanes, names, new, phase, point, steps, write
+from folders import MANIFEST, continued, killed, lanes, names, new, phase, point, steps, trained, write
 
 import hyperlax
 from hyperlax import Execution
@@ -157,60 +156,20 @@ def test_whoever_is_taken_over_while_a_checkpoint_is_written_leaves(tmp_path, ga
     assert steps(tmp_path) == [1, 3]
 
 
-class Killed(BaseException):
-    """Raised in place of a kill of the process."""
-
-
-def killed(monkeypatch, operations: int, run) -> bool:
-    """Call `run`, in which file operations fail after so many of them; whether that came to pass."""
-    left = itertools.count(operations, -1)
-
-    def until_killed(original):
-        def operation(*args, **kwargs):
-            if next(left) <= 0:
-                raise Killed
-            return original(*args, **kwargs)
-
-        return operation
-
-    with monkeypatch.context() as patched:
-        for name in ("replace", "link", "unlink", "rmdir", "mkdir"):
-            patched.setattr(os, name, until_killed(getattr(os, name)))
-        try:
-            run()
-        except Killed:
-            return True
-    return False
-
-
-def trained(folder, last: int = 3) -> None:
-    """Bring an experiment to its end from wherever it was left; rows come while checkpoints are written."""
-    if store.recovered_manifest(folder) is None:
-        keeper = new(folder)
-    else:
-        keeper = continued(folder)
-        keeper.write_samples(SAMPLES)
-    done = 0 if keeper.last is None else len(keeper.last.table("curves"))
-    for step in range(done + 1, last + 1):
-        begin(keeper, step)
-    keeper.put("lanes", lanes(last))
-    keeper.commit([np.arange(last)], {"lanes": [{"lane": 0, "env_steps": last}]})
-    keeper.complete(dict(MANIFEST))
-
-
 def test_a_kill_after_any_file_operation_loses_and_repeats_nothing(tmp_path, gate, monkeypatch):
     monkeypatch.setattr("os.fsync", lambda _: None)
     gate.set()
-    trained(tmp_path / "whole")
+    finish = partial(trained, last=3, write=begin)
+    finish(tmp_path / "whole")
     whole = {n: (tmp_path / "whole" / n).read_bytes() for n in names(tmp_path / "whole")}
     operations = 0
     for operations in itertools.count():
         folder = tmp_path / str(operations)
-        if not killed(monkeypatch, operations, partial(trained, folder)):
+        if not killed(monkeypatch, operations, partial(finish, folder)):
             break
         seen = steps(folder) if store.read_manifest(folder) is not None else []
         assert seen == list(range(1, len(seen) + 1))
-        trained(folder)
+        finish(folder)
         assert {n: (folder / n).read_bytes() for n in names(folder)} == whole, operations
         shutil.rmtree(folder)
     assert operations > 40

@@ -17,6 +17,7 @@ from folders import (
     SAMPLES,
     commit,
     continued,
+    killed,
     lanes,
     names,
     new,
@@ -46,32 +47,6 @@ COMPLETE = {
     "checkpoint/state.bin",
     "checkpoint/manifest-copy.json",
 }
-
-
-class Killed(BaseException):
-    """Raised in place of a kill of the process."""
-
-
-def killed(monkeypatch, operations: int, run) -> bool:
-    """Call `run` and kill it after so many file operations that others can see; whether that came to pass."""
-    left = itertools.count(operations, -1)
-
-    def until_killed(original):
-        def operation(*args, **kwargs):
-            if next(left) <= 0:
-                raise Killed
-            return original(*args, **kwargs)
-
-        return operation
-
-    with monkeypatch.context() as patched:
-        for name in ("replace", "link", "unlink", "rmdir", "mkdir"):
-            patched.setattr(os, name, until_killed(getattr(os, name)))
-        try:
-            run()
-        except Killed:
-            return True
-    return False
 
 
 @pytest.fixture(autouse=True)
