@@ -23,8 +23,6 @@ _NEEDED = ("elapsed", "lanes", "states", "replaced", "best", "programs", "rows",
 """What the header of every checkpoint holds."""
 _UNSEATED: dict[str, Any] = {"clock": 0.0, "programs": []}
 """The seating in checkpoints of older versions, which did not store it: all lanes wait."""
-
-
 SAVING_SHARE = 0.1
 """The share of the time of a run that checkpoints may take, as far as `LONGEST_PAUSE` allows it."""
 LONGEST_PAUSE = 600.0

@@ -44,7 +44,6 @@ __all__ = [
     "Store",
     "find",
     "holds",
-    "intact_manifest",
     "nothing_begun",
     "read",
     "read_manifest",
