@@ -67,6 +67,27 @@ def test_every_environment_can_be_stepped_in_a_loop(name, capsys):
     assert capsys.readouterr().out == ""
 
 
+def test_python_code_of_brax_runs_once_for_any_number_of_lanes(monkeypatch):
+    """Its physics takes seconds to trace, and `jax.jit` traces anew for every size of a named axis."""
+    env, again = (envs.load("brax.inverted_pendulum") for _ in range(2))
+    assert isinstance(env, BraxEnv)
+    assert isinstance(again, BraxEnv)
+    calls = []
+    for name in ("reset", "step"):
+        own = getattr(env._env, name)
+        monkeypatch.setattr(env._env, name, lambda *a, own=own, name=name: (calls.append(name), own(*a))[1])
+    monkeypatch.setattr("hyperlax.envs.brax._recorded", {})
+
+    def lane(env):
+        state, _ = env.reset(key=jr.key(0))
+        return jax.lax.psum(env.step(state, jnp.zeros(1), key=jr.key(1))[1].obs, "lanes")
+
+    for one, lanes in ((env, 2), (env, 3), (again, 4)):
+        mapped = jax.vmap(lambda _, one=one: lane(one), axis_name="lanes")
+        assert jax.eval_shape(mapped, jnp.zeros(lanes)).shape == (lanes, env.obs_size)
+    assert calls == ["reset", "step"]
+
+
 def stepped(env, actions):
     """The timesteps of `actions` taken in turn, from a reset and from a state just before the time limit."""
 

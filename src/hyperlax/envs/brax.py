@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import warnings
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, redirect_stdout
+from functools import cache, partial
 from io import StringIO
 from typing import Any, ClassVar, final
 
 import equinox as eqx
 import jax
+import jax.extend
 import jax.numpy as jnp
 import jax.random as jr
 from jaxtyping import Array, Float, Int, PRNGKeyArray
@@ -79,36 +81,25 @@ class BraxEnv(AbstractEnv):
                 f"the backend of brax must be one of {', '.join(BACKENDS)}; got {backend!r}"
                 f"{nearest(backend, BACKENDS)}"
             )
-        with redirect_stdout(StringIO()), quietly():  # brax prints which optional packages it lacks
-            import brax.envs
-            import brax.fluid
-
-            brax.fluid.jp = _NumPy()
-            try:
-                self._env = brax.envs.get_environment(name, backend=self.backend)
-            except ValueError as error:
-                raise ValueError(
-                    f"brax.{name} cannot be simulated with {self.backend} ({error}); "
-                    f"use its default, {DEFAULT_BACKENDS[name]}"
-                ) from error
-            # Its own `observation_size` resets it step by step, by some hundred programs of one operation.
-            self.obs_size = jax.eval_shape(lambda: self._env.reset(jr.key(0))).obs.shape[-1]
-            size = int(self._env.action_size)
+        try:
+            self._env = _simulator(name, self.backend)
+        except ValueError as error:
+            raise ValueError(
+                f"brax.{name} cannot be simulated with {self.backend} ({error}); "
+                f"use its default, {DEFAULT_BACKENDS[name]}"
+            ) from error
+        # Its own `observation_size` resets it step by step, by some hundred programs of one operation.
+        self.obs_size = jax.eval_shape(lambda key: _reset(self._env, key), jr.key(0)).obs.shape[-1]
+        size = int(self._env.action_size)
         self.action_space = Box((-1.0,) * size, (1.0,) * size)
         self.max_episode_steps = EPISODE_LENGTH
 
     def reset(self, *, key: PRNGKeyArray) -> tuple[BraxState, Float[Array, " obs"]]:
-        with quietly():
-            state = self._env.reset(key)
-        state = jax.tree.map(lambda x: jnp.asarray(x, jnp.result_type(x)), state)
+        state = _reset(self._env, key)
         return BraxState(state, jnp.zeros((), jnp.int32)), jnp.asarray(state.obs, jnp.float32)
 
     def step(self, state: BraxState, action: Array, *, key: PRNGKeyArray) -> tuple[BraxState, Timestep]:
-        before = state.state
-        given = jax.tree.map(lambda x: x, before)  # a copy, because brax modifies the containers it is given
-        with quietly():
-            after = self._env.step(given, action)
-        after = jax.tree.map(lambda new, old: jnp.asarray(new, old.dtype).reshape(old.shape), after, before)
+        after = _step(self._env, state.state, action)
         time = state.time + 1
         terminated = after.done > 0
         truncated = (time >= self.max_episode_steps) & ~terminated
@@ -123,6 +114,60 @@ class BraxEnv(AbstractEnv):
         import brax.io.html
 
         return brax.io.html.render(self._env.sys, [state.state.pipeline_state for state in states])
+
+
+@cache
+def _simulator(name: str, backend: str) -> Any:
+    """The environment of brax: always the same object, so that its physics is recorded once in a process."""
+    with redirect_stdout(StringIO()), quietly():  # brax prints which optional packages it lacks
+        import brax.envs
+        import brax.fluid
+
+        brax.fluid.jp = _NumPy()
+        return brax.envs.get_environment(name, backend=backend)
+
+
+@partial(jax.jit, static_argnums=0)
+def _reset(simulator: Any, key: PRNGKeyArray) -> Any:
+    """A state of brax at the beginning of an episode, all arrays of definite dtypes."""
+
+    def reset(key: PRNGKeyArray) -> Any:
+        state = simulator.reset(key)
+        return jax.tree.map(lambda x: jnp.asarray(x, jnp.result_type(x)), state)
+
+    return _replayed(simulator, reset, key)
+
+
+@partial(jax.jit, static_argnums=0)
+def _step(simulator: Any, before: Any, action: Array) -> Any:
+    """The state of brax after a step, with the shapes and dtypes of `before`."""
+
+    def step(before: Any, action: Array) -> Any:
+        given = jax.tree.map(lambda x: x, before)  # a copy, because brax modifies the containers it is given
+        after = simulator.step(given, action)
+        return jax.tree.map(lambda new, old: jnp.asarray(new, old.dtype).reshape(old.shape), after, before)
+
+    return _replayed(simulator, step, before, action)
+
+
+_recorded: dict[Any, tuple[Any, Any]] = {}
+"""What functions of brax compute: a jaxpr, and the structure of what is returned."""
+
+
+def _replayed(simulator: Any, function: Callable[..., Any], *args: Any) -> Any:
+    """Call a function of brax, from the record of what it computes if there is one.
+
+    Running the Python code of brax takes seconds, and `jax.jit` alone does so for every number of lanes.
+    """
+    leaves, structure = jax.tree.flatten(args)
+    like = [jax.ShapeDtypeStruct(x.shape, x.dtype) for x in leaves]
+    case = simulator, function.__name__, structure, tuple((x.shape, x.dtype) for x in like)
+    if case not in _recorded:
+        with quietly():
+            jaxpr, out = jax.make_jaxpr(function, return_shape=True)(*jax.tree.unflatten(structure, like))
+        _recorded[case] = jaxpr, jax.tree.structure(out)
+    jaxpr, returned = _recorded[case]
+    return jax.tree.unflatten(returned, jax.extend.core.jaxpr_as_fun(jaxpr)(*leaves))
 
 
 class _NumPy:
