@@ -193,7 +193,8 @@ def planned(suite: Suite, patterns: Sequence[str], platform: str, tasks: int) ->
             found.append(lockstep.training_seconds(*shape, machine.devices, machine.rate))
         launched = [p.slots * x.waiting for p, x in zip(programs, found, strict=True)]
         useful = sum(n * p.useful_share for n, p in zip(launched, programs, strict=True))
-        compiling = [machine.compile_seconds * costs.compilation(p.caps, spec.env) for p in programs]
+        units = [costs.compilation(p.caps, spec.env, p.accelerator) for p in programs]
+        compiling = [machine.compile_seconds * n for n in units]
         every += found
         rows.append(
             {

@@ -205,7 +205,8 @@ def plan(
         padded = running(members, caps)
         chunks = costs.preferred_chunks(member_sizes)[: 1 if machine.accelerator else costs.MOST_CHUNKS]
         compiling = machine.compile_seconds / machine.at_once
-        compiling *= costs.compilation({**caps, "minibatch_chunks": tuple(chunks)}, env)
+        chunked = {**caps, "minibatch_chunks": tuple(chunks)}
+        compiling *= costs.compilation(chunked, env, machine.accelerator)
         useful = sum(alone[i] for i in members) >= machine.least_useful * padded
         return compiling + padded, useful or padded < HARDLY_RUNS * compiling
 

@@ -189,7 +189,8 @@ def predict(work: Work, rates: Rates, within: float, compiled: set[Hashable]) ->
         if left > 0 and key not in compiled:
             compiled.add(key)
             faster = LOW_COMPILES_FASTER if _hardly_optimised(program) else 1
-            compiling += rates.compilation * costs.compilation(program.caps, spec.env) / faster
+            units = costs.compilation(program.caps, spec.env, program.accelerator)
+            compiling += rates.compilation * units / faster
     lanes = sum(len(p.samples) for p in programs) * spec.settings.seeds
     busy = 1 if how.sequential else min(len(devices), max(lanes, 1))
     training_on = 1 if any(p.accelerator for p in programs) else busy  # lockstep reckons with all devices
@@ -228,7 +229,8 @@ def calibrate(spec: Experiment, programs: list[Program], how: Execution) -> Rate
     slower, faster = (LOW_RUNS_SLOWER, LOW_COMPILES_FASTER) if _hardly_optimised(alone) else (1.0, 1.0)
     seconds = (compiled.trace_seconds + compiled.compile_seconds) * faster
     work, evaluation = _run(compiled, spec, tree, alone)
-    return Rates(seconds / costs.compilation(alone.caps, spec.env), work * slower, evaluation / slower)
+    units = costs.compilation(alone.caps, spec.env, alone.accelerator)
+    return Rates(seconds / units, work * slower, evaluation / slower)
 
 
 def _run(compiled: Compiled, spec: Experiment, tree: Any, program: Program) -> tuple[float, float]:
