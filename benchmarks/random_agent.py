@@ -15,16 +15,17 @@ from hyperlax.hyperparams import AbstractHyperparams
 class RandomAgent(AbstractAgent):
     """An agent that draws its actions uniformly."""
 
-    @property
-    def metric_names(self) -> tuple[str, ...]:
-        return ()
-
     hp: AbstractHyperparams
     action_space: ActionSpace
+    optimiser: tuple[()] = ()
 
     def __init__(self, space: ActionSpace):
         self.hp = AbstractHyperparams()
         self.action_space = space
+
+    @property
+    def metric_names(self) -> tuple[str, ...]:
+        return ()
 
     def act(self, obs: Any, *, key: Any, explore: Any) -> tuple[Any, Any]:
         return self.action_space.uniform(key=key), ()

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import dataclasses
+import importlib
 from functools import partial
+from pathlib import Path
 from typing import ClassVar
 
 import jax
@@ -13,6 +15,7 @@ import numpy as np
 import pytest
 from toys import Endless, Scripted, Walk
 
+from hyperlax.envs import Box
 from hyperlax.lanes.masking import LANES
 from hyperlax.learning.rollout import Envs, collect, evaluate
 
@@ -246,3 +249,11 @@ def test_resetting_only_ended_episodes_equals_resetting_all(size):
     assert float(plain[3].episodes) > 2 * size
     for a, b in zip(jax.tree.leaves(plain), jax.tree.leaves(costly), strict=True):
         np.testing.assert_array_equal(a, b)
+
+
+def test_the_agent_that_benchmarks_measure_environments_with_can_be_made_and_acts(monkeypatch):
+    monkeypatch.syspath_prepend(Path(__file__).parents[1] / "benchmarks")
+    agent = importlib.import_module("random_agent").RandomAgent(Box((-1.0,), (1.0,)))
+    action, _ = agent.act(jnp.zeros(3), key=KEY, explore=True)
+    assert action.shape == (1,)
+    assert jax.tree.leaves(agent.for_evaluation().optimiser) == []
