@@ -103,7 +103,10 @@ def cycle_work(sizes: Sizes, caps: Sizes, arithmetic: Arithmetic) -> tuple[float
 
 
 def compilation(caps: Sizes, env: AbstractEnv, accelerator: bool) -> float:
-    """Compilation time, relative to a simple environment and one chunk size without branches."""
+    """Compilation time, relative to a simple environment and one chunk size without branches.
+
+    It is relative to such a program for the same kind of machine, an `accelerator` or a CPU.
+    """
     added = env.compilation * (ENV_COMPILATION if accelerator else 1)
     return 0.5 + added + (0.65 if has_alternatives(caps) else 0.5) * len(caps["minibatch_chunks"])
 

@@ -73,8 +73,9 @@ class AbstractEnv(eqx.Module):
     - `costly_reset`: whether a reset is so expensive that it should be computed only when an episode ends.
     - `step_work`: the cost of one step including random numbers and bookkeeping, as the number of
       floating-point operations that a core performs in the same time.
-    - `compilation`: the compilation time that the environment adds to a program, in units of the compilation
-      time of a program whose environment is a few lines long.
+    - `compilation`: the compilation time that the environment adds to a program for a CPU, in units of the
+      compilation time of a program whose environment is a few lines long; a share of it counts for
+      accelerators (`costs.ENV_COMPILATION`).
     - `step_kernels`: the kernels that an accelerator runs for one step, beyond those of such an environment.
 
     The last three are estimates that decide only which lanes share a program and what time is predicted.
