@@ -3,21 +3,21 @@
 from __future__ import annotations
 
 import warnings
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, redirect_stdout
-from functools import cache, partial
+from functools import cache
 from io import StringIO
 from typing import Any, ClassVar, final
 
 import equinox as eqx
 import jax
-import jax.extend
 import jax.numpy as jnp
 import jax.random as jr
 from jaxtyping import Array, Float, Int, PRNGKeyArray
 
 from hyperlax.envs.base import AbstractEnv, ActionSpace, Box, Timestep, standard_promotion
 from hyperlax.envs.brax_scenes import scene
+from hyperlax.envs.rows import RowFunction
 from hyperlax.envs.scenes import Scene
 from hyperlax.hyperparams import nearest
 
@@ -89,17 +89,17 @@ class BraxEnv(AbstractEnv):
                 f"use its default, {DEFAULT_BACKENDS[name]}"
             ) from error
         # Its own `observation_size` resets it step by step, by some hundred programs of one operation.
-        self.obs_size = jax.eval_shape(lambda key: _reset(self._env, key), jr.key(0)).obs.shape[-1]
+        self.obs_size = jax.eval_shape(lambda key: _reset(self._env)(key), jr.key(0)).obs.shape[-1]
         size = int(self._env.action_size)
         self.action_space = Box((-1.0,) * size, (1.0,) * size)
         self.max_episode_steps = EPISODE_LENGTH
 
     def reset(self, *, key: PRNGKeyArray) -> tuple[BraxState, Float[Array, " obs"]]:
-        state = _reset(self._env, key)
+        state = _reset(self._env)(key)
         return BraxState(state, jnp.zeros((), jnp.int32)), jnp.asarray(state.obs, jnp.float32)
 
     def step(self, state: BraxState, action: Array, *, key: PRNGKeyArray) -> tuple[BraxState, Timestep]:
-        after = _step(self._env, state.state, action)
+        after = _step(self._env)(state.state, action)
         time = state.time + 1
         terminated = after.done > 0
         truncated = (time >= self.max_episode_steps) & ~terminated
@@ -127,47 +127,30 @@ def _simulator(name: str, backend: str) -> Any:
         return brax.envs.get_environment(name, backend=backend)
 
 
-@partial(jax.jit, static_argnums=0)
-def _reset(simulator: Any, key: PRNGKeyArray) -> Any:
-    """A state of brax at the beginning of an episode, all arrays of definite dtypes."""
+@cache
+def _reset(simulator: Any) -> RowFunction:
+    """A state of brax at the beginning of an episode, all arrays of definite dtypes, from a key."""
 
     def reset(key: PRNGKeyArray) -> Any:
-        state = simulator.reset(key)
-        return jax.tree.map(lambda x: jnp.asarray(x, jnp.result_type(x)), state)
+        with quietly():
+            state = simulator.reset(key)
+            return jax.tree.map(lambda x: jnp.asarray(x, jnp.result_type(x)), state)
 
-    return _replayed(simulator, reset, key)
+    return RowFunction(reset)
 
 
-@partial(jax.jit, static_argnums=0)
-def _step(simulator: Any, before: Any, action: Array) -> Any:
-    """The state of brax after a step, with the shapes and dtypes of `before`."""
+@cache
+def _step(simulator: Any) -> RowFunction:
+    """The state of brax after a step, with the shapes and dtypes of that before, from it and an action."""
 
     def step(before: Any, action: Array) -> Any:
         given = jax.tree.map(lambda x: x, before)  # a copy, because brax modifies the containers it is given
-        after = simulator.step(given, action)
-        return jax.tree.map(lambda new, old: jnp.asarray(new, old.dtype).reshape(old.shape), after, before)
-
-    return _replayed(simulator, step, before, action)
-
-
-_recorded: dict[Any, tuple[Any, Any]] = {}
-"""What functions of brax compute: a jaxpr, and the structure of what is returned."""
-
-
-def _replayed(simulator: Any, function: Callable[..., Any], *args: Any) -> Any:
-    """Call a function of brax, from the record of what it computes if there is one.
-
-    Running the Python code of brax takes seconds, and `jax.jit` alone does so for every number of lanes.
-    """
-    leaves, structure = jax.tree.flatten(args)
-    like = [jax.ShapeDtypeStruct(x.shape, x.dtype) for x in leaves]
-    case = simulator, function.__name__, structure, tuple((x.shape, x.dtype) for x in like)
-    if case not in _recorded:
         with quietly():
-            jaxpr, out = jax.make_jaxpr(function, return_shape=True)(*jax.tree.unflatten(structure, like))
-        _recorded[case] = jaxpr, jax.tree.structure(out)
-    jaxpr, returned = _recorded[case]
-    return jax.tree.unflatten(returned, jax.extend.core.jaxpr_as_fun(jaxpr)(*leaves))
+            after = simulator.step(given, action)
+            like = lambda new, old: jnp.asarray(new, old.dtype).reshape(old.shape)  # noqa: E731
+            return jax.tree.map(like, after, before)
+
+    return RowFunction(step)
 
 
 class _NumPy:
