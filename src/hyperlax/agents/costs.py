@@ -31,10 +31,10 @@ MOST_CHUNKS = 3
 """The largest number of chunk sizes of a program."""
 CHUNK_COMPILATION = 1e11
 """Cost of compiling the gradient for one more chunk size."""
-ENV_COMPILATION = 0.3
+ENV_COMPILATION = 0.25
 """What an environment adds to the compilation for an accelerator, relative to that for a CPU.
 
-Two cores took 33 s with brax' inverted double pendulum and 15 s with CartPole, where `BraxEnv.compilation`
+Two cores took 30 s with brax' inverted double pendulum and 15 s with CartPole, where `BraxEnv.compilation`
 alone would predict 75 s (for an H100, jax 0.10.2).
 """
 STEP_KERNELS, STEP_KERNELS_PER_PRODUCT = 3.5, 1.5

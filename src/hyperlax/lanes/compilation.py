@@ -1,7 +1,10 @@
-"""XLA options that programs are compiled with."""
+"""XLA options that programs are compiled with, and how they are traced."""
 
 from __future__ import annotations
 
+import gc
+from collections.abc import Iterator
+from contextlib import contextmanager
 from functools import cache
 from typing import Any
 
@@ -65,3 +68,15 @@ def _known(option: str, value: Any) -> bool:
             return False
         raise
     return True
+
+
+@contextmanager
+def without_garbage_collection() -> Iterator[None]:
+    """Stop Python's garbage collection, which takes an eighth of the time of tracing and finds little."""
+    enabled = gc.isenabled()
+    gc.disable()
+    try:
+        yield
+    finally:
+        if enabled:
+            gc.enable()

@@ -71,14 +71,20 @@ def _swapped_or_not(
     a random bit of its larger member (Hoang, Morris & Rogaway 2012, "An enciphering scheme based on a card
     shuffle"). It permutes 0 … n-1 for any n, without a loop of unknown length.
     """
-    size = n.astype(jnp.uint32)
+    size, words = n.astype(jnp.uint32), list(key)
     for i in range(_SWAPS):
-        word = _scramble(key[i % 8] + jnp.uint32(0x9E3779B9 * (i + 1) % 2**32))
-        centre = word % size
-        mirrored = jnp.where(x <= centre, centre - x, centre + size - x)
-        swap = _scramble(jnp.maximum(x, mirrored) ^ _scramble(word)) & jnp.uint32(1)
-        x = jnp.where(swap == 1, mirrored, x)
+        x = _round(x, size, words[i % 8] + jnp.uint32(0x9E3779B9 * (i + 1) % 2**32))
     return x
+
+
+@jax.jit
+def _round(x: UInt32[Array, " k"], size: UInt32[Array, ""], word: UInt32[Array, ""]) -> UInt32[Array, " k"]:
+    """A round of `_swapped_or_not`, jitted so that a program traces it once."""
+    word = _scramble(word)
+    centre = word % size
+    mirrored = jnp.where(x <= centre, centre - x, centre + size - x)
+    swap = _scramble(jnp.maximum(x, mirrored) ^ _scramble(word)) & jnp.uint32(1)
+    return jnp.where(swap == 1, mirrored, x)
 
 
 def _scramble(x: UInt32[Array, "*k"]) -> UInt32[Array, "*k"]:

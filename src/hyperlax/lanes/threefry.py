@@ -10,6 +10,7 @@ from __future__ import annotations
 import math
 from typing import Any
 
+import jax
 import jax.numpy as jnp
 import jax.random as jr
 from jax.extend.random import define_prng_impl
@@ -27,8 +28,12 @@ def unrolled_key(data: UInt32[Array, " 2"]) -> Any:
     return jr.wrap_key_data(data, impl=_UNROLLED)
 
 
+@jax.jit
 def _hash(key: UInt32[Array, " 2"], high: Any, low: Any) -> tuple[Array, Array]:
-    """The two random words for each 64-bit counter, given as its `high` and `low` halves."""
+    """The two random words for each 64-bit counter, given as its `high` and `low` halves.
+
+    It is jitted so that a program traces it once for the same shapes.
+    """
     keys = (key[0], key[1], key[0] ^ key[1] ^ jnp.uint32(_PARITY))
     a, b = high + keys[0], low + keys[1]
     for i in range(5):

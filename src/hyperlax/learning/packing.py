@@ -38,12 +38,11 @@ class Packing:
 
     def unpack(self, packed: Float[Array, "*lead columns"]) -> Any:
         """The tree that `packed` holds, with its leading axes."""
-        leaves, first = [], 0
-        for (shape, dtype), impl in zip(self.likes, self.impls, strict=True):
-            last = first + math.prod(shape)
-            leaf = _from_float(packed[..., first:last].reshape(*packed.shape[:-1], *shape), dtype)
+        leaves, lead = [], packed.shape[:-1]
+        parts = jax.lax.split(packed, [math.prod(shape) for shape, _ in self.likes], packed.ndim - 1)
+        for part, (shape, dtype), impl in zip(parts, self.likes, self.impls, strict=True):
+            leaf = _from_float(part.reshape(*lead, *shape), dtype)
             leaves.append(leaf if impl is None else jr.wrap_key_data(leaf, impl=impl))
-            first = last
         return jax.tree.unflatten(self.structure, leaves)
 
 

@@ -25,7 +25,7 @@ from jaxtyping import Array
 from hyperlax.agents.base import AbstractAgentHyperparams
 from hyperlax.envs.base import AbstractEnv
 from hyperlax.hyperparams import stack
-from hyperlax.lanes.compilation import compiler_options
+from hyperlax.lanes.compilation import compiler_options, without_garbage_collection
 from hyperlax.lanes.constants import tracing_for_accelerator
 from hyperlax.lanes.masking import LANES, lane_cond
 from hyperlax.learning.rollout import evaluate
@@ -306,7 +306,7 @@ def compile_program(
         batch = lambda x: jax.ShapeDtypeStruct((per_device, *x.shape), x.dtype, sharding=place)  # noqa: E731
         states, orders = jax.tree.map(batch, like), jax.tree.map(batch, lane_specs(hp))
         due, cycles = (batch(jax.ShapeDtypeStruct((), d)) for d in (jnp.bool_, jnp.int32))
-        with _trace_lock, tracing_for_accelerator(program.accelerator):
+        with _trace_lock, without_garbage_collection(), tracing_for_accelerator(program.accelerator):
             return [
                 _mapped(train_lane, per_device).lower(states, cycles),
                 _mapped(start_lane, per_device).lower(states, *orders),
