@@ -52,6 +52,14 @@ def test_a_mapped_axis_may_lie_anywhere():
     same(mapped(ROWS), mapped(turned))
 
 
+def test_arrays_may_be_empty():
+    """The states of mujoco's physics hold some."""
+    function = RowFunction(lambda x, y: (x * 2, y + 1))
+    empty, full = quick(jax.vmap(jax.vmap(function)))(jnp.ones((2, 3, 0)), jnp.zeros((2, 3)))
+    assert empty.shape == (2, 3, 0)
+    np.testing.assert_array_equal(full, np.ones((2, 3)))
+
+
 def test_a_single_row_needs_no_map():
     same(ROWS(like(), jr.key(3)), turned(like(), jr.key(3)))
 

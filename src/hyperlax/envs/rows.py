@@ -69,8 +69,9 @@ def _batched(rows: Sequence[Any], axes: Sequence[Any], *, jaxpr: Any) -> tuple[l
         jnp.broadcast_to(x, (size, *x.shape)) if axis is None else jnp.moveaxis(x, axis, 0)
         for x, axis in zip(rows, axes, strict=True)
     ]
-    out = _rows.bind(*[x.reshape(-1, *x.shape[2:]) for x in full], jaxpr=jaxpr)
-    return [x.reshape(size, -1, *x.shape[1:]) for x in out], [0] * len(out)
+    count = full[0].shape[1]
+    out = _rows.bind(*[x.reshape(size * count, *x.shape[2:]) for x in full], jaxpr=jaxpr)
+    return [x.reshape(size, count, *x.shape[1:]) for x in out], [0] * len(out)
 
 
 def _differentiated(rows: Sequence[Any], tangents: Sequence[Any], *, jaxpr: Any) -> Any:
