@@ -89,7 +89,7 @@ class BraxEnv(AbstractEnv):
                 f"use its default, {DEFAULT_BACKENDS[name]}"
             ) from error
         # Its own `observation_size` resets it step by step, by some hundred programs of one operation.
-        self.obs_size = jax.eval_shape(lambda key: _reset(self._env)(key), jr.key(0)).obs.shape[-1]
+        self.obs_size = jax.eval_shape(_reset(self._env), jr.key(0)).obs.shape[-1]
         size = int(self._env.action_size)
         self.action_space = Box((-1.0,) * size, (1.0,) * size)
         self.max_episode_steps = EPISODE_LENGTH

@@ -21,8 +21,9 @@ from jax.interpreters import ad, batching, mlir
 class RowFunction:
     """A function of arrays, or trees of them, that runs once for all arguments of the same shapes and dtypes.
 
-    It must be pure, and is recorded at its first call. It can be jitted, mapped and differentiated; inside a
-    `vmap`, it cannot refer to the mapped axis by name.
+    It must be pure, must not use traced values that are not among its arguments, and is recorded at its first
+    call. It can be jitted, mapped and differentiated; inside a `vmap`, it cannot refer to the mapped axis by
+    name.
     """
 
     def __init__(self, function: Callable[..., Any]):
