@@ -85,7 +85,7 @@ def everything(root: Path) -> dict[str, Any]:
 
 
 def campaign(found: Sweep, place: Path, most: int | None = None) -> int:
-    """Merge, then again from `most` evenly spread moments of that, or from all; how many were tried."""
+    """Merge, then again from `most` evenly spread moments of that, or from all; how many there are."""
     with Snapshots(found.root, place / "moments") as taken:
         assert entered("merge", found.root) == 0
     expected = everything(found.root)
@@ -97,13 +97,13 @@ def campaign(found: Sweep, place: Path, most: int | None = None) -> int:
             shutil.copytree(moment, found.root, symlinks=True)
             assert entered("merge", found.root) == 0, moment.name
             assert not (wrong := differences(expected, everything(found.root))), (moment.name, wrong)
-    return len(chosen)
+    return number
 
 
 @pytest.mark.parametrize("kind", KINDS)
 def test_a_merge_that_was_killed_is_finished_by_the_next(trained, place, kind):
     """The report and the removal of what was merged included."""
-    assert campaign(trained(KINDS[kind]), place, most=4) == 4
+    assert campaign(trained(KINDS[kind]), place, most=4) >= 40
 
 
 @pytest.mark.slow

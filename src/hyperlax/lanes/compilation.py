@@ -30,7 +30,7 @@ two devices were no faster than one), and nothing within a program is worth runn
 compiles four times faster into slower code, for programs that hardly run. Wider vectors than LLVM's default
 (`xla_cpu_prefer_vector_width`) would give 5-10 % more throughput, but wrong arctangents (jaxlib 0.10.2).
 YNNPACK's fusions of matrix products with what follows (`xla_cpu_experimental_ynn_fusion_type`) make PPO with
-MLPs 4-5 % slower in `full` programs. A single lane in a `low` one would take 0.6 of the time, but YNNPACK's
+MLPs 4-9 % slower in `full` programs. A single lane in a `low` one would take 0.6 of the time, but YNNPACK's
 maximum of NaN and a number is the number, which could hide that lanes diverge (jaxlib 0.10.2 and 0.12.0.1).
 """
 
