@@ -77,6 +77,7 @@ def segment_of(hps, env, lanes):
 
 
 MIXED = {"rollout_length": 5, "num_envs": 3, "num_minibatches": 3, "epochs": 1, "actor.width": 2}
+CHOICES = {"actor.activation": "relu", "actor.layer_norm": True, "critic.layer_norm": True}
 
 
 @pytest.mark.parametrize(
@@ -85,10 +86,11 @@ MIXED = {"rollout_length": 5, "num_envs": 3, "num_minibatches": 3, "epochs": 1, 
         ("ppo", {}, 2),
         ("ppo", MIXED, 1),
         ("ppo", MIXED, 2),
+        ("ppo", CHOICES, 1),
         ("dqn", {"batch_size": 3, "num_envs": 1, "update_to_data": 0.25}, 2),
         ("sac", {"batch_size": 3, "num_envs": 1, "update_to_data": 0.25}, 2),
     ],
-    ids=["ppo", "ppo-mixed-alone", "ppo-mixed", "dqn-mixed", "sac-mixed"],
+    ids=["ppo", "ppo-mixed-alone", "ppo-mixed", "ppo-choices-alone", "dqn-mixed", "sac-mixed"],
 )
 def test_a_cycle_has_no_loop_of_unknown_length_and_no_branch(algorithm, changes, lanes):
     """Whether sizes are shared or not; the loop over cycles is the only one whose length is not known."""
@@ -249,6 +251,7 @@ def test_packing_keeps_every_bit():
         "flag": jnp.asarray([True, False]),
         "small": jnp.asarray([200, 3], jnp.uint8),
         "key": jr.split(jr.key(7), 2),
+        "complex": jnp.asarray([1 - 2j, -0.5j], jnp.complex64),
     }
     packing = Packing(tree, axes=1)
     packed = jax.jit(packing.pack)(tree)

@@ -18,7 +18,7 @@ from hyperlax.envs.base import AbstractEnv, ActionSpace
 from hyperlax.hyperparams import AbstractHyperparams, Count
 from hyperlax.lanes.constants import constant
 from hyperlax.lanes.masking import select
-from hyperlax.lanes.sizes import Sizes, merge, nested, prefixed
+from hyperlax.lanes.sizes import Sizes, merge, nested, prefixed, shapes
 from hyperlax.learning.normalise import Normaliser
 from hyperlax.learning.rollout import Trajectory
 from hyperlax.networks.base import AbstractNetworkHyperparams
@@ -206,17 +206,33 @@ class AbstractAgentHyperparams(AbstractHyperparams):
     def chain(self, sizes: Sizes, env: AbstractEnv) -> Chain:
         """Estimate the kernels of an env step and of a gradient step with networks of `sizes`.
 
-        Networks of one structure are evaluated together, so that the longest counts.
+        Networks of one kind and equal sizes are evaluated together, others one after the other.
         """
-        step, gradient = 0.0, 0.0
+        step, gradients = 0.0, {}
         for name, use in self.networks(env).items():
-            products = 1 + use.hp.chain(use.inputs, nested(sizes, name))
+            own = nested(sizes, name)
+            products = 1 + use.hp.chain(use.inputs, own)
             step = max(step, min(use.acting, 1) * products)
-            gradient = max(gradient, products)
+            gradients[type(use.hp), use.inputs, tuple(sorted(own.items()))] = products
         return Chain(
             costs.STEP_KERNELS + costs.STEP_KERNELS_PER_PRODUCT * step + env.step_kernels,
-            costs.GRADIENT_KERNELS + costs.GRADIENT_KERNELS_PER_PRODUCT * gradient,
+            costs.GRADIENT_KERNELS + costs.GRADIENT_KERNELS_PER_PRODUCT * sum(gradients.values()),
         )
+
+    def evened(self, sizes: Sizes, env: AbstractEnv) -> dict[str, Any]:
+        """`sizes` where networks of one kind have the largest of theirs, so that they are evaluated together.
+
+        Networks of different shapes keep their own sizes.
+        """
+        alike: dict[Any, list[str]] = {}
+        for name, use in self.networks(env).items():
+            alike.setdefault((type(use.hp), use.inputs, shapes(nested(sizes, name))), []).append(name)
+        out = dict(sizes)
+        for names in alike.values():
+            common = merge([nested(sizes, name) for name in names])
+            for name in names:
+                out |= prefixed(common, name)
+        return out
 
     def executions(self, env: AbstractEnv) -> tuple[float, float]:
         """Count the circuits that training would run on a quantum computer: per env step, per gradient step.

@@ -37,11 +37,11 @@ ENV_COMPILATION = 0.25
 Two cores took 30 s with brax' inverted double pendulum and 15 s with CartPole, where `BraxEnv.compilation`
 alone would predict 75 s (for an H100, jax 0.10.2).
 """
-STEP_KERNELS, STEP_KERNELS_PER_PRODUCT = 3.5, 1.5
+STEP_KERNELS, STEP_KERNELS_PER_PRODUCT = 2.0, 2.0
 """Kernels of an env step on an accelerator: always, and per matrix product of the longest network."""
 GRADIENT_KERNELS, GRADIENT_KERNELS_PER_PRODUCT = 9.0, 5.0
 """The same for a gradient step; both were counted in compiled programs."""
-CYCLE_KERNELS = 48.0
+CYCLE_KERNELS = 70.0
 """Kernels of a cycle beside its env steps and gradient steps."""
 SMALL_BATCH = 64
 """The largest chunk, in samples, for which matrix products are faster with the batch axis first."""

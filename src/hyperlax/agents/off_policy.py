@@ -84,7 +84,7 @@ class AbstractOffPolicyHyperparams(AbstractAgentHyperparams):
             "rollout_length": Extent(self.rollout_length),
             "minibatch": Extent(self.batch_size),
             "gradient_steps": Extent(by_ratio if float(self.update_to_data) > 0 else self.epochs),
-            "buffer_size": Extent(self.buffer_size),
+            "buffer_size": Extent(self.buffer_rows()),
         }
 
     def normalises(self) -> Bool[Array, ""]:
@@ -102,6 +102,10 @@ class AbstractOffPolicyHyperparams(AbstractAgentHyperparams):
             self.num_envs,
         )
 
+    def buffer_rows(self) -> int:
+        """The transitions to allocate: `buffer_size`, or those of a step if that are more and it is whole."""
+        return max(int(self.buffer_size), int(self.capacity()))
+
     def warmup_steps(self) -> int:
         if self.label("warmup_budget") == "free":
             return 0
@@ -116,7 +120,7 @@ class AbstractOffPolicyHyperparams(AbstractAgentHyperparams):
         words = 2 * int(self.batch_size)  # random words and the positions made from them
         return {
             **super().holds(env),
-            "the replay buffer": Holding(4 * transition * int(self.buffer_size), "buffer_size", True),
+            "the replay buffer": Holding(4 * transition * self.buffer_rows(), "buffer_size", True),
             "a batch": Holding(4 * words, "batch_size", False),
         }
 
@@ -179,6 +183,8 @@ class Experience(eqx.Module):
         replay = self.replay.add(trajectory, trajectory.aux, hp.num_envs)
         ratio = hp.update_to_data
         by_ratio = counted(replay.added, ratio) - counted(self.replay.added, ratio)
+        most = jnp.ceil((hp.num_envs * hp.rollout_length).astype(jnp.float32) * ratio).astype(jnp.int32)
+        by_ratio = jnp.minimum(by_ratio, most)  # float32 can round to one more than a program plans for
         due = jnp.where(ratio > 0, by_ratio, hp.epochs)
         due = jnp.where(trajectory.rows > 0, due, 0)  # a finished lane must not keep the others busy
         return eqx.tree_at(

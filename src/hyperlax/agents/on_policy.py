@@ -42,6 +42,7 @@ from hyperlax.learning.samples import Samples
 from hyperlax.networks import Actor, Critic
 from hyperlax.networks.base import AbstractNetworkHyperparams
 from hyperlax.networks.heads import AbstractPolicy, policy_outputs
+from hyperlax.networks.models import stacked_once
 
 
 class AbstractOnPolicyHyperparams(AbstractAgentHyperparams):
@@ -319,7 +320,8 @@ class AbstractOnPolicyAgent(AbstractAgent, Generic[H]):
             key=key,
         )
         tally = Tally(len(self.losses) + len(parts), self.chunks.lengths[-1])
-        weights, state, tally = passes.fold(step, (weights, self.optimiser, tally))
+        with stacked_once(models):
+            weights, state, tally = passes.fold(step, (weights, self.optimiser, tally))
         state = after_steps(state, passes.steps)
         learned = lambda a: (a.actor, a.critic, a.optimiser, a.normaliser)  # noqa: E731
         agent = eqx.tree_at(learned, self, (*restore(weights), state, self.seen))

@@ -10,7 +10,7 @@ predicate that is known while the program is traced (see `constants`) needs neit
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any, TypeVar, final
 
 import equinox as eqx
@@ -168,6 +168,24 @@ def lane_cond(
     return jax.lax.cond(
         lane_any(pred), lambda *xs: select(pred, true(*xs), false(*xs)), lambda *xs: false(*xs), *operands
     )
+
+
+def lane_switch(index: Int[Array, ""], cases: Mapping[int, Callable[..., Array]], *operands: Any) -> Array:
+    """What the case of `index` returns for `operands`; only that one is computed in a single lane.
+
+    A program for accelerators computes all of them, which is faster than a branch.
+    """
+    if known(index):
+        return cases[int(index)](*operands)
+    (*others, last), functions = cases.items(), list(cases.values())
+    if not accelerated():
+        in_order = list(cases) == list(range(len(cases)))
+        position = index if in_order else jnp.argmax(jnp.asarray(list(cases)) == index).astype(jnp.int32)
+        return jax.lax.switch(position, functions, *operands)
+    out = last[1](*operands)
+    for number, function in others:
+        out = jnp.where(index == number, function(*operands), out)
+    return out
 
 
 def leading(n: Int[Array, ""], cap: int) -> Bool[Array, " {cap}"]:

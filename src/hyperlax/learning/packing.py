@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
+from functools import partial
 from typing import Any
 
 import jax
@@ -14,13 +16,14 @@ from jaxtyping import Array, Float, PyTree
 class Packing:
     """How the leaves of a PyTree lie in the columns of one float32 array, after the leading `axes`.
 
-    32-bit integers are stored bit by bit, so that every value survives; booleans are stored as 0 and 1.
+    32-bit integers are stored bit by bit, so that every value survives; booleans are stored as 0 and 1, and
+    complex numbers as their real and imaginary parts.
     """
 
     def __init__(self, tree: PyTree, axes: int):
         """The packing of trees like `tree` (arrays or shapes), whose leaves share `axes` leading axes."""
-        leaves, self.structure = jax.tree.flatten(_without_keys(tree))
-        self.impls = [jr.key_impl(x) if _is_key(x) else None for x in jax.tree.leaves(tree)]
+        leaves, self.structure = jax.tree.flatten(_in_parts(tree))
+        self.wholes = [_whole(x) for x in jax.tree.leaves(tree)]
         self.likes = tuple((x.shape[axes:], x.dtype) for x in leaves)
 
     @property
@@ -32,7 +35,7 @@ class Packing:
         """The packed leaves of `tree`, which has any leading axes."""
         flat = [
             _as_float(x).reshape(*x.shape[: x.ndim - len(shape)], math.prod(shape))
-            for x, (shape, _) in zip(jax.tree.leaves(_without_keys(tree)), self.likes, strict=True)
+            for x, (shape, _) in zip(jax.tree.leaves(_in_parts(tree)), self.likes, strict=True)
         ]
         return jnp.concatenate(flat, axis=-1)
 
@@ -40,9 +43,8 @@ class Packing:
         """The tree that `packed` holds, with its leading axes."""
         leaves, lead = [], packed.shape[:-1]
         parts = jax.lax.split(packed, [math.prod(shape) for shape, _ in self.likes], packed.ndim - 1)
-        for part, (shape, dtype), impl in zip(parts, self.likes, self.impls, strict=True):
-            leaf = _from_float(part.reshape(*lead, *shape), dtype)
-            leaves.append(leaf if impl is None else jr.wrap_key_data(leaf, impl=impl))
+        for part, (shape, dtype), whole in zip(parts, self.likes, self.wholes, strict=True):
+            leaves.append(whole(_from_float(part.reshape(*lead, *shape), dtype)))
         return jax.tree.unflatten(self.structure, leaves)
 
 
@@ -50,10 +52,25 @@ def _is_key(x: Any) -> bool:
     return jnp.issubdtype(x.dtype, jax.dtypes.prng_key)
 
 
-def _without_keys(tree: PyTree) -> PyTree:
-    """`tree` with the data of random keys in their place."""
-    data = lambda x: jax.eval_shape(jr.key_data, x) if isinstance(x, jax.ShapeDtypeStruct) else jr.key_data(x)  # noqa: E731
-    return jax.tree.map(lambda x: data(x) if _is_key(x) else x, tree)
+def _in_parts(tree: PyTree) -> PyTree:
+    """`tree` (arrays or shapes) with real arrays in place of random keys and complex numbers."""
+
+    def parts(x: Any) -> Any:
+        if _is_key(x):
+            return jr.key_data(x)
+        return jnp.stack([x.real, x.imag], axis=-1) if jnp.iscomplexobj(x) else x
+
+    abstract = lambda x: jax.eval_shape(parts, x) if isinstance(x, jax.ShapeDtypeStruct) else parts(x)  # noqa: E731
+    return jax.tree.map(abstract, tree)
+
+
+def _whole(like: Any) -> Callable[[Array], Array]:
+    """The inverse of `_in_parts` for a leaf like `like`."""
+    if _is_key(like):
+        return partial(jr.wrap_key_data, impl=jr.key_impl(like))
+    if jnp.issubdtype(like.dtype, jnp.complexfloating):
+        return lambda x: jax.lax.complex(x[..., 0], x[..., 1])
+    return lambda x: x
 
 
 def _bitwise(dtype: Any) -> bool:

@@ -192,6 +192,10 @@ def _collect_at_once(
     late = agent.observes_late()
     keys = jax.vmap(lambda t: _step_keys(env_keys, t))(jnp.arange(rollout_cap))
 
+    acting = prepared(agent)
+    observing = _observing(acting, envs.obs, valid, late)
+    moving, still = eqx.partition(acting, observing)
+
     def recorded(t: Any, agent: Acting, envs: Envs) -> tuple[Envs, Any, Bool[Array, " size"]]:
         return _step_block(agent, env, envs, keys[t], time_limit_terminates)
 
@@ -202,26 +206,36 @@ def _collect_at_once(
     states = Packing(begun, axes=1)
 
     def one_step(t: Any, carry: tuple, table: Float[Array, "rows size columns"]) -> tuple:
-        agent, state = carry
-        envs, done = states.unpack(state)
+        moving, state = carry
+        agent, (envs, done) = eqx.combine(moving, still), states.unpack(state)
         if not late:
             agent = agent.observe(envs.obs, valid)
+            moving = eqx.filter(agent, observing)
         after, row, ended = recorded(t, agent, envs)
         use = valid & ended
         ends = _finished(envs, row["reward"])
         done = jax.tree.map(lambda total, x: total + jnp.where(use, x, 0), done, ends)
-        return (agent, states.pack((after, done))), table.at[t].set(rows.pack(row))
+        return (moving, states.pack((after, done))), table.at[t].set(rows.pack(row))
 
     table = jnp.zeros((rollout_cap, size, rows.columns))
-    first = (prepared(agent), states.pack(begun))
-    (after, state), table = lane_loop_with_scratch(steps, one_step, first, table, rollout_cap, at_once)
-    agent = with_networks_of(after, agent)
+    first = (moving, states.pack(begun))
+    (moving, state), table = lane_loop_with_scratch(steps, one_step, first, table, rollout_cap, at_once)
+    agent = with_networks_of(eqx.combine(moving, still), agent)
     out, (envs, done) = rows.unpack(table), states.unpack(state)
     if late:
         used = leading(steps, rollout_cap)[:, None] & valid[None]
         agent = agent.observe(out["obs"].reshape(rollout_cap * size, -1), used.reshape(-1))
     sums, structure = jax.tree.flatten(done)
     return agent, envs, out, jax.tree.unflatten(structure, list(jnp.sum(jnp.stack(sums, axis=1), axis=0)))
+
+
+def _observing(agent: A, obs: Float[Array, "size obs"], valid: Bool[Array, " size"], late: bool) -> A:
+    """Which leaves of `agent` its `observe` replaces in every step; none, if it observes late.
+
+    The others stay out of the loop over steps, so that constants among them stay known.
+    """
+    after = agent if late else agent.observe(obs, valid)
+    return jax.tree.map(lambda new, old: new is not old, after, agent)
 
 
 def _block(envs: Envs) -> Envs:

@@ -216,7 +216,7 @@ class TanhNormal(AbstractPolicy):
         normal = -0.5 * z**2 - jnp.log(self.std) - 0.5 * math.log(2 * math.pi)
         exact = normal - self._log_slope(raw)
         edged = lambda raw, exact: self._edged(raw, exact)  # noqa: E731
-        return jnp.sum(lane_cond(self.averaged, edged, lambda _, exact: exact, raw, exact, costly=True))
+        return jnp.sum(lane_cond(self.averaged, edged, lambda _, exact: exact, raw, exact))
 
     def _edged(self, raw: Float[Array, " act"], exact: Float[Array, " act"]) -> Float[Array, " act"]:
         """The log-density per dimension, which is `exact` except for actions within `EDGE` of a bound."""

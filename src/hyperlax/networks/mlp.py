@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 from functools import partial
 from typing import Any, TypeVar, final
 
@@ -15,9 +16,11 @@ from jaxtyping import Array, Float, Int, PRNGKeyArray
 
 from hyperlax.hyperparams import Count, Flag, Meaning, hp
 from hyperlax.hyperparams.spaces import Choice, Integers
+from hyperlax.lanes.masking import lane_switch
 from hyperlax.lanes.sizes import Branches, Extent, Sizes
-from hyperlax.networks.base import AbstractNetwork, AbstractNetworkHyperparams, Linear, column
+from hyperlax.networks.base import AbstractNetwork, AbstractNetworkHyperparams, Linear
 from hyperlax.networks.extended import affine, extended, one_after
+from hyperlax.networks.layer_norm import LayerNorm, no_gradient, normalised_where
 from hyperlax.networks.layout import batch_last
 from hyperlax.networks.plain import PlainLayer
 from hyperlax.registry.limits import LIMITS
@@ -31,7 +34,8 @@ ACTIVATIONS = {
 }
 """Name → activation function. Each of them maps zero to zero, so that padded units stay zero."""
 
-LAYER_NORM_EPS = 1e-6
+NORM_PRODUCTS = 1.2
+"""The kernels of a LayerNorm on an accelerator, relative to those of a dense layer."""
 Layer = TypeVar("Layer", bound=eqx.Module)
 
 
@@ -86,7 +90,8 @@ class MLPHyperparams(AbstractNetworkHyperparams):
 
     @classmethod
     def chain(cls, in_size: int, sizes: Sizes) -> float:
-        return float(sizes["depth"])
+        norms = NORM_PRODUCTS * (True in sizes["layer_norm"])
+        return sizes["depth"] * (1 + norms)
 
     @staticmethod
     def published() -> dict[str, Any]:
@@ -102,35 +107,6 @@ class MLPHyperparams(AbstractNetworkHyperparams):
 
     def out(self, in_size: int) -> int:
         return int(self.width)
-
-
-@final
-class LayerNorm(eqx.Module):
-    """Layer normalisation over the units in use, with trainable scale and bias (Ba et al. 2016, eq. 4)."""
-
-    scale: Float[Array, " width"]
-    bias: Float[Array, " width"]
-
-    def __init__(self, size: Int[Array, ""], cap: int):
-        self.scale = (jnp.arange(cap) < size).astype(jnp.float32)
-        self.bias = jnp.zeros(cap)
-
-    def __call__(
-        self, x: Float[Array, " width *batch"], size: Int[Array, ""], train_scale: Flag
-    ) -> Float[Array, " width *batch"]:
-        """Normalise the first `size` entries of `x`; `x` must be zero beyond them, and so is the result.
-
-        Without `train_scale` the scale receives no gradient.
-        """
-        used = column(jnp.arange(x.shape[0]) < size, x)
-        n = size.astype(x.dtype)
-        # x is zero where it is masked; the mask keeps gradients out of the padding
-        mean = jnp.sum(jnp.where(used, x, 0), 0, keepdims=True) / n
-        centred = jnp.where(used, x - mean, 0)
-        variance = jnp.sum(centred**2, 0, keepdims=True) / n
-        scale = column(jnp.where(train_scale, self.scale, jax.lax.stop_gradient(self.scale)), x)
-        bias = jnp.where(used, column(self.bias, x), 0)
-        return centred * jax.lax.rsqrt(variance + LAYER_NORM_EPS) * scale + bias
 
 
 @final
@@ -211,57 +187,12 @@ class MLP(AbstractNetwork):
     def _layer(self, i: int, x: Float[Array, " in *batch"]) -> Float[Array, " out *batch"]:
         x = self.layers[i].apply(x)
         if self.norms:
-            operands = (x, self.norms[i], self.hp.width, self.hp.layer_norm_scale)
-            if self.normalisations == {True}:
-                x = _normalise(*operands)
-            else:
-                x = _normalise_if(self.hp.layer_norm, *operands)
+            hp, among = self.hp, self.normalisations
+            x = normalised_where(among, hp.layer_norm, x, self.norms[i], hp.width, hp.layer_norm_scale)
         return activate(self.activations, self.hp.activation, x)
 
 
 _mlp = batch_last(MLP.apply, "hyperlax_mlp")
-
-
-def _normalise(x: Any, norm: LayerNorm, size: Any, train_scale: Any) -> Any:
-    return norm(x, size, train_scale)
-
-
-def _untouched(x: Any, norm: LayerNorm, size: Any, train_scale: Any) -> Any:
-    return x
-
-
-@jax.custom_vjp
-def _normalise_if(used: Flag, x: Any, norm: LayerNorm, size: Any, train_scale: Any) -> Any:
-    """Apply LayerNorm in lanes that use it, and return `x` in others; a single lane runs only its branch.
-
-    The custom gradient stores only the operands; automatic differentiation of the branch would store the
-    intermediate values of both sides.
-    """
-    return jax.lax.cond(used, _normalise, _untouched, x, norm, size, train_scale)
-
-
-def _normalise_if_forward(used: Any, *operands: Any) -> tuple[Any, Any]:
-    return _normalise_if(used, *operands), (used, operands)
-
-
-def _normalise_if_backward(kept: tuple[Any, Any], cotangent: Any) -> tuple[Any, ...]:
-    used, (x, norm, size, train_scale) = kept
-
-    def slope(f: Any) -> Any:
-        return lambda x, norm, g: jax.vjp(lambda x, norm: f(x, norm, size, train_scale), x, norm)[1](g)
-
-    gradient = jax.lax.cond(used, slope(_normalise), slope(_untouched), x, norm, cotangent)
-    nothing = (_no_gradient(leaf) for leaf in (used, size, train_scale))
-    flag, count, scale = nothing
-    return flag, *gradient, count, scale
-
-
-_normalise_if.defvjp(_normalise_if_forward, _normalise_if_backward)
-
-
-def _no_gradient(x: Any) -> np.ndarray:
-    """The cotangent of an integer or boolean array, which has no gradient."""
-    return np.zeros(jnp.shape(x), jax.dtypes.float0)
 
 
 def activate(
@@ -275,12 +206,12 @@ def activate(
 def _activate(
     names: tuple[str, ...], index: Int[Array, ""], x: Float[Array, " n *batch"]
 ) -> Float[Array, " n *batch"]:
-    """Compute `activate` for several names; a single lane runs only its branch.
+    """Compute `activate` for several names; a single lane runs only its branch, but on accelerators.
 
     The custom gradient stores only `x`; automatic differentiation of the switch would store the intermediate
     values of every branch.
     """
-    return jax.lax.switch(_position(names, index), [ACTIVATIONS[n] for n in names], x)
+    return lane_switch(index, _cases(names, ACTIVATIONS.__getitem__), x)
 
 
 def _activate_forward(names: tuple[str, ...], index: Any, x: Any) -> tuple[Any, Any]:
@@ -289,17 +220,16 @@ def _activate_forward(names: tuple[str, ...], index: Any, x: Any) -> tuple[Any, 
 
 def _activate_backward(names: tuple[str, ...], kept: tuple[Any, Any], cotangent: Any) -> tuple[Any, Any]:
     index, x = kept
-    slopes = [lambda x, g, f=ACTIVATIONS[n]: jax.vjp(f, x)[1](g)[0] for n in names]
-    return _no_gradient(index), jax.lax.switch(_position(names, index), slopes, x, cotangent)
+    slope = lambda name: lambda x, g: jax.vjp(ACTIVATIONS[name], x)[1](g)[0]  # noqa: E731
+    return no_gradient(index), lane_switch(index, _cases(names, slope), x, cotangent)
 
 
 _activate.defvjp(_activate_forward, _activate_backward)
 
 
-def _position(names: tuple[str, ...], index: Int[Array, ""]) -> Int[Array, ""]:
-    """The position in `names` of the activation that has `index` in `ACTIVATIONS`."""
-    known = jnp.asarray([list(ACTIVATIONS).index(n) for n in names])
-    return jnp.argmax(known == index).astype(jnp.int32)
+def _cases(names: tuple[str, ...], function: Callable[[str], Any]) -> dict[int, Any]:
+    """The `function` of each activation, by its index in `ACTIVATIONS`."""
+    return {list(ACTIVATIONS).index(name): function(name) for name in names}
 
 
 def _dormant(layer: Layer, used: Any) -> Layer:

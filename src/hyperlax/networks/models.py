@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 from abc import abstractmethod
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from contextvars import ContextVar
 from functools import partial
+from types import MappingProxyType
 from typing import Any, final
 
 import equinox as eqx
@@ -14,9 +17,14 @@ import numpy as np
 from jaxtyping import Array, Float, PRNGKeyArray
 
 from hyperlax.envs.base import ActionSpace
+from hyperlax.hyperparams import trainable
 from hyperlax.lanes.constants import accelerated, differentiating, known
 from hyperlax.networks.base import AbstractNetwork, Linear
 from hyperlax.networks.heads import Categorical, PolicyHead, TanhNormal
+
+Stacks = Mapping[tuple[int, ...], tuple[Any, Array]]
+_stacks: ContextVar[Stacks] = ContextVar("_stacks", default=MappingProxyType({}))
+"""The arrays and their stack by the identities of the arrays, inside `stacked_once`."""
 
 
 class AbstractModel(eqx.Module):
@@ -119,6 +127,37 @@ def jointly(models: Sequence[AbstractModel], inputs: Sequence[Float[Array, " in"
     )
 
 
+@contextmanager
+def stacked_once(models: Sequence[AbstractModel]) -> Iterator[None]:
+    """Let `jointly` use stacks that are made here of what the networks of `models` do not learn.
+
+    In a loop that trains the models, every iteration would stack their hyperparameters again. They are
+    recognised by identity, in any copy of the models with other weights.
+    """
+    leaves = zip(*(_not_learned(model.body) for model in models), strict=False)
+    made = [(xs, jnp.stack(xs)) for xs in leaves if _alike(xs)] if accelerated() else []
+    token = _stacks.set({tuple(map(id, xs)): (xs, stack) for xs, stack in made})
+    try:
+        yield
+    finally:
+        _stacks.reset(token)
+
+
+def _not_learned(body: AbstractNetwork) -> list[Any]:
+    """The leaves of a network that are not trained."""
+    return jax.tree.leaves(eqx.filter(body, trainable(body), inverse=True))
+
+
+def _alike(xs: Sequence[Any]) -> bool:
+    """Whether arrays can be stacked, and are not known to be equal."""
+    return len({(x.shape, x.dtype) for x in xs}) == 1 and not all(_equal(x, xs[0]) for x in xs)
+
+
+def _stack(xs: Sequence[Any]) -> Array:
+    """The stack of `xs`, which `stacked_once` may have made."""
+    return _stacks.get()[key][1] if (key := tuple(map(id, xs))) in _stacks.get() else jnp.stack(xs)
+
+
 def _outputs(layer: Linear, body: AbstractNetwork, x: Float[Array, " in"]) -> Float[Array, " out"]:
     """The outputs of `layer` on top of `body`."""
     return layer.of_extended(body.extended(x)) if differentiating() else layer(body(x))
@@ -137,7 +176,7 @@ def _mapped(f: Callable[[Any], Array], trees: Sequence[Any]) -> Array:
     """`f` mapped over `trees` of one structure, stacked; leaves known to be equal are not stacked."""
     leaves = list(zip(*(jax.tree.leaves(tree) for tree in trees), strict=True))
     same = [all(_equal(x, xs[0]) for x in xs) for xs in leaves]
-    joined = [xs[0] if one else jnp.stack(xs) for xs, one in zip(leaves, same, strict=True)]
+    joined = [xs[0] if one else _stack(xs) for xs, one in zip(leaves, same, strict=True)]
     axes = [None if one else 0 for one in same]
     structure = jax.tree.structure(trees[0])
     of = lambda xs: f(jax.tree.unflatten(structure, xs))  # noqa: E731

@@ -11,7 +11,7 @@ from jaxtyping import Float
 class PlainLayer(NamedTuple):
     """A dense layer, then LayerNorm if there is one, then an activation.
 
-    - `scale`, `shift`: those of LayerNorm, whose ε is `mlp.LAYER_NORM_EPS`; None without it.
+    - `scale`, `shift`: those of LayerNorm, whose ε is `layer_norm.LAYER_NORM_EPS`; None without it.
     - `activation`: one of `mlp.ACTIVATIONS`, or `none`.
     """
 

@@ -13,7 +13,7 @@ from jaxtyping import Array, Float, Int, PRNGKeyArray
 
 from hyperlax.hyperparams import Count, Flag, Meaning, Real, hp
 from hyperlax.hyperparams.spaces import Choice
-from hyperlax.lanes.masking import row_keys
+from hyperlax.lanes.masking import lane_switch, row_keys
 from hyperlax.lanes.sizes import Extent, Shape, Sizes
 from hyperlax.networks import circuit_fused
 from hyperlax.networks.base import AbstractNetwork, AbstractNetworkHyperparams
@@ -365,4 +365,4 @@ def _uniform(key: PRNGKeyArray, layers: int, wires: int) -> Float[Array, "{layer
 
 
 def _squash(kind: Int[Array, ""], x: Float[Array, "in batch"]) -> Float[Array, "in batch"]:
-    return jax.lax.switch(kind, (lambda x: x, jnp.tanh, jnp.arctan), x)
+    return lane_switch(kind, {0: lambda x: x, 1: jnp.tanh, 2: jnp.arctan}, x)

@@ -12,7 +12,7 @@ from typing import Any
 
 import numpy as np
 
-from hyperlax.networks.mlp import LAYER_NORM_EPS
+from hyperlax.networks.layer_norm import LAYER_NORM_EPS
 from hyperlax.policies.plain import PlainPolicy, about
 
 OPSET, IR_VERSION = 17, 8

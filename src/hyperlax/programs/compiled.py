@@ -282,7 +282,7 @@ def compile_program(
     number of episodes of an evaluation; with `fixed_keys`, all evaluations of a lane have the same key.
     """
     caps, per_device = program.caps, slots // len(devices)
-    shared = Shared(program.shared)
+    shared = Shared(program.shared, once=program.accelerator)
     begin = _beginning(env, caps, shared)  # jitted, so that its trace serves the shapes and the program
     with _trace_lock:
         like = jax.eval_shape(begin, *lane_specs(hp)[:4])

@@ -95,4 +95,4 @@ def useful_share(own: Sequence[float], cycles: Sequence[int], slots: int, padded
     `own` are the kernels of a cycle of each lane alone, and `padded` those of a cycle of the program.
     """
     needed = sum(kernels * count for kernels, count in zip(own, cycles, strict=True))
-    return needed / (padded * slots * makespan(cycles, slots))
+    return min(needed / (padded * slots * makespan(cycles, slots)), 1.0)

@@ -191,6 +191,9 @@ def plan(
             work += cycles[i] * costs.cycle_work(sizes[i], costs.unshared(caps, sizes[i]), arithmetic)[0]
         return seeds * work / machine.rate / machine.devices
 
+    if machine.accelerator:  # samples whose networks are faster with equal sizes get those
+        either = [(s, prototype.evened(s, env)) for s in sizes]
+        sizes = [min(pair, key=lambda s, i=i: running((i,), s)) for i, pair in enumerate(either)]
     alone = [running((i,), sizes[i]) for i in range(len(sizes))]
 
     def cost(members: tuple[int, ...]) -> tuple[float, bool]:

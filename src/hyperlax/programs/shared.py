@@ -1,4 +1,4 @@
-"""Hyperparameters that all lanes of a program share, as constants of that program."""
+"""Hyperparameters that all lanes of a program share, as constants of that program; others, once per lane."""
 
 from __future__ import annotations
 
@@ -40,39 +40,47 @@ class Shared:
     """Replaces shared hyperparameters by constants in the state of a lane while a program is traced.
 
     The hyperparameters of a lane are leaves of its agent and, once more, of each of its networks. `find`
-    notes where they are in a state that has just been built from `hp`, by the identity of the leaves.
+    notes where they are in a state that has just been built from `hp`, by the identity of the leaves. With
+    `once`, the first of the leaves that hold the same hyperparameter stands for the others, too.
     """
 
-    def __init__(self, values: Mapping[str, Any]):
-        self._values = values
+    def __init__(self, values: Mapping[str, Any], once: bool = False):
+        self._values, self._once = values, once
         self._places: dict[int, Array] = {}
+        self._copies: dict[int, int] = {}
 
     def find(self, hp: AbstractHyperparams, state: PyTree) -> None:
-        """Note the leaves of `state` that are shared leaves of `hp`, from which it has been built."""
-        if not self._values:
+        """Note the leaves of `state` that are leaves of `hp`, from which it has been built."""
+        if not (self._values or self._once):
             return
-        paths = {id(leaf): path for path, leaf in _by_path(hp).items() if path in self._values}
+        paths = {id(leaf): path for path, leaf in _by_path(hp).items()}
         owned = jax.tree.map(
             lambda node: jax.tree.map(lambda _: isinstance(node, AbstractHyperparams), node),
             state,
             is_leaf=lambda node: isinstance(node, AbstractHyperparams),
         )
         leaves = zip(jax.tree.leaves(state), jax.tree.leaves(owned), strict=True)
+        found = [(i, paths[id(x)], x.dtype) for i, (x, own) in enumerate(leaves) if own and id(x) in paths]
         self._places = {
-            i: constant(np.asarray(self._values[paths[id(leaf)]], leaf.dtype))
-            for i, (leaf, own) in enumerate(leaves)
-            if own and id(leaf) in paths
+            i: constant(np.asarray(self._values[path], dtype))
+            for i, path, dtype in found
+            if path in self._values
         }
+        first: dict[str, int] = {}
+        if self._once:
+            self._copies = {i: first.setdefault(path, i) for i, path, _ in found if i not in self._places}
 
     def insert(self, state: T) -> T:
         """`state` with the constants in the places of the shared leaves."""
         leaves, structure = jax.tree.flatten(state)
+        leaves = [leaves[self._copies.get(i, i)] for i in range(len(leaves))]
         return jax.tree.unflatten(structure, [self._places.get(i, x) for i, x in enumerate(leaves)])
 
     def remove(self, state: T, before: T) -> T:
-        """`state` with the shared leaves as they are in `before`."""
+        """`state` with the leaves that `insert` replaced as they are in `before`."""
         old, (leaves, structure) = jax.tree.leaves(before), jax.tree.flatten(state)
-        kept = [old[i] if i in self._places else x for i, x in enumerate(leaves)]
+        replaced = self._places.keys() | self._copies.keys()
+        kept = [old[i] if i in replaced else x for i, x in enumerate(leaves)]
         return jax.tree.unflatten(structure, kept)
 
 
