@@ -10,6 +10,8 @@ device every time. This compiles the programs for an H100 (`h100.py`) and counts
 
 - PPO: CartPole, 64 environments × 128 steps, 4 epochs of 4 minibatches, networks of 2 × 64. SAC: Pendulum,
   and DQN: CartPole, at rejax' shapes. All as in `throughput.py`, in one program for a number of equal lanes.
+- "published": the largest programs of cells of the published benchmark, whose lanes differ in layer
+  normalisation, activations, sizes and numbers of steps.
 - The circuit: value and gradient of the sum of all ⟨σz⟩² as in `circuit.py`, for 256 observations.
 - Columns: kernels in a cycle beside its loops, and in one iteration of each of its loops, or in an env step
   if an iteration is several of them; "n?" are those in the longest branch of a conditional. "trips?": loops
@@ -44,7 +46,9 @@ CIRCUITS = {"4 wires × 5 layers": "4,5,2", "6 wires × 10 layers": "8,10,2", "1
 """Names of circuits, and their sizes as in `circuit.py`: features, layers, stacks."""
 PATHS = ("grouped", "fused")
 """How they are simulated: by kernels of XLA, or by kernels of this package (`networks/circuit_paths.py`)."""
-NAMES = (*ENVIRONMENTS, "circuit")
+CELLS = ("dqn_mlp on gymnax.cartpole", "ppo_mlp on gymnax.cartpole", "sac_mlp on gymnax.pendulum")
+"""Cells of the published benchmark."""
+NAMES = (*ENVIRONMENTS, "published", "circuit")
 LANES = (1, 128)
 PLANNED = ("cpu", "gpu")
 STEPS = 1_000_000
@@ -59,7 +63,10 @@ TRIPS: dict[str, dict[str, int]] = {
 
 @dataclass
 class Counted:
-    """The kernels of one program: of a training program `evaluation` too, of a circuit `layers`."""
+    """The kernels of one program: of a training program `evaluation` too, of a circuit `layers`.
+
+    `rollout` is the number of env steps in a cycle of a training program that is not among `TRIPS`.
+    """
 
     who: str
     name: str
@@ -68,6 +75,12 @@ class Counted:
     program: Region
     evaluation: Region | None = None
     layers: int = 0
+    rollout: int = 0
+
+    @property
+    def trips(self) -> dict[str, int]:
+        """How often the loops of a cycle iterate where the program does not know it."""
+        return {ENV_STEP: self.rollout} if self.rollout else TRIPS[self.name]
 
     @property
     def cycle(self) -> Region:
@@ -83,7 +96,7 @@ class Counted:
 
     def _steps(self, loop: Region) -> int:
         """How many env steps one iteration of `loop` is, if it is the loop over env steps; otherwise 1."""
-        return TRIPS[self.name][ENV_STEP] // loop.trips if loop.role == ENV_STEP and loop.trips else 1
+        return self.trips[ENV_STEP] // loop.trips if loop.role == ENV_STEP and loop.trips else 1
 
     def counts(self) -> dict[str, float]:
         """The counts of a training program; those of a loop include the longest branch of each conditional.
@@ -102,7 +115,7 @@ class Counted:
             **loops,
             "trips?": sum(x.trips is None for x in self.cycle.inside()),
             "branches": self.cycle.branches(),
-            "whole cycle": self.cycle.total(TRIPS[self.name]),
+            "whole cycle": self.cycle.total(self.trips),
         }
 
     def row(self) -> dict[str, Any]:
@@ -172,6 +185,25 @@ def training(algorithm: str, lanes: int, planned: str, devices: Sequence[Any]) -
     return {"train": first.train.as_text(), "evaluate": first.evaluate.as_text()}
 
 
+def published(name: str, devices: Sequence[Any]) -> tuple[Any, str]:
+    """The first program of a cell of the published benchmark as planned for a GPU, and its HLO text."""
+    from cells import SUITE, chosen
+
+    from hyperlax.programs.compiled import compile_program
+    from hyperlax.programs.plan import Machine, plan
+    from hyperlax.studies import suites
+
+    suite = suites.find(SUITE)
+    (cell,) = chosen(suite, [name])
+    spec = suites.prepare(suite, cell)
+    s = spec.settings
+    program = plan(spec.trees, spec.env, s.total_timesteps, s.seeds, Machine.planned("gpu"))[0]
+    compiled: Any = compile_program(
+        program, spec.trees[0], spec.env, s.eval_episodes, program.slots, list(devices)
+    )
+    return program, compiled.copies[0].train.as_text()
+
+
 def circuit(size: str, path: str) -> str:
     """The HLO text of value and gradient of a circuit on one of `PATHS`, for the batch of `circuit.py`."""
     import jax.numpy as jnp
@@ -239,6 +271,13 @@ class Counter:
                 found = {k: self.region(f"{title}: {k}", text) for k, text in texts.items()}
                 yield Counted("hyperlax", algorithm, lanes, planned, found["train"], found["evaluate"])
 
+    def published(self) -> Iterator[Counted]:
+        for name in CELLS if "published" in self.arguments.only else ():
+            print(name, file=sys.stderr, flush=True)
+            program, text = published(name, h100.devices())
+            region, rollout = self.region(name, text), program.caps["rollout_length"]
+            yield Counted("hyperlax", name, program.slots, "gpu", region, rollout=rollout)
+
     def peers(self) -> Iterator[Counted]:
         for name in ("rejax", "purejaxrl"):
             for algorithm, lanes in self._cases() if getattr(self.arguments, name) else ():
@@ -268,7 +307,7 @@ def results(counted: list[Counted], rows: Mapping[str, Any], errors: list[str]) 
     programs = [
         {
             **{key: getattr(c, key) for key in ("who", "name", "lanes", "planned")},
-            "counts": c.counts() if c.name in TRIPS else c.circuit_row(),
+            "counts": c.circuit_row() if c.layers else c.counts(),
             "train": c.program.describe(),
             "evaluate": c.evaluation and c.evaluation.describe(),
         }
@@ -302,13 +341,15 @@ def main() -> None:
     counter = Counter(arguments)
     programs, circuits = [*counter.ours(), *counter.peers()], [*counter.circuits()]
     rows = {a: [x.row() for x in programs if x.name == a] for a in ENVIRONMENTS}
+    cells = [*counter.published()]
+    rows["published"] = [{"cell": x.name, **x.row()} for x in cells]
     rows["circuit"] = [x.circuit_row() for x in circuits]
     for title, found in rows.items():
         if found:
             table(found, f"{title}: kernels on an H100", width=160)
     for error in counter.errors:
         print(error, file=sys.stderr)
-    print(save("kernels", results([*programs, *circuits], rows, counter.errors), arguments.out))
+    print(save("kernels", results([*programs, *cells, *circuits], rows, counter.errors), arguments.out))
 
 
 if __name__ == "__main__":
