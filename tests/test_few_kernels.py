@@ -14,13 +14,14 @@ import pytest
 from hyperlax import envs
 from hyperlax.agents import PPOHyperparams, SACHyperparams
 from hyperlax.agents.off_policy import Experience, counted
-from hyperlax.hyperparams import assign
-from hyperlax.lanes.constants import tracing_for_accelerator
+from hyperlax.hyperparams import assign, trainable
+from hyperlax.lanes.constants import tracing_a_loss, tracing_for_accelerator
 from hyperlax.lanes.masking import lane_switch
 from hyperlax.learning.rollout import Trajectory
 from hyperlax.networks.layer_norm import LayerNorm, normalised_where
 from hyperlax.networks.mlp import ACTIVATIONS, activate
 from hyperlax.networks.models import Actor, Critic, jointly, stacked_once
+from hyperlax.networks.tensor import TensorMLPHyperparams
 from hyperlax.programs import train
 from hyperlax.programs.plan import Machine, plan
 from hyperlax.programs.shared import Shared
@@ -111,6 +112,53 @@ def test_networks_of_other_inputs_or_shapes_keep_their_sizes():
     sac = assign(SACHyperparams(), {"actor.width": 16})
     env = envs.load("gymnax.pendulum")
     assert sac.evened(sac.sizes(), env) == sac.sizes()
+
+
+def tensor(shape, cores):
+    hp = assign(TensorMLPHyperparams(), {"shape": shape, "bond_dim": 2, "mpo_layers": 2})
+    return jax.tree.map(jnp.asarray, hp), {**hp.sizes(), "batch_last": False}, jr.key(cores)
+
+
+def test_tensor_networks_of_different_shapes_are_evaluated_together():
+    """The same values and gradients as one by one; more matrix products of the dense part are shared."""
+    (hp, caps, key), (other, other_caps, other_key) = tensor("8=2^3", 1), tensor("32=2^5", 2)
+    actor = Actor(hp.network(ENV.obs_size, caps, key=key), ENV.action_space, key=jr.key(5))
+    critic = Critic(other.network(ENV.obs_size, other_caps, key=other_key), key=jr.key(6))
+    trained = eqx.partition((actor, critic), trainable((actor, critic)))
+
+    def loss(weights, x):
+        models = eqx.combine(weights, trained[1])
+        policies, values = jax.vmap(lambda x: jointly(models, (x, x)))(x)
+        return jnp.sum(jnp.sin(policies.log_probs)) + jnp.sum(values**2)
+
+    def marked(weights, x):
+        with tracing_a_loss():
+            return loss(weights, x)
+
+    x = jr.normal(jr.key(3), (5, ENV.obs_size))
+    plain, fast = on_both(jax.value_and_grad(marked), trained[0], x)
+    for a, b in zip(jax.tree.leaves(fast), jax.tree.leaves(plain), strict=True):
+        np.testing.assert_allclose(a, b, rtol=2e-4, atol=2e-5)
+    with tracing_for_accelerator():
+        assert len({x.out_cap for x in type(actor.body).alike((actor.body, critic.body))}) == 1
+        same = jax.jit(lambda x: jointly((actor, critic), (x, x))[1])(x[0])
+    np.testing.assert_allclose(same, critic(x[0]), rtol=1e-4, atol=1e-5)
+
+
+def test_only_the_matrices_of_tensor_networks_of_different_shapes_are_formed_apart():
+    hp = assign(
+        PPOHyperparams(actor=TensorMLPHyperparams(), critic=TensorMLPHyperparams()),
+        {"actor.shape": "32=2^5", "critic.mpo_layers": 3},
+    )
+    evened = hp.evened(hp.sizes(), ENV)
+    assert (evened["actor.mpo_layers"], evened["actor.shape"], evened["critic.shape"]) == (
+        3,
+        "32=2^5",
+        "64=2^6",
+    )
+    equal = assign(hp, {"actor.shape": "64=2^6"})
+    joint = equal.chain(equal.evened(equal.sizes(), ENV), ENV).gradient
+    assert joint < hp.chain(evened, ENV).gradient < hp.chain(hp.sizes(), ENV).gradient
 
 
 def test_stacks_made_outside_of_a_loop_are_used_inside():

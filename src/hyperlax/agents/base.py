@@ -18,7 +18,7 @@ from hyperlax.envs.base import AbstractEnv, ActionSpace
 from hyperlax.hyperparams import AbstractHyperparams, Count
 from hyperlax.lanes.constants import constant
 from hyperlax.lanes.masking import select
-from hyperlax.lanes.sizes import Sizes, merge, nested, prefixed, shapes
+from hyperlax.lanes.sizes import Sizes, merge, nested, prefixed, shapes, without_shapes
 from hyperlax.learning.normalise import Normaliser
 from hyperlax.learning.rollout import Trajectory
 from hyperlax.networks.base import AbstractNetworkHyperparams
@@ -206,30 +206,40 @@ class AbstractAgentHyperparams(AbstractHyperparams):
     def chain(self, sizes: Sizes, env: AbstractEnv) -> Chain:
         """Estimate the kernels of an env step and of a gradient step with networks of `sizes`.
 
-        Networks of one kind and equal sizes are evaluated together, others one after the other.
+        Networks of one kind and equal sizes are evaluated together, others one after the other; of networks
+        whose shapes differ, a part (`AbstractNetworkHyperparams.chain_apart`).
         """
-        step, gradients = 0.0, {}
+        step, together = 0.0, {}
         for name, use in self.networks(env).items():
             own = nested(sizes, name)
             products = 1 + use.hp.chain(use.inputs, own)
             step = max(step, min(use.acting, 1) * products)
-            gradients[type(use.hp), use.inputs, tuple(sorted(own.items()))] = products
+            apart = use.hp.chain_apart(use.inputs, own)
+            counted = tuple(sorted(own.items())) if apart is None else without_shapes(own)
+            of_kind = together.setdefault((type(use.hp), use.inputs, counted), {})
+            of_kind[shapes(own)] = (products, apart or 0.0)
+        gradient = 0.0
+        for networks in together.values():
+            longest, apart = max(networks.values())
+            gradient += longest - apart + sum(apart for _, apart in networks.values())
         return Chain(
             costs.STEP_KERNELS + costs.STEP_KERNELS_PER_PRODUCT * step + env.step_kernels,
-            costs.GRADIENT_KERNELS + costs.GRADIENT_KERNELS_PER_PRODUCT * sum(gradients.values()),
+            costs.GRADIENT_KERNELS + costs.GRADIENT_KERNELS_PER_PRODUCT * gradient,
         )
 
     def evened(self, sizes: Sizes, env: AbstractEnv) -> dict[str, Any]:
         """`sizes` where networks of one kind have the largest of theirs, so that they are evaluated together.
 
-        Networks of different shapes keep their own sizes.
+        Networks whose shapes differ keep those; if they then cannot be evaluated together, all their sizes.
         """
         alike: dict[Any, list[str]] = {}
         for name, use in self.networks(env).items():
-            alike.setdefault((type(use.hp), use.inputs, shapes(nested(sizes, name))), []).append(name)
+            own = nested(sizes, name)
+            fixed = shapes(own) if use.hp.chain_apart(use.inputs, own) is None else None
+            alike.setdefault((type(use.hp), use.inputs, fixed), []).append(name)
         out = dict(sizes)
         for names in alike.values():
-            common = merge([nested(sizes, name) for name in names])
+            common = merge([dict(without_shapes(nested(sizes, name))) for name in names])
             for name in names:
                 out |= prefixed(common, name)
         return out

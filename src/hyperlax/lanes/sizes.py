@@ -16,7 +16,6 @@ class AbstractSize(ABC):
     """Base class of sizes; each kind is also a number, a set or a text."""
 
     is_branch: ClassVar[bool] = False
-    is_shape: ClassVar[bool] = False
 
     @classmethod
     @abstractmethod
@@ -66,7 +65,6 @@ class Shape(str, AbstractSize):
     """The name of a shape that cannot be padded; samples with different shapes need different programs."""
 
     __slots__ = ()
-    is_shape: ClassVar[bool] = True
 
     @classmethod
     def merged(cls, name: str, sizes: Sequence[Shape]) -> Shape:
@@ -107,7 +105,12 @@ def fits(sizes: Sizes, caps: Sizes) -> bool:
 
 def shapes(sizes: Sizes) -> tuple[tuple[str, str], ...]:
     """The entries that must be equal for all samples of a program, sorted by name."""
-    return tuple((name, size) for name, size in sorted(sizes.items()) if size.is_shape)
+    return tuple((name, size) for name, size in sorted(sizes.items()) if isinstance(size, Shape))
+
+
+def without_shapes(sizes: Sizes) -> tuple[tuple[str, Any], ...]:
+    """All entries except shapes, sorted by name."""
+    return tuple((name, size) for name, size in sorted(sizes.items()) if not isinstance(size, Shape))
 
 
 def without_branches(sizes: Sizes) -> tuple[tuple[str, Any], ...]:

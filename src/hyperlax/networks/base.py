@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from abc import abstractmethod
+from collections.abc import Sequence
 from functools import cache, partial
 from typing import Any, TypeVar, final
 
@@ -64,6 +65,15 @@ class AbstractNetwork(eqx.Module):
         It serves many evaluations with the same weights, such as the steps of a rollout on an accelerator.
         """
         return self
+
+    @classmethod
+    def alike(cls, networks: Sequence[Any]) -> Sequence[AbstractNetwork] | None:
+        """Networks of equal shapes with the same outputs as `networks`; None if there are none.
+
+        A program for accelerators evaluates these together, if their hyperparameters say what that saves
+        (`AbstractNetworkHyperparams.chain_apart`).
+        """
+        return None
 
     def measured(self, how: Measurement, key: PRNGKeyArray) -> AbstractNetwork:
         """This network with its circuit, if it has one, measured as `how` says; for one evaluation."""
@@ -129,6 +139,14 @@ class AbstractNetworkHyperparams(AbstractHyperparams):
         A network of other operations counts how many products would take as long on an accelerator.
         """
         return _products(cls, in_size, _frozen(sizes))
+
+    @classmethod
+    def chain_apart(cls, in_size: int, sizes: Sizes) -> float | None:
+        """The part of `chain` that is left to each of several networks whose shapes differ.
+
+        The rest is evaluated together, as `AbstractNetwork.alike` makes it possible; None if it does not.
+        """
+        return None
 
     @staticmethod
     def quick() -> dict[str, Any]:

@@ -114,9 +114,8 @@ def jointly(models: Sequence[AbstractModel], inputs: Sequence[Float[Array, " in"
     In a program for accelerators, networks of one structure are evaluated as one network with an additional
     axis, and their output layers, padded to the same length, as one layer.
     """
-    bodies = [model.body for model in models]
-    alike = len({jax.tree.structure(body) for body in bodies}) == 1
-    if not (accelerated() and alike and len({_shapes(body) for body in bodies}) == 1):
+    bodies = _of_one_structure([model.body for model in models]) if accelerated() else None
+    if bodies is None:
         return tuple(m.read(_outputs(m.layer, m.body, x)) for m, x in zip(models, inputs, strict=True))
     longest = max(model.layer.bias.shape[0] for model in models)
     layers = [jax.tree.map(partial(_padded, length=longest), model.layer) for model in models]
@@ -125,6 +124,16 @@ def jointly(models: Sequence[AbstractModel], inputs: Sequence[Float[Array, " in"
     return tuple(
         model.read(out[: model.layer.bias.shape[0]]) for model, out in zip(models, outputs, strict=True)
     )
+
+
+def _of_one_structure(bodies: Sequence[AbstractNetwork]) -> Sequence[AbstractNetwork] | None:
+    """`bodies` if they have one structure and equal shapes, else such networks in their place, or None."""
+    described = lambda nets: {(jax.tree.structure(net), _shapes(net)) for net in nets}  # noqa: E731
+    if len(described(bodies)) == 1:
+        return bodies
+    first = type(bodies[0])
+    alike = first.alike(bodies) if all(type(body) is first for body in bodies) else None
+    return alike if alike is not None and len(described(alike)) == 1 else None
 
 
 @contextmanager

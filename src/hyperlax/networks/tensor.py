@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from typing import Any, final
 
 import equinox as eqx
@@ -101,7 +102,11 @@ class TensorMLPHyperparams(AbstractNetworkHyperparams):
 
     @classmethod
     def chain(cls, in_size: int, sizes: Sizes) -> float:
-        return 2 + sizes["mpo_layers"] + 0.7 * factors(sizes["shape"])[2]  # the latter form all matrices
+        return 2 + sizes["mpo_layers"] + cls.chain_apart(in_size, sizes)
+
+    @classmethod
+    def chain_apart(cls, in_size: int, sizes: Sizes) -> float:
+        return 0.7 * factors(sizes["shape"])[2]  # to form the matrices of all layers
 
     @classmethod
     def weights(cls, in_size: int, sizes: Sizes) -> int:
@@ -301,8 +306,36 @@ class TensorMLP(AbstractNetwork):
         features = one_after(FEATURES)
         return hidden @ affine(self.last.weight, self.last.bias, features.size).T + features
 
+    @classmethod
+    def alike(cls, networks: Sequence[TensorMLP]) -> list[TensorMLP]:
+        """The networks with matrices in place of their cores, padded to the largest with zeros."""
+        ready = [network.prepared() for network in networks]
+        hidden = max(network.first.bias.size for network in ready)
+        return [network._padded(hidden) for network in ready]
+
+    def _padded(self, hidden: int) -> TensorMLP:
+        """This `prepared` network with so many hidden units, of which those appended do nothing."""
+        more = hidden - self.first.bias.size
+
+        def padded(dense: Any, outputs: bool, inputs: bool) -> Any:
+            widths = [(0, more * outputs), (0, more * inputs)]
+            arrays = jnp.pad(dense.weight, widths), jnp.pad(dense.bias, widths[0])
+            return eqx.tree_at(lambda d: (d.weight, d.bias), dense, arrays)
+
+        return eqx.tree_at(
+            lambda n: (n.first, n.layers, n.last),
+            self,
+            (
+                padded(self.first, True, False),
+                tuple(padded(layer, True, True) for layer in self.layers),
+                padded(self.last, False, True),
+            ),
+        )
+
     def _matrices(self) -> Float[Array, "layers hidden hidden"]:
         """The matrices of all MPO layers, formed together: more layers do not take more kernels."""
+        if all(isinstance(layer, Dense) for layer in self.layers):
+            return jnp.stack([layer.weight for layer in self.layers])
         stacked = jax.tree.map(lambda *xs: with_whole_gradient(jnp.stack(xs)), *self.layers)
         return jax.vmap(MPO.dense)(stacked)
 
