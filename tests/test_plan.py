@@ -98,8 +98,8 @@ def test_the_published_design_is_planned_quickly_into_few_programs():
 
 
 @pytest.mark.slow
-def test_on_an_accelerator_four_fifths_of_the_published_design_are_useful():
-    """By kernels of all slots, for lanes whose cycles hold from 128 to 2,048 gradient steps."""
+def test_on_an_accelerator_three_quarters_of_the_published_design_are_useful():
+    """By steps of all slots, for lanes whose cycles hold from 128 to 2,048 gradient steps."""
     recipe, env = recipes.resolve(PUBLISHED), envs.load("gymnax.cartpole")
     samples = [assign(recipe.hyperparams(), s) for s in design(recipe.search_space(), 64, "qmc_sobol", 42)]
     programs = plan(samples, env, 5_000_000, 4, Machine.planned("gpu"))
@@ -111,7 +111,7 @@ def test_on_an_accelerator_four_fifths_of_the_published_design_are_useful():
         seconds = lockstep.training_seconds(samples[0], program.caps, env, cycles, program.slots, 1, 1e13)
         launched.append(program.slots * seconds.waiting)
     useful = sum(n * p.useful_share for n, p in zip(launched, programs, strict=True))
-    assert useful >= 0.78 * sum(launched)
+    assert useful >= 0.75 * sum(launched)
 
 
 def test_programs_that_take_turns_are_few():

@@ -90,9 +90,9 @@ def slots_for(cycles: Sequence[int]) -> int:
 
 
 def useful_share(own: Sequence[float], cycles: Sequence[int], slots: int, padded: float) -> float:
-    """The share of the kernels of all slots that a lane needs.
+    """The share of the steps of all slots that a lane needs, weighted by their kernels.
 
-    `own` are the kernels of a cycle of each lane alone, and `padded` those of a cycle of the program.
+    `own` are the kernels of the steps in a cycle of each lane, and `padded` those of a cycle of the program.
     """
     needed = sum(kernels * count for kernels, count in zip(own, cycles, strict=True))
     return min(needed / (padded * slots * makespan(cycles, slots)), 1.0)

@@ -260,11 +260,11 @@ def _in_lockstep(
     prototype: AbstractAgentHyperparams,
     env: AbstractEnv,
 ) -> Program:
-    """`program` with its number of slots, and the useful share of its kernels."""
+    """`program` with its number of slots, and the useful share of their steps, weighted by their kernels."""
     lanes = [i for i in program.samples for _ in range(seeds)]
-    lengths = [cycles[i] for i in lanes]
-    own = [costs.cycle_chain(sizes[i], prototype.chain(sizes[i], env)) for i in lanes]
-    padded = costs.cycle_chain(program.caps, prototype.chain(program.caps, env))
+    lengths, chain = [cycles[i] for i in lanes], prototype.chain(program.caps, env)
+    own = [costs.cycle_chain(sizes[i], chain) for i in lanes]
+    padded = costs.cycle_chain(program.caps, chain)
     slots = lockstep.slots_for(lengths)
     return replace(program, slots=slots, useful_share=lockstep.useful_share(own, lengths, slots, padded))
 
