@@ -138,3 +138,9 @@ def test_a_quick_run_of_a_recipe_that_searches_only_what_it_names_searches_nothi
     assert set(resolve("tuned.first_sweep").quick_recipe().search_space()) == set(
         resolve("tuned.first_sweep").search_space()
     )
+
+
+def test_a_dotted_name_leads_to_no_file_outside_of_the_recipes(tmp_path):
+    (tmp_path / "mine.py").write_text("raise SystemExit('this has been run')")
+    with pytest.raises(ValueError, match="unknown recipe"):
+        resolve(f"{tmp_path}/mine.ppo_mlp")

@@ -6,9 +6,11 @@ import ast
 import os
 import pickle
 import re
+from contextlib import suppress
 from html.parser import HTMLParser
 from pathlib import Path
 
+import folders
 import jax
 import numpy as np
 import pytest
@@ -25,6 +27,7 @@ from hyperlax.networks import NETWORKS
 from hyperlax.report import write_comparison, write_report
 from hyperlax.searches import outcome
 from hyperlax.storage.checkpoint import pack
+from hyperlax.storage.integrity import read_json, write_json
 from hyperlax.storage.shareable import shareable_command, without_folders
 
 ATTACK = 'x"><img src=x onerror=alert(1)>'
@@ -219,3 +222,39 @@ def test_names_in_files_are_said_without_what_a_terminal_would_obey(agent, tmp_p
     with pytest.raises(ValueError, match=r"\\x1b\[2J\[\\n") as refused:
         policies.load(path)
     assert str(refused.value).isprintable()
+
+
+@pytest.mark.parametrize(
+    "words",
+    [
+        "status FOLDER",
+        "status FOLDER --json",
+        "check FOLDER",
+        "merge FOLDER",
+        "cancel FOLDER",
+        "plot-benchmark --results-dir-to-plot FOLDER",
+        "compare FOLDER --output-file FOLDER/it.html",
+        "export --results-dir FOLDER --to tensorboard",
+        "sweep-hp-samples --resume-from FOLDER",
+        "run-single-hp --resume-from FOLDER",
+        "optuna-hp-search --resume-from FOLDER",
+        "run-benchmark --resume-from FOLDER",
+    ],
+)
+def test_no_command_runs_or_connects_to_what_a_folder_names(tmp_path, monkeypatch, words):
+    from hyperlax.commands.main import main
+    from hyperlax.hyperparams.samplers import storages
+
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(storages, "_database", lambda url: Path("connected").touch())
+    (tmp_path / "evil.py").write_text("open('stolen', 'w')")
+    evil, folder, url = "evil.py:Thing", tmp_path / "r", "postgresql://me@elsewhere/trials"
+    folders.trained(folder)
+    named = dict.fromkeys(("recipe", "algorithm", "network", "env"), evil)
+    command = ["hyperlax", words.split()[0], "--env-config", evil, "--storage", url]
+    about = {**named, "command": command, "search": {"storage": url}, "complete": False}
+    about |= {"settings": {"total_timesteps": 4, "evaluations": 4, "seeds": 1}, "identity": named}
+    write_json(folder / "manifest.json", {**read_json(folder / "manifest.json"), **about})
+    with suppress(SystemExit, RuntimeError):
+        main(words.replace("FOLDER", str(folder)).split())
+    assert not [name for name in ("stolen", "connected") if (tmp_path / name).exists()]

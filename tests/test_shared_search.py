@@ -24,6 +24,7 @@ from hyperlax.cluster.work import _joining
 from hyperlax.commands.main import main
 from hyperlax.searches import shared, studies
 from hyperlax.storage.files import experiment_path
+from hyperlax.storage.integrity import read_json, write_json
 from hyperlax.studies.suites import Suite
 
 GIVEN: dict[str, Any] = {
@@ -100,6 +101,45 @@ def test_a_study_elsewhere_needs_trust_and_no_password_is_stored(spec, tmp_path,
     assert "~/.pgpass" in said
     assert "secret" not in said
     assert not (tmp_path / "results").exists()
+
+
+def changed(root: Path, **arguments: Any) -> None:
+    """Change the arguments of the only cell of a planned search, as somebody else may have."""
+    content = read_json(root / sweep.FILE)
+    content["cells"][0]["arguments"].update(arguments)
+    write_json(root / sweep.FILE, content)
+
+
+@pytest.mark.parametrize(
+    ("given", "said"),
+    [
+        ({"recipe": "evil.py:R"}, r"would run evil\.py:R"),
+        ({"storage": "postgresql://me@elsewhere:5432/trials"}, "--storage postgresql"),
+    ],
+)
+def test_a_search_of_somebody_else_is_only_merged_if_it_is_trusted(
+    spec, tmp_path, monkeypatch, capsys, given, said
+):
+    monkeypatch.setenv("HYPERLAX_CACHE_DIR", str(tmp_path / "cache"))
+    monkeypatch.chdir(tmp_path)
+    evil = "open('stolen', 'w')\nimport hyperlax\nR = hyperlax.Recipe('ppo', 'mlp')\n"
+    (tmp_path / "evil.py").write_text(evil)
+    found = planned(spec, tmp_path / "r")
+    trust.remember(found)
+    changed(found.root, **given)
+    for unit in found.units:
+        write_json(found.records(unit) / records.DONE, {"unit": unit.name, "lanes": unit.lanes})
+    for command, code in (("merge", 2), ("status", 0)):
+        with pytest.raises(SystemExit) as ended:
+            main([command, str(found.root)])
+        assert ended.value.code == code
+        err = capsys.readouterr().err
+        assert code == 0 or (re.search(said, err) and "add --trust" in err)
+    assert not (tmp_path / "stolen").exists()
+    with pytest.raises(SystemExit):  # its units are not there
+        main(["merge", str(found.root), "--trust"])
+    assert "--trust" not in capsys.readouterr().err
+    trust.check(sweep.needed(found.root))
 
 
 # Trials

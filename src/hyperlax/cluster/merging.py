@@ -34,6 +34,12 @@ def mergeable(sweep: Sweep, cell: int) -> bool:
     return _is_trained(sweep, cell) and not is_merged(sweep, cell)
 
 
+def builds(sweep: Sweep) -> bool:
+    """Whether merging builds an experiment again, with the code that it names: that of a shared search."""
+    searched = {unit.cell for unit in sweep.units if unit.worker is not None}
+    return any(not is_merged(sweep, cell) for cell in searched)
+
+
 def merge_all(sweep: Sweep, told: Callable[[Path], object] = lambda _: None) -> None:
     """Merge every cell whose units are all trained; `told` is called with the folder of each.
 

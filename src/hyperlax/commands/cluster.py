@@ -139,7 +139,7 @@ def cancel(folder: Place) -> int:
     return 0
 
 
-def merge(folder: Place) -> int:
+def merge(folder: Place, *, trust: bool = False) -> int:
     """Merge the units of every experiment that is trained into its folder, and write its report.
 
     The tables and the policies are bit for bit those that a single process would have written.
@@ -148,12 +148,17 @@ def merge(folder: Place) -> int:
     ----------
     folder
         The folder of a sweep: where sweep.json is.
+    trust
+        Merge a search that somebody else has planned, with the code that it names.
     """
     from hyperlax.cluster import merging, sweep
+    from hyperlax.cluster import trust as trusting
     from hyperlax.report import write_comparison
     from hyperlax.storage import store
 
     found = sweep.needed(folder)
+    if trust or merging.builds(found):
+        trusting.check(found, trust)
     leaving.from_now_on("what is merged so far is whole; for the rest enter the command again")
     merging.merge_all(found, _report)
     whole = [n for n in range(len(found.cells)) if merging.is_merged(found, n)]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import re
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cache
@@ -21,6 +22,9 @@ from hyperlax.registry import Registry, built_in, load_file, location, nearest, 
 
 NOT_DOTTED = ("variants.py", "suites.py")
 """Files of `configs/` whose recipes go by their own names, or that hold none."""
+
+_PART = re.compile(r"\w[\w-]*")
+"""A part of a dotted name, which is a folder, a file or a recipe."""
 
 RECIPES: Registry[Recipe] = built_in.RECIPES
 """Recipes that installed packages bring."""
@@ -218,7 +222,7 @@ def resolve(name: str) -> Recipe:
     if name in RECIPES or location(name) is not None:
         return RECIPES.resolve(name)
     parts = name.split(".")
-    if len(parts) > 1:
+    if len(parts) > 1 and all(_PART.fullmatch(part) for part in parts):  # never a folder elsewhere
         file = configs_folder().joinpath(*parts[:-1]).with_suffix("")
         file = file.parent / f"{parts[-2]}.py"
         if file.is_file():
