@@ -3,20 +3,25 @@
 from __future__ import annotations
 
 import contextlib
+import errno
 import importlib.util
 import json
+import os
 import random
 from functools import cache
+from pathlib import Path
 
 import optuna
 import pytest
 
 from hyperlax.experiments import recipes
 from hyperlax.hyperparams import assign
+from hyperlax.hyperparams.samplers import storages
 from hyperlax.hyperparams.samplers.optuna import ALGORITHMS, OptunaSampler
 from hyperlax.hyperparams.spaces import Joint, resolved
 from hyperlax.searches import studies
 from hyperlax.searches.shared import SharedStudy
+from hyperlax.storage import patience
 
 FEW = ("ppo_mlp", "ppo_tmlp", "dqn_drpqc")
 """Recipes for samplers whose draws take long."""
@@ -187,3 +192,55 @@ def test_a_trial_whose_parameters_were_being_chosen_is_finished_as_it_would_have
     assert [sample["sample"] for sample in whole if sample] == list(range(14))
     for killed in (0, 1, 3, len(space)):
         assert asked(killed) == whole, killed
+
+
+def _full(monkeypatch, times):
+    """Let the disk have room for the first seven bytes of a record only, the next `times` it is written."""
+    write, left = os.write, [7, None] * times
+
+    def until_full(handle, content):
+        if not left:
+            return write(handle, content)
+        if (room := left.pop(0)) is None:
+            raise OSError(errno.ENOSPC, "No space left on device")
+        return write(handle, content[:room])
+
+    monkeypatch.setattr(storages.os, "write", until_full)
+
+
+def test_a_disk_that_is_full_for_a_moment_leaves_whole_records_behind(tmp_path, monkeypatch):
+    path = str(tmp_path / "study.journal")
+    mine, other = storages.storage(path, None), storages.storage(path, None)
+    study = optuna.create_study(study_name="s", storage=mine)
+    before = Path(path).read_bytes()
+    _full(monkeypatch, 1)
+    with pytest.raises(OSError, match="No space left"):
+        study.ask()
+    assert Path(path).read_bytes() == before
+    assert not list(tmp_path.glob("*.lock*"))
+    assert optuna.load_study(study_name="s", storage=other).ask().number == 0
+    assert study.ask().number == 1
+    assert optuna.load_study(study_name="s", storage=storages.storage(path, None)).ask().number == 2
+
+
+def test_a_record_waits_for_room_where_other_files_do(tmp_path, monkeypatch, capsys):
+    monkeypatch.setattr(patience, "TRY_SECONDS", 0.0)
+    path = tmp_path / "study.journal"
+    study = optuna.create_study(study_name="s", storage=studies.storage(None, path))
+    _full(monkeypatch, 3)
+    with patience.patient():
+        assert study.ask().number == 0
+    assert "waiting for room" in capsys.readouterr().err
+    assert all(json.loads(line) for line in path.read_text().splitlines())
+
+
+@pytest.mark.parametrize("torn", [b"{", b"x" * 200_000])
+def test_half_a_record_of_a_killed_process_is_not_written_behind(tmp_path, torn):
+    path = tmp_path / "study.journal"
+    mine, other = storages.storage(str(path), None), storages.storage(str(path), None)
+    optuna.create_study(study_name="s", storage=mine)
+    with path.open("ab") as file:
+        file.write(torn)
+    assert optuna.load_study(study_name="s", storage=other).ask().number == 0
+    assert all(json.loads(line) for line in path.read_text().splitlines())
+    assert optuna.load_study(study_name="s", storage=storages.storage(str(path), None)).ask().number == 1

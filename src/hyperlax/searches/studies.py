@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Mapping
+from pathlib import Path
 from typing import Any
 
 import optuna
@@ -12,7 +13,9 @@ from optuna import pruners, storages
 from hyperlax.hyperparams import nearest
 from hyperlax.hyperparams.samplers import optuna as algorithms
 from hyperlax.hyperparams.samplers.optuna import NAME, OptunaSampler
-from hyperlax.hyperparams.samplers.storages import close, public, storage
+from hyperlax.hyperparams.samplers.storages import close, public
+from hyperlax.hyperparams.samplers.storages import storage as _storage
+from hyperlax.storage.patience import waiting_for_room
 
 __all__ = [
     "IDENTITY",
@@ -55,6 +58,15 @@ def check(sampler: str, pruner: str, objectives: int, evaluations: int) -> None:
             f"the pruner {pruner} decides at evaluations before the last, the run has {evaluations}: "
             "--set evaluations=4, or --pruner none"
         )
+
+
+def storage(url: str | None, own: Path | None) -> storages.BaseStorage:
+    """Open the storage at an Optuna URL or in a journal file; by default the journal `own`, or memory.
+
+    Records of a journal wait for room on a full disk as other files of a run do. Raises `ValueError` if the
+    storage cannot be reached or its driver is missing.
+    """
+    return _storage(url, own, waiting_for_room)
 
 
 def exists(where: storages.BaseStorage, name: str) -> bool:
