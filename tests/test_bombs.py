@@ -13,7 +13,7 @@ import pytest
 from folders import MANIFEST, commit, new, point
 
 import hyperlax
-from hyperlax.hyperparams import parquet
+from hyperlax.hyperparams import parquet, tables
 from hyperlax.hyperparams.tables import read_table
 from hyperlax.policies import reference
 from hyperlax.report import read_published
@@ -77,6 +77,39 @@ def test_no_reader_of_tables_takes_what_expands(tmp_path, bombs, name, monkeypat
     for reader in (read_table, read_published):
         with pytest.raises(ValueError, match=LINE.format("few.parquet")):
             reader(tmp_path / "few.parquet")
+
+
+MANY = {
+    "rows.parquet": written(pl.DataFrame({"gamma": [0.9] * 11})),
+    "columns.parquet": written(pl.DataFrame({f"c{i}": [1] for i in range(31)})),
+    "lists.parquet": written(pl.DataFrame({"a": [{"b": [0] * 31}]})),
+    "rows.csv": b"gamma\n" + b"0.9\n" * 11,
+    "old.csv": b"gamma\r" + b"0.9\r" * 11,
+    "columns.csv": b",".join([b"c"] * 32),
+    "rows.json": b'{"gamma": [' + b"9," * 10 + b"9]}",
+    "lists.json": b"[" * 31,
+    "lines.json": b'{"gamma": 1}\n' * 31,
+}
+
+
+@pytest.mark.parametrize("name", MANY)
+def test_no_objects_are_made_of_tables_with_too_many_rows_or_values(tmp_path, monkeypatch, name):
+    monkeypatch.setattr(tables, "MOST_ROWS", 10)
+    monkeypatch.setattr(tables, "MOST_VALUES", 30)
+    monkeypatch.setattr(pl.DataFrame, "to_dicts", lambda _: pytest.fail("objects are made"))
+    (tmp_path / name).write_bytes(MANY[name])
+    line = rf"^[^\n]*{name} holds [\d,]+ rows and [\d,]+ values, and a table may hold 10 rows and 30 [^\n]*$"
+    with pytest.raises(ValueError, match=line):
+        read_table(tmp_path / name)
+    with pytest.raises(ValueError, match="samples holds 11 rows"):
+        read_table(pl.DataFrame({"gamma": [0.9] * 11}))
+
+
+def test_no_text_is_read_that_is_too_long(tmp_path, monkeypatch):
+    monkeypatch.setattr(tables, "MOST_BYTES", 10)
+    (tmp_path / "a.csv").write_text("gamma\n0.90\n")
+    with pytest.raises(ValueError, match=r"a\.csv has 11 bytes, and a table may have 10"):
+        read_table(tmp_path / "a.csv")
 
 
 def test_no_table_of_results_is_taken_that_expands(tmp_path, bombs, monkeypatch):

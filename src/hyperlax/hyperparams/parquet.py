@@ -44,6 +44,18 @@ def read_parquet(content: bytes, room: Callable[[], int] = lambda: 0) -> pl.Data
     return frame
 
 
+def values_in(frame: pl.DataFrame) -> int:
+    """The number of values in a table, those inside of lists and structs each."""
+    return sum(_values(column) for column in frame.iter_columns())
+
+
+def _values(column: pl.Series) -> int:
+    kind = column.dtype
+    if isinstance(kind, pl.Struct):
+        return sum(_values(column.struct.field(field.name)) for field in kind.fields)
+    return _values(column.explode()) if isinstance(kind, pl.List | pl.Array) else len(column)
+
+
 def _text_bytes(column: pl.Series) -> int:
     """The bytes of all texts in a column, each counted as often as it is there."""
     kind = column.dtype

@@ -18,6 +18,10 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, NoReturn
 
+from hyperlax.registry.limits import MOST_LANES
+
+MOST_ROWS, MOST_VALUES, MOST_BYTES = MOST_LANES, 5_000_000, 2**30
+"""Rows and values of a table, and bytes of a file of text; a value takes up to a kilobyte as it is read."""
 _SEPARATORS = {",": "commas", ";": "semicolons", "\t": "tabs"}
 _POINT_DECIMALS = re.compile(r"[+-]?\d{1,3}(,\d{3})+\.\d+")
 _COMMA_DECIMALS = re.compile(r"[+-]?(\d{1,3}(\.\d{3})+|\d+),\d+([eE][+-]?\d+)?")
@@ -74,6 +78,7 @@ def read_table(given: Any) -> Table:
 def _from_objects(given: Any) -> Table:
     """The table of a frame, which is recognised by its methods, or of a list of dicts."""
     records = given
+    _refuse_many("samples", *getattr(given, "shape", (0,)))
     if callable(to_dicts := getattr(given, "to_dicts", None)):
         records = to_dicts()
     elif callable(to_dict := getattr(given, "to_dict", None)):
@@ -84,6 +89,7 @@ def _from_objects(given: Any) -> Table:
 def _records(records: Any, table: Table) -> Table:
     if not isinstance(records, Sequence) or isinstance(records, str):
         raise ValueError(f"{table.source}: a table is a list of rows, got {type(records).__name__}")
+    _refuse_many(table.source, len(records))
     for number, record in enumerate(records, 1):
         if not isinstance(record, Mapping):
             raise ValueError(
@@ -103,8 +109,20 @@ def _flat(record: Mapping[Any, Any], prefix: str = "") -> dict[str, Any]:
     return found
 
 
+def _refuse_many(source: str | Path, rows: int, columns: int = 1, values: int = 0) -> None:
+    """Raise `ValueError` for a table with too many rows or values, before an object is made of each."""
+    values = max(values, rows * columns)
+    if rows > MOST_ROWS or values > MOST_VALUES:
+        raise ValueError(
+            f"{source} holds {rows:,} rows and {values:,} values, and a table may hold {MOST_ROWS:,} rows "
+            f"and {MOST_VALUES:,} values; leave out rows that repeat, or split it"
+        )
+
+
 def text_of(path: Path, table: Table) -> str:
     """The text of a file in UTF-8 or UTF-16, with or without a byte-order mark."""
+    if (size := path.stat().st_size) > MOST_BYTES:
+        raise ValueError(f"{path} has {size:,} bytes, and a table may have {MOST_BYTES:,}; split it")
     data = path.read_bytes()
     coding = "utf-16" if data[:2] in (b"\xff\xfe", b"\xfe\xff") else "utf-8-sig"
     if coding == "utf-16":
@@ -121,8 +139,10 @@ def text_of(path: Path, table: Table) -> str:
 def _csv(path: Path) -> Table:
     table = Table(str(path))
     text = text_of(path, table)
-    first = next((line for line in text.splitlines() if line.strip(" ,;\t")), "")
+    _refuse_many(path, max(text.count("\n"), text.count("\r")))
+    first = next((line for line in io.StringIO(text, None) if line.strip(" ,;\t\n")), "")
     separator = max(_SEPARATORS, key=first.count)
+    _refuse_many(path, 0, 0, text.count(separator))
     if separator != ",":
         table.notes.append(f"{path} is separated by {_SEPARATORS[separator]}")
     reader = csv.reader(io.StringIO(text, newline=""), delimiter=separator, strict=True)
@@ -188,6 +208,7 @@ def _number_text(cell: str, path: Path, line: int, name: str, table: Table) -> s
 def _json(path: Path) -> Table:
     table = Table(str(path))
     text = text_of(path, table).strip()
+    _refuse_many(path, 0, 0, sum(text.count(mark) for mark in ",[{"))  # one of these for every value
 
     def refuse(constant: str) -> NoReturn:
         raise ValueError(f"{constant} is not a number")
@@ -198,10 +219,10 @@ def _json(path: Path) -> Table:
         return found
 
     try:
-        lines = text.splitlines()
-        if len(lines) > 1 and all(line.strip()[:1] in ("{", "") for line in lines) and lines[0].endswith("}"):
+        first = next(io.StringIO(text, None), "")
+        if first.endswith("}\n") and all(line.strip()[:1] in ("{", "") for line in io.StringIO(text, None)):
             table.notes.append(f"{path} is read as one object per line")
-            text = f"[{','.join(line for line in lines if line.strip())}]"
+            text = f"[{','.join(line for line in io.StringIO(text, None) if line.strip())}]"
         found = json.loads(text, parse_constant=refuse, object_pairs_hook=unique)
     except (ValueError, RecursionError) as error:
         raise ValueError(f"{path} is no JSON that can be read: {error}; write a list of objects") from None
@@ -225,16 +246,17 @@ def _from_columns(path: Path, found: dict[str, Any], table: Table) -> list[dict[
 
 
 def _parquet(path: Path) -> Table:
-    from hyperlax.hyperparams.parquet import TooLarge, read_parquet
+    from hyperlax.hyperparams.parquet import TooLarge, read_parquet, values_in
 
     try:
         with _quiet():
-            records = read_parquet(path.read_bytes()).to_dicts()
+            frame = read_parquet(path.read_bytes())
     except TooLarge as error:
         raise ValueError(f"{path} {error}") from None
     except ValueError as error:
         raise ValueError(f"{path} is not a parquet file that can be read: {error}; save it again") from None
-    records = [{k: v for k, v in row.items() if k != "__index_level_0__"} for row in records]
+    _refuse_many(path, frame.height, values=values_in(frame))
+    records = frame.drop("__index_level_0__", strict=False).to_dicts()
     return _records(records, Table(str(path)))
 
 
