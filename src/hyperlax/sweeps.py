@@ -25,6 +25,7 @@ from hyperlax.hyperparams import assign, fields, samplers
 from hyperlax.hyperparams.design import ablated
 from hyperlax.programs.plan import Machine, Program, plan
 from hyperlax.programs.stored import stored_plan
+from hyperlax.registry import sources
 from hyperlax.run.compiling import Compiler
 from hyperlax.run.display import Display
 from hyperlax.run.recording import Recorder
@@ -232,6 +233,7 @@ def run(
             "resumed": [*stored.get("resumed", []), manifest["created"]],
         }
         manifest["shapes"] = _shapes(stored, how)
+        manifest |= _with_code(stored, spec)
     else:
         programs = list(programs or ())
         programs = programs or _plan(spec, spec.schedule.trees_to_plan(spec), how.group_by_sizes)
@@ -296,6 +298,16 @@ def _shapes(stored: Mapping[str, Any], how: Execution) -> list[dict[str, str]]:
     """The shapes that a run has been executed in, the present one included if there is something to train."""
     before, here = list(stored.get("shapes", [])), shape()
     return before if here in before or not _trains(stored, how) else [*before, here]
+
+
+def _with_code(stored: Mapping[str, Any], spec: Experiment[Schedule]) -> dict[str, Any]:
+    """Entries of the manifest of a run that is continued with changed code: its digests, and a note."""
+    identity, code = dict(stored.get("identity", {})), spec.identity().get(experiments.CODE)
+    if not (files := sources.changed(identity.get(experiments.CODE), code)):
+        return {}
+    note = f"{', '.join(files)} changed while this was trained: it was continued with {sources.ANY_CODE}=1"
+    identity[experiments.CODE] = code
+    return {"identity": identity, "notes": [*stored.get("notes", []), note]}
 
 
 def _trains(stored: Mapping[str, Any], how: Execution) -> bool:

@@ -23,6 +23,7 @@ from hyperlax.experiments.experiment import Experiment
 from hyperlax.experiments.machine import git_commit, versions
 from hyperlax.experiments.shape import shape, shape_difference
 from hyperlax.programs.plan import Program
+from hyperlax.registry import sources
 from hyperlax.storage.integrity import Damaged, create_json, read_json
 from hyperlax.studies import suites
 from hyperlax.studies.suites import MODES
@@ -254,11 +255,22 @@ def needed(root: Path) -> Sweep:
 def difference(stored: Mapping[str, Any], asked: Mapping[str, Any]) -> list[str]:
     """Describe how the arguments given now differ from those a sweep was planned from, one per line."""
     asked = json.loads(json.dumps(asked, default=str))
-    return [
+    code = [(given.get("experiment") or {}).get(experiments.CODE) for given in (stored, asked)]
+    stored, asked = _without_code(stored), _without_code(asked)
+    differing = [
         f"{k}: {stored.get(k)!r} in the folder, {asked.get(k)!r} asked for"
         for k in sorted({*stored, *asked})
         if stored.get(k) != asked.get(k)
     ]
+    return differing + sources.refusal(*code)
+
+
+def _without_code(given: Mapping[str, Any]) -> dict[str, Any]:
+    """Arguments of a sweep without the digests of code, which are compared one by one."""
+    described = given.get("experiment")
+    if not described:
+        return dict(given)
+    return {**given, "experiment": {k: v for k, v in described.items() if k != experiments.CODE}}
 
 
 def _is_below(name: str) -> bool:

@@ -34,6 +34,7 @@ from hyperlax.lanes.keys import seeded
 from hyperlax.programs import train
 from hyperlax.programs.budget import cycle_steps
 from hyperlax.programs.compiled import state_like
+from hyperlax.registry import sources
 from hyperlax.registry.limits import refuse_lanes, within
 from hyperlax.storage.shareable import shareable, shareable_command
 
@@ -199,6 +200,9 @@ class Experiment(Generic[Scheduled]):
         else:
             digest = hashlib.sha256(self.samples.write_csv().encode()).hexdigest()[:16]
             identity["samples"] = f"{len(self.records)} ({digest})"
+        names = (self.recipe_name, self.recipe.algorithm, self.recipe.network, self.env_name)
+        if code := sources.digests(names, (self.env, self.schedule)):
+            identity[CODE] = code
         return {**identity, **dataclasses.asdict(self.settings)}
 
     def manifest(self, command: Sequence[str] | None = None) -> dict[str, Any]:
@@ -331,6 +335,8 @@ def _span(numbers: Iterable[int]) -> str:
     return " to ".join(f"{n:,}" for n in dict.fromkeys((distinct[0], distinct[-1])))
 
 
+CODE = "code"
+"""The entry of `Experiment.identity` with the digests of files of one's own; older folders have none."""
 DEFAULTS = dataclasses.asdict(Settings())
 """The settings of folders that were written before a setting existed."""
 
@@ -341,12 +347,13 @@ def difference(stored: Mapping[str, Any], requested: Mapping[str, Any]) -> list[
     Paths are compared by their last components, because that is what a manifest holds of them.
     """
     stored, requested = shareable(stored), shareable(requested)
-    return [
+    told = [
         f"{k}: {stored.get(k)!r} in the folder, {requested.get(k)!r} asked for"
-        for k in sorted({*stored, *requested})
+        for k in sorted({*stored, *requested} - {CODE})
         if json.dumps(stored.get(k, DEFAULTS.get(k)), default=str)
         != json.dumps(requested.get(k), default=str)
     ]
+    return told + sources.refusal(stored.get(CODE), requested.get(CODE))
 
 
 def sample_difference(stored: pl.DataFrame, requested: pl.DataFrame) -> list[str]:
