@@ -17,6 +17,7 @@ import hyperlax
 from hyperlax.report.batch import begun, readable
 from hyperlax.storage import store
 from hyperlax.storage.files import write_atomically
+from hyperlax.storage.integrity import write_json
 from hyperlax.storage.results import Results
 
 POLICY = "policies/lane-00000.policy"
@@ -179,3 +180,14 @@ def test_a_damaged_run_is_continued_to_the_right_results_or_refused(tmp_path, ev
                 outcomes["continued"] += 1
     assert sum(outcomes.values()) == 4 * len(names(start))
     assert outcomes["continued"] > len(names(start))
+
+
+@pytest.mark.parametrize("cells", [[1], {"a": 1}, {"a": {}}, {"a": {"status": []}}, "x"])
+def test_a_record_of_a_benchmark_that_says_nothing_is_named(tmp_path, cells):
+    write_json(tmp_path / "benchmark.json", {"cells": cells})
+    (found,) = hyperlax.check(tmp_path)
+    assert found.state == "damaged"
+    assert found.problems == (
+        f"{tmp_path / 'benchmark.json'} is damaged: it does not say how far each cell is; remove it: "
+        "--resume finds what is done in the cells",
+    )

@@ -8,6 +8,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
+from urllib.parse import quote
 
 from hyperlax.storage import commits, reading
 from hyperlax.storage.checkpoint import check_body
@@ -63,14 +64,20 @@ def check(folder: str | Path) -> list[Checked]:
 
 def _benchmark(folder: Path) -> Checked:
     """Verify the record of a benchmark."""
+    file, way_out = folder / "benchmark.json", "remove it: --resume finds what is done in the cells"
     try:
-        cells = read_json(
-            folder / "benchmark.json", "remove it: --resume finds what is done in the cells"
-        ).get("cells")
+        cells = read_json(file, way_out).get("cells") or {}
+        if not isinstance(cells, dict) or not all(map(_has_status, cells.values())):
+            raise Damaged(file, "is damaged: it does not say how far each cell is", way_out)
     except Damaged as error:
         return Checked(folder, "damaged", 1, (str(error),))
-    left = sum(cell["status"] in ("waiting", "failed") for cell in (cells or {}).values())
+    left = sum(cell["status"] in ("waiting", "failed") for cell in cells.values())
     return Checked(folder, "unfinished" if left else "complete", 1, (), _left_over(folder, True))
+
+
+def _has_status(cell: Any) -> bool:
+    """Whether the entry of a cell in the record of a benchmark says how far it is."""
+    return isinstance(cell, dict) and isinstance(cell.get("status"), str)
 
 
 def _experiment(folder: Path) -> Checked:
@@ -169,7 +176,7 @@ def _study(folder: Path, manifest: dict[str, Any]) -> Iterator[str]:
     database = Path(url.removeprefix("sqlite:///"))
     if url.startswith("sqlite:///") and database.is_file():
         try:
-            with sqlite3.connect(f"file:{database}?mode=ro", uri=True) as connection:
+            with sqlite3.connect(f"file:{quote(str(database))}?mode=ro", uri=True) as connection:
                 said = connection.execute("pragma integrity_check").fetchone()[0]
         except sqlite3.Error as error:
             said = str(error)
