@@ -622,3 +622,14 @@ def test_half_a_request_is_refused_before_anything_is_made(flags, why, tmp_path,
         assert ended.value.code == 2
         assert why in capsys.readouterr().err
     assert not list(tmp_path.iterdir())
+
+
+def test_the_reason_of_a_failure_cannot_steer_the_terminal(spec, tmp_path, capsys):
+    found = planned(spec, tmp_path, slurm=None)
+    records.note_failed(found, found.units[0], "x\x1b]0;owned\x07\x1b[2J\nnext: rm")
+    for words in (["status", str(tmp_path)], ["status", str(tmp_path), "--units"]):
+        with pytest.raises(SystemExit):
+            main(words)
+        out = capsys.readouterr().out
+        assert "\x1b" not in out
+        assert r"failed: x\x1b]0;owned\x07\x1b[2J\nnext: rm" in out

@@ -80,3 +80,24 @@ def test_no_table_is_cut_without_a_sign(width):
     assert "386.1" in whole
     assert "1,440,768of1,440,768" in whole or "notshown,forwantofwidth:envsteps" in whole
     assert "fresh:unchosen" in whole
+
+
+def test_text_of_a_folder_cannot_steer_the_terminal(interrupted, capsys):
+    evil = "\x1b]0;owned\x07\nnext: rm -rf"
+    where = interrupted / "a\x1b[2J\nnext: b"
+    where.mkdir()
+    for path in [p for p in interrupted.iterdir() if p != where]:
+        path.rename(where / path.name)
+    about = {"command": ["hyperlax", f"sweep-hp-samples{evil}"]}
+    write_json(where / "manifest.json", {**read_json(where / "manifest.json"), **about})
+    for folder in (interrupted, where):
+        assert status(folder) == 3
+        out = capsys.readouterr().out
+        assert "\x1b" not in out
+        assert out.count("\nnext: ") == 1
+    (where / "manifest.json").write_text(f'{{"{evil}')
+    (where / "manifest-copy.json").unlink(missing_ok=True)
+    assert status(interrupted) in (1, 3)
+    out = capsys.readouterr().out
+    assert "\x1b" not in out
+    assert out.count("\nnext: ") == 1

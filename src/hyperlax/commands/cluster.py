@@ -16,6 +16,7 @@ from hyperlax import leaving
 from hyperlax.commands.flags import Place
 from hyperlax.commands.launch import display, end_logging, start_jax
 from hyperlax.commands.spread import OnSlurm
+from hyperlax.registry import escaped
 from hyperlax.storage import calling
 from hyperlax.storage.wording import counted
 
@@ -74,12 +75,12 @@ def status(
         else:
             console.print(states_table(_unit_rows(seen) if units else seen.rows()))
             for note in seen.notes():
-                console.print(note, soft_wrap=True)
+                console.print(escaped(note), soft_wrap=True)
             for entry in [u for u in seen.units if u.why]:
-                console.print(f"{entry.unit.name} failed: {entry.why}", soft_wrap=True)
+                console.print(escaped(f"{entry.unit.name} failed: {entry.why}"), soft_wrap=True)
             if not seen.asked:
                 console.print("squeue does not answer: what is in the queue is unknown, and shown as lost")
-            console.print(f"next: {seen.next_command()}", soft_wrap=True)
+            console.print(escaped(f"next: {seen.next_command()}"), soft_wrap=True)
         if not watch or seen.count("done") + seen.count("failed") == len(seen.units):
             return seen.exit_code
         time.sleep(every)

@@ -11,6 +11,7 @@ from cyclopts import Parameter
 
 from hyperlax import leaving
 from hyperlax.commands.flags import Metric, Place, limited
+from hyperlax.registry import escaped
 from hyperlax.storage.places import check_writable, resolved
 
 if TYPE_CHECKING:
@@ -58,7 +59,7 @@ def compare(
     folders = dict.fromkeys(found.resolve() for folder in results_dirs for found in store.find(folder))
     read, failed = batch.readable(list(folders))
     for folder, problem in failed.items():
-        print(f"{folder} {problem}", file=sys.stderr)
+        print(escaped(f"{folder} {problem}"), file=sys.stderr)
     experiments = [report.measured_by(results, metric) for results in read.values()]
     groups = report.comparable(experiments)
     agreement.check_comparable(groups)

@@ -10,6 +10,7 @@ from cyclopts import Parameter
 from hyperlax import leaving
 from hyperlax.commands.ending import FAILED
 from hyperlax.commands.flags import Metric, Place, Tracker, limited
+from hyperlax.registry import escaped
 
 
 def plot_benchmark(
@@ -106,7 +107,7 @@ def plot_benchmark(
             drawn = report.export_comparison(experiments, charts, images, options, published)
             print(*drawn, sep="\n")
     for folder, problem in failed.items():
-        print(f"{folder} {problem}", file=sys.stderr)
+        print(escaped(f"{folder} {problem}"), file=sys.stderr)
     return FAILED if failed else 0
 
 

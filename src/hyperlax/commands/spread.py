@@ -14,6 +14,7 @@ from cyclopts.validators import Number
 
 from hyperlax import leaving
 from hyperlax.commands.flags import Names, Running
+from hyperlax.registry import escaped
 from hyperlax.storage import calling
 
 if TYPE_CHECKING:
@@ -274,7 +275,7 @@ def work_here(found: Sweep, tasks: int | None, retrain_damaged: bool = False) ->
     failed = [u.name for u in found.units if not records.is_done(found, u)]
     for unit in found.units:
         if (why := records.failure(found, unit)) is not None:
-            print(f"{unit.name} failed: {why}", file=sys.stderr)
+            print(escaped(f"{unit.name} failed: {why}"), file=sys.stderr)
     look = calling.line("status", found.root.absolute())
     print(f"{len(failed)} units are not trained, {failed[0]} first; next: {look}", file=sys.stderr)
     return 1

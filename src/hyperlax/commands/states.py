@@ -9,6 +9,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
+from hyperlax.registry import escaped
 from hyperlax.storage import calling, claims
 from hyperlax.storage.results import UNFINISHED
 from hyperlax.storage.wording import counted
@@ -78,8 +79,8 @@ def show(folder: Path, watch: bool, as_json: bool, every: float) -> int:
             console.print(states_table([one.row(folder) for one in found]))
             for one in found:
                 if one.why:
-                    console.print(f"{one.folder}: {one.why}", soft_wrap=True)
-            console.print(f"next: {_next(folder, found)}", soft_wrap=True)
+                    console.print(escaped(f"{one.folder}: {one.why}"), soft_wrap=True)
+            console.print(escaped(f"next: {_next(folder, found)}"), soft_wrap=True)
         if not watch or not any(one.state in ("running", "unfinished") for one in found):
             return exit_code(found)
         time.sleep(every)

@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
+from hyperlax.registry import escaped
+
 if TYPE_CHECKING:
     from rich.console import RenderableType
 
@@ -43,7 +45,7 @@ def checked_table(found: Sequence[Any], root: Any) -> RenderableType:
     for entry in found:
         said = [f"{len(entry.problems)} damaged"] if entry.problems else []
         table.add_row(
-            str(entry.folder.relative_to(root)),
+            escaped(str(entry.folder.relative_to(root))),
             entry.state,
             str(entry.files),
             "; ".join([*said, *entry.notes]),
@@ -56,7 +58,7 @@ def states_table(rows: Sequence[Mapping[str, Any]]) -> RenderableType:
     from hyperlax.run.fitting import Fitting
 
     names = [name for name in (rows[0] if rows else {}) if name != "merged"]
-    cells = [[str(row[name]) for name in names] for row in rows]
+    cells = [[escaped(str(row[name])) for name in names] for row in rows]
     expendable = ("by", "left", "units", "lost", "waiting", "running", "env steps")
     return Fitting(names, cells, expendable, ("cell", "unit", "experiment", "state", "by"))
 
