@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from pathlib import Path
 
 import pytest
 
@@ -57,3 +58,21 @@ def test_a_new_file_is_created_although_another_process_clears_what_is_unfinishe
     assert not create(path, "another's")
     assert path.read_text() == "mine"
     assert [p.name for p in tmp_path.iterdir()] == [path.name]
+
+
+@pytest.mark.parametrize("umask", [0o077, 0o002, 0o022])
+def test_files_have_the_permissions_that_the_umask_leaves(tmp_path, umask):
+    before = os.umask(umask)
+    try:
+        write_atomically(tmp_path / "written", b"x")
+        create(tmp_path / "created", b"x")
+    finally:
+        os.umask(before)
+    for path in tmp_path.iterdir():
+        assert path.stat().st_mode & 0o777 == 0o666 & ~umask
+
+
+def test_names_of_temporary_files_are_known_as_such(tmp_path):
+    handle, temporary = files._temporary(tmp_path / "a.json")
+    os.close(handle)
+    assert files.temporary_files(tmp_path) == [Path(temporary)]

@@ -8,7 +8,9 @@ import hashlib
 import logging
 import os
 import re
+import secrets
 import tempfile
+from contextlib import suppress
 from functools import cache
 from pathlib import Path
 
@@ -24,7 +26,7 @@ LONGEST_NAME = 200
 _TRIES = 3
 """How often a file is written whose temporary file is removed meanwhile."""
 _TEMPORARY = re.compile(r"\..+\.[A-Za-z0-9_]{8}\.tmp")
-"""Names of temporary files, as `tempfile` makes them."""
+"""Names of temporary files; those of older versions have any letters."""
 
 
 @waiting_for_room
@@ -96,7 +98,7 @@ def _linked(temporary: str, path: Path) -> bool:
         if error.errno not in (errno.EPERM, errno.ENOTSUP, errno.EOPNOTSUPP, errno.ENOSYS, errno.EMLINK):
             raise
         try:
-            os.close(os.open(path, os.O_CREAT | os.O_EXCL | os.O_WRONLY, 0o644))
+            os.close(os.open(path, os.O_CREAT | os.O_EXCL | os.O_WRONLY, 0o666))
         except FileExistsError:
             return False
         try:
@@ -125,18 +127,25 @@ def clear_temporary(folder: Path) -> None:
 
 def _written_aside(path: Path, content: Content) -> str:
     """Write `content` to a temporary file beside `path`, synced to disk; return its path."""
-    handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.", suffix=".tmp")
+    handle, temporary = _temporary(path)
     try:
         with os.fdopen(handle, "wb") as file, leaving.unfinished(temporary):
             for piece in content if isinstance(content, tuple) else (content,):
                 file.write(piece.encode() if isinstance(piece, str) else piece)
             file.flush()
             os.fsync(file.fileno())
-            os.fchmod(file.fileno(), 0o644)
     except BaseException:
         Path(temporary).unlink(missing_ok=True)
         raise
     return temporary
+
+
+def _temporary(path: Path) -> tuple[int, str]:
+    """Create a temporary file beside `path`, with the permissions that the umask leaves; open it."""
+    while True:
+        temporary = f"{path.parent / f'.{path.name}.{secrets.token_hex(4)}.tmp'}"
+        with suppress(FileExistsError):
+            return os.open(temporary, os.O_CREAT | os.O_EXCL | os.O_WRONLY | os.O_CLOEXEC, 0o666), temporary
 
 
 def _sync(folder: Path) -> None:
