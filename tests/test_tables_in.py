@@ -194,3 +194,21 @@ def test_mutated_tables_end_in_one_line_that_names_the_file(tmp_path):
 @pytest.mark.slow
 def test_ten_thousand_mutated_tables(tmp_path):
     assert 3_000 < campaign(tmp_path, 12_000, 1) < 12_000
+
+
+@pytest.mark.parametrize(
+    "row", ['{"actor.width":16,"actor":{"width":32}}', '{"actor":{"width":32},"actor.width":16}']
+)
+def test_a_value_that_is_named_twice_is_refused(tmp_path, row):
+    (tmp_path / "a.json").write_text(f"[{row}]")
+    with pytest.raises(ValueError, match=r'a\.json, row 1: names "actor\.width" twice'):
+        read(tmp_path / "a.json")
+
+
+@pytest.mark.parametrize("value", ["1e-50", "1e-40"])
+def test_a_number_that_would_become_zero_is_refused(tmp_path, value):
+    (tmp_path / "a.csv").write_text(f"actor.width,actor_lr\n32,{value}\n")
+    with pytest.raises(
+        ValueError, match=r'line 2, column "actor_lr": actor_lr must be 0 or at least 1\.18e-38'
+    ):
+        read(tmp_path / "a.csv")

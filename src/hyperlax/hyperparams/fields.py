@@ -270,6 +270,8 @@ def _rebuild(tree: H, leaves: Mapping[str, np.ndarray], prefix: str) -> H:
 
 
 _LARGEST = {int: LARGEST_LEAF, float: float(np.finfo(np.float32).max)}
+_SMALLEST = float(np.finfo(np.float32).tiny)
+"""The smallest number above zero that processors do not take for zero."""
 
 
 def _cast(path: str, value: Any, kind: type) -> Any:
@@ -278,4 +280,6 @@ def _cast(path: str, value: Any, kind: type) -> Any:
     if kind is not bool and abs(number) > _LARGEST[kind]:
         most = f"{_LARGEST[kind]:,}" if kind is int else f"{_LARGEST[kind]:.3g}"
         raise ValueError(f"{path} must be at most {most}, got {value!r}")
+    if kind is float and 0 < abs(number) < _SMALLEST:
+        raise ValueError(f"{path} must be 0 or at least {_SMALLEST:.3g}, as 32 bits hold, got {value!r}")
     return number

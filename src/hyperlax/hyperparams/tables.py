@@ -96,17 +96,22 @@ def _records(records: Any, table: Table) -> Table:
                 f"{table.source}, row {number}: a row is an object with a value per column, got "
                 f"{repr(record)[:60]}"
             )
-        table.add(_flat(record), f"row {number}")
+        pairs = list(_flat(record))
+        if len(row := dict(pairs)) < len(pairs):
+            names = [name for name, _ in pairs]
+            twice = next(name for name in names if names.count(name) > 1)
+            raise ValueError(f'{table.source}, row {number}: names "{twice}" twice; remove one of them')
+        table.add(row, f"row {number}")
     return table
 
 
-def _flat(record: Mapping[Any, Any], prefix: str = "") -> dict[str, Any]:
-    """`record` with nested objects as dotted paths."""
-    found: dict[str, Any] = {}
+def _flat(record: Mapping[Any, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:
+    """The names and values of `record`, with nested objects as dotted paths."""
     for name, value in record.items():
-        inner = _flat(value, f"{prefix}{name}.") if isinstance(value, Mapping) else {f"{prefix}{name}": value}
-        found |= inner
-    return found
+        if isinstance(value, Mapping):
+            yield from _flat(value, f"{prefix}{name}.")
+        else:
+            yield f"{prefix}{name}", value
 
 
 def _refuse_many(source: str | Path, rows: int, columns: int = 1, values: int = 0) -> None:
