@@ -112,7 +112,9 @@ def test_families_with_the_same_samples_are_compared_pair_by_pair(three):
     better = dataclasses.replace(better, manifest={**better.manifest, "name": "ppo_mlp_better"})
     (row,) = improvements([better, plain]).iter_rows(named=True)
     assert (row["paired"], row["ahead"], row["difference"]) == (True, "ppo_mlp_better", pytest.approx(30))
-    assert verdicts([better, plain])[0].endswith("The mean difference of equal samples is 30 (p = 0.0078).")
+    assert verdicts([better, plain])[0].endswith(
+        "The mean difference of equal samples is 30 (permutation test of equal means: p = 0.0078)."
+    )
     (apart,) = improvements([better, three[1]]).iter_rows(named=True)
     assert (apart["paired"], apart["ahead"]) == (False, None)
 

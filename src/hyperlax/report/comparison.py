@@ -303,7 +303,8 @@ def _best_samples_section(families: Families, prefix: str, top: int) -> Markup:
 def verdicts(families: Families) -> list[str]:
     """Say for each pair of families, in a sentence, which one is ahead.
 
-    An order is claimed only if a permutation test rejects at 5 % after correction for the number of pairs.
+    An order is claimed only if a permutation test rejects that the mean scores are equal, at 5 % after
+    correction for the number of pairs.
     """
     lines, compared, title = [], improvements(families), headline_of(families[0].manifest).title
     for row in compared.iter_rows(named=True):
@@ -326,7 +327,7 @@ def verdicts(families: Families) -> list[str]:
         lines.append(
             f"{first} is ahead of {second}: a random sample of the former has the higher {title} with "
             f"probability {p if sign > 0 else 1 - p:.2f}. The mean difference {of}is {gap}{interval} "
-            f"(p = {row['p']:.2g}{corrected})."
+            f"(permutation test of equal means: p = {row['p']:.2g}{corrected})."
         )
     return lines
 

@@ -1,7 +1,8 @@
 """Comparisons of two groups of runs: difference, probability of improvement, and claims that hold.
 
 A claim rests on a permutation test: if both groups come from one distribution, whatever it looks like, a
-difference is claimed in at most 5 % of cases. Several claims at once are corrected by `holm`.
+difference is claimed in at most 5 % of cases, and approximately so if only their means are equal.
+Several claims at once are corrected by `holm`.
 """
 
 from __future__ import annotations
@@ -17,6 +18,7 @@ from jaxtyping import Float
 from scipy.stats import t
 
 from hyperlax.statistics.estimates import LEVEL, Estimate, without_interval
+from hyperlax.statistics.inversion import inverted, permuted_groups, permuted_signs, summed
 
 MIN_PER_SIDE = 5
 """Minimum number of values on either side for an interval of the probability of improvement."""
@@ -40,7 +42,12 @@ def difference(
 ) -> Difference:
     """Return the difference of the means of two independent groups; NaN values are left out.
 
-    The interval holds exactly if the groups differ by a shift, and p for any groups of equal distribution.
+    The test permutes Welch's t statistic (Janssen 1997, "Studentized permutation tests for non-i.i.d.
+    hypotheses and the generalized Behrens-Fisher problem"; Chung and Romano 2013, "Exact and asymptotically
+    robust permutation tests"), corrected for skewness (Zhou and Dinh 2005). p is exact for groups of equal
+    distribution. For groups of equal means that differ in spread, size and skewness it holds approximately,
+    from about five values on either side: without the standard error, a small noisy group is claimed to
+    differ from a large steady one in up to 40 % of cases. The interval holds what is not rejected.
     Three values against three have no interval: they are separated completely in one case out of ten. With
     five normal values on either side a difference of two standard deviations is found in 78 % of cases; no
     unbiased test at 5 % finds it in more than the 79 % of Student's t test, which does not hold for others.
@@ -53,27 +60,31 @@ def average_difference(
 ) -> Difference:
     """Return the average over strata of the difference of the means of two groups in each stratum.
 
-    Values are permuted within every stratum; one that is empty on either side is left out. For a set of
-    values A that a permutation moves from ours to theirs, and B of the same size k the other way, the
-    permuted difference is at least as large as the observed one, after a shift by δ, if
-    δ ≥ Σ c (ΣA - ΣB) / Σ c k, with c = 1/m + 1/n in each stratum of m and n values. Ordered, these bounds are
-    the ends of the intervals of all levels (Tritchler 1984, "On inverting permutation tests"). With up to
-    20,000 permutations of a single stratum all are used, otherwise 9,999 random ones.
+    Values are permuted within every stratum; one that is empty on either side is left out. The statistic is
+    the average difference over its standard error, √(Σ (s²/m + r²/n)) over the number of strata, where s² and
+    r² are the variances of m and n values (Welch 1947, "The generalization of Student's problem when several
+    different population variances are involved"), transformed as `inversion` says; p counts permutations with a
+    statistic as far from zero. The interval holds the shifts that are not rejected. With up to 20,000
+    permutations of a single stratum all are used, otherwise 9,999 random ones.
     """
     known = [tuple(np.asarray(side, float)[~np.isnan(side)] for side in pair) for pair in pairs]
     known = [(a, b) for a, b in known if len(a) and len(b)]
     if not known:
         return Difference(*(np.asarray(np.nan) for _ in range(3)), p=np.nan)
-    value = np.mean([a.mean() - b.mean() for a, b in known])
-    moved, size = np.zeros(1), np.zeros(1)
+    value = float(np.mean([_gap(a, b) for a, b in known]))
+    parts = []
     for place, (a, b) in enumerate(known):
         chosen = _all_choices(len(a), len(b)) if len(known) == 1 else None
         chosen = _random_choices(len(a), len(b), seed + place) if chosen is None else chosen
-        scale, away = 1 / len(a) + 1 / len(b), 1 - chosen[:, : len(a)]
-        moved = moved + scale * (away @ a - chosen[:, len(a) :] @ b)
-        size = size + scale * away.sum(axis=1)
-    same = int(np.sum(size == 0))
-    return Difference(np.asarray(value), *_inverted(moved[size > 0] / size[size > 0], same))
+        parts.append(permuted_groups(a, b, value, chosen))
+    low, high, p = inverted(summed(parts), value)
+    return Difference(np.asarray(value), np.asarray(low), np.asarray(high), p)
+
+
+def _gap(a: Float[np.ndarray, " ours"], b: Float[np.ndarray, " theirs"]) -> float:
+    """Return the difference of two means, and zero if it is only their rounding."""
+    gap, size = float(a.mean() - b.mean()), float(np.abs(a).max() + np.abs(b).max())
+    return gap if abs(gap) > 1e-14 * size else 0.0
 
 
 def paired_difference(
@@ -82,40 +93,21 @@ def paired_difference(
     """Return the mean difference of pairs; a pair with a NaN value is left out.
 
     The test changes signs: if the two values of a pair may as well be exchanged, p is right whatever their
-    distribution, and correlated pairs make it more powerful than `difference`. A set of pairs that change
-    their signs has a permuted difference at least as large as the observed one, after a shift by δ, if δ is
-    at least its mean. Ordered, the means of all sets are the ends of the intervals of all levels (Hartigan
-    1969, "Using subsample values as typical values"), which hold for symmetric differences. All sets of up to
-    14 pairs are used, otherwise 9,999 random ones. Fewer than `MIN_PAIRED` pairs have no interval.
+    distribution, and correlated pairs make it more powerful than `difference`. The statistic is t, corrected
+    for skewness (Hall 1992, "On the removal of skewness by transformation"); t alone would reject just when the
+    plain mean does, since changes of signs keep the sum of squares. The interval holds what is
+    not rejected. Skewed gaps whose mean is zero are not exchangeable: p holds for them approximately, and
+    heavily skewed ones are claimed to differ in about 10 % of cases. All sets of up to 14 pairs are used,
+    otherwise 9,999 random ones. Fewer than `MIN_PAIRED` pairs have no interval.
     """
     gaps = np.asarray(ours, float) - np.asarray(theirs, float)
     gaps = gaps[~np.isnan(gaps)]
     if not len(gaps):
         return Difference(*(np.asarray(np.nan) for _ in range(3)), p=np.nan)
     chosen = _all_sets(len(gaps)) if len(gaps) <= _PAIRS else _random_sets(len(gaps), seed)
-    size = chosen.sum(axis=1)
-    found = _inverted((chosen @ gaps)[size > 0] / size[size > 0], int(np.sum(size == 0)))
-    return Difference(np.asarray(gaps.mean()), *found)
-
-
-def _inverted(
-    bounds: Float[np.ndarray, " permutations"], same: int
-) -> tuple[Float[np.ndarray, ""], Float[np.ndarray, ""], float]:
-    """Return the ends of the interval and the p value of a permutation test.
-
-    `bounds` are the shifts from which on a permuted difference is at least as large as the observed one, and
-    `same` is the number of permutations that change nothing.
-    """
-    bounds = np.sort(bounds)
-    total = len(bounds) + same
-    slack = 1e-12 * (1 + np.abs(bounds).max(initial=0.0))
-    sides = (np.sum(bounds <= slack), np.sum(bounds >= -slack))
-    p = min(1.0, 2 * (same + int(min(sides))) / total)
-    place = int(np.floor((1 - LEVEL) / 2 * total + 1e-9)) - same
-    ends = (np.nan, np.nan) if place < 0 else (bounds[place], bounds[len(bounds) - 1 - place])
-    if not ends[0] < ends[1]:
-        ends = (np.nan, np.nan)
-    return np.asarray(ends[0]), np.asarray(ends[1]), p
+    value = float(gaps.mean())
+    low, high, p = inverted(permuted_signs(gaps, value, chosen), value)
+    return Difference(np.asarray(value), np.asarray(low), np.asarray(high), p)
 
 
 def holm(p: Float[np.ndarray, " tests"]) -> Float[np.ndarray, " tests"]:

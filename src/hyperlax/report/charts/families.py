@@ -237,7 +237,7 @@ def improvement_chart(families: Families) -> Chart:
         [
             f"Probability that a random sample of the first family has the higher {title}. Bars: 95 % "
             "intervals over five samples or more on either side; with one sample each, over its seeds. A "
-            "claim is decided by a permutation test, corrected for the number of pairs."
+            "claim is decided by a permutation test of the mean scores, corrected for the number of pairs."
         ],
     )
 
