@@ -217,6 +217,7 @@ def claims(repetitions: int, rng: np.random.Generator) -> Iterator[Rate]:
                 yield improvement(case, n, moved, apart, ours, theirs)
         for n in COUNTS:
             yield from pairs(case, n, sizes[case], repetitions, rng)
+    yield from unequal(repetitions, rng)
     for n in (5, 10):
         yield Rate(
             "false “ahead”, 10 pairs of families", "normal", f"{n}", holm(n, repetitions, rng), AT_MOST
@@ -246,6 +247,48 @@ def pairs(case: str, n: int, size: float, repetitions: int, rng: np.random.Gener
             yield Rate("false “ahead”, paired", case, f"{n}", claimed, AT_MOST)
         else:
             yield Rate(f"“ahead” found, {apart}, paired", case, f"{n}", claimed, (0.0, 1.0))
+
+
+def unequal(repetitions: int, rng: np.random.Generator) -> Iterator[Rate]:
+    """Groups of equal mean that differ in size, spread and skewness, and pairs with skewed gaps of mean zero."""
+    cases: dict[str, tuple[Callable[[int], np.ndarray], Callable[[int], np.ndarray], tuple]] = {
+        "normal, 5 times the spread": (
+            lambda n: 5 * rng.normal(size=n),
+            lambda n: rng.normal(size=n),
+            ((3, 12), (5, 20), (20, 5), (5, 40), (8, 32), (8, 64)),
+        ),
+        "skewed, 5 times the spread": (
+            lambda n: 5 * (rng.exponential(size=n) - 1),
+            lambda n: rng.exponential(size=n) - 1,
+            ((5, 20), (8, 32), (20, 60)),
+        ),
+        "20 % at 500, steady at 180": (
+            lambda n: np.where(rng.random(n) < 0.2, 500.0, 100.0),
+            lambda n: np.full(n, 180.0),
+            ((16, 16),),
+        ),
+    }
+    for case, (ours, theirs, sizes) in cases.items():
+        above = ours(20_000)[:, None]
+        below = theirs(200)[None]
+        truth = float(np.mean(above > below) + np.mean(above == below) / 2)
+        for m, n in sizes:
+            drawn = [(ours(m), theirs(n)) for _ in range(repetitions)]
+            false = float(np.mean([st.difference(a, b).p <= 0.05 for a, b in drawn]))
+            yield Rate("false “ahead”", case, f"{m} against {n}", false, (0.0, 0.1))
+            if min(m, n) >= st.MIN_PER_SIDE:
+                found = [st.probability_of_improvement(a, b) for a, b in drawn]
+                low, high = (np.array([float(getattr(e, end)) for e in found]) for end in ("low", "high"))
+                rate = covered(low - 0.01, high + 0.01, truth)
+                yield Rate("probability of improvement", case, f"{m} against {n}", rate, (0.9, 1.0))
+    gaps: dict[str, Callable[[int], np.ndarray]] = {
+        "skewed gaps": lambda n: rng.exponential(size=n) - 1,
+        "gaps skewed heavily": lambda n: np.exp(rng.normal(size=n)) - np.exp(0.5),
+    }
+    for case, draw in gaps.items():
+        for n in (8, 14, 20, 50):
+            claimed = [st.paired_difference(draw(n), np.zeros(n)).p <= 0.05 for _ in range(repetitions)]
+            yield Rate("false “ahead”, paired", case, f"{n}", float(np.mean(claimed)), (0.0, 0.15))
 
 
 def improvement(case: str, n: int, moved: float, apart: str, ours: np.ndarray, theirs: np.ndarray) -> Rate:

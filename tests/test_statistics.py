@@ -308,6 +308,14 @@ def test_the_probability_of_improvement_counts_pairs_and_halves_ties():
     sure = probability_of_improvement(np.arange(5.0) + 10, np.arange(5.0))
     assert sure.high == 1
     assert 0.5 < sure.low < 0.8
+    equal = probability_of_improvement(np.full(6, 500.0), np.full(9, 500.0))
+    assert equal.low < equal.value == 0.5 < equal.high
+
+
+def test_the_probability_of_improvement_holds_for_a_small_noisy_group_and_a_large_steady_one():
+    rng = np.random.default_rng(13)
+    found = [probability_of_improvement(5 * rng.normal(size=5), rng.normal(size=40)) for _ in range(300)]
+    assert np.mean([e.low <= 0.5 <= e.high for e in found]) >= 0.91
 
 
 @pytest.mark.parametrize(("m", "n"), [(3, 3), (4, 7), (10, 10)])

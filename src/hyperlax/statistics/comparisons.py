@@ -15,6 +15,7 @@ from math import comb
 
 import numpy as np
 from jaxtyping import Float
+from scipy.special import expit, logit
 from scipy.stats import t
 
 from hyperlax.statistics.estimates import LEVEL, Estimate, without_interval
@@ -94,8 +95,8 @@ def paired_difference(
 
     The test changes signs: if the two values of a pair may as well be exchanged, p is right whatever their
     distribution, and correlated pairs make it more powerful than `difference`. The statistic is t, corrected
-    for skewness (Hall 1992, "On the removal of skewness by transformation"); t alone would reject just when the
-    plain mean does, since changes of signs keep the sum of squares. The interval holds what is
+    for skewness (Hall 1992, "On the removal of skewness by transformation"); t alone would reject just when
+    the mean does, since changes of signs keep the sum of squares. The interval holds what is
     not rejected. Skewed gaps whose mean is zero are not exchangeable: p holds for them approximately, and
     heavily skewed ones are claimed to differ in about 10 % of cases. All sets of up to 14 pairs are used,
     otherwise 9,999 random ones. Fewer than `MIN_PAIRED` pairs have no interval.
@@ -129,32 +130,44 @@ def probability_of_improvement(
 ) -> Estimate:
     """Return P(X > Y) + P(X = Y) / 2 for random values X from `ours` and Y from `theirs` (scalars).
 
-    This is the Mann-Whitney statistic divided by the number of pairs (Agarwal et al. 2021). The interval is
-    the fifth method of Newcombe 2006, "Confidence intervals for an effect size measure based on the
-    Mann-Whitney statistic", with the quantile of Student's t at m + n - 2 degrees of freedom instead of the
-    normal one: it holds all θ with (θ̂ - θ)² ≤ t² V(θ), where
-    V(θ) = θ(1 - θ) [1 + ((m + n)/2 - 1) ((1 - θ)/(2 - θ) + θ/(1 + θ))] / (m n).
+    This is the Mann-Whitney statistic divided by the number of pairs (Agarwal et al. 2021). The interval holds
+    for groups of any two distributions. Its variance is that of Brunner and Munzel 2000, "The nonparametric
+    Behrens-Fisher problem", v/m + w/n, with the variances v and w, over the values of each side, of the share
+    of the other side that a value exceeds. The interval is logit θ̂ ± t √(v/m + w/n) / (θ̂ (1 - θ̂)), with
+    Satterthwaite's degrees of freedom (Pauly, Asendorf and Konietschke 2016, "Permutation-based inference for
+    the AUC"). Where the variance is zero, as after complete separation, it is the one of `_separated`.
     It is missing with fewer than `MIN_PER_SIDE` values on either side.
     """
     a, b = (np.asarray(x, float)[~np.isnan(x)] for x in (ours, theirs))
     if not (len(a) and len(b)):
         return without_interval(np.nan)
-    value = np.mean((a[:, None] > b[None]) + 0.5 * (a[:, None] == b[None]))
-    if min(len(a), len(b)) < MIN_PER_SIDE:
+    wins = (a[:, None] > b[None]) + 0.5 * (a[:, None] == b[None])
+    value, m, n = float(wins.mean()), len(a), len(b)
+    if min(m, n) < MIN_PER_SIDE:
         return without_interval(value)
-    low, high = _improvement_ends(np.asarray([value]), len(a), len(b))
-    return Estimate(np.asarray(value), np.asarray(low[0]), np.asarray(high[0]))
+    v, w = wins.mean(axis=1).var(ddof=1) / m, wins.mean(axis=0).var(ddof=1) / n
+    if v + w < 1e-12 or not 0 < value < 1:
+        low, high = _separated(value, min(m, n))
+    else:
+        freedom = (v + w) ** 2 / (v**2 / (m - 1) + w**2 / (n - 1))
+        reach = t.ppf((1 + LEVEL) / 2, freedom) * np.sqrt(v + w) / (value * (1 - value))
+        low, high = expit(logit(value) - reach), expit(logit(value) + reach)
+    return Estimate(np.asarray(value), np.asarray(low), np.asarray(high))
 
 
-def _improvement_ends(
-    value: Float[np.ndarray, " many"], m: int, n: int
-) -> tuple[Float[np.ndarray, " many"], Float[np.ndarray, " many"]]:
-    """Return the smallest and the largest θ on a fine grid that are compatible with each value."""
+def _separated(value: float, n: int) -> tuple[float, float]:
+    """Return the interval of a probability of improvement without variance, for n values on the smaller side.
+
+    It is the fifth method of Newcombe 2006, "Confidence intervals for an effect size measure based on the
+    Mann-Whitney statistic", for n values on either side, with the quantile of Student's t at 2n - 2 degrees of
+    freedom instead of the normal one. On a fine grid it holds all θ with (θ̂ - θ)² ≤ t² V(θ), where
+    V(θ) = θ(1 - θ) [1 + (n - 1) ((1 - θ)/(2 - θ) + θ/(1 + θ))] / n².
+    """
     at = np.linspace(0.0, 1.0, _GRID + 1)
-    shape = 1 + ((m + n) / 2 - 1) * ((1 - at) / (2 - at) + at / (1 + at))
-    reach = t.ppf((1 + LEVEL) / 2, m + n - 2) * np.sqrt(at * (1 - at) * shape / (m * n))
-    fits = np.abs(value[:, None] - at) <= reach + 0.5 / _GRID
-    return at[np.argmax(fits, axis=1)], at[_GRID - np.argmax(fits[:, ::-1], axis=1)]
+    shape = 1 + (n - 1) * ((1 - at) / (2 - at) + at / (1 + at))
+    reach = t.ppf((1 + LEVEL) / 2, 2 * n - 2) * np.sqrt(at * (1 - at) * shape) / n
+    fits = at[np.abs(value - at) <= reach + 0.5 / _GRID]
+    return float(fits[0]), float(fits[-1])
 
 
 @lru_cache(maxsize=32)
