@@ -64,8 +64,8 @@ def average_difference(
     Values are permuted within every stratum; one that is empty on either side is left out. The statistic is
     the average difference over its standard error, √(Σ (s²/m + r²/n)) over the number of strata, where s² and
     r² are the variances of m and n values (Welch 1947, "The generalization of Student's problem when several
-    different population variances are involved"), transformed as `inversion` says; p counts permutations with a
-    statistic as far from zero. The interval holds the shifts that are not rejected. With up to 20,000
+    different population variances are involved"), transformed as `inversion` says; p counts permutations
+    as far from zero. The interval holds the shifts that are not rejected. With up to 20,000
     permutations of a single stratum all are used, otherwise 9,999 random ones.
     """
     known = [tuple(np.asarray(side, float)[~np.isnan(side)] for side in pair) for pair in pairs]
@@ -130,8 +130,8 @@ def probability_of_improvement(
 ) -> Estimate:
     """Return P(X > Y) + P(X = Y) / 2 for random values X from `ours` and Y from `theirs` (scalars).
 
-    This is the Mann-Whitney statistic divided by the number of pairs (Agarwal et al. 2021). The interval holds
-    for groups of any two distributions. Its variance is that of Brunner and Munzel 2000, "The nonparametric
+    This is the Mann-Whitney statistic divided by the number of pairs (Agarwal et al. 2021). It
+    holds for groups of any two distributions. Its variance is that of Brunner and Munzel 2000, "The nonparametric
     Behrens-Fisher problem", v/m + w/n, with the variances v and w, over the values of each side, of the share
     of the other side that a value exceeds. The interval is logit θ̂ ± t √(v/m + w/n) / (θ̂ (1 - θ̂)), with
     Satterthwaite's degrees of freedom (Pauly, Asendorf and Konietschke 2016, "Permutation-based inference for
@@ -159,8 +159,8 @@ def _separated(value: float, n: int) -> tuple[float, float]:
     """Return the interval of a probability of improvement without variance, for n values on the smaller side.
 
     It is the fifth method of Newcombe 2006, "Confidence intervals for an effect size measure based on the
-    Mann-Whitney statistic", for n values on either side, with the quantile of Student's t at 2n - 2 degrees of
-    freedom instead of the normal one. On a fine grid it holds all θ with (θ̂ - θ)² ≤ t² V(θ), where
+    Mann-Whitney statistic", for n values on either side, with the quantile of Student's t at 2n - 2 degrees
+    of freedom, not the normal one. On a fine grid it holds all θ with (θ̂ - θ)² ≤ t² V(θ), where
     V(θ) = θ(1 - θ) [1 + (n - 1) ((1 - θ)/(2 - θ) + θ/(1 + θ))] / n².
     """
     at = np.linspace(0.0, 1.0, _GRID + 1)
