@@ -81,7 +81,7 @@ def _file(module: Any) -> Path | None:
     name, path = getattr(module, "__name__", None), getattr(module, "__file__", None)
     if not isinstance(path, str) or not isinstance(name, str) or not path.endswith(".py"):
         return None
-    return None if name in ("__main__", "__mp_main__") or name.startswith("hyperlax.") else _own(path)
+    return None if name in ("__main__", "__mp_main__") or name.partition(".")[0] == "hyperlax" else _own(path)
 
 
 @cache
