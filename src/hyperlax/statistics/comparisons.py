@@ -49,10 +49,11 @@ def difference(
     distribution. For groups of equal means that differ in spread, size and skewness it holds approximately,
     from about five values on either side: without the standard error, a small noisy group is claimed to
     differ from a large steady one in up to 40 % of cases. Two or three values that spread five times as much
-    as twelve others are still claimed to differ in 12 to 17 % of cases. The interval holds what is not rejected.
-    Three values against three have no interval: they are separated completely in one case out of ten. With
-    five normal values on either side a difference of two standard deviations is found in 78 % of cases; no
-    unbiased test at 5 % finds it in more than the 79 % of Student's t test, which does not hold for others.
+    as twelve others are still claimed to differ in 12 to 17 % of cases. The interval holds what is not
+    rejected. Three values against three have no interval: they are separated completely in one case out of
+    ten. With five normal values on either side a difference of two standard deviations is found in 78 % of
+    cases; no unbiased test at 5 % finds it in more than the 79 % of Student's t test, which does not hold for
+    others.
     """
     return average_difference([(ours, theirs)], seed)
 
@@ -131,13 +132,14 @@ def probability_of_improvement(
 ) -> Estimate:
     """Return P(X > Y) + P(X = Y) / 2 for random values X from `ours` and Y from `theirs` (scalars).
 
-    This is the Mann-Whitney statistic divided by the number of pairs (Agarwal et al. 2021). The variance
-    is that of Brunner and Munzel 2000, "The nonparametric Behrens-Fisher problem: asymptotic theory and a
-    small-sample approximation", for any two distributions: v/m + w/n, with the variances v and w, over the values of each side, of the share
-    of the other side that a value exceeds. The interval is logit θ̂ ± t √(v/m + w/n) / (θ̂ (1 - θ̂)), with
-    Satterthwaite's degrees of freedom (Pauly, Asendorf and Konietschke 2016, "Permutation-based inference for
-    the AUC"). Where the variance is zero, as after complete separation, it is the one of `_separated`.
-    It is missing with fewer than `MIN_PER_SIDE` values on either side.
+    This is the Mann-Whitney statistic divided by the number of pairs (Agarwal et al. 2021). The variance is
+    that of Brunner and Munzel 2000, "The nonparametric Behrens-Fisher problem: asymptotic theory and a
+    small-sample approximation", for any two distributions: v/m + w/n, with the variances v and w, over the
+    values of each side, of the share of the other side that a value exceeds. The interval is logit θ̂ ± t
+    √(v/m + w/n) / (θ̂ (1 - θ̂)), with Satterthwaite's degrees of freedom (Pauly, Asendorf and Konietschke
+    2016, "Permutation-based inference for the AUC"). Where the variance is zero, as after complete
+    separation, it is the one of `_separated`. It is missing with fewer than `MIN_PER_SIDE` values on either
+    side.
     """
     a, b = (np.asarray(x, float)[~np.isnan(x)] for x in (ours, theirs))
     if not (len(a) and len(b)):
