@@ -12,7 +12,7 @@ import polars as pl
 
 from hyperlax.cluster import mending, records, shared
 from hyperlax.cluster.sweep import UNITS, Sweep, Unit
-from hyperlax.run.best import BEST_POLICIES, policy_name
+from hyperlax.run.best import BEST_POLICIES, policy_name, preference
 from hyperlax.storage import commits, store
 from hyperlax.storage.checkpoint import read_header_of
 from hyperlax.storage.claims import Claim
@@ -138,7 +138,8 @@ def _write(sweep: Sweep, cell: int, target: Path, parts: Mapping[Unit, Results])
         if frame.height or table == "lanes":
             keeper.put(table, frame)
     files = shared.put(sweep, cell, keeper, samples, parts) if searched else shared.Files()
-    kept = sorted((float(score), int(lane)) for header in headers.values() for score, lane in header["best"])
+    found = [(float(score), int(lane)) for header in headers.values() for score, lane in header["best"]]
+    kept = sorted(found, key=preference)
     if sweep.execution.get("save_policies", "best") == "best":
         kept = kept[-BEST_POLICIES:]
     _copy_policies(sweep, target, headers, [lane for _, lane in kept])

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import heapq
 from collections.abc import Callable, Collection, Mapping
 from typing import Any
 
@@ -21,7 +20,7 @@ BEST_POLICIES = 5
 class BestPolicies:
     """Saves the agents of finished lanes: the `best`, `all` or `none`, as `which` says.
 
-    The attribute `best` is a heap of (score, lane) of the saved agents.
+    The attribute `best` holds (score, lane) of the saved agents.
     """
 
     def __init__(self, store: Store | None, which: str, experiment: Experiment[Any]):
@@ -36,14 +35,17 @@ class BestPolicies:
         The score is the return of the final weights in fresh episodes, apart from the learning curve.
 
         The file of one that is no longer among the best is removed with the next commits, as it may belong to
-        the last. A lane without a score counts as the worst.
+        the last. A lane without a score counts as the worst; of equal ones the smallest lane is kept, which
+        leads the leaderboard.
         """
         if self.store is None or self.which == "none" or lane.status != "done":
             return
-        heapq.heappush(self.best, (float(-np.inf if score is None else score), lane.lane))
+        self.best.append((float(-np.inf if score is None else score), lane.lane))
         dropped = None
         if self.which == "best" and len(self.best) > BEST_POLICIES:
-            dropped = heapq.heappop(self.best)[1]
+            worst = min(self.best, key=preference)
+            self.best.remove(worst)
+            dropped = worst[1]
         if dropped != lane.lane:
             spec, path = self.experiment, self.store.folder / policy_name(lane.lane)
             about = {"lane": lane.lane, "sample": lane.sample, "seed": lane.seed, "env_steps": lane.env_steps}
@@ -53,7 +55,12 @@ class BestPolicies:
     def forget(self, lanes: Collection[int]) -> None:
         """Leave out the agents of `lanes`, which are trained again."""
         self.best = [entry for entry in self.best if entry[1] not in lanes]
-        heapq.heapify(self.best)
+
+
+def preference(entry: tuple[float, int]) -> tuple[float, int]:
+    """The order in which (score, lane) are kept, the best last: of equal scores the smallest lane."""
+    score, lane = entry
+    return score, -lane
 
 
 def definition(spec: Experiment[Any]) -> str:
