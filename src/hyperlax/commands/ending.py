@@ -66,24 +66,42 @@ def conclude(results: Any, folder: Path, more: Sequence[str] = ()) -> int:
     for line in more:
         console.print(line, soft_wrap=True)
     if not more:
-        console.print(f"next: {next_command(results, found.flags, folder)}", soft_wrap=True)
+        console.print(f"next: {next_command(results, found.flags, folder, found.sample)}", soft_wrap=True)
     console.print(f"report: {report}", soft_wrap=True)
     return FAILED if sum(_failures(part) for part in parts) or any(map(all_lost, parts)) else 0
 
 
-def next_command(results: Any, flags: Sequence[tuple[str, ...]], folder: Path) -> str:
-    """The suggested next command: this one with more flags, or one that plays the best policy."""
-    from hyperlax.report.scores import lane_scores
+def next_command(
+    results: Any, flags: Sequence[tuple[str, ...]], folder: Path, sample: int | None = None
+) -> str:
+    """The suggested next command: this one with more flags, or one that plays the best policy.
+
+    If the findings name a `sample`, that is the best kept policy of this sample, a confirmed one if there is
+    any.
+    """
+    from hyperlax.storage import store
 
     command = sys.argv[1:]  # the manifest, which may be passed on, names no folders
     if flags and results.manifest.get("command"):
         return calling.here(*command, *(word for flag in flags if flag[0] not in command for word in flag))
+    parts = [(results, folder)]
+    if sample is not None and (again := results.confirmation) is not None:
+        parts.insert(0, (again, again.folder or folder / store.CONFIRMATION))
+    for part, place in parts:
+        if (policy := _best_policy(part, place, sample)) is not None:
+            return calling.line("play", policy.absolute())
+    return calling.line("plot-benchmark", "--results-dir-to-plot", folder.absolute(), "--format", "png")
+
+
+def _best_policy(results: Any, folder: Path, sample: int | None) -> Path | None:
+    """The kept policy of the lane with the highest score, of one `sample` or of all; None without any."""
+    from hyperlax.report.scores import lane_scores
+
     kept = {int(path.stem.rpartition("-")[2]): path for path in (folder / "policies").glob("lane-*.policy")}
     scored = lane_scores(results).drop_nulls("score").sort("score", descending=True, maintain_order=True)
-    for lane in scored["lane"].to_list():
-        if lane in kept:
-            return calling.line("play", kept[lane].absolute())
-    return calling.line("plot-benchmark", "--results-dir-to-plot", folder.absolute(), "--format", "png")
+    if sample is not None:
+        scored = scored.filter(scored["sample"] == sample)
+    return next((kept[lane] for lane in scored["lane"].to_list() if lane in kept), None)
 
 
 def _failures(results: Any) -> int:

@@ -10,14 +10,15 @@ import polars as pl
 
 from hyperlax.report.charts.ablation import ablation_notes, ablation_table
 from hyperlax.report.charts.style import text
+from hyperlax.report.confirmed import confirmed_words
 from hyperlax.report.evaluations import equal_steps
 from hyperlax.report.leaderboard import leaderboard, tied, varied_hyperparameters
 from hyperlax.report.lineage import explored
 from hyperlax.report.metrics import reference_scores
-from hyperlax.report.scores import headline_of, sample_scores, title_of
-from hyperlax.statistics import MIN_RUNS
+from hyperlax.report.scores import headline_of, title_of
+from hyperlax.report.words import score_words
 from hyperlax.storage.results import UNFINISHED, Results
-from hyperlax.storage.wording import counted
+from hyperlax.storage.wording import counted, listed
 
 _NAMED = 3
 """Most hyperparameters of the best sample that are named; more would hide the score."""
@@ -31,13 +32,14 @@ class Findings:
     """What was compared, what is best and how sure that is, and what to do next, a sentence or two each.
 
     `flags` are those to add to the command of the experiment for what comes next, each with its value; empty
-    if there is no such command.
+    if there is no such command. `sample` is the one that comes next, if it is named.
     """
 
     compared: str
     best: str
     next: str
     flags: tuple[tuple[str, ...], ...] = ()
+    sample: int | None = None
 
     @property
     def sentences(self) -> list[str]:
@@ -58,24 +60,9 @@ def findings(results: Results) -> Findings:
         best += " " + " ".join(f"In pairs, {note}" for note in notes)
     if left:
         return Findings(compared, best, *_when_unfinished(left))
+    if (said := confirmed_words(results)) is not None:
+        return Findings(compared, best, *_after_confirming(results, *said))
     return Findings(compared, best, *_next(results, board))
-
-
-def score_words(row: dict[str, Any]) -> str:
-    """Return a score with its interval or, where none holds, with the range of its seeds.
-
-    `row` is one of `sample_scores`, or of a table that has its columns.
-    """
-    value, seeds = text(row["score"]), int(row["seeds"] or 0)
-    if row["score_low"] is not None:
-        return f"{value}, 95 % interval [{text(row['score_low'])}, {text(row['score_high'])}]"
-    if seeds < 2:
-        return f"{value} (a single seed, which says nothing about luck)"
-    low, high = row["lowest_seed"], row["highest_seed"]
-    if low == high:
-        return f"{value} (all {seeds} seeds alike)"
-    why = f"; an interval needs {MIN_RUNS} seeds" if seeds < MIN_RUNS else ""
-    return f"{value} ({seeds} seeds between {text(low)} and {text(high)}{why})"
 
 
 def named(results: Results) -> list[str]:
@@ -102,7 +89,7 @@ def _compared(results: Results) -> str:
 def _listed(names: Sequence[str]) -> str:
     if len(names) > _NAMED + 1:
         return f"{len(names)} hyperparameters"
-    return ", ".join(names[:-1]) + f" and {names[-1]}" if len(names) > 1 else names[0]
+    return listed(names)
 
 
 def _best(results: Results, board: pl.DataFrame) -> str:
@@ -148,8 +135,20 @@ def _when_unfinished(left: int) -> tuple[str, tuple[tuple[str, ...], ...]]:
     return "Next: see which lanes were lost, and why, under Training health.", ()
 
 
+def _after_confirming(
+    results: Results, said: str, sample: int
+) -> tuple[str, tuple[tuple[str, ...], ...], int | None]:
+    """Return `said`, unless the confirmation goes on first, with the flags for that and the sample named."""
+    again = results.confirmation
+    left = int(again.lanes["status"].is_in(UNFINISHED).sum()) if again is not None else 0
+    if left:
+        still = "is" if left == 1 else "are"
+        next_ = f"Next: {counted(left, 'lane')} of the confirmation {still} not done; continue with --resume."
+        return next_, (("--resume",),), None
+    return said, (), sample
+
+
 def _next(results: Results, board: pl.DataFrame) -> tuple[str, tuple[tuple[str, ...], ...]]:
-    confirmation = results.confirmation
     if len(results.trials):
         return (
             "Next: train best_recipe.py with fresh seeds, because the best trial owes a part of its score "
@@ -170,13 +169,6 @@ def _next(results: Results, board: pl.DataFrame) -> tuple[str, tuple[tuple[str, 
             return "Next: quote this score, of fresh seeds, and not the one that it was chosen by.", ()
         return (
             "Next: search the recipe's space with sweep-hp-samples, to see what other hyperparameters reach.",
-            (),
-        )
-    if confirmation is not None and len(ranked := sample_scores(confirmation).drop_nulls("score")):
-        again = ranked.sort("score", descending=True).row(0, named=True)
-        return (
-            f"Confirmed: with fresh seeds, sample {again['sample']} is the best of "
-            f"{counted(len(ranked), 'sample')}, with {score_words(again)}; quote that score.",
             (),
         )
     if explored(results) or results.manifest.get("confirms"):

@@ -1,4 +1,8 @@
-"""Numbers of things and durations, in words."""
+"""Numbers of things, lists and durations, in words."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
 
 
 def counted(number: int, thing: str) -> str:
@@ -16,3 +20,8 @@ def duration(seconds: float, decimals: int = 0) -> str:
     if hours:
         return f"{hours:,} h {minutes} min"
     return f"{minutes} min {rest} s" if minutes else f"{seconds:.{decimals}f} s"
+
+
+def listed(names: Sequence[str]) -> str:
+    """Return "a", "a and b", "a, b and c"."""
+    return ", ".join(names[:-1]) + f" and {names[-1]}" if len(names) > 1 else names[0]

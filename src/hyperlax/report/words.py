@@ -1,0 +1,25 @@
+"""Words for scores and their intervals, which every sentence of a report and a terminal takes from here."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from hyperlax.report.charts.style import text
+from hyperlax.statistics import MIN_RUNS
+
+
+def score_words(row: dict[str, Any]) -> str:
+    """Return a score with its interval or, where none holds, with the range of its seeds.
+
+    `row` is one of `sample_scores`, or of a table that has its columns.
+    """
+    value, seeds = text(row["score"]), int(row["seeds"] or 0)
+    if row["score_low"] is not None:
+        return f"{value}, 95 % interval [{text(row['score_low'])}, {text(row['score_high'])}]"
+    if seeds < 2:
+        return f"{value} (a single seed, which says nothing about luck)"
+    low, high = row["lowest_seed"], row["highest_seed"]
+    if low == high:
+        return f"{value} (all {seeds} seeds alike)"
+    why = f"; an interval needs {MIN_RUNS} seeds" if seeds < MIN_RUNS else ""
+    return f"{value} ({seeds} seeds between {text(low)} and {text(high)}{why})"
