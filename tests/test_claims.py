@@ -13,7 +13,10 @@ from hyperlax.agents.base import AbstractAgent
 from hyperlax.commands.ending import next_command
 from hyperlax.experiments.experiment import Experiment
 from hyperlax.experiments.samples import Lane
-from hyperlax.report.findings import findings
+from hyperlax.report.comparison import verdicts
+from hyperlax.report.findings import comparison_findings, findings
+from hyperlax.report.leaderboard import leaderboard, tied
+from hyperlax.report.scores import ranked, scores
 from hyperlax.run.best import BEST_POLICIES, BestPolicies
 from hyperlax.storage.store import Store
 
@@ -63,6 +66,40 @@ def test_the_policy_to_watch_is_of_the_sample_that_is_named(tmp_path):
     (tmp_path / "confirmation/policies/lane-00000.policy").touch()
     said = next_command(made, found.flags, tmp_path, found.sample)
     assert said.endswith("confirmation/policies/lane-00000.policy")
+
+
+def test_samples_that_stopped_early_or_still_train_are_not_ranked():
+    """They come last although their scores are the highest, and their number is said."""
+    values = np.array([[900.0], [800.0], [50.0], [10.0]]) + np.arange(12)
+    stopped = {(0, seed): "pruned" for seed in range(12)} | {(1, 3): "running"}
+    results = scored(values, status=stopped, steps=dict.fromkeys(stopped, 1_000))
+    board = leaderboard(results)
+    assert board["sample"].to_list() == [2, 3, 0, 1]
+    assert board["rank"].to_list() == ["1", "2", "–", "–"]
+    assert ranked(results)["sample"].to_list() == [2, 3, 0, 1]
+    best = findings(results).best
+    assert best.startswith("Best: sample 2 ")
+    assert "It is told apart from the other one. Not ranked: 2 samples with lanes that stopped early" in best
+    assert scores(results).tolist() == [55.5, 15.5]
+
+
+def test_samples_that_tie_with_one_that_stopped_early_are_not_counted_as_ties():
+    results = scored([[5.0], [5.0], [5.0]], status={(0, 0): "pruned"}, steps={(0, 0): 100})
+    assert tied(leaderboard(results)) == 2
+
+
+def test_families_of_which_only_chosen_samples_train_to_the_end_are_not_compared():
+    whole, halved = np.arange(16.0)[:, None], np.arange(16.0)[:, None] + 500
+    stopped = {(sample, 0): "pruned" for sample in range(8)}
+    one = scored(halved, "A", status=stopped, steps=dict.fromkeys(stopped, 1_000))
+    assert verdicts([one, scored(whole, "B")]) == [
+        "A and B are not compared, because 8 samples of A stopped early by their scores."
+    ]
+    begun = {(sample, 0): "running" for sample in range(16)}
+    one = scored(halved, "A", status=begun, steps=dict.fromkeys(begun, 1_000))
+    groups = {"x": [one, scored(whole, "B")]}
+    assert "no lane of A has trained to the end" in verdicts(groups["x"])[0]
+    assert "sample 15 of B" in comparison_findings(groups, {"x": []})[1]
 
 
 def test_the_leader_among_lanes_that_tie_keeps_its_policy(tmp_path, monkeypatch):

@@ -14,8 +14,8 @@ def cycle_steps(sizes: Mapping[str, Any]) -> int:
     return sizes["num_envs"] * sizes["rollout_length"]
 
 
-def within_reach(steps: Any, total: int) -> Any:
-    """Whether a number of env steps, or each of a column of them, is at most 1 % above `total`."""
+def within_reach(steps: Any, total: Any) -> Any:
+    """Whether env steps, a number or a column, are at most 1 % above `total`, a number or several."""
     return MOST_OVER * (steps - total) <= total
 
 

@@ -23,6 +23,7 @@ from hyperlax.report.charts.families import (
     best_of_k_chart,
     improvement_chart,
     improvements,
+    incomparable,
     profile_chart,
     tuned_curves,
 )
@@ -289,7 +290,8 @@ def best_samples(families: Families, top: int = 5) -> pl.DataFrame:
         best = leaderboard(results, top).drop_nulls("score")
         keys = sample_keys(results, best["sample"], True)
         tables.append(best.select(keys, pl.lit(results.name).alias("family"), *columns, *DESCRIPTION))
-    return pl.concat(tables).sort("score", descending=True, maintain_order=True)
+    ranked_first = pl.col("rank") == "–"
+    return pl.concat(tables).sort(ranked_first, "score", descending=[False, True], maintain_order=True)
 
 
 def _best_samples_section(families: Families, prefix: str, top: int) -> Markup:
@@ -310,6 +312,8 @@ def verdicts(families: Families) -> list[str]:
     for row in compared.iter_rows(named=True):
         a, b, p = row["family"], row["other"], row["probability"]
         if p is None:
+            if why := incomparable(*(results for results in families if results.name in (a, b))):
+                lines.append(f"{a} and {b} are not compared, because {why}.")
             continue
         if row["ahead"] is None:
             few = row["difference_low"] is None and row["difference"] != 0

@@ -173,6 +173,38 @@ def evaluations(results: Results, metric: str = "return", whole: bool = False) -
     return found
 
 
+@once
+def behind(results: Results) -> frozenset[int]:
+    """Return the samples with a lane whose evaluations end before those of the lanes that are done.
+
+    Such a lane was stopped early, failed or is still in training, so that its sample cannot be compared with
+    others at equal steps. Until a lane is done, the longest one takes its place. Lanes that diverged are
+    continued (`DIVERGED`), and samples without an evaluation are none of these.
+    """
+    found = evaluations(results)
+    row, column = found.lanes["row"].to_numpy(), found.lanes["column"].to_numpy()
+    steps = np.where(np.isnan(found.values), -np.inf, found.x["env_steps"][:, None])
+    last = np.fmax.reduce(steps, axis=2, initial=-np.inf)[row, column]
+    status, known = found.lanes["status"], np.isfinite(last)
+    done = last[(status == "done").to_numpy() & known]
+    if not known.any():
+        return frozenset()
+    least = done.min() if done.size else last.max()
+    short = known & ~within_reach(least, last) & ~status.is_in(["done", "diverged"]).to_numpy()
+    return frozenset(found.lanes["sample"].to_numpy()[short].tolist())
+
+
+def has_ended(results: Results) -> bool:
+    """Whether any lane has trained to its end or would have, had it not diverged."""
+    return bool(results.lanes["status"].is_in(["done", "diverged"]).any())
+
+
+def stopped_early(results: Results) -> int:
+    """Return how many samples are `behind` because their scores made a schedule or a search stop them."""
+    own = pl.col("sample").is_in(list(behind(results))), pl.col("status") == "pruned"
+    return results.lanes.filter(*own)["sample"].n_unique()
+
+
 def _continued(found: Evaluations, results: Results, end: int | None) -> Evaluations:
     """Return the curves with those of lanes that diverged continued, as `DIVERGED` says."""
     lost = found.lanes.filter(pl.col("status") == "diverged")

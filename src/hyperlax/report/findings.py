@@ -11,12 +11,12 @@ import polars as pl
 from hyperlax.report.charts.ablation import ablation_notes, ablation_table
 from hyperlax.report.charts.style import text
 from hyperlax.report.confirmed import confirmed_words
-from hyperlax.report.evaluations import equal_steps
+from hyperlax.report.evaluations import behind, equal_steps, has_ended
 from hyperlax.report.leaderboard import leaderboard, tied, varied_hyperparameters
 from hyperlax.report.lineage import explored
 from hyperlax.report.metrics import reference_scores
 from hyperlax.report.scores import headline_of, title_of
-from hyperlax.report.words import score_words
+from hyperlax.report.words import left_out_words, score_words
 from hyperlax.storage.results import UNFINISHED, Results
 from hyperlax.storage.wording import counted, listed
 
@@ -94,22 +94,26 @@ def _listed(names: Sequence[str]) -> str:
 
 def _best(results: Results, board: pl.DataFrame) -> str:
     row, title = board.row(0, named=True), title_of([results])
-    scored = board["score"].count()
+    scored, late = int((board["rank"] != "–").sum()), behind(results)
+    left_out = f"Not ranked: {left_out_words(len(late))}." if late else ""
     solved = reference_scores(results.manifest).get("solved")
     known = "" if solved is None else f", where {text(solved)} counts as solved"
     if len(results.samples) == 1:
-        return f"Its {title} is {score_words(row)}{known}."
+        return f"Its {title} is {score_words(row)}{known}. {left_out}".strip()
+    if not scored:
+        return f"No sample can be ranked yet. {left_out}"
     chosen = ", ".join(f"{name} = {text(row[name])}" for name in named(results))
     at_first = " at the start" if explored(results) else ""
     which = f"sample {row['sample']}" + (f" ({chosen}{at_first})" if chosen else "")
     said = f"Best: {which} with a {title} of {score_words(row)}{known}."
-    return f"{said} {_apart(row, tied(board), int(scored), len(results.samples))}".strip()
+    apart = _apart(row, tied(board), scored, len(results.samples))
+    return " ".join(filter(None, [said, apart, left_out]))
 
 
 def _apart(row: dict[str, Any], same: int, scored: int, samples: int) -> str:
     """Say from how many others the first sample of a leaderboard is told apart: its rank is "1–last"."""
     if scored == 1:
-        return "No other sample has a score." if samples > 1 else ""
+        return "No other sample is ranked." if samples > 1 else ""
     last = int(row["rank"].rpartition("–")[2])
     others, apart = scored - 1, scored - last
     if apart == others:
@@ -174,6 +178,8 @@ def _next(results: Results, board: pl.DataFrame) -> tuple[str, tuple[tuple[str, 
     if explored(results) or results.manifest.get("confirms"):
         return "Next: watch the best policy with hyperlax play, or draw the curves with hyperlax figure.", ()
     first = [rank.partition("–")[0] == "1" for rank in board["rank"].to_list()]
+    if not any(first):
+        return _when_unfinished(0)
     count = min(_CONFIRMED, sum(first))
     which = "the best sample" if count == 1 else f"the {count} that may be the best"
     return (
@@ -196,7 +202,8 @@ def comparison_findings(
     best = []
     for env, families in environments.items():
         tops = [(r, leaderboard(r, 1)) for r in families]
-        known = [(r, t.row(0, named=True)) for r, t in tops if t["score"].count()]
+        ended = [(r, t) for r, t in tops if has_ended(r)] or tops
+        known = [(r, t.row(0, named=True)) for r, t in ended if t["score"].count()]
         if not known:
             best.append(f"On {env} nothing has been evaluated yet.")
             continue

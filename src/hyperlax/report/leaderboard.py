@@ -7,6 +7,7 @@ import polars as pl
 from jaxtyping import Float
 
 from hyperlax.hyperparams import design
+from hyperlax.report.evaluations import behind
 from hyperlax.report.scores import described, sample_scores, seed_scores
 from hyperlax.statistics import rank_intervals
 from hyperlax.storage.results import Results
@@ -18,12 +19,16 @@ def leaderboard(results: Results, top: int | None = 5) -> pl.DataFrame:
     Columns: `rank`, the columns of `sample_scores` and of `described` (what the score is), and every
     hyperparameter that varies. `rank` is text, a place or a range of places ("1", "2–5"); in 95 % of
     leaderboards all ranges hold together (`statistics.rank_intervals`). With three seeds or fewer no samples
-    are told apart. Samples of equal score are in the order of their ids. Samples without an evaluation come
-    last, with rank "–".
+    are told apart. Samples of equal score are in the order of their ids. Samples that cannot be compared at
+    equal steps (`evaluations.behind`) come after the ranked ones, and samples without an evaluation last,
+    both with rank "–".
     """
-    measured = sample_scores(results).sort("score", descending=True, nulls_last=True, maintain_order=True)
+    late, measured = pl.col("sample").is_in(list(behind(results))), sample_scores(results)
+    measured = measured.sort(
+        pl.col("score").is_null(), late, "score", descending=[False, False, True], maintain_order=True
+    )
     seeds = seed_scores(results, measured["sample"].to_list())
-    score = measured["score"].fill_null(np.nan).to_numpy()
+    score = measured.select(pl.when(~late).then("score").fill_null(np.nan))["score"].to_numpy()
     ranks = pl.Series("rank", _ranks(seeds, score), dtype=pl.String)
     table = described(measured.select(ranks, pl.all()), results)
     varied = varied_hyperparameters(results.samples)
@@ -35,8 +40,10 @@ def leaderboard(results: Results, top: int | None = 5) -> pl.DataFrame:
 
 
 def tied(board: pl.DataFrame) -> int:
-    """Return how many samples of a leaderboard score exactly as much as the first; 0 if it has no score."""
-    return int((board["score"] == board["score"][0]).sum()) if board["score"].count() else 0
+    """Return how many samples of a leaderboard share score and rank with the first; 0 if it has no score."""
+    if not board["score"].count():
+        return 0
+    return int(((board["score"] == board["score"][0]) & (board["rank"] == board["rank"][0])).sum())
 
 
 def varied_hyperparameters(samples: pl.DataFrame) -> list[str]:
@@ -49,6 +56,6 @@ def varied_hyperparameters(samples: pl.DataFrame) -> list[str]:
 
 
 def _ranks(seeds: Float[np.ndarray, "samples seeds"], score: Float[np.ndarray, " samples"]) -> list[str]:
-    """Return the rank of each sample: "a" or "a–b", and "–" for a sample without an evaluation."""
+    """Return the rank of each sample: "a" or "a–b", and "–" for a sample without a score."""
     places = zip(*(end.tolist() for end in rank_intervals(seeds, score)), strict=True)
     return ["–" if not b else str(a) if a == b else f"{a}–{b}" for a, b in places]

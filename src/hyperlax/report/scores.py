@@ -14,7 +14,7 @@ import numpy as np
 import polars as pl
 from jaxtyping import Float
 
-from hyperlax.report.evaluations import evaluations
+from hyperlax.report.evaluations import behind, evaluations
 from hyperlax.report.metrics import sample_metrics, seed_counts
 from hyperlax.report.once import once
 from hyperlax.statistics import FEWEST_TRIMMED, HEADLINES, Headline, iqm, mean, quantiles
@@ -110,13 +110,24 @@ def sample_scores(results: Results) -> pl.DataFrame:
 
 
 def ranked(results: Results) -> pl.DataFrame:
-    """Return the rows of `sample_scores` that have a score, best first; equal scores in the order of ids."""
-    return sample_scores(results).drop_nulls("score").sort("score", descending=True, maintain_order=True)
+    """Return the rows of `sample_scores` that have a score, best first; equal scores in the order of ids.
+
+    Samples that are `behind` come after all others.
+    """
+    late = pl.col("sample").is_in(list(behind(results)))
+    found = sample_scores(results).drop_nulls("score")
+    return found.sort(late, "score", descending=[False, True], maintain_order=True)
 
 
 def scores(results: Results) -> Float[np.ndarray, " samples"]:
-    """Return the scores of all samples that have one, in the order of their ids."""
-    return sample_scores(results)["score"].drop_nulls().to_numpy()
+    """Return the scores of all samples that have one, in the order of their ids.
+
+    Samples that are `behind` are left out, unless all of them are.
+    """
+    late = pl.col("sample").is_in(list(behind(results)))
+    found = sample_scores(results).drop_nulls("score")
+    level = found.filter(~late)
+    return (found if level.is_empty() else level)["score"].to_numpy()
 
 
 def seed_scores(results: Results, samples: Sequence[int]) -> Float[np.ndarray, "samples seeds"]:

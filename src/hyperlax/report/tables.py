@@ -8,12 +8,13 @@ import polars as pl
 
 from hyperlax.report import markup
 from hyperlax.report.charts.style import text
-from hyperlax.report.evaluations import DIVERGED
+from hyperlax.report.evaluations import DIVERGED, behind
 from hyperlax.report.leaderboard import leaderboard, tied, varied_hyperparameters
 from hyperlax.report.lineage import explored
 from hyperlax.report.metrics import sample_metrics
 from hyperlax.report.scores import FRESH_MEANING, PLAIN_MEAN, headline_of, sample_scores
 from hyperlax.report.templates import Markup, joined, piece
+from hyperlax.report.words import left_out_words
 from hyperlax.statistics import HEADLINES
 from hyperlax.storage.results import FRESH, Results
 
@@ -27,6 +28,8 @@ def leaderboard_table(results: Results, top: int) -> Markup:
     best = leaderboard(results, None)
     if (count := tied(best)) > 1:
         note += f" {count} samples share the highest score; the one with the lowest id is listed first."
+    if late := behind(results):
+        note += f" Rank –: {left_out_words(len(late))}."
     note += _initial_value_note(results)
     return joined() if best.is_empty() else score_table(best.head(top), results, "best", note)
 

@@ -8,6 +8,12 @@ from hyperlax.report.charts.style import text
 from hyperlax.statistics import MIN_RUNS
 
 
+def left_out_words(samples: int) -> str:
+    """Say why so many samples have no rank, as a clause."""
+    which = "a sample" if samples == 1 else f"{samples:,} samples"
+    return f"{which} with lanes that stopped early or still train, and so have fewer env steps than others"
+
+
 def score_words(row: dict[str, Any]) -> str:
     """Return a score with its interval or, where none holds, with the range of its seeds.
 

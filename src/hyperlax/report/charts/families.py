@@ -22,7 +22,7 @@ from hyperlax.report.charts.style import (
     over_training,
     steps_axis,
 )
-from hyperlax.report.evaluations import evaluations
+from hyperlax.report.evaluations import behind, evaluations, has_ended, stopped_early
 from hyperlax.report.scores import headline_of, lane_scores, ranked, sample_scores, scores, title_of
 from hyperlax.statistics import (
     LEVEL,
@@ -39,6 +39,7 @@ from hyperlax.statistics import (
     probability_of_improvement,
 )
 from hyperlax.storage.results import Results
+from hyperlax.storage.wording import counted
 
 _POINTS = 100
 _MARKS = 7
@@ -158,7 +159,7 @@ def improvements(families: Families) -> pl.DataFrame:
     for i, ours in enumerate(families):
         for theirs in families[i + 1 :]:
             a, b = _compared(ours, theirs)
-            better, pairs = probability_of_improvement(a, b), paired(ours, theirs)
+            better, pairs = probability_of_improvement(a, b), paired(ours, theirs) if len(a) else None
             gap = difference(a, b) if pairs is None else paired_difference(*pairs)
             rows.append(
                 {
@@ -193,18 +194,37 @@ def paired(ours: Results, theirs: Results) -> tuple[np.ndarray, np.ndarray] | No
     samples = [
         results.samples.drop("matrix", "pair", strict=False).sort("sample") for results in (ours, theirs)
     ]
+    late = [*behind(ours), *behind(theirs)]
     if samples[0].height < MIN_PAIRED or not samples[0].equals(samples[1]):
         return None
     scored = (sample_scores(results).select("sample", "score") for results in (ours, theirs))
     both = next(scored).join(next(scored), on="sample", suffix="_theirs").drop_nulls()
+    both = both.filter(~pl.col("sample").is_in(late))
     return both["score"].to_numpy(), both["score_theirs"].to_numpy()
+
+
+def incomparable(*families: Results) -> str:
+    """Say why families have no samples that can be compared at equal steps; empty if they have.
+
+    Samples that a schedule or a search has let train to the end are not random ones.
+    """
+    for results in families:
+        if count := stopped_early(results):
+            return f"{counted(count, 'sample')} of {results.name} stopped early by their scores"
+    ended = [has_ended(results) for results in families]
+    if len(set(ended)) > 1:
+        return f"no lane of {families[ended.index(False)].name} has trained to the end"
+    return ""
 
 
 def _compared(ours: Results, theirs: Results) -> tuple[np.ndarray, np.ndarray]:
     """Return the scores of the samples of two families, or of the seeds of their only samples.
 
-    Single samples whose score is a maximum over the mean of their seeds are not compared seed by seed.
+    Single samples whose score is a maximum over the mean of their seeds are not compared seed by seed. There
+    are none if the samples that have trained to the end were chosen (`incomparable`).
     """
+    if incomparable(ours, theirs):
+        return np.empty(0), np.empty(0)
     a, b = scores(ours), scores(theirs)
     if len(a) != 1 or len(b) != 1 or headline_of(ours.manifest).maximum:
         return a, b
