@@ -2,10 +2,21 @@
 
 from __future__ import annotations
 
+import math
 from typing import Any
 
 from hyperlax.report.charts.style import text
 from hyperlax.statistics import MIN_RUNS
+
+
+def spanned(*values: float) -> list[str]:
+    """Format an estimate and the ends of its interval, with as many digits as tell them apart."""
+    shown, different = [text(value) for value in values], set(values)
+    if len(set(shown)) == len(different) or not all(map(math.isfinite, values)):
+        return shown
+    gap = min(b - a for a, b in zip(sorted(different), sorted(different)[1:], strict=False))
+    decimals = min(12, max(0, 1 - math.floor(math.log10(gap))))
+    return [f"{value:,.{decimals}f}" for value in values]
 
 
 def left_out_words(samples: int) -> str:
@@ -21,11 +32,13 @@ def score_words(row: dict[str, Any]) -> str:
     """
     value, seeds = text(row["score"]), int(row["seeds"] or 0)
     if row["score_low"] is not None:
-        return f"{value}, 95 % interval [{text(row['score_low'])}, {text(row['score_high'])}]"
+        value, low, high = spanned(row["score"], row["score_low"], row["score_high"])
+        return f"{value}, 95 % interval [{low}, {high}]"
     if seeds < 2:
         return f"{value} (a single seed, which says nothing about luck)"
     low, high = row["lowest_seed"], row["highest_seed"]
     if low == high:
         return f"{value} (all {seeds} seeds alike)"
     why = f"; an interval needs {MIN_RUNS} seeds" if seeds < MIN_RUNS else ""
-    return f"{value} ({seeds} seeds between {text(low)} and {text(high)}{why})"
+    value, low, high = spanned(row["score"], low, high)
+    return f"{value} ({seeds} seeds between {low} and {high}{why})"

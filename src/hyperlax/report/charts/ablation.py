@@ -78,11 +78,11 @@ def ablation_table(results: Results) -> pl.DataFrame:
 def ablation_notes(results: Results) -> list[str]:
     """Say what the pairs show, one sentence for each row of `ablation_table`."""
     score = title_of([results])
-    lines = []
+    rows = []
     for c in comparisons(results):
         found = pairs.summary([c.differences], [c.labels], c.values, c.against)
-        lines += [pairs.summary_words(row, score, c.path) for row in found.iter_rows(named=True)]
-    return lines
+        rows += [(row, c.path) for row in found.iter_rows(named=True)]
+    return pairs.summary_words(rows, score)
 
 
 def ablation_chart(results: Results) -> Chart:

@@ -93,7 +93,7 @@ def difference_figure(
     title += f" ({others[0]} − {against})" if len(others) == 1 else f" − that of {against}"
     chart = curve_chart(table, others, look, x, title, f"ahead of {against}", words, zero=True)
     score = title_of(measured_alike(experiments))
-    said = [pairs.summary_words(row, score, row["env"]) for row in found.iter_rows(named=True)]
+    said = pairs.summary_words([(row, row["env"]) for row in found.iter_rows(named=True)], score)
     if metric != "return":
         said = [f"By the {score}, which is not what is drawn here: {line}" for line in said]
     return Figure(chart, table, (words, *_evaluated_words(gaps, named), *said))

@@ -2,15 +2,21 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 
+import numpy as np
 import polars as pl
+from scipy.stats import binom
 
 from hyperlax.report.figures.panels import ABOUT, Panel
-from hyperlax.statistics import median_interval_words, median_over_runs
+from hyperlax.report.words import spanned
+from hyperlax.statistics import LEVEL, holm, median_interval_words, median_over_runs
+from hyperlax.storage.wording import counted
 
 _NOT_COMPARED = ("sample", "matrix", "score", "seed", *ABOUT)
+FEWEST_OF_MEDIAN = 5
+"""Fewest pairs of which a median has an interval."""
 SUMMARY = {
     "env": pl.String,
     "group": pl.String,
@@ -107,19 +113,46 @@ def summary(
     return pl.DataFrame(rows, schema=SUMMARY).fill_nan(None)
 
 
-def summary_words(row: dict[str, object], score: str, of: str) -> str:
-    """Say in a sentence what a row of `summary` holds, and claim nothing that its interval does not.
+def summary_words(rows: Sequence[tuple[dict[str, object], str]], score: str) -> list[str]:
+    """Say in a sentence each what rows of `summary` hold, and claim nothing that they do not show.
 
-    `of` is what the groups are values of, or the environment.
+    Each row comes with what its groups are values of, or the environment. Where there are several, a
+    difference is claimed only if the sign test rejects after correction for their number.
     """
-    where = f"{of}: {row['group']} against {row['against']}, {row['pairs']} pairs"
+    corrected = holm(np.array([_sign_test(row) for row, _ in rows], float))
+    tests = int((~np.isnan(corrected)).sum())
+    return [_words(row, score, of, float(p), tests) for (row, of), p in zip(rows, corrected, strict=True)]
+
+
+def _sign_test(row: Mapping[str, object]) -> float:
+    """Return the p value of as many better and worse pairs, if both are equally likely; NaN without pairs."""
+    better, worse = (int(str(row[name])) for name in ("better", "worse"))
     if not row["pairs"]:
+        return np.nan
+    return min(1.0, 2 * float(binom.cdf(min(better, worse), better + worse, 0.5)))
+
+
+def _words(row: dict[str, object], score: str, of: str, p: float, tests: int) -> str:
+    """Say what a row holds; `p` is that of its sign test, corrected for `tests` rows."""
+    pairs = int(str(row["pairs"]))
+    where = f"{of}: {row['group']} against {row['against']}, {counted(pairs, 'pair')}"
+    if not pairs:
         return f"{where}: no samples differ in this alone."
-    counts = f"better in {row['better']}, worse in {row['worse']}"
-    gap = f"median difference in {score} {row['difference']:.4g}"
+    equal = pairs - int(str(row["better"])) - int(str(row["worse"]))
+    counts = f"better in {row['better']}, worse in {row['worse']}" + (f", equal in {equal}" if equal else "")
     low, high = row["low"], row["high"]
+    gap, *ends = spanned(
+        float(str(row["difference"])), *(end for end in (low, high) if isinstance(end, float))
+    )
+    gap = f"median difference in {score} {gap}"
     if not isinstance(low, float) or not isinstance(high, float):
-        return f"{where}: {counts}; {gap}, without an interval: it needs five pairs."
-    claim = "no difference is claimed" if low <= 0 <= high else "the interval leaves out zero"
-    method = median_interval_words(int(str(row["pairs"])))
-    return f"{where}: {counts}; {gap} [{low:.4g}, {high:.4g}] ({method}): {claim}."
+        why = "it needs five pairs" if pairs < FEWEST_OF_MEDIAN else "too many pairs differ by the same"
+        return f"{where}: {counts}; {gap}, without an interval: {why}."
+    among = f" among {tests} comparisons" if tests > 1 else ""
+    if low <= 0 <= high:
+        claim = "no difference is claimed"
+    elif tests > 1 and p > 1 - LEVEL:
+        claim = f"the interval leaves out zero, but no difference is claimed{among} (p = {p:.2g})"
+    else:
+        claim = "the interval leaves out zero" + (f" (p = {p:.2g}{among})" if among else "")
+    return f"{where}: {counts}; {gap} [{', '.join(ends)}] ({median_interval_words(pairs)}): {claim}."
