@@ -5,7 +5,8 @@ Scores are made comparable between environments by scaling them with percentiles
 environment. Hyperparameter sensitivity is the score of an agent tuned for each environment separately, minus
 the score of the single sample that is best on average. The effective hyperparameter dimensionality is the
 smallest number of hyperparameters that have to be tuned per environment, while the others keep the values of
-that single sample, to retain 95 % of the score of tuning all of them.
+that single sample, to retain 95 % of the score of tuning all of them. Scores that are scaled have no natural
+zero: where that score is below 1, at most 0.05 may be lost, which is 5 % of the range of the percentiles.
 """
 
 from __future__ import annotations
@@ -86,9 +87,11 @@ def effective_dimensionality(
 ) -> int:
     """Return the smallest number of hyperparameters to tune for a share `retained` of the full score.
 
-    `by_tuned` holds the score for each number of tuned hyperparameters, from none to all.
+    `by_tuned` holds the scaled score for each number of tuned hyperparameters, from none to all. What may be
+    lost is the rest of the share, of the full score or of the range from 0 to 1 if that is larger: a share of
+    a score below zero would be a higher score.
     """
-    return int(np.argmax(by_tuned >= retained * by_tuned[-1]))
+    return int(np.argmax(by_tuned >= by_tuned[-1] - (1 - retained) * max(1.0, float(by_tuned[-1]))))
 
 
 def sensitivity(
