@@ -22,7 +22,7 @@ from hyperlax.report.findings import findings
 from hyperlax.report.leaderboard import leaderboard
 from hyperlax.report.options import Options
 from hyperlax.report.scores import headline_of
-from hyperlax.report.selection import drop_words, selection_bias
+from hyperlax.report.selection import DROP_MEANING, drop_words, selection_bias
 from hyperlax.report.tables import (
     leaderboard_table,
     plan_table,
@@ -141,6 +141,7 @@ def _confirmation_section(results: Results, pictures: dict[str, Markup]) -> dict
     note = (
         "The drop, tuning score minus confirmed score, estimates how far selecting the best samples "
         f"by their tuning scores has inflated these. {drop_words(results)}"
+        + (f" {DROP_MEANING}" if found["drop_low"].count() else "")
     )
     content = joined(pictures["confirmation"], score_table(found, results, "confirmed", note))
     return {"confirmation": ("Tuning score against confirmed score", content)}

@@ -8,8 +8,15 @@ from jaxtyping import Float
 
 from hyperlax.report.charts.style import text
 from hyperlax.report.scores import described, headline_of, measured_by, sample_scores, seed_scores
+from hyperlax.report.words import spanned
 from hyperlax.statistics import Difference, average_difference, difference
 from hyperlax.storage.results import Results
+
+DROP_MEANING = (
+    "The drop is a difference of scores; its interval is that of the difference of the plain means over "
+    "seeds, and may lie to one side of it where seeds differ much."
+)
+"""What readers have to know who see a drop beside its interval."""
 
 
 def selection_bias(results: Results) -> pl.DataFrame:
@@ -20,7 +27,8 @@ def selection_bias(results: Results) -> pl.DataFrame:
     tuning minus confirmed, with the interval of a permutation test; `seeds`, the number of seeds that count
     in the confirmation, `seeds_diverged`, and what the scores are (`scores.described`). Scores are null
     without an evaluation, their intervals where none holds, that of the drop with three seeds on both sides
-    or fewer. A drop has no interval either where the score is a maximum.
+    or fewer. A drop has no interval either where the score is a maximum. The interval is that of the
+    difference of plain means over seeds, while the drop itself is that of the scores (`DROP_MEANING`).
     Raises `ValueError` without a confirmation.
     """
     confirmation = _confirmation(results)
@@ -61,7 +69,11 @@ def drop_words(results: Results) -> str:
     sentence = f"The average drop is {text(float(found.value))}"
     if np.isnan(found.low):
         return f"{sentence}; so few seeds give no interval."
-    sentence += f" [{text(float(found.low))}, {text(float(found.high))}]"
+    mean = average_difference(_pairs(results, selection_bias(results).drop_nulls("drop")["sample"].to_list()))
+    value, low, high = spanned(float(mean.value), float(mean.low), float(mean.high))
+    if not np.isclose(mean.value, found.value):
+        sentence += f"; that of the plain means over seeds is {value}"
+    sentence += f" [{low}, {high}]"
     return f"{sentence}." if found.p <= 0.05 else f"{sentence}: no bias is claimed."
 
 
