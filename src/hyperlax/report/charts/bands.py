@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+
 import numpy as np
 from jaxtyping import Float
 
@@ -14,6 +16,7 @@ from hyperlax.statistics import (
     quantiles,
     without_interval,
 )
+from hyperlax.storage.wording import listed
 
 
 def over_seeds(values: Float[np.ndarray, "samples seeds points"]) -> Estimate:
@@ -38,6 +41,19 @@ def over_samples(values: Float[np.ndarray, "samples seeds points"]) -> Estimate:
         found = iqm_over_runs(iqm(values, axis=1)[None])
         return Estimate(found.value[0], found.low[0], found.high[0])
     return iqm_over_strata(values)
+
+
+def words_of_families(seeds: Mapping[str, int]) -> str:
+    """Say what the bands of `over_seeds` are for families of so many seeds, each by its name."""
+    if len({(count >= MIN_RUNS, count > 1) for count in seeds.values()}) < 2:
+        return words(min(seeds.values()))
+    kinds = (
+        ("95 % intervals", [name for name, count in seeds.items() if count >= MIN_RUNS]),
+        ("from the lowest to the highest seed", [n for n, count in seeds.items() if 1 < count < MIN_RUNS]),
+        ("none, because there is one seed,", [name for name, count in seeds.items() if count < 2]),
+    )
+    said = "; ".join(f"{what} for {listed(names)}" for what, names in kinds if names)
+    return f"Interquartile mean over seeds; bands: {said}. An interval needs {MIN_RUNS} seeds."
 
 
 def words(seeds: int) -> str:

@@ -102,7 +102,7 @@ def _line_and_band_words(show: str, band: str, samples: int, seeds: int, drawn: 
         what = (
             f"intervals of the median ({median_interval_words(runs)})"
             if band == "interval" and of_median
-            else "95 % intervals, by bootstrap"
+            else "95 % intervals, by bootstrap" + _over_words(one, samples)
             if band == "interval"
             else f"from the lowest to the highest {'seed' if one else 'sample'}"
         )
@@ -119,6 +119,13 @@ def _line_and_band_words(show: str, band: str, samples: int, seeds: int, drawn: 
         kind = "seeds" if one else "samples"
         return f"{line} No bands: an interval that holds needs {least} {kind}, there are {runs}{other}."
     return f"{line} No bands: all runs agree."
+
+
+def _over_words(one: bool, samples: int) -> str:
+    """Say over what a bootstrap draws that is not over what its line is: see `bands.over_samples`."""
+    if one or samples >= MIN_RUNS:
+        return ""
+    return f" over seeds, with the samples of a group held fixed where it has fewer than {MIN_RUNS}"
 
 
 def _first(estimate: Estimate) -> Estimate:
