@@ -43,6 +43,8 @@ def runtime(results: Results) -> Chart:
         ),
         {"without compiling": "apart", "compiling included": "whole"},
     )
+    if speed.is_empty():
+        raise NothingToDraw("No lane has recorded how long it took.")
     colour = colour_of(results.manifest)
     return finished(
         alt.hconcat(
@@ -130,6 +132,8 @@ def scaling(families: Sequence[Results]) -> Chart:
     )
     seconds = _to_long(rows, {"without compiling": "running", "compiling": "compiling"})
     speed = _to_long(rows, {"without compiling": "apart", "compiling included": "whole"})
+    if speed.is_empty():
+        raise NothingToDraw("No lane has recorded how long it took.")
     panels = [
         _experiment_panel(data, families, title)
         for data, title in ((seconds, "seconds"), (speed, "env steps per second"))
