@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import dataclasses
 import re
 from unittest.mock import Mock
 
 import numpy as np
+import polars as pl
 import pytest
 from scored_data import scored, with_confirmation
 
@@ -13,12 +15,24 @@ from hyperlax.agents.base import AbstractAgent
 from hyperlax.commands.ending import next_command
 from hyperlax.experiments.experiment import Experiment
 from hyperlax.experiments.samples import Lane
-from hyperlax.report.comparison import verdicts
+from hyperlax.report.charts import NothingToDraw, bands
+from hyperlax.report.charts.runtime import scaling
+from hyperlax.report.claims import verdicts, verdicts_by_environment
+from hyperlax.report.figures.averages import average_words
+from hyperlax.report.figures.pairs import summary_words
 from hyperlax.report.findings import comparison_findings, findings
 from hyperlax.report.leaderboard import leaderboard, tied
 from hyperlax.report.scores import ranked, scores
+from hyperlax.report.selection import drop_words
+from hyperlax.report.tuning import effective_dimensionality
+from hyperlax.report.words import spanned
 from hyperlax.run.best import BEST_POLICIES, BestPolicies
 from hyperlax.storage.store import Store
+
+
+def drawn(count: int, name: str) -> pl.DataFrame:
+    """Return samples of another hyperparameter, which are no pairs of those of `scored`."""
+    return pl.DataFrame({"sample": range(count), name: [float(i) for i in range(count)]})
 
 
 def test_the_score_to_quote_was_chosen_before_the_fresh_seeds():
@@ -100,6 +114,107 @@ def test_families_of_which_only_chosen_samples_train_to_the_end_are_not_compared
     groups = {"x": [one, scored(whole, "B")]}
     assert "no lane of A has trained to the end" in verdicts(groups["x"])[0]
     assert "sample 15 of B" in comparison_findings(groups, {"x": []})[1]
+
+
+def test_claims_are_corrected_over_all_environments_of_a_page():
+    one, other = np.arange(12.0)[:, None], np.arange(12.0)[:, None] + 3.5
+    pair = [scored(one, "A"), scored(other, "B", samples=drawn(12, "x"))]
+    assert "B is ahead of A" in verdicts(pair)[0]
+    said = verdicts_by_environment({str(env): pair for env in range(10)})
+    assert list(said.values()) == [["A and B: no difference is claimed."]] * 10
+    far = [pair[0], scored(other + 100, "B", samples=drawn(12, "x"))]
+    assert "corrected for 2 comparisons" in verdicts_by_environment({"a": far, "b": far})["a"][0]
+
+
+def test_a_probability_that_contradicts_a_claim_is_no_support_of_it():
+    few_succeed = np.r_[np.zeros(50), np.full(14, 500.0)] + np.arange(64) / 1e3
+    (said,) = verdicts(
+        [
+            scored(few_succeed[:, None], "A", samples=drawn(64, "x")),
+            scored(20 + np.arange(64)[:, None] / 1e3, "B"),
+        ]
+    )
+    assert said.startswith("A is ahead of B in the mean only: the mean difference in final return is 89.38 [")
+    assert said.endswith("but a random sample of B has the higher one with probability 0.78.")
+
+
+def test_single_samples_are_compared_seed_by_seed_and_called_so():
+    (said,) = verdicts([scored([np.arange(6.0) + 100], "A"), scored([np.arange(6.0)], "B")])
+    assert said.startswith("A is ahead of B: a random seed of the former has the higher final return")
+
+
+def test_so_many_of_those_that_may_be_the_best_are_trained_again():
+    rng = np.random.default_rng(0)
+    assert findings(scored(rng.normal(100, 20, (16, 4)))).next.startswith(
+        "Next: train 5 of the 16 that may be the best again"
+    )
+
+
+def test_ties_across_families_and_families_without_a_score_are_named():
+    alike, none = np.full((4, 5), 500.0), np.full((4, 5), np.nan)
+    groups = {"x": [scored(alike, "A"), scored(alike, "B"), scored(none, "C")]}
+    assert comparison_findings(groups, {"x": []})[1] == (
+        "Best on x: sample 0 of A (one of 4 that score the same) and sample 0 of B (one of 4 that score the "
+        "same) alike, with 500 (all 5 seeds alike). C has no score yet."
+    )
+
+
+@pytest.mark.parametrize("top", [-2.0, -0.01, 0.5, 1.2])
+def test_the_share_of_a_score_makes_sense_below_zero(top):
+    """A tenth of the range is more than may be lost, whatever the sign of the score."""
+    assert effective_dimensionality(np.array([top - 1, top - 0.1, top - 0.01, top])) == 2
+
+
+def row(better: int, worse: int, equal: int, low: float | None, high: float | None) -> dict[str, object]:
+    pairs = better + worse + equal
+    counts = {"pairs": pairs, "better": better, "worse": worse, "difference": 2.0, "low": low, "high": high}
+    return {"group": "x", "against": "y", **counts}
+
+
+def test_pairs_that_agree_tie_or_are_many_are_said_as_they_are():
+    (alike,) = summary_words([(row(0, 0, 8, None, None), "lr")], "final return")
+    assert "equal in 8" in alike
+    assert alike.endswith("without an interval: too many pairs differ by the same.")
+    (few,) = summary_words([(row(3, 0, 0, None, None), "lr")], "final return")
+    assert few.endswith("without an interval: it needs five pairs.")
+    single = row(6, 0, 0, 1.0, 3.0)
+    assert summary_words([(single, "lr")], "final return")[0].endswith(": the interval leaves out zero.")
+    many = summary_words([(single, "lr")] + [(row(3, 3, 0, -1.0, 3.0), "lr")] * 9, "final return")
+    assert "but no difference is claimed among 10 comparisons" in many[0]
+
+
+def test_an_interval_shows_enough_digits_not_to_collapse():
+    assert spanned(-1_000_000.21, -1_000_000.52, -999_999.93) == [
+        "-1,000,000.21",
+        "-1,000,000.52",
+        "-999,999.93",
+    ]
+    assert spanned(1.23456, 1.1, 1.3) == ["1.235", "1.1", "1.3"]
+    assert spanned(5.0, 5.0, 5.0) == ["5", "5", "5"]
+
+
+def test_a_drop_and_the_interval_beside_it_say_what_they_are_of():
+    before = [500.0, 499, 501, 500, 498, 502, 500, 499, 501, 500]
+    after = [500.0, 501, 499, 500, 502, 498, 500, 501, 0, 1]
+    said = drop_words(with_confirmation(scored([before]), [0], [after]))
+    assert re.match(r"The average drop is [\d.-]+; that of the plain means over seeds is 99.8 \[", said)
+
+
+def test_captions_name_the_families_whose_bands_are_intervals():
+    said = bands.words_of_families({"A": 10, "B": 3, "C": 1})
+    assert "95 % intervals for A; from the lowest to the highest seed for B; none, because" in said
+    assert bands.words_of_families({"A": 10, "B": 12}) == bands.words(10)
+    assert bands.words_of_families({"A": 3, "B": 1}) != bands.words(1)
+    assert "over seeds, with the samples of a group held fixed" in average_words(
+        "iqm", "interval", 3, 10, True
+    )
+
+
+def test_a_chart_of_times_is_left_out_where_none_was_recorded():
+    made = scored([[1.0, 2.0]])
+    timeless = dataclasses.replace(made, curves=made.curves.with_columns(seconds=pl.lit(0.0)))
+    with pytest.raises(NothingToDraw, match="how long"):
+        scaling([timeless])
 
 
 def test_the_leader_among_lanes_that_tie_keeps_its_policy(tmp_path, monkeypatch):

@@ -15,7 +15,8 @@ from report_data import nothing_yet, synthetic
 from hyperlax.commands.main import app
 from hyperlax.report import export_comparison, write_comparison
 from hyperlax.report.charts.families import improvements
-from hyperlax.report.comparison import best_samples, by_environment, charts, summary, verdicts
+from hyperlax.report.claims import verdicts
+from hyperlax.report.comparison import best_samples, by_environment, charts, summary
 from hyperlax.storage.results import Results
 
 

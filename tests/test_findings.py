@@ -20,7 +20,8 @@ from hyperlax.commands.ending import next_command
 from hyperlax.commands.flags import Common, folder_of
 from hyperlax.report import leaderboard, write_report
 from hyperlax.report.agreement import check_comparable, differences, metrics_words
-from hyperlax.report.comparison import comparable, verdicts
+from hyperlax.report.claims import verdicts
+from hyperlax.report.comparison import comparable
 from hyperlax.report.findings import comparison_findings, findings
 from hyperlax.report.options import Options
 from hyperlax.run.fitting import Fitting

@@ -22,15 +22,14 @@ from hyperlax.report.charts.families import (
     Families,
     best_of_k_chart,
     improvement_chart,
-    improvements,
-    incomparable,
     profile_chart,
     tuned_curves,
 )
 from hyperlax.report.charts.runtime import scaling
 from hyperlax.report.charts.samples import combined_distribution
-from hyperlax.report.charts.style import Chart, NothingToDraw, sample_keys, text
+from hyperlax.report.charts.style import Chart, NothingToDraw, sample_keys
 from hyperlax.report.charts.tuning import tuning_chart
+from hyperlax.report.claims import verdicts_by_environment
 from hyperlax.report.document import Pictures, sections_of, tabs, write_document
 from hyperlax.report.evaluations import at_equal_steps
 from hyperlax.report.export import image, informed_title
@@ -219,8 +218,10 @@ def write_comparison(
         drawn = pictures.add("combined_distribution", partial(combined_distribution, groups))
         listed = markup.table(table.select(_OVERVIEW), "overview")
         sections["combined"] = ("All environments", joined(drawn, listed))
+    said = verdicts_by_environment(groups)
     for place, (env, families) in enumerate(groups.items()):
-        sections[f"env-{place}"] = (env, _environment_section(families, f"e{place}", pictures, top))
+        inner = _environment_section(families, f"e{place}", pictures, top, said[env])
+        sections[f"env-{place}"] = (env, inner)
     if len(groups) > 1:
         sections["across"] = ("Across environments", _across_environments(experiments, pictures))
     count = sum(len(f) for f in groups.values())
@@ -229,7 +230,7 @@ def write_comparison(
         f"The score of a sample is its {headline_of(experiments[0].manifest).title}. "
         "The report of each experiment lists its samples, shows how training went, and says how to repeat it."
     )
-    found = piece("found", sentences(groups))
+    found = piece("found", comparison_findings(groups, said))
     header = piece("header", title, introduction, joined(found, definition(experiments[0])))
     write_output(path.with_suffix(".csv"), table.write_csv())
     return write_document(path, title, sections_of(header, sections), pictures)
@@ -237,7 +238,7 @@ def write_comparison(
 
 def sentences(groups: Mapping[str, Sequence[Results]]) -> list[str]:
     """Return what was found, in three sentences, from the experiments on each environment."""
-    return comparison_findings(groups, {env: verdicts(group) for env, group in groups.items()})
+    return comparison_findings(groups, verdicts_by_environment(groups))
 
 
 def check_published(experiments: Sequence[Results], published: Published) -> None:
@@ -245,7 +246,9 @@ def check_published(experiments: Sequence[Results], published: Published) -> Non
     PublishedComparison(by_environment(experiments), published)
 
 
-def _environment_section(families: Families, prefix: str, pictures: Pictures, top: int) -> Markup:
+def _environment_section(
+    families: Families, prefix: str, pictures: Pictures, top: int, verdicts: Sequence[str]
+) -> Markup:
     """Return the section of one environment as HTML; `prefix` makes its chart and table ids unique."""
     shown = {name: pictures.add(f"{prefix}_{name}", draw) for name, draw in charts(families, top).items()}
     curves = {
@@ -263,7 +266,7 @@ def _environment_section(families: Families, prefix: str, pictures: Pictures, to
         _section("Performance profile", shown["performance_profile"]),
     ]
     if len(families) > 1:
-        said = markup.notes(verdicts(families))
+        said = markup.notes(list(verdicts))
         parts.append(_section("Who is ahead", joined(said, shown["probability_of_improvement"])))
     parts.append(_section("Sample complexity", shown["sample_complexity"]))
     parts.append(_section("Return against parameters", shown["return_against_parameters"]))
@@ -300,40 +303,6 @@ def _best_samples_section(families: Families, prefix: str, top: int) -> Markup:
     if best.is_empty():
         return joined()
     return _section("Best samples", score_table(best, families[0], f"{prefix}-best", note))
-
-
-def verdicts(families: Families) -> list[str]:
-    """Say for each pair of families, in a sentence, which one is ahead.
-
-    An order is claimed only if a permutation test rejects that the mean scores are equal, at 5 % after
-    correction for the number of pairs.
-    """
-    lines, compared, title = [], improvements(families), headline_of(families[0].manifest).title
-    for row in compared.iter_rows(named=True):
-        a, b, p = row["family"], row["other"], row["probability"]
-        if p is None:
-            if why := incomparable(*(results for results in families if results.name in (a, b))):
-                lines.append(f"{a} and {b} are not compared, because {why}.")
-            continue
-        if row["ahead"] is None:
-            few = row["difference_low"] is None and row["difference"] != 0
-            counts = f"{row['values']} and {row['other_values']} values are too few to tell them apart"
-            lines.append(f"{a} and {b}: {counts if few else 'no difference is claimed'}.")
-            continue
-        first, second, sign = (a, b, 1) if row["ahead"] == a else (b, a, -1)
-        ends = [row[f"difference_{end}"] for end in ("low", "high")]
-        interval = ""
-        if None not in ends:  # there is none where all values of a family agree
-            interval = " [{}, {}]".format(*map(text, sorted(sign * end for end in ends)))
-        corrected = f", corrected for {len(compared)} comparisons" if len(compared) > 1 else ""
-        of = "of equal samples " if row["paired"] else ""
-        gap = text(sign * row["difference"])
-        lines.append(
-            f"{first} is ahead of {second}: a random sample of the former has the higher {title} with "
-            f"probability {p if sign > 0 else 1 - p:.2f}. The mean difference {of}is {gap}{interval} "
-            f"(permutation test of equal means: p = {row['p']:.2g}{corrected})."
-        )
-    return lines
 
 
 def _section(heading: str, content: Markup) -> Markup:

@@ -181,7 +181,8 @@ def _next(results: Results, board: pl.DataFrame) -> tuple[str, tuple[tuple[str, 
     if not any(first):
         return _when_unfinished(0)
     count = min(_CONFIRMED, sum(first))
-    which = "the best sample" if count == 1 else f"the {count} that may be the best"
+    several = f"{count} of the {sum(first)}" if sum(first) > count else f"the {count}"
+    which = "the best sample" if count == 1 else f"{several} that may be the best"
     return (
         f"Next: train {which} again from fresh seeds, with --resume --confirm {count}, because a score is "
         "optimistic when it was chosen for being high.",
@@ -201,14 +202,16 @@ def comparison_findings(
     compared = f"Compared: {shown} on {places}, {counted(len(every), 'experiment')} in all, by their {title}."
     best = []
     for env, families in environments.items():
-        tops = [(r, leaderboard(r, 1)) for r in families]
-        ended = [(r, t) for r, t in tops if has_ended(r)] or tops
-        known = [(r, t.row(0, named=True)) for r, t in ended if t["score"].count()]
+        boards = [(results, leaderboard(results, None)) for results in families]
+        ended = [(r, board) for r, board in boards if has_ended(r)] or boards
+        known = [(r, board) for r, board in ended if board["score"].count()]
         if not known:
             best.append(f"On {env} nothing has been evaluated yet.")
             continue
-        family, row = max(known, key=lambda entry: entry[1]["score"])
-        said = f"Best on {env}: sample {row['sample']} of {family.name} with {score_words(row)}."
+        missing = [r.name for r in families if r.name not in {other.name for other, _ in known}]
+        said = f"Best on {env}: {_leaders(known)}."
+        if missing:
+            said += f" {listed(missing)} {'has' if len(missing) == 1 else 'have'} no score yet."
         more = len(verdicts[env]) - _NAMED
         rest = [f"{counted(more, 'more comparison')} below."] if more > 0 else []
         best.append(" ".join([said, *verdicts[env][:_NAMED], *rest]))
@@ -221,3 +224,16 @@ def comparison_findings(
         "is no difference."
     )
     return [compared, " ".join(best), following]
+
+
+def _leaders(known: Sequence[tuple[Results, pl.DataFrame]]) -> str:
+    """Name the samples that share the highest score of all families, each with those of its own that tie."""
+    highest = max(float(board["score"][0]) for _, board in known)
+    leaders = [(results, board) for results, board in known if board["score"][0] == highest]
+    names = []
+    for results, board in leaders:
+        same = tied(board)
+        others = f" (one of {same} that score the same)" if same > 1 else ""
+        names.append(f"sample {board['sample'][0]} of {results.name}{others}")
+    alike, row = "" if len(names) == 1 else " alike,", leaders[0][1].row(0, named=True)
+    return f"{listed(names)}{alike} with {score_words(row)}"

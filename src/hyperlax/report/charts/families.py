@@ -52,7 +52,7 @@ Families = Sequence[Results]
 
 def tuned_curves(families: Families, x: str = "env_steps", top: int = 5) -> Chart:
     """Draw the best sample of every family, and the interquartile mean of its `top` best samples."""
-    best, groups, fewest = [], [], MIN_RUNS
+    best, groups, seeds = [], [], {}
     for results in families:
         found = evaluations(results)
         if found.values.size == 0 or np.nanmax(found.x[x], initial=0.0) <= 0:
@@ -61,7 +61,7 @@ def tuned_curves(families: Families, x: str = "env_steps", top: int = 5) -> Char
         rows = [place[s] for s in ranked(results)["sample"].to_list()[:top]]
         if not rows:
             continue
-        fewest = min(fewest, found.values.shape[1])
+        seeds[results.name] = found.values.shape[1]
         single = bands.over_seeds(found.values[rows[:1]])
         best.append(_curve(results.name, found.x[x][rows[0]], _first_stratum(single)))
         if len(rows) > 1:
@@ -83,7 +83,12 @@ def tuned_curves(families: Families, x: str = "env_steps", top: int = 5) -> Char
         alt.hconcat(*panels, spacing=20).resolve_scale(y="shared"),
         f"Tuned learning curves against {X_TITLES[x]}",
         [
-            f"The best sample, and the interquartile mean of the best {most} samples. {bands.words(fewest)}",
+            f"The best sample, and the interquartile mean of the best {most} samples. "
+            f"{bands.words_of_families(seeds)}",
+            f"Bands of the best {most}: 95 % intervals over the seeds of these samples, "
+            f"where each has {MIN_RUNS}."
+            if groups
+            else "",
             "The samples were selected by these same evaluations, so their curves are optimistic.",
         ],
     )
@@ -145,14 +150,15 @@ def profile_chart(families: Families) -> Chart:
     )
 
 
-def improvements(families: Families) -> pl.DataFrame:
+def improvements(families: Families, corrected: bool = True) -> pl.DataFrame:
     """Compare every pair of families.
 
     Columns: `family`, `other`, `probability` (that a random sample of `family` has a higher score than a
     random sample of `other`; ties count half), `low` and `high`; `difference` (of the mean scores),
-    `difference_low` and `difference_high`; `p` of the difference, corrected for the number of pairs; `ahead`,
-    the family that is ahead if p is at most 0.05, else null; `values` and `other_values`, how many were
-    compared. These are samples, or the seeds if both families have a single sample. `paired` says that both
+    `difference_low` and `difference_high`; `p` of the difference, `corrected` for the number of pairs or not;
+    `ahead`, the family that is ahead if p is at most 0.05, else null; `values` and `other_values`, how many
+    were compared. These are samples, or the seeds if both families have a single sample, as `seeds` says.
+    `paired` says that both
     have the same samples, so that the difference is that of pairs of equal hyperparameters.
     """
     rows = []
@@ -173,15 +179,17 @@ def improvements(families: Families) -> pl.DataFrame:
                     "difference_high": float(gap.high),
                     "p": gap.p,
                     "paired": pairs is not None,
+                    "seeds": len(scores(ours)) == len(scores(theirs)) == 1 < max(len(a), len(b)),
                     "values": len(a),
                     "other_values": len(b),
                 }
             )
     numbers = ("probability", "low", "high", "difference", "difference_low", "difference_high", "p")
     schema = {"family": pl.String, "other": pl.String, **dict.fromkeys(numbers, pl.Float64)}
-    schema |= {"paired": pl.Boolean, "values": pl.Int64, "other_values": pl.Int64}
+    schema |= {"paired": pl.Boolean, "seeds": pl.Boolean, "values": pl.Int64, "other_values": pl.Int64}
     table = pl.DataFrame(rows, schema=schema)
-    table = table.with_columns(pl.Series("p", holm(table["p"].to_numpy())))
+    if corrected:
+        table = table.with_columns(pl.Series("p", holm(table["p"].to_numpy())))
     leader = pl.when(pl.col("difference") > 0).then("family").otherwise("other")
     return table.with_columns(ahead=pl.when(pl.col("p") <= 1 - LEVEL).then(leader)).fill_nan(None)
 
@@ -211,10 +219,9 @@ def incomparable(*families: Results) -> str:
     for results in families:
         if count := stopped_early(results):
             return f"{counted(count, 'sample')} of {results.name} stopped early by their scores"
-    ended = [has_ended(results) for results in families]
-    if len(set(ended)) > 1:
-        return f"no lane of {families[ended.index(False)].name} has trained to the end"
-    return ""
+    known = [results for results in families if scores(results).size]
+    behind_all = [results.name for results in known if not has_ended(results)]
+    return f"no lane of {behind_all[0]} has trained to the end" if 0 < len(behind_all) < len(known) else ""
 
 
 def _compared(ours: Results, theirs: Results) -> tuple[np.ndarray, np.ndarray]:
@@ -257,7 +264,8 @@ def improvement_chart(families: Families) -> Chart:
         [
             f"Probability that a random sample of the first family has the higher {title}. Bars: 95 % "
             "intervals over five samples or more on either side; with one sample each, over its seeds. A "
-            "claim is decided by a permutation test of the mean scores, corrected for the number of pairs."
+            "claim is decided by a permutation test of the mean scores, corrected for all comparisons on all "
+            "environments."
         ],
     )
 
