@@ -2,7 +2,7 @@
 
 XLA compiles for a device that it is told about instead of one that it finds, so that the result can be read
 but not run: nothing is timed, and choices that XLA makes by timing are made by rules instead. Needs the
-compiler for CUDA, `pip install "hyperlax[kernels]"`, of the version of jax.
+compiler for CUDA, `pip install ".[kernels]"` in the checkout, of the version of jax.
 """
 
 from __future__ import annotations
@@ -55,7 +55,7 @@ def missing() -> str | None:
     if sys.platform != "linux":
         return "the compiler for CUDA exists for Linux only"
     if not any(importlib.util.find_spec(f"jax_cuda{version}_plugin") for version in (12, 13)):
-        return 'the compiler for CUDA is not installed: pip install "hyperlax[kernels]"'
+        return 'the compiler for CUDA is not installed: pip install ".[kernels]"'
     return None
 
 

@@ -1,4 +1,4 @@
-"""Modules depend on one another in one direction: rooms in a fixed order, no circles, nothing hidden.
+"""Modules depend on one another in one direction: rooms in a fixed order, no cycles, nothing hidden.
 
 Every import counts, wherever it stands: at the top of a module, inside a function, or for type checkers only.
 """

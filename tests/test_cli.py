@@ -223,7 +223,7 @@ REFUSED = [
     ("run-single-hp --seeds 0", "--seeds must be at least 1"),
     ("run-single-hp --total-timesteps -5", "--total-timesteps must be at least 1"),
     ("run-single-hp --protocol publised", 'Did you mean "published"?'),
-    ("run-single-hp --device gpu", "jax finds no such device.*hyperlax[cuda13].*--device cpu"),
+    ("run-single-hp --device gpu", "jax finds no such device.*.[cuda13].*--device cpu"),
     ("run-single-hp --hparam-batch-size 0", "--hparam-batch-size must be at least 1"),
     ("run-single-hp --checkpoint-seconds -1", "--checkpoint-seconds. Must be >= 0"),
     ("run-single-hp --sede 5", "Unknown option: --sede. Did you mean --seed"),

@@ -142,9 +142,19 @@ def test_a_search_says_what_it_found_and_what_to_do_with_it(capsys, tmp_path):
     best = json.loads((folder / "best_params.json").read_text())
     assert f"best trial {best['trial']}: final" in said
     assert "actor_lr=" in said
-    offered = re.search(r"next: cd .* && hyperlax (run-single-hp .*?)  \(", said)
+    offered = re.search(r"^next: cd .* && hyperlax (run-single-hp .*)$", said, re.MULTILINE)
     assert offered is not None
-    assert f"--algo-and-network-config {folder.absolute()}/best_recipe.py" in offered.group(1)
+    again = offered.group(1)
+    assert f"--algo-and-network-config {folder.absolute()}/best_recipe.py" in again
+    for flag in ("run-length-modifier quick", "total-timesteps 300", "seed 43", "metric final"):
+        assert f" --{flag} " in again
+    assert " --output-root out " in again
+    assert all(f"--set {path}={value}" in again for path, value in sizes.items())
+    assert run(again) == 0
+    done = hyperlax.read("out/best_recipe.py/gymnax.cartpole")
+    assert done.manifest["settings"]["total_timesteps"] == 300
+    assert done.samples.height == 1
+    capsys.readouterr()
     spec = hyperlax.prepare(f"{folder}/best_recipe.py", "gymnax.cartpole")
     chosen = spec.samples.row(0, named=True)
     assert all(chosen[path] == pytest.approx(value) for path, value in best["params"].items())

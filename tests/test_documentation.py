@@ -190,7 +190,7 @@ def test_every_block_runs(name, tmp_path):
 @pytest.mark.timeout(900)
 def test_the_notebook_runs_from_top_to_bottom(tmp_path, monkeypatch):
     """With a live bar, tables and charts as a notebook shows them; it is kept without outputs."""
-    nbclient = pytest.importorskip("nbclient", reason="comes with hyperlax[docs]")
+    nbclient = pytest.importorskip("nbclient", reason='pip install ".[docs]"')
     nbformat = pytest.importorskip("nbformat")
     notebook = nbformat.read(ROOT / "docs" / "tutorials" / "notebook.ipynb", 4)
     code = [cell for cell in notebook.cells if cell.cell_type == "code"]

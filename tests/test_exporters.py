@@ -200,7 +200,7 @@ def test_invalid_exports_are_refused_before_anything_is_written(results, tmp_pat
         export(results, "wandb", tmp_path)
     for tracker, module in (("tensorboard", "tensorboardX"), ("wandb", "wandb"), ("mlflow", "mlflow")):
         monkeypatch.setitem(sys.modules, module, None)
-        with pytest.raises(ValueError, match=rf'{module} is not installed: pip install "hyperlax\[trackers'):
+        with pytest.raises(ValueError, match=rf'{module} is not installed: pip install "\.\[trackers'):
             export(results, tracker, target)
     assert not target.exists()
 

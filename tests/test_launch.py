@@ -35,7 +35,7 @@ def test_starting_jax_twice_changes_nothing():
 
 
 def test_a_device_that_is_not_there_is_refused_with_the_fix():
-    with pytest.raises(ValueError, match=r"--device gpu: .*hyperlax\[cuda13\].*--device cpu"):
+    with pytest.raises(ValueError, match=r'--device gpu: .*"\.\[cuda13\]".*--device cpu'):
         launch.start_jax("gpu")
 
 
@@ -58,7 +58,7 @@ def test_a_gpu_that_jax_does_not_see_is_said_loudly(monkeypatch, capsys):
     launch.start_jax("auto")
     said = capsys.readouterr().err
     assert said.startswith("WARNING: this machine has an NVIDIA GPU but jax sees none")
-    assert 'pip install "hyperlax[cuda13]"' in said
+    assert 'pip install ".[cuda13]"' in said
     assert "Continuing on the CPU" in said
     launch.start_jax("cpu")
     monkeypatch.setattr(launch.shutil, "which", lambda name: None)

@@ -139,8 +139,8 @@ def test_what_cannot_be_played_is_refused(saved):
 
 def test_a_film_shows_the_episode_at_its_speed(played, tmp_path):
     length, seconds = int(played.lengths[0]), played.env.scene(played.episode(0)[0]).seconds
-    with Image.open(played.save(tmp_path / "a.gif")) as film:
-        shown = [frame.info["duration"] / 1000 for frame in ImageSequence.Iterator(film)]
+    with Image.open(played.save(tmp_path / "a.gif")) as animation:
+        shown = [frame.info["duration"] / 1000 for frame in ImageSequence.Iterator(animation)]
     assert len(shown) <= films.MOST_FRAMES + 1
     assert sum(shown) == pytest.approx(length * seconds + films.LAST, rel=0.1, abs=0.1)
     with Image.open(played.save(tmp_path / "a.png", episode=1)) as sheet:
@@ -450,5 +450,5 @@ def test_what_is_printed_of_a_header_is_text(saved):
 
 def test_without_pillow_it_is_said_how_to_get_it(played, tmp_path, monkeypatch):
     monkeypatch.setitem(sys.modules, "PIL.Image", None)
-    with pytest.raises(ValueError, match=r'PIL.* not installed: pip install "hyperlax\[play\]"'):
+    with pytest.raises(ValueError, match=r'PIL.* not installed: pip install "\.\[play\]"'):
         played.save(tmp_path / "it.gif")

@@ -32,7 +32,7 @@ pytestmark = [
 @pytest.fixture(scope="module")
 def server() -> Iterator[str]:
     """The URL of an empty database. PostgreSQL refuses to run as root: then it runs as another user."""
-    pytest.importorskip("psycopg", reason='pip install "hyperlax[search]"')
+    pytest.importorskip("psycopg", reason='pip install ".[search]"')
     home = Path(tempfile.mkdtemp(prefix="hyperlax-postgresql-"))
     other = _unprivileged() if os.geteuid() == 0 else None
     with socket.socket() as free:

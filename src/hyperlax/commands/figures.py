@@ -41,7 +41,7 @@ def figure(
     legend_title: str | None = None,
     legend: Literal["top", "right", "bottom", "left", "none"] = "top",
 ) -> int:
-    """Draw learning curves of any grouping for a paper, as PDF, SVG or PNG, with the data behind as CSV.
+    """Draw learning curves of any grouping for a paper, as PDF, SVG or PNG, with the plotted data as CSV.
 
     The figure holds its axes and legend only; text for a caption is printed.
 

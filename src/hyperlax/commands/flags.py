@@ -68,7 +68,7 @@ Tracker = Annotated[
     Parameter(
         validator=_known(EXPORTERS),
         help=f"Which tracker: {', '.join(EXPORTERS.built_in)}, or file.py:Name. The first come with "
-        'pip install "hyperlax[trackers]".',
+        'pip install ".[trackers]" in the checkout of hyperlax.',
     ),
 ]
 

@@ -73,12 +73,13 @@ def start_jax(device: str) -> None:
     if platform_name not in {"auto": (platform_name,), "cpu": ("cpu",), "gpu": ("gpu", "cuda")}[device]:
         raise ValueError(
             f"--device {device}: jax finds no such device{problem}; "
-            'for an NVIDIA GPU pip install "hyperlax[cuda13]", otherwise use --device cpu'
+            'for an NVIDIA GPU, pip install ".[cuda13]" in the checkout of hyperlax; '
+            "otherwise use --device cpu"
         )
     if platform_name == "cpu" and device == "auto" and shutil.which("nvidia-smi"):
         print(
             "WARNING: this machine has an NVIDIA GPU but jax sees none; "
-            'install it with pip install "hyperlax[cuda13]". '
+            'let it find one with pip install ".[cuda13]" in the checkout of hyperlax. '
             "Continuing on the CPU.",
             file=sys.stderr,
         )

@@ -5,10 +5,10 @@ from __future__ import annotations
 import sys
 from dataclasses import replace
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, get_args
 
 from hyperlax.commands.ending import conclude, stopped
-from hyperlax.commands.flags import Common, Names, Ranges, assignments, folder_of, limited, spaces
+from hyperlax.commands.flags import Common, Metric, Names, Ranges, assignments, folder_of, limited, spaces
 from hyperlax.commands.launch import display, end_logging, start_jax
 from hyperlax.commands.spread import Spread, spread_out
 from hyperlax.storage import calling
@@ -97,7 +97,7 @@ def optuna_hp_search(
             return code
         from hyperlax.storage import store
 
-        return _concluded(store.read(folder), spec, folder, save_optuna_plots)
+        return _concluded(store.read(folder), spec, folder, common, save_optuna_plots)
     how = common.execution(folder=folder, resume=common.resume or common.resume_from is not None)
     searches.check(spec, how)
     return _search(spec, how, folder, common, save_optuna_plots)
@@ -117,7 +117,7 @@ def _search(spec: Any, how: Any, folder: Path, common: Common, pictures: bool) -
     finally:
         shown.close()
         end_logging()
-    return _concluded(results, spec, folder, pictures)
+    return _concluded(results, spec, folder, common, pictures)
 
 
 def _for_all(storage: str | None) -> str | None:
@@ -156,17 +156,17 @@ def _divided(
     )
 
 
-def _concluded(results: Any, spec: Any, folder: Path, pictures: bool) -> int:
+def _concluded(results: Any, spec: Any, folder: Path, common: Common, pictures: bool) -> int:
     """Draw the charts and write the report; return the exit code."""
     if pictures:
         from hyperlax.report import export_charts
         from hyperlax.report.charts.search import SEARCH_CHARTS
 
         export_charts(results, folder / "charts", ["svg"], charts=SEARCH_CHARTS)
-    return conclude(results, folder, _found(results, spec, folder))
+    return conclude(results, folder, _found(results, spec, folder, common))
 
 
-def _found(results: Any, spec: Any, folder: Path) -> list[str]:
+def _found(results: Any, spec: Any, folder: Path, common: Common) -> list[str]:
     """Sentences about the best trial: its hyperparameters, where they are stored, and how to use them."""
     from hyperlax.searches import outcome
 
@@ -176,12 +176,30 @@ def _found(results: Any, spec: Any, folder: Path) -> list[str]:
         return ["no trial was trained to its end: there is no best one"]
     recipe = folder.absolute() / "best_recipe.py"
     name = f"{recipe}:trial_{front[0]}" if len(wanted) > 1 else str(recipe)
-    protocol = ["--protocol", "published"] if spec.settings.protocol == "published" else []
-    again = ["run-single-hp", "--algo-and-network-config", name, "--env-config", spec.env_name, *protocol]
-    again += ["--seed", spec.settings.seed + 1]
     return [
         outcome.best_words(results.trials, wanted),
         outcome.chosen_words(results.trials, front[0], wanted),
         f"recipe: {recipe}",
-        f"next: {calling.here(*again)}  (the best again, with fresh seeds)",
+        f"next: {calling.here('run-single-hp', *_again(name, spec, common))}",
     ]
+
+
+def _again(name: str, spec: Any, common: Common) -> list[str]:
+    """The flags that train the recipe called `name` as the trials of a search were, from fresh seeds."""
+    objectives = [objective.name for objective in spec.schedule.search.objectives]
+    metric = common.metric or (objectives[0] if objectives[0] in get_args(Metric) else None)
+    values = {
+        "run-length-modifier": common.run_length_modifier,
+        "total-timesteps": common.total_timesteps,
+        "seeds": common.seeds,
+        "seed": spec.settings.seed + 1,
+        "protocol": common.protocol,
+        "metric": metric if len(objectives) == 1 else common.metric,
+        "device": None if common.device == "auto" else common.device,
+        "output-root": common.output_root,
+    }
+    flags = ["--algo-and-network-config", name, "--env-config", common.env_config]
+    for flag, value in values.items():
+        flags += [] if value is None else [f"--{flag}", str(value)]
+    flags += [word for assigned in common.set_ or [] for word in ("--set", assigned)]
+    return flags + ["--eval-at-start"] * common.eval_at_start

@@ -40,7 +40,7 @@ class Scene(NamedTuple):
     `#rrggbb`.
 
     - `x`, `y`: the lowest and the highest coordinate that is visible.
-    - `seconds`: how long the state lasts in a film.
+    - `seconds`: how long the state lasts in an animation.
     """
 
     shapes: tuple[Shape, ...]

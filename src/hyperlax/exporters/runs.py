@@ -128,7 +128,9 @@ def package(name: str) -> ModuleType:
     except ModuleNotFoundError as error:
         if error.name != name:
             raise
-        raise ValueError(f'{name} is not installed: pip install "hyperlax[trackers]"') from None
+        raise ValueError(
+            f'{name} is not installed: pip install ".[trackers]" in the checkout of hyperlax'
+        ) from None
 
 
 def file_name(words: str) -> str:

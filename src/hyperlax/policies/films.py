@@ -1,4 +1,4 @@
-"""Films and sheets of pictures of recorded episodes, drawn with Pillow."""
+"""Animations and sheets of pictures of recorded episodes, drawn with Pillow."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ COLOURS = 64
 BACKGROUND, INK = "#ffffff", "#5b6070"
 
 
-def film(scenes: Sequence[Scene], captions: Sequence[str]) -> bytes:
+def animation(scenes: Sequence[Scene], captions: Sequence[str]) -> bytes:
     """A GIF that shows the scenes one after the other, each with its caption, over and over again.
 
     It runs at the speed of the scenes, unless that would take more than `MOST_FRAMES` frames.

@@ -17,5 +17,6 @@ def needed(module: str, extra: str) -> Any:
         if error.name is None or not f"{module}.".startswith(f"{error.name}."):
             raise
         raise ValueError(
-            f'{module.partition(".")[0]} is not installed: pip install "hyperlax[{extra}]"'
+            f"{module.partition('.')[0]} is not installed: "
+            f'pip install ".[{extra}]" in the checkout of hyperlax'
         ) from error

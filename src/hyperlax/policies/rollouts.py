@@ -90,11 +90,11 @@ class Rollout:
 
     @public
     def save(self, path: str | Path, episode: int = 0) -> Path:
-        """Write a film of an episode (.gif), a sheet of pictures of it (.png), or brax's viewer (.html).
+        """Write an animation of an episode (.gif), a sheet of its pictures (.png), or brax's viewer (.html).
 
         For these three the states must have been recorded. A name that ends in .npz holds the arrays of all
         episodes. Returns the path. Raises `ValueError` for other names, for an environment that has no
-        pictures, and if Pillow, which films and sheets need, is not installed.
+        pictures, and if Pillow, which animations and sheets need, is not installed.
         """
         file = resolved(path)
         if file.suffix in PICTURED:

@@ -13,7 +13,7 @@ from hyperlax.envs.scenes import Scene
 from hyperlax.policies import films
 
 PICTURED = (".gif", ".png", ".html")
-"""What is drawn from the states of an episode: a film, a sheet of pictures, and brax's viewer."""
+"""What is drawn from the states of an episode: an animation, a sheet of pictures, and brax's viewer."""
 SUFFIXES = (*PICTURED, ".npz")
 """What can be written of episodes; the last are arrays."""
 
@@ -32,7 +32,7 @@ def shown(
     scenes = _scenes(env, states)
     earned = np.concatenate([[0.0], np.cumsum(rewards, dtype=np.float64)])
     captions = [f"step {t}   return {earned[t]:.4g}" for t in range(len(scenes))]
-    return films.film(scenes, captions) if suffix == ".gif" else films.sheet(scenes, captions)
+    return films.animation(scenes, captions) if suffix == ".gif" else films.sheet(scenes, captions)
 
 
 def _scenes(env: AbstractEnv, states: Sequence[Any]) -> list[Scene]:

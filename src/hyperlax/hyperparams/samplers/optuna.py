@@ -232,7 +232,8 @@ def check(algorithm: str, objectives: int) -> None:
     needed = _NEEDS.get(algorithm)
     if needed is not None and importlib.util.find_spec(needed) is None:
         raise ValueError(
-            f'the sampler {algorithm} needs {needed}: pip install "hyperlax[search]", or pip install {needed}'
+            f"the sampler {algorithm} needs {needed}: pip install {needed}, or "
+            'pip install ".[search]" in the checkout of hyperlax'
         )
     if objectives > 1 and algorithm in _ONE_OBJECTIVE:
         raise ValueError(f"the sampler {algorithm} knows one objective only; take tpe, nsgaii or gp")

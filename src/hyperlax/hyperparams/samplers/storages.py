@@ -41,8 +41,8 @@ def storage(
     except ImportError as error:
         reason = str(error).splitlines()[0]
         raise ValueError(
-            f'the driver for {public(url)} is missing: pip install "hyperlax[search]" brings that for '
-            f"PostgreSQL ({reason})"
+            f'the driver for {public(url)} is missing: pip install ".[search]" in the checkout of '
+            f"hyperlax brings that for PostgreSQL ({reason})"
         ) from None
     except Exception as error:
         reason = str(error.__cause__ or error).strip().splitlines()[0]
