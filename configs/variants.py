@@ -84,6 +84,7 @@ def _variant(recipe: Recipe, **changes: object) -> Recipe:
         recipe.network,
         dict(recipe.space),
         dict(changes) or dict(recipe.settings),
+        dict(recipe.quick),
     )
 
 

@@ -343,6 +343,7 @@ def test_a_dry_run_predicts_and_creates_nothing(tmp_path, capsys, monkeypatch, m
     assert "ppo_drpqc" in out
     assert "predicted: roughly" in out
     assert "2 short programs measured" in out
+    assert "~ marks" not in out
     assert list(tmp_path.iterdir()) == []
 
 

@@ -226,6 +226,10 @@ REFUSED = [
     ("run-single-hp --device gpu", "jax finds no such device.*.[cuda13].*--device cpu"),
     ("run-single-hp --hparam-batch-size 0", "--hparam-batch-size must be at least 1"),
     ("run-single-hp --checkpoint-seconds -1", "--checkpoint-seconds. Must be >= 0"),
+    ("run-single-hp --num-samples 3", "run-single-hp trains one sample.*sweep-hp-samples draws"),
+    ("run-single-hp --confirm 3", "It is a flag of sweep-hp-samples"),
+    ("optuna-hp-search --search-only gamma", "fix what it is to leave alone with --set"),
+    ("sweep-hp-samples --num-samples 0", "--num-samples must be at least 1, got 0"),
     ("run-single-hp --sede 5", "Unknown option: --sede. Did you mean --seed"),
     ("run-single-hp --resume", "nothing to resume: results/run-single-hp/ppo_mlp/gymnax.pendulum holds no"),
     ("run-single-hp --resume-from nowhere", "nothing to resume: nowhere does not exist"),
@@ -538,7 +542,9 @@ def test_list_names_everything_that_has_a_name(capsys):
     from hyperlax.studies import suites
 
     assert run("list") == 0
-    listed = {line.strip() for line in capsys.readouterr().out.splitlines() if line.startswith("  ")}
+    printed = capsys.readouterr().out
+    listed = {line.split()[0] for line in printed.splitlines() if line.startswith("  ")}
+    assert "  drpqc  (data re-uploading parametrised quantum circuit)\n" in printed
     assert {*recipes.names(), "gymnax.cartpole", "gymnax.pendulum"} <= listed
     assert {*built_in.AGENTS, *built_in.NETWORKS, *built_in.SCHEDULES, *built_in.EXPORTERS} <= listed
     assert {*suites.names(), *envs.names()} <= listed

@@ -219,6 +219,7 @@ def test_unlike_in_gymnasium_the_continuous_car_keeps_its_speed_at_the_left_wall
 @pytest.mark.parametrize(
     ("name", "message"),
     [
+        ("gymnax.breakout", r'unknown environment "gymnax.breakout"\n'),  # it observes images
         ("gymnax.pendulm", r'unknown environment "gymnax.pendulm"; did you mean "gymnax.pendulum"'),
         ("gymnx.pendulum", r'(?s)did you mean "gymnax.pendulum"\?.*named <framework>.<name>'),
         ("no.module:Env", 'environment "no.module:Env": no.module cannot be imported: No module named'),

@@ -23,6 +23,7 @@ from hyperlax.experiments.settings import Settings
 from hyperlax.hyperparams import values
 from hyperlax.hyperparams.spaces import Choice
 from hyperlax.schedules import Schedule
+from hyperlax.storage.wording import noted
 
 RECIPE = Recipe("ppo", "mlp")
 ROWS = [{"sample": i, "gamma": 0.9 + i / 100, "actor.width": 8 * (i + 1)} for i in range(3)]
@@ -181,6 +182,24 @@ def test_the_published_protocol_is_not_searched_away(recipe, length):
     assert "update_to_data is 0.25 as asked for, not 0.0 as in the published protocol" in " ".join(
         asked.notes
     )
+
+
+def test_samples_with_the_same_problem_share_a_note():
+    notes = ["a database"]
+    for sample in (0, 1, 2, 5):
+        noted(notes, sample, "too long: shorten it")
+    noted(notes, 3, "empty")
+    assert notes == ["a database", "samples 0–2, 5: too long: shorten it", "sample 3: empty"]
+    for sample in range(10, 40, 2):
+        noted(notes, sample, "empty")
+    assert notes[-1] == "samples 3, 10, 12, 14, 16, 18, 20, 22 and 8 more: empty"
+
+
+def test_a_quick_run_of_a_published_recipe_uses_the_epochs_that_it_searches():
+    for name in ("dqn_mlp_no_network_search", "benchmarked.01_static_qmc_sampling_S64.dqn_mlp"):
+        spec = sweeps.prepare(name, "gymnax.cartpole", num_samples=4, run_length_modifier="quick")
+        assert set(spec.samples["update_to_data"]) == {0.0}
+        assert not [note for note in spec.notes if "epochs" in note]
 
 
 def test_a_run_that_only_warms_up_is_noted():

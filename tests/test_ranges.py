@@ -43,7 +43,7 @@ def test_a_range_has_the_scale_of_its_hyperparameter_unless_another_is_asked_for
         ("critic_lr=1e-2,1e-4", "from its lower to its higher end"),
         ("critic_lr=1e-2,1e-2", "from its lower to its higher end"),
         ("critic_lr=1", "has two ends, critic_lr=LOW,HIGH, got 1"),
-        ("critic_lr=0,1", r"from above zero on; got 0,1 \(evenly: critic_lr=0,1,linear\)"),
+        ("critic_lr=0,1", r"needs a lower end above zero; got 0,1\. critic_lr=0,1,linear draws it evenly"),
         ("critic_lr=a,b", "critic_lr needs a number, got 'a'"),
         ("critic_lr=1,nan", "critic_lr needs a number, got 'nan'"),
         ("gamma=0.5,2", "gamma must be at most 1"),

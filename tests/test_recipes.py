@@ -121,7 +121,7 @@ def test_recipe_files_that_are_missing_or_hold_none_are_refused(tmp_path):
     (tmp_path / "empty.py").write_text("x = 1\n")
     with pytest.raises(ValueError, match="x is an object of int, and no recipe"):
         resolve(str(tmp_path / "empty.py:x"))
-    with pytest.raises(ValueError, match="defines no RECIPES"):
+    with pytest.raises(ValueError, match="neither by itself nor in RECIPES; a recipe is an object of"):
         resolve(str(tmp_path / "empty.py"))
 
 

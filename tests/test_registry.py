@@ -15,7 +15,7 @@ from hyperlax.agents import AGENTS, PPOHyperparams
 from hyperlax.commands import main as cli
 from hyperlax.experiments import recipes
 from hyperlax.networks import NETWORKS, MLPHyperparams
-from hyperlax.registry import Registry, base, build, short_name
+from hyperlax.registry import Registry, base, build, nearest, short_name
 from hyperlax.registry.modules import load_file
 from hyperlax.storage.files import experiment_path
 from hyperlax.studies import suites
@@ -282,7 +282,7 @@ def test_a_module_beside_a_file_is_never_that_of_another_folder(place):
         (
             "x = 1\n",
             "x",
-            r"x is an object of int, and no network: that is a class derived from hyperlax\.net",
+            r"x is an object of int, and no network; a network is a class derived from hyperlax\.net",
         ),
         ("class Net: pass\n", "Net", "Net is a class derived from object, and no network"),
         ("def net(): pass\n", "net", "net is a function, and no network"),
@@ -324,6 +324,12 @@ def test_unknown_names_get_the_nearest():
             registry.resolve(name)
         with pytest.raises(KeyError):
             registry[name]
+
+
+def test_only_what_may_have_been_mistyped_is_suggested():
+    assert nearest("defualt", ["quick", "default"]) == '; did you mean "default"?'
+    for name, known in (("fast", "default"), ("bayes", "cmaes"), ("a2c_mlp", "sac_mlp")):
+        assert nearest(name, ["quick", known]) == ""
 
 
 def test_a_registry_validates_what_it_is_asked_for(place, monkeypatch):

@@ -84,14 +84,19 @@ SAC = {
     "decay_learning_rates": False,
 }
 
+QUICK = {"update_to_data": 0.0}
+"""A quick run of DQN or SAC, too, takes as many gradient steps in a cycle as `epochs` says."""
+
 RECIPES = {
     "ppo_mlp": Recipe("ppo", "mlp", {**_mlp("actor"), **_mlp("critic"), **PPO}),
-    "dqn_mlp": Recipe("dqn", "mlp", {**_mlp("critic", "relu", "tanh", "silu"), **DQN}),
-    "sac_mlp": Recipe("sac", "mlp", {**_mlp("actor"), **_mlp("critic"), **SAC}),
+    "dqn_mlp": Recipe("dqn", "mlp", {**_mlp("critic", "relu", "tanh", "silu"), **DQN}, quick=QUICK),
+    "sac_mlp": Recipe("sac", "mlp", {**_mlp("actor"), **_mlp("critic"), **SAC}, quick=QUICK),
     "ppo_tmlp": Recipe("ppo", "tmlp", {**_tmlp("actor", 2, 3), **_tmlp("critic", 2, 3), **PPO}),
-    "dqn_tmlp": Recipe("dqn", "tmlp", {**_tmlp("critic", 2), **DQN}),
-    "sac_tmlp": Recipe("sac", "tmlp", {**_tmlp("actor", 1, 2, 3), **_tmlp("critic", 1, 2, 3), **SAC}),
+    "dqn_tmlp": Recipe("dqn", "tmlp", {**_tmlp("critic", 2), **DQN}, quick=QUICK),
+    "sac_tmlp": Recipe(
+        "sac", "tmlp", {**_tmlp("actor", 1, 2, 3), **_tmlp("critic", 1, 2, 3), **SAC}, quick=QUICK
+    ),
     "ppo_drpqc": Recipe("ppo", "drpqc", {**_drpqc("actor"), **_drpqc("critic"), **PPO}),
-    "dqn_drpqc": Recipe("dqn", "drpqc", {**_drpqc("critic"), **DQN}),
-    "sac_drpqc": Recipe("sac", "drpqc", {**_drpqc("actor"), **_drpqc("critic"), **SAC}),
+    "dqn_drpqc": Recipe("dqn", "drpqc", {**_drpqc("critic"), **DQN}, quick=QUICK),
+    "sac_drpqc": Recipe("sac", "drpqc", {**_drpqc("actor"), **_drpqc("critic"), **SAC}, quick=QUICK),
 }

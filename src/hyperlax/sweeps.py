@@ -162,7 +162,8 @@ def sweep(
       a class derived from `AbstractSampler`, or such a sampler with a space of its own.
     - `experiment_type`: `independent_samples`, or `sobol_matrices_A_B_AB` for a sensitivity analysis; with
       `omit_ab` only the matrices A and B.
-    - `samples`: the samples themselves, as a table, a list of dicts or a csv, json or parquet file.
+    - `samples`: the samples themselves, as a table, a list of dicts or a csv, json or parquet file; `quick`
+      does not make their networks and batches small.
     - `search_only`: the hyperparameters to search, all others as they are by default.
     - `ablate`: dotted path → values to compare. Every sample is trained with each of them and the same random
       keys, so that the report and `hyperlax.plot.differences` can pair lanes by sample and seed.

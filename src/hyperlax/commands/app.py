@@ -29,17 +29,43 @@ def refused(error: CycloptsError) -> Any:
     """The message for a command line that cannot be understood; it knows the flags of other programs."""
     from cyclopts import CycloptsPanel
 
-    words = str(error)
+    words = re.sub(r"^Invalid value for (--[a-z-]+): (?=\1 )", "", str(error))
     if isinstance(error, UnknownOptionError):
         typed = (error.token.keyword or error.token.value).partition("=")[0]
         flags = [name.lstrip("-") for argument in error.argument_collection for name in argument.names]
         name = typed.lstrip("-")
         words = f"Unknown option: {typed}."
+        chain = error.command_chain or ("",)
         if found := alike(name, flags):
             words += f" Did you mean {' or '.join(f'--{flag}' for flag in found)}?"
+        elif (instead := _INSTEAD.get((chain[0], name))) is not None:
+            words += f" {instead}"
+        elif others := _having(f"--{name}"):
+            words += f" It is a flag of {' and '.join(others)}."
         elif "set" in flags:
             words += f" Hyperparameters and settings are given as --set {name}=VALUE."
     return CycloptsPanel(visible(words))
+
+
+_INSTEAD = {
+    ("run-single-hp", "num-samples"): "run-single-hp trains one sample, with the defaults of the recipe; "
+    "sweep-hp-samples draws as many as --num-samples says.",
+    ("optuna-hp-search", "num-samples"): "A search trains as many samples as --n-trials says.",
+    (
+        "optuna-hp-search",
+        "search-only",
+    ): "A search searches all that the recipe does: fix what it is to leave "
+    "alone with --set path=value, and add to it with --range path=low,high.",
+}
+"""Command and flag that it lacks → what to do instead."""
+
+
+def _having(flag: str) -> list[str]:
+    """The commands that have a `flag`, in the order of the help."""
+    commands = [name for name in app if not name.startswith("-") and app[name].default_command is not None]
+    return [
+        name for name in commands if any(flag in a.names for a in app[name].assemble_argument_collection())
+    ]
 
 
 app = App(

@@ -79,9 +79,9 @@ class Running:
     """Flags of every command that trains."""
 
     run_length_modifier: str | None = None
-    "quick: 2,048 environment steps per lane and tiny networks, to see that everything works; default: 1\
- million, or what the recipe says (tuned.* do); long: 5 million; runtime_benchmark: 1 million, never\
- evaluated; or a number of environment steps. [default: default]"
+    "quick: 2,048 environment steps per lane and, unless samples are given, tiny networks, to see that\
+ everything works; default: 1 million, or what the recipe says (tuned.* do); long: 5 million;\
+ runtime_benchmark: 1 million, never evaluated; or a number of environment steps. [default: default]"
     output_root: Place | None = None
     "Experiments go to <output-root>/<recipe>/<environment>, a benchmark to <output-root>.\
  [default: ./results/<command>]"

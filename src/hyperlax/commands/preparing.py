@@ -10,6 +10,14 @@ from cyclopts import Parameter
 
 from hyperlax.commands.flags import Place, Ranges, assignments, limited, new_file, spaces
 
+_MEANINGS = {
+    "tmlp": "tensor-network MLP: hidden layers are matrix product operators",
+    "drpqc": "data re-uploading parametrised quantum circuit",
+    "asha": "asynchronous successive halving",
+    "pbt": "population-based training",
+}
+"""Built-in names that abbreviate, in full."""
+
 
 def inspect_circuit(
     *,
@@ -122,7 +130,7 @@ def list_names() -> int:
     kinds = {
         "algorithms": (built_in.AGENTS, list(built_in.AGENTS)),
         "networks": (built_in.NETWORKS, list(built_in.NETWORKS)),
-        "environments (every gymnax id works as well; brax also with --set env.backend=...)": (
+        "environments (also by gymnax id: gymnax.CartPole-v1; brax with --set env.backend=...)": (
             built_in.ENVS,
             envs.names(),
         ),
@@ -145,6 +153,7 @@ def list_names() -> int:
             if origin != "built in":
                 brought.setdefault(name, []).append(origin)
         for name in names:
-            print(f"  {name}" + (f"  ({', '.join(brought[name])})" if name in brought else ""))
+            about = brought.get(name) or ([_MEANINGS[name]] if name in _MEANINGS else [])
+            print(f"  {name}" + (f"  ({', '.join(about)})" if about else ""))
     print("and your own: file.py:Name or package.module:Name")
     return 0

@@ -16,6 +16,7 @@ from hyperlax import leaving
 from hyperlax.commands.flags import Names, Running
 from hyperlax.registry import escaped
 from hyperlax.storage import calling
+from hyperlax.storage.wording import counted
 
 if TYPE_CHECKING:
     from hyperlax.cluster.sweep import Sweep
@@ -192,7 +193,8 @@ def summary(found: Sweep) -> list[str]:
     hours = [unit.seconds / 3600 for unit in found.units]
     lanes = sum(unit.lanes for unit in found.units)
     lines = [
-        f"{len(found.cells)} experiments, {len(found.units)} units, {lanes:,} lanes, "
+        f"{counted(len(found.cells), 'experiment')}, {counted(len(found.units), 'unit')}, "
+        f"{counted(lanes, 'lane')}, "
         f"{sum(unit.env_steps for unit in found.units):,} env steps",
         f"at least {_hours(sum(hours))} of one {found.platform}, {_hours(max(hours))} for the longest unit "
         "(planned, not measured)",
@@ -229,11 +231,12 @@ def send(
     sent = submitting.submit(found, retry_failed, changes, retrain_damaged)
     print("\n".join(summary(found)))
     for job, names in sent.jobs.items():
-        print(f"job {job}: {len(names)} units")
+        print(f"job {job}: {counted(len(names), 'unit')}")
     root = found.root.absolute()
     leaving.from_now_on(None)
     if sent.left:
-        print(f"{sent.left} units are left, the queue takes no more: {sent.why}")
+        left = f"{counted(sent.left, 'unit')} {'is' if sent.left == 1 else 'are'} left"
+        print(f"{left}, the queue takes no more: {sent.why}")
         print(f"next, when some have ended: {calling.line('submit', root)}")
         return LEFT
     if not sent.jobs:
@@ -277,7 +280,9 @@ def work_here(found: Sweep, tasks: int | None, retrain_damaged: bool = False) ->
         if (why := records.failure(found, unit)) is not None:
             print(escaped(f"{unit.name} failed: {why}"), file=sys.stderr)
     look = calling.line("status", found.root.absolute())
-    print(f"{len(failed)} units are not trained, {failed[0]} first; next: {look}", file=sys.stderr)
+    some = f"{failed[0]} is" if len(failed) == 1 else f"{counted(len(failed), 'unit')} are"
+    first = "" if len(failed) == 1 else f", {failed[0]} first"
+    print(f"{some} not trained{first}; next: {look}", file=sys.stderr)
     return 1
 
 

@@ -10,12 +10,19 @@ from hyperlax.registry import escaped
 if TYPE_CHECKING:
     from rich.console import RenderableType
 
+_EXPENDABLE_OF_CELLS = (
+    *("programs", "evaluate", "compile", "train", "env steps", "lanes", "mode", "seconds", "state"),
+    "predicted",
+)
+"""The columns of a table of cells to leave out where the terminal is narrow, the least important first."""
+
 
 def cells_table(rows: Sequence[Mapping[str, Any]]) -> RenderableType:
     """The cells of a benchmark, with a column per entry of any cell; below it those that were not run."""
     from rich.console import Group
 
     from hyperlax.run.fitting import Fitting
+    from hyperlax.studies.prediction import BORROWED
 
     columns = [k for k in dict.fromkeys(k for row in rows for k in row) if any(row.get(k) for row in rows)]
     why = [f"{row['recipe']} on {row['environment']} {row['why']}" for row in rows if row.get("why")]
@@ -25,9 +32,9 @@ def cells_table(rows: Sequence[Mapping[str, Any]]) -> RenderableType:
         for row in rows
         if not str(row.get("why")).startswith("skipped")
     ]
-    words = columns[:3]
-    expendable = [column for column in reversed(columns) if column not in (*words[:2], "status")]
-    return Group(Fitting(columns, shown, expendable, words), *why)
+    borrowed = any(str(row.get("predicted", "")).startswith(BORROWED) for row in rows)
+    meanings = {"predicted": f"{BORROWED} marks estimates from similar cells"} if borrowed else {}
+    return Group(Fitting(columns, shown, _EXPENDABLE_OF_CELLS, columns[:3], meanings), *why)
 
 
 def _count(value: Any) -> str:

@@ -61,7 +61,8 @@ def sweep_hp_samples(
     sampling_method
         How to draw them: a sampling method that `hyperlax list` shows.
     load_hyperparams
-        Train the samples in this csv, json or parquet file instead of drawing any.
+        Train the samples in this csv, json or parquet file, as they are, instead of drawing any: quick then
+        makes no networks small.
     search_only
         Hyperparameters to search, such as critic_lr; all others keep their defaults.
     ablate

@@ -56,10 +56,10 @@ class GymnaxEnv(AbstractEnv):
 
         known = {**{v: v for v in gymnax.registered_envs}, **SHORT_NAMES}
         if name not in known:
-            full = [f"gymnax.{n}" for n in known]
+            full = [f"gymnax.{n}" for n in (*SHORT_NAMES, *SHORT_NAMES.values())]
             raise ValueError(
                 f'unknown environment "gymnax.{name}"{nearest(f"gymnax.{name}", full)}\n'
-                f"known: {', '.join(sorted('gymnax.' + n for n in SHORT_NAMES))}, and every gymnax id; "
+                f"known: {', '.join(sorted('gymnax.' + n for n in SHORT_NAMES))}, also by their gymnax ids; "
                 "`hyperlax list` shows them"
             )
         self.gymnax_id = known[name]

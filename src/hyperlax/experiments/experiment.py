@@ -6,6 +6,7 @@ import dataclasses
 import datetime
 import hashlib
 import json
+import re
 import sys
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -37,6 +38,7 @@ from hyperlax.programs.compiled import state_like
 from hyperlax.registry import sources
 from hyperlax.registry.limits import refuse_lanes, within
 from hyperlax.storage.shareable import shareable, shareable_command
+from hyperlax.storage.wording import noted
 
 
 @runtime_checkable
@@ -116,13 +118,19 @@ class Experiment(Generic[Scheduled]):
             for k, v in values(tree).items()
             if k in self.protocol_values and v != self.protocol_values[k]
         ]
-        self.notes += [f"sample {number}: {p}" for p in problems]
+        for problem in problems:
+            noted(self.notes, number, problem)
         keys, init_keys = self._keys(within("sample", row.get("pair", number), "the pair id"))
         executions = tree.executions(self.env)
         place = number if self.shared else len(self.records)
         sample = Sample(place, number, dict(row), tree, keys, init_keys, executions, steps)
         self.records[number] = sample
         return sample
+
+    @property
+    def label(self) -> str:
+        """The name of the recipe for people: that of a file without the folders that it is in."""
+        return re.sub(r"[^+]*/", "", self.recipe_name)
 
     @property
     def rows(self) -> list[dict[str, Any]]:
@@ -214,7 +222,7 @@ class Experiment(Generic[Scheduled]):
         about = {
             "schema": 1,
             "name": self.recipe.name,
-            "recipe": self.recipe_name,
+            "recipe": self.label,
             "algorithm": self.recipe.algorithm,
             "network": self.recipe.network,
             "env": self.env_name,

@@ -76,8 +76,8 @@ def _space(field: Field, given: str | Sequence[Any], usual: Space | None) -> Spa
     if scale == "log" or (scale is None and usual is not None and usual.log):
         if low <= 0:
             raise ValueError(
-                f"{field.path} is drawn on a log scale, from above zero on; got {words}"
-                f" (evenly: {field.path}={words},linear)"
+                f"{field.path} is drawn on a log scale, which needs a lower end above zero; got {words}. "
+                f"{field.path}={words},linear draws it evenly"
             )
         return LogUniform(low, high)
     return Uniform(low, high)

@@ -155,7 +155,7 @@ class Registry(Mapping[str, T], Generic[T]):
                 what = f"a class derived from {parents}"
             elif inspect.isroutine(thing):
                 what = "a function"
-            raise ValueError(f"{name} is {what}, and no {self.noun}: {self._wanted()}")
+            raise ValueError(f"{name} is {what}, and no {self.noun}; {self._wanted()}")
         if isinstance(thing, type) and (lacking := _abstract(thing)):
             raise ValueError(f"{name} is abstract: it lacks {', '.join(lacking)}")
         if self.validate:
@@ -165,10 +165,10 @@ class Registry(Mapping[str, T], Generic[T]):
     def _wanted(self) -> str:
         """What one of the kind has to be, in words."""
         module, _, base = self.base.partition(":")
-        place = f"{module}.{base}"
+        place, this = f"{module}.{base}", f"{'an' if self.noun[0] in 'aeiou' else 'a'} {self.noun}"
         if self.instances:
-            return f"that is an object of {place}"
-        wanted = f"that is a class derived from {place}" if base else "that is a function"
+            return f"{this} is an object of {place}"
+        wanted = f"{this} is a class derived from {place}" if base else f"{this} is a function"
         if base and self.functions:
             wanted += ", or a function that returns one"
         return wanted + (f", called Name{self.suffix} where Name is to stand for it" if self.suffix else "")
@@ -235,8 +235,8 @@ class Registry(Mapping[str, T], Generic[T]):
         return offered and thing.__module__ == module.__name__
 
     def _none(self, place: str) -> str:
-        listed = f" and defines no {self.collection}" if self.collection else ""
-        return f"holds no {self.noun}{listed}: {self._wanted()}"
+        listed = f", neither by itself nor in {self.collection}" if self.collection else ""
+        return f"holds no {self.noun}{listed}; {self._wanted()}"
 
 
 def short_name(name: str) -> str:

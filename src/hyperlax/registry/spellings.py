@@ -97,20 +97,38 @@ def alike(name: str, known: Iterable[str]) -> list[str]:
 
     They are those that differ from it in capitals, hyphens and the like, else those that end in it, those of
     which it is a part, those for which `SPELLINGS` has it, those of which it is the beginning, or else the
-    one with the most similar letters.
+    one that becomes `name` by a few slips of the keyboard.
     """
     known = list(dict.fromkeys(known))
     plain = re.sub(r"-v\d+$", "", name.strip())
     for fits in (_same, _last, _part, _spelled, _begun):
         if found := [other for other in known if fits(plain, other)]:
-            return found if len(found) <= MOST_SHOWN else _similar(plain, found)
-    return _similar(plain, known)
+            return found if len(found) <= MOST_SHOWN else _similar(plain, found)[:1]
+    return [other for other in _similar(plain, known) if _mistyped(plain.lower(), other.lower())][:1]
 
 
 def _similar(name: str, known: list[str]) -> list[str]:
-    """The name with the most similar letters, capitals apart, if any is similar at all."""
+    """The names with similar letters, capitals apart, the most similar first."""
     lower = {other.lower(): other for other in reversed(known)}
-    return [lower[found] for found in difflib.get_close_matches(name.lower(), lower, n=1, cutoff=0.5)]
+    close = difflib.get_close_matches(name.lower(), lower, n=MOST_SHOWN, cutoff=0.5)
+    return [lower[found] for found in close]
+
+
+def _mistyped(name: str, other: str) -> bool:
+    """Whether `other` becomes `name` by a slip in every four letters, or one in a name of fewer.
+
+    A slip is a letter that is missing, too many or wrong, or two neighbours in exchanged order.
+    """
+    rows = [[*range(len(other) + 1)]]
+    for i, letter in enumerate(name, 1):
+        row = [i]
+        for j, meant in enumerate(other, 1):
+            slips = [rows[-1][j] + 1, row[-1] + 1, rows[-1][j - 1] + (letter != meant)]
+            if i > 1 and j > 1 and (letter, name[i - 2]) == (other[j - 2], meant):
+                slips.append(rows[-2][j - 2] + 1)
+            row.append(min(slips))
+        rows.append(row)
+    return rows[-1][-1] <= max(1, max(len(name), len(other)) // 4)
 
 
 def _same(name: str, other: str) -> bool:

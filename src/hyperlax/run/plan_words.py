@@ -54,7 +54,7 @@ def plan_table(spec: Experiment, programs: Sequence[Program]) -> RenderableType:
     settings = spec.settings
     count, what = expected(spec)
     title = (
-        f"{spec.recipe_name} on {spec.env_name}: {counted(count, what[:-1])} × "
+        f"{spec.label} on {spec.env_name}: {counted(count, what[:-1])} × "
         f"{counted(settings.seeds, 'seed')} = {counted(count * settings.seeds, 'lane')}, "
         f"{settings.total_timesteps:,} steps each, "
         f"{settings.protocol} protocol"

@@ -49,7 +49,7 @@ class Lines(Display):
         count, what = expected(spec)
         log.info(
             "%s on %s: %s x %s = %s, %s steps each, %s protocol",
-            spec.recipe_name,
+            spec.label,
             spec.env_name,
             counted(count, what[:-1]),
             counted(settings.seeds, "seed"),

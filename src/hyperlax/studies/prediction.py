@@ -22,6 +22,7 @@ from hyperlax.programs.compiled import Compiled, blank_orders, identity
 from hyperlax.programs.plan import Machine, Program, plan
 from hyperlax.run.compiling import Compiler
 from hyperlax.run.display import Display
+from hyperlax.storage.wording import counted
 
 CALIBRATION_SECONDS = 30.0
 """Time limit for measuring: once it is exceeded, no further program is measured."""
@@ -31,6 +32,8 @@ LOW_COMPILES_FASTER, LOW_RUNS_SLOWER = 4.0, 6.0
 """Ratios of compilation time and of run time between fully and little optimised programs."""
 CELL_SECONDS = 4.0
 """Time that an experiment takes for anything but its programs: starting, saving, writing the report."""
+BORROWED = "~"
+"""What marks a prediction from the rates of other cells in a table."""
 MEASURED_WITHIN, BORROWED_WITHIN = 2.0, 4.0
 """Factors that bound the error of most predictions, from a cell's own rates and from other cells' rates."""
 
@@ -73,8 +76,8 @@ class Prediction:
         return CELL_SECONDS + self.compilation + self.training + self.evaluation
 
     def words(self) -> dict[str, str]:
-        """Columns of a table row; `~` marks a prediction from the rates of other cells."""
-        sign = "~ " if self.within == BORROWED_WITHIN else ""
+        """Columns of a table row; `BORROWED` marks a prediction from the rates of other cells."""
+        sign = f"{BORROWED} " if self.within == BORROWED_WITHIN else ""
         return {
             "compile": duration(self.compilation),
             "train": duration(self.training),
@@ -149,15 +152,10 @@ class Predictor:
                 lambda p: p.seconds * p.within,
             )
         )
-        borrowed = (
-            "; ~ marks estimates from similar cells"
-            if any(p.within == BORROWED_WITHIN for p in found)
-            else ""
-        )
         return (
             f"predicted: roughly {total} in total, between {low} and {high}, on this machine under its "
-            f"current load and with nothing compiled before ({self.measured} short programs measured in "
-            f"{duration(self.seconds)}{borrowed})"
+            "current load and with nothing compiled before "
+            f"({counted(self.measured, 'short program')} measured in {duration(self.seconds)})"
         )
 
     def _rates_of(self, cell: Any) -> tuple[Rates, float]:
