@@ -78,6 +78,8 @@ def test_the_command_prints_the_diagram_and_writes_table_and_chart(tmp_path, cap
     printed = capsys.readouterr().out
     assert 'Rot("x0:3")' in printed
     assert "circuits at initialisation" in printed
+    for words in (*list(inspection.COLUMNS.values())[2:], "Sim et al. 2019", "Meyer and Wallach 2002"):
+        assert f"{words}:" in printed or f"({words})" in printed, words
     assert len((tmp_path / "out.csv").read_text().splitlines()) == 3
     table = inspection.pl.read_csv(tmp_path / "out.csv")
     inspection.save(table, tmp_path / "out.svg", "circuits")

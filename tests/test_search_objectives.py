@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import dataclasses
+import re
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -120,3 +122,10 @@ def test_an_objective_that_the_run_cannot_measure_is_refused():
     for name in KNOWN:
         check(one(name), enough)
         assert dataclasses.is_dataclass(one(name))
+
+
+def test_the_tutorial_lists_every_objective_with_its_usual_direction():
+    page = (Path(__file__).parents[1] / "docs" / "tutorials" / "search.md").read_text("utf-8")
+    rows = re.findall(r"^\| (`.*?`) \| .* \| (maximize|minimize) \|$", page, re.MULTILINE)
+    told = {name: direction for names, direction in rows for name in re.findall(r"`(\w+)`", names)}
+    assert told == {name: one(name).direction for name in KNOWN}

@@ -21,6 +21,7 @@ from hyperlax.hyperparams import AbstractHyperparams, Space, fields, literature,
 from hyperlax.hyperparams.spaces import Joint
 from hyperlax.networks import NETWORKS
 from hyperlax.networks.base import AbstractNetworkHyperparams
+from hyperlax.networks.pqc import LARGEST_CIRCUIT, PQCHyperparams
 from hyperlax.registry import location, modules
 from hyperlax.registry.spellings import alike
 
@@ -134,7 +135,12 @@ def of_algorithm(name: str, kind: type[AbstractAgentHyperparams], length: str | 
 def of_network(name: str, kind: type[AbstractNetworkHyperparams], length: str | int = "") -> Description:
     """Describe a network; a recipe puts the name of the network, such as `actor`, before each."""
     build: Any = kind
-    return Description("network", name, {"what it is": _summary(kind)}, tuple(_rows(build())))
+    facts = {"what it is": _summary(kind)}
+    if issubclass(kind, PQCHyperparams):
+        facts["qubits"] = (
+            f"⌈features / 3⌉ × stacks, at most {LARGEST_CIRCUIT}, or fewer where memory is short"
+        )
+    return Description("network", name, facts, tuple(_rows(build())))
 
 
 def of_environment(name: str, env: AbstractEnv, length: str | int = "") -> Description:

@@ -29,6 +29,17 @@ COLUMNS = {
 }
 """Column → shorter heading, for the columns of the table printed on the terminal."""
 
+LEGEND = """\
+weights: trained angles, scales and output factors. gates: rotations of one wire. CZ: entangling gates.
+circuits: executions on hardware for one gradient of one observation (parameter-shift rule).
+gradient: variance of the derivative of the first wire's <Z>, averaged over the trained angles; where it falls
+  exponentially with the qubits is a barren plateau (McClean et al. 2018).
+entangling: entangling capability, the mean Meyer-Wallach measure of the states, 0 to 1
+  (Meyer and Wallach 2002).
+expressib.: expressibility, the divergence of the fidelities of pairs of states from those of random states
+  (Sim et al. 2019); 0 is the most expressible."""
+"""What the columns of the table on the terminal mean."""
+
 
 def chart(table: pl.DataFrame, title: str) -> Any:
     """An Altair chart of the measured properties against the number of layers, one line per qubit count."""
@@ -102,7 +113,7 @@ def of_recipe(
 
 
 def show(table: pl.DataFrame) -> None:
-    """Print the table of `inspect` on the terminal."""
+    """Print the table of `inspect` on the terminal, and what its columns mean."""
     from rich.console import Console
     from rich.table import Table
 
@@ -112,6 +123,7 @@ def show(table: pl.DataFrame) -> None:
     for row in table.select(list(COLUMNS)).iter_rows():
         shown.add_row(*(f"{v:.3g}" if isinstance(v, float) else f"{v:,}" for v in row))
     Console().print(shown)
+    print(LEGEND)
 
 
 def save_diagram(drawing: str, path: Path) -> None:
