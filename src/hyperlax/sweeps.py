@@ -151,7 +151,7 @@ def sweep(
     resume: bool = False,
     progress: Display | bool | None = None,
 ) -> Results:
-    """Trains every sample × seed as a lane of as few programs as pay, and returns the results.
+    """Train every sample × seed as a lane of as few programs as pay, and return the results.
 
     What is trained. Without `num_samples` or `samples` it is the recipe's defaults, as a single sample.
 
@@ -214,7 +214,7 @@ def run(
     command: Sequence[str] | None = None,
     programs: Sequence[Program] | None = None,
 ) -> Results:
-    """Runs a prepared experiment; `command` is what the manifest says it was started with.
+    """Run a prepared experiment; `command` is what the manifest says it was started with.
 
     `programs`: a plan made together with other experiments', instead of one of its own.
     """

@@ -143,7 +143,7 @@ def _entries(header: Any, source: str) -> dict[str, Any]:
 
 @contextmanager
 def _naming(path: str | Path) -> Iterator[None]:
-    """Adds the name of the file, and a way out, to the message of any `ValueError` that lacks them."""
+    """Add the name of the file, and a way out, to the message of any `ValueError` that lacks them."""
     try:
         yield
     except ValueError as error:

@@ -120,7 +120,7 @@ class Registry(Mapping[str, T], Generic[T]):
         return own + others
 
     def check(self, name: str) -> None:
-        """Raises `ValueError` for a `name` that is neither registered nor of a file or module.
+        """Raise `ValueError` for a `name` that is neither registered nor of a file or module.
 
         Imports nothing.
         """

@@ -105,7 +105,7 @@ def _loaded(file: Path) -> ModuleType | None:
 
 @contextmanager
 def _importable(folder: Path) -> Iterator[None]:
-    """Puts `folder` first on `sys.path`, where the folder of a script is."""
+    """Put `folder` first on `sys.path`, where the folder of a script is."""
     entry = str(folder)
     sys.path.insert(0, entry)
     try:
@@ -116,7 +116,7 @@ def _importable(folder: Path) -> Iterator[None]:
 
 
 def _refuse_clashes(path: str | Path, file: Path) -> None:
-    """Raises `ValueError` where `file` imports a module beside it whose name has been taken by another.
+    """Raise `ValueError` where `file` imports a module beside it whose name has been taken by another.
 
     Python would hand it the other one without a word: two folders may both have a `common.py`.
     """

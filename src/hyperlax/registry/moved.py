@@ -69,6 +69,6 @@ class Moved(Loader):
         return module
 
     def exec_module(self, module: ModuleType) -> None:
-        """Gives the module back what the import under its old name has put in its place."""
+        """Give the module back what the import under its old name has put in its place."""
         assert module.__spec__ is not None
         module.__spec__ = self._specs.pop(module.__spec__.name)

@@ -67,7 +67,7 @@ def search(
     resume: bool = False,
     progress: Display | bool | None = None,
 ) -> Results:
-    """Searches the recipe's space with Optuna and returns what was measured; `Results.trials` are its trials.
+    """Search the recipe's space with Optuna and return what was measured; `Results.trials` are its trials.
 
     The search.
 
@@ -211,7 +211,7 @@ def run(
     command: Sequence[str] | None = None,
     programs: Sequence[Program] | None = None,
 ) -> Results:
-    """Runs a prepared search; `command` and `programs` as for `sweeps.run`."""
+    """Run a prepared search; `command` and `programs` as for `sweeps.run`."""
     how, schedule = check(spec, how or Execution()), cast(OptunaSearch, spec.schedule)
     said = list(sys.argv if command is None else command)
     if url := schedule.search.storage:
