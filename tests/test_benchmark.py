@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
+import io
 import json
 from dataclasses import replace
 from pathlib import Path
 
 import polars as pl
 import pytest
+from rich.console import Console
 
 import hyperlax
 from hyperlax import sweeps
 from hyperlax.commands.main import app
+from hyperlax.commands.tables import cells_table
 from hyperlax.experiments.execution import Execution
 from hyperlax.experiments.experiment import Experiment
 from hyperlax.report import write_report
@@ -345,6 +348,20 @@ def test_a_dry_run_predicts_and_creates_nothing(tmp_path, capsys, monkeypatch, m
     assert "2 short programs measured" in out
     assert "~ marks" not in out
     assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize("sign", ["", "~ "])
+def test_a_narrow_table_of_cells_keeps_the_predictions(sign):
+    """And explains their marks only where there are some."""
+    times = {"compile": "12 s", "train": "3.4 min", "evaluate": "8.1 s", "predicted": f"{sign}3.8 min"}
+    row = {"recipe": "dqn_mlp_no_network_search", "environment": "gymnax.cartpole", "mode": "batched"}
+    console = Console(width=60, file=io.StringIO(), highlight=False)
+    console.print(cells_table([{**row, "lanes": 32, "programs": 2, **times}]))
+    assert isinstance(console.file, io.StringIO)
+    said = console.file.getvalue()
+    assert f"{sign}3.8 min" in said
+    assert ("~ marks estimates" in said) == bool(sign)
+    assert "not shown, for want of width: programs, evaluate" in said
 
 
 EVERY = [f"{a}_{n}" for n in ("mlp", "tmlp", "drpqc") for a in ("dqn", "ppo", "sac")]

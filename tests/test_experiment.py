@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 import platform
 import subprocess
@@ -295,3 +296,17 @@ class Broken(AbstractEnv):
 def test_a_class_of_ones_own_that_cannot_be_trained_is_refused_before_anything_is_created():
     with pytest.raises(ValueError, match="Broken cannot be trained: "):
         hyperlax.prepare("ppo_mlp", f"{__file__}:Broken")
+
+
+@pytest.mark.parametrize(
+    ("recipe", "label"),
+    [
+        ("/home/me/search/best_recipe.py", "best_recipe.py"),
+        ("mine/two.py:small", "two.py:small"),
+        ("ppo+mine/nets.py:Net", "ppo+nets.py:Net"),
+        ("tuned.first_sweep", "tuned.first_sweep"),
+    ],
+)
+def test_a_run_is_labelled_without_the_folders_of_its_recipe(recipe, label):
+    spec = dataclasses.replace(sweeps.prepare("ppo_mlp", "gymnax.cartpole"), recipe_name=recipe)
+    assert spec.label == spec.manifest()["recipe"] == label
