@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import equinox as eqx
 import jax
 import jax.numpy as jnp
@@ -14,10 +16,20 @@ from hyperlax.agents import PPOHyperparams
 from hyperlax.hyperparams import Choice, Count, Flag, Real, assign, hp, trainable
 from hyperlax.lanes.sizes import Shape, merge
 from hyperlax.networks import MLPHyperparams
-from hyperlax.networks.base import AbstractNetworkHyperparams, operations
+from hyperlax.networks.base import AbstractNetwork, AbstractNetworkHyperparams, operations
 from hyperlax.networks.pqc import PQCHyperparams
 from hyperlax.networks.stock import AbstractStockHyperparams, Rest
 from hyperlax.programs.compiled import state_like
+
+
+class Scaling(eqx.Module):
+    """A module whose output is scaled."""
+
+    layer: Callable
+    scale: jax.Array = eqx.field(converter=jnp.asarray)
+
+    def __call__(self, x):
+        return self.scale * self.layer(x)
 
 
 class Stock(AbstractStockHyperparams):
@@ -31,7 +43,7 @@ class Stock(AbstractStockHyperparams):
     def module(self, in_size, *, width, activation, bias, key):
         inside = lambda x: getattr(jax.nn, activation)(x)  # noqa: E731
         layers = eqx.nn.MLP(in_size, 3, width, 1, inside, use_bias=bias, key=key)
-        return eqx.nn.Sequential([layers, eqx.nn.Lambda(lambda x, gain=self.gain: gain * x)])
+        return Scaling(layers, self.gain)
 
 
 class Plain(AbstractStockHyperparams):
@@ -41,6 +53,25 @@ class Plain(AbstractStockHyperparams):
 
     def module(self, in_size, *, width, key):
         return eqx.nn.Linear(in_size, width, key=key)
+
+
+class Scaled(AbstractStockHyperparams):
+    """A network that holds its hyperparameter."""
+
+    scale: Real = hp(0.5, doc="factor of the output")
+
+    def module(self, in_size, *, key):
+        return Scaling(eqx.nn.Linear(in_size, 4, key=key), self.scale)
+
+
+class Enclosing(AbstractStockHyperparams):
+    """A network with a function that encloses its hyperparameter."""
+
+    scale: Real = hp(0.5, doc="factor of the output")
+
+    def module(self, in_size, *, key):
+        layer = eqx.nn.Linear(in_size, 4, key=key)
+        return eqx.nn.Sequential([layer, eqx.nn.Lambda(lambda x: self.scale * x)])
 
 
 class Matrix(AbstractStockHyperparams):
@@ -56,6 +87,49 @@ def test_a_network_computes_what_its_module_does():
     x = jnp.arange(6.0)
     np.testing.assert_array_equal(network(x), eqx.nn.Linear(6, 4, key=jr.key(0))(x))
     assert (network.out_cap, int(network.out_size), hyper.out(6)) == (4, 4, 4)
+
+
+def test_a_hyperparameter_that_a_module_holds_is_no_weight_and_has_its_present_value():
+    def built(hyper):
+        return hyper.network(6, {}, key=jr.key(0))
+
+    hyper = assign(Scaled(), {"scale": 0.25})
+    for network in (built(hyper), eqx.filter_eval_shape(built, hyper)):  # a leaf may be an array or a tracer
+        weights = jax.tree.leaves(eqx.filter(network, trainable(network)))
+        assert sorted(x.shape for x in weights) == [(4,), (4, 6)]
+    assert hyper.parameter_count(6) == 6 * 4 + 4
+    network, x = built(hyper), jnp.arange(6.0)
+    exploring = eqx.tree_at(lambda n: n.hp, network, assign(hyper, {"scale": 0.75}))
+    np.testing.assert_allclose(exploring(x), 3 * network(x), rtol=1e-6)
+
+
+def test_a_function_that_encloses_a_hyperparameter_is_refused_with_the_remedy():
+    with pytest.raises(ValueError, match=r"Enclosing\.module\.<locals>\.<lambda>, which encloses an array;"):
+        eqx.filter_eval_shape(lambda hyper: hyper.network(6, {}, key=jr.key(0)), Enclosing())
+
+
+class Copying(AbstractNetwork):
+    """A network that copies its hyperparameter into a field."""
+
+    hp: Scaled
+    scale: jax.Array
+    batch_last: bool = eqx.field(static=True)
+
+    @property
+    def out_cap(self):
+        return 4
+
+    @property
+    def out_size(self):
+        return jnp.int32(4)
+
+    def __call__(self, x):
+        return self.scale * x[:4]
+
+
+def test_a_network_that_would_train_its_hyperparameter_is_refused():
+    with pytest.raises(ValueError, match=r"Copying\.scale is a hyperparameter, and would be trained"):
+        Copying(hp=(hyper := Scaled()), scale=hyper.scale, batch_last=False)
 
 
 def test_counts_follow_from_the_structure():

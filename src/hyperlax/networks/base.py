@@ -40,6 +40,11 @@ class AbstractNetwork(eqx.Module):
 
     def __check_init__(self):
         check_fields(self)
+        if held := _held(self):
+            raise ValueError(
+                f"{type(self).__name__}{held} is a hyperparameter, and would be trained like a weight; leave "
+                "the field out, and read it from self.hp when the network is called"
+            )
 
     @property
     @abstractmethod
@@ -169,6 +174,13 @@ class AbstractNetworkHyperparams(AbstractHyperparams):
     def refusal(self, in_size: int, memory: int) -> str | None:
         """Say why this sample cannot run in `memory` bytes whatever the program; None if it can."""
         return None
+
+
+def _held(network: AbstractNetwork) -> str | None:
+    """The path of a trainable leaf of `network` that is one of its hyperparameters; None if there is none."""
+    own = {id(leaf) for leaf in jax.tree.leaves(network.hp)}
+    weights = jax.tree_util.tree_leaves_with_path(eqx.filter(network, trainable(network)))
+    return next((jax.tree_util.keystr(path) for path, leaf in weights if id(leaf) in own), None)
 
 
 def prepared(tree: T) -> T:

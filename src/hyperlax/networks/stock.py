@@ -8,12 +8,14 @@ from __future__ import annotations
 
 from abc import abstractmethod
 from collections.abc import Hashable
+from dataclasses import dataclass
 from functools import partial
 from typing import Any, final
 
 import equinox as eqx
 import jax
 import jax.numpy as jnp
+from jax.core import Tracer
 from jaxtyping import Array, Float, Int, PRNGKeyArray, PyTree
 
 from hyperlax.hyperparams import AbstractHyperparams, Field, declared
@@ -26,7 +28,8 @@ class AbstractStockHyperparams(AbstractNetworkHyperparams):
 
     A subclass declares hyperparameters and defines `module`, which builds a module from them. Integers,
     labels and flags make up the architecture and are passed to `module` by name, as Python values. Reals
-    differ between lanes; they are array leaves of `self`.
+    differ between lanes; they are array leaves of `self`. A module that holds one of them as a field, as it
+    is, gets its present value in every call, and it is not trained; what is computed from one is a weight.
     """
 
     @abstractmethod
@@ -42,7 +45,8 @@ class AbstractStockHyperparams(AbstractNetworkHyperparams):
 
     def network(self, in_size: int, caps: Sizes, *, key: PRNGKeyArray) -> StockNetwork:
         chosen = {name: f.decode(f.encode(caps[name])) for name, f in self._architecture().items()}
-        return StockNetwork(self, self.module(in_size, key=key, **chosen), in_size)
+        hp = jax.tree.map(jnp.asarray, self)  # what asarray has made, it leaves as it is when asked again
+        return StockNetwork(hp, hp.module(in_size, key=key, **chosen), in_size)
 
     @classmethod
     def _architecture(cls) -> dict[str, Field]:
@@ -54,7 +58,10 @@ class AbstractStockHyperparams(AbstractNetworkHyperparams):
 class StockNetwork(AbstractNetwork):
     """A network made from an ordinary module: its arrays are leaves, and everything else is static.
 
-    Raises `ValueError` for a module that does not map a vector to a vector.
+    Fields of the module that are hyperparameters are not among the leaves: they are read from `hp`.
+
+    Raises `ValueError` for a module that does not map a vector to a vector, and for one with a function that
+    encloses an array.
     """
 
     hp: AbstractHyperparams
@@ -64,11 +71,18 @@ class StockNetwork(AbstractNetwork):
     batch_last: bool = eqx.field(static=True)
 
     def __init__(self, hp: AbstractHyperparams, module: eqx.Module, in_size: int):
+        own = {id(leaf): place for place, leaf in enumerate(jax.tree.leaves(hp))}
+        module = jax.tree.map(lambda x: FromHyperparams(own[id(x)]) if id(x) in own else x, module)
         arrays, rest = eqx.partition(module, eqx.is_array)
         self.hp = hp
         self.arrays = jax.tree.map(lambda x: jax.lax.convert_element_type(x, x.dtype), arrays)
+        if enclosed := _enclosed(rest):
+            raise ValueError(
+                f"{type(hp).__name__}.module returns a module with the function {enclosed}, which encloses "
+                "an array; keep the array, or the hyperparameter, as a field of a module"
+            )
         self.rest = Rest(rest)
-        call: Any = module
+        call: Any = self._module()
         out = eqx.filter_eval_shape(call, jax.ShapeDtypeStruct((in_size,), jnp.float32))
         if not isinstance(out, jax.ShapeDtypeStruct) or out.ndim != 1:
             raise ValueError(
@@ -87,7 +101,22 @@ class StockNetwork(AbstractNetwork):
         return jnp.asarray(self.length, jnp.int32)
 
     def __call__(self, x: Float[Array, " in"]) -> Float[Array, " out"]:
-        return eqx.combine(self.arrays, self.rest.tree)(x)
+        return self._module()(x)
+
+    def _module(self) -> Any:
+        """The module with the present hyperparameters."""
+        values = jax.tree.leaves(self.hp)
+        rest = jax.tree.map(
+            lambda x: values[x.place] if isinstance(x, FromHyperparams) else x, self.rest.tree
+        )
+        return eqx.combine(self.arrays, rest)
+
+
+@dataclass(frozen=True)
+class FromHyperparams:
+    """Stands in a module for a hyperparameter: the place of its leaf among those of `hp`."""
+
+    place: int
 
 
 class Rest:
@@ -118,3 +147,23 @@ def _identity(leaf: Any) -> Hashable:
         around = tuple(_identity(cell.cell_contents) for cell in leaf.__closure__ or ())
         return code, around, tuple(map(_identity, leaf.__defaults__ or ()))
     return leaf if isinstance(leaf, Hashable) else id(leaf)
+
+
+def _enclosed(tree: PyTree) -> str | None:
+    """The name of a function in `tree` that encloses an array which is being traced; None if none does."""
+    found = next((leaf for leaf in jax.tree.leaves(tree) if _encloses(leaf, set())), None)
+    return None if found is None else getattr(found, "__qualname__", repr(found))
+
+
+def _encloses(value: Any, seen: set[int]) -> bool:
+    """Whether `value` is a traced array, or holds one; what has been `seen` is left out."""
+    if isinstance(value, Tracer) or id(value) in seen:
+        return id(value) not in seen
+    seen.add(id(value))
+    if isinstance(value, partial):
+        inside = [value.func, *value.args, *value.keywords.values()]
+    elif getattr(value, "__code__", None) is not None:
+        inside = [cell.cell_contents for cell in value.__closure__ or ()] + list(value.__defaults__ or ())
+    else:
+        inside = [leaf for leaf in jax.tree.leaves(value) if leaf is not value]
+    return any(_encloses(x, seen) for x in inside)
