@@ -194,6 +194,52 @@ def test_a_name_that_two_packages_claim_is_refused_with_both(place, monkeypatch)
         NETWORKS.resolve("claimed")
 
 
+@pytest.fixture
+def declared(place, monkeypatch):
+    """A function that installs a package with the given entry points."""
+
+    def install(text):
+        info = place / "lib" / "line_world-1.2.dist-info"
+        info.mkdir()
+        (info / "METADATA").write_text("Metadata-Version: 2.1\nName: line-world\nVersion: 1.2\n")
+        (info / "entry_points.txt").write_text(text)
+        monkeypatch.syspath_prepend(str(place / "lib"))
+        base._installed.cache_clear()
+
+    return install
+
+
+@pytest.mark.parametrize(
+    ("group", "attribute", "name", "find"),
+    [
+        ("agents", "OnlyPPOHyperparams", "ppo", AGENTS.resolve),
+        ("envs", "Line", "gymnax.cartpole", envs.load),
+        ("envs", "Line", "gymnax.mine", envs.load),
+        ("recipes", "small", "ppo_mlp", recipes.resolve),
+        ("suites", "both", "ppo_mlp_vs_drpqc", suites.find),
+    ],
+)
+def test_a_built_in_name_that_a_package_claims_is_refused_with_both(group, attribute, name, find, declared):
+    declared(f"[hyperlax.{group}]\n{name} = mine:{attribute}\n")
+    found = AGENTS._found.pop(name, None)
+    try:
+        with pytest.raises(ValueError, match=rf'"{name}" is claimed by .+ and mine:{attribute} of line'):
+            find(name)
+    finally:
+        if found is not None:
+            AGENTS._found[name] = found
+
+
+def test_a_name_that_cannot_be_used_is_not_offered_and_said(declared, capsys):
+    declared("[hyperlax.agents]\na+b = mine:OnlyPPOHyperparams\n[hyperlax.networks]\nn.py = mine:Deep\n")
+    assert list(AGENTS) == ["ppo", "dqn", "sac"]
+    with pytest.raises(ValueError, match=r'"a\+b" of line-world 1\.2 cannot be used: a name is made'):
+        recipes.resolve("a+b_mlp")
+    with pytest.raises(SystemExit):
+        cli.main(["list"])
+    assert '  note: the network "n.py" of line-world 1.2 cannot be used' in capsys.readouterr().out
+
+
 def test_an_environment_of_ones_own_takes_options_of_their_types(place):
     env = envs.load("../lib/mine.py:Line[speed=2,max_episode_steps=3]")
     state, obs = env.reset(key=jr.key(0))

@@ -155,5 +155,7 @@ def list_names() -> int:
         for name in names:
             about = brought.get(name) or ([_MEANINGS[name]] if name in _MEANINGS else [])
             print(f"  {name}" + (f"  ({', '.join(about)})" if about else ""))
+        for problem in registry.unusable():
+            print(f"  note: {problem}")
     print("and your own: file.py:Name or package.module:Name")
     return 0

@@ -77,7 +77,8 @@ def trusted(full_name: str, instead: str) -> AbstractEnv:
     what to do.
     """
     name, options = _split(full_name)
-    return _made(name, _maker(name) if _adapted(name) else ENVS.trusted(name, instead), options)
+    of_framework = _adapted(name) and name not in ENVS
+    return _made(name, _maker(name) if of_framework else ENVS.trusted(name, instead), options)
 
 
 def _made(name: str, maker: Callable[..., Any], options: Mapping[str, Any]) -> AbstractEnv:
@@ -136,6 +137,12 @@ def options(full_name: str) -> dict[str, Any]:
     return {p.name: "needed" if p.default is p.empty else p.default for p in parameters if p.kind in kinds}
 
 
+def taken(name: str) -> str | None:
+    """Say what else goes by the name of a registered environment: all names of a framework are its own."""
+    framework, _, rest = name.partition(".")
+    return f"{FRAMEWORKS[framework]} of hyperlax, whose names begin so," if _adapted(name) and rest else None
+
+
 def _adapted(name: str) -> bool:
     """Whether it is an environment of a framework."""
     framework, dot, _ = name.partition(".")
@@ -145,10 +152,10 @@ def _adapted(name: str) -> bool:
 def _maker(name: str) -> Callable[..., Any]:
     """The function that makes the environment called `name` from its options."""
     framework, _, rest = name.partition(".")
-    if _adapted(name):
-        return partial(load_attribute(FRAMEWORKS[framework]), rest)
     if name in ENVS or location(name) is not None:
         return ENVS.resolve(name)
+    if _adapted(name):
+        return partial(load_attribute(FRAMEWORKS[framework]), rest)
     known = [*names(), *(f"{f}.{rest}" for f in FRAMEWORKS)]
     raise ValueError(
         f'unknown environment "{escaped(name)}"{nearest(name, known)}\n'

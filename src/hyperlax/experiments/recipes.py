@@ -236,6 +236,13 @@ def names() -> list[str]:
     return sorted({*_pairs(), *_load(configs_folder() / "variants.py"), *RECIPES, *_dotted()})
 
 
+def taken(name: str) -> str | None:
+    """Say what else goes by the name of a recipe that a package brings; None if nothing does."""
+    if name in _pairs():
+        return "a pair of an algorithm and a network"
+    return "configs/variants.py of hyperlax" if name in _load(configs_folder() / "variants.py") else None
+
+
 def _pair(name: str) -> tuple[str, str] | None:
     """The algorithm and the network of `<algorithm>+<network>`; None for another name, or a file's."""
     algorithm, plus, network = name.partition("+")

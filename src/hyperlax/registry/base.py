@@ -15,6 +15,8 @@ from hyperlax.registry.words import escaped, nearest
 
 T = TypeVar("T")
 _MISSING: Any = object()
+_USABLE = re.compile(r"[^\W_][\w.-]*")
+_RULE = "a name is made of letters, digits, _, - and ., and does not end in .py"
 
 
 class Source(NamedTuple):
@@ -39,6 +41,7 @@ class Registry(Mapping[str, T], Generic[T]):
     - `instances`: whether they are objects of the class, not classes.
     - `collection`: a dict in a file whose names go before the file's attributes (`RECIPES`).
     - `suffix`: `Name` also stands for the class called `Name<suffix>` beside it.
+    - `taken`: the place of a function that says what else goes by a name, None if nothing does.
     - `validate`: the place of a function of the name and the thing that raises `ValueError`, with the fix,
       for what the class may not hold. It is called when the thing is first asked for.
     """
@@ -55,20 +58,21 @@ class Registry(Mapping[str, T], Generic[T]):
         collection: str = "",
         suffix: str = "",
         validate: str = "",
+        taken: str = "",
     ):
         self.noun, self.group, self.built_in = noun, group, dict(built_in)
         self.base, self.functions, self.instances = base, functions, instances
-        self.collection, self.suffix, self.validate = collection, suffix, validate
+        self.collection, self.suffix, self.validate, self.taken = collection, suffix, validate, taken
         self._found: dict[str, T] = {}
 
     def __iter__(self) -> Iterator[str]:
-        yield from dict.fromkeys([*self.built_in, *_installed(self.group)])
+        yield from dict.fromkeys([*self.built_in, *filter(usable, _installed(self.group))])
 
     def __len__(self) -> int:
         return len(list(iter(self)))
 
     def __contains__(self, name: object) -> bool:
-        return name in self.built_in or name in _installed(self.group)
+        return name in self.built_in or (name in _installed(self.group) and usable(str(name)))
 
     def __getitem__(self, name: str) -> T:
         """What is registered as `name`; `KeyError` for another one, `ValueError` when it cannot be used."""
@@ -130,10 +134,19 @@ class Registry(Mapping[str, T], Generic[T]):
     def unknown(self, name: str) -> str:
         """The message for an unknown `name`."""
         known = ", ".join(self) or "none"
+        refused = "".join(f"; {problem}" for problem in self.unusable())
         return (
             f'unknown {self.noun} "{escaped(name)}"{nearest(name, self)}; known: {known}; '
-            "your own are named file.py:Name or package.module:Name"
+            f"your own are named file.py:Name or package.module:Name{refused}"
         )
+
+    def unusable(self) -> list[str]:
+        """What is wrong with the names that packages declare and that nobody can use, one line each."""
+        return [
+            f'the {self.noun} "{escaped(name)}" of {_package(found[0])} cannot be used: {_RULE}'
+            for name, found in _installed(self.group).items()
+            if not usable(name)
+        ]
 
     def fits(self, thing: Any) -> bool:
         """Whether `thing` is of the kind that this registry holds."""
@@ -174,12 +187,18 @@ class Registry(Mapping[str, T], Generic[T]):
         return wanted + (f", called Name{self.suffix} where Name is to stand for it" if self.suffix else "")
 
     def _registered(self, name: str) -> T:
+        found = _installed(self.group).get(name, [])
+        claims = [f"{e.value} of {_package(e)}" for e in found]
         if name in self.built_in:
+            claims.insert(0, f"{self.built_in[name]} of hyperlax")
+        elif self.taken and (other := modules.load_attribute(self.taken)(name)):
+            claims.insert(0, other)
+        if len(claims) > 1:
+            raise ValueError(
+                f'{self.noun} "{name}" is claimed by {" and ".join(claims)}; name the one you mean so'
+            )
+        if not found:
             return self.accept(name, modules.load_attribute(self.built_in[name]))
-        found = _installed(self.group)[name]
-        if len(found) > 1:
-            places = " and ".join(f"{e.value} of {_package(e)}" for e in found)
-            raise ValueError(f'{self.noun} "{name}" is claimed by {places}; name the one you mean so')
         try:
             module = modules.load(found[0].module)
             return self._picked(module, found[0].module, found[0].attr)
@@ -237,6 +256,11 @@ class Registry(Mapping[str, T], Generic[T]):
     def _none(self, place: str) -> str:
         listed = f", neither by itself nor in {self.collection}" if self.collection else ""
         return f"holds no {self.noun}{listed}; {self._wanted()}"
+
+
+def usable(name: str) -> bool:
+    """Whether a package may call something so: a part of a recipe's name, and no file's name."""
+    return _USABLE.fullmatch(name) is not None and not name.endswith(".py")
 
 
 def short_name(name: str) -> str:

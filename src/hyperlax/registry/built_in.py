@@ -37,7 +37,12 @@ NETWORKS: Registry[Any] = Registry(
 """Network → the hyperparameters that describe and build it."""
 
 ENVS: Registry[Any] = Registry(
-    "environment", "hyperlax.envs", {}, "hyperlax.envs.base:AbstractEnv", functions=True
+    "environment",
+    "hyperlax.envs",
+    {},
+    "hyperlax.envs.base:AbstractEnv",
+    functions=True,
+    taken="hyperlax.envs:taken",
 )
 """Environment → its class, or a function that returns one, beside those of adapted frameworks."""
 
@@ -85,10 +90,17 @@ RECIPES: Registry[Any] = Registry(
     "hyperlax.experiments.recipes:Recipe",
     instances=True,
     collection="RECIPES",
+    taken="hyperlax.experiments.recipes:taken",
 )
 """Recipes that packages bring, beside those that follow from the registries and those in `configs/`."""
 
 SUITES: Registry[Any] = Registry(
-    "suite", "hyperlax.suites", {}, "hyperlax.studies.suites:Suite", instances=True, collection="SUITES"
+    "suite",
+    "hyperlax.suites",
+    {},
+    "hyperlax.studies.suites:Suite",
+    instances=True,
+    collection="SUITES",
+    taken="hyperlax.studies.suites:taken",
 )
 """Benchmark suites that packages bring, beside those in `configs/`."""

@@ -188,16 +188,22 @@ def find(name: str) -> Suite:
     out. Raises `ValueError` when the file does not exist or holds no such suite.
     """
     shipped: dict[str, Suite] = load_file(configs_folder() / "suites.py").SUITES
-    if name in shipped:
+    if name in shipped and name not in SUITES:
         return shipped[name]
     if name in SUITES or location(name) is not None:
         return SUITES.resolve(name)
     raise ValueError(f'unknown suite "{name}"{nearest(name, names())}; known: {", ".join(names())}')
 
 
+def taken(name: str) -> str | None:
+    """Say what else goes by the name of a suite that a package brings; None if nothing does."""
+    shipped = load_file(configs_folder() / "suites.py").SUITES
+    return "configs/suites.py of hyperlax" if name in shipped else None
+
+
 def names() -> list[str]:
     """Every suite that has a name of its own."""
-    return [*load_file(configs_folder() / "suites.py").SUITES, *SUITES]
+    return list(dict.fromkeys([*load_file(configs_folder() / "suites.py").SUITES, *SUITES]))
 
 
 def cells(suite: Suite) -> list[Cell]:
