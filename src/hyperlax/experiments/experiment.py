@@ -13,8 +13,6 @@ from dataclasses import dataclass, field
 from functools import cached_property
 from typing import Any, Generic, Protocol, TypeVar, runtime_checkable
 
-import jax
-import jax.numpy as jnp
 import jax.random as jr
 import numpy as np
 import polars as pl
@@ -23,7 +21,7 @@ from jaxtyping import UInt32
 from hyperlax import envs
 from hyperlax.agents.base import AbstractAgentHyperparams
 from hyperlax.envs.base import AbstractEnv, describe
-from hyperlax.experiments import feasible
+from hyperlax.experiments import feasible, foreign
 from hyperlax.experiments.feasible import Room
 from hyperlax.experiments.machine import git_commit, machine, versions
 from hyperlax.experiments.memory import device_memory
@@ -32,9 +30,7 @@ from hyperlax.experiments.samples import Lane, Sample, lane_keys
 from hyperlax.experiments.settings import Settings
 from hyperlax.hyperparams import assign, design, paths, values
 from hyperlax.lanes.keys import seeded
-from hyperlax.programs import train
 from hyperlax.programs.budget import cycle_steps
-from hyperlax.programs.compiled import state_like
 from hyperlax.registry import sources
 from hyperlax.registry.limits import refuse_lanes, within
 from hyperlax.storage.shareable import shareable, shareable_command
@@ -107,7 +103,10 @@ class Experiment(Generic[Scheduled]):
                 f"the sample id {number} belongs to another sample, too; leave out the column sample to "
                 "number the samples"
             )
-        if refusal := feasible.refusal(tree, self.env, self.settings, self.room):
+        with foreign.traced(tree, self.env, f"sample {number} of {self.recipe.name}"):
+            foreign.check_networks(tree, self.env)
+            refusal = feasible.refusal(tree, self.env, self.settings, self.room)
+        if refusal:
             raise ValueError(f"sample {number} of {self.recipe.name} does not fit {self.env_name}: {refusal}")
         if refusal := _cannot_measure(tree, self.env, self.settings):
             raise ValueError(f"sample {number} of {self.recipe.name}: {refusal}")
@@ -267,7 +266,7 @@ def build(
         raise ValueError(
             f"{recipe.name} cannot act in {env_name}, which has {describe(env.action_space)}: {problem}"
         )
-    _check_foreign_classes(base, env)
+    foreign.check_classes(base, env, settings.eval_episodes)
     prescribed = recipe.published(env_name) if settings.protocol == "published" else {}
     base = assign(base, prescribed)
     prescribed = {k: v for k, v in values(base).items() if k in prescribed}
@@ -282,26 +281,6 @@ def build(
     experiment.notes += _shortfall(experiment.records.values(), settings.total_timesteps)
     schedule.check(experiment)
     return experiment
-
-
-def _check_foreign_classes(base: AbstractAgentHyperparams, env: AbstractEnv) -> None:
-    """Trace one cycle of a lane if algorithm, network or environment are not hyperlax's own.
-
-    Raises `ValueError` with what is wrong in them, before anything is created.
-    """
-    kinds = [type(base), *map(type, base.nested_networks().values()), type(env)]
-    foreign = [k.__name__ for k in dict.fromkeys(kinds) if not k.__module__.startswith("hyperlax.")]
-    if not foreign:
-        return
-    try:
-        caps = base.capacities([base.sizes()], [1], env)
-        state = state_like(base, env, caps)
-        jax.eval_shape(lambda s: train.segment(s, env, caps, jnp.int32(1)), state)
-    except Exception as error:
-        words = str(error).partition("\n---")[0].strip()
-        raise ValueError(
-            f"{' with '.join(foreign)} cannot be trained: {type(error).__name__}: {words}"
-        ) from error
 
 
 def _cannot_measure(tree: AbstractAgentHyperparams, env: AbstractEnv, settings: Settings) -> str | None:

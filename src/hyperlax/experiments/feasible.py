@@ -27,6 +27,12 @@ LONGEST = 10 * YEAR
 """Predicted seconds from which an experiment is refused."""
 WORTH_SAYING = 86_400.0
 """Predicted seconds from which the prediction is added to the notes of an experiment."""
+LONG_EPISODE = 1_000_000
+"""Steps of an episode from which the cost of an evaluation is predicted, as if every episode took as many."""
+LONGEST_EVALUATION = 600.0
+"""Predicted seconds from which such an evaluation is refused."""
+SHORTEST_STEP = 1e-6
+"""Seconds that a step takes at least, however many are taken side by side."""
 ROW_BYTES = 48
 """Bytes of one episode in the table of episodes."""
 
@@ -55,6 +61,7 @@ def refusal(tree: AbstractAgentHyperparams, env: AbstractEnv, settings: Settings
         _uncountable(tree, settings)
         or _too_large(tree, env, settings, room)
         or _too_short(tree.sizes(), settings)
+        or _never_ending(tree, env, settings, room.machine)
         or _endless(lane_seconds(tree, env, settings, room.machine), "one lane")
     )
 
@@ -159,6 +166,24 @@ def _too_short(sizes: Sizes, settings: Settings) -> str | None:
         f"its cycle of {sizes['num_envs']:,} envs × rollouts of {sizes['rollout_length']:,} steps is "
         f"{cycle:,} env steps, more than the {total:,} of the run: raise --total-timesteps to {cycle}, or "
         "lower num_envs or rollout_length"
+    )
+
+
+def _never_ending(
+    tree: AbstractAgentHyperparams, env: AbstractEnv, settings: Settings, machine: Machine
+) -> str | None:
+    """Say that an evaluation may take far too long, as episodes may have so many steps; None if not."""
+    limit, episodes = env.max_episode_steps, 2 * settings.eval_episodes
+    if limit <= LONG_EPISODE or not episodes:
+        return None
+    step = tree.arithmetic(tree.sizes(), env).step
+    seconds = limit * max(episodes * step / machine.rate, SHORTEST_STEP)
+    if seconds <= LONGEST_EVALUATION:
+        return None
+    return (
+        f"an evaluation plays {episodes} whole episodes, which may have {limit:,} steps each "
+        f"(max_episode_steps of {type(env).__name__}): about {seconds / 3600:,.1f} hours, in which nothing "
+        "stops it; declare the number of steps after which an episode is truncated, such as 1,000"
     )
 
 

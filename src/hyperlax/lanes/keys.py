@@ -25,6 +25,17 @@ def seed_words(seed: int) -> tuple[int, ...]:
     return (low, high) if high else (low,)
 
 
+def refuse_typed_keys(what: str, tree: Any) -> None:
+    """Raise `ValueError` with the remedy if a leaf of `tree`, called `what`, is a typed random key."""
+    for path, leaf in jax.tree_util.tree_leaves_with_path(tree):
+        if jnp.issubdtype(getattr(leaf, "dtype", np.float32), jax.dtypes.prng_key):
+            where = jax.tree_util.keystr(path).lstrip(".")
+            raise ValueError(
+                f"{what} holds a random key, of jax.random.key, at {where}: it "
+                "cannot be saved; store jax.random.key_data(key), and use jax.random.wrap_key_data of it"
+            )
+
+
 def seeded(seed: int) -> PRNGKeyArray:
     """The key of `seed`, an integer from 0 to 2⁶³ - 1: its two words, as `jr.key` has it for 64 bits.
 

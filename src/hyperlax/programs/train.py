@@ -26,6 +26,8 @@ from hyperlax.programs.shared import NOTHING, Shared
 T = TypeVar("T")
 NEVER = -1
 """The value of `TrainState.diverged_at` for a lane that has not diverged."""
+OF_EPISODES = ("return", "length")
+"""Metrics of the training episodes, which `read_metrics` adds to those of the agent."""
 
 
 @final
@@ -76,8 +78,20 @@ def begin(
     envs = Envs(env, caps["env_blocks"], caps["env_block"], key=jr.fold_in(jr.wrap_key_data(key), 0))
     zero = jnp.zeros((), jnp.int32)
     never = jnp.full((), NEVER, jnp.int32)
-    metrics = dict.fromkeys(agent.metric_names, jnp.zeros(()))
+    metrics = dict.fromkeys(_metrics(agent), jnp.zeros(()))
     return TrainState(agent, envs, key, total_steps, zero, zero, zero, metrics, zero, Finished(), never)
+
+
+def _metrics(agent: AbstractAgent) -> tuple[str, ...]:
+    """The names of the metrics of `agent`; raises `ValueError` for one that has two meanings."""
+    names = agent.metric_names
+    if taken := [n for i, n in enumerate(names) if n in OF_EPISODES or n in names[:i]]:
+        known = ", ".join(dict.fromkeys([*OF_EPISODES, *names]))
+        raise ValueError(
+            f'{type(agent).__name__} has a metric "{taken[0]}" beside one of the same name; these are taken: '
+            f"{known}"
+        )
+    return names
 
 
 def segment(

@@ -13,6 +13,7 @@ import numpy as np
 from hyperlax import envs as environments
 from hyperlax.envs.base import AbstractEnv, Box, Discrete, Timestep
 from hyperlax.lanes.compilation import compiler_options
+from hyperlax.lanes.keys import refuse_typed_keys
 
 BEYOND = 2
 """Steps taken after the time limit."""
@@ -121,6 +122,10 @@ def _check_array(where: str, found: Any, shape: tuple[int, ...], dtype: Any) -> 
 
 
 def _check_state(where: str, state: Any) -> None:
+    try:
+        refuse_typed_keys(f"{where}: the state", state)
+    except ValueError as error:
+        raise AssertionError(str(error)) from None
     for path, leaf in jax.tree_util.tree_flatten_with_path(state)[0]:
         assert not leaf.weak_type, (
             f"{where}: the state{jax.tree_util.keystr(path)} is weakly typed, so that a loop cannot "

@@ -14,6 +14,7 @@ import numpy as np
 from hyperlax.hyperparams import trainable
 from hyperlax.lanes.compilation import compiler_options
 from hyperlax.lanes.constants import tracing_for_accelerator
+from hyperlax.lanes.keys import refuse_typed_keys
 from hyperlax.lanes.sizes import AbstractSize, Extent, Sizes, merge, shapes
 from hyperlax.networks.base import AbstractNetwork, AbstractNetworkHyperparams
 from hyperlax.networks.extended import extended
@@ -137,6 +138,10 @@ def _check_structure(name: str, network: Any) -> None:
             f"{name} builds a network that holds {', '.join(others)}, no array: declare the field with "
             "eqx.field(static=True), or derive the hyperparameters from AbstractStockHyperparams"
         )
+    try:
+        refuse_typed_keys(f"{name} builds a network that", network)
+    except ValueError as error:
+        raise AssertionError(str(error)) from None
     check_strong(f"{name} builds a network whose", network)
 
 

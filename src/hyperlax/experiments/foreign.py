@@ -1,0 +1,87 @@
+"""Classes from outside hyperlax are traced before anything is created: what is wrong is said in one line."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+
+from hyperlax.agents.base import AbstractAgentHyperparams
+from hyperlax.envs.base import AbstractEnv
+from hyperlax.lanes.keys import refuse_typed_keys
+from hyperlax.learning.rollout import evaluate
+from hyperlax.networks.base import AbstractNetworkHyperparams
+from hyperlax.programs import train
+from hyperlax.programs.compiled import state_like
+from hyperlax.registry.foreign import explained
+
+log = logging.getLogger(__name__)
+
+
+def classes(hp: AbstractAgentHyperparams, env: AbstractEnv) -> dict[str, str]:
+    """The classes of algorithm, networks and environment that are not hyperlax's own, by name.
+
+    The value is the function of `hyperlax.testing` that checks one.
+    """
+    kinds = [type(hp), *map(type, hp.nested_networks().values()), type(env)]
+    return {kind.__name__: _check_of(kind) for kind in kinds if not kind.__module__.startswith("hyperlax.")}
+
+
+def _check_of(kind: type) -> str:
+    if issubclass(kind, AbstractEnv):
+        return "check_env"
+    return "check_network" if issubclass(kind, AbstractNetworkHyperparams) else "check_agent"
+
+
+@contextmanager
+def traced(hp: AbstractAgentHyperparams, env: AbstractEnv, what: str = "") -> Iterator[None]:
+    """Turn any error in the `with` block into a `ValueError` that names the classes from outside, and where.
+
+    Errors are left as they are if all classes are hyperlax's own. `what` says what could not be trained, by
+    default these classes.
+    """
+    found = classes(hp, env)
+    try:
+        yield
+    except Exception as error:
+        if not found:
+            raise
+        log.debug("the classes of one's own cannot be traced", exc_info=error)
+        who = " with ".join(found)
+        checks = " and ".join(f"hyperlax.testing.{check}({name})" for name, check in found.items())
+        alone = "checks it alone" if len(found) == 1 else "check them alone"
+        raise ValueError(f"{what or who} cannot be trained: {explained(error)}; {checks} {alone}") from error
+
+
+def check_classes(hp: AbstractAgentHyperparams, env: AbstractEnv, episodes: int) -> None:
+    """Trace one cycle of a lane and an evaluation in some `episodes`, if a class is not hyperlax's own.
+
+    Raises `ValueError` with what is wrong in it, before anything is created.
+    """
+    if not classes(hp, env):
+        return
+    with traced(hp, env):
+        caps = hp.capacities([hp.sizes()], [1], env)
+        state = state_like(hp, env, caps)
+        refuse_typed_keys("the state of a lane", state)
+        jax.eval_shape(lambda s: train.segment(s, env, caps, jnp.int32(1)), state)
+        jax.eval_shape(_evaluated(env, episodes), state)
+
+
+def _evaluated(env: AbstractEnv, episodes: int) -> Any:
+    def run(state: train.TrainState) -> Any:
+        key = train.evaluation_key(state.key, state.env_steps)
+        return evaluate(state.agent, env, episodes, jnp.bool_(True), key=key)
+
+    return run
+
+
+def check_networks(hp: AbstractAgentHyperparams, env: AbstractEnv) -> None:
+    """Trace a forward pass of every network of a sample whose class is not hyperlax's own, once per size."""
+    for use in hp.networks(env).values():
+        if not type(use.hp).__module__.startswith("hyperlax."):
+            AbstractNetworkHyperparams.flops.__func__(type(use.hp), use.inputs, use.hp.sizes())  # pyright: ignore

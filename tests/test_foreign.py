@@ -1,0 +1,144 @@
+"""Classes of one's own: what is wrong with one is said before anything is created, with place and remedy."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import equinox as eqx
+import jax
+import jax.numpy as jnp
+import jax.random as jr
+import pytest
+
+from hyperlax import envs
+from hyperlax.agents import PPO, PPOHyperparams
+from hyperlax.envs.base import AbstractEnv, ActionSpace, Discrete, Timestep
+from hyperlax.experiments import feasible, foreign
+from hyperlax.experiments.feasible import Room
+from hyperlax.experiments.settings import Settings
+from hyperlax.hyperparams import Choice, Count, assign, hp
+from hyperlax.networks import AbstractStockHyperparams
+from hyperlax.programs import train
+from hyperlax.testing import check_env, check_network
+
+CARTPOLE = envs.load("gymnax.cartpole")
+AGENT: Any = PPO
+HYPERPARAMS: Any = PPOHyperparams
+"""They are final, and type checkers let tests derive from them."""
+
+
+class Walk(AbstractEnv):
+    """An environment that keeps a typed key in its state."""
+
+    obs_size: int = 2
+    action_space: ActionSpace = Discrete(2)
+    max_episode_steps: int = 5
+
+    def reset(self, *, key):
+        return key, jnp.zeros(2)
+
+    def step(self, state, action, *, key):
+        return state, Timestep(jnp.zeros(2), jnp.zeros(()), jnp.bool_(False), jnp.bool_(True))
+
+
+class Forever(Walk):
+    """An environment without an end."""
+
+    max_episode_steps: int = 2**31 - 1
+
+
+class Noise(eqx.Module):
+    """A layer that adds the noise of a key that it holds."""
+
+    layer: eqx.nn.Linear
+    key: jax.Array
+
+    def __call__(self, x):
+        return self.layer(x) + jr.normal(self.key, (4,))
+
+
+class Noisy(AbstractStockHyperparams):
+    """A network that holds a typed key."""
+
+    def module(self, in_size, *, key):
+        return Noise(eqx.nn.Linear(in_size, 4, key=key), key)
+
+
+class Heads(AbstractStockHyperparams):
+    """A network of which some architectures cannot be."""
+
+    width: Count = hp(8, Choice(8, 12), doc="width")
+    heads: Count = hp(2, Choice(2, 8), doc="heads")
+
+    def module(self, in_size, *, width, heads, key):
+        assert width % heads == 0, f"width {width} must be a multiple of heads {heads}"
+        return eqx.nn.Linear(in_size, width, key=key)
+
+
+class Renamed(AGENT):
+    """PPO with a metric that has the name of another one."""
+
+    losses = ("return", *PPO.losses[1:])
+
+
+class RenamedHyperparams(HYPERPARAMS):
+    def agent(self, env, caps, *, key):
+        return Renamed.create(self, env, caps, key=key)
+
+
+class Unlucky(AGENT):
+    """PPO that cannot be evaluated."""
+
+    def for_evaluation(self):
+        return self.temperature
+
+
+class UnluckyHyperparams(HYPERPARAMS):
+    def agent(self, env, caps, *, key):
+        return Unlucky.create(self, env, caps, key=key)
+
+
+@pytest.mark.parametrize(
+    ("algorithm", "env", "message"),
+    [
+        (PPOHyperparams(), Walk(), r"holds a random key.* store jax\.random\.key_data.*check_env\(Walk\)"),
+        (PPOHyperparams(actor=Noisy()), CARTPOLE, r"actor.*\.key: it cannot be saved.*check_network"),
+        (RenamedHyperparams(), CARTPOLE, 'Renamed has a metric "return" .*: return, length, value_loss'),
+        (
+            UnluckyHyperparams(),
+            CARTPOLE,
+            r"Unlucky\.for_evaluation \(.*test_foreign\.py, line \d+\): AttributeError: .*temperature.*; "
+            r"hyperlax\.testing\.check_agent\(UnluckyHyperparams\) checks it alone",
+        ),
+    ],
+)
+def test_a_class_that_cannot_be_trained_is_refused_with_the_place(algorithm, env, message, monkeypatch):
+    monkeypatch.setattr(train, "segment", lambda state, *_: state)  # slow, and not what is wrong
+    with pytest.raises(ValueError, match=message):
+        foreign.check_classes(algorithm, env, 1)
+
+
+def test_an_architecture_that_cannot_be_is_named_with_its_sample():
+    hyper = PPOHyperparams(actor=Heads())
+    with foreign.traced(hyper, CARTPOLE, "sample 0"):
+        foreign.check_networks(hyper, CARTPOLE)
+    other = assign(hyper, {"actor.width": 12, "actor.heads": 8})
+    message = r"^sample 1 cannot be trained: Heads\.module \(.*AssertionError: width 12 must be a mult"
+    with pytest.raises(ValueError, match=message), foreign.traced(other, CARTPOLE, "sample 1"):
+        foreign.check_networks(other, CARTPOLE)
+
+
+def test_typed_keys_are_found_by_the_checks():
+    with pytest.raises(AssertionError, match=r"Walk\.reset: the state holds a random key.*key_data"):
+        check_env(Walk)
+    with pytest.raises(AssertionError, match=r"Noisy builds a network that holds a random key.*key_data"):
+        check_network(Noisy, count=1)
+
+
+def test_an_evaluation_that_may_never_end_is_refused_with_its_cost():
+    hyper, settings, room = PPOHyperparams(), Settings(eval_episodes=16), Room.here()
+    message = r"32 whole episodes, .* 2,147,483,647 steps each \(max_episode_steps of Forever\): about .* h"
+    refusal = feasible._never_ending(hyper, Forever(), settings, room.machine)
+    with pytest.raises(AssertionError, match=message):
+        raise AssertionError(refusal)
+    assert feasible._never_ending(hyper, Walk(), settings, room.machine) is None
