@@ -220,3 +220,24 @@ def test_a_sweep_names_what_is_wrong_with_a_sampler_of_ones_own():
 
     with pytest.raises(ValueError, match="Short was asked for 3 samples and drew 2"):
         prepared(num_samples=3, sampling_method=Short)
+
+
+class Outside(AbstractPointDesign):
+    """A design with points outside the unit cube."""
+
+    def points(self, first, last):
+        return np.full((last - first, len(self.space)), 1.5)
+
+
+class Empty(Outside):
+    """A design whose samples lack their hyperparameters."""
+
+    def rows(self, first, last):
+        return [{} for _ in range(first, last)]
+
+
+def test_samples_that_are_none_are_refused_with_class_and_method():
+    with pytest.raises(ValueError, match=r"Outside\.points returns point 0 with the coordinate 1\.5"):
+        design(SPACE, 2, Outside, 0)
+    with pytest.raises(ValueError, match=r"Empty\.ask returns sample 0 without width; a sample is a dict"):
+        design(SPACE, 2, Empty, 0)

@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+import json
+
+import numpy as np
 import polars as pl
 import pytest
 
 import hyperlax
 from hyperlax import Recipe
 from hyperlax.schedules import Schedule, Verdict
+from hyperlax.schedules.base import saved_state
 from hyperlax.testing.schedules import SIZES
 
 ARGUMENTS = {
@@ -133,3 +137,35 @@ def test_the_next_program_is_waited_for_while_all_lanes_of_the_last_one_wait():
     assert results.lanes["status"].to_list() == ["done"] * 6
     segments = results.timeline.filter(pl.col("phase") == "train").height
     assert schedule.asked <= segments + 3
+
+
+class Silent(Schedule):
+    """Returns no verdict, and keeps what JSON cannot hold."""
+
+    def __init__(self, kept):
+        self.kept = kept
+
+    def state(self):
+        return {"kept": self.kept}
+
+
+@pytest.mark.parametrize("verdict", [None, "prune", True])
+def test_what_is_no_verdict_is_refused_with_class_and_method(verdict):
+    with pytest.raises(ValueError, match=r"Silent\.judge returns .*; it must return Verdict\.GO_ON, "):
+        Verdict.checked(verdict, Silent(0), "judge")
+
+
+def test_the_state_of_a_schedule_holds_numbers_of_numpy_and_nothing_that_json_cannot():
+    kept = {"best": np.float32(0.5), "counts": np.arange(2), "pairs": [(np.int64(1), None)]}
+    assert saved_state(Silent(kept)) == {"kept": {"best": 0.5, "counts": [0, 1], "pairs": [[1, None]]}}
+    assert json.loads(json.dumps(saved_state(Silent(kept)))) == saved_state(Silent(kept))
+    for wrong, message in (({1, 2}, "an object of set at state"), ({(1, 2): 0}, r"the key \(1, 2\)")):
+        with pytest.raises(ValueError, match=rf"Silent\.state\(\) returns .*{message}"):
+            saved_state(Silent(wrong))
+
+
+def test_a_state_that_cannot_be_saved_is_refused_before_anything_is_created(tmp_path):
+    folder = tmp_path / "run"
+    with pytest.raises(ValueError, match=r"Silent\.state\(\) returns an object of set"):
+        hyperlax.sweep(**ARGUMENTS, schedule=Silent({1}), folder=folder)
+    assert not folder.exists()

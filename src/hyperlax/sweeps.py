@@ -32,6 +32,7 @@ from hyperlax.run.recording import Recorder
 from hyperlax.run.runner import Runner
 from hyperlax.run.terminal import shown
 from hyperlax.schedules import Schedule
+from hyperlax.schedules.base import saved_state
 from hyperlax.storage import patience, places, store
 from hyperlax.storage.claims import Superseded
 from hyperlax.storage.results import SCHEMAS, Results
@@ -223,6 +224,7 @@ def run(
     devices = jax.local_devices()
     machine = Machine.of(devices[0].platform, len(devices))
     manifest = spec.manifest(command)
+    saved_state(spec.schedule)  # what cannot be saved is refused before anything is created
     # Without `resume` nothing is taken over: a process that has begun since the check owns the folder.
     stored = store.recovered_manifest(target) if target is not None and how.resume else None
     if stored is not None:

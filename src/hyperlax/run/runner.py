@@ -295,7 +295,8 @@ class Runner:
                     diverged.append(lane)
                     unscored.add(lane.lane)
                 elif not self._at_end(lane) and lane.lane in self.last_return:
-                    verdicts[lane.lane] = self.schedule.judge(self, lane, self.last_return[lane.lane])
+                    found = self.schedule.judge(self, lane, self.last_return[lane.lane])
+                    verdicts[lane.lane] = Verdict.checked(found, self.schedule, "judge")
             ended = [(s, x) for s, x in due if x not in diverged and self._at_end(x)]
             fresh = self._evaluate_freshly(slots, ended)
             self.phase("evaluate", number, start)
@@ -306,7 +307,7 @@ class Runner:
             if lane in diverged:
                 scored = lane.lane not in unscored
                 lane.cause = causes.divergence(slots.state(slot), self.experiment.env, scored)
-                verdict = self.schedule.lost(self, lane)
+                verdict = Verdict.checked(self.schedule.lost(self, lane), self.schedule, "lost")
                 self.progress.diverged(lane, self.tree(lane))
             if verdict is Verdict.PAUSE:
                 lane.status = "paused"

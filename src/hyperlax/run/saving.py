@@ -16,6 +16,7 @@ from hyperlax.run.best import policy_name
 from hyperlax.run.replaced import Replaced
 from hyperlax.run.roster import Roster
 from hyperlax.schedules import Schedule
+from hyperlax.schedules.base import saved_state
 from hyperlax.storage.checkpoint import unpack
 from hyperlax.storage.store import Store
 
@@ -110,7 +111,7 @@ def save(
         "seating": extra.seating,
         "programs": [p.describe() for p in roster.programs],
         "rows": roster.experiment.rows if schedule.grows else None,
-        "schedule": schedule.state(),
+        "schedule": saved_state(schedule),
         "last_return": roster.last_return,
     }
     if extra.again:

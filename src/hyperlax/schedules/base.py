@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from enum import Enum
 from typing import Any
 
+import numpy as np
 import polars as pl
 
 from hyperlax.agents.base import AbstractAgentHyperparams
@@ -21,6 +22,14 @@ class Verdict(Enum):
     GO_ON = "go on"
     PRUNE = "prune"
     PAUSE = "pause"
+
+    @staticmethod
+    def checked(verdict: Any, schedule: Schedule, method: str) -> Verdict:
+        """`verdict`, which a method of `schedule` has returned; raises `ValueError` if it is none."""
+        if isinstance(verdict, Verdict):
+            return verdict
+        known = ", ".join(f"Verdict.{v.name}" for v in Verdict)
+        raise ValueError(f"{type(schedule).__name__}.{method} returns {verdict!r}; it must return {known}")
 
 
 class Schedule:
@@ -110,6 +119,36 @@ class Schedule:
     def files(self) -> Sequence[str]:
         """Names of the schedule's own append-only files in the folder, to be checked on resume."""
         return ()
+
+
+def saved_state(schedule: Schedule) -> dict[str, Any]:
+    """What `schedule.state()` returns, with the numbers and arrays of NumPy and JAX as those of Python.
+
+    Raises `ValueError` naming the class for what JSON cannot hold.
+    """
+    name = type(schedule).__name__
+
+    def plain(value: Any, path: str) -> Any:
+        if isinstance(value, Mapping):
+            for key in value:
+                if not isinstance(key, str | int):
+                    raise ValueError(f"{name}.state() returns the key {key!r} at {path}; keys are text")
+            return {key: plain(inner, f"{path}[{key!r}]") for key, inner in value.items()}
+        if isinstance(value, list | tuple):
+            return [plain(inner, f"{path}[{i}]") for i, inner in enumerate(value)]
+        if value is None or isinstance(value, bool | int | float | str):
+            return value.item() if isinstance(value, np.generic) else value
+        if hasattr(value, "dtype") and hasattr(value, "tolist"):
+            return value.tolist()
+        raise ValueError(
+            f"{name}.state() returns an object of {type(value).__name__} at {path}, which JSON cannot hold; "
+            "return numbers, text, lists and dicts, and make the rest of them in restore()"
+        )
+
+    found = schedule.state()
+    if not isinstance(found, Mapping):
+        raise ValueError(f"{name}.state() returns {found!r}; it must return a dict")
+    return plain(found, "state")
 
 
 def decisions(settings: Settings) -> list[int]:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any, TypeAlias
 
 from hyperlax.hyperparams.samplers.base import (
@@ -106,7 +106,9 @@ def design(
     if not space:
         return [{}]
     sampler = kind.sized(space, seed, n, **options)
-    return _asked(sampler, n) if sampler.remaining is None else rest(sampler)
+    if sampler.remaining is not None:
+        n = within("num_samples", sampler.remaining)
+    return _asked(sampler, n, space)
 
 
 def draw(
@@ -151,9 +153,30 @@ def check_experiment_type(name: str) -> None:
         raise ValueError(f'unknown experiment type "{name}"{hint}; known: {known}')
 
 
-def _asked(sampler: AbstractSampler, n: int) -> list[dict[str, Any]]:
-    """Ask for the next `n` samples; raise `ValueError` if the sampler returns another number of them."""
-    samples = sampler.ask(n)[1]
+def _asked(
+    sampler: AbstractSampler, n: int, space: Mapping[str, Space] | None = None
+) -> list[dict[str, Any]]:
+    """Ask for the next `n` samples of `space`, by default that of the sampler, if it has one.
+
+    Raises `ValueError` if the sampler returns anything else.
+    """
+    name = type(sampler).__name__
+    answer = sampler.ask(n)
+    if not (isinstance(answer, tuple) and len(answer) == 2 and isinstance(answer[1], Sequence)):
+        raise ValueError(
+            f"{name}.ask returns {type(answer).__name__}; it must return the new sampler and the samples"
+        )
+    samples = list(answer[1])
     if len(samples) != n:
-        raise ValueError(f"{type(sampler).__name__} was asked for {n} samples and drew {len(samples)}")
+        raise ValueError(f"{name} was asked for {n} samples and drew {len(samples)}")
+    space = space or getattr(sampler, "space", None)
+    wanted = [p for k, s in (space or {}).items() for p in getattr(s, "paths", (k,))]
+    for number, sample in enumerate(samples):
+        lacking = [p for p in wanted if p not in sample] if isinstance(sample, Mapping) else None
+        if lacking is None or lacking:
+            what = f"without {lacking[0]}" if lacking else f"that is {sample!r}"
+            raise ValueError(
+                f"{name}.ask returns sample {number} {what}; a sample is a dict from path to value, with "
+                "one for every path of the space"
+            )
     return samples

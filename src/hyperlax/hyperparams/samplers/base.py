@@ -151,7 +151,16 @@ class AbstractPointDesign(AbstractDesign):
         """The points with the numbers `first` … `last` − 1, with coordinates in [0, 1)."""
 
     def rows(self, first: int, last: int) -> list[dict[str, Any]]:
-        return [decode(self.space, point) for point in self.points(first, last)]
+        points = self.points(first, last)
+        for number, point in enumerate(points, first):
+            outside = [float(c) for c in point if not 0 <= c < 1]
+            if outside or len(point) != len(self.space):
+                what = f"the coordinate {outside[0]!r}" if outside else f"{len(point)} coordinates"
+                raise ValueError(
+                    f"{type(self).__name__}.points returns point {number} with {what}; it has one, from 0 "
+                    f"to below 1, for each of the {len(self.space)} dimensions of the space"
+                )
+        return [decode(self.space, point) for point in points]
 
 
 def score_rows(
