@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from typing import Any
 
 import equinox as eqx
@@ -12,6 +13,7 @@ import pytest
 
 from hyperlax import envs
 from hyperlax.agents import PPO, PPOHyperparams
+from hyperlax.commands.main import main
 from hyperlax.envs.base import AbstractEnv, ActionSpace, Discrete, Timestep
 from hyperlax.experiments import feasible, foreign
 from hyperlax.experiments.feasible import Room
@@ -19,6 +21,8 @@ from hyperlax.experiments.settings import Settings
 from hyperlax.hyperparams import Choice, Count, assign, hp
 from hyperlax.networks import AbstractStockHyperparams
 from hyperlax.programs import train
+from hyperlax.registry import build
+from hyperlax.registry.modules import load_file
 from hyperlax.testing import check_env, check_network
 
 CARTPOLE = envs.load("gymnax.cartpole")
@@ -126,6 +130,41 @@ def test_an_architecture_that_cannot_be_is_named_with_its_sample():
     message = r"^sample 1 cannot be trained: Heads\.module \(.*AssertionError: width 12 must be a mult"
     with pytest.raises(ValueError, match=message), foreign.traced(other, CARTPOLE, "sample 1"):
         foreign.check_networks(other, CARTPOLE)
+
+
+class Careless(Walk):
+    """An environment that cannot be built with some options."""
+
+    def __init__(self, size: int = 3):
+        self.obs_size = {3: 2}[size]
+
+
+def test_an_error_in_a_constructor_is_one_line_with_class_file_and_line():
+    message = r"careless cannot be built: Careless\.__init__ \(.*test_foreign\.py, line \d+\): KeyError: 4$"
+    with pytest.raises(ValueError, match=message):
+        build("careless", Careless, {"size": "4"})
+
+
+def test_a_class_body_that_cannot_be_run_is_named_with_its_own_line(tmp_path):
+    file = tmp_path / "body.py"
+    file.write_text("from dataclasses import dataclass, field\n\n@dataclass\nclass A:\n    x = field()\n")
+    with pytest.raises(ValueError, match=r"no type annotation \(.*body\.py, line [34]\)"):
+        load_file(file)
+
+
+def test_the_command_line_shows_an_error_of_foreign_code_in_one_line(tmp_path, monkeypatch, capsys):
+    file = tmp_path / "thrower.py"
+    file.write_text("def write(runs, destination):\n    return {}['no']\n")
+    write = load_file(file).write
+    monkeypatch.setattr("hyperlax.commands.continuing.completed", lambda tokens: write(tokens, ""))
+    with pytest.raises(SystemExit) as left:
+        main(["list"])
+    shown = capsys.readouterr().err
+    assert left.value.code == 2
+    assert re.fullmatch(r"error: write \(.*thrower\.py, line 2\): KeyError: 'no'; HYPERLAX_.*\n", shown)
+    monkeypatch.setenv("HYPERLAX_DEBUG", "1")
+    with pytest.raises(KeyError):
+        main(["list"])
 
 
 def test_typed_keys_are_found_by_the_checks():

@@ -48,6 +48,26 @@ def _run(tokens: list[str]) -> int:
         return leaving.SUPERSEDED
     except SystemExit as error:
         return USAGE if error.code == 1 else int(error.code or 0)
+    except Exception as error:
+        return _foreign(error)
+
+
+def _foreign(error: Exception) -> int:
+    """Print what went wrong in a user's own code, and return the exit code; raises any other error again."""
+    from hyperlax.commands.ending import FAILED
+    from hyperlax.registry import foreign
+
+    failed = isinstance(error, RuntimeError) and isinstance(error.__cause__, ValueError)
+    if os.environ.get("HYPERLAX_DEBUG") or not (failed or foreign.place(error)):
+        raise error
+    words = leaving.words_now()
+    begun = words != leaving.NOTHING_BEGUN
+    problem = calling.as_called(str(error)) if failed else foreign.explained(error)
+    print(
+        screen.visible(f"error: {problem}" + f"; {words}" * begun + "; HYPERLAX_DEBUG=1 shows the traceback"),
+        file=sys.stderr,
+    )
+    return FAILED if begun else USAGE
 
 
 def _disk(error: OSError) -> int:

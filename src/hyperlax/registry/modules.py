@@ -17,6 +17,7 @@ from pathlib import Path
 from types import ModuleType
 from typing import Any
 
+from hyperlax.registry import foreign
 from hyperlax.registry.words import nearest
 
 _FILE = re.compile(r"(?P<place>.+\.py)(?::(?P<attribute>[^:]*))?")
@@ -143,4 +144,6 @@ def _line(error: Exception) -> str:
     """The file and line that an exception comes from, unless that is the machinery of imports."""
     frames = [f for f in traceback.extract_tb(error.__traceback__) if not f.filename.startswith("<frozen")]
     frames = [f for f in frames if f.filename not in (__file__, importlib.__file__)]
+    if own := foreign.place(error):
+        return f" ({own.partition(' (')[2]}"
     return f" ({frames[-1].filename}, line {frames[-1].lineno})" if frames else ""

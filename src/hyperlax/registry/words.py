@@ -8,6 +8,7 @@ from collections.abc import Callable, Iterable, Mapping
 from decimal import Decimal, InvalidOperation
 from typing import Any
 
+from hyperlax.registry.foreign import explained, place
 from hyperlax.registry.spellings import alike
 
 KINDS: dict[str, type] = {"bool": bool, "int": int, "float": float, "str": str}
@@ -99,7 +100,8 @@ def build(what: str, make: Callable[..., Any], options: Mapping[str, Any], prefi
 
     A parameter's type is that of its default value, else its annotation. `what` is how messages call the
     thing that is made, and `prefix` is put before its options there. Raises `ValueError` for an option that
-    `make` does not take (with the nearest that it does), that it needs, or that cannot be converted.
+    `make` does not take (with the nearest that it does), that it needs, or that cannot be converted, and for
+    any error of a user's own `make`.
     """
     parameters = inspect.signature(make).parameters
     takes_any = any(p.kind is p.VAR_KEYWORD for p in parameters.values())
@@ -114,7 +116,14 @@ def build(what: str, make: Callable[..., Any], options: Mapping[str, Any], prefi
         typed[name] = value if kind is None else convert(f"{prefix}{name}", value, kind)
     if missing := [n for n, p in known.items() if p.default is p.empty and n not in typed]:
         raise ValueError(f"{what} needs the option {prefix}{missing[0]}")
-    return make(**typed)
+    try:
+        return make(**typed)
+    except ValueError:
+        raise
+    except Exception as error:
+        if place(error) is None:
+            raise
+        raise ValueError(f"{what} cannot be built: {explained(error)}") from error
 
 
 def _kind(parameter: inspect.Parameter) -> type | None:
