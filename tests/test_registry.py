@@ -446,7 +446,7 @@ def test_importing_the_registries_imports_nothing_else():
     assert "ppo" in built_in.AGENTS and list(built_in.EXPORTERS)
     assert not {m for m in sys.modules if m.startswith("hyperlax.")} - {
         "hyperlax.registry.moved", "hyperlax.registry", *(f"hyperlax.registry.{m}" for m in
-        ("base", "built_in", "modules", "spellings", "words"))
+        ("base", "built_in", "foreign", "modules", "spellings", "words"))
     }
     assert "jax" not in sys.modules
     """
