@@ -17,6 +17,7 @@ from hyperlax.hyperparams import Choice, Count, Flag, Real, assign, hp, trainabl
 from hyperlax.lanes.sizes import Shape, merge
 from hyperlax.networks import MLPHyperparams
 from hyperlax.networks.base import AbstractNetwork, AbstractNetworkHyperparams, operations
+from hyperlax.networks.plain import PlainLayer
 from hyperlax.networks.pqc import PQCHyperparams
 from hyperlax.networks.stock import AbstractStockHyperparams, Rest
 from hyperlax.programs.compiled import state_like
@@ -130,6 +131,22 @@ class Copying(AbstractNetwork):
 def test_a_network_that_would_train_its_hyperparameter_is_refused():
     with pytest.raises(ValueError, match=r"Copying\.scale is a hyperparameter, and would be trained"):
         Copying(hp=(hyper := Scaled()), scale=hyper.scale, batch_last=False)
+
+
+class Dense(Plain):
+    """One layer, which says so."""
+
+    def plain(self, module):
+        return (PlainLayer(np.asarray(module.weight), np.asarray(module.bias)),)
+
+
+def test_a_stock_network_is_exported_if_its_class_says_what_it_is():
+    network = Dense().network(6, Dense().sizes(), key=jr.key(0))
+    x = jnp.arange(6.0)
+    (layer,) = network.plain()
+    np.testing.assert_allclose(layer.weight @ x + layer.bias, network(x), rtol=1e-6)
+    with pytest.raises(ValueError, match=r"define plain\(self, module\) on Plain, or use Policy\.act"):
+        Plain().network(6, Plain().sizes(), key=jr.key(0)).plain()
 
 
 def test_counts_follow_from_the_structure():

@@ -21,6 +21,7 @@ from jaxtyping import Array, Float, Int, PRNGKeyArray, PyTree
 from hyperlax.hyperparams import AbstractHyperparams, Field, declared
 from hyperlax.lanes.sizes import Shape, Sizes
 from hyperlax.networks.base import AbstractNetwork, AbstractNetworkHyperparams
+from hyperlax.networks.plain import PlainLayer
 
 
 class AbstractStockHyperparams(AbstractNetworkHyperparams):
@@ -39,6 +40,17 @@ class AbstractStockHyperparams(AbstractNetworkHyperparams):
         A subclass names its own hyperparameters: `def module(self, in_size, *, width, activation, key)`.
         """
         # `*_` and `**architecture` together let type checkers accept any names there
+
+    def plain(self, module: Any) -> tuple[PlainLayer, ...]:
+        """Say what dense layers `module` consists of, as `AbstractNetwork.plain` does; for export.
+
+        Raises `ValueError` for a class that does not say.
+        """
+        name = type(self).__name__
+        raise ValueError(
+            f"{name} does not say which dense layers its module has, and only these can be exported; "
+            f"define plain(self, module) on {name}, or use Policy.act"
+        )
 
     def sizes(self) -> dict[str, Any]:
         return {name: Shape(str(f.decode(getattr(self, name)))) for name, f in self._architecture().items()}
@@ -102,6 +114,10 @@ class StockNetwork(AbstractNetwork):
 
     def __call__(self, x: Float[Array, " in"]) -> Float[Array, " out"]:
         return self._module()(x)
+
+    def plain(self) -> tuple[PlainLayer, ...]:
+        hp: Any = self.hp
+        return hp.plain(self._module())
 
     def _module(self) -> Any:
         """The module with the present hyperparameters."""
