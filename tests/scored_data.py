@@ -36,7 +36,8 @@ def scored(
         if not np.isnan(value):
             curves.append((lane, sample, seed, at, at // 64, 0, 1.0, "return", float(value)))
     drawn = pl.DataFrame({"sample": range(len(table)), "lr": [1e-4 * (1 + i) for i in range(len(table))]})
-    head = {**manifest(*table.shape, 1, 10_000), "name": name, "recipe": name, "env": env, "reference": {}}
+    head = manifest(table.shape[0], table.shape[1], 1, 10_000)
+    head |= {"name": name, "recipe": name, "env": env, "reference": {}}
     return Results(
         manifest={**head, **about},
         samples=drawn if samples is None else samples,

@@ -100,7 +100,7 @@ def test_a_page_without_data_is_small_and_offline_and_says_what_it_lacks(many, t
     assert "vegaEmbed =" not in page
     assert "data-chart=" not in page
     assert 'src="data:image/' in page
-    assert "are pictures, without the data behind" in page
+    assert "are pictures, without the underlying data" in page
 
 
 def test_charts_of_constant_scores_are_left_out_with_the_reason(tmp_path):

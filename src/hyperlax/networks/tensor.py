@@ -334,8 +334,9 @@ class TensorMLP(AbstractNetwork):
 
     def _matrices(self) -> Float[Array, "layers hidden hidden"]:
         """The matrices of all MPO layers, formed together: more layers do not take more kernels."""
-        if all(isinstance(layer, Dense) for layer in self.layers):
-            return jnp.stack([layer.weight for layer in self.layers])
+        formed = [layer.weight for layer in self.layers if isinstance(layer, Dense)]
+        if len(formed) == len(self.layers):
+            return jnp.stack(formed)
         stacked = jax.tree.map(lambda *xs: with_whole_gradient(jnp.stack(xs)), *self.layers)
         return jax.vmap(MPO.dense)(stacked)
 

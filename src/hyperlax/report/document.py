@@ -51,7 +51,7 @@ class Pictures:
 
 
 STILL = (
-    "The charts of this page are pictures, without the data behind: pointing at them shows nothing, they "
+    "The charts of this page are pictures, without the underlying data: pointing at them shows nothing, they "
     "cannot be saved from the page, and a selected sample is highlighted in tables alone. The same command "
     "without --embed-data no writes the page with all of it."
 )

@@ -172,7 +172,7 @@ def _next(results: Results, board: pl.DataFrame) -> tuple[str, tuple[tuple[str, 
         if results.manifest.get("confirms"):
             return "Next: quote this score, of fresh seeds, and not the one that it was chosen by.", ()
         return (
-            "Next: search the recipe's space with sweep-hp-samples, to see what other hyperparameters reach.",
+            "Next: train other hyperparameters beside it with sweep-hp-samples, to see what they reach.",
             (),
         )
     if explored(results) or results.manifest.get("confirms"):

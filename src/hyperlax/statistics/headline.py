@@ -93,7 +93,7 @@ HEADLINES: dict[str, Headline] = {
         Headline(
             "final",
             "final return",
-            f"{_OVER_SEEDS} of the mean return of the last tenth of a seed's evaluations, at least of one",
+            f"{_OVER_SEEDS} of the mean return of the last tenth of a seed's evaluations (at least one)",
             _by_lane(lambda steps, returns: final_return(returns)),
         ),
         Headline(
