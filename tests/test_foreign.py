@@ -145,6 +145,20 @@ def test_an_error_in_a_constructor_is_one_line_with_class_file_and_line():
         build("careless", Careless, {"size": "4"})
 
 
+@pytest.mark.parametrize(
+    ("declaration", "message"),
+    [
+        ("hp(8, [8, 16], doc='width')", r"space.*\[8, 16\]"),
+        ("hp('relu', doc='function')", r'"function" is a text, .relu.; say what it may be: labels='),
+    ],
+)
+def test_a_hyperparameter_that_cannot_be_is_refused_with_its_line(declaration, message, tmp_path):
+    file = tmp_path / "body.py"
+    file.write_text(f"from hyperlax.hyperparams import hp\n\nclass A:\n    x = {declaration}\n")
+    with pytest.raises(ValueError, match=rf"{message}.* \(.*body\.py, line 4\)"):
+        load_file(file)
+
+
 def test_a_class_body_that_cannot_be_run_is_named_with_its_own_line(tmp_path):
     file = tmp_path / "body.py"
     file.write_text("from dataclasses import dataclass, field\n\n@dataclass\nclass A:\n    x = field()\n")

@@ -149,8 +149,14 @@ def hp(
     a `Meaning` it also says where it comes from. Numbers below `least` (by default one for integers, zero for
     reals) or above `most` are refused. `fixed_at_start` marks a hyperparameter that must not change after a
     lane has started, because the change would have no effect or would invalidate what has been learned.
+
+    Raises `ValueError` for a space that is none, and for a text without labels.
     """
     doc, source = doc if isinstance(doc, Meaning) else (doc, "")
+    if space is not None and not isinstance(space, Space):
+        raise ValueError(f'the space of "{doc}" is {space!r}; it must be a space, such as Choice(1, 2)')
+    if isinstance(default, str) and not labels:
+        raise ValueError(f'"{doc}" is a text, {default!r}; say what it may be: labels=({default!r}, …)')
     field = Field("", default, space, labels, doc, least, most, fixed_at_start, source)
     named = dataclasses.replace(field, path=f"the {doc}")
 
