@@ -393,7 +393,7 @@ def test_a_queue_with_less_room_than_an_array_gets_what_fits(
         main(["submit", str(found.root)])
     assert ended.value.code == (3 if sum(sent) < 7 else 0)
     said = capsys.readouterr().out
-    assert [int(n) for n in re.findall(r"job \d+: (\d+) units", said)] == sent
+    assert [int(n) for n in re.findall(r"job \d+: (\d+) units?", said)] == sent
     if sum(sent) < 7:
         assert f"{7 - sum(sent)} units are left, the queue takes no more: sbatch says" in said
         assert "AssocMaxSubmitJobLimit" in said
