@@ -111,8 +111,8 @@ def _at_once(
 ) -> Float[Array, " width"]:
     """LayerNorm where `flag` holds, in few kernels: one reduction, and another one for the gradient.
 
-    The variance is the mean of squares less the square of the mean, of differences from the first unit, so
-    that an offset that all units share costs no digits (shifted data; Chan, Golub & LeVeque 1983).
+    `x` is zero beyond `size`, and so are `scale` and `bias`. The variance is the mean of squares less the
+    square of the mean, as in Flax; its relative error in float32 is about 10⁻⁷ · (1 + mean² / variance).
     """
     return _forward(flag, x, scale, bias, size)[0]
 
