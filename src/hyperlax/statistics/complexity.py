@@ -31,6 +31,10 @@ def sample_complexity(
     A run that is NaN at a step counts as below the threshold there; one that is NaN throughout is ignored.
     The fields of the estimate are scalars, and infinite if the share is never reached.
 
+    The share is that of one evaluation, and the first of many looks counts. If evaluations are noisy, runs
+    whose expected return lies just below the threshold are nearly always found to reach it at some step, and
+    the interval says so, too: it holds for curves that rise.
+
     The seeds of a single sample are independent, and the steps at which 1, 2, … of them have reached the
     threshold are their order statistics. Two of these enclose the quantile of all seeds with a binomial
     probability, and the ends of the interval are interpolated between neighbouring ones (Nyblom 1992, "Note
