@@ -97,7 +97,7 @@ class _Clash(ValueError):
 
 def _loaded(file: Path) -> ModuleType | None:
     """The module that `sys.modules` has for `file`."""
-    for module in list(sys.modules.values()):
+    for module in sys.modules.copy().values():
         found = getattr(module, "__file__", None)
         if isinstance(found, str) and found.endswith(file.name) and Path(found).resolve() == file:
             return module

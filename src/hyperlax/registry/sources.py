@@ -53,7 +53,7 @@ def _roots(names: Iterable[str], things: Iterable[Any]) -> Iterator[ModuleType]:
     places = [place[0] for name in names if (place := location(name.partition("[")[0])) is not None]
     files = [Path(place).expanduser().resolve() for place in places if place.endswith(".py")]
     wanted = {*places, *(kind.__module__ for thing in things for kind in type(thing).__mro__)}
-    for name, module in list(sys.modules.items()):
+    for name, module in sys.modules.copy().items():  # other threads may import
         if isinstance(module, ModuleType) and (name in wanted or (files and _file(module) in files)):
             yield module
 
@@ -68,7 +68,7 @@ def _files(root: ModuleType) -> set[Path]:
         if found and next(iter(found)).parent not in file.parents:
             continue
         found[file] = True
-        for value in list(vars(module).values()):
+        for value in vars(module).copy().values():
             if isinstance(value, ModuleType):
                 left.append(value)
             elif isinstance(value, type | FunctionType) and (near := sys.modules.get(value.__module__)):
