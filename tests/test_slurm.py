@@ -51,7 +51,7 @@ def test_more_units_than_an_array_may_have_are_queued_once_each(cluster, tmp_pat
     Sweep(tmp_path, "many", {}, "cpu", {}, (cell,), units, slurm={"time": "10"}).write()
     slurm("scontrol", "update", "partitionname=main", "state=down")
     try:
-        assert f"{MANY - 1} units\n" in typed("submit", str(tmp_path))
+        assert f"{MANY - 1:,} units\n" in typed("submit", str(tmp_path))
         assert "nothing to send" in typed("submit", str(tmp_path))
         queued = commands.queue()
         assert queued is not None
