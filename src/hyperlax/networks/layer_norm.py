@@ -134,18 +134,13 @@ def _backward(kept: tuple[Any, ...], cotangent: Any) -> tuple[Any, ...]:
     scaling = jax.lax.rsqrt(jnp.maximum(squares / n - mean**2, 0) + LAYER_NORM_EPS)
     standard = (x - mean) * scaling
     slope = cotangent * scale
-    total, along = _two_sums(slope, slope * standard)
+    total, along = jnp.sum(slope), jnp.sum(slope * standard)  # XLA joins them to one reduction
     of_x = jnp.where(used, slope - (total + standard * along) / n, 0) * scaling
     ours = jnp.where(used & flag, cotangent, 0)
     return no_gradient(flag), jnp.where(flag, of_x, cotangent), ours * standard, ours, no_gradient(size)
 
 
 _at_once.defvjp(_forward, _backward)
-
-
-def _two_sums(x: Float[Array, " n"], y: Float[Array, " n"]) -> tuple[Float[Array, ""], Float[Array, ""]]:
-    """The sums of `x` and of `y`, which XLA joins to one reduction."""
-    return jnp.sum(x), jnp.sum(y)
 
 
 def no_gradient(x: Any) -> np.ndarray:
