@@ -106,6 +106,33 @@ class AbstractAgent(eqx.Module):
         return self
 
 
+class AbstractPartwiseAgent(AbstractAgent):
+    """Base class of agents that can also take the gradient steps of `learn` in several parts.
+
+    Lanes of a program for accelerators whose cycles hold different numbers of gradient steps then need not
+    wait for one another (see `programs.train`). What is learned is the same, however long the parts are.
+    """
+
+    @abstractmethod
+    def begin_learning(self, trajectory: Trajectory, progress: Float[Array, ""], *, key: PRNGKeyArray) -> Any:
+        """What `learn` begins with, of which no part has been taken yet: a module with a field `part`.
+
+        The arguments are those of `learn`. `part` counts the parts that have been taken.
+        """
+
+    @abstractmethod
+    def no_learning(self, env: AbstractEnv, caps: Sizes) -> Any:
+        """Zeros of the structure and the shapes that `begin_learning` returns in a program with `caps`."""
+
+    @abstractmethod
+    def learn_part(self, learning: Any, steps: int) -> tuple[AbstractPartwiseAgent, Any]:
+        """Take the next part, of up to so many gradient steps; return the agent and what is under way."""
+
+    @abstractmethod
+    def end_learning(self, learning: Any) -> tuple[AbstractPartwiseAgent, Metrics]:
+        """Return what `learn` returns, once all parts have been taken."""
+
+
 class NetworkUse(NamedTuple):
     """The sizes of one network of an agent, and how often it is evaluated.
 
@@ -151,6 +178,8 @@ class AbstractAgentHyperparams(AbstractHyperparams):
     """
 
     required: ClassVar[tuple[str, ...]] = ("num_envs", "rollout_length", "time_limit")
+    learns_in_parts: ClassVar[bool] = False
+    """Whether `agent` is an `AbstractPartwiseAgent` whose cycles may be taken in parts."""
 
     num_envs: eqx.AbstractVar[Count]
     rollout_length: eqx.AbstractVar[Count]

@@ -67,6 +67,20 @@ def cycle_chain(sizes: Sizes, chain: Chain) -> float:
     return CYCLE_KERNELS + sizes["rollout_length"] * chain.step + sizes["gradient_steps"] * chain.gradient
 
 
+def iterations(sizes: Sizes, caps: Sizes) -> int:
+    """The iterations of a program with `caps` that a cycle of a lane of `sizes` takes.
+
+    More than one if the program takes the gradient steps of a cycle in parts (`steps_per_part` of `caps`).
+    """
+    part = caps.get("steps_per_part")
+    return 1 if part is None else max(1, -(-sizes["gradient_steps"] // part))
+
+
+def one_iteration(caps: Sizes) -> Sizes:
+    """`caps` with the gradient steps of one iteration in place of those of a cycle."""
+    return {**caps, "gradient_steps": caps.get("steps_per_part", caps["gradient_steps"])}
+
+
 def cycle_operations(sizes: Sizes, arithmetic: Arithmetic) -> float:
     """The floating-point operations of a cycle of `sizes`, without any fixed cost."""
     stepping = sizes["rollout_length"] * sizes["num_envs"] * arithmetic.step

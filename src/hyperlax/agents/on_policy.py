@@ -7,25 +7,26 @@ from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any, ClassVar, Generic, TypeVar, final
 
 import equinox as eqx
+import jax
 import jax.numpy as jnp
 import jax.random as jr
 import optax
-from jaxtyping import Array, Bool, Float, Int, PRNGKeyArray
+from jaxtyping import Array, Bool, Float, Int, PRNGKeyArray, UInt32
 
 from hyperlax.agents.base import (
-    AbstractAgent,
     AbstractAgentHyperparams,
+    AbstractPartwiseAgent,
     Metrics,
     NetworkUse,
     learned_share,
 )
 from hyperlax.envs.base import AbstractEnv
 from hyperlax.hyperparams import Count, Flag, Real
-from hyperlax.lanes.constants import folded, surely
+from hyperlax.lanes.constants import constant, folded, surely
 from hyperlax.lanes.masking import lane_cond, select
 from hyperlax.lanes.sizes import Extent, Sizes, nested
 from hyperlax.learning.losses import Measured, Tally, summed_gradient
-from hyperlax.learning.minibatches import Chunks, Minibatch, Passes
+from hyperlax.learning.minibatches import Chunks, Minibatch, Part, Passes
 from hyperlax.learning.normalise import Normaliser
 from hyperlax.learning.optimise import (
     Weights,
@@ -161,11 +162,31 @@ class Sample(eqx.Module):
     step: Step
 
 
+@final
+class Learning(eqx.Module):
+    """A call of `learn` that is under way.
+
+    - `samples`: what it learns from, and `share`: the factor of the gradients (see `learned_share`).
+    - `words`: the random words from which the samples are shuffled.
+    - `progress`: the share of the training budget that was spent before the rollout.
+    - `tally`: the sums of metrics so far.
+    - `part`: how many parts of the gradient steps have been taken, if they are taken in parts.
+    """
+
+    samples: Samples
+    words: UInt32[Array, "epochs 8"]
+    share: Float[Array, ""]
+    progress: Float[Array, ""]
+    explained_variance: Float[Array, ""]
+    tally: Tally
+    part: Int[Array, ""]
+
+
 T = TypeVar("T")
 H = TypeVar("H", bound=AbstractOnPolicyHyperparams)
 
 
-class AbstractOnPolicyAgent(AbstractAgent, Generic[H]):
+class AbstractOnPolicyAgent(AbstractPartwiseAgent, Generic[H]):
     """Base class of on-policy agents with an actor and a critic; a subclass defines the loss of a sample.
 
     During a cycle, observations are normalised by the statistics of earlier cycles (`normaliser`), so that
@@ -290,21 +311,77 @@ class AbstractOnPolicyAgent(AbstractAgent, Generic[H]):
     def learn(
         self, trajectory: Trajectory, progress: Float[Array, ""], *, key: PRNGKeyArray
     ) -> tuple[AbstractOnPolicyAgent, Metrics]:
-        hp, estimates = self.hp, self.estimates(trajectory)
-        samples = self.samples(trajectory, estimates)
-        lrs = [decayed(lr, progress, hp.decay_learning_rates) for lr in self.step_sizes()]
-        models = (self.actor, self.critic)
-        weights, parts, restore = flatten(models)
+        learning = self.begin_learning(trajectory, progress, key=key)
+        # a finished lane must not keep the others busy
+        agent, learning = self._learned(learning, trajectory.rows > 0, None)
+        return agent.end_learning(learning)
+
+    def begin_learning(
+        self, trajectory: Trajectory, progress: Float[Array, ""], *, key: PRNGKeyArray
+    ) -> Learning:
+        estimates = self.estimates(trajectory)
+        return Learning(
+            self.samples(trajectory, estimates),
+            Passes.drawn(self.epochs_cap, key=key),
+            learned_share(self.hp, trajectory),
+            progress,
+            estimates.explained_variance(),
+            self._tally(),
+            jnp.zeros((), jnp.int32),
+        )
+
+    def no_learning(self, env: AbstractEnv, caps: Sizes) -> Learning:
+        rows = caps["rollout_length"], caps["env_blocks"] * caps["env_block"]
+        act = lambda: self.act(jnp.zeros(env.obs_size), key=jr.key(0), explore=constant(True))  # noqa: E731
+        record = jax.tree.map(lambda x: jnp.zeros((*rows, *x.shape), x.dtype), jax.eval_shape(act)[1])
+        row, zero = jnp.zeros(rows), jnp.zeros(())
+        words, none = jnp.zeros((self.epochs_cap, 8), jnp.uint32), jnp.zeros((), jnp.int32)
+        return Learning(Samples(Sample(row, row, row, record)), words, zero, zero, zero, self._tally(), none)
+
+    def learn_part(self, learning: Learning, steps: int) -> tuple[AbstractOnPolicyAgent, Learning]:
+        return self._learned(learning, constant(True), Part(learning.part * steps, steps))
+
+    def end_learning(self, learning: Learning) -> tuple[AbstractOnPolicyAgent, Metrics]:
+        means = learning.tally.read() / self.gradient_steps().astype(jnp.float32)
+        measured = [*means, learning.explained_variance, self._decayed(learning.progress)[0]]
+        state = after_steps(self.optimiser, self.gradient_steps())
+        agent = eqx.tree_at(lambda a: (a.optimiser, a.normaliser), self, (state, self.seen))
+        return agent, dict(zip(self.metric_names, measured, strict=True))
+
+    def _tally(self) -> Tally:
+        return Tally(len(self.losses) + len(self._models), self.chunks.lengths[-1])
+
+    @property
+    def _models(self) -> tuple[Actor, Critic]:
+        return self.actor, self.critic
+
+    def _decayed(self, progress: Float[Array, ""]) -> list[Float[Array, ""]]:
+        """The step sizes of actor and critic at `progress`."""
+        return [decayed(lr, progress, self.hp.decay_learning_rates) for lr in self.step_sizes()]
+
+    def _learned(
+        self, learning: Learning, active: Bool[Array, ""], part: Part | None
+    ) -> tuple[AbstractOnPolicyAgent, Learning]:
+        """Take the gradient steps of a part of `learning`, or all; none if the lane is not `active`."""
+        hp, models = self.hp, self._models
+        lrs = self._decayed(learning.progress)
+        weights, lengths, restore = flatten(models)
         factors = step_factors(models)
-        share = learned_share(hp, trajectory)
 
         def step(minibatch: Minibatch, carry: tuple[Any, ...]) -> tuple[Any, ...]:
             weights, state, tally = carry
-            gradient, measured = self.gradient(weights, restore, samples, minibatch)
+            gradient, measured = self.gradient(weights, restore, learning.samples, minibatch)
             n = minibatch.size.astype(jnp.float32)
-            gradient = gradient * (share * jnp.where(hp.chosen("loss_reduction", "sum"), 1.0, 1.0 / n))
+            mean = jnp.where(hp.chosen("loss_reduction", "sum"), 1.0, 1.0 / n)
             weights, state, norms = adam_step(
-                weights, gradient, state, parts, lrs, hp.max_grad_norm, factors, minibatch.number
+                weights,
+                gradient * (learning.share * mean),
+                state,
+                lengths,
+                lrs,
+                hp.max_grad_norm,
+                factors,
+                minibatch.number,
             )
             return weights, state, tally.add(measured, norms, n)
 
@@ -312,19 +389,15 @@ class AbstractOnPolicyAgent(AbstractAgent, Generic[H]):
             hp.batch(),
             hp.minibatches(),
             hp.epochs,
-            self.epochs_cap,
             hp.chosen("minibatch_remainder", "drop"),
-            trajectory.rows > 0,  # a finished lane must not keep the others busy
+            active,
+            learning.words,
             self.chunks,
-            trajectory.reward.size,
-            key=key,
+            learning.samples.table.shape[0],
         )
-        tally = Tally(len(self.losses) + len(parts), self.chunks.lengths[-1])
         with stacked_once(models):
-            weights, state, tally = passes.fold(step, (weights, self.optimiser, tally))
-        state = after_steps(state, passes.steps)
-        learned = lambda a: (a.actor, a.critic, a.optimiser, a.normaliser)  # noqa: E731
-        agent = eqx.tree_at(learned, self, (*restore(weights), state, self.seen))
-        means = tally.read() / self.gradient_steps().astype(jnp.float32)
-        measured = [*means, estimates.explained_variance(), lrs[0]]
-        return agent, dict(zip(self.metric_names, measured, strict=True))
+            carry = (weights, self.optimiser, learning.tally)
+            weights, state, tally = passes.fold(step, carry, part)
+        learned = lambda a: (a.actor, a.critic, a.optimiser)  # noqa: E731
+        agent = eqx.tree_at(learned, self, (*restore(weights), state))
+        return agent, eqx.tree_at(lambda x: (x.tally, x.part), learning, (tally, learning.part + 1))

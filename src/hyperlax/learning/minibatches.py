@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
-from typing import Any, TypeVar, final
+from typing import Any, NamedTuple, TypeVar, final
 
 import equinox as eqx
 import jax
@@ -102,6 +102,13 @@ class Minibatch(eqx.Module):
         return self.chunks.summed(self.length, self.size, shuffled)
 
 
+class Part(NamedTuple):
+    """Up to `length` minibatches of all passes together, from number `first` on."""
+
+    first: Int[Array, ""]
+    length: int
+
+
 @final
 class Passes(eqx.Module):
     """Passes over a batch of `batch` samples, each in a new random order and cut into `minibatches`.
@@ -119,33 +126,23 @@ class Passes(eqx.Module):
     chunks: Chunks = eqx.field(static=True)
     batch_cap: int = eqx.field(static=True)
 
-    def __init__(
-        self,
-        batch: Int[Array, ""],
-        minibatches: Int[Array, ""],
-        epochs: Int[Array, ""],
-        epochs_cap: int,
-        drop: Bool[Array, ""],
-        active: Bool[Array, ""],
-        chunks: Chunks,
-        batch_cap: int,
-        *,
-        key: PRNGKeyArray,
-    ):
-        self.batch, self.minibatches, self.epochs = batch, minibatches, epochs
-        self.drop, self.active, self.chunks = drop, active, chunks
-        self.batch_cap = batch_cap
-        self.words = jr.bits(key, (epochs_cap, 8), jnp.uint32)
+    @staticmethod
+    def drawn(epochs_cap: int, *, key: PRNGKeyArray) -> UInt32[Array, "epochs 8"]:
+        """The random `words` that the orders of all passes are made from."""
+        return jr.bits(key, (epochs_cap, 8), jnp.uint32)
 
     @property
     def steps(self) -> Int[Array, ""]:
         """The number of minibatches of all passes; zero for a lane that is not active."""
         return while_active(self.active, folded(lambda _, a, b: a * b, self.epochs, self.minibatches))
 
-    def fold(self, step: Callable[[Minibatch, T], T], carry: T) -> T:
-        """Apply `carry = step(minibatch, carry)` to every minibatch of every pass; return the last."""
+    def fold(self, step: Callable[[Minibatch, T], T], carry: T, part: Part | None = None) -> T:
+        """Apply `carry = step(minibatch, carry)` to every minibatch of every pass; return the last.
+
+        With `part`, which only programs for accelerators have, to those of one part of the passes.
+        """
         if accelerated():
-            return self._fold_at_once(step, carry)
+            return self._fold_at_once(step, carry, part)
         epochs = while_active(self.active, self.epochs)
         minibatches = while_active(self.active, self.minibatches)
 
@@ -163,24 +160,29 @@ class Passes(eqx.Module):
         largest = jnp.where(self.active, (self.batch + self.minibatches - 1) // self.minibatches, 1)
         return self.chunks.choose(largest, descend)
 
-    def _fold_at_once(self, step: Callable[[Minibatch, T], T], carry: T) -> T:
+    def _fold_at_once(self, step: Callable[[Minibatch, T], T], carry: T, part: Part | None) -> T:
         """Fold as `fold` does, in one loop over the minibatches of all passes, whose orders are drawn first.
 
         Lanes with different numbers of passes and minibatches do not wait for one another after each pass.
         """
+        first, steps, most = 0, self.steps, self.chunks.most_steps
+        if part is not None:
+            first, most = part.first, part.length
+            steps = jnp.clip(self.steps - first, 0, most)
         length = self.chunks.lengths[-1]
         row = self.batch_cap + length  # the last minibatch may end in repetitions of the last sample
         position = jnp.minimum(jnp.arange(row), self.batch - 1)
         orders = jax.vmap(lambda words: permuted(position, self.batch, words))(self.words).reshape(-1)
 
         def minibatch(i: Any, carry: T) -> T:
+            i = first + i
             k, j = i // self.minibatches, i % self.minibatches
             start, size = minibatch_bounds(j, self.batch, self.minibatches, self.drop)
             order = jax.lax.dynamic_slice_in_dim(orders, k * row + start, length)
             words = self.words[k]
             return step(Minibatch(start, size, self.batch, i, words, self.chunks, length, order), carry)
 
-        return lane_loop(self.steps, minibatch, carry, self.chunks.most_steps)
+        return lane_loop(steps, minibatch, carry, most)
 
 
 def minibatch_bounds(

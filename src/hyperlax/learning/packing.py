@@ -25,6 +25,18 @@ class Packing:
         leaves, self.structure = jax.tree.flatten(_in_parts(tree))
         self.wholes = [_whole(x) for x in jax.tree.leaves(tree)]
         self.likes = tuple((x.shape[axes:], x.dtype) for x in leaves)
+        self.dtypes = tuple(x.dtype for x in jax.tree.leaves(tree))
+
+    def __eq__(self, other: object) -> bool:
+        """Whether `other` packs trees of the same structure, shapes and dtypes in the same way."""
+        return isinstance(other, Packing) and self._identity == other._identity
+
+    def __hash__(self) -> int:
+        return hash(self._identity)
+
+    @property
+    def _identity(self) -> tuple[Any, ...]:
+        return self.structure, self.likes, self.dtypes
 
     @property
     def columns(self) -> int:

@@ -12,15 +12,16 @@ import jax.random as jr
 from jax.flatten_util import ravel_pytree
 from jaxtyping import Array, Float, Int, PRNGKeyArray, UInt32
 
-from hyperlax.agents.base import AbstractAgent, AbstractAgentHyperparams
+from hyperlax.agents.base import AbstractAgent, AbstractAgentHyperparams, AbstractPartwiseAgent, Metrics
 from hyperlax.envs.base import AbstractEnv
 from hyperlax.hyperparams import AbstractHyperparams, trainable
-from hyperlax.lanes.constants import accelerated, constant
-from hyperlax.lanes.masking import Unfrozen, batched, lane_while
+from hyperlax.lanes.constants import accelerated, constant, folded
+from hyperlax.lanes.masking import Unfrozen, batched, lane_while, select
 from hyperlax.lanes.sizes import Sizes
 from hyperlax.lanes.threefry import unrolled_key
 from hyperlax.learning.packing import Packing
-from hyperlax.learning.rollout import Envs, Finished, collect
+from hyperlax.learning.rollout import Envs, Finished, Trajectory, collect
+from hyperlax.learning.samples import Samples
 from hyperlax.programs.shared import NOTHING, Shared
 
 T = TypeVar("T")
@@ -38,6 +39,8 @@ class TrainState(eqx.Module):
       the number of those steps.
     - `finished`: sums over the training episodes that ended since then.
     - `diverged_at`: the env step after which a weight was not finite; `NEVER` while all are.
+    - `learning`: what is under way of a cycle whose gradient steps are taken in parts; None in a program
+      that takes whole cycles.
     """
 
     agent: AbstractAgent
@@ -51,6 +54,12 @@ class TrainState(eqx.Module):
     metric_steps: Int[Array, ""]
     finished: Finished
     diverged_at: Int[Array, ""]
+    learning: Any = None
+
+    @property
+    def part(self) -> Int[Array, ""]:
+        """How many parts of its cycle the lane has taken; zero between two cycles."""
+        return jnp.zeros_like(self.cycles) if self.learning is None else self.learning.part
 
 
 def start(
@@ -79,7 +88,25 @@ def begin(
     zero = jnp.zeros((), jnp.int32)
     never = jnp.full((), NEVER, jnp.int32)
     metrics = dict.fromkeys(_metrics(agent), jnp.zeros(()))
-    return TrainState(agent, envs, key, total_steps, zero, zero, zero, metrics, zero, Finished(), never)
+    learning = _partwise(agent).no_learning(env, caps) if _in_parts(caps) else None
+    return TrainState(
+        agent, envs, key, total_steps, zero, zero, zero, metrics, zero, Finished(), never, learning
+    )
+
+
+def _in_parts(caps: Sizes) -> bool:
+    """Whether a program with `caps` takes the gradient steps of a cycle in parts."""
+    return "steps_per_part" in caps
+
+
+def _partwise(agent: AbstractAgent) -> AbstractPartwiseAgent:
+    """`agent` by its type; raises `TypeError` if it cannot learn in parts."""
+    if isinstance(agent, AbstractPartwiseAgent):
+        return agent
+    raise TypeError(
+        f"{type(agent).__name__} is no AbstractPartwiseAgent: let learns_in_parts be False on the class of "
+        "its hyperparameters"
+    )
 
 
 def _metrics(agent: AbstractAgent) -> tuple[str, ...]:
@@ -98,23 +125,39 @@ def segment(
     state: TrainState,
     env: AbstractEnv,
     caps: Sizes,
-    cycles: Int[Array, ""],
+    iterations: Int[Array, ""],
     shared: Shared = NOTHING,
 ) -> TrainState:
-    """Train for `cycles` more cycles, or until the lane diverges; `shared` leaves are constants."""
-    last = state.cycles + cycles
+    """Train for so many more iterations, or until the lane diverges; `shared` leaves are constants.
+
+    An iteration is a cycle, or in a program that takes them in parts, one part of it.
+    """
+    last = _iterations(state, caps) + iterations
+    iterate = _iteration if _in_parts(caps) else _cycle
 
     def more(state: TrainState) -> Array:
-        return (state.cycles < last) & (state.diverged_at == NEVER)
+        return (_iterations(state, caps) < last) & (state.diverged_at == NEVER)
 
-    def cycle(state: TrainState) -> TrainState:
+    def once(state: TrainState) -> TrainState:
         active = more(state) if batched() or not accelerated() else constant(True)
-        return shared.remove(_cycle(shared.insert(state), env, caps, active), state)
+        return shared.remove(iterate(shared.insert(state), env, caps, active), state)
 
     if not accelerated():
-        return lane_while(more, cycle, state)
+        return lane_while(more, once, state)
     pack, unpack = _packed(state)
-    return unpack(lane_while(lambda x: more(unpack(x)), lambda x: pack(cycle(unpack(x))), pack(state)))
+    return unpack(lane_while(lambda x: more(unpack(x)), lambda x: pack(once(unpack(x))), pack(state)))
+
+
+def _iterations(state: TrainState, caps: Sizes) -> Int[Array, ""]:
+    """The iterations of the lane so far."""
+    if not _in_parts(caps):
+        return state.cycles
+    return state.cycles * _parts(state.agent, caps) + state.part
+
+
+def _parts(agent: AbstractAgent, caps: Sizes) -> Int[Array, ""]:
+    """The parts of a cycle of `agent`."""
+    return folded(lambda _, steps: -(-steps // caps["steps_per_part"]), agent.gradient_steps())
 
 
 def _packed(like: TrainState) -> tuple[Callable[[TrainState], Any], Callable[[Any], TrainState]]:
@@ -134,7 +177,7 @@ def _packed(like: TrainState) -> tuple[Callable[[TrainState], Any], Callable[[An
 
 
 def _apart(node: Any) -> bool:
-    return isinstance(node, (Unfrozen, AbstractHyperparams))
+    return isinstance(node, (Unfrozen, AbstractHyperparams, Samples))
 
 
 def _cycle(state: TrainState, env: AbstractEnv, caps: Sizes, active: Array) -> TrainState:
@@ -143,9 +186,59 @@ def _cycle(state: TrainState, env: AbstractEnv, caps: Sizes, active: Array) -> T
     The loop discards what a lane that is not `active` computes, except for its `Unfrozen` buffers, which it
     must not write to.
     """
+    acting, learning = _keys(state)
+    progress, env_steps = _spent(state)
+    collected, trajectory = _collected(state, env, caps, env_steps, active, key=acting)
+    agent, metrics = collected.agent.learn(trajectory, progress, key=learning)
+    return _completed(collected, agent, metrics, env_steps)
+
+
+def _iteration(state: TrainState, env: AbstractEnv, caps: Sizes, active: Array) -> TrainState:
+    """Run one iteration: collect a rollout if a cycle begins, and take one part of its gradient steps.
+
+    Lanes are at different parts of their cycles. All compute a rollout, and those in the middle of a cycle
+    discard it; where cycles are taken in parts, rollouts are short beside them.
+    """
+    acting, learning = _keys(state)
+    progress, env_steps = _spent(state)
+    begun, trajectory = _collected(state, env, caps, env_steps, active, key=acting)
+    begun = eqx.tree_at(
+        lambda s: s.learning,
+        begun,
+        _partwise(begun.agent).begin_learning(trajectory, progress, key=learning),
+    )
+    state = select(state.part == 0, begun, state)
+    agent, learning = _partwise(state.agent).learn_part(state.learning, caps["steps_per_part"])
+    state = eqx.tree_at(lambda s: (s.agent, s.learning), state, (agent, learning))
+    completed = _completed(state, *agent.end_learning(learning), env_steps)
+    completed = eqx.tree_at(lambda s: s.learning.part, completed, jnp.zeros_like(learning.part))
+    return select(learning.part >= _parts(agent, caps), completed, state)
+
+
+def _keys(state: TrainState) -> PRNGKeyArray:
+    """The keys of the current cycle: to act, and to learn."""
+    return jr.split(jr.fold_in(unrolled_key(state.key), state.cycles + 1))
+
+
+def _spent(state: TrainState) -> tuple[Float[Array, ""], Int[Array, ""]]:
+    """The share of the training budget that is spent before the current cycle, and the env steps after it."""
     hp: Any = state.agent.hp
-    keys = jr.split(jr.fold_in(unrolled_key(state.key), state.cycles + 1))
     counted = state.agent.spends_budget()
+    progress = state.env_steps.astype(jnp.float32) / state.total_steps.astype(jnp.float32)
+    return progress, state.env_steps + jnp.where(counted, hp.num_envs * hp.rollout_length, 0)
+
+
+def _collected(
+    state: TrainState,
+    env: AbstractEnv,
+    caps: Sizes,
+    env_steps: Int[Array, ""],
+    active: Array,
+    *,
+    key: PRNGKeyArray,
+) -> tuple[TrainState, Trajectory]:
+    """The state after a rollout, and the rollout, with which `env_steps` are spent."""
+    hp: Any = state.agent.hp
     agent, envs, trajectory, finished = collect(
         state.agent,
         env,
@@ -155,18 +248,23 @@ def _cycle(state: TrainState, env: AbstractEnv, caps: Sizes, active: Array) -> T
         caps["rollout_length"],
         hp.chosen("time_limit", "termination"),
         active,
-        key=keys[0],
+        key=key,
     )
-    progress = state.env_steps.astype(jnp.float32) / state.total_steps.astype(jnp.float32)
-    env_steps = state.env_steps + jnp.where(counted, hp.num_envs * hp.rollout_length, 0)
     trajectory = eqx.tree_at(lambda t: t.last, trajectory, env_steps >= state.total_steps)
-    agent, metrics = agent.learn(trajectory, progress, key=keys[1])
+    parts = agent, envs, _added(state.finished, finished)
+    return eqx.tree_at(lambda s: (s.agent, s.envs, s.finished), state, parts), trajectory
+
+
+def _completed(
+    state: TrainState, agent: AbstractAgent, metrics: Metrics, env_steps: Int[Array, ""]
+) -> TrainState:
+    """The state at the end of a cycle, in which `agent` has learned."""
     agent = agent.advanced(env_steps.astype(jnp.float32) / state.total_steps.astype(jnp.float32))
     steps = agent.gradient_steps()
     weight = steps.astype(jnp.float32)
     return TrainState(
         agent=agent,
-        envs=envs,
+        envs=state.envs,
         key=state.key,
         total_steps=state.total_steps,
         env_steps=env_steps,
@@ -174,8 +272,9 @@ def _cycle(state: TrainState, env: AbstractEnv, caps: Sizes, active: Array) -> T
         cycles=state.cycles + 1,
         metrics=_added(state.metrics, {name: weight * metrics[name] for name in state.metrics}),
         metric_steps=state.metric_steps + steps,
-        finished=_added(state.finished, finished),
+        finished=state.finished,
         diverged_at=jnp.where(_all_finite(agent), jnp.int32(NEVER), env_steps),
+        learning=state.learning,
     )
 
 
