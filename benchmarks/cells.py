@@ -187,9 +187,9 @@ def planned(suite: Suite, patterns: Sequence[str], platform: str, tasks: int) ->
         programs = plan(spec.trees, spec.env, s.total_timesteps, s.seeds, machine)
         found = []
         for program in programs:
-            sizes = [spec.trees[i].sizes() for i in program.samples]
-            cycles = [cycles_of(s.total_timesteps, x) for x in sizes for _ in range(s.seeds)]
-            shape = (spec.trees[0], program.caps, spec.env, cycles, program.slots)
+            trees = [spec.trees[i] for i in program.samples for _ in range(s.seeds)]
+            lanes = [cycles_of(s.total_timesteps, x.sizes()) * program.iterations(x) for x in trees]
+            shape = (spec.trees[0], program.caps, spec.env, lanes, program.slots)
             found.append(lockstep.training_seconds(*shape, machine.devices, machine.rate))
         launched = [p.slots * x.waiting for p, x in zip(programs, found, strict=True)]
         useful = sum(n * p.useful_share for n, p in zip(launched, programs, strict=True))

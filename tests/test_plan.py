@@ -98,7 +98,7 @@ def test_the_published_design_is_planned_quickly_into_few_programs():
 
 
 @pytest.mark.slow
-def test_on_an_accelerator_three_quarters_of_the_published_design_are_useful():
+def test_on_an_accelerator_most_of_the_published_design_is_useful():
     """By steps of all slots, for lanes whose cycles hold from 128 to 2,048 gradient steps."""
     recipe, env = recipes.resolve(PUBLISHED), envs.load("gymnax.cartpole")
     samples = [assign(recipe.hyperparams(), s) for s in design(recipe.search_space(), 64, "qmc_sobol", 42)]
@@ -107,11 +107,12 @@ def test_on_an_accelerator_three_quarters_of_the_published_design_are_useful():
     assert len(programs) <= MAX_PROGRAMS_IN_LOCKSTEP
     launched = []
     for program in programs:
-        cycles = [cycles_of(5_000_000, samples[i].sizes()) for i in program.samples for _ in range(4)]
-        seconds = lockstep.training_seconds(samples[0], program.caps, env, cycles, program.slots, 1, 1e13)
+        lanes = [samples[i] for i in program.samples for _ in range(4)]
+        iterations = [cycles_of(5_000_000, x.sizes()) * program.iterations(x) for x in lanes]
+        seconds = lockstep.training_seconds(samples[0], program.caps, env, iterations, program.slots, 1, 1e13)
         launched.append(program.slots * seconds.waiting)
     useful = sum(n * p.useful_share for n, p in zip(launched, programs, strict=True))
-    assert useful >= 0.75 * sum(launched)
+    assert useful >= 0.85 * sum(launched)
 
 
 def test_programs_that_take_turns_are_few():

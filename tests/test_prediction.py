@@ -161,5 +161,5 @@ def test_lanes_in_lockstep_take_the_predicted_cycles_of_the_slowest_slot(two_dev
     rate = Machine.planned("gpu").rate
     for slots, cycles, per_device in ((4, 10, 2), (2, 20, 1)):
         found = predict((spec, [replace(program, slots=slots)], how, left), rates, 2.0, set())
-        cycle = sum(lockstep.cycle_seconds(spec.trees[0], program.caps, spec.env, per_device, rate))
+        cycle = sum(lockstep.iteration_seconds(spec.trees[0], program.caps, spec.env, per_device, rate))
         assert found.training == pytest.approx(cycles * cycle / 0.5)

@@ -77,9 +77,11 @@ def _lockstep_seconds(
 ) -> float:
     """Predict how long one accelerator trains all samples of a program."""
     samples = [by_place[place] for place in program.samples]
-    cycles = [s.steps // cycle_steps(s.tree.sizes()) for s in samples for _ in range(spec.settings.seeds)]
-    slots, first = program.slots or len(cycles), samples[0].tree
-    return sum(training_seconds(first, program.caps, spec.env, cycles, slots, 1, machine.rate))
+    cycles = [s.steps // cycle_steps(s.tree.sizes()) for s in samples]
+    lanes = [n * program.iterations(s.tree) for n, s in zip(cycles, samples, strict=True)]
+    iterations = [n for n in lanes for _ in range(spec.settings.seeds)]
+    slots, first = program.slots or len(iterations), samples[0].tree
+    return sum(training_seconds(first, program.caps, spec.env, iterations, slots, 1, machine.rate))
 
 
 def _shares(whole: Unit, trials: int, count: int) -> list[Unit]:

@@ -107,9 +107,9 @@ class Compiled:
         shares = self._shares(orders.fresh, orders.arrays())
         return self._at_once(lambda copy, s, of: copy.start(s, *of), state, shares)
 
-    def train(self, state: State, cycles: np.ndarray) -> State:
-        """Train the lane in every slot for its number of `cycles`."""
-        shares = self._shares(cycles, cycles)
+    def train(self, state: State, iterations: np.ndarray) -> State:
+        """Train the lane in every slot for its number of `iterations` (`programs.train.segment`)."""
+        shares = self._shares(iterations, iterations)
         return self._at_once(lambda copy, s, of: copy.train(s, of), state, shares)
 
     def evaluate(
@@ -291,8 +291,8 @@ def compile_program(
         new = lambda s: begin(hp, key, init_key, total)  # noqa: E731
         return lane_cond(fresh, new, lambda s: s, state, costly=True)
 
-    def train_lane(state: TrainState, cycles: Any) -> TrainState:
-        return train.segment(state, env, caps, cycles, shared)
+    def train_lane(state: TrainState, iterations: Any) -> TrainState:
+        return train.segment(state, env, caps, iterations, shared)
 
     def evaluate_lane(state: TrainState, due: Any) -> tuple[TrainState, Array, Array, dict[str, Array]]:
         key = train.evaluation_key(state.key, jnp.int32(0) if fixed_keys else state.env_steps)
@@ -305,10 +305,10 @@ def compile_program(
         """The three functions for the slots of one device."""
         batch = lambda x: jax.ShapeDtypeStruct((per_device, *x.shape), x.dtype, sharding=place)  # noqa: E731
         states, orders = jax.tree.map(batch, like), jax.tree.map(batch, lane_specs(hp))
-        due, cycles = (batch(jax.ShapeDtypeStruct((), d)) for d in (jnp.bool_, jnp.int32))
+        due, count = (batch(jax.ShapeDtypeStruct((), d)) for d in (jnp.bool_, jnp.int32))
         with _trace_lock, without_garbage_collection(), tracing_for_accelerator(program.accelerator):
             return [
-                _mapped(train_lane, per_device).lower(states, cycles),
+                _mapped(train_lane, per_device).lower(states, count),
                 _mapped(start_lane, per_device).lower(states, *orders),
                 _mapped(evaluate_lane, per_device).lower(states, due),
             ]

@@ -143,11 +143,16 @@ class Program:
     def work(self, sample: AbstractAgentHyperparams, env: AbstractEnv) -> float:
         """Predict the cost of a cycle of `sample` in this program, in floating-point operations.
 
-        On an accelerator it is in kernels, and the same for all lanes, as they run in lockstep.
+        On an accelerator it is in kernels, and the same for every iteration, as lanes run in lockstep.
         """
         if self.accelerator:
-            return costs.cycle_chain(self.caps, sample.chain(self.caps, env))
+            kernels = costs.cycle_chain(costs.one_iteration(self.caps), sample.chain(self.caps, env))
+            return self.iterations(sample) * kernels
         return sample.work(sample.sizes(), self.caps, env)[0]
+
+    def iterations(self, sample: AbstractAgentHyperparams) -> int:
+        """The iterations of the program that a cycle of `sample` takes (see `programs.train`)."""
+        return costs.iterations(sample.sizes(), self.caps)
 
     @property
     def key(self) -> str:
@@ -179,13 +184,15 @@ def plan(
     cycles = [max(1, cycles_of(total_steps, s)) for s in sizes]  # too long a cycle is refused elsewhere
     prototype = samples[0]
 
+    def divided(members: tuple[int, ...], caps: Sizes) -> lockstep.Parts:
+        """How a group on an accelerator takes the cycles of its lanes."""
+        lanes = [(sizes[i], cycles[i]) for i in members for _ in range(seeds)]
+        return lockstep.parts(prototype, caps, env, lanes, machine.devices, machine.rate, machine.at_once)
+
     def running(members: tuple[int, ...], caps: Sizes) -> float:
         """Padded training seconds of a group, with the chunk and block sizes that suit each lane best."""
         if machine.accelerator:
-            lengths = [cycles[i] for i in members for _ in range(seeds)]
-            slots, devices = lockstep.slots_for(lengths), machine.devices
-            found = lockstep.training_seconds(prototype, caps, env, lengths, slots, devices, machine.rate)
-            return found.waiting / machine.at_once + found.computing
+            return divided(members, caps).seconds.shared(machine.at_once)
         work, arithmetic = 0.0, prototype.arithmetic(caps, env)
         for i in members:
             work += cycles[i] * costs.cycle_work(sizes[i], costs.unshared(caps, sizes[i]), arithmetic)[0]
@@ -229,8 +236,12 @@ def plan(
         _program(members, sizes, runs, prototype, env, machine, shared(members)) for members in groups
     ]
     if machine.accelerator:
-        programs = [_in_lockstep(p, sizes, cycles, seeds, prototype, env) for p in programs]
-        return sorted(programs, key=lambda p: running(p.samples, p.caps), reverse=True)
+        parts = [divided(p.samples, p.caps) for p in programs]
+        found = [
+            (x.seconds.shared(machine.at_once), _in_lockstep(p, x, sizes, cycles, seeds, prototype, env))
+            for p, x in zip(programs, parts, strict=True)
+        ]
+        return [program for _, program in sorted(found, key=lambda pair: pair[0], reverse=True)]
 
     def total(program: Program) -> float:
         arithmetic = prototype.arithmetic(program.caps, env)
@@ -254,19 +265,20 @@ def _by_architecture(sizes: Sequence[Sizes], lockstep: bool) -> list[tuple[int, 
 
 def _in_lockstep(
     program: Program,
+    parts: lockstep.Parts,
     sizes: Sequence[Sizes],
     cycles: Sequence[int],
     seeds: int,
     prototype: AbstractAgentHyperparams,
     env: AbstractEnv,
 ) -> Program:
-    """`program` with its number of slots, and the useful share of their steps, weighted by their kernels."""
-    lanes = [i for i in program.samples for _ in range(seeds)]
-    lengths, chain = [cycles[i] for i in lanes], prototype.chain(program.caps, env)
-    own = [costs.cycle_chain(sizes[i], chain) for i in lanes]
-    padded = costs.cycle_chain(program.caps, chain)
-    slots = lockstep.slots_for(lengths)
-    return replace(program, slots=slots, useful_share=lockstep.useful_share(own, lengths, slots, padded))
+    """`program` divided into `parts`, with its slots and the useful share of their steps."""
+    caps, chain = parts.caps(program.caps), prototype.chain(program.caps, env)
+    needed = seeds * sum(cycles[i] * costs.cycle_chain(sizes[i], chain) for i in program.samples)
+    iterations = [cycles[i] * costs.iterations(sizes[i], caps) for i in program.samples for _ in range(seeds)]
+    padded = costs.cycle_chain(costs.one_iteration(caps), chain)
+    share = lockstep.useful_share(needed, iterations, parts.slots, padded)
+    return replace(program, caps=caps, slots=parts.slots, useful_share=share)
 
 
 def _program(

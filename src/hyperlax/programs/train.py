@@ -10,12 +10,12 @@ import jax
 import jax.numpy as jnp
 import jax.random as jr
 from jax.flatten_util import ravel_pytree
-from jaxtyping import Array, Float, Int, PRNGKeyArray, UInt32
+from jaxtyping import Array, Float, Int, Key, PRNGKeyArray, UInt32
 
 from hyperlax.agents.base import AbstractAgent, AbstractAgentHyperparams, AbstractPartwiseAgent, Metrics
 from hyperlax.envs.base import AbstractEnv
 from hyperlax.hyperparams import AbstractHyperparams, trainable
-from hyperlax.lanes.constants import accelerated, constant, folded
+from hyperlax.lanes.constants import accelerated, constant, folded, tracing_for_accelerator
 from hyperlax.lanes.masking import Unfrozen, batched, lane_while, select
 from hyperlax.lanes.sizes import Sizes
 from hyperlax.lanes.threefry import unrolled_key
@@ -56,11 +56,6 @@ class TrainState(eqx.Module):
     diverged_at: Int[Array, ""]
     learning: Any = None
 
-    @property
-    def part(self) -> Int[Array, ""]:
-        """How many parts of its cycle the lane has taken; zero between two cycles."""
-        return jnp.zeros_like(self.cycles) if self.learning is None else self.learning.part
-
 
 def start(
     hp: AbstractAgentHyperparams,
@@ -88,7 +83,10 @@ def begin(
     zero = jnp.zeros((), jnp.int32)
     never = jnp.full((), NEVER, jnp.int32)
     metrics = dict.fromkeys(_metrics(agent), jnp.zeros(()))
-    learning = _partwise(agent).no_learning(env, caps) if _in_parts(caps) else None
+    learning = None
+    if _in_parts(caps):
+        with tracing_for_accelerator():  # the others have whole cycles
+            learning = _partwise(agent).no_learning(env, caps)
     return TrainState(
         agent, envs, key, total_steps, zero, zero, zero, metrics, zero, Finished(), never, learning
     )
@@ -152,7 +150,7 @@ def _iterations(state: TrainState, caps: Sizes) -> Int[Array, ""]:
     """The iterations of the lane so far."""
     if not _in_parts(caps):
         return state.cycles
-    return state.cycles * _parts(state.agent, caps) + state.part
+    return state.cycles * _parts(state.agent, caps) + state.learning.part
 
 
 def _parts(agent: AbstractAgent, caps: Sizes) -> Int[Array, ""]:
@@ -207,7 +205,7 @@ def _iteration(state: TrainState, env: AbstractEnv, caps: Sizes, active: Array) 
         begun,
         _partwise(begun.agent).begin_learning(trajectory, progress, key=learning),
     )
-    state = select(state.part == 0, begun, state)
+    state = select(state.learning.part == 0, begun, state)
     agent, learning = _partwise(state.agent).learn_part(state.learning, caps["steps_per_part"])
     state = eqx.tree_at(lambda s: (s.agent, s.learning), state, (agent, learning))
     completed = _completed(state, *agent.end_learning(learning), env_steps)
@@ -215,7 +213,7 @@ def _iteration(state: TrainState, env: AbstractEnv, caps: Sizes, active: Array) 
     return select(learning.part >= _parts(agent, caps), completed, state)
 
 
-def _keys(state: TrainState) -> PRNGKeyArray:
+def _keys(state: TrainState) -> Key[Array, " 2"]:
     """The keys of the current cycle: to act, and to learn."""
     return jr.split(jr.fold_in(unrolled_key(state.key), state.cycles + 1))
 

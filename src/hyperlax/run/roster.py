@@ -84,6 +84,10 @@ class Roster:
             return self.sample(lane).work
         return self.programs[lane.program].work(self.tree(lane), self.experiment.env)
 
+    def iterations(self, lane: Lane) -> int:
+        """The iterations of its program that a cycle of the lane takes."""
+        return self.programs[lane.program].iterations(self.tree(lane))
+
     def executed(self, lane: Lane) -> int:
         """Count the circuit executions of the lane so far."""
         if (changed := self.replaced.get(lane.lane)) is None:

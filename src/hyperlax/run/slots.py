@@ -19,7 +19,7 @@ from hyperlax.run.roster import Roster
 FIRST_SEGMENT_SECONDS, SEGMENT_SECONDS = 0.1, 1.0
 """Intended seconds of a segment, before and after a program has been timed.
 
-Progress is shown and signals are answered after each; only a cycle that takes longer delays them.
+Progress is shown and signals are answered after each; only an iteration that takes longer delays them.
 """
 
 
@@ -40,33 +40,36 @@ class Seat:
     to the lanes of a run in the same way however fast the machine is and however often the run is resumed.
 
     - `steps`: the env steps of the lane at the clock `since`.
-    - `per_cycle`, `cost`: env steps and predicted work of a cycle.
+    - `per_cycle`: the env steps of a cycle.
+    - `parts`: the iterations of the program that a cycle takes.
+    - `cost`: the predicted work of an iteration.
     """
 
     since: float
     steps: int
     target: int
     per_cycle: int
+    parts: int
     cost: float
 
     @cached_property
-    def cycles(self) -> int:
-        """The number of cycles of the stretch."""
-        return -(-max(self.target - self.steps, 0) // self.per_cycle)
+    def iterations(self) -> int:
+        """The number of iterations of the stretch."""
+        return -(-max(self.target - self.steps, 0) // self.per_cycle) * self.parts
 
-    def clock(self, cycles: int) -> float:
-        """The clock after so many cycles."""
-        return self.since + cycles * self.cost
+    def clock(self, iterations: int) -> float:
+        """The clock after so many iterations."""
+        return self.since + iterations * self.cost
 
-    def done(self, env_steps: int) -> int:
-        """The number of cycles after which a lane has trained `env_steps`."""
-        return (env_steps - self.steps) // self.per_cycle
+    def done(self, env_steps: int, part: int = 0) -> int:
+        """The number of iterations of a lane that has trained `env_steps` and a `part` of its cycle."""
+        return (env_steps - self.steps) // self.per_cycle * self.parts + part
 
     def by(self, clock: float) -> int:
-        """The number of whole cycles until `clock`."""
-        if clock >= self.clock(self.cycles):
-            return self.cycles
-        return min(self.cycles, int((clock - self.since) / self.cost + 1e-6))
+        """The number of whole iterations until `clock`."""
+        if clock >= self.clock(self.iterations):
+            return self.iterations
+        return min(self.iterations, int((clock - self.since) / self.cost + 1e-6))
 
 
 class Slots:
@@ -83,6 +86,7 @@ class Slots:
         self.device_state = compiled.empty_state()
         self.orders: Orders = blank_orders(roster.experiment.base, compiled.slots)
         self.lanes: list[Lane | None] = [None] * compiled.slots
+        self.parts = np.zeros(compiled.slots, np.int32)
         self.seats: dict[int, Seat] = {}
         self.started: dict[int, float] = {}
         self.arrived: list[tuple[int, Lane]] = []
@@ -132,7 +136,9 @@ class Slots:
         lane.status = "running"
         if (saved := self.roster.parked.pop(lane.lane, None)) is not None:
             self.device_state = self.compiled.place(self.device_state, slot, saved)
+            self.parts[slot] = 0 if saved.learning is None else int(saved.learning.part)
             return
+        self.parts[slot] = 0
         sample, hp = self.roster.sample(lane), jax.tree.leaves(self.orders.hp)
         for target, value in zip(hp, jax.tree.leaves(sample.tree), strict=True):
             target[slot] = np.asarray(value)
@@ -151,13 +157,13 @@ class Slots:
         """The stretch of the lane from `clock` to its next milestone, or to the end of its training."""
         marks = [m for m in self.settings.milestones() if m > lane.env_steps or (m == 0 and new)]
         target = min([*marks[:1], self.roster.last_step(lane)])
-        per_cycle, cost = self.roster.cycle_steps(lane), self.roster.work_of(lane)
-        return Seat(clock, lane.env_steps, target, per_cycle, cost)
+        per_cycle, parts = self.roster.cycle_steps(lane), self.roster.iterations(lane)
+        return Seat(clock, lane.env_steps, target, per_cycle, parts, self.roster.work_of(lane) / parts)
 
     def _arrival(self, lane: Lane) -> float:
         """The clock at which the lane reaches its target, or at which it has diverged."""
         seat = self.seats[lane.lane]
-        return seat.clock(seat.cycles if lane.diverged_at is None else seat.done(lane.env_steps))
+        return seat.clock(seat.iterations if lane.diverged_at is None else seat.done(lane.env_steps))
 
     def next_arrival(self) -> float:
         """The clock at which, as far as is known, the next lane arrives."""
@@ -170,13 +176,14 @@ class Slots:
         """
         busy = self.busy()
         seats = {slot: self.seats[lane.lane] for slot, lane in busy}
-        done = {slot: seats[slot].done(lane.env_steps) for slot, lane in busy}
-        next_cycle = min((s.clock(done[i] + 1) for i, s in seats.items() if done[i] < s.cycles), default=0.0)
-        self.trained = min(max(self.trained + self.segment * self.rate, next_cycle), self.next_arrival())
-        cycles = np.zeros(self.compiled.slots, np.int32)
+        done = {slot: seats[slot].done(lane.env_steps, int(self.parts[slot])) for slot, lane in busy}
+        following = (s.clock(done[i] + 1) for i, s in seats.items() if done[i] < s.iterations)
+        until = max(self.trained + self.segment * self.rate, min(following, default=0.0))
+        self.trained = min(until, self.next_arrival())
+        iterations = np.zeros(self.compiled.slots, np.int32)
         for slot in seats:
-            cycles[slot] = max(seats[slot].by(self.trained) - done[slot], 0)
-        self._train(busy, cycles, max(cycles[slot] * seats[slot].cost for slot in seats))
+            iterations[slot] = max(seats[slot].by(self.trained) - done[slot], 0)
+        self._train(busy, iterations, max(iterations[slot] * seats[slot].cost for slot in seats))
         next_arrival = self.next_arrival()
         if next_arrival > self.trained:
             self.arrived = []
@@ -184,16 +191,18 @@ class Slots:
         self.arrived = [(slot, lane) for slot, lane in busy if self._arrival(lane) == next_arrival]
         return max(clock, next_arrival)
 
-    def _train(self, busy: list[tuple[int, Lane]], cycles: np.ndarray, planned: float) -> None:
-        """Train every slot for its `cycles`, the longest of which are `planned` work; note the progress."""
+    def _train(self, busy: list[tuple[int, Lane]], iterations: np.ndarray, planned: float) -> None:
+        """Train every slot for its `iterations`, of which the most are `planned` work; note the progress."""
         started = time.perf_counter()
-        self.device_state = self.compiled.train(self.device_state, cycles)
+        self.device_state = self.compiled.train(self.device_state, iterations)
+        read = lambda of: self.compiled.read(self.device_state, of)  # noqa: E731
         steps, gradients, diverged = (
-            self.compiled.read(self.device_state, part)
-            for part in (lambda s: s.env_steps, lambda s: s.gradient_steps, lambda s: s.diverged_at)
+            read(of) for of in (lambda s: s.env_steps, lambda s: s.gradient_steps, lambda s: s.diverged_at)
         )
         seconds = time.perf_counter() - started
-        if any(gradients[slot] > lane.gradient_steps for slot, lane in busy):
+        if self.device_state[0].learning is not None:
+            self.parts = read(lambda s: s.learning.part)
+        if self.parts.any() or any(gradients[slot] > lane.gradient_steps for slot, lane in busy):
             self._timed(planned / seconds)
         for slot, lane in busy:
             lane.env_steps, lane.gradient_steps = int(steps[slot]), int(gradients[slot])

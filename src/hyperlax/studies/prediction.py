@@ -238,15 +238,16 @@ def _run(compiled: Compiled, spec: Experiment, tree: Any, program: Program) -> t
     orders.key[:, 1] = orders.init_key[:, 1] = np.arange(slots)
     orders.total_steps[:] = spec.settings.total_timesteps
     state = compiled.start(compiled.empty_state(), orders)
+    parts = program.iterations(tree)
     if program.accelerator:
-        cycle = _lockstep_seconds(spec, program, tree, compiled.per_device)
+        cycle = parts * _lockstep_seconds(spec, program, tree, compiled.per_device)
     else:
         cycle = compiled.per_device * program.work(tree, spec.env)
     cycles, rate, trained = 1, 0.0, lambda: int(compiled.read(state, lambda s: s.cycles).sum())
     while True:
         warm = int(compiled.read(state, lambda s: s.gradient_steps).sum()) > 0
         before, began = trained(), time.perf_counter()
-        state = jax.block_until_ready(compiled.train(state, np.full(slots, cycles, np.int32)))
+        state = jax.block_until_ready(compiled.train(state, np.full(slots, parts * cycles, np.int32)))
         taken = time.perf_counter() - began
         done = trained() - before
         rate = done / slots * cycle / taken if done else rate
@@ -318,7 +319,8 @@ def _program_work(spec: Experiment, program: Program, how: Execution) -> float:
     sizes = [trees[i].sizes() for i in program.samples]
     cycles = [spec.settings.last_step(cycle_steps(s)) // cycle_steps(s) for s in sizes]
     if program.accelerator:
-        lanes = [n for n in cycles for _ in range(spec.settings.seeds)]
+        taken = [n * costs.iterations(size, program.caps) for n, size in zip(cycles, sizes, strict=True)]
+        lanes = [n for n in taken for _ in range(spec.settings.seeds)]
         most = 1 if how.sequential else how.lanes_at_once or len(lanes)
         slots = min(program.slots or len(lanes), most)
         devices, rate = len(jax.local_devices()), Machine.planned("gpu").rate
@@ -329,9 +331,9 @@ def _program_work(spec: Experiment, program: Program, how: Execution) -> float:
 
 
 def _lockstep_seconds(spec: Experiment, program: Program, tree: Any, lanes: int) -> float:
-    """Seconds of a cycle of so many `lanes` on one accelerator, as the planner predicts them."""
+    """Seconds of an iteration of so many `lanes` on one accelerator, as the planner predicts them."""
     machine = Machine.planned("gpu")
-    return sum(lockstep.cycle_seconds(tree, program.caps, spec.env, lanes, machine.rate))
+    return sum(lockstep.iteration_seconds(tree, program.caps, spec.env, lanes, machine.rate))
 
 
 def _sample_work(spec: Experiment, tree: Any) -> float:
