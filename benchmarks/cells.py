@@ -36,13 +36,15 @@ from common import save, table
 
 from hyperlax import sweeps
 from hyperlax.agents import costs
+from hyperlax.cluster.sharing import MOST_PROCESSES
 from hyperlax.experiments.execution import Execution
 from hyperlax.experiments.experiment import Experiment
 from hyperlax.experiments.samples import Lane
 from hyperlax.programs import lockstep
 from hyperlax.programs.budget import cycles_of
 from hyperlax.programs.compiled import Compiled
-from hyperlax.programs.plan import PLANNED_AT_ONCE, Machine, Program, plan
+from hyperlax.programs.plan import Machine, Program, plan
+from hyperlax.run.compiling import MOST_AT_A_TIME
 from hyperlax.run.display import Display
 from hyperlax.studies import suites
 from hyperlax.studies.benchmark import Benchmark
@@ -215,11 +217,11 @@ def planned(suite: Suite, patterns: Sequence[str], platform: str, tasks: int) ->
 def _hours(programs: Sequence[lockstep.Seconds], compiling: Sequence[float], tasks: int) -> dict[str, float]:
     """Columns of a row: what the programs take, compilation included in the last two.
 
-    A process that trains compiles `PLANNED_AT_ONCE` others at the same time, given two cores for each,
+    A process that trains compiles `MOST_AT_A_TIME` others at the same time, given two cores for each,
     but has to wait for the first.
     """
     waiting, computing = sum(p.waiting for p in programs), sum(p.computing for p in programs)
-    alone = max(lockstep.at_once(programs, 1), sum(compiling) / PLANNED_AT_ONCE)
+    alone = max(lockstep.at_once(programs, 1), sum(compiling) / MOST_AT_A_TIME)
     hours = {
         "waiting h": waiting,
         "computing h": computing,
@@ -248,7 +250,7 @@ def main() -> None:
     parser.add_argument("--seconds", type=float, default=SECONDS)
     parser.add_argument("--predict", action="store_true")
     parser.add_argument("--planned", choices=("gpu",), help="what the cost model expects, without running")
-    parser.add_argument("--tasks", type=int, default=PLANNED_AT_ONCE, help="processes on the device")
+    parser.add_argument("--tasks", type=int, default=MOST_PROCESSES, help="processes on the device")
     parser.add_argument("--out", type=Path, help="JSON file of --planned to write instead")
     parser.add_argument("--rehearse", action="store_true", help="a tiny suite instead")
     arguments = parser.parse_args()

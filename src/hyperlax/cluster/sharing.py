@@ -16,7 +16,6 @@ from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 
-from hyperlax.programs.plan import PLANNED_AT_ONCE
 from hyperlax.run.compiling import TOGETHER
 
 CONTROL = "nvidia-cuda-mps-control"
@@ -29,6 +28,8 @@ ALL = 0.9
 """The share of a GPU's memory that all its processes take together; CUDA itself needs some for each."""
 CORES_PER_PROCESS = 2
 """Cores that a process keeps busy: one computes in Python and one launches kernels."""
+MOST_PROCESSES = 8
+"""The largest number of processes that share a GPU by default."""
 SECONDS = 30
 """How long `CONTROL` may take to answer."""
 
@@ -37,7 +38,7 @@ def processes_per_gpu(gpus: int, cores: int, environment: Mapping[str, str] = os
     """How many processes suit a GPU of a machine: more than one only if MPS can run."""
     if PIPES not in environment and shutil.which(CONTROL) is None:
         return 1
-    return max(1, min(PLANNED_AT_ONCE, cores // (CORES_PER_PROCESS * gpus)))
+    return max(1, min(MOST_PROCESSES, cores // (CORES_PER_PROCESS * gpus)))
 
 
 def take_little() -> None:

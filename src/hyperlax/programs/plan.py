@@ -23,8 +23,11 @@ WORTH_OPTIMISING = 1.0
 """Predicted seconds of running from which the compilation of optimised code pays off."""
 PLANNED_CPU_DEVICES = 2
 """Devices that plans for a CPU reckon with, whatever there are: plans are a part of what lanes learn from."""
-PLANNED_AT_ONCE = 8
-"""Programs that plans for accelerators expect to train on a device at the same time, whatever is done."""
+PLANNED_AT_ONCE = 4
+"""Programs that plans for accelerators expect to train on a device at the same time, whatever is done.
+
+Between a single process and the most that share a device: what is lost to a plan for either is little.
+"""
 
 
 @dataclass(frozen=True)

@@ -13,13 +13,16 @@ from hyperlax.experiments.experiment import Experiment
 from hyperlax.experiments.machine import usable_cores
 from hyperlax.experiments.memory import free_memory
 from hyperlax.programs.compiled import Compiled, compile_program, identity
-from hyperlax.programs.plan import PLANNED_AT_ONCE, Program
+from hyperlax.programs.plan import Program
 from hyperlax.run.advice import SIZES
 from hyperlax.run.display import Display
 from hyperlax.schedules import Schedule
 
 MEMORY_SHARE = 0.8
 """The share of the free memory that a program may use."""
+
+MOST_AT_A_TIME = 8
+"""The largest number of programs that are compiled at a time."""
 
 CORES_EACH = 2
 """Cores for every program that is compiled: XLA uses several threads."""
@@ -44,7 +47,7 @@ def at_a_time(programs: Sequence[Program]) -> int:
     """
     if not any(program.accelerator for program in programs):
         return 1
-    return max(1, min(PLANNED_AT_ONCE, usable_cores() // CORES_EACH))
+    return max(1, min(MOST_AT_A_TIME, usable_cores() // CORES_EACH))
 
 
 class Compiler:
