@@ -16,7 +16,7 @@ device every time. This compiles the programs for an H100 (`h100.py`) and counts
 - Columns: kernels in a cycle beside its loops, and in one iteration of each of its loops, or in an env step
   if an iteration is several of them; "n?" are those in the longest branch of a conditional. "trips?": loops
   in a cycle that iterate an unknown number of times; "branches": conditionals in a cycle; "whole cycle": all
-  kernels of a cycle, at these shapes.
+  kernels of a cycle, or of one part of it where cycles are taken in parts, at these shapes.
 - "planned": whether the program was planned for a CPU or for a GPU; both are compiled for the H100.
 - Peers are counted in `--peer-python` (default: this one), which needs their requirements, the compiler for
   CUDA and this version of jax.

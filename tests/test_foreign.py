@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from typing import Any
+from typing import Any, ClassVar
 
 import equinox as eqx
 import jax
@@ -102,6 +102,23 @@ class UnluckyHyperparams(HYPERPARAMS):
         return Unlucky.create(self, env, caps, key=key)
 
 
+class Whole(AGENT):
+    """PPO that learns twice from each rollout, which has no parts."""
+
+    def learn(self, trajectory, progress, *, key):
+        agent, _ = super().learn(trajectory, progress, key=key)
+        return super(Whole, agent).learn(trajectory, progress, key=key)
+
+
+class PartsHyperparams(HYPERPARAMS):
+    def agent(self, env, caps, *, key):
+        return Whole.create(self, env, caps, key=key)
+
+
+class WholeHyperparams(PartsHyperparams):
+    learns_in_parts: ClassVar[bool] = False
+
+
 @pytest.mark.parametrize(
     ("algorithm", "env", "message"),
     [
@@ -114,12 +131,17 @@ class UnluckyHyperparams(HYPERPARAMS):
             r"Unlucky\.for_evaluation \(.*test_foreign\.py, line \d+\): AttributeError: .*temperature.*; "
             r"hyperlax\.testing\.check_agent\(UnluckyHyperparams\) checks it alone",
         ),
+        (PartsHyperparams(), CARTPOLE, r"Whole has a learn of its own.*: ClassVar\[bool\] = False"),
     ],
 )
 def test_a_class_that_cannot_be_trained_is_refused_with_the_place(algorithm, env, message, monkeypatch):
     monkeypatch.setattr(train, "segment", lambda state, *_: state)  # slow, and not what is wrong
     with pytest.raises(ValueError, match=message):
         foreign.check_classes(algorithm, env, 1)
+
+
+def test_an_agent_with_a_learn_of_its_own_takes_whole_cycles():
+    foreign.check_classes(WholeHyperparams(), CARTPOLE, 1)
 
 
 def test_an_architecture_that_cannot_be_is_named_with_its_sample():

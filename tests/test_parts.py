@@ -177,7 +177,7 @@ def test_an_agent_that_cannot_learn_in_parts_is_refused(monkeypatch):
     hp: Any = DQNHyperparams()
     caps = {**whole(hp.capacities([hp.sizes()], [1], ENV)), "steps_per_part": 4}
     key = jnp.zeros(2, jnp.uint32)
-    with pytest.raises(TypeError, match="let learns_in_parts be False"):
+    with pytest.raises(TypeError, match="learns_in_parts: ClassVar\\[bool\\] = False"):
         jax.eval_shape(lambda: train.start(hp, ENV, caps, jnp.int32(9), key=key, init_key=key))
 
 

@@ -179,7 +179,7 @@ class AbstractAgentHyperparams(AbstractHyperparams):
 
     required: ClassVar[tuple[str, ...]] = ("num_envs", "rollout_length", "time_limit")
     learns_in_parts: ClassVar[bool] = False
-    """Whether `agent` is an `AbstractPartwiseAgent` whose cycles may be taken in parts."""
+    """Whether `agent` is an `AbstractPartwiseAgent` whose cycles programs may take in parts."""
 
     num_envs: eqx.AbstractVar[Count]
     rollout_length: eqx.AbstractVar[Count]

@@ -49,6 +49,7 @@ from hyperlax.networks.models import stacked_once
 class AbstractOnPolicyHyperparams(AbstractAgentHyperparams):
     """Base class of the hyperparameters of on-policy algorithms; for defaults see `OnPolicyDefaults`."""
 
+    learns_in_parts: ClassVar[bool] = True
     if TYPE_CHECKING:
         actor: eqx.AbstractVar[AbstractNetworkHyperparams]
         critic: eqx.AbstractVar[AbstractNetworkHyperparams]
@@ -312,8 +313,8 @@ class AbstractOnPolicyAgent(AbstractPartwiseAgent, Generic[H]):
         self, trajectory: Trajectory, progress: Float[Array, ""], *, key: PRNGKeyArray
     ) -> tuple[AbstractOnPolicyAgent, Metrics]:
         learning = self.begin_learning(trajectory, progress, key=key)
-        # a finished lane must not keep the others busy
-        agent, learning = self._learned(learning, trajectory.rows > 0, None)
+        active = trajectory.rows > 0  # a finished lane must not keep the others busy
+        agent, learning = self._learned(learning, active, None)
         return agent.end_learning(learning)
 
     def begin_learning(
@@ -349,11 +350,7 @@ class AbstractOnPolicyAgent(AbstractPartwiseAgent, Generic[H]):
         return agent, dict(zip(self.metric_names, measured, strict=True))
 
     def _tally(self) -> Tally:
-        return Tally(len(self.losses) + len(self._models), self.chunks.lengths[-1])
-
-    @property
-    def _models(self) -> tuple[Actor, Critic]:
-        return self.actor, self.critic
+        return Tally(len(self.losses) + 2, self.chunks.lengths[-1])  # with the norms of both gradients
 
     def _decayed(self, progress: Float[Array, ""]) -> list[Float[Array, ""]]:
         """The step sizes of actor and critic at `progress`."""
@@ -363,7 +360,7 @@ class AbstractOnPolicyAgent(AbstractPartwiseAgent, Generic[H]):
         self, learning: Learning, active: Bool[Array, ""], part: Part | None
     ) -> tuple[AbstractOnPolicyAgent, Learning]:
         """Take the gradient steps of a part of `learning`, or all; none if the lane is not `active`."""
-        hp, models = self.hp, self._models
+        hp, models = self.hp, (self.actor, self.critic)
         lrs = self._decayed(learning.progress)
         weights, lengths, restore = flatten(models)
         factors = step_factors(models)

@@ -25,8 +25,6 @@ from hyperlax.networks.mlp import MLPHyperparams
 class PPOHyperparams(AbstractOnPolicyHyperparams):
     """The hyperparameters of PPO; every one may differ between the lanes of one program."""
 
-    learns_in_parts: ClassVar[bool] = True
-
     actor: AbstractNetworkHyperparams = eqx.field(default_factory=MLPHyperparams)
     critic: AbstractNetworkHyperparams = eqx.field(default_factory=MLPHyperparams)
     actor_lr: Real = hp(1e-3, LogUniform(1e-5, 1e-3), doc=meanings.ACTOR_STEP_SIZE)

@@ -68,6 +68,8 @@ def check_classes(hp: AbstractAgentHyperparams, env: AbstractEnv, episodes: int)
         caps = hp.capacities([hp.sizes()], [1], env)
         state = state_like(hp, env, caps)
         refuse_typed_keys("the state of a lane", state)
+        if hp.learns_in_parts:
+            train.partwise(state.agent)
         jax.eval_shape(lambda s: train.segment(s, env, caps, jnp.int32(1)), state)
         jax.eval_shape(_evaluated(env, episodes), state)
 

@@ -9,6 +9,7 @@ import equinox as eqx
 import jax
 import jax.numpy as jnp
 import jax.random as jr
+import numpy as np
 from jax.flatten_util import ravel_pytree
 from jaxtyping import Array, Float, Int, Key, PRNGKeyArray, UInt32
 
@@ -86,7 +87,7 @@ def begin(
     learning = None
     if _in_parts(caps):
         with tracing_for_accelerator():  # the others have whole cycles
-            learning = _partwise(agent).no_learning(env, caps)
+            learning = partwise(agent).no_learning(env, caps)
     return TrainState(
         agent, envs, key, total_steps, zero, zero, zero, metrics, zero, Finished(), never, learning
     )
@@ -97,13 +98,15 @@ def _in_parts(caps: Sizes) -> bool:
     return "steps_per_part" in caps
 
 
-def _partwise(agent: AbstractAgent) -> AbstractPartwiseAgent:
-    """`agent` by its type; raises `TypeError` if it cannot learn in parts."""
-    if isinstance(agent, AbstractPartwiseAgent):
+def partwise(agent: AbstractAgent) -> AbstractPartwiseAgent:
+    """`agent` by its type; raises `TypeError` if it cannot learn in parts as its hyperparameters say."""
+    kind = type(agent)
+    defining = [next((c for c in kind.__mro__ if name in vars(c)), None) for name in ("learn", "learn_part")]
+    if isinstance(agent, AbstractPartwiseAgent) and defining[0] is defining[1]:
         return agent
     raise TypeError(
-        f"{type(agent).__name__} is no AbstractPartwiseAgent: let learns_in_parts be False on the class of "
-        "its hyperparameters"
+        f"{kind.__name__} has a learn of its own, of which no parts are known: write "
+        "learns_in_parts: ClassVar[bool] = False in the class of its hyperparameters"
     )
 
 
@@ -150,11 +153,13 @@ def _iterations(state: TrainState, caps: Sizes) -> Int[Array, ""]:
     """The iterations of the lane so far."""
     if not _in_parts(caps):
         return state.cycles
-    return state.cycles * _parts(state.agent, caps) + state.learning.part
+    return state.cycles * parts(state.agent, caps) + state.learning.part
 
 
-def _parts(agent: AbstractAgent, caps: Sizes) -> Int[Array, ""]:
-    """The parts of a cycle of `agent`."""
+def parts(agent: AbstractAgent, caps: Sizes) -> Int[Array, ""]:
+    """The parts of a cycle of `agent` in a program with `caps`: the iterations that it takes."""
+    if not _in_parts(caps):
+        return constant(np.int32(1))
     return folded(lambda _, steps: -(-steps // caps["steps_per_part"]), agent.gradient_steps())
 
 
@@ -203,14 +208,14 @@ def _iteration(state: TrainState, env: AbstractEnv, caps: Sizes, active: Array) 
     begun = eqx.tree_at(
         lambda s: s.learning,
         begun,
-        _partwise(begun.agent).begin_learning(trajectory, progress, key=learning),
+        partwise(begun.agent).begin_learning(trajectory, progress, key=learning),
     )
     state = select(state.learning.part == 0, begun, state)
-    agent, learning = _partwise(state.agent).learn_part(state.learning, caps["steps_per_part"])
+    agent, learning = partwise(state.agent).learn_part(state.learning, caps["steps_per_part"])
     state = eqx.tree_at(lambda s: (s.agent, s.learning), state, (agent, learning))
     completed = _completed(state, *agent.end_learning(learning), env_steps)
     completed = eqx.tree_at(lambda s: s.learning.part, completed, jnp.zeros_like(learning.part))
-    return select(learning.part >= _parts(agent, caps), completed, state)
+    return select(learning.part >= parts(agent, caps), completed, state)
 
 
 def _keys(state: TrainState) -> Key[Array, " 2"]:
@@ -249,8 +254,8 @@ def _collected(
         key=key,
     )
     trajectory = eqx.tree_at(lambda t: t.last, trajectory, env_steps >= state.total_steps)
-    parts = agent, envs, _added(state.finished, finished)
-    return eqx.tree_at(lambda s: (s.agent, s.envs, s.finished), state, parts), trajectory
+    new = agent, envs, _added(state.finished, finished)
+    return eqx.tree_at(lambda s: (s.agent, s.envs, s.finished), state, new), trajectory
 
 
 def _completed(

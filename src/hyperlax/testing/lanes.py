@@ -17,7 +17,7 @@ from hyperlax.hyperparams import stack
 from hyperlax.lanes.compilation import compiler_options
 from hyperlax.lanes.constants import tracing_for_accelerator
 from hyperlax.lanes.masking import LANES
-from hyperlax.lanes.sizes import Sizes
+from hyperlax.lanes.sizes import Extent, Sizes
 from hyperlax.programs import train
 from hyperlax.programs.compiled import non_arrays
 from hyperlax.programs.shared import Shared, shared_values
@@ -32,7 +32,8 @@ class Program:
 
     With `together` it takes several lanes, stacked, otherwise a single one without an axis of lanes. `traces`
     are the types of its arguments by path, once for each time it was traced. With `accelerator` it is the
-    program for accelerators of lanes with the hyperparameters `hps`; it runs on any device.
+    program for accelerators of lanes with the hyperparameters `hps`; it runs on any device, and takes cycles
+    in two parts if agents can learn in parts.
     """
 
     def __init__(
@@ -45,7 +46,10 @@ class Program:
         accelerator: bool,
     ):
         self.traces: dict[str, list[dict[str, Any]]] = {"start": [], "segment": []}
-        caps = costs.whole({**caps}) if accelerator else caps
+        if accelerator:
+            caps = costs.whole({**caps})
+            if hps[0].learns_in_parts and caps["gradient_steps"] > 1:
+                caps["steps_per_part"] = Extent(-(-caps["gradient_steps"] // 2))
         shared = Shared(shared_values(hps) if accelerator else {})
 
         def start(hp: Any, key: Any) -> TrainState:
@@ -58,7 +62,8 @@ class Program:
         def segment(state: TrainState, cycles: Any) -> TrainState:
             self.traces["segment"].append(kinds((state, cycles)))
             with tracing_for_accelerator(accelerator):
-                return train.segment(state, env, caps, cycles, shared)
+                iterations = cycles * train.parts(state.agent, caps)
+                return train.segment(state, env, caps, iterations, shared)
 
         low = compiler_options("low", jax.default_backend())
         mapped = (lambda f: jax.vmap(f, axis_name=LANES)) if together else (lambda f: f)
