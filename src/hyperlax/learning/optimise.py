@@ -95,8 +95,9 @@ def adam_step(
     return weights - sizes * jnp.asarray(update), state._replace(count=first) if keeps else state, norms
 
 
-def after_steps(state: optax.ScaleByAdamState, steps: Int[Array, ""]) -> optax.ScaleByAdamState:
+def after_steps(state: optax.OptState, steps: Int[Array, ""]) -> optax.ScaleByAdamState:
     """The state after a loop of `steps` calls of `adam_step` that were given their `number`."""
+    state = _adam_state(state)
     return state._replace(count=jnp.asarray(state.count) + steps) if accelerated() else state
 
 
