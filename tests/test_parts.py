@@ -25,6 +25,7 @@ from hyperlax.lanes.masking import LANES
 from hyperlax.programs import lockstep, train
 from hyperlax.programs.plan import Machine, Program, plan
 from hyperlax.programs.shared import Shared, shared_values
+from hyperlax.programs.stored import stored_plan
 from hyperlax.storage.files import write_atomically
 
 ENV = envs.load("gymnax.cartpole")
@@ -239,3 +240,20 @@ def test_curves_are_those_of_whole_cycles(place, monkeypatch):
     ours, theirs = (r.curves.drop("seconds").sort(order) for r in (found, expected))
     assert ours.drop("value").equals(theirs.drop("value"))
     np.testing.assert_allclose(ours["value"], theirs["value"], rtol=1e-3, atol=1e-4)
+
+
+@pytest.mark.parametrize(
+    ("steps", "changes"),
+    [(0, {}), (-4, {}), ("4", {}), ([4], {}), (4, {"accelerator": False})],
+    ids=["zero", "negative", "text", "list", "on-a-cpu"],
+)
+def test_a_stored_plan_whose_parts_cannot_be_is_refused(steps, changes):
+    samples = dict(enumerate(SAMPLES))
+    (program,) = plan(SAMPLES, ENV, 10_000, 1, Machine.planned("gpu"), max_programs=1)
+    entry = json.loads(json.dumps(program.describe()))
+    entry["caps"]["steps_per_part"] = 4
+    (read,) = stored_plan([entry], samples, SAMPLES[0], ENV, 2**30)
+    assert read.iterations(SAMPLES[2]) == 4
+    entry = {**entry, **changes, "caps": {**entry["caps"], "steps_per_part": steps}}
+    with pytest.raises(ValueError, match=r"stored plan of programs cannot be used.*part"):
+        stored_plan([entry], samples, SAMPLES[0], ENV, 2**30)

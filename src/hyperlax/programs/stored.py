@@ -53,6 +53,8 @@ def stored_plan(
         programs = [Program.restored(entry) for entry in stored]
         for program in programs:
             check_limits(program.caps, base, env, memory, memory)
+            if "steps_per_part" in program.caps and not (program.accelerator and base.learns_in_parts):
+                raise ValueError("it takes cycles in parts, which its agents or its platform do not")
             places = program.samples if samples else ()
             if wrong := [p for p in places if not program.holds(samples[p].sizes())]:
                 raise ValueError(f"its capacities do not hold the sample at place {wrong[0]}")
@@ -75,6 +77,9 @@ def check_limits(
         lengths = cap if isinstance(cap, tuple) else [cap] if isinstance(cap, Extent) else []
         if wrong := [n for n in lengths if not 0 <= n <= LARGEST]:
             raise ValueError(f"the capacity {name} is {str(wrong[0])[:20]}, and must be from 0 to {LARGEST}")
+    part = caps.get("steps_per_part", Extent(1))
+    if not isinstance(part, Extent) or part < 1:
+        raise ValueError(f"the capacity steps_per_part is {str(part)[:20]!r}, and must be an integer above 0")
     paths = {f.path for f in fields(hp)}
     full = assign(hp, {k: int(v) for k, v in caps.items() if k in paths and isinstance(v, Extent)})
     if refusal := full.refusal(env, memory):
