@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 from functools import partial
+from typing import Any
 
 import equinox as eqx
 import jax
@@ -13,13 +14,18 @@ import numpy as np
 import pytest
 from lanes import quick
 
+from hyperlax import envs
+from hyperlax.agents import PPOHyperparams
 from hyperlax.hyperparams import assign
 from hyperlax.lanes.constants import tracing_a_loss, tracing_for_accelerator
 from hyperlax.lanes.sizes import merge
 from hyperlax.networks import Critic, contraction
 from hyperlax.networks.base import prepared, with_networks_of
 from hyperlax.networks.mlp import ACTIVATIONS
-from hyperlax.networks.tensor import MPO, TensorMLPHyperparams, factors
+from hyperlax.networks.mpo import MPO
+from hyperlax.networks.tensor import TensorMLPHyperparams, factors
+from hyperlax.programs.plan import Machine, plan
+from hyperlax.testing.laws import corner
 
 
 def hyperparams(**changes):
@@ -31,15 +37,16 @@ def mpo(shape: str, bond: int, cap: int, seed: int = 0) -> MPO:
 
     @quick
     def build(hp):
-        return MPO(shape, hp, jr.normal(jr.key(seed), (cores, cap, cap, local, local)))
+        unit = hp.chosen("initial_cores", "unit")
+        return MPO(hp.bond_dim, unit, jr.normal(jr.key(seed), (cores, cap, cap, local, local)))
 
     return build(hyperparams(bond_dim=bond, shape=shape))
 
 
 def matrix(layer: MPO) -> np.ndarray:
     """W [output, input], entry by entry: the product of the cores' bond matrices."""
-    first, *middle, last = (np.asarray(c, np.float64) for c in layer.cores)
-    local, count, hidden = first.shape[0], len(layer.cores), layer.bias.size
+    first, *middle, last = (np.asarray(c, np.float64) for c in layer.cores())
+    local, count, hidden = first.shape[0], len(layer.cores()), layer.bias.size
     out = np.zeros((hidden, hidden))
     for row in range(hidden):
         for col in range(hidden):
@@ -72,9 +79,9 @@ def test_both_ways_of_applying_it_are_the_dense_matrix(shape, bond):
 def test_the_golden_layer():
     """Cores of 0.1 · (0, 1, 2 …) - 0.3 in the order input, left, right, output."""
     layer = mpo("8=2^3", 2, 2)
-    cores = tuple(jnp.arange(c.size, dtype=jnp.float32).reshape(c.shape) * 0.1 - 0.3 for c in layer.cores)
+    cores = [jnp.arange(c.size, dtype=jnp.float32).reshape(c.shape) * 0.1 - 0.3 for c in layer.cores()]
     bias = jnp.arange(8, dtype=jnp.float32) * 0.01
-    layer = eqx.tree_at(lambda m: (m.cores, m.bias), layer, (cores, bias))
+    layer = eqx.tree_at(lambda m: (m.first, m.middle[0], m.last, m.bias), layer, (*cores, bias))
     golden = [0.0240, 0.1004, 0.0440, 0.1364, 0.0812, 0.1784, 0.1052, 0.2196]
     x = jnp.arange(8, dtype=jnp.float32) / 8 - 0.4
     np.testing.assert_allclose(layer(x), golden, atol=1e-4)
@@ -92,7 +99,7 @@ def test_the_cheaper_order_is_taken():
 def test_activations_start_at_order_one(shape):
     """For every benchmarked choice, no seed explodes or vanishes."""
     caps = {
-        "shape": shape,
+        **hyperparams(shape=shape).sizes(),
         "bond_dim": 16,
         "mpo_layers": 3,
         "activation": frozenset({"relu", "tanh", "silu"}),
@@ -119,7 +126,7 @@ def test_the_published_initialisation_explodes_as_published():
         "initial_cores": "unit",
     }
     hp = hyperparams(**changes)
-    caps = {"shape": "32=2^5", "bond_dim": 4, "mpo_layers": 3, "activation": frozenset({"relu"})}
+    caps = hp.sizes()
     spread = quick(
         lambda key: jnp.std(hp.network(6, caps, key=key).apply(jr.normal(jr.fold_in(key, 1), (6, 64))))
     )
@@ -129,13 +136,13 @@ def test_the_published_initialisation_explodes_as_published():
 def test_padding_changes_neither_values_nor_gradients():
     """Bond dimension, layers and activations of other lanes do not matter."""
     hp = hyperparams(shape="8=2^3", bond_dim=2, mpo_layers=1, activation="tanh")
-    own = {"shape": "8=2^3", "bond_dim": 2, "mpo_layers": 1, "activation": frozenset({"tanh"})}
-    more = {"shape": "8=2^3", "bond_dim": 5, "mpo_layers": 3, "activation": frozenset(ACTIVATIONS)}
+    own = hp.sizes()
+    more = {**own, "bond_dim": 5, "mpo_layers": 3, "activation": frozenset(ACTIVATIONS)}
     x = jr.normal(jr.key(1), (4, 6))
 
     def results(caps):
         net = hp.network(4, caps, key=jr.key(3))
-        cores = [c[tuple(slice(0, 2) for _ in c.shape)] for c in net.layers[0].cores]
+        cores = [c[tuple(slice(0, 2) for _ in c.shape)] for c in net.layers[0].cores()]
         gradient = jax.grad(lambda x: jnp.sum(net.apply(x) ** 2))(x)
         return net.apply(x), gradient, *cores
 
@@ -207,3 +214,74 @@ def test_parameters_are_counted():
         net = eqx.filter_eval_shape(build)
         arrays = jax.tree.leaves((net.first, net.layers, net.last))
         assert hp.parameter_count(5) == sum(x.size for x in arrays if jnp.issubdtype(x.dtype, jnp.inexact))
+
+
+@pytest.mark.parametrize("shape", ["8=2^3", "32=2^5", "64=2^6"])
+@pytest.mark.parametrize("on", [False, True], ids=["cpu", "accelerator"])
+def test_lanes_with_fewer_cores_are_what_they_are_alone(shape, on):
+    """Outputs and gradients, next to lanes with up to six cores; what they do not use stays zero."""
+    hp = hyperparams(shape=shape, bond_dim=2, mpo_layers=2)
+    own = {**hp.sizes(), "batch_last": False}
+    most = merge([hp.sizes(), *(hyperparams(shape=s, bond_dim=3).sizes() for s in ("32=2^5", "64=2^6"))])
+    x = jr.normal(jr.key(1), (5, 4))
+
+    def loss(critic, x):
+        with tracing_for_accelerator(on), tracing_a_loss():
+            out = jax.vmap(critic)(x)
+            return jnp.sum(jnp.sin(out)), out
+
+    def results(caps):
+        critic = Critic(hp.network(4, caps, key=jr.key(3)), key=jr.key(4))
+        (_, out), slope = eqx.filter_value_and_grad(loss, has_aux=True)(critic, x)
+        return critic.body, out, slope.body
+
+    (alone, outputs, slope), (shared, others, padded) = (
+        eqx.filter_jit(lambda caps=caps: results(caps))() for caps in (own, {**most, "batch_last": False})
+    )
+    np.testing.assert_allclose(others, outputs, rtol=1e-5, atol=1e-6)
+    for exact, found, close in ((alone, shared, 1e-6), (slope, padded, 2e-5)):
+        kept = dict(jax.tree_util.tree_leaves_with_path(eqx.filter(exact, eqx.is_inexact_array)))
+        for path, leaf in jax.tree_util.tree_leaves_with_path(eqx.filter(found, eqx.is_inexact_array)):
+            if path in kept:
+                inside, rest = corner(np.asarray(leaf), np.asarray(kept[path]))
+                scale = np.abs(kept[path]).max()
+                np.testing.assert_allclose(inside, kept[path], rtol=close, atol=close * scale)
+            else:
+                rest = np.asarray(leaf)
+            assert not rest.any(), jax.tree_util.keystr(path)
+    for ours, theirs in zip(shared.plain(), alone.plain(), strict=True):
+        assert ours.weight.shape == theirs.weight.shape
+        np.testing.assert_allclose(ours.weight, theirs.weight, rtol=1e-5, atol=1e-6)
+        np.testing.assert_array_equal(ours.bias, theirs.bias)
+
+
+def test_a_layer_with_fewer_cores_is_a_block_of_its_matrix():
+    layer, count = mpo("32=2^5", 3, 4), jnp.int32(3)
+    unit, drawn = jnp.bool_(False), jr.normal(jr.key(0), (5, 4, 4, 2, 2))
+    padded = quick(lambda: MPO(jnp.int32(3), unit, drawn, count))()
+    formed, along = quick(
+        lambda m: (m.dense(count), jax.vmap(lambda e: m._along_the_bond(e, count), 1, 1)(jnp.eye(32)))
+    )(padded)
+    small = quick(lambda: MPO(jnp.int32(3), unit, drawn[:3]))()
+    expected = np.kron(np.eye(4), matrix(small))
+    np.testing.assert_allclose(formed, expected, rtol=1e-4, atol=1e-5)
+    np.testing.assert_allclose(along, expected, rtol=1e-4, atol=1e-5)
+    np.testing.assert_allclose(
+        quick(lambda m: m.dense(jnp.int32(5)))(layer), matrix(layer), rtol=1e-4, atol=1e-4
+    )
+
+
+def test_hidden_layers_of_different_sizes_share_a_program():
+    """Local dimensions do not."""
+    tmlp: Any = TensorMLPHyperparams()
+    samples = [
+        assign(PPOHyperparams(actor=tmlp, critic=tmlp), {"actor.shape": shape, "critic.shape": other})
+        for shape, other in itertools.product(("32=2^5", "64=2^6"), repeat=2)
+    ]
+    env = envs.load("gymnax.cartpole")
+    for platform in ("cpu", "gpu"):
+        (program,) = plan(samples, env, 10_000, 1, Machine.planned(platform))
+        assert program.caps["actor.core_counts"] == {5, 6}
+        assert all(program.holds(hp.sizes()) for hp in samples)
+    other = assign(samples[0], {"actor.shape": "64=4^3"})
+    assert len(plan([*samples, other], env, 10_000, 1, Machine.planned("gpu"))) == 2

@@ -1,4 +1,4 @@
-"""MLPs with matrix product operators as hidden layers, whose bond dimension may differ between lanes."""
+"""MLPs with matrix product operators as hidden layers, whose bonds and cores may differ between lanes."""
 
 from __future__ import annotations
 
@@ -16,14 +16,14 @@ from jaxtyping import Array, Float, Int, PRNGKeyArray
 from hyperlax.hyperparams import Count, Meaning, hp
 from hyperlax.hyperparams.literature import PROTOCOL
 from hyperlax.hyperparams.spaces import Choice, Integers
-from hyperlax.lanes.constants import accelerated
-from hyperlax.lanes.masking import row_keys
+from hyperlax.lanes.constants import accelerated, folded
+from hyperlax.lanes.masking import select
 from hyperlax.lanes.sizes import Branches, Extent, Shape, Sizes
 from hyperlax.networks.base import AbstractNetwork, AbstractNetworkHyperparams, column
-from hyperlax.networks.contraction import joined
 from hyperlax.networks.extended import affine, extended, one_after, with_whole_gradient
 from hyperlax.networks.layout import batch_last
 from hyperlax.networks.mlp import ACTIVATIONS, activate
+from hyperlax.networks.mpo import MPO, normal_cores
 from hyperlax.networks.plain import PlainLayer
 from hyperlax.registry.limits import LIMITS
 
@@ -39,6 +39,11 @@ def factors(shape: str) -> tuple[int, int, int]:
     hidden, _, power = shape.partition("=")
     local, _, cores = power.partition("^")
     return int(hidden), int(local), int(cores)
+
+
+def _hidden(sizes: Sizes) -> int:
+    """The hidden units of networks of `sizes`."""
+    return int(sizes["local"]) ** sizes["cores"]
 
 
 @final
@@ -70,7 +75,7 @@ class TensorMLPHyperparams(AbstractNetworkHyperparams):
         Choice("32=2^5", "64=2^6", "128=2^7"),
         labels=SHAPES,
         doc=Meaning(
-            "hidden units = local dimension ^ cores; each shape is a program of its own",
+            "hidden units = local dimension ^ cores; each local dimension is a program of its own",
             "Novikov et al. 2015",
         ),
     )
@@ -80,11 +85,19 @@ class TensorMLPHyperparams(AbstractNetworkHyperparams):
         doc=Meaning("initial cores: scaled to keep the variance, or N(0, 1)", PROTOCOL),
     )
 
+    def core_count(self) -> Int[Array, ""]:
+        """The number of cores."""
+        counts = np.asarray([factors(shape)[2] for shape in SHAPES], np.int32)
+        return folded(lambda xp, shape: xp.asarray(counts)[shape], self.shape)
+
     def sizes(self) -> dict[str, Any]:
+        _, local, cores = factors(self.label("shape"))
         return {
             "bond_dim": Extent(self.bond_dim),
             "mpo_layers": Extent(self.mpo_layers),
-            "shape": Shape(self.label("shape")),
+            "local": Shape(local),
+            "cores": Extent(cores),
+            "core_counts": Branches({cores}),
             "activation": Branches({self.label("activation")}),
         }
 
@@ -93,7 +106,7 @@ class TensorMLPHyperparams(AbstractNetworkHyperparams):
 
     @classmethod
     def flops(cls, in_size: int, sizes: Sizes) -> float:
-        hidden, layers = factors(sizes["shape"])[0], sizes["mpo_layers"]
+        hidden, layers = _hidden(sizes), sizes["mpo_layers"]
         return 2.0 * hidden * (in_size + layers * hidden + FEATURES) + 20.0 * hidden * (layers + 1)
 
     @classmethod
@@ -106,11 +119,11 @@ class TensorMLPHyperparams(AbstractNetworkHyperparams):
 
     @classmethod
     def chain_apart(cls, in_size: int, sizes: Sizes) -> float:
-        return 0.7 * factors(sizes["shape"])[2]  # to form the matrices of all layers
+        return 0.7 * sizes["cores"]  # to form the matrices of all layers
 
     @classmethod
     def weights(cls, in_size: int, sizes: Sizes) -> int:
-        hidden, local, cores = factors(sizes["shape"])
+        hidden, local, cores = _hidden(sizes), int(sizes["local"]), sizes["cores"]
         bond = sizes["bond_dim"]
         ends, middle = 2 * local**2 * bond, (cores - 2) * (local * bond) ** 2
         dense = (in_size + 1) * hidden + (hidden + 1) * FEATURES
@@ -126,98 +139,6 @@ class TensorMLPHyperparams(AbstractNetworkHyperparams):
 
     def out(self, in_size: int) -> int:
         return FEATURES
-
-
-@final
-class MPO(eqx.Module):
-    """Linear layer y = W x + b whose matrix W is a matrix product operator.
-
-    W has hidden = local ^ cores rows and columns. The cores have indices [input, left bond, right bond,
-    output]; the first core has no left bond and the last one no right bond. Entries with a bond index beyond
-    the lane's bond dimension are zero and stay zero under training, because their gradient is zero, too.
-
-    Initial cores are normal with variance 1 / (local · left bond), the inverse of their fan-in when x is
-    contracted with one core after the other. The entries of W then have variance 1 / hidden for every
-    factorisation, and activations keep their scale. With `initial_cores="unit"` the cores have variance 1 and
-    the entries of W have variance bond ^ (cores - 1).
-    """
-
-    cores: tuple[Float[Array, "..."], ...]
-    bias: Float[Array, " hidden"]
-
-    def __init__(self, shape: str, hp: TensorMLPHyperparams, drawn: Float[Array, "cores left right in out"]):
-        hidden, local, count = factors(shape)
-        cap = drawn.shape[1]
-        inside = jnp.arange(cap) < hp.bond_dim
-        fan_in = jnp.where(jnp.arange(count) > 0, hp.bond_dim, 1).astype(drawn.dtype) * local
-        scale = jnp.where(hp.chosen("initial_cores", "unit"), 1.0, 1.0 / jnp.sqrt(fan_in))
-        scaled = drawn * scale[:, None, None, None, None]
-        used = jnp.where((inside[:, None] & inside[None])[None, :, :, None, None], scaled, 0)
-        cores = jnp.transpose(used, (0, 3, 1, 2, 4))
-        self.cores = (cores[0][:, 0], *cores[1:-1], cores[-1][:, :, 0])
-        self.bias = jnp.zeros(hidden)
-
-    def __call__(self, x: Float[Array, " hidden *batch"]) -> Float[Array, " hidden *batch"]:
-        """The output for one vector, or for a batch of vectors along the last axis."""
-        y = self._along_the_bond(x) if self._chain_is_cheaper(x) else self.dense() @ x
-        return y + column(self.bias, x)
-
-    def dense(self) -> Float[Array, "hidden hidden"]:
-        """The matrix W [output, input]; both halves of the cores are contracted before they are joined.
-
-        A program for accelerators adds in another order, in fewer kernels.
-        """
-        first, *middle, last = self.cores
-        if accelerated():
-            return joined([first[:, None], *middle, last[:, :, None]])[:, 0, 0].T
-        half = (len(self.cores) - 1) // 2
-        left = first.transpose(2, 0, 1)  # [output, input, bond]
-        for core in middle[:half]:
-            left = jnp.einsum("oix,jxyp->opijy", left, core)
-            left = left.reshape(left.shape[0] * left.shape[1], -1, left.shape[-1])
-        right = last.transpose(1, 2, 0)  # [bond, output, input]
-        for core in reversed(middle[half:]):
-            right = jnp.einsum("jxyp,yoi->xpoji", core, right)
-            right = right.reshape(right.shape[0], right.shape[1] * right.shape[2], -1)
-        matrix = jnp.einsum("oix,xpj->opij", left, right)
-        return matrix.reshape(self.bias.size, self.bias.size)
-
-    def _along_the_bond(self, x: Float[Array, " hidden *batch"]) -> Float[Array, " hidden *batch"]:
-        """Compute W x without forming W, by contracting x with one core after the other."""
-        first, *middle, last = self.cores
-        local = first.shape[0]
-        # the axes of `carried` are [bond, outputs so far, remaining inputs and batch]
-        carried = jnp.einsum("iyo,ir->yor", first, x.reshape(local, -1))
-        for core in middle:
-            split = carried.reshape(*carried.shape[:2], local, -1)
-            carried = jnp.einsum("ixyp,xoir->yopr", core, split)
-            carried = carried.reshape(core.shape[2], -1, split.shape[-1])
-        split = carried.reshape(*carried.shape[:2], local, -1)
-        return jnp.einsum("ixp,xoir->opr", last, split).reshape(x.shape)
-
-    def _chain_is_cheaper(self, x: Array) -> bool:
-        """Whether contracting x core by core takes fewer operations than forming W and multiplying by it.
-
-        Contracting costs bond² · local · hidden operations per core and sample. Forming W costs about
-        bond · hidden² operations, most of them in the last contraction, once for all samples, and multiplying
-        by it hidden² per sample. W is therefore formed for all but small batches.
-        """
-        hidden, local, count = self.bias.size, self.cores[0].shape[0], len(self.cores)
-        bond, batch = self.cores[0].shape[1], x[0].size
-        chain = batch * hidden * local * (2 * bond + (count - 2) * bond**2)
-        return chain < 2 * bond * hidden**2 + batch * hidden**2
-
-
-def _cores(
-    key: PRNGKeyArray, layers: int, shape: str, bond: int
-) -> Float[Array, "layers cores bond bond d d"]:
-    """Standard normal cores, in which no number depends on the numbers of layers, cores and bonds."""
-    _, local, count = factors(shape)
-    rows = row_keys(key, layers)
-    for n in (count, bond, bond):
-        rows = jax.vmap(lambda k, n=n: row_keys(k, n))(rows).reshape(-1)
-    drawn = jax.vmap(lambda k: jr.normal(k, (local, local)))(rows)
-    return drawn.reshape(layers, count, bond, bond, local, local)
 
 
 @final
@@ -239,6 +160,13 @@ class Dense(eqx.Module):
         return self.weight @ x + column(self.bias, x)
 
 
+def _padded(dense: Any, outputs: int, inputs: int) -> Any:
+    """`dense` with so many more outputs and inputs, all of them zero."""
+    widths = [(0, outputs), (0, inputs)]
+    arrays = jnp.pad(dense.weight, widths), jnp.pad(dense.bias, widths[0])
+    return eqx.tree_at(lambda d: (d.weight, d.bias), dense, arrays)
+
+
 @final
 class TensorMLP(AbstractNetwork):
     """Dense layer, MPO layers and a linear layer to 256 features, with activations after all but the last.
@@ -253,19 +181,32 @@ class TensorMLP(AbstractNetwork):
     last: Dense
     activations: tuple[str, ...] = eqx.field(static=True)
     batch_last: bool = eqx.field(static=True)
+    several: bool = eqx.field(static=True)
 
     def __init__(self, hp: TensorMLPHyperparams, in_size: int, caps: Sizes, *, key: PRNGKeyArray):
         keys = jr.split(key, 3)
-        hidden = factors(caps["shape"])[0]
-        self.hp = hp
+        local, counts = int(caps["local"]), sorted(caps["core_counts"])
+        self.hp, self.several = hp, len(counts) > 1
         self.batch_last = caps.get("batch_last", True)
         self.activations = tuple(name for name in ACTIVATIONS if name in caps["activation"])
-        self.first = Dense(in_size, hidden, key=keys[0])
-        drawn = _cores(keys[1], caps["mpo_layers"], caps["shape"], caps["bond_dim"])
+        unit = hp.chosen("initial_cores", "unit")
+        drawn = normal_cores(keys[1], caps["mpo_layers"], counts[-1], caps["bond_dim"], local)
         self.layers = tuple(
-            MPO(caps["shape"], hp, jnp.where(i < hp.mpo_layers, x, 0)) for i, x in enumerate(drawn)
+            MPO(hp.bond_dim, unit, jnp.where(i < hp.mpo_layers, x, 0), self._count())
+            for i, x in enumerate(drawn)
         )
-        self.last = Dense(hidden, FEATURES, key=keys[2])
+        each = [
+            (Dense(in_size, local**n, key=keys[0]), Dense(local**n, FEATURES, key=keys[2])) for n in counts
+        ]
+        self.first, self.last = each[-1]
+        for n, (first, last) in zip(counts[:-1], each[:-1], strict=True):  # as large as the lane's own
+            more, own = local ** counts[-1] - local**n, hp.core_count() == n
+            self.first = select(own, _padded(first, more, 0), self.first)
+            self.last = select(own, _padded(last, 0, more), self.last)
+
+    def _count(self) -> Int[Array, ""] | None:
+        """The number of the lane's cores, if others in its program may have another."""
+        return self.hp.core_count() if self.several else None
 
     @property
     def out_cap(self) -> int:
@@ -283,7 +224,8 @@ class TensorMLP(AbstractNetwork):
         hidden = activate(self.activations, self.hp.activation, self.first(x))
         layers = self.prepared().layers if accelerated() else self.layers
         for i, layer in enumerate(layers):
-            after = activate(self.activations, self.hp.activation, layer(hidden))
+            linear = layer(hidden, self._count()) if isinstance(layer, MPO) else layer(hidden)
+            after = activate(self.activations, self.hp.activation, linear)
             hidden = jnp.where(i < self.hp.mpo_layers, after, hidden)
         return self.last(hidden)
 
@@ -316,19 +258,13 @@ class TensorMLP(AbstractNetwork):
     def _padded(self, hidden: int) -> TensorMLP:
         """This `prepared` network with so many hidden units, of which those appended do nothing."""
         more = hidden - self.first.bias.size
-
-        def padded(dense: Any, outputs: bool, inputs: bool) -> Any:
-            widths = [(0, more * outputs), (0, more * inputs)]
-            arrays = jnp.pad(dense.weight, widths), jnp.pad(dense.bias, widths[0])
-            return eqx.tree_at(lambda d: (d.weight, d.bias), dense, arrays)
-
         return eqx.tree_at(
             lambda n: (n.first, n.layers, n.last),
             self,
             (
-                padded(self.first, True, False),
-                tuple(padded(layer, True, True) for layer in self.layers),
-                padded(self.last, False, True),
+                _padded(self.first, more, 0),
+                tuple(_padded(layer, more, more) for layer in self.layers),
+                _padded(self.last, 0, more),
             ),
         )
 
@@ -338,15 +274,16 @@ class TensorMLP(AbstractNetwork):
         if len(formed) == len(self.layers):
             return jnp.stack(formed)
         stacked = jax.tree.map(lambda *xs: with_whole_gradient(jnp.stack(xs)), *self.layers)
-        return jax.vmap(MPO.dense)(stacked)
+        return jax.vmap(lambda layer: layer.dense(self._count()))(stacked)
 
     def plain(self) -> tuple[PlainLayer, ...]:
         """The matrix product operators are written out as matrices."""
-        name = self.hp.label("activation")
-        pairs = [(self.first.weight, self.first.bias, name)]
+        name, hidden = self.hp.label("activation"), factors(self.hp.label("shape"))[0]
+        pairs = [(self.first.weight[:hidden], self.first.bias[:hidden], name)]
         for layer in self.layers[: int(self.hp.mpo_layers)]:
-            pairs.append((layer.dense() if isinstance(layer, MPO) else layer.weight, layer.bias, name))
-        pairs += [(self.last.weight, self.last.bias, "none")]
+            matrix = layer.dense(self._count()) if isinstance(layer, MPO) else layer.weight
+            pairs.append((matrix[:hidden, :hidden], layer.bias[:hidden], name))
+        pairs += [(self.last.weight[:, :hidden], self.last.bias, "none")]
         return tuple(PlainLayer(np.asarray(w), np.asarray(b), activation=a) for w, b, a in pairs)
 
 

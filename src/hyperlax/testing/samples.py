@@ -24,6 +24,8 @@ SMALL: dict[str, tuple[float, ...]] = {
 }
 """Sizes of what the shared bases of agents read; other hyperparameters are drawn from what they may be."""
 LARGEST = 8
+CHEAP = 5.0
+"""Labels are drawn from those whose cost is at most so many times that of the cheapest."""
 
 
 def draw(
@@ -39,8 +41,8 @@ def draw(
     `given` are samples, by dotted path, to take as they are, in turn; what they leave out is drawn.
     """
     cheap = cheapest(base, cost)
-    varied = varying(cheap)
-    drawn = [assign(cheap, {f.path: _value(f, rng) for f in varied}) for _ in range(count)]
+    varied = {f: _labels(cheap, f, cost) for f in varying(cheap)}
+    drawn = [assign(cheap, {f.path: _value(f, of, rng) for f, of in varied.items()}) for _ in range(count)]
     return [assign(h, given[i % len(given)]) if given else h for i, h in enumerate(drawn)]
 
 
@@ -79,12 +81,19 @@ def varying(base: AbstractHyperparams) -> list[Field]:
     return [field for field, changed in options.items() if not _is_shape(base, changed)]
 
 
-def _value(field: Field, rng: np.random.Generator) -> Any:
+def _labels(base: H, field: Field, cost: Callable[[H], float]) -> list[str]:
+    """The cheap labels of a hyperparameter with which samples fit into the program of `base`."""
+    options = {label: assign(base, {field.path: label}) for label in field.labels or ()}
+    costs = {label: cost(other) for label, other in options.items() if not _is_shape(base, [other])}
+    return [label for label, found in costs.items() if found <= CHEAP * min(costs.values())]
+
+
+def _value(field: Field, labels: Sequence[str], rng: np.random.Generator) -> Any:
     if field.path in SMALL:
         small = SMALL[field.path]
         return field.kind(small[rng.integers(len(small))])
     if field.kind in (str, bool):
-        options = list(field.labels) if field.labels else [False, True]
+        options = labels or [False, True]
         return options[rng.integers(len(options))]
     if field.kind is int:
         return int(rng.integers(*_small_range(field), endpoint=True))
