@@ -46,7 +46,12 @@ CIRCUITS = {"4 wires × 5 layers": "4,5,2", "6 wires × 10 layers": "8,10,2", "1
 """Names of circuits, and their sizes as in `circuit.py`: features, layers, stacks."""
 PATHS = ("grouped", "fused")
 """How they are simulated: by kernels of XLA, or by kernels of this package (`networks/circuit_paths.py`)."""
-CELLS = ("dqn_mlp on gymnax.cartpole", "ppo_mlp on gymnax.cartpole", "sac_mlp on gymnax.pendulum")
+CELLS = (
+    "dqn_mlp on gymnax.cartpole",
+    "ppo_mlp on gymnax.cartpole",
+    "ppo_tmlp on gymnax.cartpole",
+    "sac_mlp on gymnax.pendulum",
+)
 """Cells of the published benchmark."""
 NAMES = (*ENVIRONMENTS, "published", "circuit")
 LANES = (1, 128)

@@ -150,14 +150,10 @@ def test_tensor_networks_of_different_shapes_are_evaluated_together():
 def test_only_the_matrices_of_tensor_networks_of_different_shapes_are_formed_apart():
     hp = assign(
         PPOHyperparams(actor=TensorMLPHyperparams(), critic=TensorMLPHyperparams()),
-        {"actor.shape": "32=2^5", "critic.mpo_layers": 3},
+        {"actor.shape": "64=4^3", "critic.mpo_layers": 3},
     )
     evened = hp.evened(hp.sizes(), ENV)
-    assert (evened["actor.mpo_layers"], evened["actor.shape"], evened["critic.shape"]) == (
-        3,
-        "32=2^5",
-        "64=2^6",
-    )
+    assert (evened["actor.mpo_layers"], evened["actor.local"], evened["critic.local"]) == (3, "4", "2")
     equal = assign(hp, {"actor.shape": "64=2^6"})
     joint = equal.chain(equal.evened(equal.sizes(), ENV), ENV).gradient
     assert joint < hp.chain(evened, ENV).gradient < hp.chain(hp.sizes(), ENV).gradient

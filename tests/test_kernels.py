@@ -45,6 +45,8 @@ BUDGETS: dict[tuple[str, int], dict[str, float]] = {
     ("dqn", 128): {"gradient step": 25, "trips?": 0, "branches": 0, "whole cycle": 156},
 }
 """Algorithm and lanes → the most that may be counted, as `benchmarks/kernels.py` does, with jax 0.10.2."""
+if jax.__version_info__ >= (0, 12):
+    BUDGETS["ppo", 1] |= {"gradient step": 24, "whole cycle": 1306}
 CIRCUITS: dict[str, dict[str, float]] = {
     "4 wires × 5 layers, grouped": {"in all": 68, "in loops, per layer": 9.6, "trips?": 0, "branches": 0},
     "4 wires × 5 layers, fused": {"in all": 14, "in loops, per layer": 0, "trips?": 0, "branches": 0},
@@ -57,6 +59,7 @@ CIRCUITS: dict[str, dict[str, float]] = {
 PUBLISHED: dict[str, dict[str, float]] = {
     "dqn_mlp on gymnax.cartpole": {"gradient step": 42, "trips?": 0, "branches": 0, "whole cycle": 240},
     "ppo_mlp on gymnax.cartpole": {"gradient step": 34, "trips?": 0, "branches": 0, "whole cycle": 17_500},
+    "ppo_tmlp on gymnax.cartpole": {"gradient step": 78, "trips?": 0, "branches": 0, "whole cycle": 40_000},
     "sac_mlp on gymnax.pendulum": {"gradient step": 80, "trips?": 0, "branches": 0, "whole cycle": 520},
 }
 """The same for the first programs of cells of the published benchmark, however many lanes they hold."""

@@ -213,11 +213,14 @@ def test_programs_are_described_in_json_and_equal_keys_mean_equal_code():
 
 @pytest.mark.parametrize("most", [1, 8])
 def test_shapes_that_cannot_be_padded_never_share_a_program(most):
-    samples = drawn("ppo_tmlp", 10, 3)
+    shapes = ("64=2^6", "64=8^2", "64=4^3", "8=2^3")
+    either = [{"actor.shape": shapes[i % 4], "critic.shape": shapes[i // 4 % 3]} for i in range(12)]
+    samples = [assign(s, e) for s, e in zip(drawn("ppo_tmlp", 12, 3), either, strict=True)]
     programs = plan(samples, ENV, 10**4, 1, Machine(1, 1e12, 60.0), max_programs=most)
     check(programs, samples)
     together = {tuple(sorted(p.samples)) for p in programs}
-    by_shape = {}
+    by_local = {}
     for i, hp in enumerate(samples):
-        by_shape.setdefault((int(hp.actor.shape), int(hp.critic.shape)), []).append(i)
-    assert together == {tuple(members) for members in by_shape.values()}
+        by_local.setdefault((hp.sizes()["actor.local"], hp.sizes()["critic.local"]), []).append(i)
+    assert together == {tuple(members) for members in by_local.values()}
+    assert len(together) == 9, "of four shapes, two have the same local dimension"
