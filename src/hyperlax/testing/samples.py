@@ -93,7 +93,7 @@ def _value(field: Field, labels: Sequence[str], rng: np.random.Generator) -> Any
         small = SMALL[field.path]
         return field.kind(small[rng.integers(len(small))])
     if field.kind in (str, bool):
-        options = labels or [False, True]
+        options: list[Any] = list(labels) or [False, True]
         return options[rng.integers(len(options))]
     if field.kind is int:
         return int(rng.integers(*_small_range(field), endpoint=True))
