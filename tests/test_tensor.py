@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+import json
 from functools import partial
 from typing import Any
 
@@ -18,13 +19,14 @@ from hyperlax import envs
 from hyperlax.agents import PPOHyperparams
 from hyperlax.hyperparams import assign
 from hyperlax.lanes.constants import tracing_a_loss, tracing_for_accelerator
-from hyperlax.lanes.sizes import merge
+from hyperlax.lanes.sizes import Branches, Extent, Shape, merge, to_json
 from hyperlax.networks import Critic, contraction
 from hyperlax.networks.base import prepared, with_networks_of
 from hyperlax.networks.mlp import ACTIVATIONS
 from hyperlax.networks.mpo import MPO
 from hyperlax.networks.tensor import TensorMLPHyperparams, factors
 from hyperlax.programs.plan import Machine, plan
+from hyperlax.programs.stored import stored_capacities
 from hyperlax.testing.laws import corner
 
 
@@ -285,3 +287,27 @@ def test_hidden_layers_of_different_sizes_share_a_program():
         assert all(program.holds(hp.sizes()) for hp in samples)
     other = assign(samples[0], {"actor.shape": "64=4^3"})
     assert len(plan([*samples, other], env, 10_000, 1, Machine.planned("gpu"))) == 2
+
+
+@pytest.mark.parametrize(
+    "wrong",
+    [
+        {"cores": Extent(2**31 - 1), "core_counts": Branches({2**31 - 1})},
+        {"cores": Extent(6), "core_counts": Branches({6, 10**9})},
+        {"cores": Extent(7), "core_counts": Branches({6})},
+        {"core_counts": Branches({"6"})},
+        {"core_counts": Branches()},
+        {"local": Shape("x")},
+    ],
+    ids=["many", "beyond", "fewer", "text", "none", "local"],
+)
+def test_stored_capacities_that_no_network_has_are_refused_at_once(wrong):
+    """Before any number is raised to their power, or an array of that size is made."""
+    hp = assign(PPOHyperparams(actor=TensorMLPHyperparams()), {"actor.shape": "64=2^6"})
+    env = envs.load("gymnax.cartpole")
+    caps = hp.capacities([hp.sizes()], [1], env)
+    read = lambda caps: stored_capacities(json.loads(json.dumps(to_json(caps))), hp, env, 2**30, 2**30)  # noqa: E731
+    assert read(caps) == caps
+    wrong = {f"actor.{name}": cap for name, cap in wrong.items()}
+    with pytest.raises(ValueError, match=r"cores|capacity"):
+        read({**caps, **wrong})

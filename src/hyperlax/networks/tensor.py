@@ -42,8 +42,11 @@ def factors(shape: str) -> tuple[int, int, int]:
 
 
 def _hidden(sizes: Sizes) -> int:
-    """The hidden units of networks of `sizes`."""
-    return int(sizes["local"]) ** sizes["cores"]
+    """The hidden units of networks of `sizes`; raises `ValueError` if no network has such cores."""
+    cores, counts = sizes["cores"], sizes["core_counts"]
+    if not (counts and counts <= {count for _, count in _POWERS} and max(counts) == cores):
+        raise ValueError(f"there are no matrix product operators with up to {cores} cores, of {set(counts)}")
+    return int(sizes["local"]) ** cores
 
 
 @final
