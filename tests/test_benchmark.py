@@ -256,6 +256,29 @@ def test_a_folder_from_before_a_field_of_suites_existed_is_continued(tmp_path, r
     assert len(seen) == 3
 
 
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"identity": None},
+        {"identity": {}},
+        {"identity": {"suite": 3, "settings": {}}},
+        {"cells": []},
+        {"cells": {"x": {"status": 5}}},
+        {"cells": {}},
+    ],
+    ids=str,
+)
+def test_a_record_that_is_not_one_is_refused_with_the_way_out(change, tmp_path, runs):
+    """Although no checksum says so: anybody may have written it."""
+    benchmark(tmp_path / "b").run(Execution(), quietly)
+    path = tmp_path / "b" / "benchmark.json"
+    record = {**json.loads(path.read_text()), **change}
+    del record["sha256"]
+    path.write_text(json.dumps({k: v for k, v in record.items() if v is not None}))
+    with pytest.raises(ValueError, match=r"benchmark\.json is damaged: it.*; remove it: --resume then finds"):
+        benchmark(tmp_path / "b", resume=True)
+
+
 def test_a_damaged_or_lost_record_is_made_again_from_the_cells(tmp_path, runs):
     seen, _ = runs
     ended = benchmark(tmp_path / "b").run(Execution(), quietly)

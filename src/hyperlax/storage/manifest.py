@@ -64,9 +64,12 @@ _KINDS: Kind = {
 """The entries that may be there; an entry of another name may be anything."""
 
 
-def misfit(manifest: Mapping[str, Any]) -> str | None:
-    """Say which entry is not what it has to be, to follow the name of the file; None if all of them are."""
-    where = _misfit(manifest, _KINDS, "")
+def misfit(record: Mapping[str, Any], kinds: Kind = _KINDS) -> str | None:
+    """Say which entry is not what it has to be, to follow the name of the file; None if all of them are.
+
+    `kinds` are by default those of a manifest.
+    """
+    where = _misfit(record, kinds, "")
     return None if where is None else f'is damaged: its entry "{where}" is of a wrong kind'
 
 

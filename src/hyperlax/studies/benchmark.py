@@ -28,7 +28,8 @@ from hyperlax.storage import store
 from hyperlax.storage.checking import check
 from hyperlax.storage.claims import Claim, Superseded
 from hyperlax.storage.files import clear_temporary
-from hyperlax.storage.integrity import create_json, read_json, write_json
+from hyperlax.storage.integrity import Damaged, create_json, read_json, write_json
+from hyperlax.storage.manifest import misfit
 from hyperlax.storage.patience import patient
 from hyperlax.storage.places import writable
 from hyperlax.storage.repairing import BENCHMARK
@@ -42,6 +43,12 @@ log = logging.getLogger("hyperlax")
 STATUSES = ("waiting", "done", "failed", "skipped")
 """The states of a cell; an interrupted cell stays waiting."""
 FILE = BENCHMARK
+_KINDS = {
+    "identity": {"suite": {}, "settings": {}},
+    "cells": {"*": {"status": str, "reason": (str, type(None)), "seconds": (int, float)}},
+}
+"""The entries of the record that are read again."""
+WAY_OUT = "remove it: --resume then finds in the folders of the cells what is done"
 CLAIMS = ".claims"
 """The subfolder with the claims of the processes that run the benchmark."""
 
@@ -85,6 +92,8 @@ class Benchmark:
             raise ValueError(f"{folder} holds another benchmark:\n  " + "\n  ".join(differing))
         elif not resume:
             raise ValueError(f"{folder} already holds this benchmark; continue it with --resume")
+        elif unknown := [c.name for c in self.cells if "status" not in stored["cells"].get(str(c.path), {})]:
+            raise Damaged(folder / FILE, f"is damaged: it does not say how far {unknown[0]} is", WAY_OUT)
         self.specs = {c: prepare(suite, c, metric, **settings) for c in self.cells if c.skipped is None}
         if not self.specs:
             reasons = "\n  ".join(f"{c.name}: {c.skipped}" for c in self.cells)
@@ -322,8 +331,15 @@ def _difference(stored: dict[str, Any], asked: dict[str, Any]) -> list[str]:
 
 def _read(folder: Path) -> dict[str, Any] | None:
     """The record of the benchmark in `folder`; None if there is none. Raises `Damaged` with the way out."""
-    way_out = "remove it: --resume then finds in the folders of the cells what is done"
     try:
-        return read_json(folder / FILE, way_out)
+        record = read_json(folder / FILE, WAY_OUT)
     except (FileNotFoundError, NotADirectoryError):
         return None
+    wrong = misfit(record, _KINDS)
+    if not wrong and not (
+        "cells" in record and _KINDS["identity"].keys() <= record.get("identity", {}).keys()
+    ):
+        wrong = "is damaged: it does not say which cells there are"
+    if wrong:
+        raise Damaged(folder / FILE, wrong, WAY_OUT)
+    return record
