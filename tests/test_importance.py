@@ -124,6 +124,18 @@ def test_ties_with_the_last_of_the_top_belong_to_the_top():
     assert np.isnan([found.share, found.p, found.chance]).all()
 
 
+def test_samples_without_a_score_are_the_worst():
+    """Their hyperparameter is then what matters."""
+    scores = np.array([4.0, np.nan, 3, 2, np.nan, 1, 5, 6])
+    assert np.flatnonzero(top_samples(scores, 0.25, 2)).tolist() == [6, 7]
+    rng = np.random.default_rng(1)
+    rates, many = rng.uniform(size=60), rng.normal(size=(60, 3))
+    many[rates > 0.5] = np.nan
+    dims = [dimension("rate", rates.tolist()), dimension("other", rng.uniform(size=60).tolist())]
+    found = importances(many, dims, 0.4, repetitions=300)
+    assert found.p[0] <= 0.05 < found.p[1]
+
+
 def test_cells_follow_the_space():
     log = dimension("lr", [1e-5, 1e-4, 1e-3, 1e-2], SPACES["lr"])
     assert log.cell.tolist() == [0, 16, 33, 49]

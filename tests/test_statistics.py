@@ -33,7 +33,6 @@ from hyperlax.statistics import (
     quantiles,
     rank_intervals,
     spearman,
-    top_samples,
 )
 from hyperlax.statistics.intervals import _iqm_weights, _resampled
 from hyperlax.statistics.ranks import _mann_whitney
@@ -406,11 +405,6 @@ def test_every_choice_of_the_top_has_its_own_kernel_width():
     tops = rng.permuted(np.repeat(np.arange(60)[None] < 6, 20, axis=0), axis=1)
     alone = np.concatenate([divergence(dim, top[None]) for top in tops])
     np.testing.assert_allclose(divergence(dim, tops), alone)
-
-
-def test_ties_with_the_last_of_the_top_belong_to_the_top():
-    assert top_samples(np.array([5.0, 5, 5, 4, 3, 5]), 0.3, 1).sum() == 4
-    assert top_samples(np.array([1.0, 2, 3, 4, 5, 6]), 0.3, 1).sum() == 2
 
 
 def test_the_share_of_noise_is_that_of_the_interquartile_means():

@@ -66,7 +66,11 @@ class Importances:
 def top_samples(
     scores: Float[np.ndarray, " samples"], quantile: float = QUANTILE, minimum: int = MIN_TOP
 ) -> Bool[np.ndarray, " samples"]:
-    """Mark the best `quantile` of the samples, at least `minimum` of them, and all ties with the last one."""
+    """Mark the best `quantile` of the samples, at least `minimum` of them, and all ties with the last one.
+
+    A sample without a score (NaN), such as one of which a lane diverged, is worse than all others.
+    """
+    scores = np.where(np.isnan(scores), -np.inf, scores)
     last = len(scores) - min(len(scores), max(minimum, int(np.ceil(quantile * len(scores)))))
     return scores >= np.partition(scores, last)[last]
 
