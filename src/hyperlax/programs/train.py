@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any, TypeVar, final
+from typing import Any, NamedTuple, TypeVar, final
 
 import equinox as eqx
 import jax
@@ -189,11 +189,10 @@ def _cycle(state: TrainState, env: AbstractEnv, caps: Sizes, active: Array) -> T
     The loop discards what a lane that is not `active` computes, except for its `Unfrozen` buffers, which it
     must not write to.
     """
-    acting, learning = _keys(state)
-    progress, env_steps = _spent(state)
-    collected, trajectory = _collected(state, env, caps, env_steps, active, key=acting)
-    agent, metrics = collected.agent.learn(trajectory, progress, key=learning)
-    return _completed(collected, agent, metrics, env_steps)
+    keys = _keys(state)
+    rollout = _collected(state, env, caps, active, keys)
+    agent, metrics = rollout.agent.learn(rollout.trajectory, rollout.progress, key=keys[1])
+    return _completed(state, agent, rollout.envs, metrics, rollout.env_steps, rollout.finished)
 
 
 def _iteration(state: TrainState, env: AbstractEnv, caps: Sizes, active: Array) -> TrainState:
@@ -202,20 +201,18 @@ def _iteration(state: TrainState, env: AbstractEnv, caps: Sizes, active: Array) 
     Lanes are at different parts of their cycles. All compute a rollout, and those in the middle of a cycle
     discard it; where cycles are taken in parts, rollouts are short beside them.
     """
-    acting, learning = _keys(state)
-    progress, env_steps = _spent(state)
-    begun, trajectory = _collected(state, env, caps, env_steps, active, key=acting)
-    begun = eqx.tree_at(
-        lambda s: s.learning,
-        begun,
-        partwise(begun.agent).begin_learning(trajectory, progress, key=learning),
-    )
+    keys = _keys(state)
+    rollout = _collected(state, env, caps, active, keys)
+    begun = partwise(rollout.agent).begin_learning(rollout.trajectory, rollout.progress, key=keys[1])
+    new = rollout.agent, rollout.envs, _added(state.finished, rollout.finished), begun
+    begun = eqx.tree_at(lambda s: (s.agent, s.envs, s.finished, s.learning), state, new)
     state = select(state.learning.part == 0, begun, state)
-    agent, learning = partwise(state.agent).learn_part(state.learning, caps["steps_per_part"])
-    state = eqx.tree_at(lambda s: (s.agent, s.learning), state, (agent, learning))
-    completed = _completed(state, *agent.end_learning(learning), env_steps)
-    completed = eqx.tree_at(lambda s: s.learning.part, completed, jnp.zeros_like(learning.part))
-    return select(learning.part >= parts(agent, caps), completed, state)
+    agent, under_way = partwise(state.agent).learn_part(state.learning, caps["steps_per_part"])
+    state = eqx.tree_at(lambda s: (s.agent, s.learning), state, (agent, under_way))
+    agent, metrics = agent.end_learning(under_way)
+    completed = _completed(state, agent, state.envs, metrics, rollout.env_steps)
+    completed = eqx.tree_at(lambda s: s.learning.part, completed, jnp.zeros_like(under_way.part))
+    return select(under_way.part >= parts(agent, caps), completed, state)
 
 
 def _keys(state: TrainState) -> Key[Array, " 2"]:
@@ -223,25 +220,29 @@ def _keys(state: TrainState) -> Key[Array, " 2"]:
     return jr.split(jr.fold_in(unrolled_key(state.key), state.cycles + 1))
 
 
-def _spent(state: TrainState) -> tuple[Float[Array, ""], Int[Array, ""]]:
-    """The share of the training budget that is spent before the current cycle, and the env steps after it."""
-    hp: Any = state.agent.hp
-    counted = state.agent.spends_budget()
-    progress = state.env_steps.astype(jnp.float32) / state.total_steps.astype(jnp.float32)
-    return progress, state.env_steps + jnp.where(counted, hp.num_envs * hp.rollout_length, 0)
+class Rollout(NamedTuple):
+    """What a cycle begins with.
+
+    - `agent`, `envs`: after the rollout.
+    - `finished`: the sums over the episodes that ended in it.
+    - `progress`: the share of the training budget that was spent before it.
+    - `env_steps`: those of the lane after the cycle.
+    """
+
+    agent: AbstractAgent
+    envs: Envs
+    trajectory: Trajectory
+    finished: Finished
+    progress: Float[Array, ""]
+    env_steps: Int[Array, ""]
 
 
 def _collected(
-    state: TrainState,
-    env: AbstractEnv,
-    caps: Sizes,
-    env_steps: Int[Array, ""],
-    active: Array,
-    *,
-    key: PRNGKeyArray,
-) -> tuple[TrainState, Trajectory]:
-    """The state after a rollout, and the rollout, with which `env_steps` are spent."""
+    state: TrainState, env: AbstractEnv, caps: Sizes, active: Array, keys: Key[Array, " 2"]
+) -> Rollout:
+    """Collect the rollout of the current cycle, which has the `keys` of `_keys`."""
     hp: Any = state.agent.hp
+    counted = state.agent.spends_budget()
     agent, envs, trajectory, finished = collect(
         state.agent,
         env,
@@ -251,23 +252,29 @@ def _collected(
         caps["rollout_length"],
         hp.chosen("time_limit", "termination"),
         active,
-        key=key,
+        key=keys[0],
     )
+    progress = state.env_steps.astype(jnp.float32) / state.total_steps.astype(jnp.float32)
+    env_steps = state.env_steps + jnp.where(counted, hp.num_envs * hp.rollout_length, 0)
     trajectory = eqx.tree_at(lambda t: t.last, trajectory, env_steps >= state.total_steps)
-    new = agent, envs, _added(state.finished, finished)
-    return eqx.tree_at(lambda s: (s.agent, s.envs, s.finished), state, new), trajectory
+    return Rollout(agent, envs, trajectory, finished, progress, env_steps)
 
 
 def _completed(
-    state: TrainState, agent: AbstractAgent, metrics: Metrics, env_steps: Int[Array, ""]
+    state: TrainState,
+    agent: AbstractAgent,
+    envs: Envs,
+    metrics: Metrics,
+    env_steps: Int[Array, ""],
+    finished: Finished | None = None,
 ) -> TrainState:
-    """The state at the end of a cycle, in which `agent` has learned."""
+    """The state at the end of a cycle, in which `agent` has learned; `finished` is to be added."""
     agent = agent.advanced(env_steps.astype(jnp.float32) / state.total_steps.astype(jnp.float32))
     steps = agent.gradient_steps()
     weight = steps.astype(jnp.float32)
     return TrainState(
         agent=agent,
-        envs=state.envs,
+        envs=envs,
         key=state.key,
         total_steps=state.total_steps,
         env_steps=env_steps,
@@ -275,7 +282,7 @@ def _completed(
         cycles=state.cycles + 1,
         metrics=_added(state.metrics, {name: weight * metrics[name] for name in state.metrics}),
         metric_steps=state.metric_steps + steps,
-        finished=state.finished,
+        finished=state.finished if finished is None else _added(state.finished, finished),
         diverged_at=jnp.where(_all_finite(agent), jnp.int32(NEVER), env_steps),
         learning=state.learning,
     )
