@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -44,9 +45,9 @@ def iterations(part: int | None) -> list[int]:
     return [CYCLES * costs.iterations(hp.sizes(), caps) for hp in SAMPLES]
 
 
-def trained(part: int | None, segments: list[list[int]], lanes: int = 3) -> Any:
-    """The state of the lanes of `SAMPLES` after segments of so many iterations each."""
-    hps = SAMPLES[:lanes]
+def trained(part: int | None, segments: list[list[int]], hps: Sequence[Any] = SAMPLES) -> Any:
+    """The state of a lane of each of `hps` after segments of so many iterations each."""
+    lanes = len(hps)
     caps = whole(hps[0].capacities([hp.sizes() for hp in hps], [CYCLES] * lanes, ENV))
     caps |= {} if part is None else {"steps_per_part": part}
     shared, keys = Shared(shared_values(hps), once=True), jax.vmap(lambda i: jr.key_data(jr.key(i)))
@@ -104,22 +105,14 @@ def test_a_lane_that_stops_within_a_cycle_counts_the_cycles_before():
 
 
 def test_a_lane_that_diverges_stops_at_the_end_of_its_cycle():
-    state = trained(4, [[2, 3, 5]], lanes=3)
+    state = trained(4, [[2, 3, 5]])
     assert (np.asarray(state.diverged_at) == train.NEVER).all()
     spoiled = [assign(hp, {"actor_lr": 1e30, "critic_lr": 1e30}) for hp in SAMPLES]
-    whole_cycles = _diverging(spoiled, None, [CYCLES] * 3)
-    parts = _diverging(spoiled, 4, iterations(4))
+    whole_cycles = trained(None, [[CYCLES] * 3], spoiled)
+    parts = trained(4, [iterations(4)], spoiled)
     np.testing.assert_array_equal(parts.diverged_at, whole_cycles.diverged_at)
     assert (np.asarray(parts.diverged_at) > 0).any()
     np.testing.assert_array_equal(parts.env_steps, whole_cycles.env_steps)
-
-
-def _diverging(hps: list[Any], part: int | None, counts: list[int]) -> Any:
-    saved, SAMPLES[:] = SAMPLES[:], hps
-    try:
-        return trained(part, [counts])
-    finally:
-        SAMPLES[:] = saved
 
 
 def with_steps(n: int, **changes: Any) -> Any:

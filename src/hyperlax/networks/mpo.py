@@ -31,8 +31,8 @@ class MPO(eqx.Module):
 
     Initial cores are normal with variance 1 / (local · left bond), the inverse of their fan-in when x is
     contracted with one core after the other. The entries of W then have variance 1 / hidden for every
-    factorisation, and activations keep their scale. With `initial_cores="unit"` the cores have variance 1 and
-    the entries of W have variance bond ^ (cores - 1).
+    factorisation, and activations keep their scale. If they are `unit` cores, they have variance 1 and the
+    entries of W have variance bond ^ (cores - 1).
     """
 
     first: Float[Array, "..."]
@@ -47,6 +47,7 @@ class MPO(eqx.Module):
         drawn: Float[Array, "cores left right in out"],
         count: Int[Array, ""] | None = None,
     ):
+        """The layer from standard normal cores (`normal_cores`), of which a lane uses the first `count`."""
         most, cap, local = *drawn.shape[:2], drawn.shape[-1]
         inside = jnp.arange(cap) < bond_dim
         fan_in = jnp.where(jnp.arange(most) > 0, bond_dim, 1).astype(drawn.dtype) * local
