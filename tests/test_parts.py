@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -45,7 +44,7 @@ def iterations(part: int | None) -> list[int]:
     return [CYCLES * costs.iterations(hp.sizes(), caps) for hp in SAMPLES]
 
 
-def trained(part: int | None, segments: list[list[int]], hps: Sequence[Any] = SAMPLES) -> Any:
+def trained(part: int | None, segments: list[list[int]], hps: list[Any] = SAMPLES) -> Any:
     """The state of a lane of each of `hps` after segments of so many iterations each."""
     lanes = len(hps)
     caps = whole(hps[0].capacities([hp.sizes() for hp in hps], [CYCLES] * lanes, ENV))
