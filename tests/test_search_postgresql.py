@@ -115,7 +115,10 @@ def _counts(url: str) -> dict[str, int]:
 
 @pytest.mark.timeout(900)
 def test_processes_share_a_study_one_is_killed_and_the_total_is_kept(server, tmp_path):
-    """Started by the same command on an empty database; then a larger total, kill -9, and resuming."""
+    """Started by the same command on an empty database; then a larger total, kill -9, and resuming.
+
+    Of two processes that ask for the last trial at once, one gives its trial up and does not train it.
+    """
     roots = [tmp_path / "a", tmp_path / "b"]
     processes = [_process(server, root, 12) for root in roots]
     said = [process.communicate(timeout=600)[0] for process in processes]
@@ -150,7 +153,7 @@ def test_processes_share_a_study_one_is_killed_and_the_total_is_kept(server, tmp
     assert counts["COMPLETE"] >= 20
     assert counts.get("RUNNING", 0) == 0
     trained = hyperlax.read(_folder(roots[0]))
-    mine = trained.trials.filter(pl.col("process") == _owner(trained))
+    mine = trained.trials.filter(pl.col("process") == _owner(trained), pl.col("state") != "given up")
     assert set(trained.samples["sample"]) == set(mine["trial"])
     assert set(trained.lanes["status"]) == {"done"}
 
