@@ -20,7 +20,7 @@ from hyperlax.lanes.constants import accelerated, folded
 from hyperlax.lanes.masking import select
 from hyperlax.lanes.sizes import Branches, Extent, Shape, Sizes
 from hyperlax.networks.base import AbstractNetwork, AbstractNetworkHyperparams, column
-from hyperlax.networks.extended import affine, extended, one_after, with_whole_gradient
+from hyperlax.networks.extended import affine, extended, one_after
 from hyperlax.networks.layout import batch_last
 from hyperlax.networks.mlp import ACTIVATIONS, activate
 from hyperlax.networks.mpo import MPO, normal_cores
@@ -122,7 +122,7 @@ class TensorMLPHyperparams(AbstractNetworkHyperparams):
 
     @classmethod
     def chain_apart(cls, in_size: int, sizes: Sizes) -> float:
-        return 0.7 * sizes["cores"]  # to form the matrices of all layers
+        return 1 + 0.44 * sizes["cores"]  # to form the matrices of all layers
 
     @classmethod
     def weights(cls, in_size: int, sizes: Sizes) -> int:
@@ -276,7 +276,7 @@ class TensorMLP(AbstractNetwork):
         formed = [layer.weight for layer in self.layers if isinstance(layer, Dense)]
         if len(formed) == len(self.layers):
             return jnp.stack(formed)
-        stacked = jax.tree.map(lambda *xs: with_whole_gradient(jnp.stack(xs)), *self.layers)
+        stacked = jax.tree.map(lambda *xs: jnp.stack(xs), *self.layers)
         return jax.vmap(lambda layer: layer.dense(self._count()))(stacked)
 
     def plain(self) -> tuple[PlainLayer, ...]:
