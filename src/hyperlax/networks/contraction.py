@@ -9,15 +9,13 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from functools import cache, partial
-from typing import Any
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float, Int
 
-_ZERO, _ONE = -1, -2
-"""Numbers in tables that hold a constant instead of an entry of a core."""
+from hyperlax.networks.arrangement import ONE, ZERO, arranged, places
 
 
 @dataclass(frozen=True)
@@ -51,9 +49,8 @@ class Chain:
         A lane with only `count` cores of its own has identities in front of them.
         """
         index, inverse = self._table(count)
-        arranged = _arranged(entries, index, inverse)
         pairs, bond = self.local**2, self.bond
-        ends, steps = jnp.split(arranged, [2 * pairs * bond])
+        ends, steps = jnp.split(arranged(entries, index, inverse), [2 * pairs * bond])
         steps = steps.reshape(self.left - 1, 2, bond, pairs * bond)
         product = partial(jnp.einsum, precision=jax.lax.Precision.HIGHEST)
         halves = ends.reshape(2, pairs, bond)  # [half, pairs of input and output so far, bond]
@@ -63,8 +60,8 @@ class Chain:
         if self.left > self.right:
             left = product("pb,bq->pq", left, steps[-1, 0]).reshape(-1, bond)
         whole = product("pb,qb->pq", left, right).reshape((self.local,) * (2 * self.cores))
-        places = [*range(self.left), *reversed(range(self.left, self.cores))]  # where each core's pair is
-        order = [2 * place + 1 for place in places] + [2 * place for place in places]
+        at = [*range(self.left), *reversed(range(self.left, self.cores))]  # where the pair of each core is
+        order = [2 * place + 1 for place in at] + [2 * place for place in at]
         return whole.transpose(order).reshape(self.local**self.cores, -1)
 
     def _table(self, count: Int[Array, ""] | None) -> tuple[Int[Array, " places"], Int[Array, " entries"]]:
@@ -85,8 +82,8 @@ class Chain:
         sizes = [np.prod(end)] + [np.prod(middle)] * (self.cores - 2)
         starts = np.concatenate([[0], np.cumsum(sizes)])
         numbers = lambda i, shape: starts[i] + np.arange(np.prod(shape)).reshape(shape)  # noqa: E731
-        passing, entering = np.full(middle, _ZERO), np.full(middle, _ZERO)
-        passing[np.arange(local), 0, 0, np.arange(local)] = _ONE
+        passing, entering = np.full(middle, ZERO), np.full(middle, ZERO)
+        passing[np.arange(local), 0, 0, np.arange(local)] = ONE
         entering[:, 0] = numbers(0, end)
         before = self.cores - count
         found = [passing] * before + [entering]
@@ -97,7 +94,7 @@ class Chain:
 
 @cache
 def _tables(chain: Chain, count: int) -> tuple[np.ndarray, np.ndarray]:
-    """Which entry every place of the arranged cores holds, and the place of every entry, or `_ZERO`.
+    """The `index` of the arranged cores and its `inverse`, as `arranged` takes them.
 
     The cores at both ends are matrices [pair, bond]; the others are matrices [inner bond, pair and outer
     bond], where a bond is inner if it leads to the end of its half. A pair is an input and an output.
@@ -105,33 +102,6 @@ def _tables(chain: Chain, count: int) -> tuple[np.ndarray, np.ndarray]:
     cores = chain.numbered(count)
     fore = [core.transpose(1, 0, 3, 2).ravel() for core in cores[: chain.left]]
     back = [core.transpose(2, 0, 3, 1).ravel() for core in reversed(cores[chain.left :])]
-    nothing = [np.full_like(fore[-1], _ZERO)] * (chain.left - chain.right)
+    nothing = [np.full_like(fore[-1], ZERO)] * (chain.left - chain.right)
     index = np.concatenate([x for pair in zip(fore, back + nothing, strict=True) for x in pair])
-    inverse = np.full(max(index) + 1, _ZERO)
-    inverse[index[index >= 0]] = np.flatnonzero(index >= 0)
-    return index.astype(np.int32), inverse.astype(np.int32)
-
-
-@jax.custom_vjp
-def _arranged(
-    entries: Float[Array, " entries"], index: Int[Array, " places"], inverse: Int[Array, " entries"]
-) -> Float[Array, " places"]:
-    """The entries at `index`, or constants. The gradient is a gather, too, as no entry occurs twice."""
-    return _gathered(entries, index) + (index == _ONE).astype(entries.dtype)
-
-
-def _gathered(x: Float[Array, " n"], index: Int[Array, " m"]) -> Float[Array, " m"]:
-    """`x` at `index`, and zero where it is negative."""
-    found = x.at[jnp.maximum(index, 0)].get(mode="promise_in_bounds")
-    return jnp.where(index >= 0, found, 0)
-
-
-def _forward(entries: Array, index: Array, inverse: Array) -> tuple[Array, Array]:
-    return _arranged(entries, index, inverse), inverse
-
-
-def _backward(inverse: Array, cotangent: Array) -> tuple[Any, None, None]:
-    return _gathered(cotangent, inverse), None, None
-
-
-_arranged.defvjp(_forward, _backward)
+    return index.astype(np.int32), places(index, int(max(index)) + 1)

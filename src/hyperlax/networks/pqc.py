@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from types import ModuleType
 from typing import Any, final
 
 import equinox as eqx
@@ -13,9 +14,11 @@ from jaxtyping import Array, Float, Int, PRNGKeyArray
 
 from hyperlax.hyperparams import Count, Flag, Meaning, Real, hp
 from hyperlax.hyperparams.spaces import Choice
+from hyperlax.lanes.constants import folded, surely
 from hyperlax.lanes.masking import lane_switch, row_keys
 from hyperlax.lanes.sizes import Extent, Shape, Sizes
 from hyperlax.networks import circuit_fused
+from hyperlax.networks.arrangement import transposed
 from hyperlax.networks.base import AbstractNetwork, AbstractNetworkHyperparams
 from hyperlax.networks.circuit import expectations
 from hyperlax.networks.drawing import svg
@@ -281,7 +284,7 @@ class PQC(AbstractNetwork):
         features = jnp.moveaxis(stacked, 1, 0)[:, None]
         used, encoded = self._used(layers, wires), self._encoded(layers, wires)
         scales, angles = (
-            jnp.moveaxis(jnp.where(m, w, 0), 2, 0)[..., None]
+            jnp.where(jnp.moveaxis(m, 2, 0), transposed(w, (2, 0, 1)), 0)[..., None]
             for m, w in ((used & encoded, self.scales), (used, self.angles))
         )
         last = (jnp.arange(layers) == self.hp.layers)[None, :, None, None]
@@ -294,19 +297,14 @@ class PQC(AbstractNetwork):
 
     def signs(self) -> Float[Array, "2 amplitudes"]:
         """The signs by which the CZ gates after even and after odd layers multiply the amplitudes."""
-        wires = self.out_cap
-        index = jnp.arange(2**wires, dtype=jnp.int32)
-        both = index & (index >> 1)
-        even = sum(1 << (wires - 2 - w) for w in range(0, wires - 1, 2))
-        wall = jax.lax.population_count(both[None] & np.array([[even], [~even]], np.int32))
-        first, last = index >> (wires - 1), (index >> (wires - self.wires)) & 1
-        ring = wall.sum(0)[None] + jnp.where(self.wires > 2, first & last, 0)[None]
-        count = jnp.where(
-            self.hp.chosen("entangler", "cz_ring"),
-            ring,
-            jnp.where(self.hp.chosen("entangler", "cz"), wall, 0),
-        )
-        return (1 - 2 * (count % 2)).astype(self.angles.dtype)
+        wires, chosen = self.out_cap, self.hp.chosen
+        odd = folded(lambda xp, cz: xp.where(cz, _flips(xp, wires), 0), chosen("entangler", "cz"))
+        if not surely(ring := chosen("entangler", "cz_ring"), False):
+            index = jnp.arange(2**wires, dtype=jnp.int32)
+            first, last = index >> (wires - 1), (index >> (wires - self.wires)) & 1
+            around = _flips(jnp, wires).sum(0) + jnp.where(self.wires > 2, first & last, 0)
+            odd = jnp.where(ring, around % 2, odd)
+        return folded(lambda _, odd: (1 - 2 * odd).astype(self.angles.dtype), odd)
 
     def _used(self, layers: int, wires: int) -> Array:
         """Mask [layers, wires, 1] of the layers and wires that belong to this lane's circuit."""
@@ -319,6 +317,19 @@ class PQC(AbstractNetwork):
         feature = np.arange(ANGLES)[None] + ANGLES * (np.arange(wires) % blocks)[:, None]
         layer = self.hp.reupload | (jnp.arange(layers) == 0)
         return layer[:, None, None] & jnp.asarray(feature < self.in_size)[None]
+
+
+def _flips(xp: ModuleType, wires: int) -> Any:
+    """Whether CZ on the pairs (0,1), (2,3) … and on (1,2), (3,4) … flips a sign, [2, amplitudes], as 0 or 1.
+
+    `xp` is the module to compute with, as in `folded`.
+    """
+    index = xp.arange(2**wires, dtype=xp.int32)
+    even = sum(1 << (wires - 2 - w) for w in range(0, wires - 1, 2))
+    parity = (index & (index >> 1))[None] & np.array([[even], [~even]], np.int32)
+    for shift in (16, 8, 4, 2, 1):
+        parity = parity ^ (parity >> shift)
+    return parity & 1
 
 
 @final
