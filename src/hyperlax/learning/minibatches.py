@@ -5,15 +5,17 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
+from types import ModuleType
 from typing import Any, NamedTuple, TypeVar, final
 
 import equinox as eqx
 import jax
 import jax.numpy as jnp
 import jax.random as jr
+import numpy as np
 from jaxtyping import Array, Bool, Int, PRNGKeyArray, UInt32
 
-from hyperlax.lanes.constants import accelerated, folded
+from hyperlax.lanes.constants import accelerated, constant, folded, known
 from hyperlax.lanes.masking import lane_loop, lane_max, while_active
 from hyperlax.lanes.shuffling import permuted
 from hyperlax.lanes.sizes import Sizes
@@ -174,26 +176,41 @@ class Passes(eqx.Module):
         position = jnp.minimum(jnp.arange(row), self.batch - 1)
         orders = jax.vmap(lambda words: permuted(position, self.batch, words))(self.words).reshape(-1)
 
+        assert most is not None  # agents that learn in passes say in their sizes how many steps they take
+        cut = folded(partial(_cut, most=most), first, self.batch, self.minibatches, self.drop)
+        numbers, passes, starts, sizes = cut
+        same = constant(np.asarray(cut)[3, 0]) if known(cut) and np.ptp(np.asarray(cut)[3]) == 0 else None
+        places = passes * row + starts
+
         def minibatch(i: Any, carry: T) -> T:
-            i = first + i
-            k, j = i // self.minibatches, i % self.minibatches
-            start, size = minibatch_bounds(j, self.batch, self.minibatches, self.drop)
-            order = jax.lax.dynamic_slice_in_dim(orders, k * row + start, length)
-            words = self.words[k]
-            return step(Minibatch(start, size, self.batch, i, words, self.chunks, length, order), carry)
+            order = jax.lax.dynamic_slice_in_dim(orders, places[i], length)
+            words = self.words[passes[i]]
+            size = sizes[i] if same is None else same
+            whole = Minibatch(starts[i], size, self.batch, numbers[i], words, self.chunks, length, order)
+            return step(whole, carry)
 
         return lane_loop(steps, minibatch, carry, most)
 
 
+def _cut(xp: ModuleType, first: Any, batch: Any, minibatches: Any, drop: Any, *, most: int) -> Any:
+    """Number, pass, first position and size, [4, most], of the minibatches of all passes from `first` on.
+
+    `xp` is the module to compute with, as in `folded`.
+    """
+    numbers = first + xp.arange(most, dtype=np.int32)
+    bounds = minibatch_bounds(numbers % minibatches, batch, minibatches, drop, xp)
+    return xp.stack([numbers, numbers // minibatches, *bounds])
+
+
 def minibatch_bounds(
-    j: Any, batch: Any, minibatches: Any, drop: Any
-) -> tuple[Int[Array, ""], Int[Array, ""]]:
-    """The first position and the size of minibatch `j` in the shuffled batch.
+    j: Any, batch: Any, minibatches: Any, drop: Any, xp: ModuleType = jnp
+) -> tuple[Any, Any]:
+    """The first position and the size, each of the shape of `j`, of minibatch `j` in the shuffled batch.
 
     With `drop`, all minibatches have the same size and the remainder is left out; otherwise their sizes
-    differ by at most one.
+    differ by at most one. `xp` is the module to compute with.
     """
     even = batch // minibatches
     more = batch % minibatches
-    spread = j * even + jnp.minimum(j, more)
-    return jnp.where(drop, j * even, spread), jnp.where(drop, even, even + (j < more).astype(jnp.int32))
+    spread = j * even + xp.minimum(j, more)
+    return xp.where(drop, j * even, spread), xp.where(drop, even, even + (j < more).astype(xp.int32))
