@@ -22,6 +22,8 @@ from hyperlax.lanes.constants import accelerated, differentiating, known
 from hyperlax.networks.base import AbstractNetwork, Linear
 from hyperlax.networks.heads import Categorical, PolicyHead, TanhNormal
 
+FEW = 16
+"""The most features of which an output layer is a sum of products; of more, a matrix product takes less."""
 Stacks = Mapping[tuple[int, ...], tuple[Any, Array]]
 _stacks: ContextVar[Stacks] = ContextVar("_stacks", default=MappingProxyType({}))
 """The arrays and their stack by the identities of the arrays, inside `stacked_once`."""
@@ -169,7 +171,9 @@ def _stack(xs: Sequence[Any]) -> Array:
 
 def _outputs(layer: Linear, body: AbstractNetwork, x: Float[Array, " in"]) -> Float[Array, " out"]:
     """The outputs of `layer` on top of `body`."""
-    return layer.of_extended(body.extended(x)) if differentiating() else layer(body(x))
+    if not differentiating():
+        return layer(body(x))
+    return layer.of_few(body(x)) if body.out_cap <= FEW else layer.of_extended(body.extended(x))
 
 
 def _shapes(tree: Any) -> tuple[Any, ...]:
