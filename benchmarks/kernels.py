@@ -48,6 +48,8 @@ PATHS = ("grouped", "fused")
 """How they are simulated: by kernels of XLA, or by kernels of this package (`networks/circuit_paths.py`)."""
 CELLS = (
     "dqn_mlp on gymnax.cartpole",
+    "ppo_drpqc on gymnax.cartpole",
+    "ppo_drpqc on gymnax.reacher",
     "ppo_mlp on gymnax.cartpole",
     "ppo_tmlp on gymnax.cartpole",
     "sac_mlp on gymnax.pendulum",
@@ -198,6 +200,7 @@ def published(name: str, devices: Sequence[Any]) -> tuple[Any, str]:
     from hyperlax.programs.plan import Machine, plan
     from hyperlax.studies import suites
 
+    os.environ["HYPERLAX_CIRCUIT"] = "fused"  # as where there is a GPU to check it on
     suite = suites.find(SUITE)
     (cell,) = chosen(suite, [name])
     spec = suites.prepare(suite, cell)

@@ -171,12 +171,22 @@ def test_a_gradient_on_accelerators_is_that_on_cpus():
 
 
 @pytest.mark.parametrize(
-    ("shape", "bond"),
-    [("64=8^2", 3), ("8=2^3", 2), ("64=4^3", 3), ("256=4^4", 2), ("32=2^5", 4), ("128=2^7", 2)],
+    ("shape", "bond", "sums"),
+    [
+        ("64=8^2", 3, True),
+        ("8=2^3", 2, True),
+        ("32=2^5", 4, True),
+        ("64=8^2", 8, False),
+        ("64=4^3", 8, False),
+        ("64=2^6", 8, False),
+        ("128=2^7", 2, False),
+    ],
 )
-def test_accelerators_form_the_same_matrix_and_gradient(shape, bond):
-    """In fewer kernels, from both ends of the chain; one half may have one core more."""
+def test_accelerators_form_the_same_matrix_and_gradient(shape, bond, sums):
+    """In fewer kernels: by sums of products, or by matrix products from both ends of the chain of cores."""
     layer = mpo(shape, bond, bond + 1)
+    with tracing_for_accelerator():
+        assert ("dot_general" in str(jax.make_jaxpr(lambda layer: layer.dense())(layer))) is not sums
     slope = jr.normal(jr.key(5), (layer.bias.size,) * 2)
 
     def formed(layer, on):

@@ -364,7 +364,7 @@ class Linear(eqx.Module):
 
         On an accelerator this sum and its gradients become parts of other kernels.
         """
-        return jnp.sum(self.weight * x, axis=1) + self.bias
+        return jnp.sum(self.weight * x[None], axis=1) + self.bias
 
 
 _linear = batch_last(Linear.apply, "hyperlax_linear")

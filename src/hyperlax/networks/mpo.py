@@ -13,8 +13,7 @@ from jaxtyping import Array, Bool, Float, Int, PRNGKeyArray
 from hyperlax.lanes.constants import accelerated
 from hyperlax.lanes.masking import row_keys
 from hyperlax.networks.base import column
-from hyperlax.networks.contraction import Chain
-from hyperlax.networks.extended import with_whole_gradient
+from hyperlax.networks.contraction import formed
 
 
 @final
@@ -91,9 +90,7 @@ class MPO(eqx.Module):
         A program for accelerators adds in another order, in fewer kernels.
         """
         if accelerated():
-            local, bond = self.first.shape[:2]
-            entries = jnp.concatenate([core.ravel() for core in (self.first, *self.middle, self.last)])
-            return Chain(len(self.middle) + 2, bond, local).matrix(with_whole_gradient(entries), count)
+            return formed(self.first, self.middle, self.last, count)
         first, *middle, last = self.cores(count)
         half = len(middle) // 2
         left = first.transpose(2, 0, 1)  # [output, input, bond]

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from types import ModuleType
 from typing import Any, final
 
 import equinox as eqx
@@ -10,11 +9,11 @@ import jax
 import jax.numpy as jnp
 import jax.random as jr
 import numpy as np
-from jaxtyping import Array, Float, Int, PRNGKeyArray
+from jaxtyping import Array, Bool, Float, Int, PRNGKeyArray
 
 from hyperlax.hyperparams import Count, Flag, Meaning, Real, hp
 from hyperlax.hyperparams.spaces import Choice
-from hyperlax.lanes.constants import folded, surely
+from hyperlax.lanes.constants import known, surely
 from hyperlax.lanes.masking import lane_switch, row_keys
 from hyperlax.lanes.sizes import Extent, Shape, Sizes
 from hyperlax.networks import circuit_fused
@@ -126,7 +125,7 @@ class PQCHyperparams(AbstractNetworkHyperparams):
     @classmethod
     def chain(cls, in_size: int, sizes: Sizes) -> float:
         fused = qubits(in_size, sizes["stacks"]) <= circuit_fused.MOST_WIRES
-        return 2.0 if fused else 2.0 + 3.0 * sizes["layers"]
+        return 1.0 if fused else 1.0 + 3.0 * sizes["layers"]
 
     @classmethod
     def weights(cls, in_size: int, sizes: Sizes) -> int:
@@ -297,14 +296,25 @@ class PQC(AbstractNetwork):
 
     def signs(self) -> Float[Array, "2 amplitudes"]:
         """The signs by which the CZ gates after even and after odd layers multiply the amplitudes."""
-        wires, chosen = self.out_cap, self.hp.chosen
-        odd = folded(lambda xp, cz: xp.where(cz, _flips(xp, wires), 0), chosen("entangler", "cz"))
-        if not surely(ring := chosen("entangler", "cz_ring"), False):
-            index = jnp.arange(2**wires, dtype=jnp.int32)
+        closed, cz = (self.hp.chosen("entangler", name) for name in ("cz_ring", "cz"))
+        if not (surely(closed, False) and known(cz)):
+            return self._signs(closed, cz)
+        with jax.ensure_compile_time_eval():
+            return self._signs(None, cz)
+
+    def _signs(self, closed: Bool[Array, ""] | None, cz: Bool[Array, ""]) -> Float[Array, "2 amplitudes"]:
+        """`signs` where the entangler is `cz`, or is `closed` to a ring unless that is None."""
+        wires = self.out_cap
+        index = jnp.arange(2**wires, dtype=jnp.int32)
+        both = index & (index >> 1)
+        even = sum(1 << (wires - 2 - w) for w in range(0, wires - 1, 2))
+        wall = jax.lax.population_count(both[None] & np.array([[even], [~even]], np.int32))
+        count = jnp.where(cz, wall, 0)
+        if closed is not None:
             first, last = index >> (wires - 1), (index >> (wires - self.wires)) & 1
-            around = _flips(jnp, wires).sum(0) + jnp.where(self.wires > 2, first & last, 0)
-            odd = jnp.where(ring, around % 2, odd)
-        return folded(lambda _, odd: (1 - 2 * odd).astype(self.angles.dtype), odd)
+            ring = wall.sum(0)[None] + jnp.where(self.wires > 2, first & last, 0)[None]
+            count = jnp.where(closed, ring, count)
+        return (1 - 2 * (count % 2)).astype(self.angles.dtype)
 
     def _used(self, layers: int, wires: int) -> Array:
         """Mask [layers, wires, 1] of the layers and wires that belong to this lane's circuit."""
@@ -317,19 +327,6 @@ class PQC(AbstractNetwork):
         feature = np.arange(ANGLES)[None] + ANGLES * (np.arange(wires) % blocks)[:, None]
         layer = self.hp.reupload | (jnp.arange(layers) == 0)
         return layer[:, None, None] & jnp.asarray(feature < self.in_size)[None]
-
-
-def _flips(xp: ModuleType, wires: int) -> Any:
-    """Whether CZ on the pairs (0,1), (2,3) … and on (1,2), (3,4) … flips a sign, [2, amplitudes], as 0 or 1.
-
-    `xp` is the module to compute with, as in `folded`.
-    """
-    index = xp.arange(2**wires, dtype=xp.int32)
-    even = sum(1 << (wires - 2 - w) for w in range(0, wires - 1, 2))
-    parity = (index & (index >> 1))[None] & np.array([[even], [~even]], np.int32)
-    for shift in (16, 8, 4, 2, 1):
-        parity = parity ^ (parity >> shift)
-    return parity & 1
 
 
 @final
