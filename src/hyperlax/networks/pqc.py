@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import cache
 from typing import Any, final
 
 import equinox as eqx
@@ -9,11 +10,11 @@ import jax
 import jax.numpy as jnp
 import jax.random as jr
 import numpy as np
-from jaxtyping import Array, Bool, Float, Int, PRNGKeyArray
+from jaxtyping import Array, Float, Int, PRNGKeyArray
 
 from hyperlax.hyperparams import Count, Flag, Meaning, Real, hp
 from hyperlax.hyperparams.spaces import Choice
-from hyperlax.lanes.constants import known, surely
+from hyperlax.lanes.constants import constant, known, surely
 from hyperlax.lanes.masking import lane_switch, row_keys
 from hyperlax.lanes.sizes import Extent, Shape, Sizes
 from hyperlax.networks import circuit_fused
@@ -296,24 +297,16 @@ class PQC(AbstractNetwork):
 
     def signs(self) -> Float[Array, "2 amplitudes"]:
         """The signs by which the CZ gates after even and after odd layers multiply the amplitudes."""
-        closed, cz = (self.hp.chosen("entangler", name) for name in ("cz_ring", "cz"))
-        if not (surely(closed, False) and known(cz)):
-            return self._signs(closed, cz)
-        with jax.ensure_compile_time_eval():
-            return self._signs(None, cz)
-
-    def _signs(self, closed: Bool[Array, ""] | None, cz: Bool[Array, ""]) -> Float[Array, "2 amplitudes"]:
-        """`signs` where the entangler is `cz`, or is `closed` to a ring unless that is None."""
-        wires = self.out_cap
+        wires, chosen = self.out_cap, self.hp.chosen
+        closed, cz = chosen("entangler", "cz_ring"), chosen("entangler", "cz")
+        if surely(closed, False) and known(cz):
+            return constant(_wall(wires) if cz else np.ones((2, 2**wires), np.float32))
         index = jnp.arange(2**wires, dtype=jnp.int32)
         both = index & (index >> 1)
-        even = sum(1 << (wires - 2 - w) for w in range(0, wires - 1, 2))
-        wall = jax.lax.population_count(both[None] & np.array([[even], [~even]], np.int32))
-        count = jnp.where(cz, wall, 0)
-        if closed is not None:
-            first, last = index >> (wires - 1), (index >> (wires - self.wires)) & 1
-            ring = wall.sum(0)[None] + jnp.where(self.wires > 2, first & last, 0)[None]
-            count = jnp.where(closed, ring, count)
+        wall = jax.lax.population_count(both[None] & _pairs(wires))
+        first, last = index >> (wires - 1), (index >> (wires - self.wires)) & 1
+        ring = wall.sum(0)[None] + jnp.where(self.wires > 2, first & last, 0)[None]
+        count = jnp.where(closed, ring, jnp.where(cz, wall, 0))
         return (1 - 2 * (count % 2)).astype(self.angles.dtype)
 
     def _used(self, layers: int, wires: int) -> Array:
@@ -327,6 +320,22 @@ class PQC(AbstractNetwork):
         feature = np.arange(ANGLES)[None] + ANGLES * (np.arange(wires) % blocks)[:, None]
         layer = self.hp.reupload | (jnp.arange(layers) == 0)
         return layer[:, None, None] & jnp.asarray(feature < self.in_size)[None]
+
+
+def _pairs(wires: int) -> np.ndarray:
+    """Masks [2, 1] of the pairs (0,1), (2,3) … and of the others: of each the bit of the second wire."""
+    even = sum(1 << (wires - 2 - w) for w in range(0, wires - 1, 2))
+    return np.array([[even], [~even]], np.int32)
+
+
+@cache
+def _wall(wires: int) -> np.ndarray:
+    """The `signs` of CZ gates on pairs of neighbours, for programs that know their entangler."""
+    index = np.arange(2**wires, dtype=np.int32)
+    parity = (index & (index >> 1)) & _pairs(wires)
+    for shift in (16, 8, 4, 2, 1):
+        parity ^= parity >> shift
+    return (1 - 2 * (parity & 1)).astype(np.float32)
 
 
 @final
