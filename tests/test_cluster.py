@@ -30,7 +30,7 @@ from hyperlax.programs.plan import Machine, Program
 from hyperlax.run.display import Display
 from hyperlax.schedules import ASHA
 from hyperlax.storage.claims import Superseded
-from hyperlax.storage.integrity import Damaged
+from hyperlax.storage.integrity import Damaged, write_json
 
 GIVEN: dict[str, Any] = {
     "recipe": "ppo_mlp",
@@ -562,6 +562,25 @@ def test_a_process_of_this_machine_needs_no_queue(spec, tmp_path, monkeypatch):
     other.note(host="elsewhere")
     first = state.look(found)
     assert first.units[0].state == "lost"
+
+
+def test_a_job_of_something_else_is_not_cancelled_whatever_the_folder_says(spec, tmp_path, cluster, capsys):
+    """The folder of a sweep may be somebody else's, and holds numbers of jobs."""
+    found, other = planned(spec, tmp_path / "r"), planned(spec, tmp_path / "other")
+    submitting.submit(found)
+    submitting.submit(other)
+    (sent,) = (tmp_path / "r").rglob(submitting.SENT)
+    write_json(sent, {"jobs": {number: [u.name for u in found.units] for number in ("1", "2", "-u")}})
+    with pytest.raises(SystemExit):
+        main(["cancel", str(found.root)])
+    shown = capsys.readouterr()
+    assert "cancelled 1 job" in shown.out
+    assert f"job 2 is left alone: it runs {other.root}/" in shown.err.replace("\n", "")
+    assert [bool(json.loads((cluster / f"{n}.json").read_text())["tasks"]) for n in (1, 2)] == [False, True]
+    (cluster / "1.json").rename(cluster / "1")
+    with pytest.raises(SystemExit):
+        main(["cancel", str(found.root)])
+    assert "nothing is in the queue" in capsys.readouterr().out
 
 
 def test_the_states_are_shown_and_the_exit_code_tells(spec, tmp_path, cluster, capsys):

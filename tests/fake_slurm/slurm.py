@@ -29,12 +29,13 @@ if name == "sbatch":
     queued = sum(len(json.loads(path.read_text())["tasks"]) for path in home.glob("*.json"))
     if queued + count > int(os.environ.get("FAKE_LIMIT", "1000000")):
         sys.exit("sbatch: error: AssocMaxSubmitJobLimit")
-    job = {"script": words[-1], "tasks": {str(i): "PENDING" for i in range(count)}}
+    job = {"script": os.path.abspath(words[-1]), "tasks": {str(i): "PENDING" for i in range(count)}}
     (home / f"{number}.json").write_text(json.dumps(job))
     print(number)
 elif name == "squeue":
     for path in sorted(home.glob("*.json")):
-        for index, state in json.loads(path.read_text())["tasks"].items():
+        job = json.loads(path.read_text())
+        for index, state in job["tasks"].items():
             held = "JobHeldUser" if state == "HELD" else ""
             print(
                 path.stem,
@@ -42,6 +43,7 @@ elif name == "squeue":
                 "PENDING" if held else state,
                 "n1" if state == "RUNNING" else "",
                 held,
+                job["script"],
                 sep="|",
             )
 elif name == "scontrol" and words[0] == "show":

@@ -207,13 +207,14 @@ def largest_array() -> int:
 
 @dataclass(frozen=True)
 class Task:
-    """A task of an array in the queue: its state in Slurm's words, its node, and why it waits."""
+    """A task of an array in the queue: its state in Slurm's words, its node, why it waits, and its script."""
 
     job: str
     index: int
     state: str
     node: str
     reason: str = ""
+    script: str = ""
 
     @property
     def held(self) -> bool:
@@ -230,15 +231,15 @@ def queue() -> list[Task] | None:
     """The tasks of this user that wait or run; None where squeue cannot be asked."""
     try:
         answer = _asked(
-            "squeue", "--noheader", "--array", f"--user={getpass.getuser()}", "--format=%F|%K|%T|%N|%r"
+            "squeue", "--noheader", "--array", f"--user={getpass.getuser()}", "--format=%F|%K|%T|%N|%r|%o"
         )
     except (FileNotFoundError, Refused):
         return None
     tasks = []
     for line in answer.splitlines():
-        job, index, state, node, reason = line.split("|", 4)
+        job, index, state, node, reason, path = line.split("|", 5)
         if index.isdecimal():
-            tasks.append(Task(job, int(index), state, node, reason))
+            tasks.append(Task(job, int(index), state, node, reason, path))
     return tasks
 
 

@@ -62,10 +62,18 @@ def live(sweep: Sweep, tasks: Sequence[Task]) -> dict[str, Task]:
     return names
 
 
-def jobs(sweep: Sweep) -> list[str]:
-    """The numbers of all jobs that have been sent."""
+def jobs(sweep: Sweep, tasks: Sequence[Task]) -> tuple[list[str], dict[str, str]]:
+    """The jobs in the queue that the sweep has sent, and those that only have a number of one of them.
+
+    The folder of a sweep, which somebody else may have written, gives numbers of jobs; a job is of the sweep
+    if its script is in this folder. The others are returned with their scripts.
+    """
     sent = [folder / SENT for folder in _submissions(sweep) if (folder / SENT).exists()]
-    return [job for path in sent for job in read_json(path)["jobs"] if job.isdecimal()]
+    numbers = {job for path in sent for job in read_json(path)["jobs"]}
+    scripts = {task.job: task.script for task in tasks if task.job in numbers}
+    here = (sweep.root / FOLDER).resolve()
+    own = [job for job, script in scripts.items() if Path(script).resolve().is_relative_to(here)]
+    return own, {job: script for job, script in scripts.items() if job not in own}
 
 
 def missing(sweep: Sweep, tasks: Sequence[Task]) -> list[Unit]:

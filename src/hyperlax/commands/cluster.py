@@ -131,9 +131,15 @@ def cancel(folder: Place) -> int:
 
     found = sweep.needed(folder)
     submitting.options(found)
-    tasks = slurm.queue()
-    alive = {task.job for task in tasks} if tasks is not None else None
-    jobs = [job for job in submitting.jobs(found) if alive is None or job in alive]
+    if (tasks := slurm.queue()) is None:
+        raise slurm.Refused(
+            "squeue does not answer, so nobody knows which jobs in the queue are this sweep's"
+        )
+    jobs, others = submitting.jobs(found, tasks)
+    for job, script in others.items():
+        print(
+            f"job {job} is left alone: it runs {escaped(script)}, which is not of this sweep", file=sys.stderr
+        )
     slurm.cancel(jobs)
     sent = f"cancelled {counted(len(jobs), 'job')}; next: {calling.line('submit', folder.absolute())}"
     print(sent if jobs else "nothing is in the queue")

@@ -300,7 +300,7 @@ class PQC(AbstractNetwork):
         wires, chosen = self.out_cap, self.hp.chosen
         closed, cz = chosen("entangler", "cz_ring"), chosen("entangler", "cz")
         if surely(closed, False) and known(cz):
-            return constant(_wall(wires) if cz else np.ones((2, 2**wires), np.float32))
+            return constant((_wall(wires) if cz else np.ones((2, 2**wires))).astype(self.angles.dtype))
         index = jnp.arange(2**wires, dtype=jnp.int32)
         both = index & (index >> 1)
         wall = jax.lax.population_count(both[None] & _pairs(wires))
@@ -335,7 +335,7 @@ def _wall(wires: int) -> np.ndarray:
     parity = (index & (index >> 1)) & _pairs(wires)
     for shift in (16, 8, 4, 2, 1):
         parity ^= parity >> shift
-    return (1 - 2 * (parity & 1)).astype(np.float32)
+    return 1 - 2 * (parity & 1)
 
 
 @final
