@@ -19,7 +19,7 @@ from hyperlax.report.charts import NothingToDraw, bands
 from hyperlax.report.charts.runtime import scaling
 from hyperlax.report.claims import verdicts, verdicts_by_environment
 from hyperlax.report.figures.averages import average_words
-from hyperlax.report.figures.pairs import summary_words
+from hyperlax.report.figures.pairs import claimed, summary_words
 from hyperlax.report.findings import comparison_findings, findings
 from hyperlax.report.leaderboard import leaderboard, tied
 from hyperlax.report.scores import ranked, scores
@@ -181,6 +181,10 @@ def test_pairs_that_agree_tie_or_are_many_are_said_as_they_are():
     assert summary_words([(single, "lr")], "final return")[0].endswith(": the interval leaves out zero.")
     many = summary_words([(single, "lr")] + [(row(3, 3, 0, -1.0, 3.0), "lr")] * 9, "final return")
     assert "but no difference is claimed among 10 comparisons" in many[0]
+    assert claimed([single]) == [True]
+    assert claimed([single] + [row(3, 3, 0, -1.0, 3.0)] * 9) == [False] * 10
+    assert claimed([row(3, 0, 0, None, None)]) == [False]
+    assert claimed([row(12, 0, 0, 1.0, 2.0), row(3, 3, 0, -1.0, 3.0)]) == [True, False]
 
 
 def test_an_interval_shows_enough_digits_not_to_collapse():

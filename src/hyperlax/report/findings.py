@@ -12,6 +12,7 @@ from hyperlax.report.charts.ablation import ablation_notes, ablation_table
 from hyperlax.report.charts.style import text
 from hyperlax.report.confirmed import confirmed_words
 from hyperlax.report.evaluations import behind, equal_steps, has_ended
+from hyperlax.report.figures.pairs import claimed
 from hyperlax.report.leaderboard import leaderboard, tied, varied_hyperparameters
 from hyperlax.report.lineage import explored
 from hyperlax.report.metrics import reference_scores
@@ -160,8 +161,7 @@ def _next(results: Results, board: pl.DataFrame) -> tuple[str, tuple[tuple[str, 
             (),
         )
     if (pairs := ablation_table(results)).height:
-        few = pairs["low"].null_count() > 0 or bool(((pairs["low"] <= 0) & (pairs["high"] >= 0)).any())
-        if few:
+        if not all(claimed(pairs.rows(named=True))):
             return (
                 "Next: draw more pairs, with another --seed in another folder, and give hyperlax figure both "
                 "folders, to narrow what is open.",

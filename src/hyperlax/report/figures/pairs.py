@@ -119,9 +119,29 @@ def summary_words(rows: Sequence[tuple[dict[str, object], str]], score: str) -> 
     Each row comes with what its groups are values of, or the environment. Where there are several, a
     difference is claimed only if the sign test rejects after correction for their number.
     """
-    corrected = holm(np.array([_sign_test(row) for row, _ in rows], float))
-    tests = int((~np.isnan(corrected)).sum())
-    return [_words(row, score, of, float(p), tests) for (row, of), p in zip(rows, corrected, strict=True)]
+    corrected, tests = _corrected([row for row, _ in rows])
+    return [_words(row, score, of, p, tests) for (row, of), p in zip(rows, corrected, strict=True)]
+
+
+def claimed(rows: Sequence[Mapping[str, object]]) -> list[bool]:
+    """Whether `summary_words` claims the difference of each of these rows of `summary`."""
+    corrected, tests = _corrected(rows)
+    return [
+        _leaves_out_zero(row) and (tests == 1 or p <= 1 - LEVEL)
+        for row, p in zip(rows, corrected, strict=True)
+    ]
+
+
+def _corrected(rows: Sequence[Mapping[str, object]]) -> tuple[list[float], int]:
+    """The p values of the sign tests of `rows`, corrected for the number of tests, and that number."""
+    corrected = holm(np.array([_sign_test(row) for row in rows], float))
+    return corrected.tolist(), int((~np.isnan(corrected)).sum())
+
+
+def _leaves_out_zero(row: Mapping[str, object]) -> bool:
+    """Whether a row has an interval, and zero is outside of it."""
+    low, high = row["low"], row["high"]
+    return isinstance(low, float) and isinstance(high, float) and not low <= 0 <= high
 
 
 def _sign_test(row: Mapping[str, object]) -> float:
@@ -149,7 +169,7 @@ def _words(row: dict[str, object], score: str, of: str, p: float, tests: int) ->
         why = "it needs five pairs" if pairs < FEWEST_OF_MEDIAN else "too many pairs differ by the same"
         return f"{where}: {counts}; {gap}, without an interval: {why}."
     among = f" among {tests} comparisons" if tests > 1 else ""
-    if low <= 0 <= high:
+    if not _leaves_out_zero(row):
         claim = "no difference is claimed"
     elif tests > 1 and p > 1 - LEVEL:
         claim = f"the interval leaves out zero, but no difference is claimed{among} (p = {p:.2g})"
