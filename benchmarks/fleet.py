@@ -101,7 +101,7 @@ class Fleet:
         self.counts[command[0]] += 1
         if command[0] == "squeue":
             lines = (
-                f"{job}|{i}|{what}|{'n1' if what == 'RUNNING' else ''}|"
+                f"{job}|{i}|{what}|{'n1' if what == 'RUNNING' else ''}||job.sh"
                 for (job, i), what in self.tasks.items()
             )
             return "\n".join(lines)

@@ -103,7 +103,8 @@ def campaign(found: Sweep, place: Path, most: int | None = None) -> int:
 @pytest.mark.parametrize("kind", KINDS)
 def test_a_merge_that_was_killed_is_finished_by_the_next(trained, place, kind):
     """The report and the removal of what was merged included."""
-    assert campaign(trained(KINDS[kind]), place, most=8) >= 40
+    most = 3 if kind == "benchmark" else 6  # each takes as long as two of the others
+    assert campaign(trained(KINDS[kind]), place, most) >= 40
 
 
 @pytest.mark.slow

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from dataclasses import replace
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -44,12 +45,15 @@ def iterations(part: int | None) -> list[int]:
     return [CYCLES * costs.iterations(hp.sizes(), caps) for hp in SAMPLES]
 
 
-def trained(part: int | None, segments: list[list[int]], hps: list[Any] = SAMPLES) -> Any:
-    """The state of a lane of each of `hps` after segments of so many iterations each."""
-    lanes = len(hps)
-    caps = whole(hps[0].capacities([hp.sizes() for hp in hps], [CYCLES] * lanes, ENV))
+@cache
+def functions(part: int | None) -> tuple[Any, Any]:
+    """What begins a lane of each of `SAMPLES`, and what trains it for so many iterations.
+
+    The step sizes may be others.
+    """
+    caps = whole(SAMPLES[0].capacities([hp.sizes() for hp in SAMPLES], [CYCLES] * len(SAMPLES), ENV))
     caps |= {} if part is None else {"steps_per_part": part}
-    shared, keys = Shared(shared_values(hps), once=True), jax.vmap(lambda i: jr.key_data(jr.key(i)))
+    shared = Shared(shared_values(SAMPLES, ("actor_lr", "critic_lr")), once=True)
 
     def begin(hp: Any, key: Any) -> Any:
         state = train.start(hp, ENV, caps, jnp.int32(400), key=key, init_key=key)
@@ -59,16 +63,21 @@ def trained(part: int | None, segments: list[list[int]], hps: list[Any] = SAMPLE
     def segment(state: Any, count: Any) -> Any:
         return train.segment(state, ENV, caps, count, shared)
 
+    return jax.jit(jax.vmap(begin, axis_name=LANES)), jax.jit(jax.vmap(segment, axis_name=LANES))
+
+
+def trained(part: int | None, segments: list[list[int]], hps: list[Any] = SAMPLES) -> Any:
+    """The state of a lane of each of `hps` after segments of so many iterations each."""
+    begin, segment = functions(part)
     with tracing_for_accelerator():
-        hp = jax.tree.map(jnp.asarray, stack(hps))
-        state = jax.jit(jax.vmap(begin, axis_name=LANES))(hp, keys(jnp.arange(lanes)))
-        step = jax.jit(jax.vmap(segment, axis_name=LANES))
+        keys = jax.vmap(lambda i: jr.key_data(jr.key(i)))(jnp.arange(len(hps)))
+        state = begin(jax.tree.map(jnp.asarray, stack(hps)), keys)
         for counts in segments:
-            state = step(state, jnp.asarray(counts, jnp.int32))
+            state = segment(state, jnp.asarray(counts, jnp.int32))
     return state
 
 
-@pytest.mark.parametrize("part", [4, 3, 16])
+@pytest.mark.parametrize("part", [4, 3, pytest.param(16, marks=pytest.mark.slow)])
 def test_parts_of_any_length_learn_what_whole_cycles_do(part):
     """Lanes take 2, 6 and 16 gradient steps per cycle, so that parts end within and at the end of cycles."""
     expected = trained(None, [[CYCLES] * 3])
@@ -205,9 +214,10 @@ def place(tmp_path, monkeypatch):
     return tmp_path
 
 
-def test_a_run_killed_within_cycles_ends_as_the_uninterrupted_one(place):
+@pytest.mark.parametrize("step", [60, pytest.param(4, marks=pytest.mark.slow)])
+def test_a_run_killed_within_cycles_ends_as_the_uninterrupted_one(place, step):
     kind = Kind(LINE, Path("recipes.py_ppo") / "gymnax.cartpole")
-    taken, wrong = campaign(kind, place, step=12)
+    taken, wrong = campaign(kind, place, step)
     assert taken >= 2
     assert not wrong, "\n".join(wrong)
     (about,) = hyperlax.read(place / "root" / kind.folder).manifest["plan"]

@@ -301,17 +301,20 @@ def compile_program(
         state = jax.tree.map(lambda c, s: c if c is s else jnp.where(due, c, s), cleared, state)
         return state, returns, lengths, metrics
 
-    def lowered(place: Sharding) -> list[Any]:
-        """The three functions for the slots of one device."""
+    def lowered(device: Any) -> list[Any]:
+        """The three functions for the slots of a device, which kernels in Pallas ask for its architecture."""
+        place = _on(device)
         batch = lambda x: jax.ShapeDtypeStruct((per_device, *x.shape), x.dtype, sharding=place)  # noqa: E731
         states, orders = jax.tree.map(batch, like), jax.tree.map(batch, lane_specs(hp))
         due, count = (batch(jax.ShapeDtypeStruct((), d)) for d in (jnp.bool_, jnp.int32))
         with _trace_lock, without_garbage_collection(), tracing_for_accelerator(program.accelerator):
-            return [
-                _mapped(train_lane, per_device).lower(states, count),
-                _mapped(start_lane, per_device).lower(states, *orders),
-                _mapped(evaluate_lane, per_device).lower(states, due),
+            traced = [
+                _mapped(train_lane, per_device).trace(states, count),
+                _mapped(start_lane, per_device).trace(states, *orders),
+                _mapped(evaluate_lane, per_device).trace(states, due),
             ]
+            with jax.default_device(device):
+                return [function.lower() for function in traced]
 
     options = [
         compiler_options(program.effort, devices[0].platform, known_loops=program.accelerator and i == 0)
@@ -323,13 +326,13 @@ def compile_program(
             return list(pool.map(lambda f, o: f.compile(compiler_options=o), functions, options))
 
     began = time.perf_counter()
-    first = lowered(_on(devices[0]))
+    first = lowered(devices[0])
     traced = time.perf_counter()
     functions = compiled_all(first)
     copies = [Copy(devices[0], *functions)]
     for device in devices[1:]:
         same = devices[0].platform == "cpu" or device == devices[0]
-        copies.append(copies[0] if same else Copy(device, *compiled_all(lowered(_on(device)))))
+        copies.append(copies[0] if same else Copy(device, *compiled_all(lowered(device))))
     compiled = time.perf_counter()
     return Compiled(
         slots,
