@@ -11,7 +11,7 @@ device every time. This compiles the programs for an H100 (`h100.py`) and counts
 - PPO: CartPole, 64 environments × 128 steps, 4 epochs of 4 minibatches, networks of 2 × 64. SAC: Pendulum,
   and DQN: CartPole, at rejax' shapes. All as in `throughput.py`, in one program for a number of equal lanes.
 - "published": the largest programs of cells of the published benchmark, whose lanes differ in layer
-  normalisation, activations, sizes and numbers of steps.
+  normalisation, activations, sizes and numbers of steps; circuits are simulated by kernels of this package.
 - The circuit: value and gradient of the sum of all ⟨σz⟩² as in `circuit.py`, for 256 observations.
 - Columns: kernels in a cycle beside its loops, and in one iteration of each of its loops, or in an env step
   if an iteration is several of them; "n?" are those in the longest branch of a conditional. "trips?": loops

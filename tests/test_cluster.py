@@ -496,11 +496,17 @@ def test_slurm_that_refuses_is_quoted_and_asked_again_later(spec, tmp_path, clus
     assert len(submitting.submit(found).jobs) == 1
 
 
-def test_without_slurm_nothing_is_sent(spec, tmp_path, monkeypatch):
+def test_without_slurm_nothing_is_sent_or_cancelled(spec, tmp_path, monkeypatch, capsys):
     found = planned(spec, tmp_path / "r")
     monkeypatch.setenv("PATH", str(tmp_path))
-    with pytest.raises(ValueError, match="squeue does not answer"):
+    with pytest.raises(ValueError, match=r"squeue does not answer .log in to a node of the cluster"):
         submitting.submit(found)
+    with pytest.raises(SystemExit) as ended:
+        main(["cancel", str(found.root)])
+    assert ended.value.code == 2
+    assert "squeue does not answer (log in to a node of the cluster" in capsys.readouterr().err.replace(
+        "\n", " "
+    )
     with pytest.raises(ValueError, match="was not planned for Slurm"):
         submitting.submit(replace(found, slurm=None))
 

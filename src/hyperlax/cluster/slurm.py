@@ -33,6 +33,7 @@ SMALLEST_ARRAY = 1001
 """The limit of Slurm's own defaults, `MaxArraySize`, where the cluster does not tell its own."""
 PATIENCE = 60.0
 """Seconds that a command of Slurm may take."""
+SILENT = "squeue does not answer (log in to a node of the cluster, or enter the command again later)"
 
 
 _FULL = re.compile("submit ?(job)? ?limit|MaxSubmit|invalid job array|temporarily un", re.IGNORECASE)

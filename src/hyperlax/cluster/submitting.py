@@ -102,7 +102,7 @@ def submit(
     folder = _begin(sweep)
     try:
         if (tasks := slurm.queue()) is None:
-            raise Refused("squeue does not answer, so nobody knows which units are in the queue already")
+            raise Refused(f"{slurm.SILENT}, so nobody knows which units are in the queue already")
         if retry_failed:
             records.forgive(sweep, sweep.units)
         if retrain_damaged:

@@ -132,13 +132,13 @@ def cancel(folder: Place) -> int:
     found = sweep.needed(folder)
     submitting.options(found)
     if (tasks := slurm.queue()) is None:
-        raise slurm.Refused(
-            "squeue does not answer, so nobody knows which jobs in the queue are this sweep's"
-        )
+        raise slurm.Refused(f"{slurm.SILENT}, so nobody knows which jobs in the queue are this sweep's")
     jobs, others = submitting.jobs(found, tasks)
     for job, script in others.items():
         print(
-            f"job {job} is left alone: it runs {escaped(script)}, which is not of this sweep", file=sys.stderr
+            f"job {job} is left alone: it runs {escaped(script)}, which is not of this sweep; scancel {job} "
+            "cancels it all the same",
+            file=sys.stderr,
         )
     slurm.cancel(jobs)
     sent = f"cancelled {counted(len(jobs), 'job')}; next: {calling.line('submit', folder.absolute())}"

@@ -33,7 +33,7 @@ SUMMED_CORES, SUMMED_BOND, SUMMED_PRODUCTS = 6, 8, 2**20
 """The most cores, the largest bond, and the most products per matrix for which sums of products are chosen.
 
 Compiled for an H100, six cores of bond 8 take 14 kernels forwards and backwards, and 18 as matrix products;
-seven of bond 16 take 37, and 20 as matrix products.
+seven of bond 16 take 36, and 20 as matrix products.
 """
 
 
