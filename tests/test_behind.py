@@ -13,8 +13,11 @@ from folders import MANIFEST, continued, killed, lanes, names, new, phase, point
 
 import hyperlax
 from hyperlax import Execution
+from hyperlax.programs import compiled
+from hyperlax.run import slots
 from hyperlax.run.display import Display
 from hyperlax.storage import behind, files, store
+from hyperlax.storage.aside import Aside
 from hyperlax.storage.checkpoint import read_header_of
 from hyperlax.storage.claims import Superseded
 from hyperlax.storage.store import Store
@@ -207,10 +210,19 @@ def table(results: hyperlax.Results):
     return results.curves.sort("lane", "env_steps", "metric").drop("seconds")
 
 
-@pytest.mark.parametrize("evaluations", [6, 10])
-def test_a_sweep_whose_checkpoints_are_written_behind_resumes_bitwise(tmp_path, monkeypatch, evaluations):
-    """Every segment ends in one that is still being written in the next."""
+@pytest.fixture(params=["host", "aside"])
+def held(request, monkeypatch) -> str:
+    """Where a checkpoint waits to be written, however small it is: on the host, or on the device."""
     monkeypatch.setattr(behind, "LARGE", 0)
+    if request.param == "aside":
+        monkeypatch.setattr(compiled, "SMALL_STATE", 0)
+        monkeypatch.setattr(slots, "spare_memory", lambda device: 2**40)
+    return request.param
+
+
+@pytest.mark.parametrize("evaluations", [6, 10])
+def test_a_sweep_whose_checkpoints_are_written_behind_resumes_bitwise(tmp_path, held, evaluations):
+    """Every segment ends in one that is still being written in the next."""
     how = Execution(folder=tmp_path / "x", checkpoint_seconds=0)
     with pytest.raises(KeyboardInterrupt):
         hyperlax.sweep(**SWEEP, execution=how, progress=Crash(evaluations))
@@ -220,23 +232,30 @@ def test_a_sweep_whose_checkpoints_are_written_behind_resumes_bitwise(tmp_path, 
     assert [entry.problems for entry in hyperlax.check(tmp_path / "x")] == [()]
 
 
-def test_a_run_trains_while_its_checkpoint_is_written(tmp_path, monkeypatch):
-    """The first is not written before the last lane has ended, for which no segment has waited."""
-    monkeypatch.setattr(behind, "LARGE", 0)
-    ended, calls = threading.Event(), []
+def test_a_run_trains_while_its_checkpoint_is_fetched_and_written(tmp_path, held, monkeypatch):
+    """The first is neither fetched nor written before all lanes have ended: no segment waits for it."""
+    ended, calls, fetched = threading.Event(), [], []
 
     def write(path, content):
         calls.append(path.name)
         assert len(calls) > 1 or ended.wait(60)
         return files.write_atomically(path, content)
 
+    def fetch(array, dtype=None, copy=None):
+        assert fetched or ended.wait(60)
+        fetched.append(array)
+        return read(array, dtype, copy)
+
     class Ends(Display):
         def update(self, lanes, seconds) -> None:
             if all(lane.over for lane in lanes):
                 ended.set()
 
+    read = Aside.__array__
+    monkeypatch.setattr(Aside, "__array__", fetch)
     monkeypatch.setattr(behind, "write_atomically", write)
     how = Execution(folder=tmp_path / "x", checkpoint_seconds=0)
     results = hyperlax.sweep(**SWEEP, execution=how, progress=Ends())
     assert len(calls) == 2, "and the last one"
+    assert bool(fetched) == (held == "aside")
     assert table(results).equals(table(hyperlax.sweep(**SWEEP)))

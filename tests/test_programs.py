@@ -9,7 +9,7 @@ import pytest
 
 from hyperlax.agents import PPOHyperparams
 from hyperlax.lanes.compilation import CPU_OPTIONS, compiler_options
-from hyperlax.programs.compiled import blank_orders
+from hyperlax.programs.orders import blank_orders
 
 FUNCTIONS = ("arctan", "tanh", "sin", "cos", "exp", "expm1", "log1p", "sqrt", "arcsinh", "cbrt", "sinh")
 

@@ -13,6 +13,8 @@ import pytest
 import snapshots
 from snapshots import KINDS, RECIPES, campaign, contents, differences
 
+from hyperlax.programs import compiled
+from hyperlax.run import slots
 from hyperlax.storage import behind
 from hyperlax.storage.files import write_atomically
 
@@ -56,6 +58,18 @@ def test_moments_of_every_kind_of_experiment_resume_to_the_uninterrupted_run(kin
 def test_moments_of_runs_whose_checkpoints_are_written_behind_resume_too(kind, place, monkeypatch):
     monkeypatch.setattr(behind, "LARGE", 0)
     taken, wrong = campaign(KINDS[kind], place, step=STEP)
+    assert taken > 3
+    assert not wrong, "\n".join(wrong)
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(3600)
+@pytest.mark.parametrize("kind", ["dqn", "pbt"])
+def test_moments_of_runs_whose_checkpoints_wait_on_the_device_resume_too(kind, place, monkeypatch):
+    monkeypatch.setattr(behind, "LARGE", 0)
+    monkeypatch.setattr(compiled, "SMALL_STATE", 0)
+    monkeypatch.setattr(slots, "spare_memory", lambda device: 2**40)
+    taken, wrong = campaign(KINDS[kind], place, step=2 * STEP)
     assert taken > 3
     assert not wrong, "\n".join(wrong)
 

@@ -408,7 +408,8 @@ def test_the_number_of_devices_does_not_show():
     import numpy as np
 
     from hyperlax import sweeps
-    from hyperlax.programs.compiled import blank_orders, compile_program
+    from hyperlax.programs.compiled import compile_program
+    from hyperlax.programs.orders import blank_orders
     from hyperlax.programs.plan import Machine, plan
 
     spec = sweeps.prepare(**ARGUMENTS)

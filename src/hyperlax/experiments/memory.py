@@ -21,3 +21,8 @@ def free_memory(device: Any, sharing: int) -> int:
         return host_memory().left // sharing
     stats = device.memory_stats() or {}
     return int(stats.get("bytes_limit", 2**34) - stats.get("bytes_in_use", 0))
+
+
+def spare_memory(device: Any) -> int:
+    """The free bytes of an accelerator; none of a CPU, where what is copied is on the host already."""
+    return 0 if device.platform == "cpu" else free_memory(device, 1)

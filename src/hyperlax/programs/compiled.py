@@ -24,41 +24,23 @@ from jaxtyping import Array
 
 from hyperlax.agents.base import AbstractAgentHyperparams
 from hyperlax.envs.base import AbstractEnv
-from hyperlax.hyperparams import stack
 from hyperlax.lanes.compilation import compiler_options, without_garbage_collection
 from hyperlax.lanes.constants import tracing_for_accelerator
 from hyperlax.lanes.masking import LANES, lane_cond
 from hyperlax.learning.rollout import evaluate
 from hyperlax.networks.measurement import EXACT, Measurement
 from hyperlax.programs import lockstep, train
+from hyperlax.programs.orders import Orders
 from hyperlax.programs.plan import Machine, Program
 from hyperlax.programs.shared import NOTHING, Shared
 from hyperlax.programs.train import TrainState
+from hyperlax.storage.aside import set_aside
 
 SMALL_STATE = 2**25
 """Bytes of the state on a device up to which it is moved as a whole: that needs no compilation."""
 FIRST_RATE = 5e9
 """Assumed cost per second (`Program.work`) of a program for a CPU before it has run."""
 _trace_lock = threading.Lock()
-
-
-@dataclass
-class Orders:
-    """The lanes that a program is to start; arrays have a leading axis of slots.
-
-    A slot that is `fresh` starts a new lane with its `hp`, `key`, `init_key` and `total_steps`.
-    """
-
-    hp: Any
-    key: np.ndarray
-    init_key: np.ndarray
-    total_steps: np.ndarray
-    fresh: np.ndarray
-
-    def arrays(self) -> tuple[Any, ...]:
-        """Copies of the arrays; a program may still read them after the call that starts it has returned."""
-        arrays = (self.hp, self.key, self.init_key, self.total_steps, self.fresh)
-        return jax.tree.map(np.array, arrays)
 
 
 State = list[TrainState]
@@ -164,11 +146,26 @@ class Compiled:
             return jax.tree.map(np.array, _take(there, np.int32(inside)))
         return jax.tree.map(lambda x: np.array(np.asarray(x)[inside]), there)
 
-    def lanes(self, state: State, slots: Iterable[int]) -> list[TrainState]:
-        """The lanes in `slots` as host arrays, which are valid until `state` is used again."""
-        host = [jax.tree.map(np.asarray, s) for s in state]
+    def lanes(
+        self, state: State, slots: Iterable[int], spare: Callable[[Any], int] = lambda device: 0
+    ) -> list[TrainState]:
+        """The lanes in `slots` as host arrays, which are valid until `state` is used again.
+
+        Where a device has enough `spare` bytes they are set aside there, if they are large: what is returned
+        is fetched meanwhile, and stays valid (`storage.aside`).
+        """
+        held = [
+            set_aside(there)
+            if self._fits_twice(there, spare(copy.device))
+            else jax.tree.map(np.asarray, there)
+            for copy, there in zip(self.copies, state, strict=True)
+        ]
         at = [divmod(slot, self.per_device) for slot in slots]
-        return [jax.tree.map(lambda x, i=i: x[i], host[number]) for number, i in at]
+        return [jax.tree.map(lambda x, i=i: x[i], held[number]) for number, i in at]
+
+    def _fits_twice(self, there: TrainState, spare: int) -> bool:
+        """Whether a copy of the state on a device is worth the while, and leaves the program its memory."""
+        return SMALL_STATE < _size(there) <= spare - self.bytes_per_lane * self.per_device
 
     def _shares(self, busy: np.ndarray, arguments: Any) -> list[Any]:
         """The `arguments` of each device, None for those that have nothing to do: no slot there is `busy`."""
@@ -379,15 +376,4 @@ def _bytes(compiled: Any) -> int:
         + memory.output_size_in_bytes
         - memory.alias_size_in_bytes
         + memory.temp_size_in_bytes
-    )
-
-
-def blank_orders(hp: AbstractAgentHyperparams, slots: int) -> Orders:
-    """Orders for `slots` slots that start no lane."""
-    return Orders(
-        hp=stack([hp] * slots),
-        key=np.zeros((slots, 2), np.uint32),
-        init_key=np.zeros((slots, 2), np.uint32),
-        total_steps=np.ones(slots, np.int32),
-        fresh=np.zeros(slots, bool),
     )

@@ -373,14 +373,14 @@ class Runner:
     def save(self, behind: bool = False) -> None:
         """Flush the tables and replace the checkpoint, if the run is stored.
 
-        With `behind`, a large checkpoint is written while the run goes on.
+        With `behind`, a large checkpoint is fetched from its device and written while the run goes on.
         """
         began = time.perf_counter()
         if self.recorder.store is not None:
             running: dict[int, TrainState] = {}
             seats = {n: [s for s in at if s[1] in self.parked] for n, at in self.seating.items()}
             for number, slots in self.running.items():
-                running |= slots.states()
+                running |= slots.states(behind)
                 seats[number] = slots.seating()
             seating = {"clock": self.clock, "programs": [[n, seats[n]] for n in sorted(seats) if seats[n]]}
             extra = saving.Saved(self.now(), sorted(self.best.best), seating, self.again)

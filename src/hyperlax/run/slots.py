@@ -11,8 +11,10 @@ from functools import cached_property
 import jax
 import numpy as np
 
+from hyperlax.experiments.memory import spare_memory
 from hyperlax.experiments.samples import Lane
-from hyperlax.programs.compiled import Compiled, Orders, blank_orders
+from hyperlax.programs.compiled import Compiled
+from hyperlax.programs.orders import Orders, blank_orders
 from hyperlax.programs.train import NEVER, TrainState
 from hyperlax.run.roster import Roster
 
@@ -251,10 +253,14 @@ class Slots:
         """The state of the lane in `slot`, as host arrays that later segments do not change."""
         return self.compiled.lane(self.device_state, slot)
 
-    def states(self) -> dict[int, TrainState]:
-        """Lane → its state as host arrays, for every lane in a slot."""
-        busy = self.busy()
-        states = self.compiled.lanes(self.device_state, [slot for slot, _ in busy])
+    def states(self, behind: bool = False) -> dict[int, TrainState]:
+        """Lane → its state as host arrays, for every lane in a slot, valid until the next segment.
+
+        With `behind`, what is large is copied on an accelerator that has room for it, and fetched from there
+        while the next segment runs (`storage.aside`).
+        """
+        busy, spare = self.busy(), spare_memory if behind else lambda device: 0
+        states = self.compiled.lanes(self.device_state, [slot for slot, _ in busy], spare)
         return {lane.lane: state for (_, lane), state in zip(busy, states, strict=True)}
 
     def free(self, slot: int) -> None:

@@ -9,7 +9,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from hyperlax.storage.checkpoint import gathered, headed, structure
+from hyperlax.storage.aside import Aside
+from hyperlax.storage.checkpoint import gather, gathered, headed, structure
 from hyperlax.storage.commits import Commit
 from hyperlax.storage.files import write_atomically
 
@@ -37,11 +38,14 @@ class Unsettled:
 def write_states(path: Path, states: Any, header: Mapping[str, Any], behind: bool) -> Future[Path]:
     """Write a checkpoint as `checkpoint.pack` makes it; `behind` the back of the caller if it is large.
 
-    What it holds is what `states` and `header` are now.
+    What it holds is what `states` and `header` are now. Arrays that were set aside are waited for where it is
+    written.
     """
-    body, kind, header = gathered(states), structure(states), json.loads(json.dumps(header))
+    header = json.loads(json.dumps(header))
+    body, kind = gathered(states, which=lambda leaf: not isinstance(leaf, Aside)), structure(states)
 
     def write() -> Path:
+        gather(body, states, which=lambda leaf: isinstance(leaf, Aside))
         return write_atomically(path, headed(body, kind, header))
 
     if behind and len(body) >= LARGE:

@@ -6,7 +6,7 @@ import hashlib
 import json
 import math
 import os
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -37,14 +37,24 @@ def pack(tree: Any, **header: Any) -> bytes:
     return b"".join(headed(gathered(tree), structure(tree), header))
 
 
-def gathered(tree: Any) -> bytearray:
-    """A copy of the bytes of all leaves of `tree`, which must be arrays, one after the other."""
-    arrays = [np.asarray(x) for x in jax.tree.leaves(tree)]
-    body, offset = bytearray(sum(a.nbytes for a in arrays)), 0
-    for array in (a for a in arrays if a.size):
-        np.frombuffer(body, array.dtype, array.size, offset).reshape(array.shape)[...] = array
-        offset += array.nbytes
+def gathered(tree: Any, which: Callable[[Any], bool] = lambda leaf: True) -> bytearray:
+    """A copy of the bytes of all leaves of `tree`, which must be arrays, one after the other.
+
+    The bytes of leaves for which `which` is false are zeros, until `gather` is called for them.
+    """
+    body = bytearray(sum(_bytes(leaf) for leaf in jax.tree.leaves(tree)))
+    gather(body, tree, which)
     return body
+
+
+def gather(body: bytearray, tree: Any, which: Callable[[Any], bool]) -> None:
+    """Copy the bytes of the leaves of `tree` for which `which` is true to their places in `body`."""
+    offset = 0
+    for leaf in jax.tree.leaves(tree):
+        if (size := _bytes(leaf)) and which(leaf):
+            array = np.asarray(leaf)
+            np.frombuffer(body, array.dtype, array.size, offset).reshape(array.shape)[...] = array
+        offset += size
 
 
 def headed(
@@ -156,6 +166,10 @@ def _header(start: bytes, text: bytes, source: str) -> dict[str, Any]:
         if type(header.get(name)) is not kind:
             raise ValueError(f'{source} is damaged: its header has no valid "{name}"')
     return header
+
+
+def _bytes(array: Any) -> int:
+    return math.prod(np.shape(array)) * np.dtype(array.dtype).itemsize
 
 
 def _header_size(data: bytes) -> int:

@@ -18,7 +18,8 @@ from hyperlax.experiments.experiment import Experiment
 from hyperlax.hyperparams import stack
 from hyperlax.programs import lockstep
 from hyperlax.programs.budget import cycle_steps
-from hyperlax.programs.compiled import Compiled, blank_orders, identity
+from hyperlax.programs.compiled import Compiled, identity
+from hyperlax.programs.orders import blank_orders
 from hyperlax.programs.plan import Machine, Program, plan
 from hyperlax.run.compiling import Compiler
 from hyperlax.run.display import Display
