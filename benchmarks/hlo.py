@@ -39,6 +39,7 @@ ROLES = {
     "in off_policy.learn": GRADIENT_STEP,
     "in permuted": SHUFFLE,
     "in evaluate": EVALUATION_STEP,
+    "in unasked": EVALUATION_STEP,
     # bodies of the loops of rejax and purejaxrl, and functions their loops are called in
     "in eval_iteration": CYCLE,
     "env_step": ENV_STEP,

@@ -115,8 +115,11 @@ class Counted:
         loops = {
             role: max(sum(_own(x)) / self._steps(x) for x in found) for role, found in self.loops().items()
         }
-        if watched := self.evaluation and self.evaluation.find(EVALUATION_STEP):
-            loops[EVALUATION_STEP] = sum(_own(watched))
+        if self.evaluation is not None:
+            watched = next(x for x in self.evaluation.inside() if x.role == EVALUATION_STEP)
+            unasked = [x for x in watched.loops if x.role == EVALUATION_STEP]
+            kernels = sum(_own(watched)) + sum(x.total({}) * (x.trips or 1) for x in unasked)
+            loops[EVALUATION_STEP] = kernels / (_steps_unasked() if unasked else 1)
         return {
             "beside": sum(_own(self.cycle)),
             **loops,
@@ -160,6 +163,13 @@ class Counted:
 def _own(region: Region) -> list[int]:
     """The kernels of one iteration without loops inside, then those of the longest branch of conditionals."""
     return [region.own, *(max(b.own for b in branches) for branches in region.conditionals)]
+
+
+def _steps_unasked() -> int:
+    """The steps of an evaluation after which this package asks whether it is over."""
+    from hyperlax.learning.rollout import STEPS_UNASKED
+
+    return STEPS_UNASKED
 
 
 def _words(region: Region, steps: int = 1) -> str:

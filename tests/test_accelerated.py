@@ -28,7 +28,7 @@ from hyperlax.lanes.constants import (
     tracing_a_loss,
     tracing_for_accelerator,
 )
-from hyperlax.lanes.masking import LANES, lane_cond, lane_loop, lane_loop_with_scratch, select
+from hyperlax.lanes.masking import LANES, lane_cond, lane_loop, lane_rows, select
 from hyperlax.lanes.sizes import merge
 from hyperlax.learning.packing import Packing
 from hyperlax.networks import Actor, Critic, jointly
@@ -206,29 +206,33 @@ def test_a_loop_with_a_bound_stops_each_lane_at_its_own_count():
     np.testing.assert_array_equal(jax.vmap(run, axis_name=LANES)(counts), counts * (counts + 1) // 2)
 
 
-@pytest.mark.parametrize(("trips", "together"), [(8, 4), (6, 3), (5, 1), (0, None)])
-def test_iterations_form_one_where_they_divide_the_trip_count(trips, together):
-    """Lanes keep their counts, with scratch or without. A program for a CPU stays as it is."""
+@pytest.mark.parametrize(("trips", "iterations"), [(8, 2), (6, 2), (5, 5), (0, None)])
+def test_steps_form_one_iteration_where_they_divide_their_number(trips, iterations):
+    """Lanes keep their counts and their rows, whether these are known or not."""
 
-    def run(n, on=True, bound=None):
-        with tracing_for_accelerator(on):
-            alone = lane_loop(n, lambda i, c: 2 * c + i, jnp.int32(1), bound, 4)
-            return alone, lane_loop_with_scratch(
-                n, lambda i, c, s: (c + i, s.at[i].set(c)), jnp.int32(1), jnp.zeros(9, jnp.int32), bound, 4
-            )
+    def run(n, rows=9):
+        with tracing_for_accelerator():
+            step = lambda i, c: (2 * c + i, jnp.stack([c, i]))  # noqa: E731
+            return lane_rows(n, step, jnp.int32(1), jnp.zeros((rows, 2), jnp.int32), at_once=4)
 
-    plain = jax.vmap(run, axis_name=LANES)(jnp.arange(trips + 1))
-    several = lambda n: run(n, bound=trips)  # noqa: E731
-    for a, b in zip(
-        jax.tree.leaves(jax.vmap(several, axis_name=LANES)(jnp.arange(trips + 1))),
-        jax.tree.leaves(plain),
-        strict=True,
-    ):
-        np.testing.assert_array_equal(a[..., : trips + 1], b[..., : trips + 1])
-    unrolled = lambda f: [e.params["unroll"] for e in primitives(jax.make_jaxpr(f)().jaxpr, {"scan"})]  # noqa: E731
-    if together is not None:
-        assert unrolled(lambda: run(constant(trips))) == [together] * 2
-        assert unrolled(lambda: run(constant(trips), on=False)) == [1] * 2
+    def expected(n):
+        carry, rows = 1, []
+        for i in range(n):
+            rows.append([carry, i])
+            carry = 2 * carry + i
+        return carry, np.reshape(rows, (n, 2))
+
+    counts = np.arange(trips + 1)
+    carries, tables = jax.vmap(lambda n: run(n, max(trips, 1)), axis_name=LANES)(jnp.asarray(counts))
+    for n, carry, table in zip(counts, carries, tables, strict=True):
+        np.testing.assert_array_equal(carry, expected(n)[0])
+        np.testing.assert_array_equal(table[:n], expected(n)[1])
+    carry, table = run(constant(trips))
+    np.testing.assert_array_equal(carry, expected(trips)[0])
+    np.testing.assert_array_equal(table, np.pad(expected(trips)[1], ((0, 9 - trips), (0, 0))))
+    if iterations is not None:
+        loops = primitives(jax.make_jaxpr(lambda: run(constant(trips)))().jaxpr, {"scan"})
+        assert [e.params["length"] for e in loops] == [iterations]
 
 
 def test_a_tensor_network_acts_with_matrices_that_are_formed_once():
@@ -238,7 +242,7 @@ def test_a_tensor_network_acts_with_matrices_that_are_formed_once():
     hp = assign(hp, {"num_envs": 2, "rollout_length": 8, "num_minibatches": 1, "epochs": 1})
     segment = segment_of([hp], envs.load("gymnax.pendulum"), 1)
     loops = primitives(segment.jaxpr, {"scan"})
-    (rollout,) = [e for e in loops if (e.params["length"], e.params["unroll"]) == (8, 4)]
+    (rollout,) = [e for e in loops if e.params["length"] == 2]
     assert primitives(segment.jaxpr, {"custom_vjp_call"})
     assert not primitives(rollout.params["jaxpr"].jaxpr, {"custom_vjp_call"})
 

@@ -23,7 +23,6 @@ from hyperlax.agents.off_policy import (
 )
 from hyperlax.envs.base import AbstractEnv, ActionSpace, Discrete
 from hyperlax.hyperparams import Choice, Count, Flag, LogUniform, Real, Uniform, assign, hp, trainable
-from hyperlax.lanes.constants import accelerated
 from hyperlax.lanes.sizes import Sizes, nested
 from hyperlax.learning.losses import Measured
 from hyperlax.learning.minibatches import Chunks
@@ -32,14 +31,13 @@ from hyperlax.learning.optimise import Weights, adam_state, decayed, flatten
 from hyperlax.learning.replay import Transition
 from hyperlax.networks import ActionValues, jointly
 from hyperlax.networks.base import AbstractNetworkHyperparams
+from hyperlax.networks.few import largest, total
 from hyperlax.networks.heads import policy_outputs
 from hyperlax.networks.mlp import MLPHyperparams
 from hyperlax.registry.limits import LIMITS
 
 SMALLEST_HUBER = 1e-6
 """Huber thresholds up to this value stand for the squared error."""
-FEW_ACTIONS = 8
-"""The largest number of actions over which programs for accelerators write sums out."""
 
 
 @final
@@ -143,7 +141,7 @@ class DQN(AbstractOffPolicyAgent):
         epsilon = jnp.where(explore, self.epsilon, self.hp.evaluation_epsilon)
         random = (jr.uniform(keys[0]) < epsilon) | (explore & self.acts_randomly())
         drawn = jr.randint(keys[1], (), 0, values.shape[0])
-        action = jnp.where(random, drawn, _argmax(values).astype(jnp.int32))
+        action = jnp.where(random, drawn, largest(values))
         return action, action
 
     def chooser(self) -> tuple[ActionValues, Normaliser | None]:
@@ -177,7 +175,7 @@ class DQN(AbstractOffPolicyAgent):
         choosing = eqx.combine(jax.lax.stop_gradient(trained), others)  # only the index of its best action
         values, following, chooser = jointly((critic, target, choosing), (obs, next_obs, next_obs))
         chooser = jnp.where(hp.use_double_q, chooser, following)
-        bootstrap = _at(following, _argmax(chooser))
+        bootstrap = _at(following, largest(chooser))
         reward = jnp.clip(transition.reward, -hp.max_abs_reward, hp.max_abs_reward)
         goal = discounted(reward, hp.gamma, jnp.where(transition.terminated, 0, bootstrap))
         value = _at(values, transition.action)
@@ -204,24 +202,5 @@ def scheduled_epsilon(hp: DQNHyperparams, progress: Float[Array, ""]) -> Float[A
 
 
 def _at(values: Float[Array, " actions"], action: Int[Array, ""]) -> Float[Array, ""]:
-    """`values[action]`, computed as a masked sum so that its gradient needs no scatter.
-
-    In a program for accelerators a short sum is written out, as XLA makes a reduction a kernel of its own.
-    """
-    chosen = jnp.where(jnp.arange(values.shape[0]) == action, values, 0)
-    return sum(chosen[1:], start=chosen[0]) if _written_out(values) else jnp.sum(chosen)
-
-
-def _argmax(values: Float[Array, " actions"]) -> Int[Array, ""]:
-    """The first action of the largest value, written out like `_at`."""
-    if not _written_out(values):
-        return jnp.argmax(values)
-    best, action = values[0], jnp.int32(0)
-    for i in range(1, values.shape[0]):
-        action = jnp.where(values[i] > best, i, action)
-        best = jnp.maximum(best, values[i])
-    return action
-
-
-def _written_out(values: Float[Array, " actions"]) -> bool:
-    return accelerated() and values.shape[0] <= FEW_ACTIONS
+    """`values[action]`, computed as a masked sum so that its gradient needs no scatter."""
+    return total(jnp.where(jnp.arange(values.shape[0]) == action, values, 0))

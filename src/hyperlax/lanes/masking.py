@@ -18,9 +18,10 @@ import jax
 import jax.numpy as jnp
 import jax.random as jr
 import numpy as np
-from jaxtyping import Array, Bool, Float, Int, Key, PRNGKeyArray, PyTree, UInt32
+from jaxtyping import Array, Bool, Float, Int, Key, PRNGKeyArray, PyTree, Shaped, UInt32
 
 from hyperlax.lanes.constants import accelerated, folded, known
+from hyperlax.lanes.rows import with_rows
 
 LANES = "lanes"
 T = TypeVar("T")
@@ -77,18 +78,16 @@ def lane_loop(
     body: Callable[[Int[Array, ""], T], T],
     carry: T,
     most: int | None = None,
-    at_once: int = 1,
 ) -> T:
     """Compute `for i in range(n): carry = body(i, carry)`, where `n` may differ between the lanes.
 
     The loop runs for the largest `n` of all lanes; a lane that has finished keeps its carry. If `n` is known,
     so is the trip count. With `most`, which no `n` exceeds, an accelerator takes that many steps in any case.
-    `at_once` is that of `_counted`.
     """
     if known(n):
-        return _counted(int(n), body, carry, at_once)
+        return jax.lax.fori_loop(0, int(n), body, carry)
     if accelerated() and most is not None:
-        return _counted(most, lambda i, c: freeze(i < n, body(i, c), c), carry, at_once)
+        return jax.lax.fori_loop(0, most, lambda i, c: freeze(i < n, body(i, c), c), carry)
     if not batched():
         return jax.lax.fori_loop(0, n, body, carry)
     return jax.lax.fori_loop(0, lane_max(n), lambda i, c: freeze(i < n, body(i, c), c), carry)
@@ -99,38 +98,54 @@ def lane_loop_with_scratch(
     body: Callable[[Int[Array, ""], T, Any], tuple[T, Any]],
     carry: T,
     scratch: Any,
-    most: int | None = None,
-    at_once: int = 1,
 ) -> tuple[T, Any]:
     """Compute `for i in range(n): carry, scratch = body(i, carry, scratch)`, with `n` different per lane.
 
     A lane that has finished keeps its carry, as in `lane_loop`, but not its scratch, which the remaining
     iterations go on writing to. This saves copying a large buffer in every iteration, and is correct when a
-    lane only reads what it wrote within its own count. `most` and `at_once` are those of `lane_loop`.
+    lane only reads what it wrote within its own count.
     """
     whole = lambda i, cs: body(i, *cs)  # noqa: E731
     if known(n):
-        return _counted(int(n), whole, (carry, scratch), at_once)
-    if not (batched() or accelerated()):
+        return jax.lax.fori_loop(0, int(n), whole, (carry, scratch))
+    if not batched():
         return jax.lax.fori_loop(0, n, whole, (carry, scratch))
 
     def step(i: Any, cs: tuple[T, Any]) -> tuple[T, Any]:
         new, written = whole(i, cs)
         return freeze(i < n, new, cs[0]), written
 
-    if accelerated() and most is not None:
-        return _counted(most, step, (carry, scratch), at_once)
     return jax.lax.fori_loop(0, lane_max(n), step, (carry, scratch))
 
 
-def _counted(trips: int, body: Callable[[Int[Array, ""], T], T], carry: T, at_once: int) -> T:
-    """Compute `for i in range(trips): carry = body(i, carry)`.
+def lane_rows(
+    n: Int[Array, ""],
+    body: Callable[[Int[Array, ""], T], tuple[T, Shaped[Array, " *row"]]],
+    carry: T,
+    table: Shaped[Array, "most *row"],
+    at_once: int = 1,
+) -> tuple[T, Shaped[Array, "most *row"]]:
+    """Compute `for i in range(n): carry, table[i] = body(i, carry)` in a program for accelerators.
 
-    In a program for accelerators, up to `at_once` iterations are one of the program, as many as divide
-    `trips`: between them nothing is copied and nothing counted, and what they compute may be fused.
+    `n` may differ between the lanes; none exceeds the number of rows, and where it is not known as many steps
+    are taken. A lane that has finished keeps its carry, and its other rows are undefined. Up to `at_once`
+    steps are one iteration of the program, as many as divide their number: between them nothing is copied
+    and nothing counted, what they compute may be fused, and their rows are written together.
     """
-    together = max(k for k in range(1, at_once + 1) if trips % k == 0) if accelerated() else 1
-    return jax.lax.fori_loop(0, trips, body, carry, unroll=together)
+    trips = int(n) if known(n) else table.shape[0]
+    together = max(k for k in range(1, at_once + 1) if trips % k == 0)
+    step = jax.jit(body)  # traced once
+
+    def iteration(j: Int[Array, ""], state: tuple) -> tuple:
+        carry, table = state
+        rows = []
+        for i in (j * together + k for k in range(together)):
+            new, row = step(i, carry)
+            carry = new if known(n) else freeze(i < n, new, carry)
+            rows.append(row)
+        return carry, with_rows(table, jnp.stack(rows), j * together)
+
+    return jax.lax.fori_loop(0, trips // together, iteration, (carry, table))
 
 
 def while_active(active: Bool[Array, ""], n: Int[Array, ""]) -> Int[Array, ""]:

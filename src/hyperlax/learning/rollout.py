@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from functools import partial
 from typing import Any, Protocol, TypeVar, final, runtime_checkable
 
@@ -18,6 +19,7 @@ from hyperlax.lanes.masking import (
     lane_loop,
     lane_loop_with_scratch,
     lane_max,
+    lane_rows,
     leading,
     row_keys,
     while_active,
@@ -30,6 +32,8 @@ RESETS_AT_ONCE = 4
 """Number of environments that are reset together if resetting is costly."""
 STEPS_AT_ONCE = 4
 """Steps that a program for accelerators takes in one iteration of its loop, if they are short."""
+STEPS_UNASKED = 16
+"""Steps of an evaluation after which a program for accelerators asks whether all episodes are over."""
 SHORT_STEP = 1000
 """The most equations of the jaxpr of a short step; of longer ones, copies would take long to compile."""
 MEASURING = 0x5107
@@ -50,6 +54,7 @@ class Acting(Protocol):
 
 
 A = TypeVar("A", bound=Acting)
+T = TypeVar("T")
 
 
 @final
@@ -201,11 +206,11 @@ def _collect_at_once(
 
     traced, row = jax.make_jaxpr(lambda: recorded(0, agent, envs)[1], return_shape=True)()
     rows = Packing(row, axes=1)
-    at_once = STEPS_AT_ONCE if equations(traced.jaxpr) <= SHORT_STEP else 1
+    at_once = _at_once(traced.jaxpr)
     begun = envs, jax.tree.map(lambda x: jnp.zeros((size, *x.shape)), Finished())
     states = Packing(begun, axes=1)
 
-    def one_step(t: Any, carry: tuple, table: Float[Array, "rows size columns"]) -> tuple:
+    def one_step(t: Int[Array, ""], carry: tuple) -> tuple[tuple, Float[Array, "size columns"]]:
         moving, state = carry
         agent, (envs, done) = eqx.combine(moving, still), states.unpack(state)
         if not late:
@@ -215,11 +220,11 @@ def _collect_at_once(
         use = valid & ended
         ends = _finished(envs, row["reward"])
         done = jax.tree.map(lambda total, x: total + jnp.where(use, x, 0), done, ends)
-        return (moving, states.pack((after, done))), table.at[t].set(rows.pack(row))
+        return (moving, states.pack((after, done))), rows.pack(row)
 
     table = jnp.zeros((rollout_cap, size, rows.columns))
     first = (moving, states.pack(begun))
-    (moving, state), table = lane_loop_with_scratch(steps, one_step, first, table, rollout_cap, at_once)
+    (moving, state), table = lane_rows(steps, one_step, first, table, at_once)
     agent = with_networks_of(eqx.combine(moving, still), agent)
     out, (envs, done) = rows.unpack(table), states.unpack(state)
     if late:
@@ -333,7 +338,8 @@ def evaluate(
     """Run whole episodes and return their returns and lengths.
 
     Row 0 takes the best actions of the policy, row 1 sampled ones. No step is computed for a lane that is not
-    `due`. Circuits are measured as `measurement` says, anew in every step.
+    `due`. Circuits are measured as `measurement` says, anew in every step. A program for accelerators asks
+    only every `STEPS_UNASKED` steps whether all episodes are over: the host waits for the answer.
     """
     agent = agent.for_evaluation()
     agent = prepared(agent) if accelerated() else agent
@@ -358,8 +364,24 @@ def evaluate(
         return lane_max(jnp.any(~carry[3]).astype(jnp.int32)) > 0
 
     first = (jnp.int32(0), state, obs, jnp.full(n, ~due), jnp.zeros(n), jnp.zeros(n, jnp.int32))
-    *_, total, length = jax.lax.while_loop(more, step, first)
+    *_, total, length = jax.lax.while_loop(more, _several(step, first) if accelerated() else step, first)
     return total.reshape(2, episodes), length.reshape(2, episodes)
+
+
+def _several(step: Callable[[T], T], carry: T) -> Callable[[T], T]:
+    """A function that computes `step` as many times as a program for accelerators takes without asking."""
+    once = jax.jit(step)  # traced once
+    unroll = _at_once(jax.make_jaxpr(once)(carry).jaxpr)
+
+    def unasked(carry: T) -> T:
+        return jax.lax.fori_loop(0, STEPS_UNASKED, lambda _, c: once(c), carry, unroll=unroll)
+
+    return unasked
+
+
+def _at_once(step: Any) -> int:
+    """How many steps, of which `step` is the jaxpr, a program for accelerators takes in an iteration."""
+    return STEPS_AT_ONCE if equations(step) <= SHORT_STEP else 1
 
 
 def _measured(agent: Acting, how: Measurement, key: PRNGKeyArray) -> Acting:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-import operator
 from abc import abstractmethod
 from functools import reduce
 from itertools import accumulate
@@ -14,18 +13,17 @@ import jax
 import jax.numpy as jnp
 import jax.random as jr
 import numpy as np
-from jaxtyping import Array, Bool, Float, Int, PRNGKeyArray, Shaped
+from jaxtyping import Array, Bool, Float, Int, PRNGKeyArray
 
 from hyperlax.envs.base import ActionSpace, Discrete
-from hyperlax.lanes.constants import accelerated, constant
+from hyperlax.lanes.constants import constant
 from hyperlax.lanes.masking import lane_cond
 from hyperlax.networks.base import AbstractNetwork, Linear
+from hyperlax.networks.few import few, largest, total
 
 MIN_STD = 1e-3
 EDGE = 1e-3
 """Distance from a bound, in units of the action, within which `log_prob` may average the density."""
-MOST_ADDED = 16
-"""Largest number of actions whose terms an accelerator adds one by one."""
 
 
 class AbstractPolicy(eqx.Module):
@@ -75,46 +73,36 @@ class Categorical(AbstractPolicy):
 
     def sample(self, *, key: PRNGKeyArray) -> tuple[Int[Array, ""], Float[Array, " act"]]:
         probs = jnp.exp(self.log_probs)
-        if _few(probs):
+        if few(probs):
             cumulative = jnp.stack(list(accumulate(probs[i] for i in range(len(probs)))))[:-1]
         else:
             cumulative = jnp.cumsum(probs)[:-1]
-        return _total((jr.uniform(key) >= cumulative).astype(jnp.int32)), jnp.zeros(0)
+        return total((jr.uniform(key) >= cumulative).astype(jnp.int32)), jnp.zeros(0)
 
     def mode(self) -> Int[Array, ""]:
-        return jnp.argmax(self.log_probs).astype(jnp.int32)
+        return largest(self.log_probs)
 
     def log_prob(self, raw: Int[Array, ""]) -> Float[Array, ""]:
         chosen = jnp.arange(self.log_probs.shape[0]) == raw
-        if _few(self.logits):
+        if few(self.logits):
             return _chosen_of_few(self.logits, chosen)
         return jnp.sum(jnp.where(chosen, self.log_probs, 0))
 
     def entropy(self, noise: Float[Array, " act"]) -> Float[Array, ""]:
-        if _few(self.logits):
+        if few(self.logits):
             return _entropy_of_few(self.logits)
         return -jnp.sum(jnp.exp(self.log_probs) * self.log_probs)
 
 
-def _few(x: Shaped[Array, " n"]) -> bool:
-    """Whether the entries of `x` are added one by one: a reduction would be a kernel of its own."""
-    return accelerated() and 1 < x.shape[0] <= MOST_ADDED
-
-
-def _total(x: Shaped[Array, " n"]) -> Shaped[Array, ""]:
-    """The sum of `x`, in its own type."""
-    return reduce(operator.add, (x[i] for i in range(x.shape[0]))) if _few(x) else jnp.sum(x, dtype=x.dtype)
-
-
 def _log_softmax(logits: Float[Array, " n"]) -> Float[Array, " n"]:
-    return _log_softmax_of_few(logits) if _few(logits) else jax.nn.log_softmax(logits)
+    return _log_softmax_of_few(logits) if few(logits) else jax.nn.log_softmax(logits)
 
 
 @jax.custom_vjp
 def _log_softmax_of_few(logits: Float[Array, " n"]) -> Float[Array, " n"]:
     """The logarithm of the softmax, whose gradient has no reduction either."""
     shifted = logits - reduce(jnp.maximum, (logits[i] for i in range(logits.shape[0])))
-    return shifted - jnp.log(_total(jnp.exp(shifted)))
+    return shifted - jnp.log(total(jnp.exp(shifted)))
 
 
 def _log_softmax_forward(logits: Array) -> tuple[Array, Array]:
@@ -123,7 +111,7 @@ def _log_softmax_forward(logits: Array) -> tuple[Array, Array]:
 
 
 def _log_softmax_backward(log_probs: Array, cotangent: Array) -> tuple[Array]:
-    return (cotangent - jnp.exp(log_probs) * _total(cotangent),)
+    return (cotangent - jnp.exp(log_probs) * total(cotangent),)
 
 
 _log_softmax_of_few.defvjp(_log_softmax_forward, _log_softmax_backward)
@@ -132,7 +120,7 @@ _log_softmax_of_few.defvjp(_log_softmax_forward, _log_softmax_backward)
 @jax.custom_vjp
 def _chosen_of_few(logits: Float[Array, " n"], chosen: Bool[Array, " n"]) -> Float[Array, ""]:
     """The logarithm of the chosen probability; its gradient, chosen − p, adds up no cotangents."""
-    return _total(jnp.where(chosen, _log_softmax_of_few(logits), 0))
+    return total(jnp.where(chosen, _log_softmax_of_few(logits), 0))
 
 
 def _chosen_forward(logits: Array, chosen: Array) -> tuple[Array, tuple[Array, Array]]:
@@ -152,7 +140,7 @@ _chosen_of_few.defvjp(_chosen_forward, _chosen_backward)
 def _entropy_of_few(logits: Float[Array, " n"]) -> Float[Array, ""]:
     """The entropy H of the softmax; its gradient, −p (log p + H), adds up no cotangents."""
     log_probs = _log_softmax_of_few(logits)
-    return -_total(jnp.exp(log_probs) * log_probs)
+    return -total(jnp.exp(log_probs) * log_probs)
 
 
 def _entropy_forward(logits: Array) -> tuple[Array, Array]:
