@@ -19,7 +19,7 @@ from hyperlax.hyperparams import AbstractHyperparams, trainable
 from hyperlax.lanes.constants import differentiating
 from hyperlax.lanes.masking import lane_loop, row_keys
 from hyperlax.lanes.sizes import Sizes
-from hyperlax.networks.extended import affine, extended, with_whole_gradient
+from hyperlax.networks.extended import affine, extended, first, product, with_whole_gradient
 from hyperlax.networks.layout import batch_last
 from hyperlax.networks.measurement import Measurement
 from hyperlax.networks.plain import PlainLayer
@@ -350,14 +350,18 @@ class Linear(eqx.Module):
     def apply(self, x: Float[Array, " in *batch"]) -> Float[Array, " out *batch"]:
         """Apply the layer to one vector, or to a batch along the last axis."""
         if differentiating() and x.ndim == 1:
-            return self.of_extended(extended(x))
+            return first(x, self.weight, self.bias, self._affine())
         if x.ndim == 1 and not self.batch_last:
             return x @ self.weight.T + self.bias
         return self.weight @ x + column(self.bias, x)
 
     def of_extended(self, x: Float[Array, " extended"]) -> Float[Array, " out"]:
         """The output for a vector that is extended by a one (see `hyperlax.networks.extended`)."""
-        return x @ with_whole_gradient(affine(self.weight, self.bias, self.bias.shape[0])).T
+        return product(x, self._affine())
+
+    def _affine(self) -> Float[Array, "out extended"]:
+        """Weights and biases as one matrix, whose gradient is computed as a whole."""
+        return with_whole_gradient(affine(self.weight, self.bias, self.bias.shape[0]))
 
     def of_few(self, x: Float[Array, " in"]) -> Float[Array, " out"]:
         """The output for a vector of few entries, without a matrix product.

@@ -7,12 +7,23 @@ theirs. A hidden layer can return its output extended in turn, at no cost.
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
+from contextvars import ContextVar
+from functools import partial
 from typing import Any
 
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jax.custom_derivatives import SymbolicZero
 from jaxtyping import Array, Float
+
+FEW_INPUTS = 16
+"""The most inputs of a layer whose outputs are sums of products (see `first`)."""
+FEW_OUTPUTS = 4
+"""The most outputs of a layer whose derivative by its input is a sum of products (see `product`)."""
+_together = ContextVar("_together", default=False)
 
 
 def extended_length(n: int) -> int:
@@ -39,6 +50,84 @@ def affine(
     return jnp.pad(whole, padding)
 
 
+@contextmanager
+def evaluated_together() -> Iterator[None]:
+    """Let `first` know in the `with` block that several networks are evaluated as one."""
+    token = _together.set(True)
+    try:
+        yield
+    finally:
+        _together.reset(token)
+
+
+def product(x: Float[Array, " extended"], matrix: Float[Array, "out extended"]) -> Float[Array, " out"]:
+    """`matrix @ x`, the outputs of a layer (see `affine`) for an extended vector.
+
+    Of few outputs, the derivative by `x` is a sum of products, and not a matrix product: an accelerator
+    computes it inside the kernel that continues with it, in place of writing and reading it.
+    """
+    return _to_few(x, _whole(matrix)) if matrix.shape[0] <= FEW_OUTPUTS else x @ matrix.T
+
+
+def first(
+    x: Float[Array, " n"],
+    weight: Float[Array, "out n"],
+    bias: Float[Array, " out"],
+    matrix: Float[Array, "rows extended"],
+) -> Float[Array, " rows"]:
+    """The outputs of a layer for a vector that is not extended; `matrix` holds its `weight` and `bias`.
+
+    If it is the first layer of networks that are evaluated together, few inputs are added up in place of a
+    matrix product, whose result an accelerator would bring into another order, one network after the other.
+    The gradient is a matrix product as ever. Where the derivative by `x` is asked for nothing is gained.
+    """
+    if not _together.get() or x.shape[0] > FEW_INPUTS:
+        return product(extended(x), matrix)
+    return _of_few(extended(x), matrix, *jax.lax.stop_gradient((x, weight, bias)))
+
+
+@jax.custom_jvp
+def _to_few(x: Float[Array, " extended"], matrix: Float[Array, "out extended"]) -> Float[Array, " out"]:
+    return x @ matrix.T
+
+
+@_to_few.defjvp
+def _to_few_jvp(primals: tuple[Any, Any], tangents: tuple[Any, Any]) -> tuple[Array, Array]:
+    (x, matrix), (dx, dmatrix) = primals, tangents
+    return _to_few(x, matrix), jnp.sum(dx[None] * matrix, axis=1) + x @ dmatrix.T
+
+
+@jax.custom_jvp
+def _of_few(
+    extended: Float[Array, " extended"],
+    matrix: Float[Array, "rows extended"],
+    x: Float[Array, " n"],
+    weight: Float[Array, "out n"],
+    bias: Float[Array, " out"],
+) -> Float[Array, " rows"]:
+    """`extended @ matrix.T`, computed from what these two consist of."""
+    outputs = sum((x[i] * weight[:, i] for i in range(x.shape[0])), start=bias)
+    return jnp.pad(outputs, (0, matrix.shape[0] - outputs.shape[0]))
+
+
+@partial(_of_few.defjvp, symbolic_zeros=True)
+def _of_few_jvp(primals: tuple[Any, ...], tangents: tuple[Any, ...]) -> tuple[Array, Array]:
+    (x, matrix, *_), (dx, dmatrix, *_) = primals, tangents
+    if isinstance(dx, SymbolicZero):
+        return _of_few(*primals), x @ dmatrix.T
+    return x @ matrix.T, dx @ matrix.T + x @ dmatrix.T
+
+
+@jax.custom_vjp
+def _whole(x: Float[Array, "..."]) -> Float[Array, "..."]:
+    """`x`, which is computed as a whole, and so is its gradient."""
+    return jax.lax.optimization_barrier(x)
+
+
+def _whole_forward(x: Array) -> tuple[Array, None]:
+    return _whole(x), None
+
+
 @jax.custom_vjp
 def with_whole_gradient(x: Float[Array, "..."]) -> Float[Array, "..."]:
     """`x`, whose gradient is computed as a whole. XLA would compute small ones again for every part."""
@@ -54,3 +143,4 @@ def _backward(_: None, cotangent: Array) -> tuple[Any]:
 
 
 with_whole_gradient.defvjp(_forward, _backward)
+_whole.defvjp(_whole_forward, _backward)

@@ -19,7 +19,7 @@ from hyperlax.hyperparams.spaces import Choice, Integers
 from hyperlax.lanes.masking import lane_switch
 from hyperlax.lanes.sizes import Branches, Extent, Sizes
 from hyperlax.networks.base import AbstractNetwork, AbstractNetworkHyperparams, Linear
-from hyperlax.networks.extended import affine, extended, one_after
+from hyperlax.networks.extended import affine, extended, first, one_after, product
 from hyperlax.networks.layer_norm import LayerNorm, no_gradient, normalised_where
 from hyperlax.networks.layout import batch_last
 from hyperlax.networks.plain import PlainLayer
@@ -165,10 +165,11 @@ class MLP(AbstractNetwork):
         if self.norms:
             return extended(self(x))
         one = one_after(self.out_cap)  # activations leave the zeros that precede it
-        hidden = extended(x)
+        hidden = jnp.zeros(one.size)
         for i, layer in enumerate(self.layers):
             matrix = affine(layer.weight, layer.bias, one.size)
-            after = activate(self.activations, self.hp.activation, hidden @ matrix.T) + one
+            linear = product(hidden, matrix) if i else first(x, layer.weight, layer.bias, matrix)
+            after = activate(self.activations, self.hp.activation, linear) + one
             hidden = after if i < self.least_depth else jnp.where(i < self.hp.depth, after, hidden)
         return hidden
 

@@ -20,6 +20,7 @@ from hyperlax.envs.base import ActionSpace
 from hyperlax.hyperparams import trainable
 from hyperlax.lanes.constants import accelerated, differentiating, known
 from hyperlax.networks.base import AbstractNetwork, Linear
+from hyperlax.networks.extended import evaluated_together
 from hyperlax.networks.heads import Categorical, PolicyHead, TanhNormal
 
 FEW = 16
@@ -122,7 +123,8 @@ def jointly(models: Sequence[AbstractModel], inputs: Sequence[Float[Array, " in"
     longest = max(model.layer.bias.shape[0] for model in models)
     layers = [jax.tree.map(partial(_padded, length=longest), model.layer) for model in models]
     rows = list(zip(bodies, layers, inputs, strict=True))
-    outputs = _mapped(lambda row: _outputs(row[1], row[0], row[2]), rows)
+    with evaluated_together():
+        outputs = _mapped(lambda row: _outputs(row[1], row[0], row[2]), rows)
     return tuple(
         model.read(out[: model.layer.bias.shape[0]]) for model, out in zip(models, outputs, strict=True)
     )
