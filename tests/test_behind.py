@@ -220,7 +220,9 @@ def held(request, monkeypatch) -> str:
     return request.param
 
 
-@pytest.mark.parametrize("evaluations", [6, 10])
+@pytest.mark.parametrize(
+    ("held", "evaluations"), [("host", 6), ("host", 10), ("aside", 6)], indirect=["held"]
+)
 def test_a_sweep_whose_checkpoints_are_written_behind_resumes_bitwise(tmp_path, held, evaluations):
     """Every segment ends in one that is still being written in the next."""
     how = Execution(folder=tmp_path / "x", checkpoint_seconds=0)

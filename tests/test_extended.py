@@ -20,7 +20,7 @@ def numbers(*shape: int) -> jax.Array:
 
 
 def derivatives(layer: Any, rows: int, n: int, out: int) -> Any:
-    """Outputs of `layer(x, weight, bias)` for 7 inputs of two networks, and the gradient by all arguments."""
+    """The gradients of `layer(x, weight, bias)` and its outputs, for two networks; without and with x."""
 
     def loss(x: jax.Array, weight: jax.Array, bias: jax.Array) -> Any:
         mapped = jax.vmap(jax.vmap(layer, (0, None, None)), (None, 0, 0))
@@ -28,10 +28,12 @@ def derivatives(layer: Any, rows: int, n: int, out: int) -> Any:
         assert outputs.shape == (2, 7, rows)
         return jnp.sum(jnp.sin(outputs[:, :, :out])), outputs[:, :, :out]
 
-    arguments = numbers(7, n), numbers(2, out, n), numbers(2, out)
-    by_weights, outputs = jax.grad(loss, argnums=(1, 2), has_aux=True)(*arguments)  # x is not asked for
-    by_all, again = jax.grad(loss, argnums=(0, 1, 2), has_aux=True)(*arguments)
-    return outputs, by_weights, again, by_all
+    @jax.jit
+    def both(*arguments: jax.Array) -> Any:
+        by_weights = jax.grad(loss, argnums=(1, 2), has_aux=True)(*arguments)  # the one by x is not asked for
+        return by_weights, jax.grad(loss, argnums=(0, 1, 2), has_aux=True)(*arguments)
+
+    return both(numbers(7, n), numbers(2, out, n), numbers(2, out))
 
 
 @pytest.mark.parametrize(("n", "out"), SIZES)

@@ -77,7 +77,7 @@ def trained(part: int | None, segments: list[list[int]], hps: list[Any] = SAMPLE
     return state
 
 
-@pytest.mark.parametrize("part", [4, 3, pytest.param(16, marks=pytest.mark.slow)])
+@pytest.mark.parametrize("part", [3, *(pytest.param(n, marks=pytest.mark.slow) for n in (4, 16))])
 def test_parts_of_any_length_learn_what_whole_cycles_do(part):
     """Lanes take 2, 6 and 16 gradient steps per cycle, so that parts end within and at the end of cycles."""
     expected = trained(None, [[CYCLES] * 3])
