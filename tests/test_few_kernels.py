@@ -18,6 +18,7 @@ from hyperlax.hyperparams import assign, trainable
 from hyperlax.lanes.constants import tracing_a_loss, tracing_for_accelerator
 from hyperlax.lanes.masking import lane_switch
 from hyperlax.learning.rollout import Trajectory
+from hyperlax.networks.few import FEW, largest
 from hyperlax.networks.layer_norm import LayerNorm, normalised_where
 from hyperlax.networks.mlp import ACTIVATIONS, activate
 from hyperlax.networks.models import Actor, Critic, jointly, stacked_once
@@ -224,3 +225,12 @@ def test_a_buffer_of_whole_steps_is_allocated():
     hp = assign(SACHyperparams(), {"num_envs": 8, "buffer_size": 4, "buffer_rounding": "whole_steps"})
     assert hp.sizes()["buffer_size"] == int(hp.capacity()) == 8
     assert assign(hp, {"buffer_size": 20}).sizes()["buffer_size"] == 20
+
+
+@pytest.mark.parametrize("n", [1, 2, 5, FEW, FEW + 1])
+def test_the_largest_of_few_entries_is_the_first_of_equals(n):
+    rows = jnp.asarray(np.random.default_rng(n).integers(0, 3, (50, n)), jnp.float32)
+    with tracing_for_accelerator():
+        found = jax.vmap(largest)(rows)
+    np.testing.assert_array_equal(found, jnp.argmax(rows, axis=1))
+    assert found.dtype == jnp.int32

@@ -165,11 +165,14 @@ class MLP(AbstractNetwork):
         if self.norms:
             return extended(self(x))
         one = one_after(self.out_cap)  # activations leave the zeros that precede it
-        hidden = jnp.zeros(one.size)
-        for i, layer in enumerate(self.layers):
-            matrix = affine(layer.weight, layer.bias, one.size)
-            linear = product(hidden, matrix) if i else first(x, layer.weight, layer.bias, matrix)
-            after = activate(self.activations, self.hp.activation, linear) + one
+        matrices = [affine(layer.weight, layer.bias, one.size) for layer in self.layers]
+
+        def activated(linear: Float[Array, " extended"]) -> Float[Array, " extended"]:
+            return activate(self.activations, self.hp.activation, linear) + one
+
+        hidden = activated(first(x, self.layers[0].weight, self.layers[0].bias, matrices[0]))
+        for i in range(1, len(matrices)):
+            after = activated(product(hidden, matrices[i]))
             hidden = after if i < self.least_depth else jnp.where(i < self.hp.depth, after, hidden)
         return hidden
 
