@@ -164,7 +164,7 @@ class Compiled:
         return [jax.tree.map(lambda x, i=i: x[i], held[number]) for number, i in at]
 
     def _fits_twice(self, there: TrainState, spare: int) -> bool:
-        """Whether a copy of the state on a device is worth the while, and leaves the program its memory."""
+        """Whether a copy of the state on a device is worthwhile, and leaves the program its memory."""
         return SMALL_STATE < _size(there) <= spare - self.bytes_per_lane * self.per_device
 
     def _shares(self, busy: np.ndarray, arguments: Any) -> list[Any]:
