@@ -19,7 +19,7 @@ from scipy.special import expit, logit
 from scipy.stats import t
 
 from hyperlax.statistics.estimates import LEVEL, Estimate, without_interval
-from hyperlax.statistics.inversion import inverted, permuted_groups, permuted_signs, summed
+from hyperlax.statistics.inversion import Permuted, inverted, permuted_groups, permuted_signs, summed
 
 MIN_PER_SIDE = 5
 """Minimum number of values on either side for an interval of the probability of improvement."""
@@ -70,18 +70,28 @@ def average_difference(
     as far from zero. The interval holds the shifts that are not rejected. With up to 20,000
     permutations of a single stratum all are used, otherwise 9,999 random ones.
     """
+    value, permuted = permutations(pairs, seed)
+    if permuted is None:
+        return Difference(*(np.asarray(np.nan) for _ in range(3)), p=np.nan)
+    low, high, p = inverted(permuted, value)
+    return Difference(np.asarray(value), np.asarray(low), np.asarray(high), p)
+
+
+def permutations(
+    pairs: Sequence[tuple[Float[np.ndarray, " ours"], Float[np.ndarray, " theirs"]]], seed: int
+) -> tuple[float, Permuted | None]:
+    """Return the average difference over strata and its permutations; NaN and None if there are no values."""
     known = [tuple(np.asarray(side, float)[~np.isnan(side)] for side in pair) for pair in pairs]
     known = [(a, b) for a, b in known if len(a) and len(b)]
     if not known:
-        return Difference(*(np.asarray(np.nan) for _ in range(3)), p=np.nan)
+        return np.nan, None
     value = float(np.mean([_gap(a, b) for a, b in known]))
     parts = []
     for place, (a, b) in enumerate(known):
         chosen = _all_choices(len(a), len(b)) if len(known) == 1 else None
         chosen = _random_choices(len(a), len(b), seed + place) if chosen is None else chosen
         parts.append(permuted_groups(a, b, value, chosen))
-    low, high, p = inverted(summed(parts), value)
-    return Difference(np.asarray(value), np.asarray(low), np.asarray(high), p)
+    return value, summed(parts)
 
 
 def _gap(a: Float[np.ndarray, " ours"], b: Float[np.ndarray, " theirs"]) -> float:
