@@ -351,9 +351,12 @@ def evaluate(
     def act(obs: Array, key: PRNGKeyArray, explore: Array) -> Array:
         return _measured(agent, measurement, key).act(obs, key=key, explore=explore)[0]
 
-    def step(carry: tuple) -> tuple:
+    def drawn(t: Int[Array, ""]) -> Any:
+        """The keys of a step, [n, 2]: to act and to step."""
+        return jax.vmap(lambda k: jr.split(jr.fold_in(k, t + 1)))(keys)
+
+    def step(carry: tuple, both: Any) -> tuple:
         t, state, obs, over, total, length = carry
-        both = jax.vmap(lambda k: jr.split(jr.fold_in(k, t + 1)))(keys)
         action = jax.vmap(act)(obs, both[:, 0], explore)
         state, seen = jax.vmap(lambda s, a, k: env.step(s, a, key=k))(state, action, both[:, 1])
         total = total + jnp.where(over, 0, seen.reward)
@@ -364,17 +367,26 @@ def evaluate(
         return lane_max(jnp.any(~carry[3]).astype(jnp.int32)) > 0
 
     first = (jnp.int32(0), state, obs, jnp.full(n, ~due), jnp.zeros(n), jnp.zeros(n, jnp.int32))
-    *_, total, length = jax.lax.while_loop(more, _several(step, first) if accelerated() else step, first)
+    steps = _several(step, drawn, first) if accelerated() else lambda carry: step(carry, drawn(carry[0]))
+    *_, total, length = jax.lax.while_loop(more, steps, first)
     return total.reshape(2, episodes), length.reshape(2, episodes)
 
 
-def _several(step: Callable[[T], T], carry: T) -> Callable[[T], T]:
-    """A function that computes `step` as many times as a program for accelerators takes without asking."""
-    once = jax.jit(step)  # traced once
-    unroll = _at_once(jax.make_jaxpr(once)(carry).jaxpr)
+def _several(
+    step: Callable[[tuple, Any], tuple], drawn: Callable[[Int[Array, ""]], Any], carry: tuple
+) -> Callable[[tuple], tuple]:
+    """A function that takes as many steps as a program for accelerators takes without asking.
 
-    def unasked(carry: T) -> T:
-        return jax.lax.fori_loop(0, STEPS_UNASKED, lambda _, c: once(c), carry, unroll=unroll)
+    `step(carry, drawn(t))` is one step, where t, the number of steps so far, is the first entry of the carry.
+    What is drawn for these steps is drawn at once.
+    """
+    once = jax.jit(step)  # traced once
+    unroll = _at_once(jax.make_jaxpr(lambda carry: once(carry, drawn(carry[0])))(carry).jaxpr)
+
+    def unasked(carry: tuple) -> tuple:
+        random = jax.vmap(drawn)(carry[0] + jnp.arange(STEPS_UNASKED))
+        one = lambda i, carry: once(carry, random[i])  # noqa: E731
+        return jax.lax.fori_loop(0, STEPS_UNASKED, one, carry, unroll=unroll)
 
     return unasked
 

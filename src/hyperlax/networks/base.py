@@ -16,10 +16,18 @@ from jax.extend.core import jaxprs_in_params
 from jaxtyping import Array, Float, Int, PRNGKeyArray, Shaped
 
 from hyperlax.hyperparams import AbstractHyperparams, trainable
-from hyperlax.lanes.constants import differentiating
+from hyperlax.lanes.constants import accelerated, differentiating
 from hyperlax.lanes.masking import lane_loop, row_keys
 from hyperlax.lanes.sizes import Sizes
-from hyperlax.networks.extended import affine, extended, first, product, with_whole_gradient
+from hyperlax.networks.extended import (
+    FEW_INPUTS,
+    affine,
+    extended,
+    first,
+    product,
+    sum_of_few,
+    with_whole_gradient,
+)
 from hyperlax.networks.layout import batch_last
 from hyperlax.networks.measurement import Measurement
 from hyperlax.networks.plain import PlainLayer
@@ -351,6 +359,8 @@ class Linear(eqx.Module):
         """Apply the layer to one vector, or to a batch along the last axis."""
         if differentiating() and x.ndim == 1:
             return first(x, self.weight, self.bias, self._affine())
+        if accelerated() and x.ndim == 1 and x.shape[0] <= FEW_INPUTS:
+            return sum_of_few(x, self.weight, self.bias)
         if x.ndim == 1 and not self.batch_last:
             return x @ self.weight.T + self.bias
         return self.weight @ x + column(self.bias, x)

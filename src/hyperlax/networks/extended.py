@@ -20,7 +20,7 @@ from jax.custom_derivatives import SymbolicZero
 from jaxtyping import Array, Float
 
 FEW_INPUTS = 16
-"""The most inputs of a layer whose outputs are sums of products (see `first`)."""
+"""The most inputs of a layer whose outputs are sums of products (see `sum_of_few` and `first`)."""
 FEW_OUTPUTS = 4
 """The most outputs of a layer whose derivative by its input is a sum of products (see `product`)."""
 _together = ContextVar("_together", default=False)
@@ -48,6 +48,17 @@ def affine(
     whole = jnp.concatenate([weight, bias[:, None]], axis=1)
     padding = [(0, rows - whole.shape[0]), (0, extended_length(weight.shape[1]) - whole.shape[1])]
     return jnp.pad(whole, padding)
+
+
+def sum_of_few(
+    x: Float[Array, " n"], weight: Float[Array, "out n"], bias: Float[Array, " out"]
+) -> Float[Array, " out"]:
+    """`weight @ x + bias` for few inputs, written as a sum of products.
+
+    A matrix product needs its input in memory, and a kernel of its own. An accelerator computes this sum in
+    the kernel that computes the input, such as an observation, or in the one that continues with it.
+    """
+    return sum((x[i] * weight[:, i] for i in range(x.shape[0])), start=bias)
 
 
 @contextmanager
@@ -106,7 +117,7 @@ def _of_few(
     bias: Float[Array, " out"],
 ) -> Float[Array, " rows"]:
     """`extended @ matrix.T`, computed from what these two consist of."""
-    outputs = sum((x[i] * weight[:, i] for i in range(x.shape[0])), start=bias)
+    outputs = sum_of_few(x, weight, bias)
     return jnp.pad(outputs, (0, matrix.shape[0] - outputs.shape[0]))
 
 
