@@ -167,7 +167,7 @@ def _own(region: Region) -> list[int]:
 
 def _steps_unasked() -> int:
     """The steps of an evaluation after which this package asks whether it is over."""
-    from hyperlax.learning.rollout import STEPS_UNASKED
+    from hyperlax.learning.evaluation import STEPS_UNASKED
 
     return STEPS_UNASKED
 

@@ -17,7 +17,8 @@ from toys import Endless, Scripted, Walk
 
 from hyperlax.envs import Box
 from hyperlax.lanes.masking import LANES
-from hyperlax.learning.rollout import Envs, collect, evaluate
+from hyperlax.learning.evaluation import evaluate
+from hyperlax.learning.rollout import Envs, collect
 
 ENV, AGENT = Walk(), Scripted()
 KEY = jr.key(11)

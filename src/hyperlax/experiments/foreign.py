@@ -13,7 +13,7 @@ import jax.numpy as jnp
 from hyperlax.agents.base import AbstractAgentHyperparams
 from hyperlax.envs.base import AbstractEnv
 from hyperlax.lanes.keys import refuse_typed_keys
-from hyperlax.learning.rollout import evaluate
+from hyperlax.learning.evaluation import evaluate
 from hyperlax.networks.base import AbstractNetworkHyperparams
 from hyperlax.programs import train
 from hyperlax.programs.compiled import state_like

@@ -1,8 +1,7 @@
-"""Rollouts and evaluation: stepping many environments side by side, and resetting those that end."""
+"""Rollouts: stepping many environments side by side, and resetting those that end."""
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from functools import partial
 from typing import Any, Protocol, TypeVar, final, runtime_checkable
 
@@ -18,26 +17,20 @@ from hyperlax.lanes.masking import (
     lane_cond,
     lane_loop,
     lane_loop_with_scratch,
-    lane_max,
     lane_rows,
     leading,
     row_keys,
     while_active,
 )
 from hyperlax.learning.packing import Packing
-from hyperlax.networks.base import AbstractNetwork, equations, prepared, with_networks_of
-from hyperlax.networks.measurement import EXACT, Measurement
+from hyperlax.networks.base import equations, prepared, with_networks_of
 
 RESETS_AT_ONCE = 4
 """Number of environments that are reset together if resetting is costly."""
 STEPS_AT_ONCE = 4
 """Steps that a program for accelerators takes in one iteration of its loop, if they are short."""
-STEPS_UNASKED = 16
-"""Steps of an evaluation after which a program for accelerators asks whether all episodes are over."""
 SHORT_STEP = 1000
 """The most equations of the jaxpr of a short step; of longer ones, copies would take long to compile."""
-MEASURING = 0x5107
-"""Folded into a key, so that the measurement of circuits and the actions draw independent numbers."""
 
 
 @runtime_checkable
@@ -206,7 +199,7 @@ def _collect_at_once(
 
     traced, row = jax.make_jaxpr(lambda: recorded(0, agent, envs)[1], return_shape=True)()
     rows = Packing(row, axes=1)
-    at_once = _at_once(traced.jaxpr)
+    at_once = steps_at_once(traced.jaxpr)
     begun = envs, jax.tree.map(lambda x: jnp.zeros((size, *x.shape)), Finished())
     states = Packing(begun, axes=1)
 
@@ -326,84 +319,6 @@ def _like(mask: Bool[Array, " size"], x: Array) -> Bool[Array, "..."]:
     return mask.reshape(mask.shape + (1,) * (x.ndim - 1))
 
 
-def evaluate(
-    agent: Acting,
-    env: AbstractEnv,
-    episodes: int,
-    due: Bool[Array, ""],
-    measurement: Measurement = EXACT,
-    *,
-    key: PRNGKeyArray,
-) -> tuple[Float[Array, "modes episodes"], Int[Array, "modes episodes"]]:
-    """Run whole episodes and return their returns and lengths.
-
-    Row 0 takes the best actions of the policy, row 1 sampled ones. No step is computed for a lane that is not
-    `due`. Circuits are measured as `measurement` says, anew in every step. A program for accelerators asks
-    only every `STEPS_UNASKED` steps whether all episodes are over: the host waits for the answer.
-    """
-    agent = agent.for_evaluation()
-    agent = prepared(agent) if accelerated() else agent
-    n = 2 * episodes
-    explore = jnp.arange(n) >= episodes
-    keys = row_keys(key, n)
-    state, obs = jax.vmap(lambda k: env.reset(key=jr.fold_in(k, 0)))(keys)
-
-    def act(obs: Array, key: PRNGKeyArray, explore: Array) -> Array:
-        return _measured(agent, measurement, key).act(obs, key=key, explore=explore)[0]
-
-    def drawn(t: Int[Array, ""]) -> Any:
-        """The keys of a step, [n, 2]: to act and to step."""
-        return jax.vmap(lambda k: jr.split(jr.fold_in(k, t + 1)))(keys)
-
-    def step(carry: tuple, both: Any) -> tuple:
-        t, state, obs, over, total, length = carry
-        action = jax.vmap(act)(obs, both[:, 0], explore)
-        state, seen = jax.vmap(lambda s, a, k: env.step(s, a, key=k))(state, action, both[:, 1])
-        total = total + jnp.where(over, 0, seen.reward)
-        length = length + (~over).astype(jnp.int32)
-        return t + 1, state, seen.obs, over | seen.terminated | seen.truncated, total, length
-
-    def more(carry: tuple) -> Bool[Array, ""]:
-        return lane_max(jnp.any(~carry[3]).astype(jnp.int32)) > 0
-
-    first = (jnp.int32(0), state, obs, jnp.full(n, ~due), jnp.zeros(n), jnp.zeros(n, jnp.int32))
-    steps = _several(step, drawn, first) if accelerated() else lambda carry: step(carry, drawn(carry[0]))
-    *_, total, length = jax.lax.while_loop(more, steps, first)
-    return total.reshape(2, episodes), length.reshape(2, episodes)
-
-
-def _several(
-    step: Callable[[tuple, Any], tuple], drawn: Callable[[Int[Array, ""]], Any], carry: tuple
-) -> Callable[[tuple], tuple]:
-    """A function that takes as many steps as a program for accelerators takes without asking.
-
-    `step(carry, drawn(t))` is one step, where t, the number of steps so far, is the first entry of the carry.
-    What is drawn for these steps is drawn at once.
-    """
-    once = jax.jit(step)  # traced once
-    unroll = _at_once(jax.make_jaxpr(lambda carry: once(carry, drawn(carry[0])))(carry).jaxpr)
-
-    def unasked(carry: tuple) -> tuple:
-        random = jax.vmap(drawn)(carry[0] + jnp.arange(STEPS_UNASKED))
-        one = lambda i, carry: once(carry, random[i])  # noqa: E731
-        return jax.lax.fori_loop(0, STEPS_UNASKED, one, carry, unroll=unroll)
-
-    return unasked
-
-
-def _at_once(step: Any) -> int:
+def steps_at_once(step: Any) -> int:
     """How many steps, of which `step` is the jaxpr, a program for accelerators takes in an iteration."""
     return STEPS_AT_ONCE if equations(step) <= SHORT_STEP else 1
-
-
-def _measured(agent: Acting, how: Measurement, key: PRNGKeyArray) -> Acting:
-    """`agent` with all its circuits measured as `how` says; `key` draws the outcomes."""
-    if how.exact:
-        return agent
-    measuring_key = jr.fold_in(key, MEASURING)
-    leaves, treedef = jax.tree.flatten(agent, is_leaf=lambda x: isinstance(x, AbstractNetwork))
-    networks = [
-        x.measured(how, jr.fold_in(measuring_key, i)) if isinstance(x, AbstractNetwork) else x
-        for i, x in enumerate(leaves)
-    ]
-    return jax.tree.unflatten(treedef, networks)

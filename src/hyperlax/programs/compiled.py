@@ -27,7 +27,7 @@ from hyperlax.envs.base import AbstractEnv
 from hyperlax.lanes.compilation import compiler_options, without_garbage_collection
 from hyperlax.lanes.constants import tracing_for_accelerator
 from hyperlax.lanes.masking import LANES, lane_cond
-from hyperlax.learning.rollout import evaluate
+from hyperlax.learning.evaluation import evaluate
 from hyperlax.networks.measurement import EXACT, Measurement
 from hyperlax.programs import lockstep, train
 from hyperlax.programs.orders import Orders

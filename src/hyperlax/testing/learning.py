@@ -18,7 +18,7 @@ from hyperlax.envs.base import ActionSpace, Discrete
 from hyperlax.hyperparams import fields, nearest, values
 from hyperlax.lanes.compilation import compiler_options
 from hyperlax.lanes.masking import LANES
-from hyperlax.learning.rollout import evaluate
+from hyperlax.learning.evaluation import evaluate
 from hyperlax.programs import train
 from hyperlax.testing.probes import INTERVAL, SIGNS, Known, policy_probes, value_probes
 from hyperlax.testing.samples import describe
