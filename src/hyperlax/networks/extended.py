@@ -94,7 +94,8 @@ def first(
     """
     if not _together.get() or x.shape[0] > FEW_INPUTS:
         return product(extended(x), matrix)
-    return _of_few(extended(x), matrix, *jax.lax.stop_gradient((x, weight, bias)))
+    whole = _whole(extended(x))
+    return _of_few(whole, matrix, *jax.lax.stop_gradient((whole[: x.shape[0]], weight, bias)))
 
 
 @jax.custom_jvp
