@@ -14,8 +14,8 @@ import pytest
 from hyperlax.hyperparams import assign
 from hyperlax.lanes.constants import tracing_for_accelerator
 from hyperlax.networks.arrangement import ONE, ZERO, arranged, places, transposed
-from hyperlax.networks.base import Linear
 from hyperlax.networks.contraction import Chain
+from hyperlax.networks.linear import Linear
 from hyperlax.networks.pqc import PQCHyperparams
 
 

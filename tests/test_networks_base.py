@@ -17,7 +17,7 @@ from hyperlax import envs
 from hyperlax.experiments.recipes import Recipe
 from hyperlax.lanes.masking import row_keys
 from hyperlax.networks import NETWORKS
-from hyperlax.networks.base import Linear, orthogonal
+from hyperlax.networks.linear import Linear, orthogonal
 from hyperlax.programs import train
 
 CAPS = (9, 7)

@@ -423,6 +423,7 @@ def test_intervals_and_orders_hold_in_a_short_simulation(simulation):
     def p_value(ours, theirs):
         """The p value of `difference`, without the interval, which takes eighty times as long."""
         value, permuted = permutations([(ours, theirs)], seed=0)
+        assert permuted is not None
         return permuted.p(value)
 
     rng = np.random.default_rng(0)

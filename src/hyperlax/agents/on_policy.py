@@ -28,15 +28,8 @@ from hyperlax.lanes.sizes import Extent, Sizes, nested
 from hyperlax.learning.losses import Measured, Tally, summed_gradient
 from hyperlax.learning.minibatches import Chunks, Minibatch, Part, Passes
 from hyperlax.learning.normalise import Normaliser
-from hyperlax.learning.optimise import (
-    Weights,
-    adam_state,
-    adam_step,
-    after_steps,
-    decayed,
-    flatten,
-    step_factors,
-)
+from hyperlax.learning.optimise import Weights, adam_state, adam_step, after_steps, decayed
+from hyperlax.learning.pages import layout
 from hyperlax.learning.returns import Estimates, estimate, standardised
 from hyperlax.learning.rollout import Trajectory
 from hyperlax.learning.samples import Samples
@@ -362,19 +355,19 @@ class AbstractOnPolicyAgent(AbstractPartwiseAgent, Generic[H]):
         """Take the gradient steps of a part of `learning`, or all; none if the lane is not `active`."""
         hp, models = self.hp, (self.actor, self.critic)
         lrs = self._decayed(learning.progress)
-        weights, lengths, restore = flatten(models)
-        factors = step_factors(models)
+        laid = layout(models)
+        factors = laid.step_factors()
 
         def step(minibatch: Minibatch, carry: tuple[Any, ...]) -> tuple[Any, ...]:
             weights, state, tally = carry
-            gradient, measured = self.gradient(weights, restore, learning.samples, minibatch)
+            gradient, measured = self.gradient(weights, laid.restore, learning.samples, minibatch)
             n = minibatch.size.astype(jnp.float32)
             mean = jnp.where(hp.chosen("loss_reduction", "sum"), 1.0, 1.0 / n)
             weights, state, norms = adam_step(
                 weights,
                 gradient * (learning.share * mean),
                 state,
-                lengths,
+                laid.parts,
                 lrs,
                 hp.max_grad_norm,
                 factors,
@@ -393,8 +386,9 @@ class AbstractOnPolicyAgent(AbstractPartwiseAgent, Generic[H]):
             learning.samples.table.shape[0],
         )
         with stacked_once(models):
-            carry = (weights, self.optimiser, learning.tally)
+            carry = (*laid.begun(self.optimiser), learning.tally)
             weights, state, tally = passes.fold(step, carry, part)
+        models, state = laid.ended(weights, state)
         learned = lambda a: (a.actor, a.critic, a.optimiser)  # noqa: E731
-        agent = eqx.tree_at(learned, self, (*restore(weights), state))
+        agent = eqx.tree_at(learned, self, (*models, state))
         return agent, eqx.tree_at(lambda x: (x.tally, x.part), learning, (tally, learning.part + 1))

@@ -43,6 +43,12 @@ def adam_state(models: Sequence[eqx.Module]) -> optax.ScaleByAdamState:
     return _adam_state(optax.scale_by_adam().init(flatten(models)[0]))
 
 
+def of_moments(f: Callable[[Weights], Weights], state: optax.OptState) -> optax.ScaleByAdamState:
+    """The state of Adam with `f` applied to both of its moments."""
+    state = _adam_state(state)
+    return state._replace(mu=f(jnp.asarray(state.mu)), nu=f(jnp.asarray(state.nu)))
+
+
 def _adam_state(state: optax.OptState) -> optax.ScaleByAdamState:
     """`state` by the type that the optimiser's functions do not declare."""
     assert isinstance(state, optax.ScaleByAdamState)
@@ -106,6 +112,8 @@ def _squares(gradient: Weights, parts: tuple[int, ...]) -> Float[Array, " parts"
     starts = [sum(parts[:i]) for i in range(len(parts))]
     if not accelerated():
         return jnp.stack([jnp.sum(gradient[a : a + n] ** 2) for a, n in zip(starts, parts, strict=True)])
+    if len(set(parts)) == 1:
+        return jnp.sum(gradient.reshape(len(parts), -1) ** 2, axis=1)
     inside = np.repeat(np.arange(len(parts)), parts) == np.arange(len(parts))[:, None]
     return jnp.sum(jnp.where(inside, gradient[None] ** 2, 0), axis=1)
 

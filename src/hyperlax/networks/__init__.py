@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from hyperlax.networks.base import AbstractNetwork, AbstractNetworkHyperparams, Linear
+from hyperlax.networks.base import AbstractNetwork, AbstractNetworkHyperparams
 from hyperlax.networks.heads import Categorical, PolicyHead, TanhNormal
+from hyperlax.networks.linear import Linear
 from hyperlax.networks.mlp import MLP, MLPHyperparams
 from hyperlax.networks.models import ActionValues, Actor, Critic, jointly
 from hyperlax.networks.pqc import PQC, PQCHyperparams

@@ -1,34 +1,24 @@
-"""The interface of networks, the dense layer, and initialisers that do not depend on padding."""
+"""The interface of networks and of their hyperparameters."""
 
 from __future__ import annotations
 
 import math
 from abc import abstractmethod
 from collections.abc import Sequence
-from functools import cache, partial
-from typing import Any, TypeVar, final
+from functools import cache
+from typing import Any, TypeVar
 
 import equinox as eqx
 import jax
 import jax.numpy as jnp
 import jax.random as jr
 from jax.extend.core import jaxprs_in_params
-from jaxtyping import Array, Float, Int, PRNGKeyArray, Shaped
+from jaxtyping import Array, Float, Int, PRNGKeyArray
 
 from hyperlax.hyperparams import AbstractHyperparams, trainable
-from hyperlax.lanes.constants import accelerated, differentiating
-from hyperlax.lanes.masking import lane_loop, row_keys
 from hyperlax.lanes.sizes import Sizes
-from hyperlax.networks.extended import (
-    FEW_INPUTS,
-    affine,
-    extended,
-    first,
-    product,
-    sum_of_few,
-    with_whole_gradient,
-)
-from hyperlax.networks.layout import batch_last
+from hyperlax.networks.extended import extended
+from hyperlax.networks.linear import Linear as Linear  # networks from elsewhere import it from here
 from hyperlax.networks.measurement import Measurement
 from hyperlax.networks.plain import PlainLayer
 from hyperlax.typecheck import check_fields
@@ -71,6 +61,13 @@ class AbstractNetwork(eqx.Module):
     def extended(self, x: Float[Array, " in"]) -> Float[Array, " extended"]:
         """The output for `x`, extended by a one (see `hyperlax.networks.extended`)."""
         return extended(self(x))
+
+    def heights(self) -> tuple[int, ...] | None:
+        """How many rows of a page each of its dense layers takes (see `hyperlax.learning.pages`).
+
+        None if its weights are not kept in pages, as for all but stacks of dense layers.
+        """
+        return None
 
     def prepared(self) -> AbstractNetwork:
         """This network with whatever does not depend on its input computed already, where that is worth it.
@@ -283,107 +280,3 @@ def operations(jaxpr: Any) -> float:
         else:
             total += sum(math.prod(v.aval.shape) for v in equation.outvars)
     return total
-
-
-@partial(jax.jit, static_argnums=(3, 4, 5))
-def orthogonal(
-    key: PRNGKeyArray,
-    rows: Int[Array, ""] | int,
-    cols: Int[Array, ""] | int,
-    row_cap: int,
-    col_cap: int,
-    scale: float,
-) -> Float[Array, "{row_cap} {col_cap}"]:
-    """Draw a semi-orthogonal `rows` × `cols` matrix, times `scale`, in the corner of a zero-padded matrix.
-
-    As in Saxe et al. 2014, it is the Q of the QR decomposition of a normal matrix with a positive diagonal of
-    R. It depends on the sizes and the key, but not on the capacities, because zero padding does not change
-    the first columns of Q.
-
-    It is computed by the Gram-Schmidt process, applied twice to every column, which is exact to rounding
-    (Giraud et al. 2005, "Rounding error analysis of the classical Gram-Schmidt orthogonalization process").
-    LAPACK would be faster for large square matrices and slower for heads, but it deadlocks when several
-    devices call it at once (jaxlib 0.10.2).
-    """
-    long_cap, short_cap = max(row_cap, col_cap), min(row_cap, col_cap)
-    long, short = jnp.maximum(rows, cols), jnp.minimum(rows, cols)
-    normal = jax.vmap(lambda k: jr.normal(k, (long_cap,)))(row_keys(key, long_cap))
-    vectors = jnp.where(jnp.arange(long_cap)[None] < long, normal[:, :short_cap].T, 0)
-
-    def orthonormalise(i: Any, basis: Float[Array, "short long"]) -> Float[Array, "short long"]:
-        vector = jax.lax.dynamic_index_in_dim(vectors, i, keepdims=False)
-        for _ in range(2):
-            vector = vector - (basis @ vector) @ basis
-        unit = vector / jnp.sqrt(jnp.sum(vector**2))
-        return jax.lax.dynamic_update_index_in_dim(basis, unit, i, 0)
-
-    basis = lane_loop(short, orthonormalise, jnp.zeros_like(vectors))
-    wide = jnp.zeros((long_cap, long_cap)).at[:short_cap].set(basis)
-    return scale * jnp.where(jnp.asarray(rows) >= cols, wide.T, wide)[:row_cap, :col_cap]
-
-
-@final
-class Linear(eqx.Module):
-    """A dense layer, `weight @ x + bias`, with initially orthogonal weights and zero bias.
-
-    A padded unit has zero weights on both sides. Its output, its gradients and all updates are therefore
-    exactly zero, so that padding stays zero in training and the forward pass needs no mask.
-
-    `batch_last` decides where a mapped batch axis is placed (see `layout`): on a CPU, [out, batch] is faster
-    for large batches, and [batch, out] for a few samples.
-    """
-
-    weight: Float[Array, "out in"]
-    bias: Float[Array, " out"]
-    batch_last: bool = eqx.field(static=True)
-
-    def __init__(
-        self,
-        in_size: Int[Array, ""] | int,
-        out_size: Int[Array, ""] | int,
-        in_cap: int,
-        out_cap: int,
-        scale: float,
-        batch_last: bool = True,
-        *,
-        key: PRNGKeyArray,
-    ):
-        self.weight = orthogonal(key, out_size, in_size, out_cap, in_cap, scale)
-        self.bias = jnp.zeros(out_cap)
-        self.batch_last = batch_last
-
-    def __call__(self, x: Float[Array, " in"]) -> Float[Array, " out"]:
-        return _linear(self, x) if self.batch_last else self.apply(x)
-
-    def apply(self, x: Float[Array, " in *batch"]) -> Float[Array, " out *batch"]:
-        """Apply the layer to one vector, or to a batch along the last axis."""
-        if differentiating() and x.ndim == 1:
-            return first(x, self.weight, self.bias, self._affine())
-        if accelerated() and x.ndim == 1 and x.shape[0] <= FEW_INPUTS:
-            return sum_of_few(x, self.weight, self.bias)
-        if x.ndim == 1 and not self.batch_last:
-            return x @ self.weight.T + self.bias
-        return self.weight @ x + column(self.bias, x)
-
-    def of_extended(self, x: Float[Array, " extended"]) -> Float[Array, " out"]:
-        """The output for a vector that is extended by a one (see `hyperlax.networks.extended`)."""
-        return product(x, self._affine())
-
-    def _affine(self) -> Float[Array, "out extended"]:
-        """Weights and biases as one matrix, whose gradient is computed as a whole."""
-        return with_whole_gradient(affine(self.weight, self.bias, self.bias.shape[0]))
-
-    def of_few(self, x: Float[Array, " in"]) -> Float[Array, " out"]:
-        """The output for a vector of few entries, without a matrix product.
-
-        On an accelerator this sum and its gradients become parts of other kernels.
-        """
-        return jnp.sum(self.weight * x[None], axis=1) + self.bias
-
-
-_linear = batch_last(Linear.apply, "hyperlax_linear")
-
-
-def column(vector: Shaped[Array, " n"], like: Array) -> Array:
-    """`vector` with trailing axes of length one, so that it broadcasts along the first axis of `like`."""
-    return vector.reshape(vector.shape + (1,) * (like.ndim - 1))

@@ -11,8 +11,9 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from contextvars import ContextVar
 from functools import partial
-from typing import Any
+from typing import Any, final
 
+import equinox as eqx
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -96,6 +97,60 @@ def first(
         return product(extended(x), matrix)
     whole = _whole(extended(x))
     return _of_few(whole, matrix, *jax.lax.stop_gradient((whole[: x.shape[0]], weight, bias)))
+
+
+@final
+class Rows(eqx.Module):
+    """The weights and biases of a layer as rows of a page (see `hyperlax.learning.pages`).
+
+    Row i holds the weights of output i, followed by its bias; what lies behind and below is zero. `again` are
+    the same rows without a gradient, cut out of the page once more: an array that two products read is not
+    read as a part of a page, but cut out by a kernel.
+    """
+
+    rows: Float[Array, "rows extended"]
+    again: Float[Array, "rows extended"]
+
+    def product(self, x: Float[Array, " extended"]) -> Float[Array, " rows"]:
+        """The outputs, followed by zeros, for an extended vector (see the function `product`)."""
+        return _of_rows(x, self.rows, self.again)
+
+    def first(self, x: Float[Array, " n"]) -> Float[Array, " rows"]:
+        """The outputs, followed by zeros, for a vector that is not extended (see the function `first`)."""
+        if not _together.get() or x.shape[0] > FEW_INPUTS:
+            return self.product(extended(x))
+        return _of_few_and_rows(_whole(extended(x)), self.rows, x.shape[0])
+
+
+@jax.custom_jvp
+def _of_rows(
+    x: Float[Array, " extended"], rows: Float[Array, "rows extended"], again: Float[Array, "rows extended"]
+) -> Float[Array, " rows"]:
+    return x @ rows.T
+
+
+@_of_rows.defjvp
+def _of_rows_jvp(primals: tuple[Any, ...], tangents: tuple[Any, ...]) -> tuple[Array, Array]:
+    (x, rows, again), (dx, drows, _) = primals, tangents
+    few = rows.shape[0] <= FEW_OUTPUTS
+    by_input = jnp.sum(dx[None] * again, axis=1) if few else dx @ again.T
+    return _of_rows(x, rows, again), by_input + x @ drows.T
+
+
+@partial(jax.custom_jvp, nondiff_argnums=(2,))
+def _of_few_and_rows(
+    extended: Float[Array, " extended"], rows: Float[Array, "rows extended"], n: int
+) -> Float[Array, " rows"]:
+    """`extended @ rows.T`, computed as the sum of `n` products and the biases."""
+    return sum_of_few(extended[:n], rows[:, :n], rows[:, n])
+
+
+@partial(_of_few_and_rows.defjvp, symbolic_zeros=True)
+def _of_few_and_rows_jvp(n: int, primals: tuple[Any, Any], tangents: tuple[Any, Any]) -> tuple[Array, Array]:
+    (x, rows), (dx, drows) = primals, tangents
+    if isinstance(dx, SymbolicZero):
+        return _of_few_and_rows(x, rows, n), x @ drows.T
+    return x @ rows.T, dx @ rows.T + x @ drows.T
 
 
 @jax.custom_jvp

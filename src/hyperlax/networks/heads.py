@@ -18,8 +18,9 @@ from jaxtyping import Array, Bool, Float, Int, PRNGKeyArray
 from hyperlax.envs.base import ActionSpace, Discrete
 from hyperlax.lanes.constants import constant
 from hyperlax.lanes.masking import lane_cond
-from hyperlax.networks.base import AbstractNetwork, Linear
+from hyperlax.networks.base import AbstractNetwork
 from hyperlax.networks.few import few, largest, total
+from hyperlax.networks.linear import Linear
 
 MIN_STD = 1e-3
 EDGE = 1e-3

@@ -12,7 +12,7 @@ from jaxtyping import Array, Bool, Float, Int
 
 from hyperlax.hyperparams import Flag
 from hyperlax.lanes.constants import accelerated
-from hyperlax.networks.base import column
+from hyperlax.networks.linear import column
 
 LAYER_NORM_EPS = 1e-6
 Used = frozenset[bool]

@@ -18,10 +18,11 @@ from hyperlax.hyperparams import Count, Flag, Meaning, hp
 from hyperlax.hyperparams.spaces import Choice, Integers
 from hyperlax.lanes.masking import lane_switch
 from hyperlax.lanes.sizes import Branches, Extent, Sizes
-from hyperlax.networks.base import AbstractNetwork, AbstractNetworkHyperparams, Linear
-from hyperlax.networks.extended import affine, extended, first, one_after, product
+from hyperlax.networks.base import AbstractNetwork, AbstractNetworkHyperparams
+from hyperlax.networks.extended import extended, extended_length, one_after
 from hyperlax.networks.layer_norm import LayerNorm, no_gradient, normalised_where
 from hyperlax.networks.layout import batch_last
+from hyperlax.networks.linear import Linear
 from hyperlax.networks.plain import PlainLayer
 from hyperlax.registry.limits import LIMITS
 
@@ -165,16 +166,19 @@ class MLP(AbstractNetwork):
         if self.norms:
             return extended(self(x))
         one = one_after(self.out_cap)  # activations leave the zeros that precede it
-        matrices = [affine(layer.weight, layer.bias, one.size) for layer in self.layers]
 
         def activated(linear: Float[Array, " extended"]) -> Float[Array, " extended"]:
             return activate(self.activations, self.hp.activation, linear) + one
 
-        hidden = activated(first(x, self.layers[0].weight, self.layers[0].bias, matrices[0]))
-        for i in range(1, len(matrices)):
-            after = activated(product(hidden, matrices[i]))
+        hidden = activated(self.layers[0].first(x, one.size))
+        for i, layer in enumerate(self.layers[1:], start=1):
+            after = activated(layer.of_extended(hidden, one.size))
             hidden = after if i < self.least_depth else jnp.where(i < self.hp.depth, after, hidden)
         return hidden
+
+    def heights(self) -> tuple[int, ...]:
+        rows = self.out_cap if self.norms else extended_length(self.out_cap)
+        return (rows,) * len(self.layers)
 
     def plain(self) -> tuple[PlainLayer, ...]:
         width, name = int(self.hp.width), self.hp.label("activation")

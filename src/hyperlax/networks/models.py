@@ -19,9 +19,10 @@ from jaxtyping import Array, Float, PRNGKeyArray
 from hyperlax.envs.base import ActionSpace
 from hyperlax.hyperparams import trainable
 from hyperlax.lanes.constants import accelerated, differentiating, known
-from hyperlax.networks.base import AbstractNetwork, Linear
+from hyperlax.networks.base import AbstractNetwork
 from hyperlax.networks.extended import evaluated_together
 from hyperlax.networks.heads import Categorical, PolicyHead, TanhNormal
+from hyperlax.networks.linear import Linear
 
 FEW = 16
 """The most features of which an output layer is a sum of products; of more, a matrix product takes less."""
@@ -156,6 +157,12 @@ def stacked_once(models: Sequence[AbstractModel]) -> Iterator[None]:
         _stacks.reset(token)
 
 
+def remember(xs: Sequence[Array], stack: Array) -> None:
+    """Let `jointly` use `stack` where it would stack `xs`, inside `stacked_once`."""
+    if isinstance(made := _stacks.get(), dict):
+        made[tuple(map(id, xs))] = (xs, stack)
+
+
 def _not_learned(body: AbstractNetwork) -> list[Any]:
     """The leaves of a network that are not trained."""
     return jax.tree.leaves(eqx.filter(body, trainable(body), inverse=True))
@@ -183,8 +190,8 @@ def _shapes(tree: Any) -> tuple[Any, ...]:
 
 
 def _padded(x: Float[Array, "n ..."], length: int) -> Float[Array, "length ..."]:
-    """`x` with zeros appended to its first axis."""
-    return jnp.pad(x, [(0, length - x.shape[0])] + [(0, 0)] * (x.ndim - 1))
+    """`x` with zeros appended to its first axis; `x` itself if it is that long."""
+    return x if x.shape[0] == length else jnp.pad(x, [(0, length - x.shape[0])] + [(0, 0)] * (x.ndim - 1))
 
 
 def _mapped(f: Callable[[Any], Array], trees: Sequence[Any]) -> Array:

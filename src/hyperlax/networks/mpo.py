@@ -12,8 +12,8 @@ from jaxtyping import Array, Bool, Float, Int, PRNGKeyArray
 
 from hyperlax.lanes.constants import accelerated
 from hyperlax.lanes.masking import row_keys
-from hyperlax.networks.base import column
 from hyperlax.networks.contraction import formed
+from hyperlax.networks.linear import column
 
 
 @final

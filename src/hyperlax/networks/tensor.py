@@ -19,9 +19,10 @@ from hyperlax.hyperparams.spaces import Choice, Integers
 from hyperlax.lanes.constants import accelerated, folded
 from hyperlax.lanes.masking import select
 from hyperlax.lanes.sizes import Branches, Extent, Shape, Sizes
-from hyperlax.networks.base import AbstractNetwork, AbstractNetworkHyperparams, column
+from hyperlax.networks.base import AbstractNetwork, AbstractNetworkHyperparams
 from hyperlax.networks.extended import affine, extended, one_after
 from hyperlax.networks.layout import batch_last
+from hyperlax.networks.linear import column
 from hyperlax.networks.mlp import ACTIVATIONS, activate
 from hyperlax.networks.mpo import MPO, normal_cores
 from hyperlax.networks.plain import PlainLayer

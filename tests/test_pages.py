@@ -1,0 +1,140 @@
+"""Weights in pages: the same models and gradients as in a vector, and zeros beyond the weights."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import equinox as eqx
+import jax
+import jax.numpy as jnp
+import jax.random as jr
+import numpy as np
+import pytest
+
+from hyperlax import envs
+from hyperlax.hyperparams import assign
+from hyperlax.lanes.constants import tracing_a_loss, tracing_for_accelerator
+from hyperlax.lanes.sizes import merge
+from hyperlax.learning.optimise import adam_state, flatten
+from hyperlax.learning.pages import Flat, Pages, layout
+from hyperlax.networks import Actor, Critic, MLPHyperparams, TensorMLPHyperparams
+from hyperlax.networks.extended import FEW_INPUTS
+from hyperlax.networks.models import jointly, stacked_once
+
+SPACE = envs.load("gymnax.acrobot").action_space
+"""Three actions, so that the outputs of actor and critic differ in length."""
+CASES = {
+    "few inputs": (4, {}, {}),
+    "many inputs": (FEW_INPUTS + 1, {}, {}),
+    "one layer": (4, {"depth": 1}, {}),
+    "three layers": (4, {"depth": 3}, {}),
+    "normalised": (4, {"layer_norm": True}, {}),
+    "some normalised": (4, {"depth": 2}, {"layer_norm": True, "depth": 3, "activation": "silu"}),
+    "narrower": (4, {"width": 3}, {"width": 9}),
+    "wide": (6, {"width": 20}, {"width": 24}),
+}
+"""Inputs, hyperparameters of a lane, and those of another one that shares its program."""
+SHORT = ("many inputs", "one layer", "some normalised", "narrower")
+
+
+def actor_and_critic(inputs: int, ours: dict[str, Any], theirs: dict[str, Any], seed: int = 0) -> Any:
+    """Models of a lane whose weights, biases and scales are all random where they are used."""
+    hps = [assign(MLPHyperparams(), {"width": 6, "depth": 2, **ours, **more}) for more in ({}, theirs)]
+    hp = jax.tree.map(jnp.asarray, hps[0])
+    caps = {**merge([hp.sizes() for hp in hps]), "batch_last": False}
+    keys = jr.split(jr.key(seed), 5)
+    bodies = [hp.network(inputs, caps, key=key) for key in keys[:2]]
+    models = Actor(bodies[0], SPACE, key=keys[2]), Critic(bodies[1], key=keys[3])
+    weights, _, restore = flatten(models)
+    inside, _, _ = flatten(jax.tree.map(lambda x: used(x, hp, caps), models))
+    return restore(jnp.where(inside > 0, jr.normal(keys[4], weights.shape), 0))
+
+
+def used(x: Any, hp: Any, caps: Any) -> Any:
+    """Ones where an array of weights is not padding; axes as long as the width hold that many units."""
+    if not eqx.is_inexact_array(x):
+        return x
+    sizes = [int(hp.width) if n == caps["width"] else n for n in x.shape]
+    return jnp.pad(jnp.ones(sizes), [(0, n - m) for n, m in zip(x.shape, sizes, strict=True)])
+
+
+def loss(models: Any, x: jax.Array) -> jax.Array:
+    policy, value = jointly(models, (x, x))
+    return jnp.sum(policy.log_probs * jnp.asarray([1.0, -2.0, 0.5])) + jnp.sin(value)
+
+
+def gradient(of: Any, models: Any, x: jax.Array) -> tuple[jax.Array, jax.Array]:
+    """The loss and its gradient by the weights as the layout `of` has them."""
+    laid = of(models)
+
+    def summed(weights: jax.Array) -> jax.Array:
+        models = laid.restore(weights)
+        with tracing_a_loss():
+            return jnp.sum(jax.vmap(lambda x: loss(models, x))(x))
+
+    with stacked_once(models):
+        return jax.value_and_grad(summed)(laid.spread(laid.weights))
+
+
+@pytest.mark.parametrize(
+    "case", [c if c in SHORT else pytest.param(c, marks=pytest.mark.slow) for c in CASES]
+)
+def test_models_and_gradients_are_those_of_a_vector(case):
+    """Alone, and in three lanes; no gradient beyond the weights, where there are cotangents, too."""
+    inputs, ours, theirs = CASES[case]
+    lanes = [actor_and_critic(inputs, ours, theirs, seed) for seed in range(3)]
+    x = jr.normal(jr.key(7), (3, 5, inputs))
+    stacked = jax.tree.map(lambda *xs: jnp.stack(xs), *lanes)
+    with tracing_for_accelerator():
+        assert type(layout(lanes[0])) is Pages
+        both = lambda models, x: (gradient(Flat, models, x), gradient(layout, models, x))  # noqa: E731
+        (values, expected), found = eqx.filter_jit(jax.vmap(both))(stacked, x)
+        alone = eqx.filter_jit(lambda models, x: gradient(layout, models, x))(lanes[1], x[1])
+        laid = layout(lanes[0])
+    np.testing.assert_allclose(found[0], values, rtol=1e-5)
+    np.testing.assert_allclose(found[1], jax.vmap(laid.spread)(expected), rtol=1e-4, atol=1e-5)
+    beyond = jax.vmap(laid.spread)(jnp.ones_like(expected)) == 0
+    assert beyond.any()
+    assert not found[1][beyond].any()
+    np.testing.assert_allclose(alone[0], values[1], rtol=1e-5)
+    np.testing.assert_allclose(alone[1], found[1][1], rtol=1e-4, atol=1e-5)
+
+
+@pytest.mark.parametrize("case", CASES)
+def test_a_vector_comes_back_from_pages(case):
+    models = actor_and_critic(*CASES[case])
+    with tracing_for_accelerator():
+        laid = layout(models)
+    numbers = jnp.arange(1.0, laid.weights.size + 1)
+    spread = laid.spread(numbers)
+    assert spread.shape == (sum(laid.parts),)
+    np.testing.assert_array_equal(jnp.sort(spread[spread != 0]), numbers)
+    np.testing.assert_array_equal(laid.gathered(spread), numbers)
+
+
+def test_models_and_the_state_of_their_optimiser_come_back_from_training():
+    models = actor_and_critic(*CASES["narrower"])
+    n = flatten(models)[0].size
+    state = adam_state(models)._replace(count=jnp.int32(7), mu=jnp.arange(0.0, n), nu=jnp.arange(1.0, n + 1))
+    with tracing_for_accelerator():
+        laid = layout(models)
+    moments: Any
+    weights, moments = laid.begun(state)
+    assert weights.shape == moments.mu.shape == moments.nu.shape == (sum(laid.parts),)
+    for a, b in zip(
+        jax.tree.leaves(laid.ended(weights, moments)), jax.tree.leaves((models, state)), strict=True
+    ):
+        np.testing.assert_array_equal(a, b)
+
+
+def test_other_networks_and_programs_for_cpus_have_vectors():
+    """Tensor networks, and bodies of different widths, whose pages would differ in shape."""
+    models = actor_and_critic(*CASES["few inputs"])
+    assert type(layout(models)) is Flat
+    wider = actor_and_critic(4, {"width": 7}, {})
+    hp = jax.tree.map(jnp.asarray, TensorMLPHyperparams())
+    body = hp.network(4, {**hp.sizes(), "batch_last": False}, key=jr.key(0))
+    tensors = Actor(body, SPACE, key=jr.key(1)), Critic(body, key=jr.key(2))
+    with tracing_for_accelerator():
+        assert type(layout((models[0], wider[1]))) is Flat
+        assert type(layout(tensors)) is Flat
