@@ -95,8 +95,7 @@ def first(
     """
     if not _together.get() or x.shape[0] > FEW_INPUTS:
         return product(extended(x), matrix)
-    whole = _whole(extended(x))
-    return _of_few(whole, matrix, *jax.lax.stop_gradient((whole[: x.shape[0]], weight, bias)))
+    return _of_few(extended(x), matrix, *jax.lax.stop_gradient((x, weight, bias)))
 
 
 @final

@@ -122,7 +122,7 @@ def jointly(models: Sequence[AbstractModel], inputs: Sequence[Float[Array, " in"
     if bodies is None:
         return tuple(m.read(_outputs(m.layer, m.body, x)) for m, x in zip(models, inputs, strict=True))
     longest = max(model.layer.bias.shape[0] for model in models)
-    layers = [jax.tree.map(partial(_padded, length=longest), model.layer) for model in models]
+    layers = [_with_outputs(model.layer, longest) for model in models]
     rows = list(zip(bodies, layers, inputs, strict=True))
     with evaluated_together():
         outputs = _mapped(lambda row: _outputs(row[1], row[0], row[2]), rows)
@@ -189,9 +189,15 @@ def _shapes(tree: Any) -> tuple[Any, ...]:
     return tuple((x.shape, x.dtype) for x in jax.tree.leaves(tree))
 
 
+def _with_outputs(layer: Linear, length: int) -> Linear:
+    """`layer` with as many outputs, the last of which are zero; the rows of a page have them already."""
+    padded = jax.tree.map(partial(_padded, length=length), layer)
+    return padded if layer.paged is None else eqx.tree_at(lambda x: x.paged, padded, layer.paged)
+
+
 def _padded(x: Float[Array, "n ..."], length: int) -> Float[Array, "length ..."]:
-    """`x` with zeros appended to its first axis; `x` itself if it is that long."""
-    return x if x.shape[0] == length else jnp.pad(x, [(0, length - x.shape[0])] + [(0, 0)] * (x.ndim - 1))
+    """`x` with zeros appended to its first axis."""
+    return jnp.pad(x, [(0, length - x.shape[0])] + [(0, 0)] * (x.ndim - 1))
 
 
 def _mapped(f: Callable[[Any], Array], trees: Sequence[Any]) -> Array:
