@@ -22,43 +22,45 @@ h100, hlo = (importlib.import_module(name) for name in ("h100", "hlo"))
 
 BUDGETS: dict[tuple[str, int], dict[str, float]] = {
     ("ppo", 1): {
-        "beside": 42,
-        "env step": 6,
+        "beside": 39,
+        "env step": 5,
         "advantage step": 4,
-        "gradient step": 21,
-        "evaluation step": 7.5,
+        "gradient step": 18,
+        "evaluation step": 5,
         "trips?": 0,
         "branches": 0,
-        "whole cycle": 1162,
+        "whole cycle": 983,
     },
     ("ppo", 128): {
-        "beside": 50,
+        "beside": 49,
         "env step": 6,
         "advantage step": 4,
         "gradient step": 22,
-        "evaluation step": 7.5,
+        "evaluation step": 6,
         "trips?": 0,
         "branches": 0,
-        "whole cycle": 1186,
+        "whole cycle": 1153,
     },
-    ("sac", 1): {"evaluation step": 8, "trips?": 0, "branches": 0, "whole cycle": 54},
-    ("sac", 128): {"evaluation step": 9, "trips?": 0, "branches": 0, "whole cycle": 55},
+    ("sac", 1): {"evaluation step": 5, "trips?": 0, "branches": 0, "whole cycle": 54},
+    ("sac", 128): {"evaluation step": 5.5, "trips?": 0, "branches": 0, "whole cycle": 55},
     ("dqn", 1): {
         "gradient step": 19,
-        "evaluation step": 10.5,
+        "evaluation step": 6,
         "trips?": 0,
         "branches": 0,
-        "whole cycle": 125,
+        "whole cycle": 122,
     },
     ("dqn", 128): {
         "gradient step": 23,
-        "evaluation step": 11.5,
+        "evaluation step": 7.5,
         "trips?": 0,
         "branches": 0,
-        "whole cycle": 145,
+        "whole cycle": 142,
     },
 }
 """Algorithm and lanes → the most that may be counted, as `benchmarks/kernels.py` does, with jax 0.10.2."""
+if jax.version.__version_info__ >= (0, 12):  # two weight matrices of one lane are not read as parts of a page
+    BUDGETS["ppo", 1] |= {"gradient step": 20, "whole cycle": 1015}
 CIRCUITS: dict[str, dict[str, float]] = {
     "4 wires × 5 layers, grouped": {"in all": 67, "in loops, per layer": 9.6, "trips?": 0, "branches": 0},
     "4 wires × 5 layers, fused": {"in all": 13, "in loops, per layer": 0, "trips?": 0, "branches": 0},
@@ -72,7 +74,7 @@ PUBLISHED: dict[str, dict[str, float]] = {
     "dqn_mlp on gymnax.cartpole": {"gradient step": 37, "trips?": 0, "branches": 0, "whole cycle": 220},
     "ppo_drpqc on gymnax.cartpole": {"gradient step": 18, "trips?": 0, "branches": 0, "whole cycle": 9_200},
     "ppo_drpqc on gymnax.reacher": {"gradient step": 30, "trips?": 0, "branches": 0, "whole cycle": 15_500},
-    "ppo_mlp on gymnax.cartpole": {"gradient step": 32, "trips?": 0, "branches": 0, "whole cycle": 16_500},
+    "ppo_mlp on gymnax.cartpole": {"gradient step": 28, "trips?": 0, "branches": 0, "whole cycle": 14_500},
     "ppo_tmlp on gymnax.cartpole": {"gradient step": 62, "trips?": 0, "branches": 0, "whole cycle": 32_000},
     "sac_mlp on gymnax.pendulum": {"gradient step": 80, "trips?": 0, "branches": 0, "whole cycle": 500},
 }

@@ -39,9 +39,9 @@ alone would predict 75 s (for an H100, jax 0.10.2).
 """
 STEP_KERNELS, STEP_KERNELS_PER_PRODUCT = 2.0, 2.0
 """Kernels of an env step on an accelerator: always, and per matrix product of the longest network."""
-GRADIENT_KERNELS, GRADIENT_KERNELS_PER_PRODUCT = 9.0, 5.0
+GRADIENT_KERNELS, GRADIENT_KERNELS_PER_PRODUCT = 8.0, 4.7
 """The same for a gradient step; both were counted in compiled programs."""
-CYCLE_KERNELS = 70.0
+CYCLE_KERNELS = 65.0
 """Kernels of a cycle beside its env steps and gradient steps."""
 SMALL_BATCH = 64
 """The largest chunk, in samples, for which matrix products are faster with the batch axis first."""
