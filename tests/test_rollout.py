@@ -16,6 +16,7 @@ import pytest
 from toys import Endless, Scripted, Walk
 
 from hyperlax.envs import Box
+from hyperlax.lanes.constants import tracing_for_accelerator
 from hyperlax.lanes.masking import LANES
 from hyperlax.learning.evaluation import evaluate
 from hyperlax.learning.rollout import Envs, collect
@@ -201,10 +202,17 @@ def evaluated_plainly(key):
     return np.reshape(returns, (2, EPISODES)), np.reshape(lengths, (2, EPISODES))
 
 
-def test_an_evaluation_equals_a_plain_python_loop():
+@jax.jit
+def evaluated_as_on_accelerators(wanted, key):
+    with tracing_for_accelerator():
+        return evaluate(AGENT, ENV, EPISODES, wanted, key=key)
+
+
+@pytest.mark.parametrize("run", [evaluated, evaluated_as_on_accelerators], ids=["cpu", "accelerator"])
+def test_an_evaluation_equals_a_plain_python_loop(run):
     """Row 0 takes the best action, row 1 samples."""
     for seed in range(3):
-        returns, lengths = evaluated(jnp.bool_(True), jr.key(seed))
+        returns, lengths = run(jnp.bool_(True), jr.key(seed))
         expected, expected_lengths = evaluated_plainly(jr.key(seed))
         np.testing.assert_allclose(returns, expected, rtol=1e-5)
         np.testing.assert_array_equal(lengths, expected_lengths)

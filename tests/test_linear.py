@@ -1,10 +1,11 @@
-"""Initial weights: orthogonal, and the same whatever is allocated around them."""
+"""The dense layer, and initial weights: orthogonal, and the same whatever is allocated around them."""
 
 from __future__ import annotations
 
 import math
 from functools import partial
 
+import equinox as eqx
 import jax
 import jax.numpy as jnp
 import jax.random as jr
@@ -15,8 +16,10 @@ from scipy import stats
 
 from hyperlax import envs
 from hyperlax.experiments.recipes import Recipe
+from hyperlax.lanes.constants import tracing_for_accelerator
 from hyperlax.lanes.masking import row_keys
 from hyperlax.networks import NETWORKS
+from hyperlax.networks.extended import FEW_INPUTS
 from hyperlax.networks.linear import Linear, orthogonal
 from hyperlax.programs import train
 
@@ -109,3 +112,16 @@ def test_a_layer_is_its_matrix_product(batch_last):
         rtol=1e-4,
         atol=1e-5,
     )
+
+
+@pytest.mark.parametrize(("inputs", "products"), [(FEW_INPUTS, 0), (FEW_INPUTS + 1, 1)], ids=["few", "many"])
+def test_few_inputs_are_added_up_on_accelerators(inputs, products):
+    layer = quick(lambda key: Linear(inputs, 5, inputs, 6, 2.0, key=key))(jr.key(0))
+    layer = eqx.tree_at(lambda x: x.bias, layer, jnp.arange(6.0))
+    batch = jr.normal(jr.key(1), (8, inputs))
+    with tracing_for_accelerator():
+        jaxpr = jax.make_jaxpr(jax.vmap(layer.apply))(batch)
+        found = jax.vmap(layer.apply)(batch)
+    assert str(jaxpr).count("dot_general") == products
+    expected = np.asarray(batch) @ np.asarray(layer.weight).T + np.asarray(layer.bias)
+    np.testing.assert_allclose(found, expected, rtol=1e-4, atol=1e-5)
