@@ -12,7 +12,8 @@ from __future__ import annotations
 
 from abc import abstractmethod
 from collections.abc import Callable, Sequence
-from functools import partial
+from functools import partial, reduce
+from itertools import accumulate
 from types import ModuleType
 from typing import Any, NamedTuple, final
 
@@ -104,6 +105,13 @@ class _Size(NamedTuple):
     columns: int
 
 
+class _Place(NamedTuple):
+    """Where a piece begins in a page."""
+
+    row: int
+    column: int
+
+
 @final
 class Pages(AbstractLayout):
     """Weights in pages, [networks, rows, columns], which are one vector to the optimiser."""
@@ -123,7 +131,13 @@ class Pages(AbstractLayout):
             bands.append((len(sizes),))
             sizes.append(_Size(-(-x.size // columns), columns))
         self._layers, self._sizes, self._bands = len(layers), sizes, bands
-        self._shape = len(models), sum(sizes[band[0]].rows for band in bands), columns
+        places, row = {}, 0
+        for band in bands:
+            before = accumulate((sizes[i].columns for i in band), initial=0)
+            places |= {i: _Place(row, column) for i, column in zip(band, before, strict=False)}
+            row += sizes[band[0]].rows
+        self._places = [places[i] for i in range(len(sizes))]
+        self._shape = len(models), row, columns
         self.parts = (self._shape[1] * columns,) * len(models)
         self._cut = _cutting(self._pieces, partial(self._joined, jnp))
 
@@ -175,23 +189,26 @@ class Pages(AbstractLayout):
         ]
 
     def _joined(self, xp: ModuleType, pieces: Sequence[Any]) -> Any:
-        """The pages that consist of `pieces`."""
-        bands = [xp.concatenate([pieces[i] for i in band], axis=2) for band in self._bands]
-        columns = self._shape[2]
-        return xp.concatenate([xp.pad(x, [(0, 0), (0, 0), (0, columns - x.shape[2])]) for x in bands], axis=1)
+        """The pages that consist of `pieces`: the sum of these, each with zeros around it.
+
+        XLA concatenates in a kernel that others do not become part of, and adds up in one that others do.
+        """
+        _, rows, columns = self._shape
+        padded = [
+            xp.pad(
+                x,
+                [(0, 0), (at.row, rows - at.row - x.shape[1]), (at.column, columns - at.column - x.shape[2])],
+            )
+            for x, at in zip(pieces, self._places, strict=True)
+        ]
+        return reduce(xp.add, padded)
 
     def _pieces(self, pages: Piece) -> list[Piece]:
         """The inverse of `_joined`."""
-        found: list[Any] = [None] * len(self._sizes)
-        row = 0
-        for band in self._bands:
-            column = 0
-            for i in band:
-                rows, columns = self._sizes[i]
-                found[i] = pages[:, row : row + rows, column : column + columns]
-                column += columns
-            row += self._sizes[band[0]].rows
-        return found
+        return [
+            pages[:, at.row : at.row + rows, at.column : at.column + columns]
+            for at, (rows, columns) in zip(self._places, self._sizes, strict=True)
+        ]
 
 
 def _cutting(
