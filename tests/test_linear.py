@@ -120,8 +120,8 @@ def test_few_inputs_are_added_up_on_accelerators(inputs, products):
     layer = eqx.tree_at(lambda x: x.bias, layer, jnp.arange(6.0))
     batch = jr.normal(jr.key(1), (8, inputs))
     with tracing_for_accelerator():
-        jaxpr = jax.make_jaxpr(jax.vmap(layer.apply))(batch)
-        found = jax.vmap(layer.apply)(batch)
+        jaxpr = jax.make_jaxpr(jax.vmap(layer.of_inputs))(batch)
+        found = jax.vmap(layer.of_inputs)(batch)
     assert str(jaxpr).count("dot_general") == products
     expected = np.asarray(batch) @ np.asarray(layer.weight).T + np.asarray(layer.bias)
     np.testing.assert_allclose(found, expected, rtol=1e-4, atol=1e-5)

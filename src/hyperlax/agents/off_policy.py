@@ -19,7 +19,7 @@ from hyperlax.agents.base import AbstractAgent, AbstractAgentHyperparams, Holdin
 from hyperlax.envs.base import AbstractEnv, Discrete
 from hyperlax.hyperparams import Count, Flag, Real, default_of
 from hyperlax.hyperparams.spaces import Choice
-from hyperlax.lanes.constants import folded
+from hyperlax.lanes.constants import accelerated, folded
 from hyperlax.lanes.keys import step_keys
 from hyperlax.lanes.masking import lane_cond, lane_loop, select, standard_normal
 from hyperlax.lanes.sizes import Extent, Sizes
@@ -29,6 +29,7 @@ from hyperlax.learning.normalise import Normaliser
 from hyperlax.learning.optimise import Weights, adam_step, after_steps, flatten, step_factors
 from hyperlax.learning.replay import Replay, Transition
 from hyperlax.learning.rollout import Trajectory
+from hyperlax.networks.by_platform import by_platform
 
 COUNTED_AT_ONCE = 2**20
 """Transitions in a block; a power of two, so that a ratio times it is exact in float32."""
@@ -203,6 +204,17 @@ class Experience(eqx.Module):
         return jnp.where(hp.normalize_observations, self.normaliser(obs), obs)
 
 
+_apart_on_cpus = by_platform(
+    "hyperlax_drawn",
+    lambda platform, x: (jax.lax.optimization_barrier(x) if platform == "cpu" else x,),
+    lambda x: (x,),
+)
+"""Random words that programs for accelerators compute before they use them if they run on a CPU.
+
+XLA for CPUs would compute all rounds of a hash anew for every use, and compile for minutes (jax 0.12).
+"""
+
+
 def counted(count: Int[Array, ""], ratio: Real) -> Int[Array, ""]:
     """`count` times `ratio`, rounded down.
 
@@ -325,6 +337,8 @@ class AbstractOffPolicyAgent(AbstractAgent):
 
         def part(position: Int[Array, " k"], valid: Bool[Array, " k"]) -> tuple:
             drawn = words[position]
+            if accelerated():
+                (drawn,) = _apart_on_cpus(words if len(position) == cap else drawn)  # those from 0 on
             batch, noise = self.experience.replay.sample(drawn[:, 0]), standard_normal(drawn[:, 1:])
 
             loss = partial(self._loss, target_model)

@@ -8,6 +8,8 @@ the hyperparameters of the lane.
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from functools import reduce
+from itertools import accumulate
 from typing import Any
 
 import equinox as eqx
@@ -32,10 +34,34 @@ def flatten(models: Sequence[eqx.Module]) -> tuple[Weights, tuple[int, ...], Cal
     parts = tuple(sum(x.size for x in jax.tree.leaves(w)) for w, _ in split)
     rest = [r for _, r in split]
 
+    unravel = _with_summed_gradient(unravel) if accelerated() else unravel
+
     def restore(vector: Weights) -> tuple[Any, ...]:
         return tuple(eqx.combine(w, r) for w, r in zip(unravel(vector), rest, strict=True))
 
     return weights, parts, restore
+
+
+def _with_summed_gradient(unravel: Callable[[Weights], Any]) -> Callable[[Weights], Any]:
+    """`unravel`, which cuts a vector into the leaves of a tree, with the sum of these as its gradient.
+
+    Each of them has zeros around it. By itself, the gradient would be their concatenation, which XLA for GPUs
+    computes in a kernel that others do not become part of.
+    """
+
+    def backward(_: None, cotangents: Any) -> tuple[Weights]:
+        leaves = jax.tree.leaves(cotangents)
+        ends = list(accumulate(x.size for x in leaves))
+        around = [(end - x.size, ends[-1] - end) for x, end in zip(leaves, ends, strict=True)]
+        padded = [jnp.pad(x.reshape(-1), zeros) for x, zeros in zip(leaves, around, strict=True)]
+        return (reduce(jnp.add, padded),)
+
+    @jax.custom_vjp
+    def cut(vector: Weights) -> Any:
+        return unravel(vector)
+
+    cut.defvjp(lambda vector: (unravel(vector), None), backward)
+    return cut
 
 
 def adam_state(models: Sequence[eqx.Module]) -> optax.ScaleByAdamState:

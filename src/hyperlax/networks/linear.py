@@ -17,6 +17,7 @@ from hyperlax.networks.extended import (
     FEW_INPUTS,
     Rows,
     affine,
+    extended,
     first,
     product,
     sum_of_few,
@@ -100,15 +101,25 @@ class Linear(eqx.Module):
     def apply(self, x: Float[Array, " in *batch"]) -> Float[Array, " out *batch"]:
         """Apply the layer to one vector, or to a batch along the last axis."""
         if differentiating() and x.ndim == 1:
-            return self.first(x, self.bias.shape[0])
-        if accelerated() and x.ndim == 1 and x.shape[0] <= FEW_INPUTS:
-            return sum_of_few(x, self.weight, self.bias)
+            return self.of_extended(extended(x))
         if x.ndim == 1 and not self.batch_last:
             return x @ self.weight.T + self.bias
         return self.weight @ x + column(self.bias, x)
 
+    def of_inputs(self, x: Float[Array, " in *batch"]) -> Float[Array, " out *batch"]:
+        """`apply` for the inputs of a network, of which an accelerator adds up a few.
+
+        A layer that follows is always a matrix product: XLA might compute one sum anew for every term of the
+        next one.
+        """
+        if not accelerated() or x.ndim > 1:
+            return self.apply(x)
+        if differentiating():
+            return self.first(x, self.bias.shape[0])
+        return sum_of_few(x, self.weight, self.bias) if x.shape[0] <= FEW_INPUTS else self.apply(x)
+
     def first(self, x: Float[Array, " in"], rows: int) -> Float[Array, " {rows}"]:
-        """The outputs for a vector, followed by zeros up to `rows` (see `extended.first`)."""
+        """The outputs for the inputs of a network, followed by zeros up to `rows` (see `extended.first`)."""
         if self.paged is not None:
             return self.paged.first(x)[:rows]
         return first(x, self.weight, self.bias, self._affine(rows))

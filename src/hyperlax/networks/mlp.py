@@ -193,7 +193,7 @@ class MLP(AbstractNetwork):
         return tuple(found)
 
     def _layer(self, i: int, x: Float[Array, " in *batch"]) -> Float[Array, " out *batch"]:
-        x = self.layers[i].apply(x)
+        x = self.layers[i].of_inputs(x) if i == 0 else self.layers[i].apply(x)
         if self.norms:
             hp, among = self.hp, self.normalisations
             x = normalised_where(among, hp.layer_norm, x, self.norms[i], hp.width, hp.layer_norm_scale)
