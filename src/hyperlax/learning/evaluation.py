@@ -66,9 +66,8 @@ def evaluate(
         return state, seen.obs, over | seen.terminated | seen.truncated, total, length
 
     begun = (state, obs, jnp.full(n, ~due), jnp.zeros(n), jnp.zeros(n, jnp.int32))
-    *_, total, length = (_until_all_are_over_at_once if accelerated() else _until_all_are_over)(
-        step, drawn, begun
-    )
+    run = _until_all_are_over_at_once if accelerated() else _until_all_are_over
+    *_, total, length = run(step, drawn, begun)
     return total.reshape(2, episodes), length.reshape(2, episodes)
 
 

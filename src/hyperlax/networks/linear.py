@@ -71,7 +71,8 @@ class Linear(eqx.Module):
     exactly zero, so that padding stays zero in training and the forward pass needs no mask.
 
     `batch_last` decides where a mapped batch axis is placed (see `layout`): on a CPU, [out, batch] is faster
-    for large batches, and [batch, out] for a few samples.
+    for large batches, and [batch, out] for a few samples. `paged` are the same weights and biases as rows of
+    a page, while a program for accelerators trains them.
     """
 
     weight: Float[Array, "out in"]
