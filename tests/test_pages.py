@@ -34,7 +34,7 @@ CASES = {
     "wide": (6, {"width": 20}, {"width": 24}),
 }
 """Inputs, hyperparameters of a lane, and those of another one that shares its program."""
-SHORT = ("many inputs", "one layer", "some normalised", "narrower")
+SHORT = ("some normalised", "narrower")
 
 
 def actor_and_critic(inputs: int, ours: dict[str, Any], theirs: dict[str, Any], seed: int = 0) -> Any:
