@@ -130,7 +130,7 @@ class Pages(AbstractLayout):
         for x in rest:
             bands.append((len(sizes),))
             sizes.append(_Size(-(-x.size // columns), columns))
-        self._layers, self._sizes, self._bands = len(layers), sizes, bands
+        self._layers, self._sizes = len(layers), sizes
         places, row = {}, 0
         for band in bands:
             before = accumulate((sizes[i].columns for i in band), initial=0)

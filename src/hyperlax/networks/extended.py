@@ -118,7 +118,9 @@ class Rows(eqx.Module):
         """The outputs, followed by zeros, for a vector that is not extended (see the function `first`)."""
         if not _together.get() or x.shape[0] > FEW_INPUTS:
             return self.product(extended(x))
-        return _of_few_and_rows(_whole(extended(x)), self.rows, x.shape[0])
+        n, whole = x.shape[0], _whole(extended(x))
+        parts = whole[:n], self.rows[:, :n], self.rows[:, n]
+        return _of_few(whole, self.rows, *jax.lax.stop_gradient(parts))
 
 
 @jax.custom_jvp
@@ -134,22 +136,6 @@ def _of_rows_jvp(primals: tuple[Any, ...], tangents: tuple[Any, ...]) -> tuple[A
     few = rows.shape[0] <= FEW_OUTPUTS
     by_input = jnp.sum(dx[None] * again, axis=1) if few else dx @ again.T
     return _of_rows(x, rows, again), by_input + x @ drows.T
-
-
-@partial(jax.custom_jvp, nondiff_argnums=(2,))
-def _of_few_and_rows(
-    extended: Float[Array, " extended"], rows: Float[Array, "rows extended"], n: int
-) -> Float[Array, " rows"]:
-    """`extended @ rows.T`, computed as the sum of `n` products and the biases."""
-    return sum_of_few(extended[:n], rows[:, :n], rows[:, n])
-
-
-@partial(_of_few_and_rows.defjvp, symbolic_zeros=True)
-def _of_few_and_rows_jvp(n: int, primals: tuple[Any, Any], tangents: tuple[Any, Any]) -> tuple[Array, Array]:
-    (x, rows), (dx, drows) = primals, tangents
-    if isinstance(dx, SymbolicZero):
-        return _of_few_and_rows(x, rows, n), x @ drows.T
-    return x @ rows.T, dx @ rows.T + x @ drows.T
 
 
 @jax.custom_jvp
