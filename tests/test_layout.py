@@ -8,7 +8,7 @@ import jax.random as jr
 import numpy as np
 import pytest
 
-from hyperlax.networks.layout import batch_last
+from hyperlax.networks.layout import MATVECS, affine_map, batch_last
 
 OUT, IN, BATCH, LANES = 3, 4, 5, 2
 
@@ -19,7 +19,13 @@ def plain(tree, x):
     return jnp.tanh(tree["weight"] @ x + bias) * tree["sign"].astype(x.dtype)
 
 
+def affine(tree, x):
+    """The same layer, with the gradients of `affine_map`."""
+    return jnp.tanh(affine_map(tree["weight"], tree["bias"], x)) * tree["sign"].astype(x.dtype)
+
+
 wrapped = batch_last(plain, "test_layer")
+wrapped_affine = batch_last(affine, "test_affine_layer")
 
 
 def tree(key):
@@ -64,10 +70,48 @@ CASES = {
 }
 
 
+@pytest.mark.parametrize("function", [wrapped, wrapped_affine], ids=["plain", "affine"])
 @pytest.mark.parametrize("case", CASES)
-def test_it_is_the_plain_function(case):
-    for a, b in zip(*(jax.tree.leaves(CASES[case](f)) for f in (wrapped, plain)), strict=True):
+def test_it_is_the_plain_function(case, function):
+    for a, b in zip(*(jax.tree.leaves(CASES[case](f)) for f in (function, plain)), strict=True):
         np.testing.assert_allclose(a, b, rtol=1e-5, atol=1e-6)
+
+
+@pytest.mark.parametrize("outputs", [1, 2, MATVECS, MATVECS + 1])
+def test_gradients_do_not_depend_on_how_they_are_computed(outputs):
+    weight, bias = jr.normal(jr.key(1), (outputs, IN)), jr.normal(jr.key(2), (outputs,))
+
+    def loss(f, weight, bias, x):
+        return jnp.sum(jnp.sin(f(weight, bias, x)) @ jnp.arange(float(BATCH)))
+
+    found, expected = (
+        jax.grad(loss, (1, 2, 3))(f, weight, bias, X.T)
+        for f in (affine_map, lambda w, b, x: w @ x + b[:, None])
+    )
+    for a, b in zip(found, expected, strict=True):
+        np.testing.assert_allclose(a, b, rtol=1e-5, atol=1e-6)
+
+
+@pytest.mark.parametrize("outputs", [2, MATVECS + 1])
+def test_no_gradient_of_a_loss_with_the_batch_in_front_is_a_plain_loop(outputs):
+    """In such a loop XLA computes products over the first axis of one matrix and the last of the other."""
+
+    def has_loop(linear):
+        layer = batch_last(lambda tree, x: linear(*tree, x), "test_head")
+
+        def loss(weight, bias, x, action):
+            def log_prob(x, action):
+                return jax.nn.log_softmax(layer((weight, bias), jnp.tanh(x)))[action]
+
+            return jnp.sum(jax.vmap(log_prob)(x, action))
+
+        arguments = jnp.zeros((outputs, 16)), jnp.zeros(outputs), jnp.zeros((128, 16)), jnp.zeros(128, int)
+        compiled = jax.jit(jax.grad(loss, (0, 1, 2))).lower(*arguments).compile().as_text()
+        axes = "lhs_contracting_dims={0}, rhs_contracting_dims={1}"
+        return any(axes in line and f"f32[{outputs},16]" in line for line in compiled.splitlines())
+
+    assert has_loop(lambda weight, bias, x: weight @ x + bias[:, None])
+    assert not has_loop(affine_map)
 
 
 def products(f, *arguments):

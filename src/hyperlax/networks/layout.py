@@ -7,9 +7,18 @@ from functools import partial
 from typing import Any
 
 import jax
+import jax.numpy as jnp
 from jax.core import ShapedArray
+from jax.custom_derivatives import SymbolicZero
 from jax.extend.core import Primitive
 from jax.interpreters import ad, batching, mlir
+from jaxtyping import Array, Float
+
+MATVECS = 8
+"""The most outputs for each of which the gradient of its weights is a matrix-vector product of its own.
+
+On a CPU, these take less time than one product of narrow matrices.
+"""
 
 
 def batch_last(f: Callable[[Any, Any], Any], name: str) -> Callable[[Any, Any], Any]:
@@ -63,3 +72,40 @@ def batch_last(f: Callable[[Any, Any], Any], name: str) -> Callable[[Any, Any], 
         return primitive.bind(*leaves, x, treedef=treedef)
 
     return call
+
+
+def affine_map(
+    weight: Float[Array, "out in"], bias: Float[Array, " out"], x: Float[Array, " in *batch"]
+) -> Float[Array, " out *batch"]:
+    """`weight @ x + bias` for one vector, or for a batch of vectors along the last axis."""
+    return _of_batch(weight, bias, x) if x.ndim == 2 else weight @ x + bias
+
+
+@jax.custom_jvp
+def _of_batch(
+    weight: Float[Array, "out in"], bias: Float[Array, " out"], x: Float[Array, "in batch"]
+) -> Float[Array, "out batch"]:
+    """`weight @ x + bias`, whose gradient is as fast on a CPU as its matrix products.
+
+    A loss has its batch axis in front. Without a barrier, XLA merges the transposition of its gradient into
+    the product for the weights, which then becomes a plain loop: for 2,048 samples, 64 inputs and 2 outputs
+    that takes 380 us in place of 12. There is none behind a single output, whose gradient XLA would then
+    compute anew for every input. The gradient of the bias is a product with a vector of ones, which takes a
+    third of the time of a sum along rows.
+    """
+    return weight @ x + bias[:, None]
+
+
+@partial(_of_batch.defjvp, symbolic_zeros=True)
+def _of_batch_jvp(primals: tuple[Any, ...], tangents: tuple[Any, ...]) -> tuple[Array, Array]:
+    (weight, _, x), (dweight, dbias, dx) = primals, tangents
+    parts = []
+    if not isinstance(dweight, SymbolicZero):
+        few = weight.shape[0] <= MATVECS
+        parts.append(jnp.stack([row @ x for row in dweight]) if few else dweight @ x)
+    if not isinstance(dbias, SymbolicZero):
+        parts.append(dbias[:, None] @ jnp.ones((1, x.shape[1])))
+    if not isinstance(dx, SymbolicZero):
+        parts.append(weight @ dx)
+    tangent = sum(parts[1:], start=parts[0])
+    return _of_batch(*primals), tangent if weight.shape[0] == 1 else jax.lax.optimization_barrier(tangent)

@@ -23,7 +23,7 @@ from hyperlax.networks.extended import (
     sum_of_few,
     with_whole_gradient,
 )
-from hyperlax.networks.layout import batch_last
+from hyperlax.networks.layout import affine_map, batch_last
 
 
 @partial(jax.jit, static_argnums=(3, 4, 5))
@@ -105,7 +105,7 @@ class Linear(eqx.Module):
             return self.of_extended(extended(x))
         if x.ndim == 1 and not self.batch_last:
             return x @ self.weight.T + self.bias
-        return self.weight @ x + column(self.bias, x)
+        return affine_map(self.weight, self.bias, x)
 
     def of_inputs(self, x: Float[Array, " in *batch"]) -> Float[Array, " out *batch"]:
         """`apply` for the inputs of a network, of which an accelerator adds up a few.

@@ -13,6 +13,7 @@ from jaxtyping import Array, Bool, Float, Int, PRNGKeyArray
 from hyperlax.lanes.constants import accelerated
 from hyperlax.lanes.masking import row_keys
 from hyperlax.networks.contraction import formed
+from hyperlax.networks.layout import affine_map
 from hyperlax.networks.linear import column
 
 
@@ -81,8 +82,9 @@ class MPO(eqx.Module):
         self, x: Float[Array, " hidden *batch"], count: Int[Array, ""] | None = None
     ) -> Float[Array, " hidden *batch"]:
         """The output for one vector, or for a batch of vectors along the last axis."""
-        y = self._along_the_bond(x, count) if self._chain_is_cheaper(x) else self.dense(count) @ x
-        return y + column(self.bias, x)
+        if self._chain_is_cheaper(x):
+            return self._along_the_bond(x, count) + column(self.bias, x)
+        return affine_map(self.dense(count), self.bias, x)
 
     def dense(self, count: Int[Array, ""] | None = None) -> Float[Array, "hidden hidden"]:
         """The matrix W [output, input]; both halves of the cores are contracted before they are joined.

@@ -21,8 +21,7 @@ from hyperlax.lanes.masking import select
 from hyperlax.lanes.sizes import Branches, Extent, Shape, Sizes
 from hyperlax.networks.base import AbstractNetwork, AbstractNetworkHyperparams
 from hyperlax.networks.extended import affine, extended, one_after
-from hyperlax.networks.layout import batch_last
-from hyperlax.networks.linear import column
+from hyperlax.networks.layout import affine_map, batch_last
 from hyperlax.networks.mlp import ACTIVATIONS, activate
 from hyperlax.networks.mpo import MPO, normal_cores
 from hyperlax.networks.plain import PlainLayer
@@ -161,7 +160,7 @@ class Dense(eqx.Module):
         self.bias = jnp.zeros(out_size)
 
     def __call__(self, x: Float[Array, " in *batch"]) -> Float[Array, " out *batch"]:
-        return self.weight @ x + column(self.bias, x)
+        return affine_map(self.weight, self.bias, x)
 
 
 def _padded(dense: Any, outputs: int, inputs: int) -> Any:
