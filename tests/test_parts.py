@@ -77,7 +77,7 @@ def trained(part: int | None, segments: list[list[int]], hps: list[Any] = SAMPLE
     return state
 
 
-@pytest.mark.parametrize("part", [3, *(pytest.param(n, marks=pytest.mark.slow) for n in (4, 16))])
+@pytest.mark.parametrize("part", [4, *(pytest.param(n, marks=pytest.mark.slow) for n in (3, 16))])
 def test_parts_of_any_length_learn_what_whole_cycles_do(part):
     """Lanes take 2, 6 and 16 gradient steps per cycle, so that parts end within and at the end of cycles."""
     expected = trained(None, [[CYCLES] * 3])
@@ -228,6 +228,7 @@ def test_a_run_killed_within_cycles_ends_as_the_uninterrupted_one(place, step):
     assert set(lanes["env_steps"]) == {96}
 
 
+@pytest.mark.slow
 def test_curves_are_those_of_whole_cycles(place, monkeypatch):
     kind = Kind(LINE, Path("recipes.py_ppo") / "gymnax.cartpole")
     kind.run(place / "root")

@@ -97,7 +97,7 @@ def test_the_cheaper_order_is_taken():
     assert not layer._chain_is_cheaper(jnp.zeros((128, 64)))
 
 
-@pytest.mark.parametrize("shape", ["32=2^5", "64=2^6", "128=2^7"])
+@pytest.mark.parametrize("shape", ["32=2^5", "64=2^6", pytest.param("128=2^7", marks=pytest.mark.slow)])
 def test_activations_start_at_order_one(shape):
     """For every benchmarked choice, no seed explodes or vanishes."""
     caps = {
@@ -226,7 +226,9 @@ def test_parameters_are_counted():
         assert hp.parameter_count(5) == sum(x.size for x in arrays if jnp.issubdtype(x.dtype, jnp.inexact))
 
 
-@pytest.mark.parametrize("shape", ["8=2^3", "32=2^5", "64=2^6"])
+@pytest.mark.parametrize(
+    "shape", ["32=2^5", *(pytest.param(s, marks=pytest.mark.slow) for s in ("8=2^3", "64=2^6"))]
+)
 @pytest.mark.parametrize("on", [False, True], ids=["cpu", "accelerator"])
 def test_lanes_with_fewer_cores_are_what_they_are_alone(shape, on):
     """Outputs and gradients, next to lanes with up to six cores; what they do not use stays zero."""
