@@ -123,7 +123,9 @@ def _panel(middle: pl.DataFrame, each: pl.DataFrame, title: str, colour: str) ->
     tooltip = [alt.Tooltip(f"{column}:Q", format=",.4~g") for column in ("x", "value", "low", "high")]
     zero = alt.Chart(pl.DataFrame({"value": [0.0]})).mark_rule(strokeDash=[4, 4], color=NEUTRAL).encode(y=y)
     thin = (
-        alt.Chart(each).mark_line(strokeWidth=1, opacity=0.5, color=NEUTRAL).encode(x=x, y=y, detail="line:N")
+        alt.Chart(each)
+        .mark_line(strokeWidth=1, opacity=0.5, color=NEUTRAL)
+        .encode(x=x, y=y, detail=alt.Detail("line:N"))
     )
     base = alt.Chart(middle).encode(x=x, tooltip=tooltip)
     layers = [
@@ -136,7 +138,9 @@ def _panel(middle: pl.DataFrame, each: pl.DataFrame, title: str, colour: str) ->
     bounded = middle.drop_nulls(["low", "high"])
     if not bounded.is_empty():
         band = alt.Chart(bounded).mark_area(opacity=0.16, color=colour)
-        layers.insert(1, band.encode(x=x, y=alt.Y("low:Q", title="difference in return"), y2="high:Q"))
+        layers.insert(
+            1, band.encode(x=x, y=alt.Y("low:Q", title="difference in return"), y2=alt.Y2("high:Q"))
+        )
     return alt.layer(*layers).properties(
         title=alt.TitleParams(title, fontSize=12), width=(WIDTH - 200) // 2, height=260
     )

@@ -62,7 +62,10 @@ def _layers(rows: pl.DataFrame, families: Families) -> list[alt.Chart]:
         "yOffset": alt.YOffset("solved:N", sort=_KINDS),
         "color": alt.Color("family:N", scale=colours, legend=None),
         "tooltip": [
-            *("family:N", "runs:N", "lanes:Q", "solved:N"),
+            alt.Tooltip("family:N"),
+            alt.Tooltip("runs:N"),
+            alt.Tooltip("lanes:Q"),
+            alt.Tooltip("solved:N"),
             *(alt.Tooltip(f"{column}:N", title=title) for column, title in tooltips.items()),
         ],
     }
@@ -85,9 +88,9 @@ def _layers(rows: pl.DataFrame, families: Families) -> list[alt.Chart]:
     points = alt.Chart(reached).mark_point(filled=True, size=80)
     words = alt.Chart(never).mark_text(align="left", dx=6, fontSize=11)
     drawn = (
-        (bounded, bars.encode(x=alt.X("low_drawn:Q", **axis), x2="high_drawn:Q", **encoding)),
+        (bounded, bars.encode(x=alt.X("low_drawn:Q", **axis), x2=alt.X2("high_drawn:Q"), **encoding)),
         (reached, points.encode(x=x, shape=shape, **encoding)),
-        (never, words.encode(x=x, text="text:N", **{**encoding, "color": alt.value(NEUTRAL)})),
+        (never, words.encode(x=x, text=alt.Text("text:N"), **{**encoding, "color": alt.value(NEUTRAL)})),
     )
     return [layer for frame, layer in drawn if not frame.is_empty()]
 

@@ -79,15 +79,17 @@ def _marks(rows: pl.DataFrame, colour: str) -> list[alt.Chart]:
     common = {
         "color": alt.when(is_picked()).then(alt.value(HIGHLIGHT)).otherwise(alt.value(colour)),
         "opacity": alt.when(none_or_picked()).then(alt.value(1.0)).otherwise(alt.value(0.3)),
-        "tooltip": ["sample:N", *numbers],
+        "tooltip": [alt.Tooltip("sample:N"), *numbers],
     }
     across, along = (rows.drop_nulls([f"{c}_low", f"{c}_high"]) for c in ("tuning", "confirmed"))
     if not across.is_empty():
         bar = alt.Chart(across).mark_rule(strokeWidth=2)
-        layers.append(bar.encode(x=x("tuning_low"), x2="tuning_high:Q", y=y("confirmed"), **common))
+        layers.append(bar.encode(x=x("tuning_low"), x2=alt.X2("tuning_high:Q"), y=y("confirmed"), **common))
     if not along.is_empty():
         bar = alt.Chart(along).mark_rule(strokeWidth=2)
-        layers.append(bar.encode(x=x("tuning"), y=y("confirmed_low"), y2="confirmed_high:Q", **common))
+        layers.append(
+            bar.encode(x=x("tuning"), y=y("confirmed_low"), y2=alt.Y2("confirmed_high:Q"), **common)
+        )
     point = alt.Chart(rows).mark_point(filled=True, size=80)
     layers.append(point.encode(x=x("tuning"), y=y("confirmed"), **common))
     label = alt.Chart(rows).mark_text(align="left", baseline="bottom", dx=6, dy=-5, color=NEUTRAL)

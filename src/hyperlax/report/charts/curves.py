@@ -164,7 +164,7 @@ def _bands(rows: pl.DataFrame, colour: alt.Color, dash: list[int]) -> list[alt.C
     layers = [line.encode(y=_y("value"), color=colour, tooltip=tooltip)]
     bounded = rows.drop_nulls(["low", "high"])
     if not bounded.is_empty():
-        band = alt.Chart(bounded).encode(y=_y("low"), y2="high:Q", color=colour, tooltip=tooltip)
+        band = alt.Chart(bounded).encode(y=_y("low"), y2=alt.Y2("high:Q"), color=colour, tooltip=tooltip)
         layers.insert(0, band.mark_area(opacity=0.16))
         if bool((points == 1).any()):
             layers.append(band.mark_rule(strokeWidth=2))
@@ -182,8 +182,8 @@ def _thin_layer(rows: pl.DataFrame) -> alt.Chart:
     )
     return line.encode(
         y=_y("value"),
-        detail=["sample:N", "line:N"],
-        tooltip=["sample:N", alt.Tooltip("value:Q", title="return")],
+        detail=[alt.Detail("sample:N"), alt.Detail("line:N")],
+        tooltip=[alt.Tooltip("sample:N"), alt.Tooltip("value:Q", title="return")],
     )
 
 
@@ -192,9 +192,9 @@ def _selected_layer(rows: pl.DataFrame) -> alt.Chart:
     line = alt.Chart(rows).mark_line(strokeWidth=3, color=HIGHLIGHT, point={"size": 40, "color": HIGHLIGHT})
     return line.encode(
         y=_y("value"),
-        detail=["sample:N", "line:N"],
+        detail=[alt.Detail("sample:N"), alt.Detail("line:N")],
         opacity=alt.when(is_picked()).then(alt.value(1.0)).otherwise(alt.value(0.0)),
-        tooltip=["sample:N", alt.Tooltip("value:Q", title="return")],
+        tooltip=[alt.Tooltip("sample:N"), alt.Tooltip("value:Q", title="return")],
     )
 
 

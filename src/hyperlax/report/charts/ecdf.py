@@ -50,8 +50,8 @@ def ecdf(*experiments: Results, shared: bool = False) -> Chart:
         opacity=alt.when(none_or_picked()).then(alt.value(0.85)).otherwise(alt.value(0.3)),
         size=alt.when(is_picked()).then(alt.value(150)).otherwise(alt.value(34)),
         tooltip=[
-            "family:N",
-            "sample:N",
+            alt.Tooltip("family:N"),
+            alt.Tooltip("sample:N"),
             alt.Tooltip("value:Q", title=title, format=",.4~g"),
             alt.Tooltip("share:Q", format=".1%"),
         ],
@@ -60,7 +60,7 @@ def ecdf(*experiments: Results, shared: bool = False) -> Chart:
     layers = [line, point]
     if shown["low"].null_count() < len(shown):
         band = base.mark_area(interpolate="step-after", opacity=0.13)
-        layers.insert(0, band.encode(y=alt.Y("low:Q"), y2="high:Q", color=colour))
+        layers.insert(0, band.encode(y=alt.Y("low:Q"), y2=alt.Y2("high:Q"), color=colour))
     large = max(len(results.samples) for results in experiments) > maximum
     thinned = f" At most {maximum} samples of each family are drawn, evenly spaced by rank." if large else ""
     return finished(

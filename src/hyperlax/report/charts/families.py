@@ -249,13 +249,16 @@ def improvement_chart(families: Families) -> Chart:
     title = title_of(families)
     scale = alt.Scale(domain=[0, 1])
     y = alt.Y("pair:N", title=None, sort=None)
-    tooltip = ["pair:N", *(alt.Tooltip(f"{c}:Q", format=".2f") for c in ("probability", "low", "high"))]
+    tooltip = [
+        alt.Tooltip("pair:N"),
+        *(alt.Tooltip(f"{c}:Q", format=".2f") for c in ("probability", "low", "high")),
+    ]
     even = alt.Chart(pl.DataFrame({"even": [0.5]})).mark_rule(strokeDash=[4, 4], color=NEUTRAL)
     bars = alt.Chart(rows.drop_nulls("low")).mark_rule(strokeWidth=6, opacity=0.35, color=NEUTRAL)
     points = alt.Chart(rows).mark_point(filled=True, size=90, color="#0072b2")
     chart = alt.layer(
         even.encode(x=alt.X("even:Q", scale=scale)),
-        bars.encode(x=alt.X("low:Q", scale=scale), x2="high:Q", y=y, tooltip=tooltip),
+        bars.encode(x=alt.X("low:Q", scale=scale), x2=alt.X2("high:Q"), y=y, tooltip=tooltip),
         points.encode(x=alt.X("probability:Q", title="probability", scale=scale), y=y, tooltip=tooltip),
     )
     return finished(
@@ -290,7 +293,10 @@ def _bands(rows: pl.DataFrame, families: Families, x: str) -> list[alt.Chart]:
 
 def _lines(rows: pl.DataFrame, families: Families, x: alt.X, title: str) -> list[alt.Chart]:
     """Return layers with one line per family, its marks and, where there are any, its intervals as bands."""
-    tooltip = ["name:N", *(alt.Tooltip(f"{c}:Q", format=",.4~g") for c in ("x", "value", "low", "high"))]
+    tooltip = [
+        alt.Tooltip("name:N"),
+        *(alt.Tooltip(f"{c}:Q", format=",.4~g") for c in ("x", "value", "low", "high")),
+    ]
     y = alt.Y("value:Q", title=title, scale=of_returns())
     common = {"x": x, "color": _colour(families), "tooltip": tooltip}
     sparse = len(rows) <= 15 * len(families)
@@ -301,7 +307,7 @@ def _lines(rows: pl.DataFrame, families: Families, x: alt.X, title: str) -> list
     bounded = rows.drop_nulls(["low", "high"])
     if not bounded.is_empty():
         band = alt.Chart(bounded).mark_area(opacity=0.14)
-        layers.insert(0, band.encode(y=alt.Y("low:Q", title=title), y2="high:Q", **common))
+        layers.insert(0, band.encode(y=alt.Y("low:Q", title=title), y2=alt.Y2("high:Q"), **common))
     return layers
 
 

@@ -79,7 +79,7 @@ def _panel(results: Results, metric: str, best: int | None) -> Layered | None:
     base = alt.Chart(rows).encode(x=_x(), tooltip=tooltip)
     axis, zero = alt.Axis(format=axis_format(rows["high"]), tickCount=4), _is_constant(rows)
     layers = [
-        base.mark_area(opacity=0.25, color=NEUTRAL).encode(y=_y("low", name, zero=zero), y2="high:Q"),
+        base.mark_area(opacity=0.25, color=NEUTRAL).encode(y=_y("low", name, zero=zero), y2=alt.Y2("high:Q")),
         base.mark_line(color=NEUTRAL, point=_point_mark(sparse, NEUTRAL)).encode(
             y=_y("value", name, axis, zero)
         ),
@@ -104,9 +104,9 @@ def _selected_layer(rows: pl.DataFrame, name: str, sparse: bool, zero: bool) -> 
     return chart.mark_line(color=HIGHLIGHT, strokeWidth=2.5, point=_point_mark(sparse, HIGHLIGHT)).encode(
         x=_x(),
         y=_y("value", name, zero=zero),
-        detail="sample:N",
+        detail=alt.Detail("sample:N"),
         opacity=alt.when(is_picked()).then(alt.value(1.0)).otherwise(alt.value(0.0)),
-        tooltip=["sample:N", alt.Tooltip("value:Q", format=",.4~g")],
+        tooltip=[alt.Tooltip("sample:N"), alt.Tooltip("value:Q", format=",.4~g")],
     )
 
 
@@ -152,14 +152,14 @@ def _diverged_panel(results: Results) -> Layered:
         axis=alt.Axis(values=list(range(0, max(1, len(times)) + 1, 1 + len(times) // 5)), format="d"),
     )
     line = alt.Chart(rows).mark_line(interpolate="step-after", color=DIVERGED, strokeWidth=2.2)
-    tooltip = ["lanes:Q", alt.Tooltip("x:Q", format=",.0f")]
+    tooltip = [alt.Tooltip("lanes:Q"), alt.Tooltip("x:Q", format=",.0f")]
     points: dict[str, Any] = {"sample": diverged["sample"], "x": diverged["at"].cast(pl.Float64)}
     marks = pl.DataFrame(points).sort("x").with_row_index("lanes", offset=1).head(MAX_ROWS)
     cross = alt.Chart(marks).mark_point(shape="cross", filled=True, size=70)
     colour = alt.when(is_picked()).then(alt.value(HIGHLIGHT)).otherwise(alt.value(DIVERGED))
     layers = [line.encode(x=_x(), y=y, tooltip=tooltip)]
     if len(marks):
-        layers.append(cross.encode(x=_x(), y=y, color=colour, tooltip=["sample:N", *tooltip]))
+        layers.append(cross.encode(x=_x(), y=y, color=colour, tooltip=[alt.Tooltip("sample:N"), *tooltip]))
     return alt.layer(*layers).properties(width=275, height=165)
 
 

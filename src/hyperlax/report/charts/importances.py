@@ -38,7 +38,7 @@ def importance_chart(results: Results) -> Chart:
         raise NothingToDraw(str(reason)) from reason
     shown = rows.head(_MAX_ROWS).drop(DESCRIPTION)
     y = alt.Y("hyperparameter:N", title=None, sort=shown["hyperparameter"].to_list())
-    tooltip = ["hyperparameter:N", *(_number(c) for c in ("importance", "chance", "p"))]
+    tooltip = [alt.Tooltip("hyperparameter:N"), *(_number(c) for c in ("importance", "chance", "p"))]
     base = alt.Chart(shown)
     layers = [
         base.mark_bar(color=colour_of(results.manifest), opacity=0.55, height=13).encode(
@@ -46,7 +46,7 @@ def importance_chart(results: Results) -> Chart:
             x=alt.X("importance:Q", title="importance", axis=alt.Axis(format="%", tickCount=10)),
             tooltip=tooltip,
         ),
-        base.mark_tick(color=_CHANCE, thickness=2, size=17).encode(y=y, x="chance:Q", tooltip=tooltip),
+        base.mark_tick(color=_CHANCE, thickness=2, size=17).encode(y=y, x=alt.X("chance:Q"), tooltip=tooltip),
     ]
     left_out = (
         f" The {len(shown)} most important of {len(rows)} hyperparameters are shown."
@@ -87,7 +87,12 @@ def sobol_chart(results: Results) -> Chart:
     encoding = {
         "y": alt.Y("hyperparameter:N", title=None, sort=shown["hyperparameter"].to_list()),
         "yOffset": alt.YOffset("index:N", sort=["first order", "total"]),
-        "tooltip": ["hyperparameter:N", "index:N", *(_number(c) for c in ("value", "low", "high")), "rows:Q"],
+        "tooltip": [
+            alt.Tooltip("hyperparameter:N"),
+            alt.Tooltip("index:N"),
+            *(_number(c) for c in ("value", "low", "high")),
+            alt.Tooltip("rows:Q"),
+        ],
     }
     legend = alt.Color(
         "index:N",
@@ -142,7 +147,9 @@ def _caveats(results: Results, table: pl.DataFrame) -> list[str]:
 
 
 def _interval(chart: alt.Chart, low: str, high: str) -> alt.Chart:
-    return chart.mark_rule(color=NEUTRAL, strokeWidth=2.5, clip=True).encode(x=f"{low}:Q", x2=f"{high}:Q")
+    return chart.mark_rule(color=NEUTRAL, strokeWidth=2.5, clip=True).encode(
+        x=alt.X(f"{low}:Q"), x2=alt.X2(f"{high}:Q")
+    )
 
 
 def _number(column: str) -> alt.Tooltip:

@@ -101,7 +101,7 @@ def _panel(rows: pl.DataFrame, columns: list[str], spaces: dict[str, Any], title
         ),
     )
     y = alt.Y("place:Q", axis=None, scale=alt.Scale(domain=[-0.04, 1.04]))
-    line = alt.Chart(data).encode(x=x, y=y, detail="sample:N", tooltip=_tooltip(title))
+    line = alt.Chart(data).encode(x=x, y=y, detail=alt.Detail("sample:N"), tooltip=_tooltip(title))
     colour = alt.Color(
         "score:Q",
         title=title,
@@ -112,7 +112,7 @@ def _panel(rows: pl.DataFrame, columns: list[str], spaces: dict[str, Any], title
     sparse = len(rows) <= 64
     faded = alt.when(none_or_picked()).then(alt.value(0.8 if sparse else 0.45)).otherwise(alt.value(0.12))
     dot = alt.Chart(ticks).mark_point(filled=True, size=9, color=NEUTRAL, opacity=1)
-    label = alt.Chart(ticks).encode(x=x, y=y, text="label:N")
+    label = alt.Chart(ticks).encode(x=x, y=y, text=alt.Text("label:N"))
     beside: dict[str, Any] = {"align": "right", "dx": -5, "fontSize": 10, "limit": 74}
     return alt.layer(
         line.mark_line(strokeWidth=1.6).encode(color=colour, opacity=faded),

@@ -81,7 +81,12 @@ def _statistic_panel(rows: pl.DataFrame, name: str, found: Sequence[Matched], fi
         scale=alt.Scale(zero=False),
         axis=alt.Axis(tickCount=4),
     )
-    tooltip: list[Any] = ["family:N", "statistic:N", "source:N", alt.Tooltip("tried:Q", title="samples")]
+    tooltip: list[Any] = [
+        alt.Tooltip("family:N"),
+        alt.Tooltip("statistic:N"),
+        alt.Tooltip("source:N"),
+        alt.Tooltip("tried:Q", title="samples"),
+    ]
     tooltip += [alt.Tooltip(f"{c}:Q", format=",.4~g") for c in ("value", "low", "high")]
     scale = alt.Scale(domain=names, range=family_colours(families))
     colour = alt.Color("family:N", scale=scale, legend=None)
@@ -92,7 +97,7 @@ def _statistic_panel(rows: pl.DataFrame, name: str, found: Sequence[Matched], fi
         scale=alt.Scale(domain=list(_SOURCES), range=list(_SOURCES.values())),
         legend=legend,
     )
-    base = alt.Chart(rows).encode(y=y, yOffset=aside, tooltip=[*tooltip, "ahead:N"])
+    base = alt.Chart(rows).encode(y=y, yOffset=aside, tooltip=[*tooltip, alt.Tooltip("ahead:N")])
     layers = [
         base.mark_point(size=80, strokeWidth=1.8).encode(
             x=x,
@@ -113,7 +118,9 @@ def _statistic_panel(rows: pl.DataFrame, name: str, found: Sequence[Matched], fi
         layers.insert(
             0,
             bar.encode(
-                x=alt.X("low:Q", title=words_of(found[0].results, SCORE)), x2="high:Q", strokeDash=dash
+                x=alt.X("low:Q", title=words_of(found[0].results, SCORE)),
+                x2=alt.X2("high:Q"),
+                strokeDash=dash,
             ),
         )
     title = alt.TitleParams(name, fontSize=12, offset=6)
@@ -150,7 +157,10 @@ def _scatter(match: Matched, colour: str, maximum: int) -> Layered:
     x = alt.X("published:Q", scale=alt.Scale(zero=False), axis=alt.Axis(tickCount=4))
     y = alt.Y("ours:Q", scale=alt.Scale(zero=False), axis=alt.Axis(tickCount=4))
     point = alt.Chart(rows).mark_circle(size=55)
-    tooltip = ["sample:N", *(alt.Tooltip(f"{c}:Q", format=",.4~g") for c in ("ours", "published"))]
+    tooltip = [
+        alt.Tooltip("sample:N"),
+        *(alt.Tooltip(f"{c}:Q", format=",.4~g") for c in ("ours", "published")),
+    ]
     layers = [
         alt.Chart(diagonal).mark_line(strokeDash=[4, 4], color=NEUTRAL).encode(x=x, y=y),
         point.encode(

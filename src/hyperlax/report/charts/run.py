@@ -41,12 +41,12 @@ def timeline(results: Results) -> Chart:
         .mark_bar(height=18)
         .encode(
             x=alt.X("start:Q", title="seconds since the start", axis=alt.Axis(format="~s")),
-            x2="end:Q",
+            x2=alt.X2("end:Q"),
             y=alt.Y("row:N", title=None, sort=alt.EncodingSortField("program", op="min")),
             color=alt.Color("phase:N", scale=scale, title=None),
             tooltip=[
-                "row:N",
-                "phase:N",
+                alt.Tooltip("row:N"),
+                alt.Tooltip("phase:N"),
                 alt.Tooltip("seconds:Q", format=",.3~g"),
                 alt.Tooltip("start:Q", format=",.1f"),
             ],

@@ -176,7 +176,11 @@ def _line_panel(rows: pl.DataFrame, title: str, colour: str) -> alt.Chart:
             x=alt.X("lanes:Q", axis=alt.Axis(format="~s", tickMinStep=1, tickCount=8)),
             y=alt.Y("value:Q", title=title, axis=alt.Axis(format="~s")),
             strokeDash=_dash(rows),
-            tooltip=["lanes:Q", "kind:N", alt.Tooltip("value:Q", title=title, format=",.4~g")],
+            tooltip=[
+                alt.Tooltip("lanes:Q"),
+                alt.Tooltip("kind:N"),
+                alt.Tooltip("value:Q", title=title, format=",.4~g"),
+            ],
         )
         .properties(width=_PANEL[0], height=_PANEL[1])
     )
@@ -192,13 +196,20 @@ def _experiment_panel(rows: pl.DataFrame, families: Sequence[Results], title: st
     solid = next(iter(_DASHES))
     hollow = alt.when(f"datum.kind === '{solid}'").then(alt.value(1.0)).otherwise(alt.value(0.0))
     return alt.layer(
-        base.mark_line(strokeWidth=1.6, color=NEUTRAL).encode(detail="line:N", strokeDash=_dash(rows)),
+        base.mark_line(strokeWidth=1.6, color=NEUTRAL).encode(
+            detail=alt.Detail("line:N"), strokeDash=_dash(rows)
+        ),
         base.mark_point(size=85, strokeWidth=1.8).encode(
             color=colour,
             fill=alt.Fill("name:N", scale=scale, legend=alt.Legend(title=None)),
             fillOpacity=hollow,
             shape=family_shape(families, "name", alt.Legend(title=None)),
-            tooltip=["name:N", "lanes:Q", "kind:N", alt.Tooltip("value:Q", title=title, format=",.4~g")],
+            tooltip=[
+                alt.Tooltip("name:N"),
+                alt.Tooltip("lanes:Q"),
+                alt.Tooltip("kind:N"),
+                alt.Tooltip("value:Q", title=title, format=",.4~g"),
+            ],
         ),
     ).properties(width=_PANEL[0], height=_PANEL[1])
 

@@ -61,7 +61,7 @@ def leaderboard_chart(results: Results, top: int = _DEFAULT_TOP) -> Chart:
     bounded = rows.drop_nulls(["score_low", "score_high"])
     if not bounded.is_empty():
         bar = alt.Chart(bounded).mark_rule(strokeWidth=6, opacity=0.3)
-        layers.insert(0, bar.encode(x=_x("score_low", title), x2="score_high:Q", **encoding))
+        layers.insert(0, bar.encode(x=_x("score_low", title), x2=alt.X2("score_high:Q"), **encoding))
     chart = alt.layer(*layers).properties(width=WIDTH - 120, height=alt.Step(22))
     shown_note = f"The best {len(shown)} of {len(table)} samples. " if len(table) > len(shown) else ""
     return finished(
@@ -85,7 +85,7 @@ def _seed_marks(seeds: pl.DataFrame, y: alt.Y, faded: Any, title: str) -> list[a
             if diverged[0]
             else base.mark_tick(color=NEUTRAL, thickness=2, size=13)
         )
-        tooltip = ["sample:N", "seed:N", "status:N", _number("score")]
+        tooltip = [alt.Tooltip("sample:N"), alt.Tooltip("seed:N"), alt.Tooltip("status:N"), _number("score")]
         layers.append(marked.encode(y=y, x=_x("score", title), opacity=faded, tooltip=tooltip))
     return layers
 
@@ -166,7 +166,7 @@ def _distribution(
             .otherwise(alt.Color("family:N", scale=colours, legend=None)),
             opacity=alt.when(none_or_picked()).then(alt.value(0.75)).otherwise(alt.value(0.25)),
             size=alt.when(is_picked()).then(alt.value(130)).otherwise(alt.value(45)),
-            tooltip=["family:N", "sample:N", _number("score")],
+            tooltip=[alt.Tooltip("family:N"), alt.Tooltip("sample:N"), _number("score")],
         )
     )
     thinned = f" Points: 1 in {stride} of {len(rows)} samples, ranked by return." if stride > 1 else ""
@@ -184,11 +184,11 @@ def _boxes(rows: pl.DataFrame, y: alt.Y, colours: alt.Scale, height: int, title:
         samples=pl.len(),
     )
     colour = alt.Color("family:N", scale=colours, legend=None)
-    tooltip = ["family:N", *(_number(c) for c in boxes.columns[1:])]
+    tooltip = [alt.Tooltip("family:N"), *(_number(c) for c in boxes.columns[1:])]
     base = alt.Chart(boxes).encode(y=y, color=colour, tooltip=tooltip)
     return [
-        base.mark_rule().encode(x=_x("smallest", title), x2="largest:Q"),
-        base.mark_bar(height=height, opacity=0.25).encode(x=_x("lower", title), x2="upper:Q"),
+        base.mark_rule().encode(x=_x("smallest", title), x2=alt.X2("largest:Q")),
+        base.mark_bar(height=height, opacity=0.25).encode(x=_x("lower", title), x2=alt.X2("upper:Q")),
         base.mark_tick(thickness=3, size=height).encode(x=_x("median", title)),
     ]
 
@@ -199,15 +199,19 @@ def _reference_lines(results: Results) -> list[Layered]:
     if not scores:
         return []
     rows = pl.DataFrame({"label": list(scores), "score": list(scores.values())})
-    base = alt.Chart(rows).encode(x="score:Q")
+    base = alt.Chart(rows).encode(x=alt.X("score:Q"))
     label = base.mark_text(baseline="bottom", dy=-4, color=NEUTRAL, fontSize=11).encode(
-        text="label:N", y=alt.value(0)
+        text=alt.Text("label:N"), y=alt.YValue(0)
     )
     return [base.mark_rule(strokeDash=[4, 4], color=NEUTRAL) + label]
 
 
 def _tooltip(rows: pl.DataFrame) -> list:
-    return ["sample:N", "rank:N", *(_number(c) for c in rows.columns if rows[c].dtype == pl.Float64)]
+    return [
+        alt.Tooltip("sample:N"),
+        alt.Tooltip("rank:N"),
+        *(_number(c) for c in rows.columns if rows[c].dtype == pl.Float64),
+    ]
 
 
 def _number(column: str) -> alt.Tooltip:

@@ -95,23 +95,35 @@ def _population(results: Results, seed: int, evaluated: pl.DataFrame, ancestors:
         .mark_bar(height=9)
         .encode(
             x=x,
-            x2="env_steps:Q",
+            x2=alt.X2("env_steps:Q"),
             y=y,
             color=alt.Color("value:Q", scale=scale, title="return"),
             opacity=faded,
-            tooltip=["sample:O", "env_steps:Q", alt.Tooltip("value:Q", title="return", format=",.4~g")],
+            tooltip=[
+                alt.Tooltip("sample:O"),
+                alt.Tooltip("env_steps:Q"),
+                alt.Tooltip("value:Q", title="return", format=",.4~g"),
+            ],
         )
     )
     layers: list[Any] = [bars]
     if ancestors:
         rows = pl.DataFrame([{"sample": s.sample, "begin": s.start, "env_steps": s.end} for s in ancestors])
         outline = alt.Chart(rows).mark_bar(height=13, filled=False, stroke=HIGHLIGHT, strokeWidth=2)
-        layers.append(outline.encode(x=x, x2="env_steps:Q", y=y))
+        layers.append(outline.encode(x=x, x2=alt.X2("env_steps:Q"), y=y))
     copies = _copies(results, seed)
     for diverged, rows in copies.partition_by("diverged", as_dict=True).items():
-        tooltip = ["parent:O", "sample:O", "begin:Q", "score:Q", "parent_score:Q"]
+        tooltip = [
+            alt.Tooltip("parent:O"),
+            alt.Tooltip("sample:O"),
+            alt.Tooltip("begin:Q"),
+            alt.Tooltip("score:Q"),
+            alt.Tooltip("parent_score:Q"),
+        ]
         base = alt.Chart(rows).encode(x=x, tooltip=tooltip)
-        layers.append(base.mark_rule(color=NEUTRAL, strokeWidth=1.5).encode(y="parent:O", y2="sample:O"))
+        layers.append(
+            base.mark_rule(color=NEUTRAL, strokeWidth=1.5).encode(y=alt.Y("parent:O"), y2=alt.Y2("sample:O"))
+        )
         mark = (
             base.mark_point(shape="cross", color=DIVERGED, size=70, filled=True)
             if diverged[0]
@@ -191,10 +203,10 @@ def _hyperparameter_panel(
         y = alt.Y("value:Q", title=name, scale=scale, axis=axis)
     else:
         y = alt.Y("value:N", title=name)
-    tooltip = ["value", "sample:O", "begin:Q", "end:Q"]
+    tooltip = [alt.Tooltip("value"), alt.Tooltip("sample:O"), alt.Tooltip("begin:Q"), alt.Tooltip("end:Q")]
     base = alt.Chart(rows).encode(x=x, y=y, tooltip=tooltip)
     colour = colour_of(results.manifest)
-    bar = base.mark_rule(color=colour, strokeWidth=3).encode(x2="end:Q")
+    bar = base.mark_rule(color=colour, strokeWidth=3).encode(x2=alt.X2("end:Q"))
     point = base.mark_point(color=colour, filled=True, size=45, opacity=1)
     return alt.layer(bar, point).properties(width=275, height=130)
 
@@ -213,12 +225,17 @@ def pruned_at_rungs(results: Results) -> Chart:
     faded = alt.when(none_or_picked()).then(alt.value(0.9)).otherwise(alt.value(0.15))
     x = alt.X("label:N", sort=order, title=None, axis=alt.Axis(labelAngle=0))
     y = alt.Y("value:Q", title="mean return over seeds", scale=alt.Scale(zero=False))
-    tooltip = ["sample:O", "label:N", "fate:N", alt.Tooltip("value:Q", format=",.4~g")]
+    tooltip = [
+        alt.Tooltip("sample:O"),
+        alt.Tooltip("label:N"),
+        alt.Tooltip("fate:N"),
+        alt.Tooltip("value:Q", format=",.4~g"),
+    ]
     base = alt.Chart(rows).encode(x=x, y=y, tooltip=tooltip, opacity=faded)
     fates = alt.Scale(domain=["continued", "stopped"], range=[colour, DIVERGED])
     shapes = alt.Scale(domain=["continued", "stopped"], range=["circle", "cross"])
     layers = [
-        base.mark_line(color=NEUTRAL, strokeWidth=1).encode(detail="sample:N"),
+        base.mark_line(color=NEUTRAL, strokeWidth=1).encode(detail=alt.Detail("sample:N")),
         base.mark_point(filled=True, size=70).encode(
             color=alt.Color("fate:N", scale=fates, title=None), shape=alt.Shape("fate:N", scale=shapes)
         ),

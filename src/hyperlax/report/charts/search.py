@@ -123,11 +123,16 @@ def parallel(results: Results) -> Chart:
         .encode(
             x=alt.X("hyperparameter:N", sort=varied, title=None, axis=alt.Axis(labelAngle=-35, grid=True)),
             y=alt.Y("height:Q", title="lowest … highest", axis=alt.Axis(labels=False, ticks=False)),
-            detail="sample:N",
+            detail=alt.Detail("sample:N"),
             color=colour,
             opacity=alt.OpacityValue(0.12, condition={"test": none_or_picked(), "value": 0.75}),
             order=alt.Order("place:Q"),
-            tooltip=["sample:N", "hyperparameter:N", "value:N", alt.Tooltip("score:Q", format=",.4~g")],
+            tooltip=[
+                alt.Tooltip("sample:N"),
+                alt.Tooltip("hyperparameter:N"),
+                alt.Tooltip("value:N"),
+                alt.Tooltip("score:Q", format=",.4~g"),
+            ],
         )
         .transform_calculate(place=f"indexof({json.dumps(varied)}, datum.hyperparameter)")
         .properties(width=WIDTH - 150, height=300)
@@ -245,9 +250,12 @@ def _importance(rows: pl.DataFrame, name: str, colour: str) -> Layered:
     """Draw importances as bars, with a tick at the chance level of each."""
     x = alt.X("importance:Q", title=f"share of importance for {name}", axis=alt.Axis(format="%", tickCount=6))
     y = alt.Y("hyperparameter:N", sort=rows["hyperparameter"].to_list(), title=None)
-    tooltip = ["hyperparameter:N", *(alt.Tooltip(f"{c}:Q", format=".1%") for c in ("importance", "chance"))]
+    tooltip = [
+        alt.Tooltip("hyperparameter:N"),
+        *(alt.Tooltip(f"{c}:Q", format=".1%") for c in ("importance", "chance")),
+    ]
     bars = alt.Chart(rows).mark_bar(color=colour, height=13).encode(x=x, y=y, tooltip=tooltip)
-    ticks = alt.Chart(rows).mark_tick(color=_CHANCE, thickness=2, size=15).encode(x="chance:Q", y=y)
+    ticks = alt.Chart(rows).mark_tick(color=_CHANCE, thickness=2, size=15).encode(x=alt.X("chance:Q"), y=y)
     return alt.layer(bars, ticks).properties(width=WIDTH - 260, height=alt.Step(19))
 
 
@@ -271,13 +279,13 @@ def _history(rows: pl.DataFrame, best: pl.DataFrame, name: str, colour: str) -> 
             opacity=alt.OpacityValue(0.25, condition={"test": none_or_picked(), "value": 0.85}),
             tooltip=[
                 alt.Tooltip("sample:N", title="trial"),
-                "state:N",
+                alt.Tooltip("state:N"),
                 alt.Tooltip("score:Q", format=",.4~g"),
             ],
         )
     )
     line = alt.Chart(best).mark_line(color=HIGHLIGHT, interpolate="step-after", strokeWidth=1.5)
-    return alt.layer(line.encode(x=x, y="best:Q"), points).properties(width=WIDTH - 150, height=240)
+    return alt.layer(line.encode(x=x, y=alt.Y("best:Q")), points).properties(width=WIDTH - 150, height=240)
 
 
 def _shapes(states: list[str]) -> list[str]:

@@ -99,15 +99,19 @@ def _entangler_panel(results: Results, column: str, shared: bool) -> Layered | N
         samples=pl.len(),
     )
     y = alt.Y("value:N", sort=order, title=column)
-    tooltip = ["value:N", "samples:Q", *(_number(c) for c in ("lower", "median", "upper"))]
+    tooltip = [
+        alt.Tooltip("value:N"),
+        alt.Tooltip("samples:Q"),
+        *(_number(c) for c in ("lower", "median", "upper")),
+    ]
     box = alt.Chart(boxes).encode(y=y, tooltip=tooltip)
     scale = alt.Scale(zero=False)
     x = alt.X("score:Q", title=words_of(results, SCORE), scale=scale, axis=alt.Axis(tickCount=6))
     layers = [
         box.mark_bar(height=26, opacity=0.25, color=NEUTRAL).encode(
-            x=alt.X("lower:Q", scale=scale), x2="upper:Q"
+            x=alt.X("lower:Q", scale=scale), x2=alt.X2("upper:Q")
         ),
-        box.mark_tick(thickness=3, size=26, color=NEUTRAL).encode(x="median:Q"),
+        box.mark_tick(thickness=3, size=26, color=NEUTRAL).encode(x=alt.X("median:Q")),
         _points(alt.Chart(rows), [results]).encode(
             x=x, y=y, yOffset=alt.YOffset("offset:Q", scale=alt.Scale(domain=[-1.6, 1.6]))
         ),
@@ -136,7 +140,12 @@ def _points(chart: alt.Chart, experiments: Sequence[Results]) -> alt.Chart:
         shape=family_shape(experiments, "name", legend),
         opacity=alt.when(none_or_picked()).then(alt.value(0.85)).otherwise(alt.value(0.25)),
         size=alt.when(is_picked()).then(alt.value(160)).otherwise(alt.value(60)),
-        tooltip=["name:N", "sample:N", "parameters:Q", _number("score")],
+        tooltip=[
+            alt.Tooltip("name:N"),
+            alt.Tooltip("sample:N"),
+            alt.Tooltip("parameters:Q"),
+            _number("score"),
+        ],
     )
 
 

@@ -59,7 +59,7 @@ def _layers(table: pl.DataFrame, colours: alt.Scale) -> list[alt.Chart]:
         "y": y,
         "yOffset": alt.YOffset("kind:N", sort=kinds),
         "color": alt.Color("family:N", scale=colours, legend=None),
-        "tooltip": [*("family:N", "kind:N"), _number("score")],
+        "tooltip": [alt.Tooltip("family:N"), alt.Tooltip("kind:N"), _number("score")],
     }
     shape = alt.Shape(
         "kind:N",
@@ -70,7 +70,7 @@ def _layers(table: pl.DataFrame, colours: alt.Scale) -> list[alt.Chart]:
     words = alt.Chart(table).mark_text(fontSize=11, color=NEUTRAL)
     return [
         points.encode(x=alt.X("score:Q", **axis), shape=shape, **encoding),
-        words.encode(x="middle:Q", y=y, text="label:N"),
+        words.encode(x=alt.X("middle:Q"), y=y, text=alt.Text("label:N")),
     ]
 
 

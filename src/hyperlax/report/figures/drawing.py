@@ -106,16 +106,23 @@ def curve_chart(
     def up(column: str) -> alt.Y:
         return alt.Y(f"{column}:Q", title=y_title or None, scale=of_returns(), axis=alt.Axis(tickCount=5))
 
-    tooltip = ["env:N", "group:N", "x:Q", *(f"{c}:Q" for c in ("value", "low", "high"))]
+    tooltip = [
+        alt.Tooltip("env:N"),
+        alt.Tooltip("group:N"),
+        alt.Tooltip("x:Q"),
+        *(alt.Tooltip(f"{c}:Q") for c in ("value", "low", "high")),
+    ]
     colour, thin = look.colour(groups, legend_title), table["line"].n_unique() > len(groups)
     base = alt.Chart(table).encode(x=across, color=colour, tooltip=tooltip)
     line = base.mark_line(strokeWidth=0.7 if thin else 1.6, opacity=0.75 if thin else 1.0, clip=True)
-    layers = [line.encode(y=up("value"), strokeDash=look.dash(groups, legend_title), detail="line:N")]
+    layers = [
+        line.encode(y=up("value"), strokeDash=look.dash(groups, legend_title), detail=alt.Detail("line:N"))
+    ]
     if table["low"].count():
         band = base.transform_filter("isValid(datum.low) && isValid(datum.high)").mark_area(
             opacity=0.18, clip=True
         )
-        layers.insert(0, band.encode(y=up("low"), y2="high:Q"))
+        layers.insert(0, band.encode(y=up("low"), y2=alt.Y2("high:Q")))
     if zero:
         rule = alt.Chart(table).mark_rule(strokeWidth=0.7, color="black", strokeDash=[2, 2])
         layers.insert(0, rule.encode(y=alt.datum(0)))
