@@ -19,7 +19,8 @@ NO_LAUNCH = {
     *("parameter", "constant", "tuple", "get-tuple-element", "bitcast", "opt-barrier", "domain"),
     *("after-all", "add-dependency", "partition-id", "replica-id", "get-dimension-size"),
 }
-"""Instructions for which nothing is launched."""
+"""Instructions for which nothing is launched; nor is it for memory that is taken and not filled."""
+_UNFILLED = "AllocateBuffer"
 
 CYCLE, ENV_STEP, VALUES, ADVANTAGE = "cycle", "env step", "values", "advantage step"
 EPOCH, GRADIENT_STEP, SHUFFLE, EVALUATION_STEP = "epoch", "gradient step", "shuffle", "evaluation step"
@@ -269,10 +270,16 @@ def _region(module: Module, name: str, region: Region, loop: Instruction | None)
         elif op.opcode in ("call", "async-start"):
             for called in (*op.called("to_apply"), *op.called("calls")):
                 _region(module, called, region, loop)
-        elif op.opcode not in NO_LAUNCH and not op.opcode.endswith(("-done", "-update")):
+        elif _launches(op):
             region.kernels[_kind(op)] += 1
             region.sources[_source(op, loop)] += 1
     return region
+
+
+def _launches(op: Instruction) -> bool:
+    if op.opcode == "custom-call" and f'custom_call_target="{_UNFILLED}"' in op.attributes:
+        return False
+    return op.opcode not in NO_LAUNCH and not op.opcode.endswith(("-done", "-update"))
 
 
 def _loop(module: Module, op: Instruction, around: Region, outer: Instruction | None) -> Region:

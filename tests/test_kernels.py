@@ -22,24 +22,24 @@ h100, hlo = (importlib.import_module(name) for name in ("h100", "hlo"))
 
 BUDGETS: dict[tuple[str, int], dict[str, float]] = {
     ("ppo", 1): {
-        "beside": 37,
+        "beside": 34,
         "env step": 5,
         "advantage step": 4,
         "gradient step": 16,
         "evaluation step": 5,
         "trips?": 0,
         "branches": 0,
-        "whole cycle": 949,
+        "whole cycle": 946,
     },
     ("ppo", 128): {
-        "beside": 47,
+        "beside": 43,
         "env step": 6,
         "advantage step": 4,
         "gradient step": 21,
         "evaluation step": 6,
         "trips?": 0,
         "branches": 0,
-        "whole cycle": 1135,
+        "whole cycle": 1131,
     },
     ("sac", 1): {"evaluation step": 5, "trips?": 0, "branches": 0, "whole cycle": 54},
     ("sac", 128): {"evaluation step": 5.5, "trips?": 0, "branches": 0, "whole cycle": 54},
@@ -60,7 +60,7 @@ BUDGETS: dict[tuple[str, int], dict[str, float]] = {
 }
 """Algorithm and lanes → the most that may be counted, as `benchmarks/kernels.py` does, with jax 0.10.2."""
 if jax.__version_info__ >= (0, 12):  # two weight matrices of one lane are not read as parts of a page
-    BUDGETS["ppo", 1] |= {"gradient step": 18, "whole cycle": 983}
+    BUDGETS["ppo", 1] |= {"gradient step": 18, "whole cycle": 980}
 CIRCUITS: dict[str, dict[str, float]] = {
     "4 wires × 5 layers, grouped": {"in all": 67, "in loops, per layer": 9.6, "trips?": 0, "branches": 0},
     "4 wires × 5 layers, fused": {"in all": 13, "in loops, per layer": 0, "trips?": 0, "branches": 0},
@@ -132,11 +132,12 @@ ENTRY %main (x: f32[4]) -> f32[4] {{
 
 
 def test_only_what_is_launched_counts():
-    """Tuples, parameters and the second half of an asynchronous copy are free."""
+    """Tuples, parameters, memory that is not filled and the second half of an asynchronous copy are free."""
     text = program(
         """
   %x = f32[4]{0} get-tuple-element(%p), index=1
   %b = f32[2,2]{1,0} bitcast(%x)
+  %e = f32[9]{0} custom-call(), custom_call_target="AllocateBuffer"
   %s = (f32[4]{0}, f32[4]{0}, u32[]) copy-start(%x)
   %d = f32[4]{0} copy-done(%s)
   %f = f32[4]{0} fusion(%d), kind=kInput, calls=%fused

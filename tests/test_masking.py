@@ -11,6 +11,7 @@ from jax.extend.core import ClosedJaxpr
 from lanes import quick
 from scipy import stats
 
+from hyperlax.lanes.constants import tracing_for_accelerator
 from hyperlax.lanes.masking import (
     LANES,
     batched,
@@ -202,11 +203,20 @@ def test_freeze_keeps_leaves_that_did_not_change():
         np.testing.assert_array_equal(frozen[1], new if active else old)
 
 
-def test_masked_statistics_equal_those_of_the_valid_rows_alone():
+def moments_on_accelerators(x, valid):
+    with tracing_for_accelerator():
+        return masked_moments(x, valid)
+
+
+MOMENTS = pytest.mark.parametrize(
+    "moments", [masked_moments, moments_on_accelerators], ids=["cpu", "accelerator"]
+)
+
+
+@MOMENTS
+def test_masked_statistics_equal_those_of_the_valid_rows_alone(moments):
     rng = np.random.default_rng(0)
-    statistics = quick(
-        lambda x, valid: (masked_sum(x, valid), masked_mean(x, valid), masked_moments(x, valid))
-    )
+    statistics = quick(lambda x, valid: (masked_sum(x, valid), masked_mean(x, valid), moments(x, valid)))
     for _ in range(5):
         n = int(rng.integers(1, 40))
         shape = (n, *rng.integers(1, 4, rng.integers(0, 3)))
@@ -222,16 +232,30 @@ def test_masked_statistics_equal_those_of_the_valid_rows_alone():
         np.testing.assert_allclose(variance, good.var(0), rtol=1e-4, atol=1e-6)
 
 
-def test_masked_statistics_without_valid_rows_are_zero():
+@MOMENTS
+def test_masked_statistics_without_valid_rows_are_zero(moments):
     x, none = jnp.full((3, 2), jnp.nan), jnp.zeros(3, bool)
-    for result in (masked_sum(x, none), masked_mean(x, none), *masked_moments(x, none)):
+    for result in (masked_sum(x, none), masked_mean(x, none), *moments(x, none)):
         np.testing.assert_array_equal(result, np.zeros(2))
 
 
-def test_variance_survives_a_large_mean():
+@MOMENTS
+def test_variance_survives_a_large_mean(moments):
     x = np.random.default_rng(0).normal(1e4, 1, 500).astype(np.float32)
-    _, variance = masked_moments(jnp.asarray(x), jnp.ones(500, bool))
+    _, variance = moments(jnp.asarray(x), jnp.ones(500, bool))
     np.testing.assert_allclose(variance, x.astype(np.float64).var(), rtol=1e-3)
+    _, none = moments(jnp.full(500, 0.1), jnp.ones(500, bool))
+    np.testing.assert_allclose(none, 0, atol=1e-12)
+
+
+def test_moments_on_accelerators_are_taken_in_one_pass_in_every_lane():
+    x = np.random.default_rng(0).normal(3, 2, (4, 7)).astype(np.float32)
+    lanes = jax.vmap(moments_on_accelerators, (0, None))
+    reductions = [e for e in jax.make_jaxpr(lanes)(x, jnp.ones(7, bool)).eqns if "reduce" in e.primitive.name]
+    assert len(reductions) == 1
+    mean, variance = lanes(x, jnp.arange(7) < 5)
+    np.testing.assert_allclose(mean, x[:, :5].mean(1), rtol=1e-5)
+    np.testing.assert_allclose(variance, x[:, :5].var(1), rtol=1e-4)
 
 
 def test_normal_numbers_of_random_words_are_those_of_jax():

@@ -37,7 +37,7 @@ CASES = {
 SHORT = ("some normalised", "narrower")
 
 
-def actors_and_critics(inputs: int, ours: dict[str, Any], theirs: dict[str, Any], lanes: int) -> Any:
+def actors_and_critics(inputs: int, ours: dict[str, Any], theirs: dict[str, Any], *, lanes: int) -> Any:
     """Models of so many lanes whose weights, biases and scales are all random where they are used."""
     hps = [assign(MLPHyperparams(), {"width": 6, "depth": 2, **ours, **more}) for more in ({}, theirs)]
     hp = jax.tree.map(jnp.asarray, hps[0])
@@ -51,7 +51,8 @@ def actors_and_critics(inputs: int, ours: dict[str, Any], theirs: dict[str, Any]
         inside, _, _ = flatten(jax.tree.map(lambda x: used(x, hps[0], caps), models))
         return restore(jnp.where(inside > 0, jr.normal(keys[4], weights.shape), 0))
 
-    return eqx.filter_jit(eqx.filter_vmap(made))(jr.split(jr.key(0), lanes))
+    quick: Any = eqx.filter_jit(eqx.filter_vmap(made))
+    return quick(jr.split(jr.key(0), lanes))
 
 
 def lane(models: Any, i: int) -> Any:
@@ -59,7 +60,7 @@ def lane(models: Any, i: int) -> Any:
 
 
 def actor_and_critic(*case: Any) -> Any:
-    return lane(actors_and_critics(*case, 1), 0)
+    return lane(actors_and_critics(*case, lanes=1), 0)
 
 
 def used(x: Any, hp: Any, caps: Any) -> Any:
@@ -93,7 +94,7 @@ def gradient(of: Any, models: Any, x: jax.Array) -> tuple[jax.Array, jax.Array]:
 )
 def test_models_and_gradients_are_those_of_a_vector(case):
     """Alone, and in three lanes; no gradient beyond the weights, where there are cotangents, too."""
-    models = actors_and_critics(*CASES[case], 3)
+    models = actors_and_critics(*CASES[case], lanes=3)
     x = jr.normal(jr.key(7), (3, 5, CASES[case][0]))
 
     def both(models, x):
@@ -103,7 +104,8 @@ def test_models_and_gradients_are_those_of_a_vector(case):
         return value, laid.spread(expected), laid.spread(jnp.ones_like(expected)), gradient(layout, models, x)
 
     with tracing_for_accelerator():
-        values, expected, inside, found = eqx.filter_jit(eqx.filter_vmap(both))(models, x)
+        together: Any = eqx.filter_jit(eqx.filter_vmap(both))
+        values, expected, inside, found = together(models, x)
         alone = eqx.filter_jit(lambda models, x: gradient(layout, models, x))(lane(models, 1), x[1])
     np.testing.assert_allclose(found[0], values, rtol=1e-5)
     np.testing.assert_allclose(found[1], expected, rtol=1e-4, atol=1e-5)

@@ -122,17 +122,19 @@ def lane_rows(
     n: Int[Array, ""],
     body: Callable[[Int[Array, ""], T], tuple[T, Shaped[Array, " *row"]]],
     carry: T,
-    table: Shaped[Array, "most *row"],
+    like: jax.ShapeDtypeStruct,
     at_once: int = 1,
 ) -> tuple[T, Shaped[Array, "most *row"]]:
     """Compute `for i in range(n): carry, table[i] = body(i, carry)` in a program for accelerators.
 
-    `n` may differ between the lanes; none exceeds the number of rows, and where it is not known as many steps
-    are taken. A lane that has finished keeps its carry, and its other rows are undefined. Up to `at_once`
-    steps are one iteration of the program, as many as divide their number: between them nothing is copied
-    and nothing counted, what they compute may be fused, and their rows are written together.
+    `like` is what the table is like. `n` may differ between the lanes; none exceeds the number of rows, and
+    where it is not known as many steps are taken. A lane that has finished keeps its carry, and its other
+    rows are undefined: no kernel fills the table first. Up to `at_once` steps are one iteration of the
+    program, as many as divide their number: between them nothing is copied and nothing counted, what they
+    compute may be fused, and their rows are written together.
     """
-    trips = int(n) if known(n) else table.shape[0]
+    trips = int(n) if known(n) else like.shape[0]
+    table = jax.lax.empty(like.shape, like.dtype)
     together = max(k for k in range(1, at_once + 1) if trips % k == 0)
     step = jax.jit(body)  # traced once
 
@@ -221,9 +223,35 @@ def masked_mean(x: Float[Array, " n *rest"], valid: Bool[Array, " n"]) -> Float[
 def masked_moments(
     x: Float[Array, " n *rest"], valid: Bool[Array, " n"]
 ) -> tuple[Float[Array, "*rest"], Float[Array, "*rest"]]:
-    """Mean and population variance over the leading axis of `x`, of valid rows only, in two passes."""
+    """Mean and population variance over the leading axis of `x`, of valid rows only.
+
+    Taken in two passes; on accelerators, where each is a kernel or two, in one.
+    """
+    if accelerated():
+        return _moments_at_once(x, valid)
     mean = masked_mean(x, valid)
     return mean, masked_mean((x - mean[None]) ** 2, valid)
+
+
+def _moments_at_once(
+    x: Float[Array, " n *rest"], valid: Bool[Array, " n"]
+) -> tuple[Float[Array, "*rest"], Float[Array, "*rest"]]:
+    """`masked_moments` as one reduction, which combines counts, means and sums of squares of two parts.
+
+    Chan, Golub & LeVeque (1983), "Algorithms for computing the sample variance", eq. 2.1.
+    """
+
+    def combined(one: tuple, other: tuple) -> tuple:
+        (n, mean, squares), (m, mean_of_other, squares_of_other) = one, other
+        total = n + m
+        share, apart = m / jnp.maximum(total, 1), mean_of_other - mean
+        return total, mean + apart * share, squares + squares_of_other + apart**2 * n * share
+
+    used = jnp.broadcast_to(valid.reshape(valid.shape + (1,) * (x.ndim - 1)), x.shape)
+    parts = used.astype(x.dtype), jnp.where(used, x, 0), jnp.zeros_like(x)
+    zero = np.zeros((), x.dtype)
+    n, mean, squares = jax.lax.reduce(parts, (zero, zero, zero), combined, (0,))
+    return mean, squares / jnp.maximum(n, 1)
 
 
 def row_keys(key: PRNGKeyArray, n: int) -> Key[Array, " n"]:

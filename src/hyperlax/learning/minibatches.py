@@ -173,7 +173,7 @@ class Passes(eqx.Module):
             steps = jnp.clip(self.steps - first, 0, most)
         length = self.chunks.lengths[-1]
         row = self.batch_cap + length  # the last minibatch may end in repetitions of the last sample
-        position = jnp.minimum(jnp.arange(row), self.batch - 1)
+        position = folded(lambda xp, batch: xp.minimum(xp.arange(row, dtype=np.int32), batch - 1), self.batch)
         orders = jax.vmap(lambda words: permuted(position, self.batch, words))(self.words).reshape(-1)
 
         assert most is not None  # agents that learn in passes say in their sizes how many steps they take

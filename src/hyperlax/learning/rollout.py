@@ -215,9 +215,9 @@ def _collect_at_once(
         done = jax.tree.map(lambda total, x: total + jnp.where(use, x, 0), done, ends)
         return (moving, states.pack((after, done))), rows.pack(row)
 
-    table = jnp.zeros((rollout_cap, size, rows.columns))
+    like = jax.ShapeDtypeStruct((rollout_cap, size, rows.columns), jnp.float32)
     first = (moving, states.pack(begun))
-    (moving, state), table = lane_rows(steps, one_step, first, table, at_once)
+    (moving, state), table = lane_rows(steps, one_step, first, like, at_once)
     agent = with_networks_of(eqx.combine(moving, still), agent)
     out, (envs, done) = rows.unpack(table), states.unpack(state)
     if late:
