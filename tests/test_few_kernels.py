@@ -76,7 +76,7 @@ def test_activations_and_their_slopes(names):
     for name in names:
         index = jnp.int32(list(ACTIVATIONS).index(name))
         plain, fast = on_both(both, index, x)
-        expected = jax.value_and_grad(lambda x, f=ACTIVATIONS[name]: jnp.sum(f(x) ** 2))(x)
+        expected = jax.jit(jax.value_and_grad(lambda x, f=ACTIVATIONS[name]: jnp.sum(f(x) ** 2)))(x)
         for found in (plain, fast):
             for a, b in zip(found, expected, strict=True):
                 np.testing.assert_allclose(a, b, rtol=1e-5, atol=1e-6)
@@ -123,8 +123,15 @@ def tensor(shape, cores):
 def test_tensor_networks_of_different_shapes_are_evaluated_together():
     """The same values and gradients as one by one; more matrix products of the dense part are shared."""
     (hp, caps, key), (other, other_caps, other_key) = tensor("8=2^3", 1), tensor("32=2^5", 2)
-    actor = Actor(hp.network(ENV.obs_size, caps, key=key), ENV.action_space, key=jr.key(5))
-    critic = Critic(other.network(ENV.obs_size, other_caps, key=other_key), key=jr.key(6))
+
+    @eqx.filter_jit
+    def models():
+        body = other.network(ENV.obs_size, other_caps, key=other_key)
+        return Actor(hp.network(ENV.obs_size, caps, key=key), ENV.action_space, key=jr.key(5)), Critic(
+            body, key=jr.key(6)
+        )
+
+    actor, critic = models()
     trained = eqx.partition((actor, critic), trainable((actor, critic)))
 
     def loss(weights, x):
@@ -141,11 +148,11 @@ def test_tensor_networks_of_different_shapes_are_evaluated_together():
     for a, b in zip(jax.tree.leaves(fast), jax.tree.leaves(plain), strict=True):
         np.testing.assert_allclose(a, b, rtol=2e-4, atol=2e-5)
     with tracing_for_accelerator():
-        ready: Any = type(actor.body).alike((actor.body, critic.body))
+        ready: Any = eqx.filter_eval_shape(lambda xs: type(xs[0]).alike(xs), (actor.body, critic.body))
         assert ready is not None
         assert len({x.first.bias.size for x in ready}) == 1
         same = jax.jit(lambda x: jointly((actor, critic), (x, x))[1])(x[0])
-    np.testing.assert_allclose(same, critic(x[0]), rtol=1e-4, atol=1e-5)
+    np.testing.assert_allclose(same, jax.jit(critic.__call__)(x[0]), rtol=1e-4, atol=1e-5)
 
 
 def test_only_the_matrices_of_tensor_networks_of_different_shapes_are_formed_apart():
@@ -217,7 +224,8 @@ def test_no_more_gradient_steps_are_due_than_a_program_plans_for(ratio, collecte
     obs, scalar = jnp.zeros((1, collected, env.obs_size)), jnp.zeros((1, collected))
     over = scalar > 0
     rollout = Trajectory(scalar[..., None], obs, obs, scalar, over, over, obs[0], jnp.int32(1))
-    assert int(experience.collected(hp, rollout).steps) == planned
+    due = eqx.filter_jit(lambda experience, rollout: experience.collected(hp, rollout).steps)
+    assert int(due(experience, rollout)) == planned
 
 
 def test_a_buffer_of_whole_steps_is_allocated():

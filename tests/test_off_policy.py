@@ -195,15 +195,16 @@ def test_both_ends_of_a_transition_are_normalised_as_the_hyperparameters_say():
     """In evaluation always, or as in training."""
     for normalises in (True, False):
         agent = lane(cycles=1, normalize_observations=normalises).agent
-        target, step = agent.critic, jax.tree.map(lambda x: x[0], agent.experience.replay.sample(WORDS))
-        seen = eqx.tree_at(
-            lambda t: (t.obs, t.next_obs),
-            step,
-            (normalised(agent, step.obs), normalised(agent, step.next_obs)),
-        )
-        wanted = agent.loss(agent.models(), target, seen if normalises else step, jnp.zeros(0))[0]
-        found = agent._loss(target, agent.models(), step, jnp.zeros(0))[0]
-        np.testing.assert_allclose(found, wanted, rtol=1e-5)
+        step = jax.tree.map(lambda x: x[0], agent.experience.replay.sample(WORDS))
+
+        @jax.jit
+        def both(agent, step, normalises=normalises):
+            ends = normalised(agent, step.obs), normalised(agent, step.next_obs)
+            seen = eqx.tree_at(lambda t: (t.obs, t.next_obs), step, ends) if normalises else step
+            wanted = agent.loss(agent.models(), agent.critic, seen, jnp.zeros(0))[0]
+            return agent._loss(agent.critic, agent.models(), step, jnp.zeros(0))[0], wanted
+
+        np.testing.assert_allclose(*both(agent, step), rtol=1e-5)
         for how in ("always", "as_trained"):
             agent = lane(cycles=1, normalize_observations=normalises, evaluation_normalisation=how).agent
             agent = agent.for_evaluation()
@@ -249,7 +250,8 @@ def test_observations_enter_the_normaliser_before_or_after_they_are_acted_on():
 def test_evaluation_never_acts_as_in_warm_up():
     begun = lane(epsilon_decay=0.0, training_epsilon=0.0).agent
     obs = jnp.ones(4)
-    act = jax.vmap(lambda agent, k: agent.act(obs, key=k, explore=jnp.bool_(True))[0], in_axes=(None, 0))
+    explored = lambda agent, k: agent.act(obs, key=k, explore=jnp.bool_(True))[0]  # noqa: E731
+    act = jax.jit(jax.vmap(explored, in_axes=(None, 0)))
     keys = jr.split(jr.key(0), 64)
     assert len(np.unique(act(begun, keys))) == 2
     assert len(np.unique(act(begun.for_evaluation(), keys))) == 1
@@ -284,9 +286,10 @@ def test_a_finished_lane_takes_no_gradient_step(ratio):
     hp, envs_, size = agent.hp, 3, ENV.obs_size
     none, obs = jnp.zeros((2, envs_)), jnp.zeros((2, envs_, size))
 
-    def due(rows):
-        rollout = Trajectory(none.astype(int), obs, obs, none, none > 0, none > 0, obs[0], jnp.int32(rows))
-        return int(agent.experience.collected(hp, rollout).steps)
+    @jax.jit
+    def due(agent, rows):
+        rollout = Trajectory(none.astype(int), obs, obs, none, none > 0, none > 0, obs[0], rows)
+        return agent.experience.collected(hp, rollout).steps
 
-    assert due(2) == (2 if ratio == 0 else 3)
-    assert due(0) == 0
+    assert due(agent, jnp.int32(2)) == (2 if ratio == 0 else 3)
+    assert due(agent, jnp.int32(0)) == 0

@@ -65,12 +65,10 @@ def test_every_part_takes_the_steps_of_clipped_adam():
 
         for _ in range(6):
             scale = 10 ** rng.uniform(-2, 1)
-            gradients = [
-                [jnp.asarray(rng.normal(0, scale, x.shape), jnp.float32) for x in e] for e in expected
-            ]
-            norms = [float(optax.tree.norm(g)) for g in gradients]
+            gradients = [[rng.normal(0, scale, x.shape).astype(np.float32) for x in e] for e in expected]
+            norms = [float(np.sqrt(sum(np.sum(x**2) for x in g))) for g in gradients]
             clipped += sum(n > limit for n in norms)
-            flat = jnp.concatenate([x.reshape(-1) for g in gradients for x in g])
+            flat = np.concatenate([x.reshape(-1) for g in gradients for x in g])
             weights, state, measured = ours(weights, flat, state)
             np.testing.assert_allclose(measured, norms, rtol=1e-5)
             expected, states = theirs(expected, gradients, states)
