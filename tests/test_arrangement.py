@@ -40,7 +40,7 @@ def test_a_transposition_and_its_gradient(axes):
             out = jax.vmap(lambda x: transposed(x, axes))(x)
         return jnp.sum(jnp.sin(out) * slope), out
 
-    (a, b), (c, d) = (jax.grad(partial(moved, on=on), has_aux=True)(x) for on in (True, False))
+    (a, b), (c, d) = (jax.jit(jax.grad(partial(moved, on=on), has_aux=True))(x) for on in (True, False))
     np.testing.assert_array_equal(b, d)
     np.testing.assert_array_equal(a, c)
     assert "transpose" not in str(jax.make_jaxpr(partial(moved, on=True))(x))
@@ -57,7 +57,7 @@ def test_a_chain_uses_every_entry_of_its_cores_once(count, used):
 @pytest.mark.parametrize("entangler", ["cz", "cz_ring", "none"])
 def test_signs_are_the_same_whether_the_entangler_is_known_while_tracing_or_not(entangler):
     hp = jax.tree.map(jnp.asarray, assign(PQCHyperparams(), {"entangler": entangler, "stacks": 2}))
-    network = hp.network(5, {**hp.sizes(), "stacks": 3}, key=jr.key(0))
+    network = eqx.filter_jit(lambda: hp.network(5, {**hp.sizes(), "stacks": 3}, key=jr.key(0)))()
     known = network.signs()
     traced = jax.jit(lambda hp: eqx.tree_at(lambda n: n.hp, network, hp).signs())(hp)
     np.testing.assert_array_equal(known, traced)
@@ -69,7 +69,9 @@ def test_few_features_are_summed_as_a_matrix_product_would():
     layer = jax.tree.map(lambda x: x + 0.1, layer)
     x = jr.normal(jr.key(1), (4, 6))
     few, product = (
-        jax.value_and_grad(lambda layer, f=f: jnp.sum(jnp.sin(jax.vmap(lambda x: f(layer, x))(x))))(layer)
+        jax.jit(jax.value_and_grad(lambda layer, f=f: jnp.sum(jnp.sin(jax.vmap(lambda x: f(layer, x))(x)))))(
+            layer
+        )
         for f in (Linear.of_few, lambda layer, x: layer.weight @ x + layer.bias)
     )
     for a, b in zip(jax.tree.leaves(few), jax.tree.leaves(product), strict=True):

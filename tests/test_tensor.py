@@ -156,9 +156,11 @@ def test_a_gradient_on_accelerators_is_that_on_cpus():
     """There, the matrices of all layers are formed at once; biases are columns of them; a layer is unused."""
     hp = jax.tree.map(jnp.asarray, assign(TensorMLPHyperparams(), {"shape": "8=2^3", "bond_dim": 2}))
     caps = {**merge([hp.sizes()]), "bond_dim": 3, "mpo_layers": 3, "batch_last": False}
-    critic = Critic(hp.network(2, caps, key=jr.key(0)), key=jr.key(1))
+    critic = eqx.filter_jit(lambda: Critic(hp.network(2, caps, key=jr.key(0)), key=jr.key(1)))()
     biases = lambda c: [c.body.first.bias, c.body.layers[1].bias, c.body.last.bias]  # noqa: E731
-    critic = eqx.tree_at(biases, critic, [jnp.linspace(0.1, 1, b.size) for b in biases(critic)])
+    critic = eqx.tree_at(
+        biases, critic, [jnp.asarray(np.linspace(0.1, 1, b.size), jnp.float32) for b in biases(critic)]
+    )
     x = jr.normal(jr.key(2), (4, 2))
 
     def loss(critic, on):
@@ -203,7 +205,7 @@ def test_accelerators_form_the_same_matrix_and_gradient(shape, bond, sums):
 def test_a_prepared_network_holds_matrices_and_gives_the_same_outputs():
     hp = hyperparams(shape="8=2^3", bond_dim=2, mpo_layers=1)
     caps = {**merge([hp.sizes()]), "mpo_layers": 2, "batch_last": False}
-    network = hp.network(3, caps, key=jr.key(0))
+    network = eqx.filter_jit(lambda: hp.network(3, caps, key=jr.key(0)))()
     tree = {"network": network, "other": jnp.ones(2)}
     ready = prepared(tree)
     assert not any(isinstance(layer, MPO) for layer in ready["network"].layers)
