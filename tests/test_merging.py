@@ -100,10 +100,9 @@ def campaign(found: Sweep, place: Path, most: int | None = None) -> int:
     return number
 
 
-@pytest.mark.parametrize("kind", ["sweep", "search"])
-def test_a_merge_that_was_killed_is_finished_by_the_next(trained, place, kind):
+def test_a_merge_that_was_killed_is_finished_by_the_next(trained, place):
     """The report and the removal of what was merged included; the slow test below takes every moment."""
-    assert campaign(trained(KINDS[kind]), place, most=8) >= 40
+    assert campaign(trained(KINDS["sweep"]), place, most=8) >= 40
 
 
 @pytest.mark.slow
@@ -135,7 +134,14 @@ def test_of_two_that_merge_the_same_the_later_one_does_it(trained, place, monkey
     assert not differences(expected, everything(found.root))
 
 
-@pytest.mark.parametrize(("others", "named"), [(0, False), (1, False), (1, True)])
+@pytest.mark.parametrize(
+    ("others", "named"),
+    [
+        pytest.param(0, False, marks=pytest.mark.slow),
+        pytest.param(1, False, marks=pytest.mark.slow),
+        (1, True),
+    ],
+)
 def test_lanes_that_have_failed_are_tried_again_after_merging(trained, place, monkeypatch, others, named):
     """In the merged folder, once for all units, whichever is `named`, and its report is written again."""
     whole = trained(KINDS["sweep"])
