@@ -230,7 +230,7 @@ def test_steps_form_one_iteration_where_they_divide_their_number(trips, iteratio
         np.testing.assert_array_equal(table[:n], expected(n)[1])
     carry, table = run(constant(trips))
     np.testing.assert_array_equal(carry, expected(trips)[0])
-    np.testing.assert_array_equal(table[:trips], expected(trips)[1])
+    np.testing.assert_array_equal(table, np.pad(expected(trips)[1], ((0, 9 - trips), (0, 0))))
     if iterations is not None:
         loops = primitives(jax.make_jaxpr(lambda: run(constant(trips)))().jaxpr, {"scan"})
         assert [e.params["length"] for e in loops] == [iterations]

@@ -129,12 +129,12 @@ def lane_rows(
 
     `like` is what the table is like. `n` may differ between the lanes; none exceeds the number of rows, and
     where it is not known as many steps are taken. A lane that has finished keeps its carry, and its other
-    rows are undefined: no kernel fills the table first. Up to `at_once` steps are one iteration of the
-    program, as many as divide their number: between them nothing is copied and nothing counted, what they
-    compute may be fused, and their rows are written together.
+    rows are undefined. No kernel fills a table whose rows are all written. Up to `at_once` steps are one
+    iteration of the program, as many as divide their number: between them nothing is copied and nothing
+    counted, what they compute may be fused, and their rows are written together.
     """
     trips = int(n) if known(n) else like.shape[0]
-    table = jax.lax.empty(like.shape, like.dtype)
+    table = (jax.lax.empty if trips == like.shape[0] else jnp.zeros)(like.shape, like.dtype)
     together = max(k for k in range(1, at_once + 1) if trips % k == 0)
     step = jax.jit(body)  # traced once
 
