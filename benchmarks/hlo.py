@@ -19,8 +19,9 @@ NO_LAUNCH = {
     *("parameter", "constant", "tuple", "get-tuple-element", "bitcast", "opt-barrier", "domain"),
     *("after-all", "add-dependency", "partition-id", "replica-id", "get-dimension-size"),
 }
-"""Instructions for which nothing is launched; nor is it for memory that is taken and not filled."""
+"""Instructions for which nothing is launched."""
 _UNFILLED = "AllocateBuffer"
+"""The target of a custom call that takes memory without filling it, for which nothing is launched either."""
 
 CYCLE, ENV_STEP, VALUES, ADVANTAGE = "cycle", "env step", "values", "advantage step"
 EPOCH, GRADIENT_STEP, SHUFFLE, EVALUATION_STEP = "epoch", "gradient step", "shuffle", "evaluation step"

@@ -17,8 +17,9 @@ os.environ.setdefault("POLARS_MAX_THREADS", "1")  # two processes share two core
 os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
 # Half of the time of the short tests is compilation, which takes half as long without optimisation. The long
 # tests run with `XLA_FLAGS` empty, on the code that users run.
-# Compiling a program in parts, for threads, takes a fifth longer in all, and what simplifies loops a sixth.
-# XLA from 0.11 on aborts when it is given the second option.
+# The passes named here, most of which move or simplify loops, take a sixth of what is left of compilation;
+# compiling a program in parts, for threads, takes a fifth longer in all.
+# XLA from 0.11 on aborts when it is given `xla_cpu_use_fusion_emitters`.
 os.environ.setdefault(
     "XLA_FLAGS",
     "--xla_backend_optimization_level=0"

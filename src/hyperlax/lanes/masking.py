@@ -238,7 +238,8 @@ def _moments_at_once(
 ) -> tuple[Float[Array, "*rest"], Float[Array, "*rest"]]:
     """`masked_moments` as one reduction, which combines counts, means and sums of squares of two parts.
 
-    Chan, Golub & LeVeque (1983), "Algorithms for computing the sample variance", eq. 2.1.
+    Chan, Golub & LeVeque (1983), "Algorithms for computing the sample variance: analysis and
+    recommendations", the formula for parts of any size.
     """
 
     def combined(one: tuple, other: tuple) -> tuple:
