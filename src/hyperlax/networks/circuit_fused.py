@@ -184,16 +184,14 @@ class Register(NamedTuple):
     def flipped(self, x: Array, wire: int) -> Array:
         """`x` with the two halves along the axis of a wire exchanged.
 
-        Triton can neither reverse nor index an array, but it sums along an axis: the sum of one half and of
-        zeros is that half, without rounding. It is a sum of integers, the bits of the numbers, as the
-        compiler removes additions of an integer zero, so that within a thread only registers are renamed.
+        Triton can neither reverse nor index an array, but it sums along an axis: what is left of the sum of a
+        pair without one of them is the other. The sums are those of integers, the bits of the numbers, which
+        wrap around and do not round, and which the compiler removes: within a thread registers are renamed,
+        and between two threads numbers are exchanged.
         """
-        axis = self.axis(wire)
         words = jax.lax.bitcast_convert_type(x, jnp.int32)
-        second = self.sigma(wire) < 0
-        halves = (jnp.where(half, words, 0) for half in (~second, second))
-        zero, one = (jnp.sum(h, axis=axis, keepdims=True, dtype=jnp.int32) for h in halves)
-        return jax.lax.bitcast_convert_type(jnp.where(second, zero, one), x.dtype)
+        both = jnp.sum(words, axis=self.axis(wire), keepdims=True, dtype=jnp.int32)
+        return jax.lax.bitcast_convert_type(both - words, x.dtype)
 
     def total(self, x: Array) -> Float[Array, "*samples"]:
         """The sum of `x` over the amplitudes of every sample."""
@@ -202,10 +200,10 @@ class Register(NamedTuple):
         parts = x.reshape(-1, self.samples, 2**self.tail)
         return jnp.sum(parts, axis=(0, 2))
 
-    def rotated(self, wire: int, gate: list[Array], x: Pair, flipped: Pair) -> Pair:
-        """The state `x` after a gate on one wire; `flipped` is `x` with the wire flipped."""
+    def rotated(self, sigma: Array, gate: list[Array], x: Pair, flipped: Pair) -> Pair:
+        """The state `x` after a gate on the wire of `sigma`; `flipped` is `x` with that wire flipped."""
         a_re, a_im, b_re, b_im = (self.per_sample(g) for g in gate)
-        a_im, b_re = self.sigma(wire) * a_im, self.sigma(wire) * b_re
+        a_im, b_re = sigma * a_im, sigma * b_re
         (re, im), (other_re, other_im) = x, flipped
         return (
             a_re * re - a_im * im - b_re * other_re - b_im * other_im,
@@ -253,23 +251,24 @@ def _forward_kernel(register: Register, depth: Any, signs: Any, *rest: Any) -> N
     """Write ⟨σz⟩ and, if its reference is given, the final state, from the parts of the gates."""
     *gates, z = rest[:5]
     states = rest[5:]
-    here, wires = register.here, range(register.wires)
+    here = register.here
+    sigmas = [register.sigma(w) for w in range(register.wires)]
     start = jnp.ones(register.shape, jnp.float32)
-    for w in wires:
-        start = start * (0.5 + 0.5 * register.sigma(w))
+    for sigma in sigmas:
+        start = start * (0.5 + 0.5 * sigma)
 
     def layer(l: Any, x: Pair) -> Pair:
         sign = register.per_amplitude(signs[(l + 1) & 1, :])  # before the first layer it changes nothing
         x = x[0] * sign, x[1] * sign
-        for w in wires:
+        for w, sigma in enumerate(sigmas):
             gate = [part[l, w, here] for part in gates]
-            x = register.rotated(w, gate, x, (register.flipped(x[0], w), register.flipped(x[1], w)))
+            x = register.rotated(sigma, gate, x, (register.flipped(x[0], w), register.flipped(x[1], w)))
         return x
 
     re, im = jax.lax.fori_loop(0, depth[0] + 1, layer, (start, jnp.zeros_like(start)))
     squared = re * re + im * im
-    for w in wires:
-        z[w, here] = register.total(register.sigma(w) * squared)
+    for w, sigma in enumerate(sigmas):
+        z[w, here] = register.total(sigma * squared)
     for state in states:
         state[0, :], state[1, :] = re.reshape(-1), im.reshape(-1)
 
@@ -279,28 +278,28 @@ def _backward_kernel(register: Register, depth: Any, signs: Any, *rest: Any) -> 
     the final state and the cotangent.
     """
     *gates, states, cotangent, elements, squared = rest
-    here, wires = register.here, range(register.wires)
+    here = register.here
+    sigmas = [register.sigma(w) for w in range(register.wires)]
     ket = states[0, :].reshape(register.shape), states[1, :].reshape(register.shape)
     observable = jnp.zeros(register.shape, jnp.float32)
-    for w in wires:
-        observable = observable + register.per_sample(cotangent[w, here]) * register.sigma(w)
+    for w, sigma in enumerate(sigmas):
+        observable = observable + register.per_sample(cotangent[w, here]) * sigma
     bra = ket[0] * observable, ket[1] * observable
     squared[here] = register.total(bra[0] * bra[0] + bra[1] * bra[1])
 
     def layer(k: Any, both: tuple[Pair, Pair]) -> tuple[Pair, Pair]:
         l = depth[0] - k
         ket, bra = both
-        for w in wires:
+        for w, sigma in enumerate(sigmas):
             a_re, a_im, b_re, b_im = (part[l, w, here] for part in gates)
             inverse = [a_re, -a_im, -b_re, -b_im]
             crossed = register.flipped(ket[0], w), register.flipped(ket[1], w)
-            sigma = register.sigma(w)
             elements[0, l, w, here] = register.total(bra[0] * crossed[1] - bra[1] * crossed[0])
             elements[1, l, w, here] = -register.total(sigma * (bra[0] * crossed[0] + bra[1] * crossed[1]))
             elements[2, l, w, here] = register.total(sigma * (bra[0] * ket[1] - bra[1] * ket[0]))
-            ket = register.rotated(w, inverse, ket, crossed)
+            ket = register.rotated(sigma, inverse, ket, crossed)
             other = register.flipped(bra[0], w), register.flipped(bra[1], w)
-            bra = register.rotated(w, inverse, bra, other)
+            bra = register.rotated(sigma, inverse, bra, other)
         sign = register.per_amplitude(signs[(l + 1) & 1, :])
         return (ket[0] * sign, ket[1] * sign), (bra[0] * sign, bra[1] * sign)
 
