@@ -48,11 +48,17 @@ def experiment(folder: Path, last: int, complete: bool) -> Path:
     return folder
 
 
-def damages(content: bytes, path: Path, thorough: bool) -> Iterator[tuple[str, Callable[[], Any]]]:
-    """What can happen to the file `path` with this content: a name, and what does it."""
+def damages(
+    content: bytes, path: Path, thorough: bool, emptied: bool
+) -> Iterator[tuple[str, Callable[[], Any]]]:
+    """What can happen to the file `path` with this content: a name, and what does it.
+
+    All of it if `thorough`, else a choice, in which the file is `emptied` or not.
+    """
     size = len(content)
     yield "deleted", path.unlink
-    for left in sorted({0, 1, size // 2, size - 1} if thorough else {size // 2}):
+    lengths = {1, size // 2, size - 1} if thorough else {size // 2}
+    for left in sorted({0, *lengths} if thorough or emptied else lengths):
         yield f"truncated to {left}", lambda left=left: path.write_bytes(content[:left])
     places = {0, 9, 45, size // 3, size // 2, size - 9, size - 2} & set(range(size))
     for place in sorted(places if thorough else {size // 2}):
@@ -115,7 +121,7 @@ def test_a_damaged_folder_is_never_silently_wrong(tmp_path, last, complete, thor
     shutil.copytree(whole, tmp_path / "on")
     right["resume"] = gone_on(tmp_path / "on")
     for name in sorted(names(whole)):
-        for how, damage in damages((whole / name).read_bytes(), folder / name, thorough):
+        for how, damage in damages((whole / name).read_bytes(), folder / name, thorough, emptied=False):
             shutil.rmtree(home)
             shutil.copytree(whole, folder)
             damage()
@@ -169,7 +175,7 @@ def test_a_damaged_run_is_continued_to_the_right_results_or_refused(tmp_path, ev
             hyperlax.sweep(**ARGUMENTS, execution=how, progress=Crash(evaluations))
     outcomes = {"continued": 0, "refused": 0}
     for name in sorted(names(start)):
-        for how, damage in damages((start / name).read_bytes(), folder / name, False):
+        for how, damage in damages((start / name).read_bytes(), folder / name, False, emptied=True):
             shutil.rmtree(folder, ignore_errors=True)
             shutil.copytree(start, folder)
             damage()
