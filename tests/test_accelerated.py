@@ -212,14 +212,14 @@ def test_steps_form_one_iteration_where_they_divide_their_number(trips, iteratio
 
     def run(n, rows=9):
         with tracing_for_accelerator():
-            step = lambda i, c: (2 * c + i, jnp.stack([c, i]))  # noqa: E731
+            step = lambda i, c, read: (2 * c + i, jnp.stack([c, i - read[0]]))  # noqa: E731
             like = jax.ShapeDtypeStruct((rows, 2), jnp.int32)
-            return lane_rows(n, step, jnp.int32(1), like, at_once=4)
+            return lane_rows(n, step, jnp.int32(1), like, at_once=4, read=[jnp.int32(3)])
 
     def expected(n):
         carry, rows = 1, []
         for i in range(n):
-            rows.append([carry, i])
+            rows.append([carry, i - 3])
             carry = 2 * carry + i
         return carry, np.reshape(rows, (n, 2))
 

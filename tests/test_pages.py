@@ -16,10 +16,11 @@ from hyperlax.hyperparams import assign
 from hyperlax.lanes.constants import tracing_a_loss, tracing_for_accelerator
 from hyperlax.lanes.sizes import merge
 from hyperlax.learning.optimise import adam_state, flatten
-from hyperlax.learning.pages import Flat, Pages, layout
-from hyperlax.networks import Actor, Critic, MLPHyperparams, TensorMLPHyperparams
+from hyperlax.learning.pages import Flat, Pages, in_pages, layout, out_of_pages
+from hyperlax.networks import AbstractNetwork, Actor, Critic, MLPHyperparams, TensorMLPHyperparams
 from hyperlax.networks.extended import FEW_INPUTS
-from hyperlax.networks.models import jointly, stacked_once
+from hyperlax.networks.linear import Linear
+from hyperlax.networks.models import AbstractModel, jointly, stacked_once
 
 SPACE = envs.load("gymnax.acrobot").action_space
 """Three actions, so that the outputs of actor and critic differ in length."""
@@ -151,6 +152,64 @@ def test_models_and_the_state_of_their_optimiser_come_back_from_training():
         state, ended = trained(models)
     for a, b in zip(jax.tree.leaves(ended), jax.tree.leaves((models, state)), strict=True):
         np.testing.assert_array_equal(a, b)
+
+
+@pytest.mark.parametrize("sums", [True, False])
+@pytest.mark.parametrize("case", ["few inputs", "many inputs", "one layer", "some normalised", "narrower"])
+def test_models_out_of_pages_are_the_same_models(case, sums):
+    """What they return differs in rounding, as the biases are terms of their matrix products."""
+    models = actors_and_critics(*CASES[case], lanes=2)
+    x = jr.normal(jr.key(3), (2, 5, CASES[case][0]))
+
+    def both(models: Any, x: jax.Array) -> Any:
+        pages, left = in_pages(models)
+        again: Any = out_of_pages(pages, left, sums)
+        assert len(pages) == 2
+        assert not [x for x in jax.tree.leaves(eqx.filter(left, eqx.is_inexact_array)) if x.ndim == 2]
+        outputs = [jax.vmap(lambda x, m=m: (m[0](x).logits, m[1](x)))(x) for m in (models, again)]
+        return outputs, flatten(models)[0], flatten(without_rows(again))[0]
+
+    with tracing_for_accelerator():
+        quick: Any = eqx.filter_jit(eqx.filter_vmap(both))
+        (expected, found), weights, back = quick(models, x)
+    np.testing.assert_array_equal(back, weights)
+    for a, b in zip(found, expected, strict=True):
+        np.testing.assert_allclose(a, b, rtol=1e-4, atol=1e-5)
+
+
+def without_rows(models: Any) -> Any:
+    is_linear = lambda x: isinstance(x, Linear)  # noqa: E731
+    plain = lambda x: eqx.tree_at(lambda x: x.paged, x, None) if is_linear(x) else x  # noqa: E731
+    return jax.tree.map(plain, models, is_leaf=is_linear)
+
+
+class Dueling(AbstractModel):
+    """A model from elsewhere with two output layers, of which the pages of stacks know nothing."""
+
+    body: AbstractNetwork
+    value: Linear
+    advantages: Linear
+
+    @property
+    def layer(self) -> Linear:
+        return self.advantages
+
+    def read(self, outputs: jax.Array) -> jax.Array:
+        return outputs
+
+
+def test_models_with_other_layers_and_those_of_programs_for_cpus_stay_as_they_are():
+    actor, critic = actor_and_critic(*CASES["few inputs"])
+    model = Dueling(actor.body, critic.head, actor.layer)
+
+    def numbers() -> list[int]:
+        return [len(in_pages(tree)[0]) for tree in ((actor, critic), (model, critic), (model, model))]
+
+    assert numbers() == [0, 0, 0]
+    with tracing_for_accelerator():
+        assert numbers() == [2, 1, 0]
+        assert kind((model, model)) is Flat
+        assert in_pages(model)[1] is model
 
 
 def kind(models: Any) -> type:

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 from hyperlax.lanes.masking import LANES
-from hyperlax.learning.returns import estimate, generalised_advantage
+from hyperlax.learning.returns import SUMS_AT_ONCE, discounted_sums, estimate, generalised_advantage
 from hyperlax.learning.rollout import Trajectory
 
 
@@ -129,6 +129,18 @@ def test_values_are_those_of_features_and_a_time_limit_bootstraps_from_its_own_o
     np.testing.assert_allclose(result.advantage[:4, :2], expected[:4, :2], rtol=1e-4, atol=1e-4)
     np.testing.assert_allclose(result.value[:4, :2], value[:4, :2], rtol=1e-5, atol=1e-5)
     np.testing.assert_array_equal(result.used, (np.arange(6) < 4)[:, None] & (np.arange(3) < 2))
+
+
+@pytest.mark.parametrize("rows", [1, 5, SUMS_AT_ONCE, SUMS_AT_ONCE + 1, 3 * SUMS_AT_ONCE - 2])
+def test_sums_are_discounted_over_any_number_of_rows(rows):
+    """In lanes of their own errors and factors, with blocks of rows that do and that do not divide them."""
+    rng = np.random.default_rng(rows)
+    error, decay = rng.normal(size=(2, 3, rows, 2)).astype(np.float32)
+    found = jax.jit(jax.vmap(discounted_sums))(error, decay)
+    following = np.zeros((3, 2))
+    for t in reversed(range(rows)):
+        following = error[:, t] + decay[:, t].astype(np.float64) * following
+        np.testing.assert_allclose(found[:, t], following, rtol=1e-4, atol=1e-4)
 
 
 def test_with_lambda_one_advantages_are_discounted_returns_minus_values():

@@ -23,13 +23,13 @@ from hyperlax.agents.base import (
 from hyperlax.envs.base import AbstractEnv
 from hyperlax.hyperparams import Count, Flag, Real
 from hyperlax.lanes.constants import constant, folded, surely
-from hyperlax.lanes.masking import lane_cond, select
+from hyperlax.lanes.masking import batched, lane_cond, select
 from hyperlax.lanes.sizes import Extent, Sizes, nested
 from hyperlax.learning.losses import Measured, Tally, summed_gradient
 from hyperlax.learning.minibatches import Chunks, Minibatch, Part, Passes
 from hyperlax.learning.normalise import Normaliser
-from hyperlax.learning.optimise import Weights, adam_state, adam_step, after_steps, decayed
-from hyperlax.learning.pages import layout
+from hyperlax.learning.optimise import Weights, adam_state, adam_step, after_steps, before_steps, decayed
+from hyperlax.learning.pages import in_pages, layout, out_of_pages
 from hyperlax.learning.returns import Estimates, estimate, standardised
 from hyperlax.learning.rollout import Trajectory
 from hyperlax.learning.samples import Samples
@@ -267,8 +267,11 @@ class AbstractOnPolicyAgent(AbstractPartwiseAgent, Generic[H]):
         """The values of the states, and the advantages of the actions by generalised advantage estimation."""
         hp, features = self.hp, trajectory.aux.features
         next_episode = hp.chosen("truncation_bootstrap", "next_episode")
+        pages, left = in_pages(self.critic)
+        pages = [jax.lax.optimization_barrier(page) for page in pages]
+        critic = out_of_pages(pages, left, sums=not batched())  # in several lanes, XLA would cut out columns
         return estimate(
-            self.critic,
+            critic,
             self.features,
             features,
             trajectory,
@@ -386,7 +389,7 @@ class AbstractOnPolicyAgent(AbstractPartwiseAgent, Generic[H]):
             learning.samples.table.shape[0],
         )
         with stacked_once(models):
-            carry = (*laid.begun(self.optimiser), learning.tally)
+            carry = (*laid.begun(before_steps(self.optimiser)), learning.tally)
             weights, state, tally = passes.fold(step, carry, part)
         models, state = laid.ended(weights, state)
         learned = lambda a: (a.actor, a.critic, a.optimiser)  # noqa: E731

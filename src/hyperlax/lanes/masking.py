@@ -10,7 +10,7 @@ predicate that is known while the program is traced (see `constants`) needs neit
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, TypeVar, final
 
 import equinox as eqx
@@ -120,18 +120,20 @@ def lane_loop_with_scratch(
 
 def lane_rows(
     n: Int[Array, ""],
-    body: Callable[[Int[Array, ""], T], tuple[T, Shaped[Array, " *row"]]],
+    body: Callable[[Int[Array, ""], T, list[Array]], tuple[T, Shaped[Array, " *row"]]],
     carry: T,
     like: jax.ShapeDtypeStruct,
     at_once: int = 1,
+    read: Sequence[Array] = (),
 ) -> tuple[T, Shaped[Array, "most *row"]]:
-    """Compute `for i in range(n): carry, table[i] = body(i, carry)` in a program for accelerators.
+    """Compute `for i in range(n): carry, table[i] = body(i, carry, read)` in a program for accelerators.
 
     `like` is what the table is like. `n` may differ between the lanes; none exceeds the number of rows, and
     where it is not known as many steps are taken. A lane that has finished keeps its carry, and its other
     rows are undefined. No kernel fills a table whose rows are all written. Up to `at_once` steps are one
     iteration of the program, as many as divide their number: between them nothing is copied and nothing
-    counted, what they compute may be fused, and their rows are written together.
+    counted, what they compute may be fused, and their rows are written together. The arrays of `read` are
+    others to XLA in every step: a part that several steps read would be copied for them.
     """
     trips = int(n) if known(n) else like.shape[0]
     table = (jax.lax.empty if trips == like.shape[0] else jnp.zeros)(like.shape, like.dtype)
@@ -140,9 +142,10 @@ def lane_rows(
 
     def iteration(j: Int[Array, ""], state: tuple) -> tuple:
         carry, table = state
-        rows = []
+        rows, arrays = [], list(read)
         for i in (j * together + k for k in range(together)):
-            new, row = step(i, carry)
+            arrays = [jax.lax.optimization_barrier(x) for x in arrays]
+            new, row = step(i, carry, arrays)
             carry = new if known(n) else freeze(i < n, new, carry)
             rows.append(row)
         return carry, with_rows(table, jnp.stack(rows), j * together)

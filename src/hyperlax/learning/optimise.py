@@ -127,6 +127,16 @@ def adam_step(
     return weights - sizes * jnp.asarray(update), state._replace(count=first) if keeps else state, norms
 
 
+def before_steps(state: optax.OptState) -> optax.ScaleByAdamState:
+    """The state before a loop of calls of `adam_step` that are given their `number` (see `after_steps`).
+
+    On an accelerator, something is computed with the count: XLA then takes it out of a packed state together
+    with other numbers, and else in a kernel of its own.
+    """
+    state = _adam_state(state)
+    return state._replace(count=jnp.maximum(jnp.asarray(state.count), 0)) if accelerated() else state
+
+
 def after_steps(state: optax.OptState, steps: Int[Array, ""]) -> optax.ScaleByAdamState:
     """The state after a loop of `steps` calls of `adam_step` that were given their `number`."""
     state = _adam_state(state)

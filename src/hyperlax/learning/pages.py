@@ -1,4 +1,4 @@
-"""Weights laid out for training: in one vector, or in pages.
+"""Weights laid out for training: in one vector, or in pages; and for a rollout, in pages.
 
 XLA for GPUs makes a kernel of every weight matrix that is cut out of a vector, and of every bias that is put
 beside one. A matrix product reads the rows of a larger matrix as they are. A *page* is such a matrix: it
@@ -6,16 +6,20 @@ holds the dense layers of a network one below the other, each with its biases, a
 trained (see `hyperlax.networks.extended.Rows`). Networks of equal shapes have pages of equal shapes in one
 array, so that they need not be stacked to be evaluated together. What a page has beyond the weights is zero,
 and stays zero in training.
+
+A loop over the steps of a rollout is given a page in the same way (`in_pages`), and cuts it again in every
+step; each of the weights would be a kernel before the loop.
 """
 
 from __future__ import annotations
 
+import math
 from abc import abstractmethod
 from collections.abc import Callable, Sequence
 from functools import partial, reduce
 from itertools import accumulate
 from types import ModuleType
-from typing import Any, NamedTuple, final
+from typing import Any, NamedTuple, TypeVar, final
 
 import equinox as eqx
 import jax
@@ -28,14 +32,16 @@ from jaxtyping import Array, Float
 from hyperlax.hyperparams import trainable
 from hyperlax.lanes.constants import accelerated
 from hyperlax.learning.optimise import Weights, flatten, of_moments, step_factors
-from hyperlax.networks.extended import FEW_INPUTS, Rows, extended_length
+from hyperlax.networks.extended import FEW_INPUTS, FEW_OUTPUTS, Rows, extended_length
 from hyperlax.networks.linear import Linear
 from hyperlax.networks.models import AbstractModel, remember
 
+T = TypeVar("T")
 Laid = Float[Array, " laid"]
 """A vector of weights, or of numbers that belong to them, as a layout has it."""
 Piece = Float[Array, "networks _rows _columns"]
 """Whole pages, or the part of them that one layer or one other array takes."""
+Page = Float[Array, "rows columns"]
 
 
 class AbstractLayout:
@@ -78,10 +84,22 @@ class AbstractLayout:
 
 def layout(models: Sequence[AbstractModel]) -> AbstractLayout:
     """Pages for `models` in a program for accelerators if their networks allow it, else a vector."""
-    heights = models[0].body.heights()
-    if accelerated() and heights is not None and len({_described(model) for model in models}) == 1:
+    heights = _heights(models[0])
+    if heights is not None and len({_described(model) for model in models}) == 1:
         return Pages(models, heights)
     return Flat(models)
+
+
+def _heights(model: AbstractModel) -> tuple[int, ...] | None:
+    """How many rows of a page each dense layer of the body of `model` takes, if its weights are in pages.
+
+    The output layer is to be the only other dense layer, and the last one.
+    """
+    heights = model.body.heights() if accelerated() else None
+    if heights is None:
+        return None
+    layers = _trained(model)[0]
+    return heights if len(layers) == len(heights) + 1 and layers[-1].weight is model.layer.weight else None
 
 
 @final
@@ -112,15 +130,19 @@ class _Place(NamedTuple):
     column: int
 
 
-@final
-class Pages(AbstractLayout):
-    """Weights in pages, [networks, rows, columns], which are one vector to the optimiser."""
+class Arrangement:
+    """Where the layers and other arrays of models with equal bodies lie in their pages.
 
-    def __init__(self, models: Sequence[AbstractModel], heights: Sequence[int]):
-        """Pages for models with equal bodies, whose dense layers take that many rows each."""
-        super().__init__(models)
+    - `shape`: the rows and columns of a page.
+    - `layers`: the number of dense layers, which come first among the pieces of a page.
+    """
+
+    def __init__(self, models: Sequence[Any], heights: Sequence[int]):
+        """Arrange `models` (arrays or shapes), whose dense layers take that many rows each.
+
+        `heights` include that of the output layers.
+        """
         layers, rest = _trained(models[0])
-        heights = (*heights, max(model.layer.bias.shape[0] for model in models))
         ins = [layer.weight.shape[1] for layer in layers]
         sizes = [_Size(rows, extended_length(n)) for rows, n in zip(heights, ins, strict=True)]
         bands: list[tuple[int, ...]] = [(i,) for i in range(len(sizes))]
@@ -129,71 +151,73 @@ class Pages(AbstractLayout):
         columns = max(sum(sizes[i].columns for i in band) for band in bands)
         for x in rest:
             bands.append((len(sizes),))
-            sizes.append(_Size(-(-x.size // columns), columns))
-        self._layers, self._sizes = len(layers), sizes
+            sizes.append(_Size(-(-math.prod(x.shape) // columns), columns))
         places, row = {}, 0
         for band in bands:
             before = accumulate((sizes[i].columns for i in band), initial=0)
             places |= {i: _Place(row, column) for i, column in zip(band, before, strict=False)}
             row += sizes[band[0]].rows
-        self._places = [places[i] for i in range(len(sizes))]
-        self._shape = len(models), row, columns
-        self.parts = (self._shape[1] * columns,) * len(models)
-        self._cut = _cutting(self._pieces, partial(self._joined, jnp))
+        self.shape, self.layers = (row, columns), len(layers)
+        self._sizes, self._places = sizes, [places[i] for i in range(len(sizes))]
 
-    def spread(self, vector: Weights) -> Laid:
-        return self._of_models(jnp, self.unflatten(vector)).reshape(-1)
+    def pages(self, xp: ModuleType, models: Sequence[Any]) -> Any:
+        """The pages with the weights of `models`, [models, rows, columns], computed with the module `xp`."""
+        parts = zip(*(self._parts_of(xp, model) for model in models), strict=True)
+        return self.joined(xp, [xp.stack(list(members)) for members in parts])
 
-    def gathered(self, laid: Laid) -> Weights:
-        return flatten(self._models(self._pieces(laid.reshape(self._shape)), None))[0]
-
-    def restore(self, laid: Laid) -> tuple[Any, ...]:
-        ones = jax.tree.map(lambda x: np.ones(x.shape) if eqx.is_inexact_array(x) else x, self.models)
-        pages = _with_gradient_where(np.asarray(self._of_models(np, ones)) > 0, laid.reshape(self._shape))
-        again = jax.lax.optimization_barrier(jax.lax.stop_gradient(pages))
-        return self._models(self._cut(pages), self._cut(again))
-
-    def _models(self, pieces: Sequence[Piece], again: Sequence[Piece] | None) -> tuple[Any, ...]:
-        """The models with weights from `pieces`; their layers have `Rows` if these are cut out `again`."""
-        rest = _trained(self.models[0])[1]
-        arrays = [
-            piece.reshape(len(piece), -1)[:, : x.size].reshape(-1, *x.shape)
-            for piece, x in zip(pieces[self._layers :], rest, strict=True)
+    def pieces(self, pages: Float[Array, "*networks rows columns"]) -> list[Array]:
+        """The layers of `pages`, and their other arrays."""
+        return [
+            pages[..., at.row : at.row + rows, at.column : at.column + columns]
+            for at, (rows, columns) in zip(self._places, self._sizes, strict=True)
         ]
-        wholes = [*pieces[: self._layers], *(again or ())[: self._layers], *arrays]
-        members = [[whole[i] for i in range(len(self.models))] for whole in wholes]
+
+    def models(
+        self,
+        models: Sequence[Any],
+        pieces: Sequence[Piece],
+        again: Sequence[Piece] | None = None,
+        sums: bool = False,
+    ) -> tuple[Any, ...]:
+        """`models` with weights from `pieces`; their layers have `Rows` if these are cut out `again`."""
+        rest = _trained(models[0])[1]
+        arrays = [
+            piece.reshape(len(piece), -1)[:, : math.prod(x.shape)].reshape(-1, *x.shape)
+            for piece, x in zip(pieces[self.layers :], rest, strict=True)
+        ]
+        wholes = [*pieces[: self.layers], *(again or ())[: self.layers], *arrays]
+        members = [[whole[i] for i in range(len(models))] for whole in wholes]
         for xs, whole in zip(members, wholes, strict=True):
             remember(xs, whole)
         found = []
-        for model, parts in zip(self.models, zip(*members, strict=True), strict=True):
-            rows, behind = parts[: self._layers], parts[self._layers : len(parts) - len(rest)]
-            paged = [Rows(*pair) for pair in zip(rows, behind, strict=True)] if again else [None] * len(rows)
+        for model, parts in zip(models, zip(*members, strict=True), strict=True):
+            rows, behind = parts[: self.layers], parts[self.layers : len(parts) - len(rest)]
+            paged = (
+                [Rows(*pair, sums) for pair in zip(rows, behind, strict=True)]
+                if again
+                else [None] * len(rows)
+            )
             layers = [_linear(*x) for x in zip(_trained(model)[0], rows, paged, strict=True)]
             found.append(_with(model, layers, parts[len(parts) - len(rest) :]))
         return tuple(found)
-
-    def _of_models(self, xp: ModuleType, models: Sequence[Any]) -> Any:
-        """The pages with the weights of `models`, computed with the module `xp`."""
-        parts = zip(*(self._parts_of(xp, model) for model in models), strict=True)
-        return self._joined(xp, [xp.stack(list(members)) for members in parts])
 
     def _parts_of(self, xp: ModuleType, model: Any) -> list[Any]:
         """What the pieces hold of one model."""
         layers, rest = _trained(model)
         found = [xp.concatenate([layer.weight, layer.bias[:, None]], axis=1) for layer in layers]
-        for x, (rows, columns) in zip(rest, self._sizes[self._layers :], strict=True):
+        for x, (rows, columns) in zip(rest, self._sizes[self.layers :], strict=True):
             found.append(xp.pad(x.reshape(-1), (0, rows * columns - x.size)).reshape(rows, columns))
         return [
             xp.pad(x, [(0, rows - x.shape[0]), (0, columns - x.shape[1])])
             for x, (rows, columns) in zip(found, self._sizes, strict=True)
         ]
 
-    def _joined(self, xp: ModuleType, pieces: Sequence[Any]) -> Any:
-        """The pages that consist of `pieces`: the sum of these, each with zeros around it.
+    def joined(self, xp: ModuleType, pieces: Sequence[Any]) -> Any:
+        """The inverse of `pieces`: their sum, each with zeros around it.
 
         XLA concatenates in a kernel that others do not become part of, and adds up in one that others do.
         """
-        _, rows, columns = self._shape
+        rows, columns = self.shape
         padded = [
             xp.pad(
                 x,
@@ -203,12 +227,89 @@ class Pages(AbstractLayout):
         ]
         return reduce(xp.add, padded)
 
-    def _pieces(self, pages: Piece) -> list[Piece]:
-        """The inverse of `_joined`."""
-        return [
-            pages[:, at.row : at.row + rows, at.column : at.column + columns]
-            for at, (rows, columns) in zip(self._places, self._sizes, strict=True)
-        ]
+
+@final
+class Pages(AbstractLayout):
+    """Weights in pages, [networks, rows, columns], which are one vector to the optimiser."""
+
+    def __init__(self, models: Sequence[AbstractModel], heights: Sequence[int]):
+        """Pages for models with equal bodies, whose dense layers take that many rows each."""
+        super().__init__(models)
+        outputs = max(model.layer.bias.shape[0] for model in models)
+        self._arranged = Arrangement(models, (*heights, outputs))
+        self._shape = len(models), *self._arranged.shape
+        self.parts = (math.prod(self._arranged.shape),) * len(models)
+        self._cut = _cutting(self._arranged.pieces, partial(self._arranged.joined, jnp))
+
+    def spread(self, vector: Weights) -> Laid:
+        return self._arranged.pages(jnp, self.unflatten(vector)).reshape(-1)
+
+    def gathered(self, laid: Laid) -> Weights:
+        pieces = self._arranged.pieces(laid.reshape(self._shape))
+        return flatten(self._arranged.models(self.models, pieces))[0]
+
+    def restore(self, laid: Laid) -> tuple[Any, ...]:
+        ones = jax.tree.map(lambda x: np.ones(x.shape) if eqx.is_inexact_array(x) else x, self.models)
+        used = np.asarray(self._arranged.pages(np, ones)) > 0
+        pages = _with_gradient_where(used, laid.reshape(self._shape))
+        again = jax.lax.optimization_barrier(jax.lax.stop_gradient(pages))
+        return self._arranged.models(self.models, self._cut(pages), self._cut(again))
+
+
+@final
+class _InPage(eqx.Module):
+    """A model whose weights lie in the page of a `number`; `like` has shapes in their place."""
+
+    like: Any
+    number: int = eqx.field(static=True)
+
+    @property
+    def arrangement(self) -> Arrangement:
+        """That of the page. Few outputs take as many rows as one, so that actor and critic have one shape."""
+        outputs = -(-self.like.layer.bias.shape[0] // FEW_OUTPUTS) * FEW_OUTPUTS
+        return Arrangement([self.like], (*self.like.body.heights(), outputs))
+
+
+def in_pages(tree: T) -> tuple[list[Page], T]:
+    """Take the weights of the models in `tree` out of it: a page for each of them, and what is left.
+
+    Networks whose weights are not kept in pages stay as they are, and in a program for CPUs all do.
+    """
+    pages: list[Page] = []
+
+    def taken(model: Any) -> Any:
+        if not _is_model(model) or _heights(model) is None:
+            return model
+        weights, rest = eqx.partition(model, trainable(model))
+        shapes = jax.tree.map(lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype), weights)
+        left = _InPage(eqx.combine(shapes, rest), len(pages))
+        pages.append(left.arrangement.pages(jnp, [model])[0])
+        return left
+
+    return pages, jax.tree.map(taken, tree, is_leaf=_is_model)
+
+
+def out_of_pages(pages: Sequence[Page], left: T, sums: bool = True) -> T:
+    """The inverse of `in_pages`: the tree with weights that are cut out of `pages`, to be evaluated.
+
+    With `sums`, a few inputs are added up (see `hyperlax.networks.extended.Rows`).
+    """
+
+    def model(x: Any) -> Any:
+        if not _is_in_page(x):
+            return x
+        pieces = [piece[None] for piece in x.arrangement.pieces(pages[x.number])]
+        return x.arrangement.models([x.like], pieces, pieces, sums)[0]
+
+    return jax.tree.map(model, left, is_leaf=_is_in_page)
+
+
+def _is_model(node: Any) -> bool:
+    return isinstance(node, AbstractModel)
+
+
+def _is_in_page(node: Any) -> bool:
+    return isinstance(node, _InPage)
 
 
 def _cutting(

@@ -12,6 +12,7 @@ from jaxtyping import Array, Bool, Float, Int
 
 from hyperlax.lanes.constants import accelerated, folded, surely
 from hyperlax.lanes.masking import freeze, lane_cond, lane_max, leading, masked_moments
+from hyperlax.lanes.rows import with_rows
 from hyperlax.learning.rollout import Trajectory
 
 VALUE_BLOCK = 1024
@@ -143,13 +144,29 @@ def _in_blocks(f: Callable[..., Any], x: Float[Array, "n obs"], n: Int[Array, ""
 def discounted_sums(
     error: Float[Array, "rollout envs"], decay: Float[Array, "rollout envs"]
 ) -> Float[Array, "rollout envs"]:
-    """The sums A[t] = error[t] + decay[t] · A[t + 1], with A = 0 beyond the last row."""
+    """The sums A[t] = error[t] + decay[t] · A[t + 1], with A = 0 beyond the last row.
 
-    def step(following: Float[Array, " envs"], row: Any) -> tuple[Any, Any]:
-        now = row[0] + row[1] * following
-        return now, now
+    They are written over the errors, up to `SUMS_AT_ONCE` rows at a time, so that no kernel fills anything
+    beforehand.
+    """
+    length = error.shape[0]
+    blocks = -(-length // SUMS_AT_ONCE)
+    rows = -(-length // blocks)
 
-    return jax.lax.scan(step, jnp.zeros(error.shape[1]), (error, decay), reverse=True, unroll=SUMS_AT_ONCE)[1]
+    def block(j: Int[Array, ""], sums: Float[Array, "rollout envs"]) -> Float[Array, "rollout envs"]:
+        end = length - j * rows
+        first = jnp.maximum(end - rows, 0)
+        old, factors = (jax.lax.dynamic_slice_in_dim(x, first, rows) for x in (sums, decay))
+        beyond = jax.lax.dynamic_index_in_dim(sums, jnp.minimum(end, length - 1), keepdims=False)
+        new = [jnp.where(j == 0, 0, beyond)]
+        for i in reversed(range(rows)):
+            now = old[i] + factors[i] * new[0]
+            if length % rows:  # then the last block has rows of the one before
+                now = jnp.where(first + i < end, now, old[i])
+            new.insert(0, now)
+        return with_rows(sums, jnp.stack(new[:-1]), first)
+
+    return jax.lax.fori_loop(0, blocks, block, error)
 
 
 def generalised_advantage(

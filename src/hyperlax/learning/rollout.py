@@ -23,6 +23,7 @@ from hyperlax.lanes.masking import (
     while_active,
 )
 from hyperlax.learning.packing import Packing
+from hyperlax.learning.pages import in_pages, out_of_pages
 from hyperlax.networks.base import equations, prepared, with_networks_of
 
 RESETS_AT_ONCE = 4
@@ -193,6 +194,7 @@ def _collect_at_once(
     acting = prepared(agent)
     observing = _observing(acting, envs.obs, valid, late)
     moving, still = eqx.partition(acting, observing)
+    pages, left = in_pages(still) if rollout_cap > 1 else ([], still)  # a single step is no loop
 
     def recorded(t: Any, agent: Acting, envs: Envs) -> tuple[Envs, Any, Bool[Array, " size"]]:
         return _step_block(agent, env, envs, keys[t], time_limit_terminates)
@@ -203,12 +205,15 @@ def _collect_at_once(
     begun = envs, jax.tree.map(lambda x: jnp.zeros((size, *x.shape)), Finished())
     states = Packing(begun, axes=1)
 
-    def one_step(t: Int[Array, ""], carry: tuple) -> tuple[tuple, Float[Array, "size columns"]]:
+    def one_step(
+        t: Int[Array, ""], carry: tuple, pages: list[Array]
+    ) -> tuple[tuple, Float[Array, "size columns"]]:
         moving, state = carry
-        agent, (envs, done) = eqx.combine(moving, still), states.unpack(state)
+        agent = eqx.combine(moving, out_of_pages(pages, left))
+        envs, done = states.unpack(state)
         if not late:
             agent = agent.observe(envs.obs, valid)
-            moving = eqx.filter(agent, observing)
+            moving = _replaced(agent, observing)
         after, row, ended = recorded(t, agent, envs)
         use = valid & ended
         ends = _finished(envs, row["reward"])
@@ -217,7 +222,7 @@ def _collect_at_once(
 
     like = jax.ShapeDtypeStruct((rollout_cap, size, rows.columns), jnp.float32)
     first = (moving, states.pack(begun))
-    (moving, state), table = lane_rows(steps, one_step, first, like, at_once)
+    (moving, state), table = lane_rows(steps, one_step, first, like, at_once, pages)
     agent = with_networks_of(eqx.combine(moving, still), agent)
     out, (envs, done) = rows.unpack(table), states.unpack(state)
     if late:
@@ -234,6 +239,11 @@ def _observing(agent: A, obs: Float[Array, "size obs"], valid: Bool[Array, " siz
     """
     after = agent if late else agent.observe(obs, valid)
     return jax.tree.map(lambda new, old: new is not old, after, agent)
+
+
+def _replaced(agent: A, observing: A) -> A:
+    """The leaves of `agent` that are `observing`; its models may be out of pages, and have others besides."""
+    return jax.tree.map(lambda own, x: x if own else None, observing, agent, is_leaf=lambda own: own is None)
 
 
 def _block(envs: Envs) -> Envs:

@@ -104,11 +104,13 @@ class Rows(eqx.Module):
 
     Row i holds the weights of output i, followed by its bias; what lies behind and below is zero. `again` are
     the same rows without a gradient, cut out of the page once more: an array that two products read is not
-    read as a part of a page, but cut out by a kernel.
+    read as a part of a page, but cut out by a kernel. With `sums`, a few inputs of a network are added up as
+    in `sum_of_few`; it is for evaluation only.
     """
 
     rows: Float[Array, "rows extended"]
     again: Float[Array, "rows extended"]
+    sums: bool = eqx.field(static=True, default=False)
 
     def product(self, x: Float[Array, " extended"]) -> Float[Array, " rows"]:
         """The outputs, followed by zeros, for an extended vector (see the function `product`)."""
@@ -116,9 +118,12 @@ class Rows(eqx.Module):
 
     def first(self, x: Float[Array, " n"]) -> Float[Array, " rows"]:
         """The outputs, followed by zeros, for a vector that is not extended (see the function `first`)."""
-        if not _together.get() or x.shape[0] > FEW_INPUTS:
+        n = x.shape[0]
+        if self.sums and n <= FEW_INPUTS:
+            return sum_of_few(x, self.rows[:, :n], self.rows[:, n])
+        if not _together.get() or n > FEW_INPUTS:
             return self.product(extended(x))
-        n, whole = x.shape[0], _whole(extended(x))
+        whole = _whole(extended(x))
         parts = whole[:n], self.rows[:, :n], self.rows[:, n]
         return _of_few(whole, self.rows, *jax.lax.stop_gradient(parts))
 

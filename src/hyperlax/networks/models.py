@@ -180,7 +180,7 @@ def _stack(xs: Sequence[Any]) -> Array:
 
 def _outputs(layer: Linear, body: AbstractNetwork, x: Float[Array, " in"]) -> Float[Array, " out"]:
     """The outputs of `layer` on top of `body`."""
-    if not differentiating():
+    if not (differentiating() or layer.paged is not None):
         return layer(body(x))
     return layer.of_few(body(x)) if body.out_cap <= FEW else layer.of_extended(body.extended(x))
 
