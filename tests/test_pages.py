@@ -15,8 +15,10 @@ from hyperlax import envs
 from hyperlax.hyperparams import assign
 from hyperlax.lanes.constants import tracing_a_loss, tracing_for_accelerator
 from hyperlax.lanes.sizes import merge
+from hyperlax.learning import apart
+from hyperlax.learning.apart import with_weights, without_weights
 from hyperlax.learning.optimise import adam_state, flatten
-from hyperlax.learning.pages import Flat, Pages, in_pages, layout, out_of_pages
+from hyperlax.learning.pages import Flat, Pages, layout
 from hyperlax.networks import AbstractNetwork, Actor, Critic, MLPHyperparams, TensorMLPHyperparams
 from hyperlax.networks.extended import FEW_INPUTS
 from hyperlax.networks.linear import Linear
@@ -154,18 +156,19 @@ def test_models_and_the_state_of_their_optimiser_come_back_from_training():
         np.testing.assert_array_equal(a, b)
 
 
-@pytest.mark.parametrize("sums", [True, False])
+@pytest.mark.parametrize(("reads_parts", "sums"), [(True, True), (True, False), (False, True)])
 @pytest.mark.parametrize("case", ["few inputs", "many inputs", "one layer", "some normalised", "narrower"])
-def test_models_out_of_pages_are_the_same_models(case, sums):
+def test_models_without_and_with_their_weights_are_the_same(case, reads_parts, sums, monkeypatch):
     """What they return differs in rounding, as the biases are terms of their matrix products."""
+    monkeypatch.setattr(apart, "READS_PARTS", reads_parts)
     models = actors_and_critics(*CASES[case], lanes=2)
     x = jr.normal(jr.key(3), (2, 5, CASES[case][0]))
 
     def both(models: Any, x: jax.Array) -> Any:
-        pages, left = in_pages(models)
-        again: Any = out_of_pages(pages, left, sums)
-        assert len(pages) == 2
-        assert not [x for x in jax.tree.leaves(eqx.filter(left, eqx.is_inexact_array)) if x.ndim == 2]
+        weights, left = without_weights(models)
+        again: Any = with_weights(weights, left, sums)
+        assert (len(weights) == 2) == reads_parts
+        assert not any(x.ndim == 2 for x in jax.tree.leaves(eqx.filter(left, eqx.is_array)))
         outputs = [jax.vmap(lambda x, m=m: (m[0](x).logits, m[1](x)))(x) for m in (models, again)]
         return outputs, flatten(models)[0], flatten(without_rows(again))[0]
 
@@ -198,18 +201,19 @@ class Dueling(AbstractModel):
         return outputs
 
 
-def test_models_with_other_layers_and_those_of_programs_for_cpus_stay_as_they_are():
+def test_models_with_other_layers_and_those_of_programs_for_cpus_keep_their_weights(monkeypatch):
+    monkeypatch.setattr(apart, "READS_PARTS", True)
     actor, critic = actor_and_critic(*CASES["few inputs"])
     model = Dueling(actor.body, critic.head, actor.layer)
 
     def numbers() -> list[int]:
-        return [len(in_pages(tree)[0]) for tree in ((actor, critic), (model, critic), (model, model))]
+        return [len(without_weights(tree)[0]) for tree in ((actor, critic), (model, critic), (model, model))]
 
     assert numbers() == [0, 0, 0]
     with tracing_for_accelerator():
         assert numbers() == [2, 1, 0]
         assert kind((model, model)) is Flat
-        assert in_pages(model)[1] is model
+        assert without_weights(model)[1] is model
 
 
 def kind(models: Any) -> type:

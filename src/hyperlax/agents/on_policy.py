@@ -25,11 +25,12 @@ from hyperlax.hyperparams import Count, Flag, Real
 from hyperlax.lanes.constants import constant, folded, surely
 from hyperlax.lanes.masking import batched, lane_cond, select
 from hyperlax.lanes.sizes import Extent, Sizes, nested
+from hyperlax.learning.apart import with_weights, without_weights
 from hyperlax.learning.losses import Measured, Tally, summed_gradient
 from hyperlax.learning.minibatches import Chunks, Minibatch, Part, Passes
 from hyperlax.learning.normalise import Normaliser
 from hyperlax.learning.optimise import Weights, adam_state, adam_step, after_steps, before_steps, decayed
-from hyperlax.learning.pages import in_pages, layout, out_of_pages
+from hyperlax.learning.pages import layout
 from hyperlax.learning.returns import Estimates, estimate, standardised
 from hyperlax.learning.rollout import Trajectory
 from hyperlax.learning.samples import Samples
@@ -267,9 +268,11 @@ class AbstractOnPolicyAgent(AbstractPartwiseAgent, Generic[H]):
         """The values of the states, and the advantages of the actions by generalised advantage estimation."""
         hp, features = self.hp, trajectory.aux.features
         next_episode = hp.chosen("truncation_bootstrap", "next_episode")
-        pages, left = in_pages(self.critic)
-        pages = [jax.lax.optimization_barrier(page) for page in pages]
-        critic = out_of_pages(pages, left, sums=not batched())  # in several lanes, XLA would cut out columns
+        weights, left = without_weights(self.critic)
+        weights = [jax.lax.optimization_barrier(x) for x in weights]
+        critic = with_weights(
+            weights, left, sums=not batched()
+        )  # in several lanes, XLA would cut out columns
         return estimate(
             critic,
             self.features,

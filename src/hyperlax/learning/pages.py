@@ -1,4 +1,4 @@
-"""Weights laid out for training: in one vector, or in pages; and for a rollout, in pages.
+"""Weights laid out for training: in one vector, or in pages.
 
 XLA for GPUs makes a kernel of every weight matrix that is cut out of a vector, and of every bias that is put
 beside one. A matrix product reads the rows of a larger matrix as they are. A *page* is such a matrix: it
@@ -6,9 +6,6 @@ holds the dense layers of a network one below the other, each with its biases, a
 trained (see `hyperlax.networks.extended.Rows`). Networks of equal shapes have pages of equal shapes in one
 array, so that they need not be stacked to be evaluated together. What a page has beyond the weights is zero,
 and stays zero in training.
-
-A loop over the steps of a rollout is given a page in the same way (`in_pages`), and cuts it again in every
-step; each of the weights would be a kernel before the loop.
 """
 
 from __future__ import annotations
@@ -19,7 +16,7 @@ from collections.abc import Callable, Sequence
 from functools import partial, reduce
 from itertools import accumulate
 from types import ModuleType
-from typing import Any, NamedTuple, TypeVar, final
+from typing import Any, NamedTuple, final
 
 import equinox as eqx
 import jax
@@ -32,16 +29,14 @@ from jaxtyping import Array, Float
 from hyperlax.hyperparams import trainable
 from hyperlax.lanes.constants import accelerated
 from hyperlax.learning.optimise import Weights, flatten, of_moments, step_factors
-from hyperlax.networks.extended import FEW_INPUTS, FEW_OUTPUTS, Rows, extended_length
+from hyperlax.networks.extended import FEW_INPUTS, Rows, extended_length
 from hyperlax.networks.linear import Linear
 from hyperlax.networks.models import AbstractModel, remember
 
-T = TypeVar("T")
 Laid = Float[Array, " laid"]
 """A vector of weights, or of numbers that belong to them, as a layout has it."""
 Piece = Float[Array, "networks _rows _columns"]
 """Whole pages, or the part of them that one layer or one other array takes."""
-Page = Float[Array, "rows columns"]
 
 
 class AbstractLayout:
@@ -84,13 +79,13 @@ class AbstractLayout:
 
 def layout(models: Sequence[AbstractModel]) -> AbstractLayout:
     """Pages for `models` in a program for accelerators if their networks allow it, else a vector."""
-    heights = _heights(models[0])
+    heights = paged_heights(models[0])
     if heights is not None and len({_described(model) for model in models}) == 1:
         return Pages(models, heights)
     return Flat(models)
 
 
-def _heights(model: AbstractModel) -> tuple[int, ...] | None:
+def paged_heights(model: AbstractModel) -> tuple[int, ...] | None:
     """How many rows of a page each dense layer of the body of `model` takes, if its weights are in pages.
 
     The output layer is to be the only other dense layer, and the last one.
@@ -135,6 +130,7 @@ class Arrangement:
 
     - `shape`: the rows and columns of a page.
     - `layers`: the number of dense layers, which come first among the pieces of a page.
+    - `number`: the number of all pieces.
     """
 
     def __init__(self, models: Sequence[Any], heights: Sequence[int]):
@@ -157,13 +153,17 @@ class Arrangement:
             before = accumulate((sizes[i].columns for i in band), initial=0)
             places |= {i: _Place(row, column) for i, column in zip(band, before, strict=False)}
             row += sizes[band[0]].rows
-        self.shape, self.layers = (row, columns), len(layers)
+        self.shape, self.layers, self.number = (row, columns), len(layers), len(sizes)
         self._sizes, self._places = sizes, [places[i] for i in range(len(sizes))]
 
     def pages(self, xp: ModuleType, models: Sequence[Any]) -> Any:
         """The pages with the weights of `models`, [models, rows, columns], computed with the module `xp`."""
-        parts = zip(*(self._parts_of(xp, model) for model in models), strict=True)
+        parts = zip(*(self.pieces_of(xp, model) for model in models), strict=True)
         return self.joined(xp, [xp.stack(list(members)) for members in parts])
+
+    def page(self, pieces: Sequence[Float[Array, "_rows _columns"]]) -> Float[Array, "rows columns"]:
+        """The page of one model that consists of `pieces`."""
+        return self.joined(jnp, [piece[None] for piece in pieces])[0]
 
     def pieces(self, pages: Float[Array, "*networks rows columns"]) -> list[Array]:
         """The layers of `pages`, and their other arrays."""
@@ -201,7 +201,7 @@ class Arrangement:
             found.append(_with(model, layers, parts[len(parts) - len(rest) :]))
         return tuple(found)
 
-    def _parts_of(self, xp: ModuleType, model: Any) -> list[Any]:
+    def pieces_of(self, xp: ModuleType, model: Any) -> list[Any]:
         """What the pieces hold of one model."""
         layers, rest = _trained(model)
         found = [xp.concatenate([layer.weight, layer.bias[:, None]], axis=1) for layer in layers]
@@ -254,62 +254,6 @@ class Pages(AbstractLayout):
         pages = _with_gradient_where(used, laid.reshape(self._shape))
         again = jax.lax.optimization_barrier(jax.lax.stop_gradient(pages))
         return self._arranged.models(self.models, self._cut(pages), self._cut(again))
-
-
-@final
-class _InPage(eqx.Module):
-    """A model whose weights lie in the page of a `number`; `like` has shapes in their place."""
-
-    like: Any
-    number: int = eqx.field(static=True)
-
-    @property
-    def arrangement(self) -> Arrangement:
-        """That of the page. Few outputs take as many rows as one, so that actor and critic have one shape."""
-        outputs = -(-self.like.layer.bias.shape[0] // FEW_OUTPUTS) * FEW_OUTPUTS
-        return Arrangement([self.like], (*self.like.body.heights(), outputs))
-
-
-def in_pages(tree: T) -> tuple[list[Page], T]:
-    """Take the weights of the models in `tree` out of it: a page for each of them, and what is left.
-
-    Networks whose weights are not kept in pages stay as they are, and in a program for CPUs all do.
-    """
-    pages: list[Page] = []
-
-    def taken(model: Any) -> Any:
-        if not _is_model(model) or _heights(model) is None:
-            return model
-        weights, rest = eqx.partition(model, trainable(model))
-        shapes = jax.tree.map(lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype), weights)
-        left = _InPage(eqx.combine(shapes, rest), len(pages))
-        pages.append(left.arrangement.pages(jnp, [model])[0])
-        return left
-
-    return pages, jax.tree.map(taken, tree, is_leaf=_is_model)
-
-
-def out_of_pages(pages: Sequence[Page], left: T, sums: bool = True) -> T:
-    """The inverse of `in_pages`: the tree with weights that are cut out of `pages`, to be evaluated.
-
-    With `sums`, a few inputs are added up (see `hyperlax.networks.extended.Rows`).
-    """
-
-    def model(x: Any) -> Any:
-        if not _is_in_page(x):
-            return x
-        pieces = [piece[None] for piece in x.arrangement.pieces(pages[x.number])]
-        return x.arrangement.models([x.like], pieces, pieces, sums)[0]
-
-    return jax.tree.map(model, left, is_leaf=_is_in_page)
-
-
-def _is_model(node: Any) -> bool:
-    return isinstance(node, AbstractModel)
-
-
-def _is_in_page(node: Any) -> bool:
-    return isinstance(node, _InPage)
 
 
 def _cutting(

@@ -22,8 +22,8 @@ from hyperlax.lanes.masking import (
     row_keys,
     while_active,
 )
+from hyperlax.learning.apart import with_weights, without_weights
 from hyperlax.learning.packing import Packing
-from hyperlax.learning.pages import in_pages, out_of_pages
 from hyperlax.networks.base import equations, prepared, with_networks_of
 
 RESETS_AT_ONCE = 4
@@ -194,7 +194,6 @@ def _collect_at_once(
     acting = prepared(agent)
     observing = _observing(acting, envs.obs, valid, late)
     moving, still = eqx.partition(acting, observing)
-    pages, left = in_pages(still) if rollout_cap > 1 else ([], still)  # a single step is no loop
 
     def recorded(t: Any, agent: Acting, envs: Envs) -> tuple[Envs, Any, Bool[Array, " size"]]:
         return _step_block(agent, env, envs, keys[t], time_limit_terminates)
@@ -202,14 +201,15 @@ def _collect_at_once(
     traced, row = jax.make_jaxpr(lambda: recorded(0, agent, envs)[1], return_shape=True)()
     rows = Packing(row, axes=1)
     at_once = steps_at_once(traced.jaxpr)
+    weights, left = without_weights(still) if rollout_cap > at_once else ([], still)  # else there is no loop
     begun = envs, jax.tree.map(lambda x: jnp.zeros((size, *x.shape)), Finished())
     states = Packing(begun, axes=1)
 
     def one_step(
-        t: Int[Array, ""], carry: tuple, pages: list[Array]
+        t: Int[Array, ""], carry: tuple, weights: list[Array]
     ) -> tuple[tuple, Float[Array, "size columns"]]:
         moving, state = carry
-        agent = eqx.combine(moving, out_of_pages(pages, left))
+        agent = eqx.combine(moving, with_weights(weights, left))
         envs, done = states.unpack(state)
         if not late:
             agent = agent.observe(envs.obs, valid)
@@ -222,7 +222,7 @@ def _collect_at_once(
 
     like = jax.ShapeDtypeStruct((rollout_cap, size, rows.columns), jnp.float32)
     first = (moving, states.pack(begun))
-    (moving, state), table = lane_rows(steps, one_step, first, like, at_once, pages)
+    (moving, state), table = lane_rows(steps, one_step, first, like, at_once, weights)
     agent = with_networks_of(eqx.combine(moving, still), agent)
     out, (envs, done) = rows.unpack(table), states.unpack(state)
     if late:
@@ -242,7 +242,7 @@ def _observing(agent: A, obs: Float[Array, "size obs"], valid: Bool[Array, " siz
 
 
 def _replaced(agent: A, observing: A) -> A:
-    """The leaves of `agent` that are `observing`; its models may be out of pages, and have others besides."""
+    """The leaves of `agent` that are `observing`; its models may have other leaves besides."""
     return jax.tree.map(lambda own, x: x if own else None, observing, agent, is_leaf=lambda own: own is None)
 
 

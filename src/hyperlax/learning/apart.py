@@ -1,0 +1,86 @@
+"""Weights that a loop reads and does not change, such as those that act in a rollout, apart from models.
+
+XLA for GPUs cuts every weight and every bias out of a packed state in a kernel of its own, to give it to a
+loop. The weights of a stack of dense layers are put into one *page* instead (see `hyperlax.learning.pages`),
+out of which every step cuts them again: as parts of larger kernels, for nothing.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any, TypeVar, final
+
+import equinox as eqx
+import jax
+import jax.numpy as jnp
+from jaxtyping import Array
+
+from hyperlax.hyperparams import trainable
+from hyperlax.learning.pages import Arrangement, paged_heights
+from hyperlax.networks.extended import FEW_OUTPUTS
+from hyperlax.networks.models import AbstractModel
+
+T = TypeVar("T")
+READS_PARTS = jax.__version_info__ < (0, 12)
+"""Whether XLA reads a part of an array that a loop does not change where it is; else, every step copies it.
+
+Where it does not, layers are not put into a page: each is an array, with its biases.
+"""
+
+
+@final
+class _Without(eqx.Module):
+    """A model without its weights, with shapes in their place; `first` is the place of its first array."""
+
+    like: Any
+    first: int = eqx.field(static=True)
+
+    @property
+    def arrangement(self) -> Arrangement:
+        """That of its page. One output takes as many rows as a few, so that pages are alike.
+
+        XLA writes pages of one shape, those of an actor and a critic, in the same kernel.
+        """
+        outputs = -(-self.like.layer.bias.shape[0] // FEW_OUTPUTS) * FEW_OUTPUTS
+        return Arrangement([self.like], (*self.like.body.heights(), outputs))
+
+
+def without_weights(tree: T) -> tuple[list[Array], T]:
+    """Take the weights of the models in `tree` out of it: the arrays that hold them, and what is left.
+
+    Only those are taken that are kept in pages; in a program for CPUs, none.
+    """
+    arrays: list[Array] = []
+
+    def without(model: Any) -> Any:
+        if not _is_model(model) or paged_heights(model) is None:
+            return model
+        weights, rest = eqx.partition(model, trainable(model))
+        shapes = jax.tree.map(lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype), weights)
+        left = _Without(eqx.combine(shapes, rest), len(arrays))
+        pieces = left.arrangement.pieces_of(jnp, model)
+        arrays.extend([left.arrangement.page(pieces)] if READS_PARTS else pieces)
+        return left
+
+    return arrays, jax.tree.map(without, tree, is_leaf=_is_model)
+
+
+def with_weights(arrays: Sequence[Array], left: T, sums: bool = True) -> T:
+    """The inverse of `without_weights`: the tree with weights from `arrays`, to be evaluated.
+
+    With `sums`, a few inputs are added up (see `hyperlax.networks.extended.Rows`).
+    """
+
+    def model(x: Any) -> Any:
+        if not isinstance(x, _Without):
+            return x
+        arranged = x.arrangement
+        pieces = arranged.pieces(arrays[x.first]) if READS_PARTS else arrays[x.first :]
+        whole = [piece[None] for piece in pieces[: arranged.number]]
+        return arranged.models([x.like], whole, whole, sums)[0]
+
+    return jax.tree.map(model, left, is_leaf=lambda x: isinstance(x, _Without))
+
+
+def _is_model(node: Any) -> bool:
+    return isinstance(node, AbstractModel)
