@@ -177,8 +177,9 @@ def test_tasks_of_one_search_share_a_study_whose_password_is_nowhere(server, tmp
     )
     assert done.returncode == 0, done.stderr
     results = hyperlax.read(_folder(tmp_path))
-    assert results.trials["state"].to_list() == ["done"] * 6
-    assert results.samples["sample"].to_list() == list(range(6))
+    counted = results.trials.filter(pl.col("state") != "given up")  # both may ask for the last at a time
+    assert counted["state"].to_list() == ["done"] * 6
+    assert counted["trial"].to_list() == results.samples["sample"].to_list() == list(range(6))
     assert not (_folder(tmp_path) / studies.JOURNAL).exists()
     for path in _folder(tmp_path).rglob("*"):
         assert path.is_dir() or PASSWORD.encode() not in path.read_bytes(), path

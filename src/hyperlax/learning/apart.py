@@ -21,7 +21,7 @@ from hyperlax.networks.extended import FEW_OUTPUTS
 from hyperlax.networks.models import AbstractModel
 
 T = TypeVar("T")
-READS_PARTS = jax.__version_info__ < (0, 12)
+READS_PARTS = jax.__version_info__ < (0, 11)
 """Whether XLA reads a part of an array that a loop does not change where it is; else, every step copies it.
 
 Where it does not, layers are not put into a page: each is an array, with its biases.
