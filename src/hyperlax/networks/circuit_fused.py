@@ -14,7 +14,7 @@ The kernels are tested in interpret mode and compile for an H100; they have neve
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from functools import partial
 from typing import Any, NamedTuple
 
@@ -184,14 +184,19 @@ class Register(NamedTuple):
     def flipped(self, x: Array, wire: int) -> Array:
         """`x` with the two halves along the axis of a wire exchanged.
 
-        Triton can neither reverse nor index an array, but it sums along an axis: what is left of the sum of a
-        pair without one of them is the other. The sums are those of integers, the bits of the numbers, which
-        wrap around and do not round, and which the compiler removes: within a thread registers are renamed,
-        and between two threads numbers are exchanged.
+        Triton can neither reverse nor index an array, but it sums along an axis: the sum of one half and of
+        zeros is that half, without rounding. It is a sum of integers, the bits of the numbers, as the
+        compiler removes additions of an integer zero, so that within a thread only registers are renamed.
+
+        The sum of both halves less one of them would be half of the work, but takes `x` to have the same bits
+        in both: compiled for CPUs by XLA, which may compute `x` twice, it was wrong.
         """
+        axis = self.axis(wire)
         words = jax.lax.bitcast_convert_type(x, jnp.int32)
-        both = jnp.sum(words, axis=self.axis(wire), keepdims=True, dtype=jnp.int32)
-        return jax.lax.bitcast_convert_type(both - words, x.dtype)
+        second = self.sigma(wire) < 0
+        halves = (jnp.where(half, words, 0) for half in (~second, second))
+        zero, one = (jnp.sum(h, axis=axis, keepdims=True, dtype=jnp.int32) for h in halves)
+        return jax.lax.bitcast_convert_type(jnp.where(second, zero, one), x.dtype)
 
     def total(self, x: Array) -> Float[Array, "*samples"]:
         """The sum of `x` over the amplitudes of every sample."""
@@ -200,7 +205,7 @@ class Register(NamedTuple):
         parts = x.reshape(-1, self.samples, 2**self.tail)
         return jnp.sum(parts, axis=(0, 2))
 
-    def rotated(self, sigma: Array, gate: list[Array], x: Pair, flipped: Pair) -> Pair:
+    def rotated(self, sigma: Array, gate: list[Array], x: Pair, flipped: Sequence[Array]) -> Pair:
         """The state `x` after a gate on the wire of `sigma`; `flipped` is `x` with that wire flipped."""
         a_re, a_im, b_re, b_im = (self.per_sample(g) for g in gate)
         a_im, b_re = sigma * a_im, sigma * b_re
@@ -262,7 +267,7 @@ def _forward_kernel(register: Register, depth: Any, signs: Any, *rest: Any) -> N
         x = x[0] * sign, x[1] * sign
         for w, sigma in enumerate(sigmas):
             gate = [part[l, w, here] for part in gates]
-            x = register.rotated(sigma, gate, x, (register.flipped(x[0], w), register.flipped(x[1], w)))
+            x = register.rotated(sigma, gate, x, [register.flipped(part, w) for part in x])
         return x
 
     re, im = jax.lax.fori_loop(0, depth[0] + 1, layer, (start, jnp.zeros_like(start)))
@@ -293,12 +298,12 @@ def _backward_kernel(register: Register, depth: Any, signs: Any, *rest: Any) -> 
         for w, sigma in enumerate(sigmas):
             a_re, a_im, b_re, b_im = (part[l, w, here] for part in gates)
             inverse = [a_re, -a_im, -b_re, -b_im]
-            crossed = register.flipped(ket[0], w), register.flipped(ket[1], w)
+            crossed = [register.flipped(part, w) for part in ket]
             elements[0, l, w, here] = register.total(bra[0] * crossed[1] - bra[1] * crossed[0])
             elements[1, l, w, here] = -register.total(sigma * (bra[0] * crossed[0] + bra[1] * crossed[1]))
             elements[2, l, w, here] = register.total(sigma * (bra[0] * ket[1] - bra[1] * ket[0]))
             ket = register.rotated(sigma, inverse, ket, crossed)
-            other = register.flipped(bra[0], w), register.flipped(bra[1], w)
+            other = [register.flipped(part, w) for part in bra]
             bra = register.rotated(sigma, inverse, bra, other)
         sign = register.per_amplitude(signs[(l + 1) & 1, :])
         return (ket[0] * sign, ket[1] * sign), (bra[0] * sign, bra[1] * sign)
