@@ -270,9 +270,8 @@ class AbstractOnPolicyAgent(AbstractPartwiseAgent, Generic[H]):
         next_episode = hp.chosen("truncation_bootstrap", "next_episode")
         weights, left = without_weights(self.critic)
         weights = [jax.lax.optimization_barrier(x) for x in weights]
-        critic = with_weights(
-            weights, left, sums=not batched()
-        )  # in several lanes, XLA would cut out columns
+        several = batched()  # of which XLA would cut out every column of a first layer that is added up
+        critic = with_weights(weights, left, sums=not several)
         return estimate(
             critic,
             self.features,
