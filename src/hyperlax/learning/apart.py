@@ -22,9 +22,10 @@ from hyperlax.networks.models import AbstractModel
 
 T = TypeVar("T")
 READS_PARTS = jax.__version_info__ < (0, 11)
-"""Whether XLA reads a part of an array that a loop does not change where it is; else, every step copies it.
+"""Whether XLA reads a part of an array where it is, inside a loop that does not change the array.
 
-Where it does not, layers are not put into a page: each is an array, with its biases.
+If not, it copies the part in every step. Layers are then not put into a page: each is an array of its own,
+with its biases.
 """
 
 
