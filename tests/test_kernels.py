@@ -62,8 +62,10 @@ BUDGETS: dict[tuple[str, int], dict[str, float]] = {
 if jax.__version_info__ >= (0, 11):  # weight matrices that a loop carries are not read as parts of a page
     BUDGETS["ppo", 1] |= {"beside": 28, "gradient step": 18, "whole cycle": 968}
     BUDGETS["ppo", 128] |= {"beside": 32, "gradient step": 22, "whole cycle": 1132}
+    BUDGETS["sac", 128] |= {"whole cycle": 59}
 if jax.__version_info__ >= (0, 12):
     BUDGETS["ppo", 128] |= {"gradient step": 21, "whole cycle": 1116}
+    BUDGETS["sac", 128] |= {"whole cycle": 57}
 CIRCUITS: dict[str, dict[str, float]] = {
     "4 wires × 5 layers, grouped": {"in all": 67, "in loops, per layer": 9.6, "trips?": 0, "branches": 0},
     "4 wires × 5 layers, fused": {"in all": 13, "in loops, per layer": 0, "trips?": 0, "branches": 0},
