@@ -31,6 +31,7 @@ from hyperlax.lanes.constants import (
 from hyperlax.lanes.masking import LANES, lane_cond, lane_loop, lane_rows, select
 from hyperlax.lanes.sizes import merge
 from hyperlax.learning.packing import Packing
+from hyperlax.learning.rollout import collect
 from hyperlax.networks import Actor, Critic, jointly
 from hyperlax.networks.mlp import MLPHyperparams
 from hyperlax.networks.tensor import TensorMLPHyperparams
@@ -165,6 +166,31 @@ def test_they_learn_what_programs_for_cpus_learn(algorithm):
     plain, fast = run(False), run(True)
     assert int(fast.gradient_steps) == int(plain.gradient_steps) > 2
     for a, b in zip(jax.tree.leaves(fast), jax.tree.leaves(plain), strict=True):
+        np.testing.assert_allclose(a, b, rtol=2e-4, atol=2e-5)
+
+
+def test_lanes_that_observe_in_every_step_collect_what_they_do_on_cpus():
+    """The loop has their weights apart from the agent, and carries the part of it that observes."""
+    changes = {"normalize_observations": True, "normaliser_order": "before_acting", "rollout_length": 8}
+    hp, env = jax.tree.map(jnp.asarray, sample("ppo", **changes)), envs.load("gymnax.cartpole")
+    plain = hp.capacities([hp.sizes()], [1], env)
+
+    def collected(fast):
+        caps = whole(plain) if fast else plain
+
+        def lane(key):
+            with tracing_for_accelerator(fast):
+                state = train.start(hp, env, caps, jnp.int32(99), key=key, init_key=key)
+                assert not state.agent.observes_late()
+                args = state.envs, hp.num_envs, hp.rollout_length, caps["rollout_length"], jnp.bool_(False)
+                agent, _, out, _ = collect(state.agent, env, *args, key=jr.key(4))
+                return agent, out.obs, out.aux, out.reward
+
+        return jax.jit(jax.vmap(lane, axis_name=LANES))(jax.vmap(jr.key_data)(jr.split(jr.key(3), 2)))
+
+    found, expected = collected(True), collected(False)
+    assert np.asarray(found[0].seen.mean).any()
+    for a, b in zip(jax.tree.leaves(found), jax.tree.leaves(expected), strict=True):
         np.testing.assert_allclose(a, b, rtol=2e-4, atol=2e-5)
 
 

@@ -84,6 +84,8 @@ PUBLISHED: dict[str, dict[str, float]] = {
     "sac_mlp on gymnax.pendulum": {"gradient step": 80, "trips?": 0, "branches": 0, "whole cycle": 500},
 }
 """The same for the first programs of cells of the published benchmark, however many lanes they hold."""
+if jax.__version_info__ < (0, 11):  # eight env steps for four gradient steps: more in these shows
+    PUBLISHED["sac_mlp on gymnax.pendulum"] |= {"whole cycle": 480}
 UNSEEN = "no loop is recognised as one (ROLES in benchmarks/hlo.py)"
 
 

@@ -159,8 +159,8 @@ def test_models_and_the_state_of_their_optimiser_come_back_from_training():
 @pytest.mark.parametrize(
     ("case", "reads_parts", "sums"),
     [
-        *[(case, True, True) for case in ("few inputs", "many inputs", "one layer", "some normalised")],
-        *[(case, False, True) for case in ("few inputs", "some normalised")],
+        *[(case, True, True) for case in ("few inputs", "many inputs", "one layer", "three layers")],
+        *[(case, False, True) for case in ("few inputs", "three layers")],
         ("narrower", True, False),
     ],
 )
@@ -210,6 +210,7 @@ class Dueling(AbstractModel):
 def test_models_with_other_layers_and_those_of_programs_for_cpus_keep_their_weights(monkeypatch):
     monkeypatch.setattr(apart, "READS_PARTS", True)
     actor, critic = actor_and_critic(*CASES["few inputs"])
+    normalised = actor_and_critic(*CASES["some normalised"])
     model = Dueling(actor.body, critic.head, actor.layer)
 
     def numbers() -> list[int]:
@@ -219,6 +220,8 @@ def test_models_with_other_layers_and_those_of_programs_for_cpus_keep_their_weig
     with tracing_for_accelerator():
         assert numbers() == [2, 1, 0]
         assert kind((model, model)) is Flat
+        assert kind(normalised) is Pages
+        assert without_weights(normalised)[0] == []
         assert without_weights(model)[1] is model
 
 

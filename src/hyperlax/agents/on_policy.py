@@ -270,8 +270,8 @@ class AbstractOnPolicyAgent(AbstractPartwiseAgent, Generic[H]):
         next_episode = hp.chosen("truncation_bootstrap", "next_episode")
         weights, left = without_weights(self.critic)
         weights = [jax.lax.optimization_barrier(x) for x in weights]
-        several = batched()  # of which XLA would cut out every column of a first layer that is added up
-        critic = with_weights(weights, left, sums=not several)
+        # for several lanes, XLA would cut each column out of a first layer that adds up its inputs
+        critic = with_weights(weights, left, sums=not batched())
         return estimate(
             critic,
             self.features,

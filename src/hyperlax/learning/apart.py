@@ -16,7 +16,7 @@ import jax.numpy as jnp
 from jaxtyping import Array
 
 from hyperlax.hyperparams import trainable
-from hyperlax.learning.pages import Arrangement, paged_heights
+from hyperlax.learning.pages import Arrangement, only_dense, paged_heights
 from hyperlax.networks.extended import FEW_OUTPUTS
 from hyperlax.networks.models import AbstractModel
 
@@ -49,18 +49,22 @@ class _Without(eqx.Module):
 def without_weights(tree: T) -> tuple[list[Array], T]:
     """Take the weights of the models in `tree` out of it: the arrays that hold them, and what is left.
 
-    Only those are taken that are kept in pages; in a program for CPUs, none.
+    Only those are taken that are kept in pages, and of networks whose layers are products alone: biases in
+    front of a LayerNorm would be cut out in every step. In a program for CPUs, none are.
     """
     arrays: list[Array] = []
 
     def without(model: Any) -> Any:
-        if not _is_model(model) or paged_heights(model) is None:
+        if not _is_model(model) or paged_heights(model) is None or not only_dense(model.body):
             return model
         weights, rest = eqx.partition(model, trainable(model))
         shapes = jax.tree.map(lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype), weights)
         left = _Without(eqx.combine(shapes, rest), len(arrays))
-        pieces = left.arrangement.pieces_of(jnp, model)
-        arrays.extend([left.arrangement.page(pieces)] if READS_PARTS else pieces)
+        arranged = left.arrangement
+        if READS_PARTS:
+            arrays.append(arranged.pages(jnp, [model])[0])
+        else:
+            arrays.extend(arranged.pieces_of(jnp, model))
         return left
 
     return arrays, jax.tree.map(without, tree, is_leaf=_is_model)

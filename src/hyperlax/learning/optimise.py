@@ -130,8 +130,8 @@ def adam_step(
 def before_steps(state: optax.OptState) -> optax.ScaleByAdamState:
     """The state before a loop of calls of `adam_step` that are given their `number` (see `after_steps`).
 
-    On an accelerator, something is computed with the count: XLA then takes it out of a packed state together
-    with other numbers, and else in a kernel of its own.
+    On an accelerator, a maximum that changes nothing is taken of the count: XLA then takes the count out of a
+    packed state together with other numbers, and otherwise in a kernel of its own.
     """
     state = _adam_state(state)
     return state._replace(count=jnp.maximum(jnp.asarray(state.count), 0)) if accelerated() else state

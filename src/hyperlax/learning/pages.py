@@ -97,6 +97,11 @@ def paged_heights(model: AbstractModel) -> tuple[int, ...] | None:
     return heights if len(layers) == len(heights) + 1 and layers[-1].weight is model.layer.weight else None
 
 
+def only_dense(body: Any) -> bool:
+    """Whether nothing but dense layers is trained in a network, as in an MLP without LayerNorm."""
+    return not _trained(body)[1]
+
+
 @final
 class Flat(AbstractLayout):
     """Weights as `flatten` has them."""
@@ -160,10 +165,6 @@ class Arrangement:
         """The pages with the weights of `models`, [models, rows, columns], computed with the module `xp`."""
         parts = zip(*(self.pieces_of(xp, model) for model in models), strict=True)
         return self.joined(xp, [xp.stack(list(members)) for members in parts])
-
-    def page(self, pieces: Sequence[Float[Array, "_rows _columns"]]) -> Float[Array, "rows columns"]:
-        """The page of one model that consists of `pieces`."""
-        return self.joined(jnp, [piece[None] for piece in pieces])[0]
 
     def pieces(self, pages: Float[Array, "*networks rows columns"]) -> list[Array]:
         """The layers of `pages`, and their other arrays."""

@@ -161,7 +161,7 @@ def discounted_sums(
         new = [jnp.where(j == 0, 0, beyond)]
         for i in reversed(range(rows)):
             now = old[i] + factors[i] * new[0]
-            if length % rows:  # then the last block has rows of the one before
+            if length % rows:  # the last block then has rows that the one before has summed
                 now = jnp.where(first + i < end, now, old[i])
             new.insert(0, now)
         return with_rows(sums, jnp.stack(new[:-1]), first)
