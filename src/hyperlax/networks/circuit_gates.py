@@ -14,6 +14,8 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float, Int
 
+from hyperlax.networks.trigonometry import cos_and_sin
+
 ROUNDING_TOLERANCE = 16.0
 """Derivatives below this many rounding errors (machine epsilon times the norm of the bra) count as zero."""
 DENSE_Z_WIRES = 12
@@ -49,9 +51,10 @@ def times(x: Complex, y: Complex) -> Complex:
 def rotation(angles: Float[Array, "3 *any"]) -> Gates:
     """The gates Rot(φ, θ, ω) = RZ(ω) RY(θ) RZ(φ), where the first axis of `angles` holds (φ, θ, ω)."""
     first, middle, last = (angles[i] / 2 for i in range(3))
-    cos, sin = jnp.cos(middle), jnp.sin(middle)
-    plus, minus = first + last, last - first
-    return Gates(cos * jnp.cos(plus), -cos * jnp.sin(plus), sin * jnp.cos(minus), sin * jnp.sin(minus))
+    cos, sin = cos_and_sin(middle)
+    cos_plus, sin_plus = cos_and_sin(first + last)
+    cos_minus, sin_minus = cos_and_sin(last - first)
+    return Gates(cos * cos_plus, -cos * sin_plus, sin * cos_minus, sin * sin_minus)
 
 
 def compose(first: Gates, second: Gates) -> Gates:
@@ -139,7 +142,7 @@ def angle_gradients(
 
 def turns(angles: Float[Array, "3 *any"]) -> list[Turn]:
     """Cosine and sine of the three angles of rotations."""
-    return [(jnp.cos(angle), jnp.sin(angle)) for angle in angles]
+    return [cos_and_sin(angle) for angle in angles]
 
 
 def turns_at_once(angles: Float[Array, "3 *any"]) -> list[Turn]:

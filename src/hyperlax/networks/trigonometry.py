@@ -1,0 +1,68 @@
+"""Cosines and sines of many angles at once.
+
+XLA for CPUs takes both from the C library, one number at a time, and that was a third of the time to train a
+circuit of 6 qubits. What is written here is vectorised like any other arithmetic, and 13-20 times as fast.
+"""
+
+from __future__ import annotations
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jaxtyping import Array, Float
+
+from hyperlax.lanes.constants import accelerated
+
+QUARTER_TURN = (1.5703125, 4.837512969970703125e-4, 7.54978995489188216e-8)
+"""π/2 as a sum of numbers with so few bits that the first two times a whole number are exact in float32."""
+SINE = (-1.9515295891e-4, 8.3321608736e-3, -1.6666654611e-1)
+COSINE = (2.443315711809948e-5, -1.388731625493765e-3, 4.166664568298827e-2)
+"""Coefficients of polynomials in x² for (sin x - x) / x³ and (cos x - 1 + x²/2) / x⁴, highest power first."""
+
+CosSin = tuple[Float[Array, " *any"], Float[Array, " *any"]]
+
+
+def cos_and_sin(angles: Float[Array, " *any"]) -> CosSin:
+    """Compute the cosine and the sine of angles in radians.
+
+    In float32 on a CPU, the error is at most 1.2e-7 for angles up to 1e6. Beyond 1e7, where float32 cannot
+    tell the angles of a turn apart, the result is that of some other angle. NaN and infinities give NaN.
+    Programs for accelerators, and other precisions, use XLA's functions.
+    """
+    if accelerated() or angles.dtype != jnp.float32:
+        return jnp.cos(angles), jnp.sin(angles)
+    return _cos_and_sin(angles)
+
+
+@jax.custom_jvp
+def _cos_and_sin(angles: Float[Array, " *any"]) -> CosSin:
+    """Both in float32: a reduction to ±π/4 in three parts after Cody and Waite, then polynomials.
+
+    Method and coefficients are those of `sinf` and `cosf` in Moshier's Cephes library.
+    """
+    quarters = jnp.round(angles * np.float32(2 / np.pi))
+    rest = angles
+    for part in QUARTER_TURN:
+        rest = rest - quarters * np.float32(part)
+    rest = jnp.minimum(jnp.maximum(rest, -1.0), 1.0)  # so that cos² + sin² stays one for huge angles
+    square = rest * rest
+    sine = rest + rest * square * _polynomial(SINE, square)
+    cosine = 1 - square / 2 + square * square * _polynomial(COSINE, square)
+    quadrant = quarters.astype(jnp.int32)
+    odd = (quadrant & 1) == 1
+    cos, sin = jnp.where(odd, sine, cosine), jnp.where(odd, cosine, sine)
+    return jnp.where((quadrant + 1) & 2, -cos, cos), jnp.where(quadrant & 2, -sin, sin)
+
+
+@_cos_and_sin.defjvp
+def _derivative(primals: tuple[Array], tangents: tuple[Array]) -> tuple[CosSin, CosSin]:
+    cos, sin = _cos_and_sin(*primals)
+    return (cos, sin), (-sin * tangents[0], cos * tangents[0])
+
+
+def _polynomial(coefficients: tuple[float, ...], x: Float[Array, " *any"]) -> Float[Array, " *any"]:
+    """The polynomial in `x` with `coefficients`, highest power first."""
+    total = jnp.full_like(x, coefficients[0])
+    for coefficient in coefficients[1:]:
+        total = total * x + np.float32(coefficient)
+    return total
