@@ -27,6 +27,7 @@ from hyperlax.envs.base import AbstractEnv
 from hyperlax.lanes.compilation import compiler_options, without_garbage_collection
 from hyperlax.lanes.constants import tracing_for_accelerator
 from hyperlax.lanes.masking import LANES, lane_cond
+from hyperlax.lanes.vectors import right_in_wide_vectors
 from hyperlax.learning.evaluation import evaluate
 from hyperlax.networks.measurement import EXACT, Measurement
 from hyperlax.programs import lockstep, train
@@ -298,8 +299,11 @@ def compile_program(
         state = jax.tree.map(lambda c, s: c if c is s else jnp.where(due, c, s), cleared, state)
         return state, returns, lengths, metrics
 
-    def lowered(device: Any) -> list[Any]:
-        """The three functions for the slots of a device, which kernels in Pallas ask for its architecture."""
+    def lowered(device: Any) -> list[tuple[Any, Any]]:
+        """The three functions for the slots of a device, as jaxprs and lowered.
+
+        Kernels in Pallas ask for the architecture of the device.
+        """
         place = _on(device)
         batch = lambda x: jax.ShapeDtypeStruct((per_device, *x.shape), x.dtype, sharding=place)  # noqa: E731
         states, orders = jax.tree.map(batch, like), jax.tree.map(batch, lane_specs(hp))
@@ -311,16 +315,17 @@ def compile_program(
                 _mapped(evaluate_lane, per_device).trace(states, due),
             ]
             with jax.default_device(device):
-                return [function.lower() for function in traced]
+                return [(function.jaxpr, function.lower()) for function in traced]
 
-    options = [
-        compiler_options(program.effort, devices[0].platform, known_loops=program.accelerator and i == 0)
-        for i in range(3)
-    ]
+    def options(jaxpr: Any, trains: bool) -> dict[str, Any]:
+        platform = devices[0].platform
+        wide_vectors = platform == "cpu" and program.effort == "full" and right_in_wide_vectors(jaxpr)
+        return compiler_options(program.effort, platform, program.accelerator and trains, wide_vectors)
 
-    def compiled_all(functions: list[Any]) -> list[jax.stages.Compiled]:
+    def compiled_all(functions: list[tuple[Any, Any]]) -> list[jax.stages.Compiled]:
+        chosen = [options(jaxpr, trains=i == 0) for i, (jaxpr, _) in enumerate(functions)]
         with ThreadPoolExecutor(len(functions)) as pool:
-            return list(pool.map(lambda f, o: f.compile(compiler_options=o), functions, options))
+            return list(pool.map(lambda f, o: f[1].compile(compiler_options=o), functions, chosen))
 
     began = time.perf_counter()
     first = lowered(devices[0])
