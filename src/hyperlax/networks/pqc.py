@@ -26,6 +26,7 @@ from hyperlax.networks.layout import batch_last
 from hyperlax.networks.measurement import Measurement, probabilities, z_means
 from hyperlax.networks.pennylane import ANGLES, diagram
 from hyperlax.networks.pennylane import expectations as pennylane_expectations
+from hyperlax.networks.trigonometry import arctan
 from hyperlax.registry.limits import LIMITS
 
 BACKENDS = ("native", "pennylane")
@@ -382,4 +383,4 @@ def _uniform(key: PRNGKeyArray, layers: int, wires: int) -> Float[Array, "{layer
 
 
 def _squash(kind: Int[Array, ""], x: Float[Array, "in batch"]) -> Float[Array, "in batch"]:
-    return lane_switch(kind, {0: lambda x: x, 1: jnp.tanh, 2: jnp.arctan}, x)
+    return lane_switch(kind, {0: lambda x: x, 1: jnp.tanh, 2: arctan}, x)
