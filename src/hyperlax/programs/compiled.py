@@ -317,13 +317,15 @@ def compile_program(
             with jax.default_device(device):
                 return [(function.jaxpr, function.lower()) for function in traced]
 
-    def options(jaxpr: Any, trains: bool) -> dict[str, Any]:
-        platform = devices[0].platform
-        wide_vectors = platform == "cpu" and program.effort == "full" and right_in_wide_vectors(jaxpr)
-        return compiler_options(program.effort, platform, program.accelerator and trains, wide_vectors)
+    def options(jaxpr: Any, role: str) -> dict[str, Any]:
+        """The XLA options of a function; a lane starts once, which optimisation would hardly make faster."""
+        platform, effort = devices[0].platform, "low" if role == "start" else program.effort
+        wide_vectors = platform == "cpu" and effort == "full" and right_in_wide_vectors(jaxpr)
+        return compiler_options(effort, platform, program.accelerator and role == "train", wide_vectors)
 
     def compiled_all(functions: list[tuple[Any, Any]]) -> list[jax.stages.Compiled]:
-        chosen = [options(jaxpr, trains=i == 0) for i, (jaxpr, _) in enumerate(functions)]
+        roles = ("train", "start", "evaluate")
+        chosen = [options(jaxpr, role) for (jaxpr, _), role in zip(functions, roles, strict=True)]
         with ThreadPoolExecutor(len(functions)) as pool:
             return list(pool.map(lambda f, o: f[1].compile(compiler_options=o), functions, chosen))
 
