@@ -18,22 +18,8 @@ from hyperlax.programs import compiled
 from hyperlax.programs.plan import Machine, plan
 
 ARITHMETIC = {
-    *(
-        "abs",
-        "add",
-        "conj",
-        "copy",
-        "is_finite",
-        "max",
-        "min",
-        "mul",
-        "neg",
-        "nextafter",
-        "sign",
-        "square",
-        "sub",
-    ),
-    *("stop_gradient", "stage"),
+    *("abs", "add", "conj", "copy", "is_finite", "max", "min", "mul", "neg", "nextafter", "one_minus_square"),
+    *("polynomial", "sign", "square", "stage", "stop_gradient", "sub"),
 }
 """Operations that CPUs have themselves, or that compute nothing."""
 SERIES = {"igamma", "igamma_grad_a", "igammac", "polygamma", "zeta"}

@@ -71,6 +71,8 @@ FUNCTIONS = {
     "tanh": Function(lax.tanh, np.tanh),
 }
 """Name of a primitive operation of JAX → a function that consists of it."""
+if log2 := getattr(lax, "log2", None):  # from jax 0.12 on
+    FUNCTIONS["log2"] = Function(log2, np.log2)
 
 
 def right_in_wide_vectors(jaxpr: Any) -> bool:

@@ -31,8 +31,9 @@ CosSin = tuple[Float[Array, " *any"], Float[Array, " *any"]]
 def cos_and_sin(angles: Float[Array, " *any"]) -> CosSin:
     """Compute the cosine and the sine of angles in radians.
 
-    In float32 on a CPU, the error is at most 1.2e-7 for angles up to 1e6. Beyond 1e7, where float32 cannot
-    tell the angles of a turn apart, the result is that of some other angle. NaN and infinities give NaN.
+    In float32 on a CPU, the error is at most 1.2e-7 for angles up to 1e4; up to 1e7, that of an angle which
+    differs by less than float32 can tell. Beyond, where it cannot tell the angles of a turn apart, the result
+    is that of some other angle. NaN and infinities give NaN.
     """
     if _ours(angles):
         return _cos_and_sin(angles)
