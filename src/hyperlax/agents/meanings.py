@@ -71,12 +71,12 @@ EVALUATION_NORMALISES = Meaning(
 )
 
 # policy gradients
-CLIP_RANGE = Meaning("clip range ε of the policy ratio and of the value", f"{_PPO}, eq. 7")
+CLIP_RANGE = Meaning("clip range ε of the policy ratio and, with clip_value, of the value", f"{_PPO}, eq. 7")
 ENTROPY = Meaning("weight of the entropy bonus", f"{_PPO}, eq. 9 (c2)")
 VALUE_LOSS = Meaning("weight of the value loss", f"{_PPO}, eq. 9 (c1)")
 CLIP_VALUE = Meaning("clip the value loss like the policy's, by clip_eps", _PPO_DETAILS)
 STANDARDIZE = Meaning("standardise advantages to zero mean and unit variance", "Andrychowicz et al. 2021")
-STANDARDIZED_OVER = Meaning("the samples over which advantages are standardised", PROTOCOL)
+STANDARDIZED_OVER = Meaning("the transitions over which advantages are standardised", PROTOCOL)
 
 # values of actions
 TARGET_UPDATE = Meaning(
@@ -109,5 +109,5 @@ ACTION_UNITS = Meaning(
     "units of actions in critics and entropies: bounds of -1 and 1 in every dimension, or their own", PROTOCOL
 )
 DENSITY_AT_BOUNDS = Meaning(
-    "density of actions within 0.001 of a bound: that of each, or their common average", PROTOCOL
+    "density of actions within 0.001 of a bound: each action's own, or one average for all", PROTOCOL
 )
