@@ -352,8 +352,9 @@ class AbstractAgentHyperparams(AbstractHyperparams):
 def learned_share(hp: AbstractAgentHyperparams, trajectory: Trajectory) -> Float[Array, ""]:
     """The factor of the gradients from `trajectory`: one, or zero if it is not to be learned from.
 
-    With the hyperparameter `last_rollout` "unlearned" that is the rollout that spends the budget. Gradient
-    steps are still taken, so that the moments of Adam move the weights once more, as in hyperlax v0.1.
+    With the hyperparameter `last_rollout` "unlearned" it is zero for the rollout that spends the budget.
+    Gradient steps are still taken, so that the moments of Adam move the weights once more, as in hyperlax
+    v0.1.
     """
     none = jnp.where(trajectory.last, 0.0, 1.0)
     return select(hp.chosen("last_rollout", "unlearned"), none, jnp.ones(()))

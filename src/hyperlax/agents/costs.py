@@ -117,9 +117,9 @@ def cycle_work(sizes: Sizes, caps: Sizes, arithmetic: Arithmetic) -> tuple[float
 
 
 def compilation(caps: Sizes, env: AbstractEnv, accelerator: bool) -> float:
-    """Compilation time, relative to a simple environment and one chunk size without branches.
+    """Compilation time, in units of that with a simple environment, one chunk size and no branches.
 
-    It is relative to such a program for the same kind of machine, an `accelerator` or a CPU.
+    Both are for the same kind of machine, an `accelerator` or a CPU.
     """
     added = env.compilation * (ENV_COMPILATION if accelerator else 1)
     return 0.5 + added + (0.65 if has_alternatives(caps) else 0.5) * len(caps["minibatch_chunks"])
@@ -139,7 +139,7 @@ def preferred_chunks(sizes: Sequence[Sizes]) -> list[int]:
 def with_blocks(
     caps: dict[str, Any], sizes: Sequence[Sizes], cycles: Sequence[int], arithmetic: Arithmetic
 ) -> dict[str, Any]:
-    """Complete `caps` with the block and chunk sizes of least total cost for lanes of `sizes`."""
+    """Complete `caps`, for lanes of `sizes`, with the block of least cost per cycle and the best chunks."""
     blocks = sorted({s["num_envs"] for s in sizes})
     block = min(blocks, key=lambda b: sum(rollout_work(s, {"env_block": b}, arithmetic) for s in sizes))
     chunks = _chunks(sizes, cycles, arithmetic)

@@ -104,7 +104,7 @@ class AbstractOffPolicyHyperparams(AbstractAgentHyperparams):
         )
 
     def buffer_rows(self) -> int:
-        """The transitions to allocate: `buffer_size`, or those of a step if that are more and it is whole."""
+        """The transitions to allocate: `buffer_size`, or one per environment if whole steps need more."""
         return max(int(self.buffer_size), int(self.capacity()))
 
     def warmup_steps(self) -> int:
@@ -127,8 +127,9 @@ class AbstractOffPolicyHyperparams(AbstractAgentHyperparams):
 
     def problems(self) -> list[str]:
         collected = int(self.num_envs) * int(self.rollout_length)
-        held, batch = int(self.buffer_size), int(self.batch_size)
-        warm = max(int(self.warmup_rollout_length) * int(self.num_envs), collected)
+        held, batch = int(self.capacity()), int(self.batch_size)
+        warm_up = int(self.warmup_rollout_length) * int(self.num_envs)
+        before = (-(-warm_up // collected) + 1) * collected  # whole cycles, and the one that is learned from
         found = []
         if batch > held:
             found.append(f"a batch of {batch} from a buffer of {held}: transitions repeat within every batch")
@@ -140,8 +141,10 @@ class AbstractOffPolicyHyperparams(AbstractAgentHyperparams):
                 f"epochs ({epochs}) has no effect while update_to_data is {ratio:.4g}; "
                 "add --set update_to_data=0"
             )
-        if batch > warm:
-            found.append(f"a batch of {batch} after a warm-up of {warm} steps: the first repeat transitions")
+        if batch > before:
+            found.append(
+                f"a batch of {batch} when {before} steps are collected: the first repeat transitions"
+            )
         return found
 
 

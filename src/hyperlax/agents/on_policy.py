@@ -107,9 +107,9 @@ class AbstractOnPolicyHyperparams(AbstractAgentHyperparams):
         minibatches = int(self.num_minibatches)
         if minibatches > batch:
             return [f"{minibatches} minibatches of {batch} samples: {batch} minibatches of one are used"]
-        if batch % minibatches:
-            return [f"{minibatches} minibatches do not divide {batch} samples: their sizes differ by one"]
-        return []
+        left, drops = batch % minibatches, self.label("minibatch_remainder") == "drop"
+        what = f"an epoch leaves {left} out" if drops else "their sizes differ by one"
+        return [f"{minibatches} minibatches do not divide {batch} samples: {what}"] if left else []
 
     def normalises(self) -> Bool[Array, ""]:
         """Whether training or evaluation normalises observations, so that statistics are needed."""
@@ -184,7 +184,7 @@ H = TypeVar("H", bound=AbstractOnPolicyHyperparams)
 class AbstractOnPolicyAgent(AbstractPartwiseAgent, Generic[H]):
     """Base class of on-policy agents with an actor and a critic; a subclass defines the loss of a sample.
 
-    During a cycle, observations are normalised by the statistics of earlier cycles (`normaliser`), so that
+    By default, observations are normalised by statistics of earlier cycles (`normaliser`), so that
     old and new log-probabilities have the same inputs; `seen` also counts the current cycle.
     """
 

@@ -102,7 +102,7 @@ class PPO(AbstractOnPolicyAgent[PPOHyperparams]):
         return policy.averaging(self.hp.chosen("density_at_bounds", "averaged"))
 
     def loss(self, actor: Actor, critic: Critic, sample: Sample) -> tuple[Float[Array, ""], Measured]:
-        """The clipped objective of one sample (Schulman et al. 2017, eq. 7 and 9), value clipped likewise."""
+        """The clipped objective of one sample (Schulman et al. 2017, eq. 7, 9), `clip_value` for values."""
         hp, step = self.hp, sample.step
         own, value = jointly((actor, critic), (step.features, step.features))
         policy = self.weighed(own)

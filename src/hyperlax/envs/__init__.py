@@ -84,7 +84,9 @@ def trusted(full_name: str, instead: str) -> AbstractEnv:
 def _made(name: str, maker: Callable[..., Any], options: Mapping[str, Any]) -> AbstractEnv:
     env = build(name, maker, options)
     if not isinstance(env, AbstractEnv):
-        raise ValueError(f"{name} returns an object of {type(env).__name__}, no environment (AbstractEnv)")
+        raise ValueError(
+            f"{name} returns an object of {type(env).__name__}, which is not an environment (AbstractEnv)"
+        )
     return checked(env, name)
 
 
@@ -110,7 +112,10 @@ def _split(full_name: str) -> tuple[str, dict[str, str]]:
             f'environment "{shown}": options of an environment are written as in '
             f'"brax.ant[backend=mjx]", got {wrong[0]!r}'
         )
-    return name, {key: value for key, _, value in pairs}
+    found = {key: value for key, _, value in pairs}
+    if len(found) < len(pairs):
+        raise ValueError(f'environment "{shown}": an option is given twice')
+    return name, found
 
 
 def names() -> list[str]:
@@ -122,7 +127,7 @@ def names() -> list[str]:
 
 
 def named(full_name: str) -> bool:
-    """Whether `name` has the form of a framework's or a registered environment, with options or without.
+    """Whether `full_name`, with or without options, names an environment of a framework or a registered one.
 
     The framework may still not have it.
     """

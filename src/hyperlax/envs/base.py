@@ -133,7 +133,8 @@ def _problem_of_bounds(space: Box) -> str | None:
         low, high = (np.asarray(bound, np.float64) for bound in (space.low, space.high))
     except (TypeError, ValueError):
         low = high = np.zeros(())
-    if low.ndim != 1 or low.shape != high.shape or not low.size:
+    given = isinstance(space.low, tuple) and isinstance(space.high, tuple)
+    if not given or low.ndim != 1 or low.shape != high.shape or not low.size:
         return (
             f"its action space has the bounds {space.low!r} and {space.high!r}; both must be tuples, "
             "with one number per dimension"

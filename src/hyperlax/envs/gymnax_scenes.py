@@ -58,7 +58,7 @@ def acrobot(state: Any) -> Scene:
 
 
 def mountain_car(state: Any) -> Scene:
-    """A car in a valley, of height (sin 3x) / 2 to the eye, and the flag to reach."""
+    """A car in a valley of height 0.45 sin 3x, and the flag to reach."""
     return _valley(float(state.position), 0.5)
 
 
@@ -89,7 +89,7 @@ def _moved(start: Point, along: Point, a: float, up: Point, b: float) -> Point:
 
 
 def reacher(state: Any) -> Scene:
-    """An arm of links of length 1, whose angles do not add up, and the point to reach."""
+    """An arm of links of length 1, each at its own angle to the x axis, and the point to reach."""
     steps = [(cos(a), sin(a)) for a in np.asarray(state.angles, float)]
     joints = [(0.0, 0.0)]
     for dx, dy in steps:

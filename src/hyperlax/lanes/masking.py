@@ -128,12 +128,12 @@ def lane_rows(
 ) -> tuple[T, Shaped[Array, "most *row"]]:
     """Compute `for i in range(n): carry, table[i] = body(i, carry, read)` in a program for accelerators.
 
-    `like` is what the table is like. `n` may differ between the lanes; none exceeds the number of rows, and
-    where it is not known as many steps are taken. A lane that has finished keeps its carry, and its other
-    rows are undefined. No kernel fills a table whose rows are all written. Up to `at_once` steps are one
-    iteration of the program, as many as divide their number: between them nothing is copied and nothing
-    counted, what they compute may be fused, and their rows are written together. The arrays of `read` are
-    others to XLA in every step: a part that several steps read would be copied for them.
+    `like` gives the shape and dtype of the table, [rows, *row]. `n` may differ between the lanes and never
+    exceeds the number of rows; where it is not known, a step is taken for every row. A lane that has finished
+    keeps its carry, and its other rows are undefined. No kernel fills a table whose rows are all written. Up
+    to `at_once` steps are one iteration of the program, as many as divide their number: between them nothing
+    is copied and nothing counted, what they compute may be fused, and their rows are written together. The
+    arrays of `read` are others to XLA in every step: a part that several steps read would be copied for them.
     """
     trips = int(n) if known(n) else like.shape[0]
     table = (jax.lax.empty if trips == like.shape[0] else jnp.zeros)(like.shape, like.dtype)

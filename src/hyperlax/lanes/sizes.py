@@ -91,7 +91,7 @@ def merge(sizes: Sequence[Sizes]) -> dict[str, Any]:
     for name, size in sizes[0].items():
         if not isinstance(size, AbstractSize):
             raise TypeError(
-                f"sizes()[{name!r}] is {size!r}; say how it combines with other samples': "
+                f"sizes()[{name!r}] is {size!r}; say how it combines with the sizes of other samples: "
                 f"Extent({size!r}) is padded, Branches({{{size!r}}}) are all compiled, "
                 f'Shape("{size}") needs a program of its own'
             )
@@ -154,6 +154,6 @@ def _read(value: Any) -> Any:
             return Shape(value)
         case {"branches": [*branches]} if all(isinstance(b, bool | int | str) for b in branches):
             return Branches(branches)
-        case list() if all(type(length) is int for length in value):
+        case list() | tuple() if all(type(length) is int for length in value):
             return tuple(value)
     raise ValueError(f"{str(value)[:40]!r} is not a size")

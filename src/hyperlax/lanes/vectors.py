@@ -76,7 +76,7 @@ if log2 := getattr(lax, "log2", None):  # from jax 0.12 on
 
 
 def right_in_wide_vectors(jaxpr: Any) -> bool:
-    """Whether XLA computes everything that a jaxpr says right in vectors of 512 bits on this CPU."""
+    """Whether XLA computes all `FUNCTIONS` in a jaxpr right in vectors of 512 bits on this CPU."""
     return not primitives(jaxpr) & wrong_in_wide_vectors()
 
 

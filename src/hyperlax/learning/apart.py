@@ -38,7 +38,7 @@ class _Without(eqx.Module):
 
     @property
     def arrangement(self) -> Arrangement:
-        """That of its page. One output takes as many rows as a few, so that pages are alike.
+        """How the weights lie in their page; few outputs take `FEW_OUTPUTS` rows, so that pages are alike.
 
         XLA writes pages of one shape, those of an actor and a critic, in the same kernel.
         """

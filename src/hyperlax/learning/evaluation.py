@@ -12,7 +12,7 @@ from jaxtyping import Array, Bool, Float, Int, PRNGKeyArray
 
 from hyperlax.envs.base import AbstractEnv
 from hyperlax.lanes.constants import accelerated
-from hyperlax.lanes.masking import lane_max, row_keys
+from hyperlax.lanes.masking import lane_any, row_keys
 from hyperlax.learning.packing import Packing
 from hyperlax.learning.rollout import Acting, steps_at_once
 from hyperlax.networks.base import AbstractNetwork, prepared
@@ -100,8 +100,8 @@ def _until_all_are_over_at_once(
 
 
 def _more(running: Running) -> Bool[Array, ""]:
-    """Whether an episode is not over."""
-    return lane_max(jnp.any(~running[2]).astype(jnp.int32)) > 0
+    """Whether any episode of any lane is still running."""
+    return lane_any(jnp.any(~running[2]))
 
 
 def _measured(agent: Acting, how: Measurement, key: PRNGKeyArray) -> Acting:

@@ -79,6 +79,6 @@ def check_names(measured: Measured, names: tuple[str, ...]) -> tuple[str, ...]:
     if set(measured) != set(names):
         raise ValueError(
             f"the class attribute losses names {', '.join(names) or 'nothing'}, and its loss measures "
-            f"{', '.join(measured)}: let them be the same"
+            f"{', '.join(measured)}: make them the same"
         )
     return names

@@ -157,7 +157,7 @@ def _squares(gradient: Weights, parts: tuple[int, ...]) -> Float[Array, " parts"
 def per_part(parts: tuple[int, ...], values: Sequence[Float[Array, ""]]) -> Weights:
     """A vector that repeats `values[i]` over the whole length of part i.
 
-    Where parts begin and end is a constant of a program for accelerators, for which it would be a kernel.
+    In a program for accelerators the index is a constant, because computing it would take a kernel.
     """
     index = np.arange(sum(parts)) if accelerated() else jnp.arange(sum(parts))
     out = jnp.broadcast_to(values[0], index.shape)
@@ -167,5 +167,5 @@ def per_part(parts: tuple[int, ...], values: Sequence[Float[Array, ""]]) -> Weig
 
 
 def decayed(lr: Float[Array, ""], progress: Float[Array, ""], decay: Array) -> Float[Array, ""]:
-    """`lr`; with `decay` it falls linearly to zero at progress 1, but not below 1e-7."""
-    return jnp.where(decay, jnp.maximum(lr * (1 - progress), 1e-7), lr)
+    """`lr`; with `decay` it falls linearly to zero at progress 1, but not below 1e-7 (nor does it rise)."""
+    return jnp.where(decay, jnp.maximum(lr * (1 - progress), jnp.minimum(lr, 1e-7)), lr)

@@ -119,10 +119,11 @@ def collect(
 ) -> tuple[A, Envs, Trajectory, Finished]:
     """Let the agent act for `rollout_length` steps in `num_envs` environments.
 
-    A lane that is not `active` takes no step. Returns the agent (which has observed), the environments, the
-    trajectory with `rollout_cap` allocated rows, and the sums over the episodes that ended. The cost depends
-    on the blocks and rows in use, not on the allocated ones. Every step of every environment has a key of its
-    own, so that the random numbers do not depend on capacities.
+    A lane that is not `active` has a trajectory without used rows. Returns the agent (which has observed),
+    the environments, the trajectory with `rollout_cap` allocated rows, and the sums over the episodes that
+    ended. On a CPU the cost depends on the blocks and rows in use, on an accelerator on the allocated ones.
+    Every step of every environment has a key of its own, so that the random numbers do not depend on
+    capacities.
     """
     active = constant(True) if active is None else active
     blocks, size = envs.obs.shape[:2]

@@ -184,7 +184,7 @@ def bit_products(phase: Complex) -> Float[Array, "2 layers amplitudes batch"]:
 
 
 def _layers(gates: Decomposition, back: bool) -> Layer:
-    """All layers of a circuit; with `back`, their rotations inverted and their phases conjugated in place."""
+    """All layers of a circuit; with `back`, their rotations inverted and their phases conjugated."""
     none = (jnp.ones_like(gates.cos[:1]), jnp.zeros_like(gates.cos[:1]))
     before = tuple(jnp.concatenate([n, t[:-1]]) for n, t in zip(none, gates.trail, strict=True))
     re, im = times(gates.lead, (before[0], before[1]))

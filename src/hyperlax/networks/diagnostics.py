@@ -72,7 +72,7 @@ def expressibility(fidelities: np.ndarray, wires: int) -> float:
     density is (N - 1)(1 - F)^(N - 2) with N = 2 ^ wires (Sim et al. 2019, eq. 4, 8 and 9).
     """
     edges = np.linspace(0, 1, BINS + 1)
-    found = np.histogram(fidelities, edges)[0] / len(fidelities)
+    found = np.histogram(np.clip(fidelities, 0, 1), edges)[0] / len(fidelities)
     beyond = (1 - edges) ** (2**wires - 1)
     haar = beyond[:-1] - beyond[1:]
     return float(

@@ -214,7 +214,7 @@ def activate(
 def _activate(
     names: tuple[str, ...], index: Int[Array, ""], x: Float[Array, " n *batch"]
 ) -> Float[Array, " n *batch"]:
-    """Compute `activate` for several names; a single lane runs only its branch, but on accelerators.
+    """Compute `activate` for several names; a single lane runs only its branch, except on accelerators.
 
     The custom gradient stores only `x`; automatic differentiation of the switch would store the intermediate
     values of every branch.

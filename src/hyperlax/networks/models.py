@@ -143,7 +143,7 @@ def _of_one_structure(bodies: Sequence[AbstractNetwork]) -> Sequence[AbstractNet
 
 @contextmanager
 def stacked_once(models: Sequence[AbstractModel]) -> Iterator[None]:
-    """Let `jointly` use stacks that are made here of what the networks of `models` do not learn.
+    """Stack here, once, what the networks of `models` do not learn, for `jointly` in the `with` block.
 
     In a loop that trains the models, every iteration would stack their hyperparameters again. They are
     recognised by identity, in any copy of the models with other weights.

@@ -49,14 +49,21 @@ def _restore_is_concrete() -> None:
     """Give the function `jax.core.is_concrete` back to versions of jax that have removed it.
 
     PennyLane asks it whether the value behind a tracer is known, as in transformations that are not compiled.
-    The answer here is always no, and PennyLane leaves out the checks and shortcuts that would need the value.
+    For tracers the answer here is always no, and PennyLane leaves out the checks and shortcuts that would
+    need the value.
     """
     if jax.__version_info__ >= REMOVED:
         jax.core.is_concrete = lambda x: not isinstance(x, jax.core.Tracer)  # pyright: ignore
 
 
-def diagram(in_size: int, stacks: int, layers: int, entangler: str) -> str:
-    """PennyLane's text diagram of the circuit, with rotations by scaled features x and trained angles θ."""
+def diagram(
+    in_size: int, stacks: int, layers: int, entangler: str, *, reupload: bool = True, measured: int = 0
+) -> str:
+    """PennyLane's text diagram of the circuit, with rotations by scaled features x and trained angles θ.
+
+    Without `reupload` only the first layer encodes features. `measured` is the number of measured wires,
+    counted from the first one; 0 means all.
+    """
     import pennylane as qml
 
     blocks = -(-in_size // ANGLES)
@@ -67,16 +74,18 @@ def diagram(in_size: int, stacks: int, layers: int, entangler: str) -> str:
         for layer in range(layers + 1):
             for w in range(wires):
                 start = ANGLES * (w % blocks)
-                features = f"x{start}:{min(start + ANGLES, in_size)}"
+                features, trained = f"x{start}:{min(start + ANGLES, in_size)}", f"θ{layer},{w}"
+                encodes = reupload or layer == 0
                 if layer == layers:
-                    _labelled(qml, f"{features}+θ{layer},{w}", w)
-                else:
+                    _labelled(qml, f"{features}+{trained}" if encodes else trained, w)
+                    continue
+                if encodes:
                     _labelled(qml, features, w)
-                    _labelled(qml, f"θ{layer},{w}", w)
+                _labelled(qml, trained, w)
             if layer < layers:
                 for a, b in couplings(wires, layer, entangler):
                     qml.CZ(wires=[a, b])
-        return [qml.expval(qml.PauliZ(w)) for w in range(wires)]
+        return [qml.expval(qml.PauliZ(w)) for w in range(min(measured, wires) or wires)]
 
     return str(qml.draw(node, decimals=None, max_length=110, show_matrices=False)())
 

@@ -156,6 +156,11 @@ class PQCHyperparams(AbstractNetworkHyperparams):
         wires = qubits(in_size, int(self.stacks))
         if wires <= LARGEST_CIRCUIT and state_bytes(wires) <= memory:
             return None
+        if wires > LARGEST_CIRCUIT and state_bytes(wires) <= memory:
+            return (
+                f"{in_size} features on {int(self.stacks)} stacks take {wires} qubits; "
+                f"at most {LARGEST_CIRCUIT} are supported"
+            )
         fits = max((w for w in range(1, LARGEST_CIRCUIT + 1) if state_bytes(w) <= memory), default=0)
         return (
             f"{in_size} features on {int(self.stacks)} stacks take {wires} qubits, which need "
@@ -294,7 +299,14 @@ class PQC(AbstractNetwork):
     def draw(self) -> str:
         """The circuit as text, drawn by PennyLane; works for a single lane outside of traced code."""
         hp = self.hp
-        return diagram(self.in_size, int(hp.stacks), int(hp.layers), ENTANGLERS[int(hp.entangler)])
+        return diagram(
+            self.in_size,
+            int(hp.stacks),
+            int(hp.layers),
+            ENTANGLERS[int(hp.entangler)],
+            reupload=bool(hp.reupload),
+            measured=int(hp.measured),
+        )
 
     def signs(self) -> Float[Array, "2 amplitudes"]:
         """The signs by which the CZ gates after even and after odd layers multiply the amplitudes."""

@@ -57,7 +57,8 @@ class AbstractStockHyperparams(AbstractNetworkHyperparams):
 
     def network(self, in_size: int, caps: Sizes, *, key: PRNGKeyArray) -> StockNetwork:
         chosen = {name: f.decode(f.encode(caps[name])) for name, f in self._architecture().items()}
-        hp = jax.tree.map(jnp.asarray, self)  # what asarray has made, it leaves as it is when asked again
+        # a module may call asarray on a leaf: it gets this object back, by which the leaf is recognised
+        hp = jax.tree.map(jnp.asarray, self)
         return StockNetwork(hp, hp.module(in_size, key=key, **chosen), in_size)
 
     @classmethod
@@ -139,7 +140,8 @@ class Rest:
     """The parts of a module that are not arrays, comparable between modules that the same code has built.
 
     Functions, such as lambdas, which are new objects in every call, are equal if they have the same code, the
-    same defaults and the same values in their closures.
+    same defaults and the same values in their closures; methods also need equal objects that they are bound
+    to.
     """
 
     def __init__(self, tree: PyTree):
@@ -161,7 +163,9 @@ def _identity(leaf: Any) -> Hashable:
         return _identity(leaf.func), tuple(map(_identity, leaf.args)), keywords
     if (code := getattr(leaf, "__code__", None)) is not None:
         around = tuple(_identity(cell.cell_contents) for cell in leaf.__closure__ or ())
-        return code, around, tuple(map(_identity, leaf.__defaults__ or ()))
+        by_name = tuple(sorted((k, _identity(v)) for k, v in (leaf.__kwdefaults__ or {}).items()))
+        bound_to = _identity(getattr(leaf, "__self__", None))
+        return code, around, tuple(map(_identity, leaf.__defaults__ or ())), by_name, bound_to
     return leaf if isinstance(leaf, Hashable) else id(leaf)
 
 
@@ -179,7 +183,9 @@ def _encloses(value: Any, seen: set[int]) -> bool:
     if isinstance(value, partial):
         inside = [value.func, *value.args, *value.keywords.values()]
     elif getattr(value, "__code__", None) is not None:
-        inside = [cell.cell_contents for cell in value.__closure__ or ()] + list(value.__defaults__ or ())
+        defaults = [*(value.__defaults__ or ()), *(value.__kwdefaults__ or {}).values()]
+        inside = [cell.cell_contents for cell in value.__closure__ or ()] + defaults
+        inside.append(getattr(value, "__self__", None))
     else:
         inside = [leaf for leaf in jax.tree.leaves(value) if leaf is not value]
     return any(_encloses(x, seen) for x in inside)

@@ -79,6 +79,11 @@ def load(
     """
     path = chosen(resolved(path))
     data = path.read_bytes()
+    # what is wrong with a choice of the caller is not a fault of the file
+    if env is not None:
+        env = envs.load(env) if isinstance(env, str) else envs.checked(env, type(env).__name__)
+    algorithm = None if algorithm is None else AGENTS.given(algorithm, "algorithm", "")
+    network = None if network is None else NETWORKS.given(network, "network", "")
     with _naming(path):
         return _loaded(path, data, env, algorithm, network)
 
@@ -86,9 +91,9 @@ def load(
 def _loaded(
     path: Path,
     data: bytes,
-    env: AbstractEnv | str | None,
-    algorithm: type[AbstractAgentHyperparams] | str | None,
-    network: type[AbstractNetworkHyperparams] | str | None,
+    env: AbstractEnv | None,
+    algorithm: type[AbstractAgentHyperparams] | None,
+    network: type[AbstractNetworkHyperparams] | None,
 ) -> Policy:
     """The policy in the contents of a file; raises `ValueError` if it is none."""
     header = _entries(read_header(data, str(path)), str(path))
@@ -99,14 +104,14 @@ def _loaded(
     )
     if env is None:
         env = envs.trusted(header["env"], f"{where}, env=...")
-    else:
-        env = envs.load(env) if isinstance(env, str) else envs.checked(env, type(env).__name__)
     hp = assign(defaults(*kinds), header["hyperparams"])
     like = _like(hp, env, stored_capacities(header["caps"], hp, env, len(data), device_memory()))
     later = [name for name in declared(type(hp)) if name not in header["hyperparams"]]
     stored = eqx.tree_at(lambda a: [getattr(a.hp, name) for name in later], like, [None] * len(later))
     if (needed := _bytes(stored)) > len(data):
-        raise ValueError(f"its header describes an agent of {needed:,} bytes, and it has {len(data):,}")
+        raise ValueError(
+            f"its header describes an agent of {needed:,} bytes, but the file has only {len(data):,}"
+        )
     given = eqx.tree_at(lambda a: a.hp, like, jax.tree.map(jnp.asarray, hp))
     agent = eqx.combine(unpack(data, stored, str(path)), given)
     _check_hyperparams(agent, hp)

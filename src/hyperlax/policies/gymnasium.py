@@ -47,11 +47,13 @@ class GymnasiumPolicy:
         low, high = np.asarray(own.low), np.asarray(own.high)
         share = (action - low) / (high - low)
         scaled = space.low.reshape(-1) + share * (space.high - space.low).reshape(-1)
-        return scaled.astype(space.dtype).reshape(space.shape)
+        return np.clip(scaled.astype(space.dtype).reshape(space.shape), space.low, space.high)
 
     @public
     def evaluate(self, episodes: int = 10, *, seed: int = 0, evaluation: str = "deterministic") -> Rollout:
         """Play episodes one after the other, as `Policy.rollout` does; states are not recorded.
+
+        An episode lasts until the environment ends it: give one without an end gymnasium's `TimeLimit`.
 
         `seed` seeds the environment once, before the first episode, and the sampled actions.
         """

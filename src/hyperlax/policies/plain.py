@@ -23,9 +23,9 @@ TOLD = ("algorithm", "network", "env", "env_steps", "score", "definition")
 class PlainPolicy(NamedTuple):
     """How the best action is computed.
 
-    The observation minus `mean`, divided by `std`, passes through `layers` and `head`. The action is the
-    largest output; or, between `low` and `high`, what the first outputs are after tanh. The other half of the
-    outputs then stands for the spread of sampled actions.
+    The observation minus `mean`, divided by `std`, passes through `layers` and `head`. A
+    discrete action is the index of the largest output. In a box, the first half of the outputs, after tanh,
+    is scaled to lie between `low` and `high`; the other half stands for the spread of sampled actions.
     """
 
     mean: Float[np.ndarray, " obs"]

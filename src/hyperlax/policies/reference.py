@@ -20,8 +20,8 @@ LAYER_NORM_EPS = 1e-6
 def load(path: str | Path) -> dict[str, Any]:
     """The arrays of a policy by name, and `about`: what its file says of it, as a dictionary.
 
-    Raises `ValueError`, which names the file, if it is none of an exported policy, or describes arrays that
-    are larger than itself.
+    Raises `ValueError`, which names the file, if it is not that of an exported policy, or describes arrays
+    that are larger than itself.
     """
     try:
         with zipfile.ZipFile(path) as archive:
@@ -37,11 +37,13 @@ def load(path: str | Path) -> dict[str, Any]:
 
 def _check(archive: zipfile.ZipFile, entry: zipfile.ZipInfo) -> None:
     """Raise `ValueError` unless an array is as large as its entry in the file, which is not compressed."""
+    if entry.compress_type != zipfile.ZIP_STORED or entry.flag_bits & 1:
+        raise ValueError(f"{entry.filename} is compressed or encrypted")
     with archive.open(entry) as array:
         version = np.lib.format.read_magic(array)
         headers = {(1, 0): np.lib.format.read_array_header_1_0, (2, 0): np.lib.format.read_array_header_2_0}
         shape, _, dtype = headers[version](array)
-    if entry.compress_type != zipfile.ZIP_STORED or math.prod(shape) * dtype.itemsize > entry.file_size:
+    if math.prod(shape) * dtype.itemsize > entry.file_size:
         raise ValueError(f"{entry.filename} is larger than the file")
 
 

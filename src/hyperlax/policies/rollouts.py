@@ -113,7 +113,7 @@ class Rollout:
 
 
 def joined(env: AbstractEnv, episodes: Sequence[tuple[np.ndarray, np.ndarray, np.ndarray, bool]]) -> Rollout:
-    """Episodes of one after the other: observations, actions and rewards of each, and how it ended."""
+    """A `Rollout` of episodes that were played one after the other, each given by what happened in it."""
     lengths = np.asarray([len(rewards) for _, _, rewards, _ in episodes])
     longest = int(lengths.max())
 

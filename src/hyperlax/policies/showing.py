@@ -27,7 +27,10 @@ def shown(
     """
     if suffix == ".html":
         if (page := env.viewer(states)) is None:
-            raise ValueError("only brax's environments have a page to watch; end the name in .gif or .png")
+            raise ValueError(
+                "this environment has no page to watch; define viewer(states) on its class, or end the name "
+                "in .gif or .png"
+            )
         return page
     scenes = _scenes(env, states)
     earned = np.concatenate([[0.0], np.cumsum(rewards, dtype=np.float64)])

@@ -55,9 +55,13 @@ def stored_plan(
             check_limits(program.caps, base, env, memory, memory)
             if "steps_per_part" in program.caps and not (program.accelerator and base.learns_in_parts):
                 raise ValueError("it takes cycles in parts, which its agents or its platform do not")
+            if program.accelerator and max(program.caps["minibatch_chunks"]) < program.caps["minibatch"]:
+                raise ValueError("it cuts minibatches into chunks, which accelerators do not")
             places = program.samples if samples else ()
             if wrong := [p for p in places if not program.holds(samples[p].sizes())]:
                 raise ValueError(f"its capacities do not hold the sample at place {wrong[0]}")
+        if samples and sorted(p for program in programs for p in program.samples) != sorted(samples):
+            raise ValueError("it does not hold every sample once")
     except (AttributeError, IndexError, KeyError, TypeError, ValueError) as error:
         reason = str(error).partition("\n")[0]
         raise ValueError(

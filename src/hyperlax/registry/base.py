@@ -16,7 +16,9 @@ from hyperlax.registry.words import escaped, nearest
 T = TypeVar("T")
 _MISSING: Any = object()
 _USABLE = re.compile(r"[^\W_][\w.-]*")
-_RULE = "a name is made of letters, digits, _, - and ., and does not end in .py"
+_RULE = (
+    "a name begins with a letter or digit, goes on with letters, digits, _, - and ., and does not end in .py"
+)
 
 
 class Source(NamedTuple):
@@ -195,7 +197,8 @@ class Registry(Mapping[str, T], Generic[T]):
             claims.insert(0, other)
         if len(claims) > 1:
             raise ValueError(
-                f'{self.noun} "{name}" is claimed by {" and ".join(claims)}; name the one you mean so'
+                f'{self.noun} "{name}" is claimed by {" and ".join(claims)}; '
+                "write the one you mean in full, as package.module:Name"
             )
         if not found:
             return self.accept(name, modules.load_attribute(self.built_in[name]))

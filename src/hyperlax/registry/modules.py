@@ -136,7 +136,9 @@ def _words(error: Exception) -> str:
     """What went wrong, and where."""
     if isinstance(error, SyntaxError):
         return f"{error.filename}, line {error.lineno}: {error.msg}"
-    hint = "; write `from name import ...`, a file of its own is in no package" * (_RELATIVE in str(error))
+    hint = "; write `from name import ...`: a file that is loaded by its path belongs to no package" * (
+        _RELATIVE in str(error)
+    )
     return f"{type(error).__name__}: {error}{_line(error)}{hint}"
 
 

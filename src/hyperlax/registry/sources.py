@@ -42,7 +42,7 @@ def refusal(before: Mapping[str, str] | None, now: Mapping[str, str] | None) -> 
     if os.environ.get(ANY_CODE) == "1":
         return []
     return [
-        f"{name} has been changed since, and lanes that began with other code would be mixed with new ones: "
+        f"{name} has been changed since the run began, and its lanes would be of two versions: "
         f"restore it, choose another folder, or set {ANY_CODE}=1 to continue with the file as it is"
         for name in changed(before, now)
     ]

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import contextlib
 import inspect
+import re
 from collections.abc import Callable, Iterable, Mapping
 from decimal import Decimal, InvalidOperation
-from typing import Any
+from types import UnionType
+from typing import Any, Union, get_args, get_origin
 
 from hyperlax.registry.foreign import explained, place
 from hyperlax.registry.spellings import alike
@@ -98,10 +100,10 @@ def _short(value: Any) -> str:
 def build(what: str, make: Callable[..., Any], options: Mapping[str, Any], prefix: str = "") -> Any:
     """`make(**options)`, where options may be text: they become what the parameters of `make` are.
 
-    A parameter's type is that of its default value, else its annotation. `what` is how messages call the
-    thing that is made, and `prefix` is put before its options there. Raises `ValueError` for an option that
-    `make` does not take (with the nearest that it does), that it needs, or that cannot be converted, and for
-    any error of a user's own `make`.
+    A parameter's type is its annotation, to which `None` may be added, else that of its default. `what` is
+    how messages call the thing that is made, and `prefix` is put before its options there. Raises
+    `ValueError` for an option that `make` does not take (with the nearest that it does), that it needs, or
+    that cannot be converted, and for any error of a user's own `make`.
     """
     parameters = inspect.signature(make).parameters
     takes_any = any(p.kind is p.VAR_KEYWORD for p in parameters.values())
@@ -128,7 +130,18 @@ def build(what: str, make: Callable[..., Any], options: Mapping[str, Any], prefi
 
 def _kind(parameter: inspect.Parameter) -> type | None:
     """The type that text for `parameter` is converted to; None to leave it as it is."""
-    if type(parameter.default) in KINDS.values():
-        return type(parameter.default)
-    annotation = parameter.annotation
-    return KINDS.get(annotation if isinstance(annotation, str) else getattr(annotation, "__name__", ""))
+    kinds = {KINDS.get(name) for name in _alternatives(parameter.annotation)}
+    if len(kinds) == 1 and kinds != {None}:
+        return kinds.pop()
+    return type(parameter.default) if type(parameter.default) in KINDS.values() else None
+
+
+def _alternatives(annotation: Any) -> list[str]:
+    """The names of the types that `annotation`, which may be text, allows beside `None`."""
+    if isinstance(annotation, str):
+        inside = re.sub(r"^(?:typing\.)?Optional\[(.*)\]$", r"\1", annotation.strip())
+        names = [part.strip() for part in inside.split("|")]
+    else:
+        several = get_origin(annotation) in (Union, UnionType)
+        names = [getattr(x, "__name__", "") for x in (get_args(annotation) if several else (annotation,))]
+    return [name for name in names if name not in ("None", "NoneType")]
