@@ -152,7 +152,7 @@ def sweep(
     resume: bool = False,
     progress: Display | bool | None = None,
 ) -> Results:
-    """Train every sample × seed as a lane of as few programs as pay, and return the results.
+    """Train every sample with every seed as a lane, in as few programs as is worthwhile; return the results.
 
     What is trained. Without `num_samples` or `samples` it is the recipe's defaults, as a single sample.
 
@@ -175,7 +175,7 @@ def sweep(
     - `run_length_modifier`: `quick`, `default`, `long`, `runtime_benchmark`, or a number of env steps.
     - `schedule`: what stops or changes lanes while they train, such as `hyperlax.schedules.ASHA()`.
 
-    Its settings. What is None is as the run length says (see `Settings`).
+    Its settings. Those that are None follow from the run length (see `Settings`).
 
     - `total_timesteps`: environment steps of every lane. `evaluations`: how often it is evaluated, each time
       in `eval_episodes` episodes. `seeds`: lanes per sample.

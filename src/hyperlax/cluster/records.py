@@ -85,7 +85,8 @@ def env_steps(sweep: Sweep, unit: Unit) -> int:
 def note_done(sweep: Sweep, unit: Unit, about: dict[str, Any]) -> None:
     """Record that a unit is trained, and remove the record of a failure.
 
-    For a unit that was mended, everything but the number of failed lanes stays as it was recorded before.
+    For a unit that was mended, everything but the numbers of lanes and of failed lanes stays as it was
+    recorded before.
     """
     if (before := (mending(sweep, unit) or {}).get("done")) is not None:
         about = {**about, **before, **{name: about[name] for name in _ABOUT_LANES}}

@@ -3,7 +3,8 @@
 Programs of small networks are a chain of kernels that hardly use a GPU, and JAX gives every device of a
 process a single stream: only another process can use the rest. Processes take turns on a GPU, unless the
 multi-process service (MPS) runs that comes with NVIDIA's driver: then their kernels run side by side. Every
-process trains whole programs, as one process would. Neither gain nor bits have been measured on a GPU.
+process trains whole programs, as one process would. Neither the gain in speed nor equality bit by bit has
+been measured on a GPU.
 """
 
 from __future__ import annotations

@@ -41,7 +41,7 @@ class Worker:
         self._built: tuple[int, Experiment] | None = None
 
     def run(self, name: str) -> int:
-        """Train the unit called `name`; returns an exit code: 0 if it is done, `FAILED`.
+        """Train the unit called `name`; returns an exit code: 0 if it is done, `FAILED` if it has failed.
 
         Raises `Interrupted` after a signal, with the state saved, `Superseded` if another process has taken
         over, `ValueError` if this process must not train it, and `OSError` for a disk that cannot be used.

@@ -198,7 +198,7 @@ def run(
     retrain_damaged: bool = False,
     trust: bool = False,
 ) -> int:
-    """Train units one after another, each from where it stopped; the exit code is that of the last.
+    """Train units one after another, each from where it stopped; the exit code is 1 if one has failed.
 
     Exit codes 75 and 130 mean that a signal stopped it with its state saved, 76 that another process has
     taken over.

@@ -67,7 +67,7 @@ Tracker = Annotated[
     str,
     Parameter(
         validator=_known(EXPORTERS),
-        help=f"Which tracker: {', '.join(EXPORTERS.built_in)}, or file.py:Name. The first come with "
+        help=f"Which tracker: {', '.join(EXPORTERS.built_in)}, or file.py:Name. The built-in ones need "
         'pip install ".[trackers]" in the checkout of hyperlax.',
     ),
 ]

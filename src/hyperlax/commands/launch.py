@@ -94,9 +94,8 @@ def keep_compiled_programs() -> None:
         return
     jax.config.update("jax_compilation_cache_dir", str(cache))
     jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.3)
-    if (
-        jax.default_backend() == "cpu"
-    ):  # with it, programs are found only below the path that they were kept at
+    # with XLA's own caches, programs are found again only while the folder keeps its path
+    if jax.default_backend() == "cpu":
         jax.config.update("jax_persistent_cache_enable_xla_caches", "none")
 
 

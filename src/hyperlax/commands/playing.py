@@ -9,7 +9,9 @@ from cyclopts import Parameter
 from hyperlax.commands.flags import Place, limited, new_file
 from hyperlax.commands.launch import start_jax
 
-File = Annotated[Place, Parameter(help="A policy, or the folder of an experiment, whose best policy it is.")]
+File = Annotated[
+    Place, Parameter(help="A policy, or the folder of an experiment, whose best policy is used.")
+]
 
 
 def play(

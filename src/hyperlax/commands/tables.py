@@ -125,7 +125,7 @@ def confirmed_table(found: Any) -> RenderableType:
     names = ("sample", "tuning", "confirmed", "drop", "95 % interval", "seeds")
     table = Fitting(names, rows, ("seeds", "drop", "95 % interval"))
     title = HEADLINES[found["metric"][0]].title if found.height else "score"
-    return Group(f"confirmed from fresh seeds: {title}, and what being chosen had added", table)
+    return Group(f"confirmed from fresh seeds: {title}; drop: how much being chosen had added", table)
 
 
 def best_words(board: Any, samples: Any) -> str:

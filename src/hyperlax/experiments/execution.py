@@ -28,7 +28,7 @@ class Execution:
     - `memory_limit`: bytes per device that a program may use (default: 80 % of what is free).
     - `any_device`: whether to continue on another kind of device, or with another jaxlib, than the run began
       with; its lanes then learn the same only up to rounding, and the manifest says so.
-    - `retrain_damaged`: on `resume`, train the lanes again whose results were in files that are damaged now;
+    - `retrain_damaged`: on `resume`, retrain the lanes whose results were in files that are now damaged;
       these files are moved to the subfolder `damaged`. Without it a folder with such files is refused.
     - `metric`: the metric that samples are scored and ranked by, a name in `statistics.HEADLINES` (default:
       that of the protocol, or that with which an experiment was begun that is resumed).

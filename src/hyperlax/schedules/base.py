@@ -43,7 +43,7 @@ class Schedule:
       following one another, and the experiment is identified by `describe()` instead of by its samples.
     - `at_once`: the number of samples in training at a time; 0 if the samples are known from the start.
     - `one_program`: whether lanes share a program whenever their shapes allow it, at any cost of padding.
-    - `started_first`: whether lanes that have started go before new ones; lanes are then sorted by `order`.
+    - `started_first`: whether lanes that have started go before new ones; both groups are sorted by `order`.
     """
 
     grows: bool = False

@@ -36,7 +36,7 @@ MOST_AT_ONCE = 8
 LANES_ON_ACCELERATORS = 64
 """Default number of lanes in training at a time on an accelerator."""
 STUDY_SECONDS = 10.0
-"""Seconds that a search which was asked to stop waits for its study; other processes or a network hold it."""
+"""How long, in seconds, a search that was asked to stop waits for its study, which others may be holding."""
 
 
 @dataclass(frozen=True)

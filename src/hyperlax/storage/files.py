@@ -210,7 +210,7 @@ def _keeps_files(folder: str) -> bool:
             problem = error.strerror or str(error)
     logging.getLogger("hyperlax").warning(
         "Compiled programs are not kept, because %s cannot be written (%s): set HYPERLAX_CACHE_DIR to a "
-        "folder that can, the same one for every task, or to nothing.",
+        "folder that can, the same one for every task, or leave it empty to keep none.",
         folder,
         problem,
     )

@@ -32,7 +32,7 @@ CONFIRMATION = "confirmation"
 _START_UP = re.compile(
     r"hyperlax\.log|(checkpoint|\.claims)/claim-\d+\.json|sweep\.json|(\.units|submissions|logs)/.*"
 )
-"""Files that a process may leave that is killed before it has begun anything, or that plans a sweep."""
+"""Files left by a process that was killed before it had begun anything, or that has only planned a sweep."""
 _TRIES, _PAUSE = 5, 0.05
 """How often to read a folder whose files change meanwhile, and seconds between."""
 
@@ -85,7 +85,7 @@ def recovered_manifest(folder: Path) -> dict[str, Any] | None:
 
 
 def nothing_begun(folder: Path) -> bool:
-    """Whether a folder holds nothing but what a process leaves that is killed while it starts."""
+    """Whether a folder holds nothing but what a process killed at its start leaves behind."""
     if not folder.is_dir():
         return not folder.exists()
     files = (path for path in folder.rglob("*") if not path.is_dir())

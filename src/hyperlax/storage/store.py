@@ -123,7 +123,7 @@ class Store:
             self.write_samples(samples)
 
     def withdraw(self) -> None:
-        """Give up the claim, having changed nothing."""
+        """Give up the claim, having committed nothing."""
         if self.claim is not None:
             self.claim.path.unlink(missing_ok=True)
             self.claim = None

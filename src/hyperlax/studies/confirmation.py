@@ -165,8 +165,8 @@ def request(spec: Experiment, folder: Path, best: int | None, seeds: int | None)
 def fresh_seed(seed: int) -> int:
     """The seed of the confirmation of a sweep with `seed`: the first 31 bits of a SHA-256 hash of it.
 
-    Lanes derive their random keys from seed, sample and lane number. A hashed seed gives keys that occur
-    neither in the sweep nor in sweeps with neighbouring seeds.
+    Lanes derive their random keys from the seed, the id of the sample and the index of the seed in it. A
+    hashed seed gives keys that occur neither in the sweep nor in sweeps with neighbouring seeds.
     """
     digest = hashlib.sha256(f"confirmation of seed {seed}".encode()).digest()
     return int.from_bytes(digest[:4], "big") >> 1
