@@ -72,8 +72,8 @@ app = App(
     name="hyperlax",
     help="Many reinforcement learning experiments in one compiled program.",
     help_epilogue="Recipes and environments: hyperlax list. Exit codes: 0 done, 1 something failed, "
-    "2 usage, 3 work is left (status and submit), 75 stopped by SIGTERM, SIGHUP, SIGUSR1 or SIGUSR2 and 130 by SIGINT, with the state saved, "
-    "76 taken over by another process.",
+    "2 usage, 3 work is left (status and submit), 75 stopped by SIGTERM, SIGHUP, SIGUSR1 or SIGUSR2 and "
+    "130 by SIGINT, with the state saved, 76 taken over by another process.",
     version_flags=["--version"],
     help_format="plaintext",
     error_formatter=refused,
