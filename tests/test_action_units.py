@@ -74,6 +74,14 @@ def test_an_action_space_with_nothing_to_learn_is_refused_by_name_and_dimension(
         envs.checked(Aim(action_space=space), "faulty")
 
 
+def test_bounds_that_cannot_be_hashed_are_refused():
+    """Where types are not checked, lists get as far as this."""
+    space = Box((-1.0,), (1.0,))
+    object.__setattr__(space, "low", [-1.0])
+    with pytest.raises(ValueError, match=r"bounds \[-1\.0\] and \(1\.0,\); both must be tuples"):
+        envs.checked(Aim(action_space=space), "faulty")
+
+
 def test_an_environment_of_ones_own_is_refused_when_it_is_loaded(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     (tmp_path / "faulty.py").write_text(

@@ -197,6 +197,9 @@ def test_exported_policies_are_no_larger_than_their_files(tmp_path):
         with zipfile.ZipFile(tmp_path / name, "w") as archive:
             archive.writestr("head.weight.npy", content)
     np.savez_compressed(tmp_path / "packed.npz", about=np.zeros(10**7))
+    np.savez_compressed(tmp_path / "broken.npz", about=np.zeros(100))
+    packed = (tmp_path / "broken.npz").read_bytes()
+    (tmp_path / "broken.npz").write_bytes(packed.replace(packed[60:64], b"\xff\xff\xff\xff", 1))
     np.savez(tmp_path / "lacking.npz", obs_mean=np.zeros(3))
     (tmp_path / "none.npz").write_bytes(b"PK")
     for path in sorted(tmp_path.iterdir()):

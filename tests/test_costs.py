@@ -117,3 +117,9 @@ def test_conflicting_hyperparameters_are_explained(minibatches, message):
     problems = hp.problems()
     assert (problems == []) == (message is None)
     assert message is None or message in problems[0]
+
+
+def test_samples_that_are_dropped_are_said_to_be():
+    changes = {"num_envs": 2, "rollout_length": 3, "num_minibatches": 4, "minibatch_remainder": "drop"}
+    (problem,) = assign(PPOHyperparams(), changes).problems()
+    assert problem.endswith("do not divide 6 samples: an epoch leaves 2 out")

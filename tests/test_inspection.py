@@ -13,6 +13,7 @@ from hyperlax.commands.main import app
 from hyperlax.hyperparams import assign
 from hyperlax.networks import PQCHyperparams
 from hyperlax.networks.diagnostics import BINS, counts, entangling_capability, expressibility, measure
+from hyperlax.networks.pennylane import diagram
 from hyperlax.studies import inspection
 
 
@@ -99,3 +100,16 @@ def test_the_command_prints_the_diagram_and_writes_table_and_chart(tmp_path, cap
 def test_networks_that_cannot_be_inspected_are_refused(line, message):
     with pytest.raises(ValueError, match=message):
         run("inspect-circuit", *line)
+
+
+def test_rounded_fidelities_above_one_count():
+    assert expressibility(np.full(10, 1 + 1e-7), 2) == expressibility(np.ones(10), 2)
+
+
+def test_the_diagram_shows_what_is_encoded_and_measured():
+    again, once = diagram(3, 2, 2, "cz"), diagram(3, 2, 2, "cz", reupload=False, measured=1)
+    assert (again.count("x0:3"), once.count("x0:3")) == (6, 2)
+    assert (again.count("<Z>"), once.count("<Z>")) == (2, 1)
+    assert "θ2,1" in once
+    assert "+θ2,1" in again
+    assert "+θ" not in once

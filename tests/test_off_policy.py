@@ -262,8 +262,12 @@ def test_evaluation_never_acts_as_in_warm_up():
     [
         ({}, None),
         ({"batch_size": 100}, "a batch of 100 from a buffer of 60"),
+        (
+            {"batch_size": 60, "num_envs": 7, "buffer_rounding": "whole_steps"},
+            "a batch of 60 from a buffer of 56",
+        ),
         ({"rollout_length": 30}, "a rollout of 90 steps into a buffer of 60"),
-        ({"batch_size": 50, "warmup_rollout_length": 1}, "a batch of 50 after a warm-up of 6"),
+        ({"batch_size": 50, "warmup_rollout_length": 1}, "a batch of 50 when 12 steps are collected"),
         ({"update_to_data": 0.5}, "epochs (2) has no effect while update_to_data is 0.5"),
         ({"update_to_data": 0.5, "epochs": 16}, None),
     ],

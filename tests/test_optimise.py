@@ -125,3 +125,9 @@ def test_step_sizes_decay_linearly_to_almost_zero(progress, decay, expected):
     assert decayed(jnp.float32(1e-3), jnp.float32(progress), jnp.bool_(decay)) == pytest.approx(
         expected, rel=1e-5
     )
+
+
+@pytest.mark.parametrize("lr", [0.0, 3e-8])
+def test_a_step_size_below_the_floor_of_decay_is_never_raised(lr):
+    for progress in (0.0, 0.5, 1.0):
+        assert float(decayed(jnp.float32(lr), jnp.float32(progress), jnp.bool_(True))) <= np.float32(lr)

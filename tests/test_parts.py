@@ -260,3 +260,25 @@ def test_a_stored_plan_whose_parts_cannot_be_is_refused(steps, changes):
     entry = {**entry, **changes, "caps": {**entry["caps"], "steps_per_part": steps}}
     with pytest.raises(ValueError, match=r"stored plan of programs cannot be used.*part"):
         stored_plan([entry], samples, SAMPLES[0], ENV, 2**30)
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        (lambda entry: {"samples": entry["samples"][1:]}, "every sample once"),
+        (lambda entry: {"samples": [*entry["samples"], 0]}, "every sample once"),
+        (lambda entry: {"caps": {**entry["caps"], "minibatch_chunks": [1]}}, "minibatches into chunks"),
+    ],
+    ids=["lacking", "twice", "chunks"],
+)
+def test_a_stored_plan_that_would_train_something_else_is_refused(change, message):
+    samples = dict(enumerate(SAMPLES))
+    (program,) = plan(SAMPLES, ENV, 10_000, 1, Machine.planned("gpu"), max_programs=1)
+    entry = json.loads(json.dumps(program.describe()))
+    with pytest.raises(ValueError, match=message):
+        stored_plan([{**entry, **change(entry)}], samples, SAMPLES[0], ENV, 2**30)
+
+
+def test_what_describes_a_program_need_not_have_been_text():
+    (program,) = plan(SAMPLES, ENV, 10_000, 1, Machine.planned("gpu"), max_programs=1)
+    assert Program.restored(program.describe()).caps == program.caps

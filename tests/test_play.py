@@ -27,6 +27,7 @@ from hyperlax.hyperparams import assign
 from hyperlax.networks import PQCHyperparams
 from hyperlax.networks.base import abstract_network
 from hyperlax.policies import films, reference
+from hyperlax.policies.gymnasium import GymnasiumPolicy
 from hyperlax.policies.policy import Policy
 from hyperlax.storage.checkpoint import read_header, with_header
 
@@ -195,7 +196,7 @@ def test_an_environment_without_pictures_says_so(tmp_path):
     policy = Policy(agent, env, {"algorithm": recipe.algorithm, "network": recipe.network, "env": "mine"})
     played = policy.rollout(_Plain(), episodes=2, states=True)
     np.testing.assert_array_equal(played.lengths, 3)
-    for name, match in (("a.gif", "define scene"), ("a.html", "only brax"), ("a.mp4", "must end in")):
+    for name, match in (("a.gif", "define scene"), ("a.html", "no page to watch"), ("a.mp4", "must end in")):
         with pytest.raises(ValueError, match=match):
             played.save(tmp_path / name)
     with np.load(played.save(tmp_path / "a.npz"), allow_pickle=False) as file:
@@ -376,6 +377,23 @@ def test_actions_are_scaled_to_the_bounds_of_gymnasium():
     np.testing.assert_allclose(action, (policy.act(obs[:, 0])[None] + 2) / 4, rtol=1e-6)
 
 
+def test_no_action_leaves_the_space_of_gymnasium_by_rounding():
+    gymnasium = pytest.importorskip("gymnasium")
+
+    class Extreme:
+        env = envs.load("gymnax.pendulum")
+
+        def act(self, obs, *, key=None):
+            return np.full(1, np.sign(obs[0]) * 2.0000002, np.float32)
+
+    class Odd(gymnasium.Env):
+        observation_space = gymnasium.spaces.Box(-1, 1, (3,))
+        action_space = gymnasium.spaces.Box(np.float32(-0.1), np.float32(0.7), (1,), np.float32)
+
+    for sign in (-1, 1):
+        assert Odd.action_space.contains(GymnasiumPolicy(Extreme(), Odd()).act(np.full(3, sign)))
+
+
 # The command line
 
 
@@ -429,7 +447,7 @@ def test_what_play_cannot_do_is_refused(saved, tmp_path, monkeypatch, capsys):
             "--env-config has no meaning",
         ),
         ([path, "--env-config", "gymnax.acrobot"], "built differently"),
-        ([path, "--output-file", "it.html"], "only brax"),
+        ([path, "--output-file", "it.html"], "no page to watch"),
         ([path, "--episodes", "0"], "at least 1"),
         ([path, "--network", "gone.py:Net"], "gone.py does not exist"),
     ):

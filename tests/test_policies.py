@@ -132,6 +132,14 @@ def test_a_file_never_decides_what_code_is_imported(tmp_path, monkeypatch):
     np.testing.assert_allclose(policy.act(obs), act(jnp.asarray(obs, jnp.float32)), rtol=1e-6)
 
 
+def test_a_wrong_choice_of_the_caller_is_not_blamed_on_the_file(saved, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    for choice in ({"env": "nowhere.py:E"}, {"network": "nowhere.py:E"}, {"algorithm": "nowhere.py:E"}):
+        with pytest.raises(ValueError, match=r"nowhere\.py") as error:
+            policies.load(saved[0], **choice)
+        assert "copy of the file" not in str(error.value)
+
+
 def test_a_missing_file_is_not_found(tmp_path):
     with pytest.raises(FileNotFoundError):
         policies.load(tmp_path / "none.bin")

@@ -203,6 +203,8 @@ def test_a_circuit_too_large_for_the_memory_is_refused_with_the_numbers():
     assert "25 qubits fit" in answer
     assert qubits(27, 3) == 27
     assert state_bytes(27) == 4 * 2**30
+    large = str(assign(PQCHyperparams(), {"stacks": 3}).refusal(27, 2**60))
+    assert large == "27 features on 3 stacks take 27 qubits; at most 26 are supported"
     assert "82 qubits" in str(assign(PQCHyperparams(), {}).refusal(244, 2**40))
 
 

@@ -233,7 +233,7 @@ def test_a_built_in_name_that_a_package_claims_is_refused_with_both(group, attri
 def test_a_name_that_cannot_be_used_is_not_offered_and_said(declared, capsys):
     declared("[hyperlax.agents]\na+b = mine:OnlyPPOHyperparams\n[hyperlax.networks]\nn.py = mine:Deep\n")
     assert list(AGENTS) == ["ppo", "dqn", "sac"]
-    with pytest.raises(ValueError, match=r'"a\+b" of line-world 1\.2 cannot be used: a name is made'):
+    with pytest.raises(ValueError, match=r'"a\+b" of line-world 1\.2 cannot be used: a name begins'):
         recipes.resolve("a+b_mlp")
     with pytest.raises(SystemExit):
         cli.main(["list"])
@@ -452,3 +452,27 @@ def test_importing_the_registries_imports_nothing_else():
     """
     environment = {"PATH": "/usr/bin", "PYTHONPATH": ":".join(p for p in sys.path if p)}
     subprocess.run([sys.executable, "-c", textwrap.dedent(code)], check=True, env=environment)
+
+
+@pytest.mark.parametrize("kind", ["float", "float | None", "Optional[float]", float | None])
+@pytest.mark.parametrize("default", [10, None])
+def test_text_becomes_what_the_annotation_says_whatever_the_default(kind, default):
+    def make(gravity=default):
+        return gravity
+
+    make.__annotations__["gravity"] = kind
+    assert build("it", make, {"gravity": "9.8"}) == 9.8
+    assert build("it", make, {}) == default
+
+
+def test_text_becomes_what_the_default_is_where_no_annotation_says_more():
+    def make(number=3, word="a", anything=None, several: "int | str" = 2):
+        return number, word, anything, several
+
+    given = {"number": "4", "word": "5", "anything": "6", "several": "7"}
+    assert build("it", make, given) == (4, "5", "6", 7)
+
+
+def test_an_option_is_given_once():
+    with pytest.raises(ValueError, match="an option is given twice"):
+        envs.load("brax.ant[backend=mjx,backend=spring]")

@@ -19,7 +19,7 @@ from hyperlax.networks import MLPHyperparams
 from hyperlax.networks.base import AbstractNetwork, AbstractNetworkHyperparams, operations
 from hyperlax.networks.plain import PlainLayer
 from hyperlax.networks.pqc import PQCHyperparams
-from hyperlax.networks.stock import AbstractStockHyperparams, Rest
+from hyperlax.networks.stock import AbstractStockHyperparams, Rest, _encloses
 from hyperlax.programs.compiled import state_like
 
 
@@ -184,6 +184,34 @@ def test_functions_of_the_same_lines_and_values_are_the_same():
     assert hash(Rest(make(1))) == hash(Rest(make(1)))
     assert Rest(make(1)) != Rest(make(2))
     assert Rest(jnp.tanh) != Rest(jnp.sin)
+
+
+def test_methods_and_named_defaults_are_part_of_what_a_function_does():
+    class Scaler:
+        def __init__(self, by: float):
+            self.by = by
+
+        def apply(self, x: float) -> float:
+            return self.by * x
+
+    one, other = Scaler(1.0), Scaler(2.0)
+    assert Rest(one.apply) == Rest(one.apply)
+    assert Rest(one.apply) != Rest(other.apply)
+    make = lambda n: lambda x, *, by=n: by * x  # noqa: E731
+    assert Rest(make(1)) == Rest(make(1))
+    assert Rest(make(1)) != Rest(make(2))
+
+
+def test_a_traced_array_is_found_in_the_object_of_a_method_and_in_named_defaults():
+    untraced = Stock()
+
+    def found(x: jax.Array) -> jax.Array:
+        assert _encloses(eqx.tree_at(lambda s: s.gain, untraced, x).module, set())
+        assert _encloses(lambda *, by=x: by, set())
+        assert not _encloses(untraced.module, set())
+        return x
+
+    jax.jit(found)(jnp.float32(3))
 
 
 def test_a_module_that_returns_no_vector_is_refused():

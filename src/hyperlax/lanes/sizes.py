@@ -154,6 +154,6 @@ def _read(value: Any) -> Any:
             return Shape(value)
         case {"branches": [*branches]} if all(isinstance(b, bool | int | str) for b in branches):
             return Branches(branches)
-        case list() | tuple() if all(type(length) is int for length in value):
-            return tuple(value)
+        case list() | tuple() if all(isinstance(n, int) and not isinstance(n, bool) for n in value):
+            return tuple(int(n) for n in value)
     raise ValueError(f"{str(value)[:40]!r} is not a size")
