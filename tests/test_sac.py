@@ -169,8 +169,13 @@ def test_the_critics_start_apart_and_evaluation_takes_the_mode(env):
 def test_log_probabilities_stay_finite_at_the_bounds():
     @quick
     def at(one, extreme):
-        policy = one.actor(jnp.ones(REAL.obs_size))
-        return one.critics.expected(jnp.ones(REAL.obs_size), policy, jnp.full(2, extreme) / policy.std)
+        obs = jnp.ones(REAL.obs_size)
+        policy = one.actor(obs)
+        noise, step = (
+            jnp.full(2, extreme) / policy.std,
+            Transition(obs, obs, jnp.zeros(2), extreme, extreme > 0),
+        )
+        return one.critics.judge(one.critics, step, (policy, policy), (noise, noise))[1]
 
     for extreme in (-40.0, 40.0):
         value, log_prob = at(agent(REAL, 0), jnp.float32(extreme))

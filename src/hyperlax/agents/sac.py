@@ -32,7 +32,7 @@ from hyperlax.learning.minibatches import Chunks
 from hyperlax.learning.normalise import Normaliser
 from hyperlax.learning.optimise import Weights, adam_state, decayed, flatten
 from hyperlax.learning.replay import Transition
-from hyperlax.networks import ActionValues, Actor, Categorical, Critic, TanhNormal, jointly
+from hyperlax.networks import ActionValues, Actor, Categorical, Critic, jointly
 from hyperlax.networks.base import AbstractNetworkHyperparams
 from hyperlax.networks.heads import policy_outputs
 from hyperlax.networks.mlp import MLPHyperparams
@@ -122,20 +122,10 @@ class AbstractTwinCritic(eqx.Module):
         """The two estimates of the value of `action`."""
 
     @abstractmethod
-    def expected(
-        self, obs: Float[Array, " obs"], policy: Any, noise: Float[Array, " act"]
-    ) -> tuple[Float[Array, ""], Float[Array, ""]]:
-        """The expectations of the smaller value and of the log-probability over the actions of `policy`.
-
-        Exact for discrete actions; for others estimated from the one action that the standard normal `noise`
-        leads to.
-        """
-
-    @abstractmethod
     def judge(
         self, target: Any, transition: Transition, policies: tuple[Any, Any], noises: tuple[Array, Array]
     ) -> tuple[Float[Array, " 2"], Expected, Expected]:
-        """The values of the transition's action, and what is `expected` at both of its ends.
+        """The values of the transition's action, and what is `Expected` at both of its ends.
 
         At its start, that is by these critics without their gradient, and at its end by the `target`.
         `policies` and `noises` are those of both ends. All networks are evaluated jointly.
@@ -143,7 +133,11 @@ class AbstractTwinCritic(eqx.Module):
 
 
 Expected = tuple[Float[Array, ""], Float[Array, ""]]
-"""What `AbstractTwinCritic.expected` returns."""
+"""The expectations of the smaller value and of the log-probability over the actions of a policy.
+
+They are exact for discrete actions, and for others estimated from the one action that standard normal noise
+leads to.
+"""
 
 
 def _smaller(a: Array, b: Array) -> Array:
@@ -161,12 +155,6 @@ class TwinStateActionCritic(AbstractTwinCritic):
     def __call__(self, obs: Float[Array, " obs"], action: Float[Array, " act"]) -> Float[Array, " 2"]:
         both = jnp.concatenate([obs, action])
         return jnp.stack([self.first(both), self.second(both)])
-
-    def expected(
-        self, obs: Float[Array, " obs"], policy: TanhNormal, noise: Float[Array, " act"]
-    ) -> tuple[Float[Array, ""], Float[Array, ""]]:
-        raw = policy.loc + policy.std * noise
-        return _smaller(*self(obs, policy.action(raw))), policy.log_prob(raw)
 
     def judge(
         self,
@@ -200,11 +188,6 @@ class TwinActionValues(AbstractTwinCritic):
     def __call__(self, obs: Float[Array, " obs"], action: Int[Array, ""]) -> Float[Array, " 2"]:
         values = jnp.stack([self.first(obs), self.second(obs)])
         return jnp.sum(jnp.where(jnp.arange(values.shape[1])[None] == action, values, 0), axis=1)
-
-    def expected(
-        self, obs: Float[Array, " obs"], policy: Categorical, noise: Float[Array, " act"]
-    ) -> tuple[Float[Array, ""], Float[Array, ""]]:
-        return _over_actions(policy, _smaller(self.first(obs), self.second(obs)))
 
     def judge(
         self,

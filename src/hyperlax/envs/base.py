@@ -70,6 +70,9 @@ class Timestep(eqx.Module):
 class AbstractEnv(eqx.Module):
     """An environment. Its state is any PyTree of arrays, and every method acts on a single episode.
 
+    - `obs_size`: the length of an observation, which is a float32 vector.
+    - `action_space`: a `Discrete` or a `Box`.
+    - `max_episode_steps`: the time limit, in steps; a step that reaches it is `truncated`.
     - `costly_reset`: whether a reset is so expensive that it should be computed only when an episode ends.
     - `step_work`: the cost of one step including random numbers and bookkeeping, as the number of
       floating-point operations that a core performs in the same time.
@@ -78,7 +81,8 @@ class AbstractEnv(eqx.Module):
       accelerators (`costs.ENV_COMPILATION`).
     - `step_kernels`: the kernels that an accelerator runs for one step, beyond those of such an environment.
 
-    The last three are estimates that decide only which lanes share a program and what time is predicted.
+    `step_work`, `compilation` and `step_kernels` are estimates that decide only which lanes share a program
+    and what time is predicted.
     """
 
     costly_reset: ClassVar[bool] = False

@@ -30,7 +30,8 @@ class AbstractNetwork(eqx.Module):
     """Base class of networks, which map one vector to another whose padded entries are zero.
 
     `hp.network(in_size, caps, key=key)` builds one: `hp` holds the sizes that the lane uses, and `caps`
-    (static) those that are allocated, under the names of `hp.sizes()`.
+    (static) those that are allocated, under the names of `hp.sizes()`. `batch_last` says on which side a
+    batch axis lies (see `layout`), which changes the speed only: False is always right.
     """
 
     hp: eqx.AbstractVar[AbstractHyperparams]
