@@ -328,10 +328,10 @@ def test_a_module_beside_a_file_is_never_that_of_another_folder(place):
         (
             "x = 1\n",
             "x",
-            r"x is an object of int, and no network; a network is a class derived from hyperlax\.net",
+            r"x is an object of int; a network is a class derived from hyperlax\.net",
         ),
-        ("class Net: pass\n", "Net", "Net is a class derived from object, and no network"),
-        ("def net(): pass\n", "net", "net is a function, and no network"),
+        ("class Net: pass\n", "Net", "Net is a class derived from object; a network"),
+        ("def net(): pass\n", "net", "net is a function; a network"),
         (
             "from hyperlax.networks import AbstractNetworkHyperparams\n"
             "class Net(AbstractNetworkHyperparams): pass\n",

@@ -54,7 +54,7 @@ BUFFER_ROUNDING = Meaning(
     "whether the capacity of the replay buffer is rounded down to a multiple of num_envs", PROTOCOL
 )
 LAST_ROLLOUT = Meaning(
-    "whether the rollout that reaches the budget, if one does, is learned from or its gradients count as zero",
+    "whether the rollout that reaches the budget, if one does, is learned from, or its gradients are zero",
     PROTOCOL,
 )
 LOSS_REDUCTION = Meaning("how the losses in a batch are combined", PROTOCOL)

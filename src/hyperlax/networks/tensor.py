@@ -45,7 +45,7 @@ def _hidden(sizes: Sizes) -> int:
     """The hidden units of networks of `sizes`; raises `ValueError` if no network has such cores."""
     cores, counts = sizes["cores"], sizes["core_counts"]
     if not (counts and counts <= {count for _, count in _POWERS} and max(counts) == cores):
-        raise ValueError(f"there are no matrix product operators with up to {cores} cores, of {set(counts)}")
+        raise ValueError(f"the capacities do not fit together: {cores} cores at most, of {sorted(counts)}")
     return int(sizes["local"]) ** cores
 
 

@@ -98,7 +98,10 @@ def adapted(policy: Acting, env: Any) -> GymnasiumPolicy:
     if not isinstance(seen, spaces.Box) or int(np.prod(seen.shape)) != own.obs_size:
         raise ValueError(f"the policy was trained on observations of {own.obs_size} numbers, not of {seen}")
     if not _fits(own.action_space, acted, spaces):
-        raise ValueError(f"the policy was trained with the actions {own.action_space}, and these are {acted}")
+        raise ValueError(
+            f"the policy was trained with the actions {own.action_space}; it cannot act in {acted}: their "
+            "number must be the same, and bounds finite (gymnasium.wrappers.RescaleAction)"
+        )
     return GymnasiumPolicy(policy, env)
 
 

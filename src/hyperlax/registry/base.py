@@ -170,7 +170,7 @@ class Registry(Mapping[str, T], Generic[T]):
                 what = f"a class derived from {parents}"
             elif inspect.isroutine(thing):
                 what = "a function"
-            raise ValueError(f"{name} is {what}, and no {self.noun}; {self._wanted()}")
+            raise ValueError(f"{name} is {what}; {self._wanted()}")
         if isinstance(thing, type) and (lacking := _abstract(thing)):
             raise ValueError(f"{name} is abstract: it lacks {', '.join(lacking)}")
         if self.validate:

@@ -90,9 +90,9 @@ def within(name: str, value: Any, shown: str | None = None) -> int:
 
 
 def refuse_lanes(samples: int, seeds: int) -> None:
-    """Raise `ValueError` if an experiment of so many `samples`, with so many `seeds` each, has no end."""
+    """Raise `ValueError` if `samples` with so many `seeds` each are more lanes than can be trained."""
     if samples * seeds > MOST_LANES:
         raise ValueError(
-            f"{samples:,} samples × {seeds:,} seeds are {samples * seeds:,} lanes, at most {MOST_LANES:,} "
-            "can be trained in one experiment: ask for fewer samples or seeds"
+            f"{samples:,} samples × {seeds:,} seeds are {samples * seeds:,} lanes, but at most "
+            f"{MOST_LANES:,} can be trained in one experiment: ask for fewer samples or seeds"
         )
