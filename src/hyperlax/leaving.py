@@ -55,8 +55,8 @@ class Moment:
     """What a signal means while something is done.
 
     - `words`: what is said when the process leaves, such as how to go on; None while it must not leave.
-    - `told`: called, in the thread that answers signals, with the number of the first signal; it must not
-      wait for anything.
+    - `told`: called with the number of the first signal, in the thread that answers signals, or in the one
+      that enters this moment if the signal came before; it must not wait for anything.
     - `patience`: seconds until the process leaves, from then or from when this moment began if that is later.
     """
 

@@ -164,7 +164,7 @@ class Learning(eqx.Module):
     - `samples`: what it learns from, and `share`: the factor of the gradients (see `learned_share`).
     - `words`: the random words from which the samples are shuffled.
     - `progress`: the share of the training budget that was spent before the rollout.
-    - `tally`: the sums of metrics so far.
+    - `explained_variance`: of the values; `tally`: the sums of metrics so far.
     - `part`: how many parts of the gradient steps have been taken, if they are taken in parts.
     """
 

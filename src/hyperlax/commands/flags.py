@@ -30,9 +30,9 @@ Ranges = Annotated[
     Parameter(
         name="--range",
         negative="",
-        help="path=low,high: searches a hyperparameter between these ends, on its own scale (log, linear, "
-        "integers), also where the recipe fixes it; ,log or ,linear behind them asks for another. Of a "
-        "choice the values: critic.width=32,128. Repeatable.",
+        help="path=low,high: search a hyperparameter between these ends, on its own scale (log, linear, "
+        "integers), even if the recipe fixes it; append ,log or ,linear for another scale. For a choice, "
+        "list the values: critic.width=32,128. Repeatable.",
     ),
 ]
 
@@ -84,7 +84,7 @@ class Running:
  runtime_benchmark: 1 million, never evaluated; or a number of environment steps. [default: default]"
     output_root: Place | None = None
     "Experiments go to <output-root>/<recipe>/<environment>, a benchmark to <output-root>.\
- [default: ./results/<command>]"
+ [default: ./results/<command>; for a benchmark, ./results/run-benchmark/<name>]"
     seed: Annotated[int | None, limited("seed")] = None
     "Seeds the sampler and training: 0 to 2^63 - 1. [default: 42]"
     seeds: Annotated[int | None, limited("seeds")] = None
@@ -118,7 +118,7 @@ class Running:
     any_device: bool = False
     "Also continue on another kind of device or with another jaxlib: equal up to rounding, not bit for bit."
     checkpoint_seconds: Annotated[float, Parameter(validator=Number(gte=0))] = 30.0
-    "Seconds between checkpoints: the work that a kill costs. More, up to 600, where writing one takes long."
+    "Seconds between checkpoints, the work that a kill costs; up to 600 where writing one takes long."
     log_level: Literal["DEBUG", "INFO", "WARNING", "ERROR"] = "INFO"
     "What the terminal shows."
     save_logs: bool = True

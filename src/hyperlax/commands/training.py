@@ -61,8 +61,8 @@ def sweep_hp_samples(
     sampling_method
         How to draw them: a sampling method that `hyperlax list` shows.
     load_hyperparams
-        Train the samples in this csv, json or parquet file, as they are, instead of drawing any: quick then
-        makes no networks small.
+        Train the samples in this csv, json or parquet file, as they are, instead of drawing any; the run
+        length quick then makes no networks small.
     search_only
         Hyperparameters to search, such as critic_lr; all others keep their defaults.
     ablate
@@ -78,8 +78,8 @@ def sweep_hp_samples(
     scheduler
         Train all to the end, stop those that fall behind (asha: asynchronous successive halving), or let the
         worst go on from copies of the best with other hyperparameters (pbt: population-based training).
-        Options: --set scheduler.reduction_factor=3 and minimum for asha; interval, quantile, factor and
-        resample for pbt. Or a schedule of your own, file.py:Name.
+        Options are given as --set scheduler.OPTION=VALUE: reduction_factor and minimum for asha; interval,
+        quantile, factor and resample for pbt. Or a schedule of your own, file.py:Name.
     confirm
         Train this many of the best samples again, from fresh seeds, when the sweep is done: what they score
         without the luck of being chosen. With --resume also for a sweep that is done already.

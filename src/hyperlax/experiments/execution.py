@@ -31,7 +31,7 @@ class Execution:
     - `retrain_damaged`: on `resume`, retrain the lanes whose results were in files that are now damaged;
       these files are moved to the subfolder `damaged`. Without it a folder with such files is refused.
     - `metric`: the metric that samples are scored and ranked by, a name in `statistics.HEADLINES` (default:
-      that of the protocol, or that with which an experiment was begun that is resumed).
+      that of the protocol, or on `resume` the one that the experiment was begun with).
     - `checkpoint_seconds`: seconds between checkpoints, the work that is lost if the process is killed. They
       are longer, up to ten minutes, where writing a checkpoint would take more than a tenth of the time.
     """

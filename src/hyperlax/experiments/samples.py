@@ -52,7 +52,7 @@ class Sample:
     - `keys`, `init_keys`: raw random keys for training and for initial weights, one row per seed.
     - `executions`: circuits that a quantum computer would run, per env step and per gradient step.
     - `steps`: the env steps that its lanes train in all (`programs.budget.steps_of`).
-    - `work`: predicted cost of one cycle in its program, in floating-point operations; NaN before it has one.
+    - `work`: predicted cost of one cycle, in the unit of `Program.work`; NaN before it has a program.
     """
 
     place: int

@@ -29,7 +29,9 @@ class Display:
         """Show that program `number` (from 0) has been compiled and starts to run."""
 
     def halved(self, needed_mb: float, limit_mb: float, lanes: int) -> None:
-        """Show that a program needs too much memory and is compiled for fewer `lanes` at once instead."""
+        """Show that a program needs too much memory and is compiled for fewer `lanes` at once instead.
+
+        Threads that compile call this, too."""
 
     def update(self, lanes: Sequence[Lane], seconds: float) -> None:
         """Show the state of all lanes after a segment, `seconds` after the experiment began."""

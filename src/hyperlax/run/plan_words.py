@@ -23,8 +23,9 @@ def expected(spec: Experiment) -> tuple[int, str]:
 def program_words(program: Program, seeds: int) -> str:
     """Describe one program of a plan in one line."""
     lanes = len(program.samples) * seeds
+    many = counted(lanes, "lane") if lanes else "lanes as needed"
     return (
-        f"{lanes or 'any'} lanes, up to {program.caps['num_envs']} envs, rollout "
+        f"{many}, up to {program.caps['num_envs']} envs, rollout "
         f"{program.caps['rollout_length']}, minibatch {program.caps['minibatch']}, "
         f"{_networks(program.caps)}; "
         f"predicted useful work {program.useful_share:.0%}"

@@ -78,7 +78,7 @@ class Runner:
 
     @property
     def lanes(self) -> list[Lane]:
-        """Every lane there is so far; its number, `lane`, is its position here."""
+        """Every lane there is so far, by number; where processes share an experiment, some are lacking."""
         return self.roster.lanes
 
     @property

@@ -91,7 +91,7 @@ class Schedule:
     def order(self, lane: Lane, work_left: float) -> float:
         """A sort key for queued lanes, smallest first; by default the most work left comes first.
 
-        `work_left` is the predicted work until the end of the lane, in floating-point operations. Long lanes
+        `work_left` is the predicted work until the end of the lane, in the unit of `Program.work`. Long lanes
         that start late would otherwise run alone at the end.
         """
         return -work_left

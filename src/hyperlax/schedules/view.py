@@ -58,7 +58,7 @@ class RunnerView(Protocol):
 
     @property
     def lanes(self) -> Sequence[Lane]:
-        """Every lane there is so far; its number, `lane`, is its position here."""
+        """Every lane there is so far, by number; where processes share an experiment, some are lacking."""
         ...
 
     @property

@@ -67,8 +67,8 @@ def check_writable(folder: Path, flag: str = "--output-root") -> None:
             )
     if (length := len(os.fsencode(folder)) + LONGEST_INSIDE) > longest_path:
         raise ValueError(
-            f"{str(folder)[:40]}… is a path of {length - LONGEST_INSIDE} bytes, of {longest_path} that there "
-            f"may be files inside need {LONGEST_INSIDE}; {choose}"
+            f"{str(folder)[:40]}… is a path of {length - LONGEST_INSIDE} bytes; paths may have "
+            f"{longest_path}, of which files inside need {LONGEST_INSIDE}; {choose}"
         )
     if not nearest.is_dir():
         raise ValueError(f"{nearest} is a file, where a folder is needed; remove it, or {choose}")

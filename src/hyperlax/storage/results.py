@@ -9,6 +9,8 @@ from typing import Any
 
 import polars as pl
 
+from hyperlax.storage.wording import counted
+
 UNFINISHED = ("queued", "running", "paused")
 """The statuses of lanes that are still to be trained."""
 LANE_STATUSES = (*UNFINISHED, "done", "diverged", "pruned", "failed")
@@ -108,11 +110,12 @@ class Results:
       column named by its dotted path; choices appear under their labels.
     - `lanes`: one row per lane (one sample trained with one seed). `diverged_at` is the environment step at
       which it diverged, or null; `circuit_executions` counts the circuits that a quantum computer would have
-      run in training (`AgentHyperparams.executions`).
+      run in training (`AbstractAgentHyperparams.executions`).
     - `curves`: long format, one row per lane, measurement and metric. The metric `return` is the mean over
       the evaluation episodes; beside it are `return_std`, `return_q25`, `return_median`, `return_q75` and
-      `length`, `stochastic_return` if the policy was also evaluated with sampled actions, and the training
-      metrics `train/<name>`. `seconds` is wall time since the experiment began.
+      `length` and `episodes`, once `fresh_return`, that of the final weights in episodes of their own,
+      `stochastic_return` of sampled actions (`deterministic_return` where `return` is of sampled ones), and
+      the training metrics `train/<name>`. `seconds` is wall time since the experiment began.
     - `episodes`: the return and length of every evaluation episode; `mode` is deterministic or stochastic.
     - `timeline`: what the process spent its time on, in seconds since the start; `phase` is trace, compile,
       train, evaluate or save.
@@ -148,9 +151,10 @@ class Results:
         counts = dict(self.lanes.group_by("status").len().iter_rows())
         lanes = ", ".join(f"{counts[status]} {status}" for status in LANE_STATUSES if status in counts)
         recipe, env = (self.manifest.get(key, "unknown") for key in ("recipe", "env"))
+        seeds = counted(settings["seeds"], "seed") if "seeds" in settings else "? seeds"
         found = {
             "trained": f"{recipe} on {env}",
-            "samples": f"{self.samples.height}, with {settings.get('seeds', '?')} seeds each",
+            "samples": f"{self.samples.height}, with {seeds} each",
             "lanes": lanes or "none yet",
             "env steps": f"{self.lanes['env_steps'].max() or 0:,} of {settings.get('total_timesteps', 0):,}",
         }
