@@ -94,8 +94,28 @@ def test_a_program_with_a_wrong_function_keeps_the_vectors_of_llvm(wrong, monkey
 
 
 def test_programs_for_cpus_are_told():
-    """The option is the one that XLA knows, and comes with no other."""
-    wide = compiler_options("full", "cpu", wide_vectors=True)
-    assert set(wide.items()) - set(compiler_options("full", "cpu").items()) == {
-        ("xla_cpu_prefer_vector_width", 512)
-    }
+    """The option is the one that XLA knows, comes with no other, and overrides the user's XLA_FLAGS."""
+    wide, narrow = (compiler_options("full", "cpu", wide_vectors=w) for w in (True, False))
+    width = "xla_cpu_prefer_vector_width"
+    assert (wide.pop(width), narrow.pop(width)) == (512, 256)
+    assert wide == narrow
+    assert compiler_options("low", "cpu")[width] == 256
+
+
+@pytest.mark.parametrize("f", [jnp.log, lax.rsqrt, lambda z: z**0.5, lambda z: jnp.exp(lax.log(z))])
+def test_functions_of_complex_numbers_consist_of_others(f):
+    of_complex = jax.jit(lambda x: f(lax.complex(jnp.ones_like(x), x)).imag)
+    assert "atan2" in primitives(of_complex.trace(jnp.ones(3)).jaxpr)
+    assert "atan2" not in primitives(jax.jit(f).trace(jnp.ones(3)).jaxpr)
+    assert "atan2" not in primitives(jax.jit(lambda x: lax.complex(x, x) * 2).trace(jnp.ones(3)).jaxpr)
+
+
+@pytest.mark.parametrize("f", [jnp.log, lax.rsqrt, lambda z: z**0.5])
+def test_complex_functions_of_one_plus_an_imaginary_number_are_right(f):
+    x = np.linspace(0.1, 0.9, 192, dtype=np.float32)
+    traced = jax.jit(lambda x: f(lax.complex(jnp.ones_like(x), x)).imag).trace(x)
+    options = compiler_options("full", "cpu", wide_vectors=vectors.right_in_wide_vectors(traced.jaxpr))
+    computed = traced.lower().compile(compiler_options=options)(x)
+    one = 1 + 1j * x.astype(np.float64)
+    right = {0: np.log(one), 1: one**-0.5, 2: one**0.5}
+    assert min(np.abs(computed - known.imag).max() for known in right.values()) < 1e-6

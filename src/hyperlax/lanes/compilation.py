@@ -32,10 +32,12 @@ products with what follows (`xla_cpu_experimental_ynn_fusion_type`) make PPO wit
 programs. A single lane in a `low` one would take 0.6 of the time, but YNNPACK's maximum of NaN and a number
 is the number, which could hide that lanes diverge (jaxlib 0.10.2 and 0.12.0.1).
 """
-WIDE_VECTORS = {"xla_cpu_prefer_vector_width": 512}
-"""XLA options for `full` CPU programs that have no function which is wrong in such vectors (`vectors.py`).
+VECTOR_WIDTH = "xla_cpu_prefer_vector_width"
+"""The XLA option for the length of vectors in CPU programs, in bits.
 
-On an AMD EPYC with AVX-512, training PPO with MLPs takes 0.89 of the time with them, and DQN 0.8-0.85.
+It is 512 in `full` programs that have no function which is wrong in such vectors (`vectors.py`), and else
+256, whatever the environment variable XLA_FLAGS asks for. On an AMD EPYC with AVX-512, training PPO with MLPs
+takes 0.89 of the time in 512 bits, and DQN 0.8-0.85.
 """
 
 GPU_LOOPS = {
@@ -61,7 +63,7 @@ def compiler_options(
     """
     options: dict[str, Any] = {}
     if platform == "cpu":
-        options = {**CPU_OPTIONS[effort], **(WIDE_VECTORS if wide_vectors else {})}
+        options = {**CPU_OPTIONS[effort], VECTOR_WIDTH: 512 if wide_vectors else 256}
     elif platform in ("gpu", "cuda") and known_loops:
         options = GPU_LOOPS
     return {k: v for k, v in options.items() if _known(k, v)}

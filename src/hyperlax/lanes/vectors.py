@@ -73,6 +73,8 @@ FUNCTIONS = {
 """Name of a primitive operation of JAX → a function that consists of it."""
 if log2 := getattr(lax, "log2", None):  # from jax 0.12 on
     FUNCTIONS["log2"] = Function(log2, np.log2)
+OF_COMPLEX_NUMBERS = {"atan2", "cos", "cosh", "exp", "expm1", "log", "log1p", "sin", "sinh", "sqrt", "tanh"}
+"""The functions of real numbers of which XLA makes those of complex ones."""
 
 
 def right_in_wide_vectors(jaxpr: Any) -> bool:
@@ -98,7 +100,10 @@ def wrong_in_wide_vectors() -> frozenset[str]:
 
 
 def primitives(jaxpr: Any) -> set[str]:
-    """The names of all primitive operations in a jaxpr, those inside loops, branches and calls included."""
+    """The names of all primitive operations in a jaxpr, those inside loops, branches and calls included.
+
+    For XLA, a function of a complex number consists of others, such as the arctangent of its parts.
+    """
     names: set[str] = set()
     seen: set[int] = set()
     pending = [jaxpr]
@@ -109,5 +114,11 @@ def primitives(jaxpr: Any) -> set[str]:
         seen.add(id(jaxpr))
         for equation in jaxpr.eqns:
             names.add(equation.primitive.name)
+            if equation.primitive.name in FUNCTIONS and any(map(_is_complex, equation.invars)):
+                names |= OF_COMPLEX_NUMBERS
             pending.extend(jaxprs_in_params(equation.params))
     return names
+
+
+def _is_complex(variable: Any) -> bool:
+    return jnp.issubdtype(getattr(variable.aval, "dtype", bool), jnp.complexfloating)
