@@ -13,7 +13,7 @@ from hyperlax.storage.places import as_typed
 
 @dataclass(frozen=True)
 class Execution:
-    """How an experiment is run; nothing here changes what the lanes learn.
+    """How an experiment is run; nothing here changes what the lanes learn, except by rounding.
 
     - `folder`: where to store the experiment, `~` expanded; by default nothing is written. A folder that
       holds another experiment is refused.
