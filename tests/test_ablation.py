@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import dataclasses
+from pathlib import Path
+from typing import Any
 
 import numpy as np
 import polars as pl
@@ -10,6 +12,7 @@ import pytest
 from report_data import synthetic
 
 from hyperlax import LogUniform, Recipe, sweeps
+from hyperlax.cluster import planning, sweep
 from hyperlax.experiments.recipes import resolve
 from hyperlax.hyperparams import design, fields, values
 from hyperlax.report.charts.ablation import ablation_chart, ablation_notes, ablation_table
@@ -153,6 +156,22 @@ def test_pairs_do_not_count_twice_as_evidence_for_other_hyperparameters():
     )
     assert both.equals(importance_table(alone), null_equal=True)
     assert "pair" not in str(results.manifest["space"])
+
+
+def test_units_build_the_ablated_samples_of_a_file_as_they_were_planned(tmp_path):
+    file = tmp_path / "samples.csv"
+    file.write_text("sample,critic.width\n3,16\n5,32\n")
+    given: dict[str, Any] = {"recipe": "dqn_mlp", "env": "gymnax.cartpole", "run_length_modifier": "quick"}
+    given |= {"samples": str(file), "ablate": NORM, "num_samples": 2}
+    spec = sweeps.prepare(**given)
+    planning.of_experiment(
+        spec, tmp_path / "r", Path("."), given, None, ["hyperlax"], "cpu", {}, wanted=2
+    ).write()
+    again = sweep.needed(tmp_path / "r").spec(0)
+    assert again.samples.equals(spec.samples)
+    assert again.samples["pair"].to_list() == [3, 3, 5, 5]
+    for ours, theirs in zip(spec.records.values(), again.records.values(), strict=True):
+        np.testing.assert_array_equal(ours.keys, theirs.keys)
 
 
 def test_other_recipes_can_be_ablated_in_their_own_terms():

@@ -74,7 +74,10 @@ def of_experiment(
 ) -> Sweep:
     """Plan a single experiment, which `sweeps.prepare` has made from the arguments `given`."""
     programs = _programs(spec, spec.trees, platform, group_by_sizes)
-    plain = {**given, "samples": None if given.get("samples") is None else spec.rows}
+    plain = dict(given)
+    if given.get("samples") is not None:
+        # The rows of the experiment are ablated already, and `num_samples` counted them before that.
+        plain |= {"samples": spec.rows, "ablate": None, "num_samples": None}
     mode = "sequential" if sequential else "batched"
     cell = _cell(spec, programs, str(path), mode, plain, scheduler, command)
     asked = asked_of_experiment(spec, group_by_sizes, sequential)
