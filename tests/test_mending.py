@@ -116,6 +116,19 @@ def test_what_is_damaged_is_sent_to_slurm_again_unless_it_is_in_the_queue(spec, 
     assert submitting.submit(made, retrain_damaged=True).jobs == {"7": [made.units[2].name]}
 
 
+def test_a_single_unit_mends_a_merged_folder_whatever_the_order_of_the_units(found):
+    """Units of two experiments are mixed, as they are when the longest come first."""
+    first, *others = found.units
+    cells = (found.cells[0], replace(found.cells[0], path="other"))
+    for path in (".", "other"):
+        folders.trained(found.root / path)
+        flip(found.root / path / "curves.parquet")
+    mixed = (replace(first, cell=1), others[0], replace(others[1], cell=1), others[2])
+    both = replace(found, cells=cells, units=mixed)
+    assert mending.ask(both, both.units) == [others[0].name, first.name]
+    assert mending.ask(both, both.units) == [first.name, others[0].name], "the same two, asked again"
+
+
 def test_no_more_units_are_named_than_a_command_takes(found, monkeypatch):
     monkeypatch.setattr(mending, "MOST_NAMED", 1)
     flip(found.folder(found.units[0]) / "curves.parquet")

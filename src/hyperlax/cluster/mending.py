@@ -52,6 +52,7 @@ def ask(sweep: Sweep, units: Iterable[Unit]) -> list[str]:
     units = list(units)
     before = [u.name for u in units if not records.is_done(sweep, u) and records.mending(sweep, u)]
     over = [unit for unit in units if records.is_done(sweep, unit) or _is_left(sweep, unit)]
+    over.sort(key=lambda unit: unit.cell)  # those of a cell need not be neighbours in a sweep
     return before + [
         name
         for cell, own in itertools.groupby(over, key=lambda unit: unit.cell)
@@ -68,7 +69,8 @@ def _asked(sweep: Sweep, cell: int, units: Sequence[Unit]) -> list[str]:
     """Do what `ask` does, for the units of one cell."""
     merged = records.is_whole(sweep, cell)
     if merged:
-        damaged = dict.fromkeys(units[:1], problems(sweep.root / sweep.cells[cell].path))
+        free = [] if records.being_mended(sweep, cell) else units[:1]
+        damaged = dict.fromkeys(free, problems(sweep.root / sweep.cells[cell].path))
     else:
         damaged = {unit: problems(sweep.folder(unit)) for unit in units}
     damaged = {unit: found for unit, found in damaged.items() if found}

@@ -57,6 +57,11 @@ def mending(sweep: Sweep, unit: Unit) -> dict[str, Any] | None:
     return _read(sweep.records(unit) / MEND)
 
 
+def being_mended(sweep: Sweep, cell: int) -> bool:
+    """Whether a unit of a cell has something to mend and has not done so."""
+    return any(mending(sweep, u) and not is_done(sweep, u) for u in sweep.units_of(cell))
+
+
 def folder(sweep: Sweep, unit: Unit) -> Path:
     """The folder in which a unit trains: its own, or that of its merged cell, if it mends that."""
     mends = (mending(sweep, unit) or {}).get("merged")
@@ -133,12 +138,11 @@ def failed_lanes(sweep: Sweep, unit: Unit) -> int:
 
 def _try_merged_again(sweep: Sweep, unit: Unit) -> None:
     """Let `unit` retry the failed lanes of its merged cell, unless another unit is mending that cell."""
-    units = sweep.units_of(unit.cell)
-    if not any(mending(sweep, u) and not is_done(sweep, u) for u in units):
+    if not being_mended(sweep, unit.cell):
         about = {"unit": unit.name, "merged": True, "done": outcome(sweep, unit)}
         write_json(sweep.records(unit) / MEND, about)
         (sweep.records(unit) / DONE).unlink(missing_ok=True)
-    for other in units:
+    for other in sweep.units_of(unit.cell):
         if failed_lanes(sweep, other):
             write_json(sweep.records(other) / DONE, {**(outcome(sweep, other) or {}), "failed_lanes": 0})
 
