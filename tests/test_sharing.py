@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import os
+import subprocess
 import sys
 from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
+from typing import Any
 
 import jax
 import pytest
@@ -24,13 +26,16 @@ folder = os.environ["CUDA_MPS_PIPE_DIRECTORY"]
 said = "" if sys.argv[1:] else sys.stdin.read()
 with open({log!r}, "a") as log:
     log.write(f"{{' '.join(sys.argv[1:])}}{{said}} {{os.path.isdir(folder)}}\\n".replace("\\n ", " "))
-if {broken}:
+if {broken!r} in ("always", said.strip()):
     sys.exit("Cannot find MPS control daemon process")
 """
 
 
-def installed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, broken: bool = False) -> Path:
-    """A made-up control program of MPS, first on the path; returns the file of what it was told."""
+def installed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, broken: str | None = None) -> Path:
+    """A made-up control program of MPS, first on the path; returns the file of what it was told.
+
+    It fails if it is told what is `broken`, or `always`.
+    """
     log, program = tmp_path / "told", tmp_path / sharing.CONTROL
     program.write_text(FAKE.format(python=sys.executable, log=str(log), broken=broken))
     program.chmod(0o755)
@@ -58,7 +63,7 @@ def test_nothing_is_started_for_one_process_or_beside_a_service_that_runs(tmp_pa
 
 
 def test_it_is_said_if_the_service_is_missing_or_does_not_start(tmp_path, monkeypatch, capsys):
-    installed(tmp_path, monkeypatch, broken=True)
+    installed(tmp_path, monkeypatch, broken="always")
     with pytest.raises(ValueError, match="Cannot find MPS control daemon"), sharing.side_by_side(2):
         pass
     monkeypatch.setenv("PATH", "")
@@ -66,6 +71,38 @@ def test_it_is_said_if_the_service_is_missing_or_does_not_start(tmp_path, monkey
         assert found == {}
     assert "take turns" in capsys.readouterr().out
     assert sharing.processes_per_gpu(1, 16, {}) == 1
+
+
+def silent(monkeypatch: pytest.MonkeyPatch, said: str) -> None:
+    """Let the control program not answer when it is told what is `said`."""
+    answered = subprocess.run
+
+    def run(command: list[str], **more: Any) -> subprocess.CompletedProcess[str]:
+        if more["input"] == said:
+            raise subprocess.TimeoutExpired(command, more["timeout"])
+        return answered(command, **more)
+
+    monkeypatch.setattr(subprocess, "run", run)
+
+
+@pytest.mark.parametrize("answers", [True, False])
+def test_what_was_trained_counts_even_if_the_service_does_not_stop(tmp_path, monkeypatch, capsys, answers):
+    installed(tmp_path, monkeypatch, broken="quit" if answers else None)
+    if not answers:
+        silent(monkeypatch, "quit\n")
+    with sharing.side_by_side(2) as found:
+        assert found
+    why = "Cannot find MPS control daemon process" if answers else "it has not answered within 30 s"
+    assert f"{sharing.CONTROL} does not stop: {why}" in capsys.readouterr().err
+    with pytest.raises(ArithmeticError, match="of the training"), sharing.side_by_side(2):
+        raise ArithmeticError("of the training")
+
+
+def test_a_service_that_does_not_answer_has_not_started(tmp_path, monkeypatch):
+    installed(tmp_path, monkeypatch)
+    silent(monkeypatch, "")
+    with pytest.raises(ValueError, match="does not start: it has not answered"), sharing.side_by_side(2):
+        pass
 
 
 @pytest.mark.parametrize(("gpus", "cores", "processes"), [(1, 16, 8), (2, 16, 4), (1, 2, 1), (8, 8, 1)])

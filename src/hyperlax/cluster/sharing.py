@@ -12,6 +12,7 @@ from __future__ import annotations
 import os
 import shutil
 import subprocess
+import sys
 import tempfile
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
@@ -79,7 +80,8 @@ def side_by_side(processes: int, environment: Mapping[str, str] = os.environ) ->
     """Start MPS for the `with` block if `processes` share a GPU; yield the variables by which they find it.
 
     An MPS that is already running, according to `PIPES`, is used. Where MPS is not installed, a line says so
-    and the processes take turns. Raises `ValueError` if it does not start.
+    and the processes take turns. Raises `ValueError` if it does not start. If it does not stop, a line says
+    so: what was trained meanwhile is whole.
     """
     if processes < 2 or PIPES in environment:
         yield {}
@@ -88,27 +90,33 @@ def side_by_side(processes: int, environment: Mapping[str, str] = os.environ) ->
         print(f"{processes} processes take turns on a GPU: {CONTROL}, which runs them together, is not here")
         yield {}
         return
-    with tempfile.TemporaryDirectory(prefix="hyperlax-mps-") as folder:
+    # A service that does not stop may still write there while the folder is removed.
+    with tempfile.TemporaryDirectory(prefix="hyperlax-mps-", ignore_cleanup_errors=True) as folder:
         found = {PIPES: folder, "CUDA_MPS_LOG_DIRECTORY": folder}
-        _control(["-d"], {**environment, **found})
+        if why := _failure(["-d"], {**environment, **found}):
+            raise ValueError(f"{CONTROL} does not start: {why}; give no more --tasks than GPUs")
         try:
             yield found
         finally:
-            _control([], {**environment, **found}, "quit\n")
+            if why := _failure([], {**environment, **found}, "quit\n"):
+                print(f"{CONTROL} does not stop: {why}; end its process yourself", file=sys.stderr)
 
 
-def _control(arguments: list[str], environment: Mapping[str, str], said: str = "") -> None:
-    """Call `CONTROL`; raises `ValueError` if it fails."""
-    done = subprocess.run(
-        [CONTROL, *arguments],
-        env=dict(environment),
-        input=said,
-        capture_output=True,
-        text=True,
-        timeout=SECONDS,
-    )
-    if done.returncode:
-        log = Path(environment[PIPES]) / "control.log"
-        why = done.stderr or done.stdout or (log.read_text("utf-8", "replace") if log.exists() else "")
-        last = (why.strip().splitlines() or [f"exit code {done.returncode}"])[-1]
-        raise ValueError(f"{CONTROL} does not start: {last}; give no more --tasks than GPUs")
+def _failure(arguments: list[str], environment: Mapping[str, str], said: str = "") -> str:
+    """Call `CONTROL`; return why it failed, or nothing if it did not."""
+    try:
+        done = subprocess.run(
+            [CONTROL, *arguments],
+            env=dict(environment),
+            input=said,
+            capture_output=True,
+            text=True,
+            timeout=SECONDS,
+        )
+    except subprocess.TimeoutExpired:
+        return f"it has not answered within {SECONDS} s"
+    if not done.returncode:
+        return ""
+    log = Path(environment[PIPES]) / "control.log"
+    why = done.stderr or done.stdout or (log.read_text("utf-8", "replace") if log.exists() else "")
+    return (why.strip().splitlines() or [f"exit code {done.returncode}"])[-1]
