@@ -232,13 +232,21 @@ def read(root: Path) -> Sweep | None:
     try:
         if content["format"] != FORMAT:
             raise ValueError(f"{root / FILE} has format {content['format']}, this version reads {FORMAT}")
-        cells = tuple(Cell(**{**about, "scheduler": _pair(about["scheduler"])}) for about in content["cells"])
-        units = tuple(Unit(**{**about, "samples": _places(about["samples"])}) for about in content["units"])
+        cells = tuple(
+            Cell(**{**_known(Cell, about), "scheduler": _pair(about["scheduler"])})
+            for about in content["cells"]
+        )
+        units = tuple(
+            Unit(**{**_known(Unit, about), "samples": _places(about["samples"])})
+            for about in content["units"]
+        )
         stored = {name: content[name] for name in ("name", "asked", "platform", "execution", "slurm")}
         if outside := [n for n in (*(c.path for c in cells), *(u.name for u in units)) if not _is_below(n)]:
             raise Damaged(root / FILE, f"is damaged: {outside[0]!r} is not a folder in it", way_out)
-    except (KeyError, TypeError, AttributeError) as error:
+    except KeyError as error:
         raise Damaged(root / FILE, f"is damaged: {error} is missing", way_out) from None
+    except (TypeError, AttributeError) as error:
+        raise Damaged(root / FILE, f"is damaged: {error}", way_out) from None
     about = {name: content.get(name) for name in ("created", "versions", "git_commit")}
     return Sweep(root, cells=cells, units=units, about=about, **stored)
 
@@ -277,6 +285,18 @@ def _is_below(name: str) -> bool:
     """Whether the relative path `name` stays inside the folder that it starts from."""
     path = PurePosixPath(name)
     return not path.is_absolute() and ".." not in path.parts
+
+
+def _known(kind: type[Cell] | type[Unit], about: Mapping[str, Any]) -> dict[str, Any]:
+    """The fields of a cell or unit; raises `KeyError` if one is missing, `TypeError` if one is unknown."""
+    names = {f.name: f.default is dataclasses.MISSING for f in dataclasses.fields(kind)}
+    if missing := [name for name, needed in names.items() if needed and name not in about]:
+        raise KeyError(missing[0])
+    if unknown := sorted(about.keys() - names.keys()):
+        raise TypeError(
+            f"it has {unknown[0]!r} in a {kind.__name__.lower()}, which this version does not know"
+        )
+    return dict(about)
 
 
 def _pair(value: Any) -> tuple[str, dict[str, Any]] | None:
