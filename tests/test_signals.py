@@ -147,6 +147,15 @@ def test_a_run_that_compiles_saves_without_waiting(watch):
     assert run.saved == 1
 
 
+@pytest.mark.timeout(20)
+def test_a_time_limit_that_what_is_waited_for_has_exceeded_is_its_error():
+    future: Future[None] = Future()
+    future.set_exception(TimeoutError("the compiler gives up"))
+    run: Any = Run()
+    with pytest.raises(TimeoutError, match="the compiler gives up"):
+        wait(future, run)
+
+
 @pytest.mark.parametrize("number", SIGNALS)
 def test_in_a_program_of_ones_own_handlers_are_those_of_a_run_only_while_it_runs(number):
     """A second SIGINT is a `KeyboardInterrupt` there."""

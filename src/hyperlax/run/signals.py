@@ -63,6 +63,8 @@ def wait(future: Future[Waited], runner: Stoppable) -> Waited:
             if runner.stop is not None:
                 runner.save()
                 raise interruption(runner) from None
+            if future.done():  # it has its result since, or has raised this exception itself
+                return future.result()
 
 
 class signals_of:
