@@ -3,18 +3,24 @@
 from __future__ import annotations
 
 import contextlib
+import dataclasses
 import io
+import math
 import shlex
 import shutil
 from pathlib import Path
 from typing import Any
 
 import pytest
+from fake_runner import StillRunner
 from folders import MANIFEST, commit, new, phase, point
 from snapshots import KINDS, RECIPES, Kind, Snapshots, _exit_code, contents, differences
 
 import hyperlax
 from hyperlax.commands.flags import Running
+from hyperlax.experiments.samples import Lane
+from hyperlax.run.again import Outcome, Repetition
+from hyperlax.schedules import Schedule
 from hyperlax.storage.files import write_atomically
 from hyperlax.storage.integrity import Damaged
 from hyperlax.storage.repairing import repairing
@@ -118,6 +124,27 @@ def test_the_command_that_trains_again_is_the_one_of_the_manifest(tmp_path, type
     assert "retrain_damaged=True" in repairing(folder, {"command": ["mine.py"]}, mended)
     above = {**manifest, "confirms": {"best": 2}}
     assert repairing(folder / "confirmation", above, mended) == f"{told} --retrain-damaged"
+
+
+@pytest.mark.parametrize(
+    ("before", "now", "differs"),
+    [
+        (math.nan, math.nan, False),
+        (1.0, 1.0, False),
+        (None, None, False),
+        (math.nan, 1.0, True),
+        (1.0, math.nan, True),
+        (None, math.nan, True),
+    ],
+)
+def test_a_lane_ends_as_it_had_if_its_last_return_was_no_number_either(before, now, differs):
+    lane = Lane(0, 0, 0, status="diverged", env_steps=10, diverged_at=10)
+    repeated = Repetition(Schedule(), {0: Outcome(dataclasses.replace(lane), before)})
+    runner = StillRunner(None, repeated, [lane])
+    if now is not None:
+        runner.last_return[0] = now
+    repeated.ended(runner, lane)
+    assert repeated.differing == [0] * differs
 
 
 def test_training_again_is_asked_for_with_resume():

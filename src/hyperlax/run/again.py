@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import logging
+import math
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -43,6 +44,11 @@ class Outcome:
         return over or any(mark <= self.lane.env_steps for mark in settings.milestones())
 
 
+def _same(one: float | None, other: float | None) -> bool:
+    """Whether two returns are the same; a return that is no number is the same as another such."""
+    return one == other or (one is not None and other is not None and math.isnan(one) and math.isnan(other))
+
+
 class Repetition(Schedule):
     """A schedule that trains lanes again, and ends each of them as it had ended.
 
@@ -72,7 +78,7 @@ class Repetition(Schedule):
                 if field.name != "seconds":
                     setattr(lane, field.name, getattr(was, field.name))
         now = runner.last_return.get(lane.lane)
-        if now != outcome.last_return or any(getattr(lane, n) != getattr(was, n) for n in _SAME):
+        if not _same(now, outcome.last_return) or any(getattr(lane, n) != getattr(was, n) for n in _SAME):
             self.differing.append(lane.lane)
             log.warning(
                 "lane %d ends otherwise than it had: %s after %s env steps with a last return of %s, not %s "
