@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import shutil
 import subprocess
 from typing import Any
@@ -13,13 +14,19 @@ EVERY_SECONDS = 2.0
 
 
 class Monitor:
-    """Measures CPU and memory use of this process, and use of the first GPU, at most every two seconds."""
+    """Measures CPU and memory use of this process, and use of its first GPU, at most every two seconds.
+
+    That is the first in `CUDA_VISIBLE_DEVICES`, if that is set. A number there counts the GPUs as CUDA does,
+    and nvidia-smi as they are plugged in; where GPUs are unequal, set `CUDA_DEVICE_ORDER=PCI_BUS_ID`.
+    """
 
     def __init__(self):
         self.process = psutil.Process()
         self.process.cpu_percent()
         self.last = float("-inf")
         self.nvidia = shutil.which("nvidia-smi")
+        visible = os.environ.get("CUDA_VISIBLE_DEVICES")
+        self.gpu = None if visible is None else visible.split(",")[0].strip()
 
     def sample(self, seconds: float, recorder: Any) -> None:
         """Measure, and append a row to the table `system` of `recorder`, if that is due.
@@ -40,10 +47,11 @@ class Monitor:
         recorder.add("system", [row])
 
     def _gpu(self) -> tuple[float | None, float | None]:
-        """Use (percent) and used memory (MB) of the first NVIDIA GPU; None where there is none."""
-        if self.nvidia is None:
+        """Use (percent) and used memory (MB) of the first visible NVIDIA GPU; None where there is none."""
+        if self.nvidia is None or self.gpu == "":
             return None, None
         query = [self.nvidia, "--query-gpu=utilization.gpu,memory.used", "--format=csv,noheader,nounits"]
+        query += [] if self.gpu is None else [f"--id={self.gpu}"]
         try:
             answer = subprocess.run(query, capture_output=True, text=True, timeout=5)
             used, memory = answer.stdout.splitlines()[0].split(",")
