@@ -24,6 +24,7 @@ from hyperlax.experiments.settings import Settings
 from hyperlax.hyperparams import values
 from hyperlax.hyperparams.spaces import Choice
 from hyperlax.schedules import Schedule
+from hyperlax.storage.store import Store
 from hyperlax.storage.wording import noted
 
 RECIPE = Recipe("ppo", "mlp")
@@ -52,6 +53,18 @@ def test_every_sample_becomes_a_tree_of_its_values():
         assert values(tree)["critic.width"] == values(RECIPE.hyperparams())["critic.width"]
     assert spec.samples["sample"].to_list() == [0, 1, 2]
     assert spec.samples["actor.width"].to_list() == [8, 16, 24]
+
+
+def test_another_setting_is_named_even_if_the_manifest_is_damaged_and_its_copy_is_intact(tmp_path):
+    spec, other = experiment(), experiment(seed=7)
+    keeper = Store(tmp_path)
+    keeper.begin(spec.manifest(None), spec.samples)
+    (tmp_path / "manifest.json").write_text("{")
+    assert sweeps.check_folder(spec, tmp_path, True) == tmp_path
+    with pytest.raises(
+        ValueError, match=r"(?s)cannot be resumed with other settings:.*seed: 42 in the folder"
+    ):
+        sweeps.check_folder(other, tmp_path, True)
 
 
 def test_fixed_values_win_over_the_samples():

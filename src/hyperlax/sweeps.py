@@ -375,7 +375,7 @@ def check_folder(spec: Experiment[Schedule], folder: str | Path | None, resume: 
         return target
     differing = experiments.difference(stored.get("identity", {}), spec.identity())
     if differing and not spec.schedule.grows:
-        differing += experiments.sample_difference(store.read_samples(target), spec.samples)
+        differing += experiments.sample_difference(store.read_samples(target, stored), spec.samples)
     if differing:
         action = "cannot be resumed with other settings" if resume else "already holds another experiment"
         raise ValueError(f"{target} {action}:\n  " + "\n  ".join(differing))

@@ -124,9 +124,8 @@ def intact_manifest(folder: Path) -> bool:
         return False
 
 
-def read_samples(folder: Path) -> pl.DataFrame:
-    """The samples of an experiment, without reading its other tables; raises as `read` does."""
-    manifest = read_manifest(folder) or {}
+def read_samples(folder: Path, manifest: Mapping[str, Any]) -> pl.DataFrame:
+    """The samples of the experiment with this manifest, without its other tables; raises as `read` does."""
     return _samples(folder, manifest, commits.newest(folder, manifest))
 
 
