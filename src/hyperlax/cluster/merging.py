@@ -11,13 +11,14 @@ from typing import Any
 import polars as pl
 
 from hyperlax.cluster import mending, records, shared
-from hyperlax.cluster.sweep import UNITS, Sweep, Unit
+from hyperlax.cluster.sweep import Sweep, Unit
 from hyperlax.run.best import BEST_POLICIES, policy_name, preference
 from hyperlax.storage import commits, store
 from hyperlax.storage.checkpoint import read_header_of
 from hyperlax.storage.claims import Claim
 from hyperlax.storage.files import clear_temporary, write_atomically
 from hyperlax.storage.integrity import Damaged
+from hyperlax.storage.reading import UNITS
 from hyperlax.storage.results import Results
 from hyperlax.storage.store import Store
 

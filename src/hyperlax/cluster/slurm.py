@@ -13,8 +13,8 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from hyperlax.cluster.records import FAILED, TRIES
-from hyperlax.cluster.sweep import UNITS
 from hyperlax.storage.files import cache_folder
+from hyperlax.storage.reading import UNITS
 
 REQUEUED = "75|138|140|143"
 """Exit codes after which a task is queued again: out of time, and killed by USR1, USR2 or TERM."""

@@ -15,6 +15,7 @@ from hyperlax.storage.checkpoint import check_body
 from hyperlax.storage.claims import claims
 from hyperlax.storage.files import temporary_files
 from hyperlax.storage.integrity import Damaged, read_json
+from hyperlax.storage.places import as_typed
 from hyperlax.storage.repairing import repairing
 from hyperlax.storage.store import DAMAGED
 from hyperlax.storage.wording import counted
@@ -27,7 +28,8 @@ JOURNAL = "study.journal"
 class Checked:
     """What was found in the folder of one experiment or benchmark.
 
-    - `state`: complete, unfinished (a run that goes on or was killed), nothing begun, or damaged.
+    - `state`: complete, unfinished (a run that goes on or was killed), nothing begun, older version, or
+      damaged.
     - `files`: the number of files that were compared with what was written to them.
     - `problems`: a line for every file that is not intact: what is wrong, and the way out.
     - `notes`: what is in the folder but does no harm, such as files of a process that was killed.
@@ -48,17 +50,15 @@ def check(folder: str | Path) -> list[Checked]:
 
     Reads every file, and changes none. Raises `FileNotFoundError` if there is nothing to verify.
     """
-    root = Path(folder)
+    root = as_typed(folder, "folder")
     found = [_benchmark(path.parent) for path in sorted(root.rglob("benchmark.json"))]
-    folders = (
-        reading.find(root) if any(root.rglob(reading.MANIFEST)) or any(root.rglob(reading.COPY.name)) else []
-    )
-    for experiment in folders:
+    for experiment in reading.below(root):
         found.append(_experiment(experiment))
         if reading.holds(experiment / reading.CONFIRMATION):
             found.append(_experiment(experiment / reading.CONFIRMATION))
     if not found:
-        raise FileNotFoundError(f"nothing to check: {root} holds no experiment and no benchmark")
+        why = reading.unmerged(root)
+        raise FileNotFoundError(f"nothing to check: {root} holds no experiment and no benchmark{why}")
     return found
 
 
@@ -91,14 +91,15 @@ def _experiment(folder: Path) -> Checked:
     complete = bool(manifest.get("complete"))
     problems = [*_copy(folder)] if "files" in manifest else []
     notes = _left_over(folder, complete)
+    if "files" not in manifest:
+        problems += _older(folder)
+        state = "damaged" if problems else "nothing begun" if commit is None else "older version"
+        return Checked(folder, state, 1, tuple(problems), notes)
     if commit is None:
         begun = commits.Commit(folder, "", (0, 0), {}, {}, commits.digests(manifest["files"]))
         problems += [f"{d}; {commits.remedy(d.file)}" for d in begun.problems() if d.file.exists()]
         state = "damaged" if problems else "nothing begun"
         return Checked(folder, state, 1 + len(manifest["files"]), tuple(problems), notes)
-    if "files" not in manifest:
-        problems += _older(folder)
-        return Checked(folder, "damaged" if problems else "older version", 1, tuple(problems), notes)
     for damage in commit.problems():
         way_out = commits.remedy(damage.file) if complete else reading.way_out(folder, commit, damage)
         problems.append(f"{damage}; {way_out}")

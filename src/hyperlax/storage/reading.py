@@ -11,7 +11,7 @@ from typing import Any
 
 import polars as pl
 
-from hyperlax.storage import commits
+from hyperlax.storage import calling, commits
 from hyperlax.storage.commits import Commit
 from hyperlax.storage.files import is_temporary
 from hyperlax.storage.integrity import Damaged, Digest, read_json, verified
@@ -26,6 +26,8 @@ log = logging.getLogger("hyperlax")
 MANIFEST = "manifest.json"
 COPY = Path("checkpoint") / "manifest-copy.json"
 """A second copy of the manifest, from which `--resume` restores a damaged one."""
+UNITS = ".units"
+"""The folder in that of a sweep with one subfolder for each unit."""
 CONFIRMATION = "confirmation"
 """Name of the subfolder for the confirmation of an experiment, which is an experiment itself."""
 
@@ -137,11 +139,30 @@ def find(root: str | Path) -> list[Path]:
     its manifest counts, so that nobody overlooks it. Raises `ValueError` when there is no experiment.
     """
     root = as_typed(root, "folder")
-    found = {path.parent for path in root.rglob(MANIFEST)} | {p.parent.parent for p in root.rglob(COPY.name)}
-    found = {f for f in found if not any(part.startswith(".") for part in f.relative_to(root).parts)}
-    if not found:
-        raise ValueError(f"no experiment found in {root}")
+    if not (found := below(root)):
+        raise ValueError(f"no experiment found in {root}{unmerged(root)}")
+    return found
+
+
+def below(root: Path) -> list[Path]:
+    """The folders that `find` finds; none if there is no experiment."""
+    found = {f for f in _experiments(root) if not any(p.startswith(".") for p in f.relative_to(root).parts)}
     return sorted(f for f in found if f == root or f.name != CONFIRMATION or f.parent not in found)
+
+
+def unmerged(root: Path) -> str:
+    """The end of a message that says which sweep below `root` has units to merge; empty if none has."""
+    places = (parent for folder in _experiments(root) for parent in folder.relative_to(root).parents)
+    sweeps = sorted((root / place).parent for place in places if place.name == UNITS)
+    if not sweeps:
+        return ""
+    merge = calling.line("merge", sweeps[0].absolute())
+    return f": the units of {sweeps[0]} are not merged yet; once they are trained, merge them with: {merge}"
+
+
+def _experiments(root: Path) -> set[Path]:
+    """All folders at or below `root` that hold an experiment, hidden ones too."""
+    return {path.parent for path in root.rglob(MANIFEST)} | {p.parent.parent for p in root.rglob(COPY.name)}
 
 
 def _read(folder: Path) -> Results:
