@@ -1,6 +1,8 @@
 """Sending units to Slurm: never twice, however often and by whomever it is asked for.
 
 A submission is a folder that keeps the scripts, their lists of units and, in `sent.json`, the job numbers.
+Until it is over these are in `sending.json`. A job that no file tells of, because the process was killed or
+sbatch answered too late, is known by its script.
 """
 
 from __future__ import annotations
@@ -8,9 +10,11 @@ from __future__ import annotations
 import dataclasses
 import os
 import re
+import shlex
 import socket
 import time
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -24,7 +28,8 @@ from hyperlax.storage.files import write_atomically
 from hyperlax.storage.integrity import create_json, read_json, write_json
 
 FOLDER = "submissions"
-BEGUN, SENT = "begun.json", "sent.json"
+BEGUN, SENDING, SENT = "begun.json", "sending.json", "sent.json"
+_SCRIPT = re.compile(r"job-(\d+)\.sh")
 WAIT_SECONDS = 60.0
 """Seconds that a submission waits for another one that is under way."""
 
@@ -53,13 +58,12 @@ def options(sweep: Sweep, changes: Mapping[str, Any] | None = None) -> Options:
 def live(sweep: Sweep, tasks: Sequence[Task]) -> dict[str, Task]:
     """Unit → the task in the queue that trains it, or will."""
     found = {(task.job, task.index): task for task in tasks}
-    names: dict[str, Task] = {}
+    sent = {script: _listed(script) for script in _own_scripts(sweep, tasks)}
+    units = {task.job: sent[task.script] for task in tasks if task.script in sent}
     for folder in _submissions(sweep):
-        if (folder / SENT).exists():
-            for job, units in read_json(folder / SENT)["jobs"].items():
-                pairs = ((name, found.get((job, i))) for i, name in enumerate(units))
-                names |= {name: task for name, task in pairs if task is not None}
-    return names
+        units |= _jobs(folder)
+    pairs = ((name, found.get((job, i))) for job, own in units.items() for i, name in enumerate(own))
+    return {name: task for name, task in pairs if task is not None}
 
 
 def jobs(sweep: Sweep, tasks: Sequence[Task]) -> tuple[list[str], dict[str, str]]:
@@ -68,12 +72,11 @@ def jobs(sweep: Sweep, tasks: Sequence[Task]) -> tuple[list[str], dict[str, str]
     The folder of a sweep, which somebody else may have written, gives numbers of jobs; a job is of the sweep
     if its script is in this folder. The others are returned with their scripts.
     """
-    sent = [folder / SENT for folder in _submissions(sweep) if (folder / SENT).exists()]
-    numbers = {job for path in sent for job in read_json(path)["jobs"]}
-    scripts = {task.job: task.script for task in tasks if task.job in numbers}
-    here = (sweep.root / FOLDER).resolve()
-    own = [job for job, script in scripts.items() if Path(script).resolve().is_relative_to(here)]
-    return own, {job: script for job, script in scripts.items() if job not in own}
+    numbers = {job for folder in _submissions(sweep) for job in _jobs(folder)}
+    scripts = {task.job: task.script for task in tasks}
+    of_sweep = _own_scripts(sweep, tasks)
+    own = [job for job, script in scripts.items() if script in of_sweep]
+    return own, {job: script for job, script in scripts.items() if job in numbers and job not in own}
 
 
 def missing(sweep: Sweep, tasks: Sequence[Task]) -> list[Unit]:
@@ -110,8 +113,7 @@ def submit(
             mending.ask(sweep, [unit for unit in sweep.units if unit.name not in sent])
         return _sent(sweep, asked, folder, [unit.name for unit in missing(sweep, tasks)])
     finally:
-        if not (folder / SENT).exists():
-            write_json(folder / SENT, {"jobs": {}})
+        _end(folder)
 
 
 def _sent(sweep: Sweep, asked: Options, folder: Path, names: list[str]) -> Sent:
@@ -131,7 +133,7 @@ def _sent(sweep: Sweep, asked: Options, folder: Path, names: list[str]) -> Sent:
             size = len(chosen) // 2
             continue
         jobs[number] = chosen
-        write_json(folder / SENT, {"jobs": jobs})
+        write_json(folder / SENDING, {"jobs": jobs})
         names = names[size:]
     return Sent(jobs)
 
@@ -181,15 +183,49 @@ def _begin(sweep: Sweep) -> Path:
         while other < folder and not (other / SENT).exists():
             about = read_json(other / BEGUN)
             if _is_dead(about):
-                write_json(other / SENT, {"jobs": {}})
+                _end(other)
             elif time.monotonic() > end:
-                write_json(folder / SENT, {"jobs": {}})
+                _end(folder)
+                names = [str(other.absolute() / name) for name in (SENDING, SENT)]
+                # The folder of one that has sent something stays: its jobs read their lists of units there.
+                way_out = shlex.join(["mv", *names]) if (other / SENDING).exists() else f"remove {other}"
                 raise Refused(
-                    f"process {about['pid']} on {about['host']} is submitting; if it is not, remove {other}"
+                    f"process {about['pid']} on {about['host']} is submitting; if it has ended: {way_out}"
                 )
             else:
                 time.sleep(0.1)
+    write_json(folder / SENDING, {"jobs": {}})
     return folder
+
+
+def _end(folder: Path) -> None:
+    """Record that a submission is over, with the jobs that it is known to have sent."""
+    with suppress(FileNotFoundError):  # it had not begun to send, or another process has just done this
+        (folder / SENDING).replace(folder / SENT)
+    if not (folder / SENT).exists():
+        write_json(folder / SENT, {"jobs": {}})
+
+
+def _jobs(folder: Path) -> dict[str, list[str]]:
+    """The jobs that a submission has sent so far, with the units of each."""
+    for name in (SENT, SENDING, SENT):  # it may end between two looks
+        with suppress(FileNotFoundError):
+            return read_json(folder / name)["jobs"]
+    return {}
+
+
+def _own_scripts(sweep: Sweep, tasks: Sequence[Task]) -> set[str]:
+    """The scripts of `tasks` that a submission of the sweep has written, as squeue names them."""
+    here = (sweep.root / FOLDER).resolve()
+    scripts = {task.script for task in tasks if _SCRIPT.fullmatch(Path(task.script).name)}
+    return {script for script in scripts if Path(script).resolve().parent.parent == here}
+
+
+def _listed(script: str) -> list[str]:
+    """The units that the tasks of a script train, in order; none if their list has been removed."""
+    path = Path(script)
+    listed = path.with_name(_SCRIPT.sub(r"units-\1.txt", path.name))
+    return listed.read_text().splitlines() if listed.exists() else []
 
 
 def _is_dead(about: dict[str, Any]) -> bool:
