@@ -223,8 +223,7 @@ def resolve(name: str) -> Recipe:
         return RECIPES.resolve(name)
     parts = name.split(".")
     if len(parts) > 1 and all(_PART.fullmatch(part) for part in parts):  # never a folder elsewhere
-        file = configs_folder().joinpath(*parts[:-1]).with_suffix("")
-        file = file.parent / f"{parts[-2]}.py"
+        file = configs_folder().joinpath(*parts[:-2], f"{parts[-2]}.py")
         if file.is_file():
             return _pick(_load(file), parts[-1], name)
     plain = {**_pairs(), **_load(configs_folder() / "variants.py")}
