@@ -49,6 +49,21 @@ def test_a_front_holds_the_trials_that_no_other_dominates():
     assert "3 on the Pareto front, e.g. trial 3" in outcome.best_words(table(rows, names), TWO)
 
 
+@pytest.mark.parametrize(("wanted", "most"), [(ONE, 0), (TWO, 1)])
+def test_trials_are_compared_in_pairs_only_for_a_front_and_then_once(wanted, most, monkeypatch):
+    calls, names = [], [objective.name for objective in wanted]
+    monkeypatch.setattr(outcome, "undominated", lambda scores: calls.append(1) or undominated(scores))
+    rows = [(i, "done", *[float(i % 7), float(i)][: len(names)]) for i in range(50)]
+    assert outcome.best(table(rows, names), wanted)[0] == 6
+    assert len(calls) == most
+
+
+def test_a_score_that_is_no_number_is_best_only_where_there_is_no_other():
+    nan = float("nan")
+    assert outcome.best(table([(0, "done", nan), (1, "done", 2.0), (2, "done", 5.0)]), ONE) == [2]
+    assert outcome.best(table([(0, "done", nan), (1, "done", nan)]), ONE) == [0]
+
+
 def test_undominated_rows_against_every_pair():
     scores = np.random.default_rng(0).integers(0, 4, (30, 3)).astype(float)
     kept = [

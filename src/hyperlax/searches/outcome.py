@@ -101,9 +101,9 @@ def best(table: pl.DataFrame, objectives: Sequence[Objective]) -> list[int]:
     if done.is_empty():
         return []
     scores = np.stack([o.sign * done[o.name].to_numpy() for o in objectives], axis=1)
-    order = [i for i in np.argsort(-scores[:, 0], kind="stable") if undominated(scores)[i]]
-    numbers = done["trial"].to_list()
-    return [numbers[i] for i in (order[:1] if len(objectives) == 1 else order)]
+    order = np.argsort(-scores[:, 0], kind="stable")
+    kept = order[:1] if len(objectives) == 1 else order[undominated(scores)[order]]
+    return done["trial"][kept].to_list()
 
 
 def best_words(table: pl.DataFrame, objectives: Sequence[Objective]) -> str:
