@@ -155,3 +155,12 @@ def test_a_terminal_gets_a_live_display_unless_it_is_to_be_quiet(monkeypatch, tm
     monkeypatch.setenv("FORCE_COLOR", "1")
     monkeypatch.setattr("sys.stdout", io.StringIO())
     assert isinstance(launch.display(tmp_path, level, save_logs=False), Live) == live
+
+
+def test_a_terminal_shows_the_options_of_an_environment(monkeypatch, tmp_path):
+    monkeypatch.setenv("FORCE_COLOR", "1")
+    monkeypatch.setattr("sys.stdout", io.StringIO())
+    live = launch.display(tmp_path, "INFO", save_logs=False)
+    assert isinstance(live, Live)
+    live.console.print("brax.ant[backend=mjx]")
+    assert "brax.ant[backend=mjx]" in live.console.file.getvalue()  # pyright: ignore[reportAttributeAccessIssue]

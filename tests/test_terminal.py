@@ -141,8 +141,11 @@ def test_progress_shows_a_bar_on_a_terminal(capsys, monkeypatch, spec, programs)
         assert isinstance(display, Live)
         tell(display, spec, programs)
         assert display.display.is_started
+        display.console.print("brax.ant[backend=mjx]")
     assert not display.display.is_started
-    assert "steps/s" in capsys.readouterr().out
+    shown_text = capsys.readouterr().out
+    assert "steps/s" in shown_text
+    assert "brax.ant[backend=mjx]" in shown_text
 
 
 def test_progress_leaves_a_display_and_the_logging_of_others_alone(caplog, capsys, spec, programs):

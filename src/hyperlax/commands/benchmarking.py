@@ -112,7 +112,7 @@ def _benchmark(running: Running, suite: Any, folder: Path, name: str, dry_run: b
     from hyperlax.run.signals import Interrupted
     from hyperlax.studies.benchmark import Benchmark
 
-    console = Console(highlight=False)
+    console = Console(highlight=False, markup=False)  # an environment may be called x[speed=2]
     benchmark = Benchmark(suite, folder, name, running.resume, running.metric, **running.settings())
     if dry_run:
         with console.status("planning, and measuring a few short programs"):
@@ -139,7 +139,7 @@ def _benchmark(running: Running, suite: Any, folder: Path, name: str, dry_run: b
         from hyperlax.report.comparison import sentences
 
         for sentence in sentences(comparable(found)):
-            console.print(sentence, markup=False)
+            console.print(sentence)
         print(f"comparison: {write_comparison(found, folder / 'comparison.html')}")
     leaving.from_now_on(None)
     failed = {path: cell["reason"] for path, cell in ended.items() if cell["status"] == "failed"}

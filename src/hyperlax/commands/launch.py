@@ -32,7 +32,7 @@ def display(folder: Path, log_level: str, save_logs: bool) -> Lines:
         file = LogFile(folder / "hyperlax.log", encoding="utf-8", errors="backslashreplace")
         file.setFormatter(logging.Formatter("%(asctime)s %(levelname)s %(message)s"))
         logger.addHandler(file)
-    console = Console(highlight=False)
+    console = Console(highlight=False, markup=False)  # an environment may be called x[speed=2]
     if console.is_terminal and not console.is_dumb_terminal and log_level in ("DEBUG", "INFO"):
         return Live(console)
     plain = plain_lines()

@@ -281,7 +281,8 @@ def shown(progress: Display | bool | None) -> Iterator[Display]:
         return
     from rich.console import Console
 
-    console, before = Console(highlight=False), (log.level, log.propagate)
+    console = Console(highlight=False, markup=False)  # an environment may be called x[speed=2]
+    before = (log.level, log.propagate)
     live = console.is_terminal or (console.is_jupyter and find_spec("ipywidgets") is not None)
     display = Live(console) if live else Lines()
     added: list[logging.Handler] = []
