@@ -46,3 +46,10 @@ def run(*line: str) -> int:
 def test_an_environment_with_options_is_printed_in_full(begun, capsys):
     assert run("--envs", "gymnax.cartpole") == 0
     assert f"ppo_mlp on {ENV} skipped" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize("absolute", [False, True])
+def test_a_suite_in_a_file_elsewhere_has_its_folder_below_results(begun, tmp_path, absolute):
+    file = tmp_path / "suites.py" if absolute else Path("../suites.py")
+    assert run("--base-config", f"{file}:mine") == 0
+    assert begun == [(Path("results/run-benchmark/mine"), "mine")]

@@ -12,6 +12,10 @@ from hyperlax.commands.ending import FAILED, stopped
 from hyperlax.commands.flags import Names, Running, assignments, check_places, limited
 from hyperlax.commands.launch import display, end_logging, start_jax
 from hyperlax.commands.spread import Spread, spread_out
+from hyperlax.registry import short_name
+
+ROOT = Path("results") / "run-benchmark"
+"""The folder of all benchmarks for which no other is given."""
 
 
 def run_benchmark(
@@ -69,8 +73,8 @@ def run_benchmark(
     if sampling_method is not None:
         _check_sampling(sweep_modes or suite.modes)
     suite = suite.changed(changes, assignments(running.set_ or []), flags)
-    name = benchmark_name or (base_config if not changes else "benchmark")
-    folder = running.output_root or Path("results") / "run-benchmark" / name
+    name = named(base_config, benchmark_name, bool(changes))
+    folder = running.output_root or ROOT / name
     divided = spread.asked(folder)
     start_jax("cpu" if spread.executor == "slurm" else running.device)
     if divided:
@@ -90,6 +94,11 @@ def run_benchmark(
             return code
         running.resume = True
     return _benchmark(running, suite, folder, name, dry_run)
+
+
+def named(base_config: str, benchmark_name: str | None, changed: bool) -> str:
+    """The name of a benchmark, usable as a folder's; `changed`: whether flags replace parts of the suite."""
+    return benchmark_name or ("benchmark" if changed else short_name(base_config))
 
 
 def _check_sampling(modes: Sequence[str]) -> None:
