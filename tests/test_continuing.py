@@ -58,6 +58,18 @@ def test_one_of_several_has_to_be_named(root):
 
 
 @pytest.mark.parametrize(
+    "flags",
+    [["--no-resume"], ["--resume=False"], ["--resume=0"], ["--resume", "--no-resume"], ["--no_resume"]],
+)
+def test_a_run_that_is_not_to_be_resumed_is_not_continued(root, flags, capsys):
+    typed = ["sweep-hp-samples", *flags, "--output-root", str(root)]
+    assert completed(typed) == typed
+    assert capsys.readouterr().err == ""
+    last = completed([*typed, "--resume"])
+    assert "dqn_mlp" in last
+
+
+@pytest.mark.parametrize(
     "typed",
     [
         ["sweep-hp-samples", "--num-samples", "2"],

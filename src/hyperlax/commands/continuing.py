@@ -62,6 +62,9 @@ _NAMES = (RECIPE, ENV, "scheduler", "sampling-method", "base-config", "algos", "
 _BY_PATH = ("set", "range", "ablate")
 """Flags that are repeated, once for each hyperparameter."""
 
+_FALSE = ("false", "f", "no", "n", "0")
+"""Texts that stand for false behind a flag."""
+
 Given = list[tuple[str, list[str]]]
 """Flags in order: the name without dashes, and all words with which it was typed."""
 
@@ -75,8 +78,7 @@ def completed(tokens: Sequence[str]) -> list[str]:
     is run or connected to.
     """
     typed = _flags(tokens[1:])
-    resumes = any(name in ("resume", "resume-from") for name, _ in typed) and "--resume=false" not in tokens
-    if not resumes or tokens[0] not in TRAINING or "--help" in tokens:
+    if not _resumes(typed) or tokens[0] not in TRAINING or "--help" in tokens:
         return list(tokens)
     found = _meant(tokens[0], dict(typed))
     command = _begun_with(found)
@@ -113,6 +115,15 @@ def completed(tokens: Sequence[str]) -> list[str]:
     if tokens[0] != _BENCHMARK and not any(name == "resume-from" for name, _ in typed):
         added += ["--resume-from", str(found)]
     return [tokens[0], *added, *tokens[1:]]
+
+
+def _resumes(typed: Given) -> bool:
+    """Whether flags continue a run: a folder to continue does, and otherwise the last --resume decides."""
+    said = [words[0] for name, words in typed if name == "resume"]
+    if not said or any(name == "resume-from" for name, _ in typed):
+        return any(name == "resume-from" for name, _ in typed)
+    flag, _, value = said[-1].replace("_", "-").partition("=")
+    return flag.startswith("--no-") == (value.lower() in _FALSE)
 
 
 def _code(words: Sequence[str]) -> str | None:
