@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import shutil
+from pathlib import Path
+
 import pytest
 
 from hyperlax.commands.continuing import completed
@@ -152,3 +155,60 @@ def test_a_benchmark_is_continued_as_it_was_begun(tmp_path):
     begun(cell, ["hyperlax", "run-benchmark", "--base-config", "small", "--output-root", "there"])
     typed = ["run-benchmark", "--resume", "--output-root", str(tmp_path)]
     assert completed(typed) == ["run-benchmark", "--base-config", "small", *typed[1:]]
+
+
+@pytest.fixture
+def benchmarks(tmp_path, monkeypatch):
+    """The benchmarks a, b, and one of c with other samples, where they are by default."""
+    monkeypatch.chdir(tmp_path)
+    flags = {
+        "a": ["--base-config", "a", "--seeds", "2"],
+        "b": ["--base-config=…/suites.py:b", "--seeds", "3"],
+        "benchmark": ["--base-config", "c", "--num-samples-per-run", "5"],
+    }
+    for name, said in flags.items():
+        folder = RESULTS / name
+        begun(folder / "batched" / "ppo_mlp" / "gymnax.cartpole", ["hyperlax", "run-benchmark", *said])
+        write_json(folder / "benchmark.json", {})
+    return flags
+
+
+RESULTS = Path("results/run-benchmark")
+
+
+@pytest.mark.parametrize(
+    ("named", "meant", "added"),
+    [
+        (["--base-config", "a"], "a", ["--seeds", "2"]),
+        (["--base-config", "/mine/suites.py:b"], "b", ["--seeds", "3"]),
+        (["--base-config=other/b.py:b"], "b", ["--seeds", "3"]),
+        (["--base-config", "c"], "benchmark", ["--num-samples-per-run", "5"]),
+        (["--benchmark-name", "a"], "a", ["--base-config", "a", "--seeds", "2"]),
+        (["--base-config", "x", "--envs", "y"], "benchmark", ["--num-samples-per-run", "5"]),
+    ],
+)
+def test_the_benchmark_that_is_named_is_continued(benchmarks, named, meant, added):
+    typed = ["run-benchmark", "--resume", *named]
+    where = ["--resume-from", str(RESULTS / meant)]
+    assert completed(typed) == ["run-benchmark", *added, *where, *typed[1:]]
+
+
+def test_one_of_several_benchmarks_has_to_be_named(benchmarks):
+    for more in ([], ["--envs", "x"], ["--output-root", str(RESULTS)]):
+        with pytest.raises(
+            ValueError, match=r"holds a, b, benchmark; continue one of them with --resume-from \S+/a$"
+        ):
+            completed(["run-benchmark", "--resume", *more])
+    shutil.rmtree(RESULTS / "benchmark")
+    shutil.rmtree(RESULTS / "b" / "batched")  # killed before its first cell had begun
+    with pytest.raises(ValueError, match="holds a, b; continue one of them"):
+        completed(["run-benchmark", "--resume"])
+    shutil.rmtree(RESULTS / "b")
+    found = completed(["run-benchmark", "--resume"])
+    assert found[found.index("--resume-from") + 1] == str(RESULTS / "a")
+
+
+@pytest.mark.parametrize("named", [["--benchmark-name", "new"], ["--base-config", "new"]])
+def test_no_flags_of_another_benchmark_are_taken(benchmarks, named):
+    typed = ["run-benchmark", "--resume", *named]
+    assert completed(typed) == typed

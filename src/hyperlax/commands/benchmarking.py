@@ -16,13 +16,15 @@ from hyperlax.registry import short_name
 
 ROOT = Path("results") / "run-benchmark"
 """The folder of all benchmarks for which no other is given."""
+SUITE = "ppo_mlp_vs_drpqc"
+"""The suite that is trained if no other is named."""
 
 
 def run_benchmark(
     *,
     running: Running = Running(),  # noqa: B008
     spread: Spread = Spread(),  # noqa: B008
-    base_config: str = "ppo_mlp_vs_drpqc",
+    base_config: str = SUITE,
     benchmark_name: str | None = None,
     algos: Names = None,
     envs: Names = None,

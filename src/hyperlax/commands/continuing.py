@@ -8,7 +8,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from hyperlax.commands import screen
-from hyperlax.registry import location
+from hyperlax.registry import location, short_name
 from hyperlax.storage import calling
 from hyperlax.storage.places import as_typed
 
@@ -62,6 +62,10 @@ _NAMES = (RECIPE, ENV, "scheduler", "sampling-method", "base-config", "algos", "
 _BY_PATH = ("set", "range", "ablate")
 """Flags that are repeated, once for each hyperparameter."""
 
+_PLACES = {"output-root", "resume-from"}
+"""Flags that say where a run is."""
+_CHANGES = {"algos", "envs", "sweep-modes", "num-samples-per-run", "sampling-method", "run-length-modifier"}
+"""Flags that replace parts of a suite, so that a benchmark is no longer called as it is."""
 _FALSE = ("false", "f", "no", "n", "0")
 """Texts that stand for false behind a flag."""
 
@@ -114,6 +118,10 @@ def completed(tokens: Sequence[str]) -> list[str]:
         print(screen.visible(f"as it was begun: {shlex.join(added)}"), file=sys.stderr)
     if tokens[0] != _BENCHMARK and not any(name == "resume-from" for name, _ in typed):
         added += ["--resume-from", str(found)]
+    elif tokens[0] == _BENCHMARK and not _PLACES & dict(typed).keys():
+        from hyperlax.commands.benchmarking import ROOT
+
+        added += ["--resume-from", str(_benchmark(found, ROOT))]
     return [tokens[0], *added, *tokens[1:]]
 
 
@@ -153,7 +161,57 @@ def _meant(command: str, typed: Mapping[str, list[str]]) -> Path | None:
         return None
     if store.holds(folder):
         return folder
-    return next(iter(_below(folder)), None) if command == _BENCHMARK else _only(folder, typed)
+    return _cell(folder, typed) if command == _BENCHMARK else _only(folder, typed)
+
+
+def _cell(root: Path, typed: Mapping[str, list[str]]) -> Path | None:
+    """The first cell of the benchmark at or below `root` that is meant; None if there is none.
+
+    Raises `ValueError` if several can be meant.
+    """
+    from hyperlax.commands.benchmarking import named
+    from hyperlax.storage.repairing import BENCHMARK
+
+    cells: dict[Path, Path | None] = {}
+    for cell in _below(root):
+        cells.setdefault(_benchmark(cell, root), cell)
+    for record in sorted(root.rglob(BENCHMARK)):
+        cells.setdefault(record.parent, None)  # it was killed before a cell had begun
+    fitting, base, name = list(cells), _value(typed, "base-config"), _value(typed, "benchmark-name")
+    if root in cells:
+        return cells[root]
+    if not typed.keys() & _PLACES and (base or name):
+        fitting = [root / named(base or "", name, bool(typed.keys() & _CHANGES))]
+        if base and not name and fitting[0] not in cells:
+            fitting = [folder for folder, cell in cells.items() if _suite(cell) == short_name(base)]
+    if len(fitting) > 1:
+        raise ValueError(_several(root, fitting, fitting[0]))
+    return cells.get(fitting[0]) if fitting else None
+
+
+def _benchmark(cell: Path, root: Path) -> Path:
+    """The folder, at or below `root`, of the benchmark that a cell belongs to, also if its record is lost."""
+    from hyperlax.storage.repairing import BENCHMARK
+
+    above = [place for place in cell.parents if place.is_relative_to(root)]
+    return next((place for place in above if (place / BENCHMARK).exists()), above[:3][-1])
+
+
+def _suite(cell: Path | None) -> str | None:
+    """The short name of the suite that the benchmark of a cell was begun with; None if it is not recorded."""
+    from hyperlax.commands.benchmarking import SUITE
+
+    command = _begun_with(cell)
+    return short_name(_value(dict(_flags(command[2:])), "base-config") or SUITE) if command else None
+
+
+def _several(root: Path, folders: Sequence[Path], first: Path) -> str:
+    """The message that several of `folders` below `root` can be meant, of which `first` is one."""
+    return (
+        f"{root} holds {', '.join(str(f.relative_to(root)) for f in folders[:5])}"
+        + (f" and {len(folders) - 5} more" if len(folders) > 5 else "")
+        + f"; continue one of them with --resume-from {first}"
+    )
 
 
 def _only(root: Path, typed: Mapping[str, list[str]]) -> Path | None:
@@ -177,11 +235,7 @@ def _only(root: Path, typed: Mapping[str, list[str]]) -> Path | None:
     if not every or (recipe is not None and env is not None):
         return None
     if len(fitting) != 1:
-        raise ValueError(
-            f"{root} holds {', '.join(str(f.relative_to(root)) for f in every[:5])}"
-            + (f" and {len(every) - 5} more" if len(every) > 5 else "")
-            + f"; continue one of them with --resume-from {(fitting or every)[0]}"
-        )
+        raise ValueError(_several(root, every, (fitting or every)[0]))
     return fitting[0]
 
 
