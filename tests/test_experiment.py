@@ -13,7 +13,7 @@ import polars as pl
 import pytest
 
 import hyperlax
-from hyperlax import sweeps
+from hyperlax import searches, sweeps
 from hyperlax.agents import AGENTS
 from hyperlax.envs.base import AbstractEnv, ActionSpace, Discrete, Timestep
 from hyperlax.experiments.experiment import build, difference, sample_difference
@@ -196,6 +196,34 @@ def test_the_published_protocol_is_not_searched_away(recipe, length):
     assert "update_to_data is 0.25 as asked for, not 0.0 as in the published protocol" in " ".join(
         asked.notes
     )
+
+
+def test_a_recipe_can_ask_for_the_published_protocol():
+    """It then holds as if it were asked for by flag; what the recipe sets beside it, and flags, win."""
+    given = {"env": "gymnax.cartpole", "num_samples": 4}
+    flag = sweeps.prepare(Recipe("ppo", "mlp"), **given, protocol="published")
+    spec = sweeps.prepare(Recipe("ppo", "mlp", settings={"protocol": "published"}), **given)
+    assert spec.settings == flag.settings
+    assert spec.protocol_values == flag.protocol_values
+    assert spec.samples.equals(flag.samples)
+    own = Recipe("ppo", "mlp", settings={"protocol": "published", "evaluation": "deterministic"})
+    assert sweeps.prepare(own, **given).settings == dataclasses.replace(
+        flag.settings, evaluation="deterministic"
+    )
+    assert sweeps.prepare(own, **given, evaluation="sampled").settings == flag.settings
+    corrected = sweeps.prepare(own, **given, protocol="corrected")
+    assert corrected.settings == sweeps.prepare(Recipe("ppo", "mlp"), **given).settings
+    assert not corrected.protocol_values
+
+
+@pytest.mark.parametrize("protocol", ["published", "corrected"])
+def test_a_search_optimises_the_metric_of_the_protocol_that_its_recipe_asks_for(protocol):
+    recipe = Recipe("ppo", "mlp", settings={"protocol": protocol})
+    spec = searches.prepare(recipe, "gymnax.cartpole", n_trials=2)
+    asked = searches.prepare(Recipe("ppo", "mlp"), "gymnax.cartpole", n_trials=2, protocol=protocol)
+    assert isinstance(spec.schedule, searches.OptunaSearch)
+    assert isinstance(asked.schedule, searches.OptunaSearch)
+    assert spec.schedule.search.objectives == asked.schedule.search.objectives
 
 
 def test_samples_with_the_same_problem_share_a_note():

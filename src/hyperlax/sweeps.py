@@ -14,12 +14,12 @@ from hyperlax import envs
 from hyperlax.experiments import experiment as experiments
 from hyperlax.experiments.execution import Execution
 from hyperlax.experiments.experiment import Experiment
-from hyperlax.experiments.given import sample_rows, split
+from hyperlax.experiments.given import layered, sample_rows, split
 from hyperlax.experiments.machine import set_up_jax
 from hyperlax.experiments.memory import device_memory
 from hyperlax.experiments.ranges import ranged
 from hyperlax.experiments.recipes import Recipe, resolve
-from hyperlax.experiments.settings import PUBLISHED, Settings, run_length
+from hyperlax.experiments.settings import Settings, run_length
 from hyperlax.experiments.shape import shape, shape_difference
 from hyperlax.hyperparams import assign, fields, samplers
 from hyperlax.hyperparams.design import ablated
@@ -91,9 +91,8 @@ def prepare(
         raise ValueError(
             f"{twice[0]} is given twice: --set {twice[0]}={changes[twice[0]]} and {given[twice[0]]}"
         )
-    published = "published" in (given.get("protocol"), changes.get("protocol"))
-    as_published = PUBLISHED if published else {}
-    prescribed = found.published_recipe(env).space if published else {}
+    asked = layered(found, length, changes, given)
+    prescribed = found.published_recipe(env).space if asked.get("protocol") == "published" else {}
     if ranges and samples is not None:
         raise ValueError(
             "a range is for samples that are drawn; those that are given are trained as they are"
@@ -107,7 +106,7 @@ def prepare(
             "search_only is for samples that are drawn; those that are given are trained as they are"
         )
     found = found.searching(search_only) if search_only else found
-    chosen = Settings().updated({**found.settings, **length, **as_published, **changes, **given})
+    chosen = Settings().updated(asked)
     assign(found.hyperparams(), fixed)
     rows: list[dict[str, Any]] = []
     if schedule is None or not schedule.grows:

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from hyperlax.experiments.recipes import Recipe
-from hyperlax.experiments.settings import Settings
+from hyperlax.experiments.settings import PUBLISHED, Settings
 from hyperlax.hyperparams import Field, samplers
 from hyperlax.hyperparams.samplers.samples_file import checked_rows
 from hyperlax.hyperparams.tables import read_table
@@ -36,6 +36,21 @@ def split(set_: Mapping[str, Any], known: Collection[str]) -> tuple[dict[str, An
                 f'unknown hyperparameter or setting "{given}"{nearest(name, [*known, *settings])}'
             )
     return fixed, changes, options
+
+
+def layered(
+    recipe: Recipe, length: Mapping[str, Any], changes: Mapping[str, Any], given: Mapping[str, Any]
+) -> dict[str, Any]:
+    """The settings of the recipe, of the run length, and those set and given, each before those it follows.
+
+    Where the published protocol is asked for, what it sets precedes what is as explicit as that, and hides
+    the rest.
+    """
+    layers = [recipe.settings, length, {**changes, **given}]
+    asking = [place for place, layer in enumerate(layers) if "protocol" in layer]
+    if asking and layers[asking[-1]]["protocol"] == "published":
+        layers.insert(asking[-1], PUBLISHED)
+    return {name: value for layer in layers for name, value in layer.items()}
 
 
 def sample_rows(

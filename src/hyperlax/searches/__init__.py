@@ -15,8 +15,10 @@ from hyperlax import sweeps
 from hyperlax.experiments import experiment as experiments
 from hyperlax.experiments.execution import Execution
 from hyperlax.experiments.experiment import Experiment
-from hyperlax.experiments.recipes import Recipe
-from hyperlax.experiments.settings import Settings
+from hyperlax.experiments.given import layered
+from hyperlax.experiments.machine import set_up_jax
+from hyperlax.experiments.recipes import Recipe, resolve
+from hyperlax.experiments.settings import Settings, run_length
 from hyperlax.programs.plan import Program
 from hyperlax.registry.limits import within
 from hyperlax.run.display import Display
@@ -147,8 +149,11 @@ def prepare(
     described = {
         k: given[k] for k in ("ranges", "set", "run_length_modifier", *Settings.__dataclass_fields__)
     }
-    published = "published" in (protocol, (set or {}).get("protocol"))
-    names = objective_names or usual("published" if published else None)
+    set_up_jax()
+    found = resolve(recipe) if isinstance(recipe, str) else recipe
+    own = {} if protocol is None else {"protocol": protocol}
+    asked = layered(found, run_length(run_length_modifier), set or {}, own)
+    names = objective_names or usual(asked.get("protocol"))
     plan = Search(
         n_trials=n_trials,
         objectives=objectives(names, objective_directions),
