@@ -106,3 +106,19 @@ def test_samples_are_generated_in_a_range(tmp_path):
     place = header.split(",").index("critic_lr")
     assert len({row.split(",")[place] for row in rows}) == 4
     assert all(1e-5 <= float(row.split(",")[place]) <= 1e-4 for row in rows)
+
+
+@pytest.mark.parametrize(
+    ("given", "named"),
+    [
+        ({"ranges": {"critic_lr": (1e-4, 1e-2)}}, "ranges is"),
+        ({"search_only": ["critic_lr"]}, "search_only is"),
+        ({"sampling_method": "qmc_halton"}, "sampling_method is"),
+        ({"experiment_type": "sobol_matrices_A_B_AB", "omit_ab": True}, "experiment_type and omit_ab are"),
+    ],
+)
+def test_what_is_for_samples_that_are_drawn_needs_their_number(given, named):
+    with pytest.raises(ValueError, match=f"^{named} for samples that are drawn.*how many with num_samples"):
+        hyperlax.prepare(DQN, "gymnax.cartpole", **given)
+    usual = {"ranges": {}, "search_only": [], "sampling_method": "qmc_sobol"}
+    assert hyperlax.prepare(DQN, "gymnax.cartpole", **usual).samples.height == 1

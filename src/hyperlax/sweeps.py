@@ -110,9 +110,8 @@ def prepare(
     assign(found.hyperparams(), fixed)
     rows: list[dict[str, Any]] = []
     if schedule is None or not schedule.grows:
-        rows = sample_rows(
-            found, known, fixed, chosen, num_samples, sampling_method, experiment_type, omit_ab, samples
-        )
+        how = (num_samples, sampling_method, experiment_type, omit_ab, samples)
+        rows = sample_rows(found, known, fixed, chosen, *how, {"ranges": ranges, "search_only": search_only})
         rows = ablated(rows, ablate, known, fixed) if ablate else rows
     return experiments.build(name, found, env, chosen, rows, fixed, schedule or Schedule())
 

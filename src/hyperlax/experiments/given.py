@@ -41,10 +41,10 @@ def split(set_: Mapping[str, Any], known: Collection[str]) -> tuple[dict[str, An
 def layered(
     recipe: Recipe, length: Mapping[str, Any], changes: Mapping[str, Any], given: Mapping[str, Any]
 ) -> dict[str, Any]:
-    """The settings of the recipe, of the run length, and those set and given, each before those it follows.
+    """Merge the settings of the recipe, of the run length, and those set and given; later ones win.
 
-    Where the published protocol is asked for, what it sets precedes what is as explicit as that, and hides
-    the rest.
+    What the published protocol sets wins over what comes before the layer that asks for it, and gives way to
+    that layer and to those after it.
     """
     layers = [recipe.settings, length, {**changes, **given}]
     asking = [place for place, layer in enumerate(layers) if "protocol" in layer]
@@ -63,8 +63,13 @@ def sample_rows(
     experiment_type: str,
     omit_ab: bool,
     samples: Any,
+    spaces: Mapping[str, Any] | None = None,
 ) -> list[dict[str, Any]]:
-    """The samples of a sweep, as dicts from dotted path to value; one empty dict for the defaults."""
+    """The samples of a sweep, as dicts from dotted path to value; one empty dict for the defaults.
+
+    `spaces` holds the arguments, by name, that say what to search. Raises `ValueError` where one of them, or
+    one that says how to draw, is given although nothing is drawn.
+    """
     samplers.check_experiment_type(experiment_type)
     if samples is not None:
         if method != samplers.DEFAULT or experiment_type != samplers.INDEPENDENT or omit_ab:
@@ -82,6 +87,17 @@ def sample_rows(
             )
         return rows
     if num_samples is None and isinstance(method, str):
+        about = {
+            **(spaces or {}),
+            "experiment_type": experiment_type != samplers.INDEPENDENT,
+            "sampling_method": method != samplers.DEFAULT,
+            "omit_ab": omit_ab,
+        }
+        if unused := [name for name, value in about.items() if value]:
+            raise ValueError(
+                f"{' and '.join(unused)} {'is' if len(unused) == 1 else 'are'} for samples that are drawn, "
+                "and without num_samples the defaults are trained: say how many with num_samples"
+            )
         return [{}]
     return samplers.draw(
         recipe.search_space(),
