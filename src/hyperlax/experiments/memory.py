@@ -15,14 +15,14 @@ def device_memory() -> int:
     return int(stats["bytes_limit"]) if "bytes_limit" in stats else host_memory().total
 
 
-def free_memory(device: Any, sharing: int) -> int:
-    """The free bytes of `device`; those of a CPU belong to the `sharing` devices of the process alike."""
+def free_memory(device: Any) -> int:
+    """The free bytes of `device`; those of a CPU are the host's, and belong to all devices of the process."""
     if device.platform == "cpu":
-        return host_memory().left // sharing
+        return host_memory().left
     stats = device.memory_stats() or {}
     return int(stats.get("bytes_limit", 2**34) - stats.get("bytes_in_use", 0))
 
 
 def spare_memory(device: Any) -> int:
     """The free bytes of an accelerator; none of a CPU, where what is copied is on the host already."""
-    return 0 if device.platform == "cpu" else free_memory(device, 1)
+    return 0 if device.platform == "cpu" else free_memory(device)

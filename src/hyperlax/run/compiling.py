@@ -70,7 +70,7 @@ class Compiler:
         self.most = how.lanes_at_once
         self.per_device = 1 if how.sequential else how.lanes_per_device
         self.devices = devices[: max(1, min(len(devices), self.most or len(devices)))]
-        self.limit = how.memory_limit or int(MEMORY_SHARE * free_memory(devices[0], len(self.devices)))
+        self.limit, self.free = how.memory_limit, free_memory(devices[0])
         self.cache = _compiled
         self.seconds = 0.0
         self.memory: dict[int, int] = {}
@@ -79,20 +79,19 @@ class Compiler:
     def __call__(self, number: int) -> Compiled:
         program, devices, per_device = self.programs[number], *self._shape(self.programs[number])
         while True:
-            compiled = self._compile(program, devices, per_device)
-            if compiled.bytes_per_lane * per_device <= self.limit:
+            compiled, limit = self._compile(program, devices, per_device), self._limit(devices)
+            if compiled.bytes_per_lane * per_device <= limit:
                 break
             needed = compiled.bytes_per_lane * per_device / 2**20
             if per_device > 1 and not program.lanes_per_device:
                 per_device //= 2
-            elif len(devices) > 1 and not program.copies:
-                devices = devices[: len(devices) // 2]
-                self.limit *= 2
+            elif not program.copies and self._limit(fewer := devices[: -(-len(devices) // 2)]) > limit:
+                devices = fewer
             else:
                 many = f"{per_device} lanes, as this run began," if program.lanes_per_device else "one lane"
-                used = f"{self.limit / 2**20:.0f} MB may be used"
+                used = f"{limit / 2**20:.0f} MB may be used"
                 raise MemoryError(f"{many} needs {needed:.0f} MB, {used}: {_fewer()}{SIZES}")
-            self.progress.halved(needed, self.limit / 2**20, per_device * len(devices))
+            self.progress.halved(needed, limit / 2**20, per_device * len(devices))
         self.memory[number] = compiled.bytes_per_lane
         self.report.append(
             {
@@ -103,6 +102,17 @@ class Compiler:
             }
         )
         return compiled
+
+    def _limit(self, devices: Sequence[Any]) -> int:
+        """The bytes that a program may use on each of its devices, as given or a share of what is free.
+
+        The devices of a CPU share the memory of the host, so that each has more of it where they are fewer;
+        every accelerator has its own.
+        """
+        if self.limit is not None:
+            return self.limit
+        sharing = len({*devices}) if devices[0].platform == "cpu" else 1
+        return int(MEMORY_SHARE * self.free / sharing)
 
     def _shape(self, program: Program) -> tuple[list[Any], int]:
         """The device of every copy of a program, and how many lanes to map together on each."""
