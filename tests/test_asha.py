@@ -12,6 +12,7 @@ from hyperlax.experiments.execution import Execution
 from hyperlax.experiments.samples import Lane
 from hyperlax.experiments.settings import Settings
 from hyperlax.run.display import Display
+from hyperlax.run.slots import Slots
 from hyperlax.schedules import ASHA, Verdict, load
 from hyperlax.schedules.asha import among_best, rungs
 from hyperlax.schedules.base import decisions
@@ -188,6 +189,21 @@ class Crash(Display):
         self.left -= 1
         if self.left == 0:
             raise KeyboardInterrupt
+
+
+def test_errors_of_lanes_that_are_not_tried_again_survive_that_a_run_is_continued(tmp_path, monkeypatch):
+    def advance(self, clock):
+        raise RuntimeError("injected")
+
+    given = {**ARGUMENTS, "samples": ROWS[:2], "schedule": ASHA(), "folder": tmp_path / "x"}
+    with monkeypatch.context() as patch:
+        patch.setattr(Slots, "advance", advance)
+        broken = hyperlax.sweep(**given)
+    resumed = hyperlax.sweep(**given, resume=True)
+    assert set(resumed.lanes["status"]) == {"failed"}
+    noted = resumed.manifest["timings"]
+    assert noted["errors"] == {str(lane): "injected" for lane in range(4)}
+    assert noted["programs"] == broken.manifest["timings"]["programs"] != []
 
 
 @pytest.fixture(scope="module")

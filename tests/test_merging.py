@@ -190,11 +190,16 @@ def test_lanes_that_the_command_itself_tries_again_after_merging_count_no_longer
         patch.setattr(Slots, "advance", injected)
         found = trained(KINDS["sweep"])
         assert entered("merge", found.root) == 0
+    merged = hyperlax.read(found.root).manifest["timings"]["programs"]
     assert [u.state for u in state.look(found).units] == ["failed"] * 3
     again = ["--tasks", "1", "--output-root", found.root.parents[1], "--resume"]
     assert entered(*KINDS["sweep"].split(), *again) == 0
-    assert set(hyperlax.read(found.root).lanes["status"]) == {"done"}
+    results = hyperlax.read(found.root)
+    assert set(results.lanes["status"]) == {"done"}
     assert [u.state for u in state.look(found).units] == ["done"] * 3
+    noted = results.manifest["timings"]["programs"]
+    assert noted[: len(merged)] == merged, "what the units say of their programs stays"
+    assert {entry["unit"] for entry in merged} == {u.name for u in found.units}
 
 
 def test_experiments_of_a_single_unit_get_their_reports_too(trained):

@@ -315,6 +315,9 @@ def test_failed_lanes_are_trained_again_on_resume(whole, tmp_path, monkeypatch, 
     resumed = hyperlax.sweep(**ARGUMENTS, folder=tmp_path / "x", resume=True)
     assert_same(whole, resumed)
     assert resumed.manifest["timings"]["errors"] == {}
+    before, now = (r.manifest["timings"]["programs"] for r in (broken, resumed))
+    assert now[: len(before)] == before
+    assert len(now) > len(before) > 0
 
 
 def test_saved_policies_act(whole):

@@ -322,13 +322,18 @@ def _described(programs: Sequence[Program]) -> list[dict[str, Any]]:
 
 
 def _note_timings(manifest: dict[str, Any], runner: Runner, compiler: Compiler) -> None:
-    """Add durations, errors, causes of loss and the measured memory of programs to the manifest."""
-    earlier = manifest.get("timings", {}).get("compile_seconds", 0)
+    """Add durations, errors, causes of loss and the measured memory of programs to the manifest.
+
+    What was noted before the run was continued stays; of errors those of lanes that are still failed.
+    """
+    before = manifest.get("timings", {})
+    failed = {str(lane.lane) for lane in runner.lanes if lane.status == "failed"}
+    errors = {lane: error for lane, error in before.get("errors", {}).items() if lane in failed}
     manifest["timings"] = {
         "wall_seconds": round(runner.now(), 3),
-        "compile_seconds": round(compiler.seconds + earlier, 3),
-        "programs": compiler.report,
-        "errors": {str(k): shareable(v) for k, v in runner.errors.items()},
+        "compile_seconds": round(compiler.seconds + before.get("compile_seconds", 0), 3),
+        "programs": [*before.get("programs", []), *compiler.report],
+        "errors": {**errors, **{str(k): shareable(v) for k, v in runner.errors.items()}},
         "causes": {str(lane.lane): lane.cause for lane in runner.lanes if lane.cause},
     }
     measured = {e["program"]: e["memory_mb_per_lane"] for e in manifest["plan"] if "memory_mb_per_lane" in e}
