@@ -4,13 +4,18 @@ from __future__ import annotations
 
 import io
 import json
+import os
+import shutil
 
+import polars as pl
 import pytest
-from folders import new, trained, write
+from folders import MANIFEST, lanes, new, trained, write
 from rich.console import Console
 
+from hyperlax.commands import states
 from hyperlax.commands.main import app
 from hyperlax.run.fitting import Fitting
+from hyperlax.storage.claims import Claim
 from hyperlax.storage.integrity import read_json, write_json
 
 
@@ -64,6 +69,106 @@ def test_a_folder_without_an_experiment_is_refused_with_what_it_should_be(tmp_pa
         status(tmp_path)
     with pytest.raises(FileNotFoundError, match=r"holds no sweep.json"):
         status(tmp_path, "--units")
+
+
+def finished(folder, **about):
+    """An experiment of one lane that is done."""
+    keeper = new(folder)
+    keeper.put("lanes", lanes(4).with_columns(status=pl.lit("done")))
+    keeper.commit([], {"lanes": [{"lane": 0, "env_steps": 4}]}, (), ())
+    keeper.complete({**MANIFEST, "settings": {"total_timesteps": 4}, **about})
+
+
+CELLS = [f"batched/ppo_mlp/gymnax.{env}" for env in ("acrobot", "cartpole", "pendulum", "reacher")]
+BENCHMARK = {"command": ["hyperlax", "run-benchmark", "--base-config", "mine"]}
+
+
+@pytest.fixture
+def benchmark(tmp_path):
+    """A benchmark of four cells that was killed when two of them were done."""
+    for cell in CELLS[:2]:
+        finished(tmp_path / cell, **BENCHMARK)
+    record(tmp_path, ["done", "done", "waiting", "waiting"])
+    return tmp_path
+
+
+def record(folder, found, reason=None):
+    cells = {c: {"status": s, "reason": reason} for c, s in zip(CELLS, found, strict=True)}
+    write_json(folder / "benchmark.json", {"cells": cells})
+
+
+def test_cells_that_have_not_begun_are_waiting(benchmark, capsys):
+    assert status(benchmark) == 3
+    out = capsys.readouterr().out
+    assert out.count("waiting") == 2
+    assert f"next: hyperlax run-benchmark --resume-from {benchmark}\n" in out
+    assert status(benchmark, "--json") == 3
+    told = json.loads(capsys.readouterr().out)["experiments"]
+    assert [one["state"] for one in told] == ["done", "done", "waiting", "waiting"]
+    assert [one["folder"] for one in told] == [str(benchmark / cell) for cell in CELLS]
+    record(benchmark, ["done", "done", "skipped", "skipped"])
+    assert status(benchmark) == 0
+    assert "next: hyperlax plot-benchmark" in capsys.readouterr().out
+
+
+def test_a_benchmark_that_runs_is_watched_between_two_cells(benchmark, capsys, monkeypatch):
+    Claim(benchmark / ".claims", benchmark)
+    assert status(benchmark) == 3
+    out = capsys.readouterr().out
+    assert f"process {os.getpid()} runs the benchmark" in out
+    assert f"next: hyperlax status {benchmark} --watch" in out
+
+    def end(seconds):
+        for cell in CELLS[2:]:
+            finished(benchmark / cell, **BENCHMARK)
+
+    monkeypatch.setattr(states.time, "sleep", end)
+    assert status(benchmark, "--watch") == 0
+
+
+def test_a_cell_that_failed_before_it_had_begun_has_failed(benchmark, capsys):
+    record(benchmark, ["done", "done", "failed", "waiting"], "MemoryError: no luck")
+    assert status(benchmark) == 1
+    out = capsys.readouterr().out
+    assert f"{benchmark / CELLS[2]}: MemoryError: no luck" in out
+    assert f"next: hyperlax run-benchmark --resume-from {benchmark}\n" in out
+
+
+def test_a_benchmark_of_which_no_cell_has_begun_is_shown(tmp_path, capsys):
+    record(tmp_path, ["waiting"] * 4)
+    assert status(tmp_path) == 3
+    assert "add the flags that the benchmark was begun with" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize("content", ["{", '{"cells": {"../x": {"status": "waiting"}}}', '{"cells": [1]}'])
+def test_a_record_of_a_benchmark_that_cannot_be_read_is_damaged(benchmark, capsys, content):
+    (benchmark / "benchmark.json").write_text(content)
+    assert status(benchmark) == 1
+    assert f"next: hyperlax check {benchmark}\n" in capsys.readouterr().out
+
+
+def test_a_sweep_is_done_with_its_confirmation(tmp_path, capsys):
+    about = {"command": ["hyperlax", "sweep-hp-samples", "--confirm", "2"]}
+    finished(tmp_path, **about)
+    resume = f"next: hyperlax sweep-hp-samples --resume-from {tmp_path}\n"
+    assert status(tmp_path) == 3
+    out = capsys.readouterr().out
+    assert "its confirmation has not begun" in out
+    assert resume in out
+    again = new(tmp_path / "confirmation")
+    write(again, 1, 3)
+    assert status(tmp_path) == 3
+    assert f"confirmation has 0 of 1 lane done: process {os.getpid()} trains it" in capsys.readouterr().out
+    [claim] = (tmp_path / "confirmation" / "checkpoint").glob("claim-*.json")
+    write_json(claim, {**read_json(claim), "pid": 2**22 + 1})
+    assert status(tmp_path) == 3
+    out = capsys.readouterr().out
+    assert "unfinished" in out
+    assert resume in out
+    shutil.rmtree(tmp_path / "confirmation")
+    finished(tmp_path / "confirmation", **about, confirms={"best": 2, "samples": [0], "seed": 1})
+    for folder in (tmp_path, tmp_path / "confirmation"):
+        assert status(folder) == 0
 
 
 @pytest.mark.parametrize("width", range(8, 130, 7))

@@ -5,24 +5,27 @@ from __future__ import annotations
 import json
 import time
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
 from hyperlax.registry import escaped
 from hyperlax.storage import calling, claims
-from hyperlax.storage.results import UNFINISHED
+from hyperlax.storage.repairing import BENCHMARK, CLAIMS
+from hyperlax.storage.results import UNFINISHED, Results
 from hyperlax.storage.wording import counted
 
 ALL_DONE, FAILED, LEFT = 0, 1, 3
+_GO_ON = ("unfinished", "waiting", "running")
+"""States of experiments that are still to be trained."""
 
 
 @dataclass(frozen=True)
 class State:
     """The progress of one experiment.
 
-    - `state`: done, running (in a process of this machine), unfinished (interrupted, or running elsewhere),
-      failed, or damaged.
+    - `state`: done, running (in a process of this machine), unfinished (interrupted, or running elsewhere, or
+      with a confirmation that is), waiting (a cell of a benchmark that has not begun), failed, or damaged.
     - `lanes`: the numbers of lanes that are done, and of all; `env_steps`: those trained by the checkpoint,
       and in the end. None where nothing has been recorded yet.
     - `why`: what is wrong; empty if nothing is.
@@ -45,7 +48,7 @@ class State:
 
 
 def states(root: Path) -> list[State]:
-    """Look at every experiment at or below `root`; changes nothing.
+    """Look at every experiment at or below `root`, and every cell of a benchmark there; changes nothing.
 
     Raises `FileNotFoundError`, with what the folder would have to hold, if there is none.
     """
@@ -56,11 +59,17 @@ def states(root: Path) -> list[State]:
     try:
         folders = store.find(root)
     except ValueError:
+        folders = []
+    records = [r for r in root.rglob(BENCHMARK) if not any(p[:1] == "." for p in r.relative_to(root).parts)]
+    found = [_state(folder) for folder in folders]
+    for record in records:
+        found += _unbegun(record.parent)
+    if not (found or records):
         raise FileNotFoundError(
             f"{root} holds no experiment: status is for the folder of a sweep, search or benchmark, or any "
             "folder that contains some; commands print it when they begin, by default below results/<command>"
-        ) from None
-    return [_state(folder) for folder in folders]
+        )
+    return sorted(found, key=lambda one: one.folder)
 
 
 def show(folder: Path, watch: bool, as_json: bool, every: float) -> int:
@@ -81,7 +90,7 @@ def show(folder: Path, watch: bool, as_json: bool, every: float) -> int:
                 if one.why:
                     console.print(escaped(f"{one.folder}: {one.why}"), soft_wrap=True)
             console.print(escaped(f"next: {_next(folder, found)}"), soft_wrap=True)
-        if not watch or not any(one.state in ("running", "unfinished") for one in found):
+        if not watch or not any(one.state in _GO_ON for one in found):
             return exit_code(found)
         time.sleep(every)
         found = states(folder)
@@ -89,10 +98,10 @@ def show(folder: Path, watch: bool, as_json: bool, every: float) -> int:
 
 def _next(root: Path, found: Sequence[State]) -> str:
     """The command for the first experiment that needs attention, or for all of them."""
-    order = ("damaged", "failed", "unfinished", "running", "done")
-    first = min(found, key=lambda one: order.index(one.state))
+    order = ("damaged", "failed", *_GO_ON, "done")
+    first = min(found, key=lambda one: order.index(one.state), default=None)
     whole = calling.line("plot-benchmark", "--results-dir-to-plot", root.absolute())
-    return whole if first.state == "done" else first.next
+    return whole if first is None or first.state == "done" else first.next
 
 
 def _plain(root: Path, found: Sequence[State]) -> dict[str, Any]:
@@ -110,16 +119,44 @@ def exit_code(found: Sequence[State]) -> int:
     kinds = {one.state for one in found}
     if kinds & {"failed", "damaged"}:
         return FAILED
-    return ALL_DONE if kinds == {"done"} else LEFT
+    return ALL_DONE if kinds <= {"done"} else LEFT
 
 
 def _state(folder: Path) -> State:
+    """The state of an experiment and, if that is done, of its confirmation."""
     from hyperlax.storage import store
 
     try:
         results = store.read(folder)
     except ValueError as error:
         return State(folder, "damaged", None, None, str(error), calling.line("check", folder.absolute()))
+    resumed = _resumed(folder, results.manifest)
+    own = _progress(folder, results, resumed)
+    if own.state != "done":
+        return own
+    if results.confirmation is None:
+        if not _to_be_confirmed(results):
+            return own
+        return replace(own, state="unfinished", why="its confirmation has not begun", next=resumed)
+    then = _progress(folder / store.CONFIRMATION, results.confirmation, resumed)
+    if then.state == "done":
+        return own
+    done = "" if then.lanes is None else f" has {then.lanes[0]:,} of {counted(then.lanes[1], 'lane')} done"
+    why = f"its confirmation{done}" + (f": {then.why}" if then.why else "")
+    return replace(own, state=then.state, why=why, next=then.next)
+
+
+def _to_be_confirmed(results: Results) -> bool:
+    """Whether the command that began a sweep asked for a confirmation, for which it has a score."""
+    manifest = results.manifest
+    asked = any(str(word).partition("=")[0] == "--confirm" for word in manifest.get("command") or [])
+    return asked and not manifest.get("confirms") and bool((results.lanes["status"] == "done").any())
+
+
+def _progress(folder: Path, results: Results, resumed: str) -> State:
+    """The state of an experiment that can be read; the command `resumed` continues it."""
+    from hyperlax.storage import store
+
     manifest, lanes = results.manifest, results.lanes
     settings = manifest.get("settings") or {}
     done = int(lanes["status"].is_in(["done", "pruned", "diverged"]).sum())
@@ -133,11 +170,37 @@ def _state(folder: Path) -> State:
             why, command = f"process {owner['pid']} trains it", ("status", folder.absolute(), "--watch")
             return State(folder, "running", *counts, why, calling.line(*command))
         why = "" if lanes.height else "nothing has been recorded yet"
-        return State(folder, "unfinished", *counts, why, _resumed(folder, manifest))
+        return State(folder, "unfinished", *counts, why, resumed)
     if failed:
-        why = f"{counted(failed, 'lane')} failed"
-        return State(folder, "failed", *counts, why, _resumed(folder, manifest))
+        return State(folder, "failed", *counts, f"{counted(failed, 'lane')} failed", resumed)
     return State(folder, "done", *counts, "", "")
+
+
+def _unbegun(folder: Path) -> list[State]:
+    """The cells of the benchmark in `folder` that wait or have failed, and have left no experiment."""
+    from hyperlax.storage import store
+    from hyperlax.storage.checking import recorded_cells
+
+    try:
+        cells = recorded_cells(folder)
+    except ValueError as error:
+        return [State(folder, "damaged", None, None, str(error), calling.line("check", folder.absolute()))]
+    owners = claims.noted(folder / CLAIMS)
+    if owners and claims.alive(owner := owners[max(owners)]):
+        waits = f"process {owner['pid']} runs the benchmark"
+        command = calling.line("status", folder.absolute(), "--watch")
+    else:
+        begun = any(store.holds(folder / name) for name in cells)
+        waits = "" if begun else "no cell has begun: add the flags that the benchmark was begun with"
+        command = calling.line("run-benchmark", "--resume-from", folder.absolute())
+    found = []
+    for name, cell in cells.items():
+        if cell["status"] not in ("waiting", "failed") or store.holds(folder / name):
+            continue
+        failed = cell["status"] == "failed"
+        why = str(cell.get("reason") or "") if failed else waits
+        found.append(State(folder / name, cell["status"], None, None, why, command))
+    return found
 
 
 def _resumed(folder: Path, manifest: dict[str, Any]) -> str:

@@ -16,7 +16,7 @@ from hyperlax.storage.claims import claims
 from hyperlax.storage.files import temporary_files
 from hyperlax.storage.integrity import Damaged, read_json
 from hyperlax.storage.places import as_typed
-from hyperlax.storage.repairing import repairing
+from hyperlax.storage.repairing import BENCHMARK, repairing
 from hyperlax.storage.store import DAMAGED
 from hyperlax.storage.wording import counted
 from hyperlax.typecheck import public
@@ -51,7 +51,7 @@ def check(folder: str | Path) -> list[Checked]:
     Reads every file, and changes none. Raises `FileNotFoundError` if there is nothing to verify.
     """
     root = as_typed(folder, "folder")
-    found = [_benchmark(path.parent) for path in sorted(root.rglob("benchmark.json"))]
+    found = [_benchmark(path.parent) for path in sorted(root.rglob(BENCHMARK))]
     for experiment in reading.below(root):
         found.append(_experiment(experiment))
         if reading.holds(experiment / reading.CONFIRMATION):
@@ -64,15 +64,29 @@ def check(folder: str | Path) -> list[Checked]:
 
 def _benchmark(folder: Path) -> Checked:
     """Verify the record of a benchmark."""
-    file, way_out = folder / "benchmark.json", "remove it: --resume finds what is done in the cells"
     try:
-        cells = read_json(file, way_out).get("cells") or {}
-        if not isinstance(cells, dict) or not all(map(_has_status, cells.values())):
-            raise Damaged(file, "is damaged: it does not say how far each cell is", way_out)
+        cells = recorded_cells(folder)
     except Damaged as error:
         return Checked(folder, "damaged", 1, (str(error),))
     left = sum(cell["status"] in ("waiting", "failed") for cell in cells.values())
     return Checked(folder, "unfinished" if left else "complete", 1, (), _left_over(folder, True))
+
+
+def recorded_cells(folder: Path) -> dict[str, dict[str, Any]]:
+    """Read how far the cells of the benchmark in `folder` are, by their folders below it.
+
+    Raises `Damaged`, with the way out, for a record that does not say that.
+    """
+    file, way_out = folder / BENCHMARK, "remove it: --resume finds what is done in the cells"
+    cells = read_json(file, way_out).get("cells") or {}
+    if not isinstance(cells, dict) or not all(_inside(n) and _has_status(c) for n, c in cells.items()):
+        raise Damaged(file, "is damaged: it does not say how far each cell is", way_out)
+    return cells
+
+
+def _inside(name: str) -> bool:
+    """Whether the name of a folder leads nowhere but below another one."""
+    return not Path(name).is_absolute() and ".." not in Path(name).parts
 
 
 def _has_status(cell: Any) -> bool:

@@ -11,6 +11,8 @@ from hyperlax.storage import calling, commits
 
 BENCHMARK = "benchmark.json"
 """The file that records the state of every cell of a benchmark, in the folder above theirs."""
+CLAIMS = ".claims"
+"""The subfolder with the claims of the processes that run a benchmark."""
 _RESUMED, _MENDED = commits.MEND.split()
 _REPLACED = ("--output-root", "--resume-from")
 """Flags with a value that says where the experiment is, which the new command says itself."""

@@ -32,7 +32,7 @@ from hyperlax.storage.integrity import Damaged, create_json, read_json, write_js
 from hyperlax.storage.manifest import misfit
 from hyperlax.storage.patience import patient
 from hyperlax.storage.places import writable
-from hyperlax.storage.repairing import BENCHMARK
+from hyperlax.storage.repairing import BENCHMARK, CLAIMS
 from hyperlax.storage.results import Results
 from hyperlax.storage.shareable import shareable
 from hyperlax.studies.prediction import Prediction, Predictor
@@ -49,8 +49,6 @@ _KINDS = {
 }
 """The entries of the record that are read again."""
 WAY_OUT = "remove it: --resume then finds in the folders of the cells what is done"
-CLAIMS = ".claims"
-"""The subfolder with the claims of the processes that run the benchmark."""
 
 
 class Benchmark:
