@@ -88,9 +88,10 @@ class Compiler:
             elif not program.copies and self._limit(fewer := devices[: -(-len(devices) // 2)]) > limit:
                 devices = fewer
             else:
-                many = f"{per_device} lanes, as this run began," if program.lanes_per_device else "one lane"
+                begun = f"{per_device} lanes at once, with which this run began, need"
+                many = begun if program.lanes_per_device else "one lane needs"
                 used = f"{limit / 2**20:.0f} MB may be used"
-                raise MemoryError(f"{many} needs {needed:.0f} MB, {used}: {_fewer()}{SIZES}")
+                raise MemoryError(f"{many} {needed:.0f} MB, {used}: {_fewer()}{SIZES}")
             self.progress.halved(needed, limit / 2**20, per_device * len(devices))
         self.memory[number] = compiled.bytes_per_lane
         self.report.append(

@@ -53,7 +53,7 @@ class ASHA(Schedule):
     def check(self, experiment: Experiment) -> None:
         samples = len(experiment.records)
         if samples < 2:
-            raise ValueError(f"successive halving compares samples, and there is {samples}: --num-samples 9")
+            raise ValueError(f"successive halving compares samples and there is {samples}: --num-samples 9")
         refuse_designs(experiment, "some would be stopped early")
         marks = decisions(experiment.settings)
         self.rungs = rungs(marks, self.reduction_factor, self.minimum)
