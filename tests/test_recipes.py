@@ -119,7 +119,7 @@ def test_recipe_files_that_are_missing_or_hold_none_are_refused(tmp_path):
     with pytest.raises(ValueError, match="does not exist"):
         resolve(str(tmp_path / "none.py:x"))
     (tmp_path / "empty.py").write_text("x = 1\n")
-    with pytest.raises(ValueError, match="x is an object of int, and no recipe"):
+    with pytest.raises(ValueError, match="x is an object of int; a recipe is"):
         resolve(str(tmp_path / "empty.py:x"))
     with pytest.raises(ValueError, match="neither by itself nor in RECIPES; a recipe is an object of"):
         resolve(str(tmp_path / "empty.py"))
