@@ -130,6 +130,23 @@ def test_a_study_of_others_is_joined_only_when_asked_and_only_if_it_is_the_same(
     assert len(prepared) == 2
 
 
+def test_a_study_that_was_created_when_its_process_was_killed_is_continued(tmp_path):
+    """It has no identity yet; that of a stranger has none either, and only the folder tells them apart."""
+    url = f"sqlite:///{tmp_path}/shared.db"
+    spec = searches.prepare("ppo_mlp", "gymnax.pendulum", run_length_modifier="quick", storage=url)
+    where = searches.studies.storage(url, None)
+    assert isinstance(spec.schedule, searches.OptunaSearch)
+    spec.schedule.storage = where
+    study = optuna.create_study(storage=where, study_name=spec.schedule.search.study_name)
+    searches._check_study(spec.schedule, spec, resumes=True, joins=False, begun=False)
+    with pytest.raises(ValueError, match="is of another experiment"):
+        searches._check_study(spec.schedule, spec, resumes=False, joins=True, begun=False)
+    study.add_trial(optuna.trial.create_trial(value=1.0))
+    with pytest.raises(ValueError, match="is of another experiment"):
+        searches._check_study(spec.schedule, spec, resumes=True, joins=False, begun=False)
+    searches.studies.close(where)
+
+
 def test_a_search_says_what_it_found_and_what_to_do_with_it(capsys, tmp_path):
     sizes = {**SIZES, "actor.activation": "tanh", "critic.activation": "tanh", "eval_episodes": 2}
     line = f"{SEARCH} {' '.join(f'--set {k}={v}' for k, v in sizes.items())} --env-config gymnax.cartpole"

@@ -200,7 +200,9 @@ def _check_study(schedule: OptunaSearch, spec: Experiment, resumes: bool, joins:
             raise ValueError(f"{where} holds no study {name}, which this folder belongs to")
         return
     stored = studies.stored_identity(schedule.storage, name)
-    if differing := experiments.difference(stored, spec.identity()):
+    differing = experiments.difference(stored, spec.identity())
+    own = resumes and studies.is_blank(schedule.storage, name)  # the folder tells of it
+    if differing and not own:
         what = "\n  ".join(line.replace("in the folder", "in the study") for line in differing)
         raise ValueError(f"the study {name} in {where} is of another experiment:\n  {what}")
     if not (resumes or joins):

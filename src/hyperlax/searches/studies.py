@@ -25,6 +25,7 @@ __all__ = [
     "check",
     "close",
     "exists",
+    "is_blank",
     "opened",
     "public",
     "storage",
@@ -82,6 +83,12 @@ def stored_identity(where: storages.BaseStorage, name: str) -> dict[str, Any]:
     """The identity of the experiment that the study belongs to; empty if hyperlax did not create it."""
     attributes = where.get_study_user_attrs(where.get_study_id_from_name(name))
     return json.loads(attributes.get(IDENTITY, "{}"))
+
+
+def is_blank(where: storages.BaseStorage, name: str) -> bool:
+    """Whether a study has neither identity nor trials, as after a kill between creating and describing it."""
+    study = where.get_study_id_from_name(name)
+    return IDENTITY not in where.get_study_user_attrs(study) and not where.get_n_trials(study)
 
 
 def opened(
