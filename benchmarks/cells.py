@@ -5,9 +5,11 @@
 
 Every program of a cell is compiled and trains all of its lanes, as a sweep does, for about `--seconds`; then
 the run is given up, and the time for all env steps follows from how fast each lane advanced. As lanes that
-end leave time to the others, that is an upper bound; only checkpoints are not in it. Cells are named like
-`ppo_mlp on gymnax.cartpole`, and a pattern may hold `*`. With `--predict` it is instead what
-`run-benchmark --dry-run` predicts for all cells. Prints one line of JSON.
+end leave time to the others, that is an upper bound, up to one cycle of the lane that advanced least
+(`cycles`). Evaluations are in it as far as some fell into the run (`evaluations`), that of the final weights
+and checkpoints are not. Cells are named like `ppo_mlp on gymnax.cartpole`, and a pattern may hold `*`. With
+`--predict` it is instead what `run-benchmark --dry-run` predicts for all cells, and with `--list` their
+names. Prints a line of JSON for every program once it is measured, and one in the end.
 
 With `--planned`, nothing runs: it is what the cost model of plans expects of one device of that platform,
 which need not be here (`programs/lockstep.py`). Prints a table and writes `benchmarks/out/planned.json`: per
@@ -72,6 +74,8 @@ class Watch(Display):
     def __init__(self, seconds: float):
         self.seconds, self.evaluations = seconds, 0
         self.compiled_at = self.began = self.ended = 0.0
+        self.error: str | None = None
+        self.running: list[int] = []
         self.program: Compiled | None = None
         self.before: dict[int, tuple[int, int]] = {}
         self.after: dict[int, tuple[int, int]] = {}
@@ -82,9 +86,13 @@ class Watch(Display):
     def evaluated(self, lane: Lane, score: float) -> None:
         self.evaluations += 1
 
+    def failed(self, number: int, error: Exception) -> None:
+        self.error = f"{type(error).__name__}: {error}"
+
     def update(self, lanes: Sequence[Lane], seconds: float) -> None:
         now = time.perf_counter()
         running = [lane for lane in lanes if lane.status == "running"]
+        self.running = [lane.lane for lane in running]
         progress = {lane.lane: (lane.env_steps, lane.gradient_steps) for lane in lanes}
         if not self.before:
             if all(lane.gradient_steps for lane in running) or now - self.compiled_at > self.seconds / 2:
@@ -96,30 +104,38 @@ class Watch(Display):
             raise EnoughError
 
     def result(self, total: int, cycle_steps: Sequence[int]) -> dict[str, Any]:
-        """What was measured; lanes take `total` env steps, and lane i takes `cycle_steps[i]` in a cycle."""
-        assert self.program is not None
-        found: dict[str, Any] = {
-            "lanes": len(cycle_steps),
-            "slots": self.program.slots,
-            "trace_seconds": self.program.trace_seconds,
-            "compile_seconds": self.program.compile_seconds,
-            "seconds": None,
-        }
+        """What was measured; lanes take `total` env steps, and lane i takes `cycle_steps[i]` in a cycle.
+
+        `seconds`, for all of these steps, is None if the program failed or a lane has not moved.
+        """
+        found: dict[str, Any] = {"lanes": len(cycle_steps), "seconds": None}
+        found |= {"trace_seconds": 0.0, "compile_seconds": 0.0}
+        if self.program is not None:
+            found |= {
+                "slots": self.program.slots,
+                "trace_seconds": self.program.trace_seconds,
+                "compile_seconds": self.program.compile_seconds,
+            }
+        if self.error is not None or self.program is None:
+            return found | {"error": self.error or "nothing was compiled"}
         seconds = self.ended - self.began
         advanced = [
             (self.after[i][0] - self.before[i][0], self.after[i][1] - self.before[i][1], cycle_steps[i])
             for i in self.after
             if self.after[i][0] > self.before[i][0]
         ]
-        if not advanced:
-            return found
-        cycles = max(steps / per_cycle for steps, _, per_cycle in advanced)
+        unmoved = [i for i in self.running if self.after.get(i, (0,))[0] == self.before.get(i, (0,))[0]]
+        if unmoved or not advanced:
+            return found | {"unmoved": unmoved}
+        taken_cycles = [steps / per_cycle for steps, _, per_cycle in advanced]
+        cycles = max(taken_cycles)
         gradients = [taken for _, taken, _ in advanced]
         longest = [seconds * total / steps for steps, _, _ in advanced]
         waves = sum(longest) / len(longest) * len(cycle_steps) / self.program.slots
         return found | {
             "measured_seconds": seconds,
             "evaluations": self.evaluations,
+            "cycles": min(taken_cycles),
             "ms_per_cycle": 1e3 * seconds / cycles,
             "ms_per_gradient_step": 1e3 * seconds / max(gradients) if max(gradients) else None,
             "busy_share": sum(gradients) / len(gradients) / max(gradients) if max(gradients) else None,
@@ -145,10 +161,12 @@ def run_program(spec: Experiment, program: Program, suite: Suite, seconds: float
 def run_cell(suite: Suite, cell: Cell, seconds: float) -> dict[str, Any]:
     """Measure all programs of a cell and sum up what they take for all env steps."""
     spec = suites.prepare(suite, cell)
-    devices, s = jax.local_devices(), spec.settings
-    machine = Machine.of(devices[0].platform, len(devices))
+    machine, s = Machine.planned(jax.local_devices()[0].platform), spec.settings
     programs = plan(spec.trees, spec.env, s.total_timesteps, s.seeds, machine)
-    found = [run_program(spec, program, suite, seconds) for program in programs]
+    found = []
+    for program in programs:
+        found.append(run_program(spec, program, suite, seconds))
+        print(json.dumps({"program": {"cell": name_of(cell), **found[-1]}}), flush=True)
     whole = [p["seconds"] for p in found]
     return {
         "cell": name_of(cell),
@@ -252,13 +270,20 @@ def main() -> None:
     parser.add_argument("--planned", choices=("gpu",), help="what the cost model expects, without running")
     parser.add_argument("--tasks", type=int, default=MOST_PROCESSES, help="processes on the device")
     parser.add_argument("--out", type=Path, help="JSON file of --planned to write instead")
+    parser.add_argument("--list", action="store_true", help="print the names of the cells")
     parser.add_argument("--rehearse", action="store_true", help="a tiny suite instead")
     arguments = parser.parse_args()
     suite = REHEARSAL if arguments.rehearse else suites.find(arguments.suite)
+    names = [name_of(cell) for cell in chosen(suite, arguments.cells)]
+    if not names:
+        every = ", ".join(name_of(cell) for cell in chosen(suite, ["*"]))
+        parser.error(f"no cell is called {' or '.join(arguments.cells)}; there are: {every}")
     if arguments.planned:
         rows = planned(suite, arguments.cells, arguments.planned, arguments.tasks)
         table(rows, f"planned for one {arguments.planned}", width=160)
         print(save("planned", rows, arguments.out))
+    elif arguments.list:
+        print(json.dumps({"names": names}))
     elif arguments.predict:
         print(json.dumps({"cells": predicted(suite)}))
     else:

@@ -9,7 +9,7 @@ that has them and the same version of jax. Every measurement is a fresh process 
 the limit (in seconds) is reported as an error.
 
     python benchmarks/circuit.py --largest     20 qubits, 5 layers, one observation
-    python benchmarks/circuit.py --depths      trace + compile at 5 and 30 layers
+    python benchmarks/circuit.py --depths      trace + compile at 5, 10 and 30 layers
     python benchmarks/circuit.py --paths       `networks/circuit_paths.py`, on a GPU if there is one
 """
 
@@ -216,6 +216,8 @@ def measure(name: str, size: str, batch: int, gradient: bool) -> dict[str, Any]:
     expectations = build[name](features, layers, stacks)
 
     f = value_and_gradient(expectations) if gradient else expectations
+    if os.environ.get("HYPERLAX_CIRCUIT") == "fused":
+        jax.jit(build[name](features, layers, stacks)).lower(*arguments)  # kernels are checked on first use
     began = time.perf_counter()
     compiled = jax.jit(f).lower(*arguments).compile()
     ready = time.perf_counter()
@@ -227,12 +229,30 @@ def measure(name: str, size: str, batch: int, gradient: bool) -> dict[str, Any]:
         jax.block_until_ready(compiled(*arguments))
         times.append(time.perf_counter() - start)
     memory = compiled.memory_analysis()
+    looped = {"loop_ms": in_a_loop(f, arguments)} if gradient and jax.devices()[0].platform != "cpu" else {}
     return {
         "compile_s": ready - began,
         "call_ms": 1e3 * statistics.median(times),
+        **looped,
         "memory_mb": memory.temp_size_in_bytes / 2**20 if memory else None,
         "check": float(out[0]) if gradient else float(np.sum(np.asarray(out) ** 2)),
     }
+
+
+def in_a_loop(f: Callable[..., Any], arguments: list[Any], times: int = 100) -> float:
+    """Milliseconds of one of so many evaluations of `f` in a loop on the device, each after the other."""
+    import jax
+
+    def step(_: Any, angles: Any) -> Any:
+        return angles + 1e-30 * f(angles, *arguments[1:])[1][0]
+
+    loop = jax.jit(lambda angles: jax.lax.fori_loop(0, times, step, angles))
+    found = []
+    for _ in range(4):
+        began = time.perf_counter()
+        jax.block_until_ready(loop(arguments[0]))
+        found.append(time.perf_counter() - began)
+    return 1e3 * min(found[1:]) / times
 
 
 def by_path(limit: float) -> list[dict[str, Any]]:
@@ -324,7 +344,8 @@ def main() -> None:
     chosen = [name for name in ("largest", "paths", "depths") if getattr(args, name)]
     which = "_".join(["circuit", *chosen[:1]])
     columns = dict.fromkeys(k for row in rows for k in row)
-    table([{k: row.get(k, "") for k in columns} for row in rows], f"{which}: batch {BATCH}, one core")
+    title = which if chosen else f"{which}: batch {BATCH}, one core"
+    table([{k: row.get(k, "") for k in columns} for row in rows], title)
     print(save(which, rows))
 
 

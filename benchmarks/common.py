@@ -14,6 +14,8 @@ from pathlib import Path
 from typing import Any
 
 OUT = Path(__file__).parent / "out"
+_WRITTEN: set[Path] = set()
+"""The files that this process has written."""
 
 
 def context() -> dict[str, Any]:
@@ -29,13 +31,20 @@ def context() -> dict[str, Any]:
 
 
 def save(name: str, results: Any, path: Path | None = None, about: Mapping[str, Any] | None = None) -> Path:
-    """Write `results` to `path`, or `benchmarks/out/<name>.json`; returns the path.
+    """Write `results` to `path`, or `benchmarks/out/<name>.json`, in one step; returns the path.
 
-    With them goes `about`: the `context` of this process if it is None.
+    With them goes `about`: the `context` of this process if it is None. A file of an earlier process is kept
+    under a name with the time of its last change.
     """
     path = path or OUT / f"{name}.json"
     path.parent.mkdir(parents=True, exist_ok=True)
-    path.write_text(json.dumps({**(about or context()), "results": results}, indent=1, default=str) + "\n")
+    if path.exists() and path.resolve() not in _WRITTEN:
+        changed = datetime.datetime.fromtimestamp(path.stat().st_mtime, datetime.UTC)
+        path.replace(path.with_name(f"{path.stem}-{changed:%Y%m%dT%H%M%S}{path.suffix}"))
+    beside = path.with_name(f".{path.name}.new")
+    beside.write_text(json.dumps({**(about or context()), "results": results}, indent=1, default=str) + "\n")
+    beside.replace(path)
+    _WRITTEN.add(path.resolve())
     return path
 
 
@@ -44,6 +53,9 @@ def table(rows: Sequence[Mapping[str, Any]], title: str, width: int = 130) -> No
     from rich.console import Console
     from rich.table import Table
 
+    if not rows:
+        print(f"{title}: nothing was measured")
+        return
     shown = Table(title=title)
     for name in rows[0]:
         shown.add_column(name)

@@ -1,20 +1,28 @@
 """Measures this package on a GPU: one command, tables and `benchmarks/out/gpu.json`.
 
     python benchmarks/gpu.py [--only NAME ...] [--purejaxrl PATH --rejax PATH --peer-python PYTHON]
-        [--cells PATTERN ...] [--seconds S] [--rehearse]
+        [--algorithms NAME ...] [--lanes N ...] [--cells PATTERN ...] [--seconds S] [--resume] [--rehearse]
+
+Before: `pip install -c constraints.txt -e ".[cuda12]"` in the checkout (`cuda13`; or without `-c` for a newer
+jax); with `-e`, so that results name the commit. One GPU is used, the first that CUDA_VISIBLE_DEVICES names.
 
 - lanes: complete trainings of equal lanes after compilation, of this package and of its peers one after the
   other (shapes and rules in `peers.py`): PPO on CartPole, SAC on Pendulum, DQN on CartPole, in env steps per
-  second. "wall" is the whole call, "training" its training segments alone.
-- circuit: value and gradient of a circuit, by wires, layers and batch, as in `circuit.py`.
+  second. "wall" is the whole call, "training" its training segments alone; "ratio" is "hyperlax wall" over
+  the rate of the faster peer.
+- circuit: value and gradient of a circuit, by wires, layers and batch, as in `circuit.py`, by the paths of
+  `networks/circuit_paths.py`. "call_ms" is a call from Python, which takes a part of a millisecond itself;
+  "loop_ms" one of 100 in a loop on the device.
 - kernels: what the executables launch, as `kernels.py` counts without a GPU.
-- cells: cells of the published benchmark by short runs, extrapolated to all env steps (`cells.py`): seconds
-  of the cell, of compilation, of a lockstep cycle, and the share of the lanes that does not wait for others.
-- prediction: what is predicted for every cell of the benchmark, and their sum.
+- cells: cells of the published benchmark by short runs, extrapolated to all env steps (`cells.py`): hours of
+  training, seconds of compilation, ms of a lockstep cycle, and the share of lanes that does not wait.
+- prediction: what is predicted for every cell of the benchmark, compilation included, and their sum.
 
-Every measurement is a process of its own, as a process keeps most of the GPU's memory. Results are written
-after each. Peers need a Python with their requirements and jax for the GPU. `--rehearse` runs everything at
-tiny sizes on the CPU, to test this file; its numbers mean nothing.
+Every measurement but the programs of a cell is a process of its own, as a process keeps most of the GPU's
+memory. Results are written after each, and stay when another NAME is measured later on the same commit and
+GPU; with `--resume`, what has been measured there without an error is not measured again. Peers, clones of
+luchris429/purejaxrl and keraJLi/rejax, need a Python with their requirements and jax for the GPU.
+`--rehearse` runs everything at tiny sizes on the CPU, to test this file; its numbers mean nothing.
 """
 
 from __future__ import annotations
@@ -25,13 +33,14 @@ import os
 import shutil
 import subprocess
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
+from itertools import product
 from pathlib import Path
 from typing import Any
 
 from common import OUT, context, save, table
-from peers import PEERS, measure_peer, run_pinned
+from peers import PEERS, measure_peer, run_pinned, streamed
 from throughput import CASES, OURS, measure_ours, ratio
 
 HERE = Path(__file__).resolve()
@@ -42,8 +51,22 @@ CIRCUITS = (
     ("11,15,3", 256),
 )
 """Sizes as in `circuit.py` (features, layers, stacks), and batches."""
+PREDICTED = ("compilation", "training", "evaluation")
+"""The parts of a predicted time."""
+RAW = "raw"
+"""The entry of a row with what its measurements have returned, which is stored and not shown."""
+NO_FAILURE = (None, "not installed", "not measured")
+"""What an error says where nothing has failed."""
 CELLS = ("ppo_mlp on gymnax.cartpole", "ppo_drpqc on gymnax.cartpole", "sac_drpqc on gymnax.pendulum")
-NAMES = ("lanes", "circuit", "kernels", "cells", "prediction")
+KEYS = {
+    "lanes": ("algorithm", "lanes"),
+    "circuit": ("features, layers, stacks", "batch", "path"),
+    "kernels": ("algorithm", "lanes"),
+    "cells": ("cell",),
+    "prediction": (),
+}
+"""What is measured → the columns that say what a row is of."""
+NAMES = tuple(KEYS)
 
 
 @dataclass(frozen=True)
@@ -72,8 +95,9 @@ REHEARSAL = Sizes(
 class Bench:
     """The measurements, as rows of tables; `platform` is where JAX runs."""
 
-    def __init__(self, arguments: argparse.Namespace):
+    def __init__(self, arguments: argparse.Namespace, earlier: Mapping[str, list[dict[str, Any]]]):
         self.arguments = arguments
+        self.earlier = earlier if arguments.resume else {}
         self.sizes = REHEARSAL if arguments.rehearse else WHOLE
         self.platform = "cpu" if arguments.rehearse else "cuda,cpu"
 
@@ -81,7 +105,12 @@ class Bench:
         """Env steps per second of equal lanes, all together, and the ratio to the faster peer."""
         for algorithm, counts in self.sizes.lanes.items():
             env, steps = CASES[algorithm][0][0], self.sizes.steps[algorithm]
-            for lanes in counts:
+            if algorithm not in self.arguments.algorithms:
+                continue
+            for lanes in self.arguments.lanes or counts:
+                if measured := self._measured("lanes", algorithm=algorithm, lanes=lanes):
+                    yield from measured
+                    continue
                 shape = (algorithm, env, lanes, steps, self.sizes.runs, None, None, self.platform)
                 found = {OURS: measure_ours(*shape)}
                 for peer in PEERS:
@@ -93,49 +122,73 @@ class Bench:
                 row["hyperlax training"] = _median(found[OURS], "training_only")
                 row["ratio"] = f"{over['median']:.2f} × {over['faster_peer']}" if over else ""
                 row["compile s"] = found[OURS].get("trace_compile_seconds", "")
-                yield row
+                failed = [name for name, result in found.items() if result.get("error") not in NO_FAILURE]
+                yield row | {RAW: found} | ({"error": ", ".join(failed)} if failed else {})
 
     def circuit(self) -> Iterator[dict[str, Any]]:
         """Milliseconds of value and gradient of circuits."""
-        for size, batch in self.sizes.circuits:
-            found = self._child("circuit", size, str(batch))
-            yield {"features, layers, stacks": size, "batch": batch, **found}
+        paths = ("grouped",) if self.arguments.rehearse else ("grouped", "fused")
+        for (size, batch), path in product(self.sizes.circuits, paths):
+            key = {"features, layers, stacks": size, "batch": batch, "path": path}
+            measured = self._measured("circuit", **key)
+            yield from measured or [{**key, **self._child("circuit", size, str(batch), path)}]
 
     def kernels(self) -> Iterator[dict[str, Any]]:
         """The kernels of the executables."""
         for algorithm in self.sizes.lanes:
             for lanes in self.sizes.counted_lanes:
-                found = self._child("kernels", algorithm, str(lanes))
-                yield {"algorithm": algorithm, "lanes": lanes, **found}
+                key = {"algorithm": algorithm, "lanes": lanes}
+                measured = self._measured("kernels", **key)
+                yield from measured or [{**key, **self._child("kernels", algorithm, str(lanes))}]
 
     def cells(self) -> Iterator[dict[str, Any]]:
         """The cells of the published benchmark, one row per program and one for the cell."""
-        seconds = self.arguments.seconds or self.sizes.seconds
-        for pattern in self.arguments.cells:
-            for cell in self._cells("--cells", pattern, "--seconds", str(seconds)):
-                if "error" in cell:
-                    yield {"cell": pattern, "error": cell["error"]}
-                    continue
-                yield _cell_row(cell, "all")
-                yield from (_cell_row({"cell": "", **p}, f"{i + 1}") for i, p in enumerate(cell["programs"]))
+        seconds = str(self.arguments.seconds or self.sizes.seconds)
+        for name in self._run_cells("--list", "--cells", *self.arguments.cells).get("names", ()):
+            if measured := self._measured("cells", cell=name):
+                yield from measured
+                continue
+            programs = 0
+            for found in streamed(self._command("--cells", name, "--seconds", seconds), self.platform):
+                if "program" in found:
+                    programs += 1
+                    yield _cell_row(found["program"], f"{programs}")
+                elif "cells" in found:
+                    yield from (_cell_row(cell, "all") for cell in found["cells"])
+                else:
+                    yield {"cell": name, "program": "all", **found}
 
     def prediction(self) -> Iterator[dict[str, Any]]:
         """The predicted hours of every cell, and their sum."""
-        total = 0.0
-        for cell in self._cells("--predict"):
-            hours = (cell.get("seconds") or 0) / 3600
-            total += hours
-            shares = ", ".join(f"{share:.2f}" for share in cell.get("planned_shares", ()))
-            why = {"error": cell["error"]} if "error" in cell else {}
-            yield {"cell": cell.get("cell", ""), "planned shares": shares, "hours": hours, **why}
-        yield {"cell": "all", "planned shares": "", "hours": total}
+        if measured := self._measured("prediction"):
+            yield from measured
+            return
+        found = self._run_cells("--predict")
+        cells = found.get("cells", [found])
+        known = [cell["seconds"] / 3600 for cell in cells if cell.get("seconds") is not None]
+        for cell in cells:
+            row: dict[str, Any] = {"cell": cell.get("cell", "")}
+            row["planned shares"] = ", ".join(f"{share:.2f}" for share in cell.get("planned_shares", ()))
+            row |= {f"{name} s": cell[name] for name in PREDICTED if name in cell}
+            row["hours"] = "" if cell.get("seconds") is None else cell["seconds"] / 3600
+            yield row | {k: cell[k] for k in ("within", "error") if k in cell}
+        lacking = len(cells) - len(known)
+        yield {"cell": f"all but {lacking}" if lacking else "all", "hours": sum(known)}
 
-    def _cells(self, *flags: str) -> list[dict[str, Any]]:
-        """The cells that `cells.py` reports, or one that holds the error."""
+    def _measured(self, name: str, **key: Any) -> list[dict[str, Any]]:
+        """The rows of an earlier process that have this key, to be kept; none if one of them has an error."""
+        rows = [r for r in self.earlier.get(name, ()) if all(r.get(k) == v for k, v in key.items())]
+        ended = name != "cells" or any(row.get("program") == "all" for row in rows)
+        return rows if ended and not any("error" in row for row in rows) else []
+
+    def _command(self, *flags: str) -> list[str]:
+        """The command of `cells.py` with `flags`."""
         command = [sys.executable, str(HERE.with_name("cells.py")), *flags]
-        command += ["--rehearse"] if self.arguments.rehearse else []
-        found = run_pinned(command, None, {}, self.platform)
-        return found.get("cells", [found])
+        return command + (["--rehearse"] if self.arguments.rehearse else [])
+
+    def _run_cells(self, *flags: str) -> dict[str, Any]:
+        """What `cells.py` prints last, or an object that holds the error."""
+        return run_pinned(self._command(*flags), None, {}, self.platform)
 
     def _child(self, *words: str) -> dict[str, Any]:
         """What this file prints in a process of its own, for the function and arguments in `words`."""
@@ -150,7 +203,8 @@ def _median(result: dict[str, Any], what: str = "env_steps_per_second") -> Any:
 def _cell_row(found: dict[str, Any], program: str) -> dict[str, Any]:
     """A row for a cell or one of its programs; what is measured only for programs is empty for a cell."""
     seconds = found["seconds"]
-    return {
+    why = {"error": found["error"]} if "error" in found else {}
+    return why | {
         "cell": found["cell"],
         "program": program,
         "lanes": found["lanes"],
@@ -160,7 +214,10 @@ def _cell_row(found: dict[str, Any], program: str) -> dict[str, Any]:
         "ms per cycle": found.get("ms_per_cycle", ""),
         "ms per gradient step": found.get("ms_per_gradient_step", ""),
         "compile s": found["compile_seconds"] + found.get("trace_seconds", 0),
-        "hours": "not all lanes moved" if seconds is None else seconds / 3600,
+        "measured s": found.get("measured_seconds", ""),
+        "cycles": found.get("cycles", ""),
+        "evaluations": found.get("evaluations", ""),
+        "hours": found.get("error", "not all lanes moved") if seconds is None else seconds / 3600,
     }
 
 
@@ -175,8 +232,9 @@ def facts() -> dict[str, Any]:
     return {**context(), "gpus": said}
 
 
-def circuit(size: str, batch: str) -> dict[str, Any]:
-    """Value and gradient of a circuit."""
+def circuit(size: str, batch: str, path: str) -> dict[str, Any]:
+    """Value and gradient of a circuit by one of the paths of `networks/circuit_paths.py`."""
+    os.environ["HYPERLAX_CIRCUIT"] = path
     from circuit import measure
 
     return measure("hyperlax", size, int(batch), gradient=True)
@@ -204,7 +262,10 @@ def main() -> None:
     for peer in PEERS:
         parser.add_argument(f"--{peer}", default=os.environ.get(peer.upper()), help=f"checkout of {peer}")
     parser.add_argument("--peer-python", default=os.environ.get("PEER_PYTHON"), help="Python of the peers")
+    parser.add_argument("--algorithms", nargs="+", default=list(LANES), choices=tuple(LANES))
+    parser.add_argument("--lanes", nargs="+", type=int, help="numbers of equal lanes, instead of the usual")
     parser.add_argument("--cells", nargs="+", default=list(CELLS), metavar="PATTERN")
+    parser.add_argument("--resume", action="store_true", help="keep what has been measured without an error")
     parser.add_argument("--seconds", type=float, help="of every short run of a program")
     parser.add_argument("--rehearse", action="store_true")
     parser.add_argument("--out", type=Path, help="JSON file to write instead")
@@ -215,20 +276,67 @@ def main() -> None:
         print(json.dumps(CHILDREN[name](*words), default=str))
         return
     arguments.cells = ["*"] if arguments.rehearse else arguments.cells
-    bench = Bench(arguments)
-    about = bench._child("facts")
-    if about.get("machine", {}).get("platform") != ("cpu" if arguments.rehearse else "gpu"):
-        parser.exit(1, "jax finds no NVIDIA GPU here; --rehearse runs this on the CPU, at tiny sizes\n")
-    rows: dict[str, list[dict[str, Any]]] = {}
+    _check_peers(parser, arguments)
+    if not arguments.rehearse:
+        os.environ.setdefault("CUDA_VISIBLE_DEVICES", "0")  # peers use one GPU, and so does this
+    about = Bench(arguments, {})._child("facts")
+    _check_machine(parser, about, arguments.rehearse)
+    path = arguments.out or OUT / "gpu.json"
+    earlier = _earlier(path, about)
+    bench, rows = Bench(arguments, earlier), dict(earlier)
     for name in arguments.only:
-        rows[name] = []
+        kept, new = bench.earlier.get(name, []), []
         for row in getattr(bench, name)():
-            rows[name].append(row)
-            print(name, row, file=sys.stderr, flush=True)
+            new.append(row)
+            kept = [r for r in kept if any(r.get(key) != row.get(key) for key in KEYS[name])]
+            rows[name] = kept + new
+            print(name, _shown(row), file=sys.stderr, flush=True)
             save("gpu", rows, arguments.out, about)
-        columns = dict.fromkeys(key for row in rows[name] for key in row)
-        table([{key: row.get(key, "") for key in columns} for row in rows[name]], name, width=160)
-    print(arguments.out or OUT / "gpu.json")
+        shown = rows.setdefault(name, [])
+        columns = dict.fromkeys(key for row in shown for key in _shown(row))
+        table([{key: row.get(key, "") for key in columns} for row in shown], name, width=200)
+    print(path)
+
+
+def _shown(row: dict[str, Any]) -> dict[str, Any]:
+    """The columns of a row that tables have."""
+    return {key: value for key, value in row.items() if key not in (RAW, "stderr")}
+
+
+def _check_peers(parser: argparse.ArgumentParser, arguments: argparse.Namespace) -> None:
+    """Refuse peers that are given and cannot be measured."""
+    given = {peer: getattr(arguments, peer) for peer in PEERS if getattr(arguments, peer)}
+    if given and not arguments.peer_python:
+        parser.error(
+            f"--{next(iter(given))} needs --peer-python, a Python with the requirements of the peers"
+        )
+    for peer, path in given.items():
+        if not Path(path).is_dir():
+            parser.error(f"--{peer}: {path} is no folder")
+
+
+def _check_machine(parser: argparse.ArgumentParser, about: dict[str, Any], rehearse: bool) -> None:
+    """Refuse a Python that cannot measure, and a machine without a GPU, or with several that are visible."""
+    machine = about.get("machine")
+    if machine is None and "initialize backend" not in about["error"]:
+        parser.exit(1, f"this Python cannot measure: {about['error']}\n")
+    if machine is None and shutil.which("nvidia-smi"):
+        print(about["error"], file=sys.stderr)
+    if machine is None or machine.get("platform") not in (("cpu",) if rehearse else ("gpu", "cuda")):
+        parser.exit(1, "jax finds no NVIDIA GPU here; --rehearse runs this on the CPU, at tiny sizes\n")
+    if not rehearse and machine["devices"] != 1:
+        parser.exit(
+            1, f"{machine['devices']} GPUs are visible, and peers use one: set CUDA_VISIBLE_DEVICES=0\n"
+        )
+
+
+def _earlier(path: Path, about: dict[str, Any]) -> dict[str, list[dict[str, Any]]]:
+    """The rows that another process has written for the same commit, versions and GPUs; none otherwise."""
+    if not path.exists():
+        return {}
+    stored = json.loads(path.read_text())
+    same = all(stored.get(key) == about.get(key) for key in ("git_commit", "versions", "gpus"))
+    return stored["results"] if same else {}
 
 
 if __name__ == "__main__":

@@ -88,8 +88,8 @@ def train(
 def reached(algorithm: str, env: str, lanes: int, steps: int, buffer_size: int | None) -> float:
     """The mean return of the training episodes in the last tenth of a run, which is not timed."""
     curves = train(algorithm, env, lanes, steps, buffer_size, evaluations=10).curves
-    last = curves.filter((curves["metric"] == "train/return") & (curves["env_steps"] >= steps))
-    return float(last["value"].to_numpy().mean())
+    own = curves.filter(curves["metric"] == "train/return")
+    return float(own.filter(own["env_steps"] == own["env_steps"].max())["value"].to_numpy().mean())
 
 
 def measure(

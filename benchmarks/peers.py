@@ -5,7 +5,7 @@ of a virtual environment with its requirements. A peer that is missing is report
 
     python benchmarks/peers.py --purejaxrl PATH --rejax PATH --peer-python PYTHON --env gymnax.cartpole
 
-All measurements run on one core, with these shapes:
+All measurements have these shapes; on a CPU they run on one core:
 
 - PPO: 64 environments × 128 steps per cycle, 4 epochs of 4 minibatches, networks of 2 × 64 tanh units.
 - DQN: 10 environments, 5 gradient steps on 100 transitions per step of all, a buffer of 50k transitions.
@@ -28,8 +28,10 @@ import os
 import statistics
 import subprocess
 import sys
+import tempfile
 import time
 import types
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -54,7 +56,7 @@ def run_pinned(
         if core is not None and hasattr(os, "sched_setaffinity"):
             os.sched_setaffinity(0, {core})
 
-    environ = {**os.environ, "JAX_PLATFORMS": platform}
+    environ = environment(platform)
     try:
         done = subprocess.run(
             command, capture_output=True, text=True, timeout=TIME_LIMIT, preexec_fn=pin, env=environ
@@ -63,9 +65,34 @@ def run_pinned(
         return {**label, "error": f"{type(error).__name__}: {error}"}
     lines = [line for line in done.stdout.splitlines() if line.startswith("{")]
     if done.returncode or not lines:
-        said = done.stderr.strip().splitlines() or ["no output"]
-        return {**label, "error": next((line for line in reversed(said) if "Error: " in line), said[-1])}
+        return {**label, **failure(done.returncode, done.stderr)}
     return json.loads(lines[-1])
+
+
+def streamed(command: list[str], platform: str) -> Iterator[dict[str, Any]]:
+    """Yield the JSON objects that `command` prints, each as soon as it is there; with "error" if it fails."""
+    with tempfile.TemporaryFile("w+") as said:
+        with subprocess.Popen(
+            command, stdout=subprocess.PIPE, stderr=said, text=True, env=environment(platform)
+        ) as process:
+            assert process.stdout is not None
+            yield from (json.loads(line) for line in process.stdout if line.startswith("{"))
+        if process.returncode:
+            said.seek(0)
+            yield failure(process.returncode, said.read())
+
+
+def environment(platform: str) -> dict[str, str]:
+    """The environment of a process on JAX' `platform`; what it compiles comes from no cache."""
+    return {**os.environ, "JAX_PLATFORMS": platform, "JAX_ENABLE_COMPILATION_CACHE": "false"}
+
+
+def failure(code: int, stderr: str) -> dict[str, Any]:
+    """Why a process has ended, in one line under "error", and the last lines that it wrote."""
+    said = stderr.strip().splitlines() or ["no output"]
+    error = next((line for line in reversed(said) if "Error: " in line), None)
+    why = error if error and code >= 0 else f"exit code {code}: {error or said[-1]}"
+    return {"error": why, "stderr": said[-20:]}
 
 
 def measure_peer(
@@ -260,12 +287,14 @@ def timed(train: Any, reached: Any, lanes: int, steps: int, runs: int) -> dict[s
     start = time.perf_counter()
     compiled = jax.jit(function).lower(keys[0]).compile()
     trace_compile = time.perf_counter() - start
+    jax.block_until_ready(compiled(keys[0]))  # not timed: a first run is slower, and ours has had one
     rates, returns = [], []
     for run_keys in keys:
         start = time.perf_counter()
         out = jax.block_until_ready(compiled(run_keys))
         rates.append(lanes * steps / (time.perf_counter() - start))
         returns.append(float(jax.jit(reached)(out, run_keys)))
+        del out  # before the next run takes as much memory
     return {
         "trace_compile_seconds": round(trace_compile, 3),
         "env_steps_per_second": {
@@ -325,6 +354,7 @@ def main() -> None:
             arguments.steps,
             arguments.runs,
             arguments.core,
+            arguments.buffer_size,
         )
         print(json.dumps(measure_peer(peer, path, arguments.peer_python, *shape)))
 

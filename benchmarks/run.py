@@ -15,7 +15,7 @@ import sys
 from pathlib import Path
 from typing import Any
 
-from common import child, cli, save, table, temporary_folder, whole_process
+from common import OUT, child, cli, save, table, temporary_folder, whole_process
 
 NAMES = (
     "help",
@@ -116,7 +116,8 @@ def brax() -> list[dict[str, Any]]:
 
 def throughput(arguments: argparse.Namespace) -> None:
     """Run `throughput.py` with the peers whose sources are given."""
-    command = [sys.executable, str(Path(__file__).with_name("throughput.py"))]
+    out = str(OUT / "throughput.json")
+    command = [sys.executable, str(Path(__file__).with_name("throughput.py")), "--out", out]
     for flag in ("purejaxrl", "rejax", "peer_python"):
         if value := getattr(arguments, flag):
             command += [f"--{flag.replace('_', '-')}", value]

@@ -19,6 +19,7 @@ import os
 import platform
 import statistics
 import sys
+from itertools import product
 from pathlib import Path
 from typing import Any
 
@@ -177,12 +178,7 @@ def main() -> None:
     parser.add_argument("--core", type=int, default=LAST_CORE, help="the core to run on")
     parser.add_argument("--out", type=Path, help="JSON file to write")
     arguments = parser.parse_args()
-    comparisons = [
-        compare(arguments, algorithm, env, lanes)
-        for algorithm in arguments.algorithms
-        for env in CASES[algorithm][0]
-        for lanes in arguments.lanes
-    ]
+    comparisons: list[dict[str, Any]] = []
     report = {
         "date": datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
         "machine": machine(),
@@ -190,10 +186,13 @@ def main() -> None:
         "settings": {key: getattr(arguments, key) for key in ("runs", "rounds", "core")},
         "comparisons": comparisons,
     }
+    for algorithm, lanes in product(arguments.algorithms, arguments.lanes):
+        for env in CASES[algorithm][0]:
+            comparisons.append(compare(arguments, algorithm, env, lanes))
+            if arguments.out:  # after each, as a run that is cut off has measured something
+                arguments.out.parent.mkdir(parents=True, exist_ok=True)
+                arguments.out.write_text(json.dumps(report, indent=1) + "\n")
     print(table(comparisons))
-    if arguments.out:
-        arguments.out.parent.mkdir(parents=True, exist_ok=True)
-        arguments.out.write_text(json.dumps(report, indent=1) + "\n")
 
 
 if __name__ == "__main__":
