@@ -2,8 +2,9 @@
 
     python benchmarks/coverage.py [--repetitions 4000] [--only intervals orders claims importance]
 
-Every row of the table is a rate over the repetitions: how often an interval covers the truth where there is
+Most rows of the table are rates over the repetitions: how often an interval covers the truth where there is
 one ("–" if there is none), how often a leaderboard holds a false order, how often a claim is false or found.
+Those of widths, noise and importance are averages, the last over 100 repetitions.
 Rows outside of what is to be reached are marked. Writes `benchmarks/out/coverage.json`.
 """
 

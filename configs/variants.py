@@ -52,7 +52,7 @@ LOWER_NUM_ENVS_REPLAY = {
 }
 
 HOMO = {"num_envs": 128, "rollout_length": 4, "epochs": 1, "num_minibatches": 8}
-"""Fixed values for every size, so that lanes differ only in continuous hyperparameters."""
+"""Fixed values for every size, so that lanes differ only in continuous hyperparameters and switches."""
 
 HOMO_REPLAY = {
     "num_envs": 128,

@@ -1,5 +1,6 @@
 #!/bin/sh
-# Installs hyperlax from /usr/src/hyperlax into /opt/hyperlax, every package as constraints.txt pins it.
+# Installs hyperlax from /usr/src/hyperlax into /opt/hyperlax, every package as constraints.txt pins it; for
+# GPUs, NVIDIA's libraries are the newest that this version of jax allows.
 # All images are made by it:  install.sh cpu|cuda12|cuda13 COMMIT
 set -eu
 device=$1
