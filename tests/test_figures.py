@@ -15,11 +15,12 @@ from report_data import nothing_yet, synthetic
 import hyperlax
 from hyperlax import plot
 from hyperlax.commands.main import main
-from hyperlax.report.charts.style import family_colours, family_shape
+from hyperlax.report.charts.style import MAX_ROWS, family_colours, family_shape
 from hyperlax.report.figures.averages import average, average_words
+from hyperlax.report.figures.drawing import curve_table, thinned_words
 from hyperlax.report.figures.figure import curves_figure, difference_figure
 from hyperlax.report.figures.look import COLOURS, DASHES, Look
-from hyperlax.report.figures.panels import grouped, panels
+from hyperlax.report.figures.panels import Panel, grouped, panels
 from hyperlax.statistics import median_over_runs
 from hyperlax.storage import store
 from hyperlax.storage.results import SCHEMAS, Results
@@ -330,3 +331,36 @@ def test_many_samples_fit_into_a_chart():
     chart = hyperlax.plot.learning_curves(many, by="actor.activation", show="all")
     assert plot.table(chart).height <= 5_000
     assert chart.to_dict()
+
+
+def test_no_figure_has_more_rows_than_altair_draws():
+    """Averages lose points, and of very many samples some are drawn, which is said."""
+    rng, env = np.random.default_rng(0), [f"env{i}" for i in range(8)]
+    tables = [pl.DataFrame({"experiment": ["e"] * 8, "sample": range(8), "score": [0.0] * 8}) for _ in env]
+    x = np.arange(1.0, 91)
+    several = [Panel(e, t, x, rng.normal(size=(8, 2, 90))) for e, t in zip(env, tables, strict=True)]
+    groups = [f"r{i}" for i in range(8)]
+    own = [pl.Series(groups)] * 8
+    table = curve_table(several, groups, own, "iqm", "none")
+    assert table.height <= MAX_ROWS
+    assert table["x"].max() == 90
+    assert table.group_by("env", "group").len()["len"].unique().to_list() == [MAX_ROWS // 64]
+    count = 1_200
+    many = pl.DataFrame({"experiment": ["e"] * count, "sample": range(count), "score": [0.0] * count})
+    one = [Panel("env", many, x, rng.normal(size=(count, 1, 90)))]
+    labels = [pl.Series(["few"] * 2 + ["many"] * (count - 2))]
+    drawn = curve_table(one, ["few", "many"], labels, "all", "none")
+    assert drawn.height <= MAX_ROWS
+    assert set(drawn["group"]) == {"few", "many"}
+    lines = drawn["line"].n_unique()
+    assert MAX_ROWS // 10 - 3 < lines <= MAX_ROWS // 10 + 1
+    said = thinned_words(one, ["few", "many"], labels, "all")
+    assert said == f" Shown: {lines} of 1,200 samples, evenly chosen."
+    assert not thinned_words(one, ["few", "many"], labels, "iqm")
+
+
+def test_a_figure_of_very_many_samples_says_that_some_are_shown():
+    many = ablation(samples=250, seeds=1)
+    assert (
+        "Shown: 400 of 500 samples, evenly chosen." in curves_figure([many], ["rate"], "all", bins=2).notes[0]
+    )

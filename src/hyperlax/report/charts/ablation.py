@@ -22,7 +22,7 @@ from hyperlax.report.charts.style import (
     steps_axis,
 )
 from hyperlax.report.figures import pairs
-from hyperlax.report.figures.drawing import curve_table
+from hyperlax.report.figures.drawing import curve_table, thinned_words
 from hyperlax.report.figures.panels import MOST_GROUPS, Panel, grouped, panels
 from hyperlax.report.scores import title_of
 from hyperlax.storage.results import Results
@@ -87,11 +87,13 @@ def ablation_notes(results: Results) -> list[str]:
 
 def ablation_chart(results: Results) -> Chart:
     """Draw the difference of every pair as a thin line, and the median over pairs with its 95 % interval."""
-    drawn = []
+    drawn, thinned = [], {}
     for c in comparisons(results):
         several, labels = [c.differences], [c.labels]
         middle = curve_table(several, c.values, labels, "median", "interval")
         each = curve_table(several, c.values, labels, "all", "none")
+        if said := thinned_words(several, c.values, labels, "all"):
+            thinned[c.path] = said.replace("samples", "pairs")
         for value in c.values:
             title = f"{c.path}: {value} − {c.against}"
             own = pl.col("group") == value
@@ -107,6 +109,7 @@ def ablation_chart(results: Results) -> Chart:
             "Samples of a pair agree in all else, have the same random keys, and are compared seed by seed.",
             "Thin lines: pairs, averaged over seeds. Line: median over pairs; band: its 95 % interval, "
             "by order statistics.",
+            *(f"{path}:{said}" for path, said in thinned.items()),
         ],
     )
 

@@ -27,35 +27,74 @@ COLUMNS = {
     "seeds": pl.Int64,
 }
 """Columns of the table behind a figure: `x` is the position, `low` and `high` the ends of the band."""
+_FEWEST_POINTS = 10
+"""Fewest points of the line of a sample, if there are so many evaluations; for more, samples are left out."""
 
 
 def curve_table(
     several: Sequence[Panel], groups: Sequence[str], labels: Sequence[pl.Series], show: str, band: str
 ) -> pl.DataFrame:
-    """Return the lines of all groups in every panel, with the columns `COLUMNS`."""
+    """Return the lines of all groups in every panel, with the columns `COLUMNS`.
+
+    There are about `MAX_ROWS` rows at most: lines have fewer points if there are many, and of very many
+    samples some are drawn, as `thinned_words` says.
+    """
     frames = [pl.DataFrame(schema=COLUMNS)]
-    for panel, own in zip(several, labels, strict=True):
-        for group in groups:
-            rows = np.flatnonzero((own == group).to_numpy())
-            if not len(rows):
-                continue
-            values = panel.values[rows]
-            if show == "all":
-                frames += _all_lines(panel, group, values, rows)
-                continue
-            if show == "best":
-                values = values[[best_row(panel.table["score"][rows.tolist()])]]
-            found = average(values, "iqm" if show == "best" else show, band)
-            seeds = int((~np.isnan(values).all(axis=2)).sum(axis=1).min())
-            columns = {"x": panel.x, "value": found.value, "low": found.low, "high": found.high}
-            frames.append(_frame(panel.env, group, group, columns, len(values), seeds))
+    parts = _parts(several, groups, labels)
+    lines = sum(len(drawn) for *_, drawn in parts) if show == "all" else len(parts)
+    most = max(2, MAX_ROWS // max(1, lines))
+    for panel, group, rows, drawn in parts:
+        points = _evenly_spaced(len(panel.x), most)
+        if show == "all":
+            frames += _all_lines(panel, group, drawn, points)
+            continue
+        values = panel.values[rows]
+        if show == "best":
+            values = values[[best_row(panel.table["score"][rows.tolist()])]]
+        found = average(values, "iqm" if show == "best" else show, band)
+        seeds = int((~np.isnan(values).all(axis=2)).sum(axis=1).min())
+        columns = {"x": panel.x, "value": found.value, "low": found.low, "high": found.high}
+        columns = {name: numbers[points] for name, numbers in columns.items()}
+        frames.append(_frame(panel.env, group, group, columns, len(values), seeds))
     return pl.concat(frames).fill_nan(None).drop_nulls(["x", "value"])
 
 
-def _all_lines(panel: Panel, group: str, values: np.ndarray, rows: np.ndarray) -> list[pl.DataFrame]:
-    """The curve of every sample, of fewer points if there are many samples."""
-    most = max(10, MAX_ROWS // max(1, panel.table.height))
-    points = np.unique(np.linspace(0, len(panel.x) - 1, min(most, len(panel.x))).round().astype(int))
+def thinned_words(
+    several: Sequence[Panel], groups: Sequence[str], labels: Sequence[pl.Series], show: str
+) -> str:
+    """Say how many samples `curve_table` leaves out; nothing if all are drawn or averaged."""
+    parts = _parts(several, groups, labels)
+    shown, total = sum(len(drawn) for *_, drawn in parts), sum(len(rows) for _, _, rows, _ in parts)
+    return (
+        "" if show != "all" or shown == total else f" Shown: {shown:,} of {total:,} samples, evenly chosen."
+    )
+
+
+def _parts(
+    several: Sequence[Panel], groups: Sequence[str], labels: Sequence[pl.Series]
+) -> list[tuple[Panel, str, np.ndarray, np.ndarray]]:
+    """Every group in every panel, with its rows, and those of them to draw if each has a line of its own."""
+    found = [
+        (panel, group, np.flatnonzero((own == group).to_numpy()))
+        for panel, own in zip(several, labels, strict=True)
+        for group in groups
+    ]
+    share = (MAX_ROWS // _FEWEST_POINTS) / max(1, sum(len(rows) for *_, rows in found))
+    return [
+        (panel, group, rows, rows[_evenly_spaced(len(rows), max(1, int(len(rows) * share)))])
+        for panel, group, rows in found
+        if len(rows)
+    ]
+
+
+def _evenly_spaced(count: int, most: int) -> np.ndarray:
+    """At most `most` evenly spaced indices below `count`."""
+    return np.unique(np.linspace(0, count - 1, min(most, count)).round().astype(int))
+
+
+def _all_lines(panel: Panel, group: str, rows: np.ndarray, points: np.ndarray) -> list[pl.DataFrame]:
+    """The curves of the samples in `rows` at `points`."""
+    values = panel.values[rows]
     over_seeds = iqm(values, axis=1)[:, points]
     nothing = np.full(len(points), np.nan)
     return [

@@ -13,7 +13,7 @@ from hyperlax.report.charts.ablation import ablated
 from hyperlax.report.charts.style import Chart, NothingToDraw
 from hyperlax.report.figures import pairs
 from hyperlax.report.figures.averages import BANDS, SHOW, average_words
-from hyperlax.report.figures.drawing import curve_chart, curve_table
+from hyperlax.report.figures.drawing import curve_chart, curve_table, thinned_words
 from hyperlax.report.figures.look import Look
 from hyperlax.report.figures.panels import Panel, grouped, panels, usual_grouping
 from hyperlax.report.scores import measured_alike, measured_by, title_of
@@ -53,6 +53,7 @@ def curves_figure(
     look = _coloured(look, groups, labels or {}, groups)
     table = curve_table(several, groups, own, show, band)
     words = average_words(show, band, *_least(several, own), bool(table["low"].count()))
+    words += thinned_words(several, groups, own, show)
     chart = curve_chart(table, groups, look, x, _metric_title(metric), ", ".join(by), words)
     return Figure(chart, table, (words, *_evaluated_words(several, own)))
 
@@ -88,6 +89,7 @@ def difference_figure(
         )
     table = curve_table(gaps, others, named, show, band)
     words = average_words(show, band, *_least(gaps, named), bool(table["low"].count()))
+    words += thinned_words(gaps, others, named, show)
     words = words.replace("samples", "pairs of samples")
     title = _metric_title(metric)
     title += f" ({others[0]} − {against})" if len(others) == 1 else f" − that of {against}"
