@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import itertools
+
 import numpy as np
 import polars as pl
 import pytest
@@ -97,6 +99,54 @@ def test_only_pareto_optimal_trials_are_on_the_front():
     for row in rows:
         better = [o for o in rows if o["x"] > row["x"] and o["y"] < row["y"]]
         assert (row["sample"] in front) == (not better)
+
+
+def test_a_trial_without_a_score_is_not_optimal():
+    results = searched(several=True)
+    unknown = pl.when(pl.col("trial") < 30).then(None).otherwise(pl.col("peak_return"))
+    trials = results.trials.with_columns(peak_return=unknown)
+    spec = pareto(Results(**{**vars(results), "trials": trials})).to_dict()
+    rows = max(spec["datasets"].values(), key=len)
+    assert {row["sample"] for row in rows} == set(range(30, 40))
+    front = sum(row["front"] for row in rows)
+    assert spec["title"]["subtitle"][0].startswith(f"{front} of 10 trials are Pareto-optimal")
+    with pytest.raises(NothingToDraw, match="a score for both objectives"):
+        pareto(Results(**{**vars(results), "trials": trials.head(30)}))
+
+
+def test_a_long_front_is_counted_as_a_whole(monkeypatch):
+    monkeypatch.setattr("hyperlax.report.charts.search.MAX_ROWS", 15)
+    (said,) = pareto(searched(several=True)).to_dict()["title"]["subtitle"]
+    assert " of 40 trials" in said
+
+
+@pytest.mark.parametrize("directions", list(itertools.product(["maximize", "minimize"], repeat=2)))
+def test_the_line_of_the_front_claims_no_more_than_was_reached(directions):
+    results = searched(several=True)
+    results.manifest["search"]["directions"] = list(directions)
+    signs = [1 if direction == "maximize" else -1 for direction in directions]
+    spec = pareto(results).to_dict()
+    (line,) = [part for part in spec["layer"] if part["mark"]["type"] == "line"]
+    front = [(row["x"], row["y"]) for row in spec["datasets"][line["data"]["name"]]]
+    assert len(front) > 1
+    for before, after in itertools.pairwise(front):
+        corner = {"step-before": (before[0], after[1]), "step-after": (after[0], before[1])}
+        x, y = corner[line["mark"]["interpolate"]]
+        assert any(
+            signs[0] * point[0] >= signs[0] * x and signs[1] * point[1] >= signs[1] * y
+            for point in (before, after)
+        )
+
+
+def test_thinned_points_do_not_hide_the_best_trial():
+    results = searched(4_501)
+    peak = pl.when(pl.col("trial") == 1_001).then(99.0).otherwise(pl.col("peak_return"))
+    results = Results(**{**vars(results), "trials": results.trials.with_columns(peak_return=peak)})
+    spec = history(results).to_dict()
+    (line,) = [rows for rows in spec["datasets"].values() if "best" in rows[0]]
+    assert next(row["sample"] for row in line if row["best"] == 99) == 1_001
+    assert line[-1] == {"sample": 4_500, "best": 99}
+    assert spec["title"]["subtitle"][-1] == "Points: 1 in 3 of 4501 trials."
 
 
 def test_charts_of_a_long_search_are_thinned():

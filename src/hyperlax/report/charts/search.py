@@ -40,21 +40,25 @@ _CHANCE = "#b8860b"
 
 def history(results: Results) -> Chart:
     """Draw the score of every trial in order, and the best score so far, for each objective."""
-    wanted, parts = _objectives(results), []
+    wanted, parts, thinned = _objectives(results), [], []
     scored = results.trials.filter(pl.col("state") != "given up")
     for name, sign in wanted.items():
         rows = scored.select("state", score=name, sample="trial").drop_nulls("score").sort("sample")
         if rows.is_empty():
             continue
-        rows = rows.gather_every(-(-len(rows) // (MAX_ROWS // 2)))
         kept = pl.when(pl.col("state") == "done").then(sign * pl.col("score"))
         best = rows.with_columns(best=sign * kept.cum_max().forward_fill()).select("sample", "best")
-        parts.append(_history(rows, best.drop_nulls(), name, colour_of(results.manifest)))
+        stride = -(-len(rows) // (MAX_ROWS // 2))
+        if stride > 1:
+            thinned.append(f"Points: 1 in {stride} of {len(rows)} trials.")
+        drawn = rows.gather_every(stride)
+        parts.append(_history(drawn, _steps(best.drop_nulls()), name, colour_of(results.manifest)))
     if not parts:
         raise NothingToDraw("No trial has ended yet.")
     note = "Line: best score so far among the trials that were trained to the end."
     worst_note = "A trial that diverged or could not be trained has the worst score."
-    return finished(alt.concat(*parts, columns=1), "History of the search", [f"{note} {worst_note}"])
+    notes = [f"{note} {worst_note}", *dict.fromkeys(thinned)]
+    return finished(alt.concat(*parts, columns=1), "History of the search", notes)
 
 
 def what_mattered(results: Results) -> Chart:
@@ -152,18 +156,19 @@ def pareto(results: Results) -> Chart:
     if len(wanted) != 2:
         raise NothingToDraw("A Pareto front is drawn for two objectives.")
     (first, second), signs = wanted, np.array(list(wanted.values()))
-    rows = results.trials.filter(pl.col("state") == "done")
+    rows = results.trials.filter(pl.col("state") == "done").drop_nulls([first, second])
     if rows.is_empty():
-        raise NothingToDraw("No trial has been trained to the end yet.")
+        raise NothingToDraw("No trial that was trained to the end has a score for both objectives yet.")
     scores = rows.select(first, second).to_numpy() * signs
     rows = rows.select(sample="trial", x=first, y=second, front=pl.Series(undominated(scores)))
+    optimal, total = int(rows["front"].sum()), len(rows)
     rows = rows.sort("front").tail(MAX_ROWS)
     front = rows.filter("front").sort("x")
     x, y = (
         alt.X("x:Q", title=_words(first), scale=alt.Scale(zero=False)),
         alt.Y("y:Q", title=_words(second), scale=alt.Scale(zero=False)),
     )
-    step = "step-after" if signs[0] * signs[1] > 0 else "linear"
+    step = "step-before" if signs[0] > 0 else "step-after"  # along what was reached, whatever the second is
     line = alt.Chart(front).mark_line(color=HIGHLIGHT, opacity=0.6, interpolate=step, strokeWidth=1.5)
     colour = alt.condition("datum.front", alt.value(colour_of(results.manifest)), alt.value(NEUTRAL))
     points = (
@@ -187,7 +192,7 @@ def pareto(results: Results) -> Chart:
         chart,
         "Pareto front",
         [
-            f"{len(front)} of {len(rows)} trials are Pareto-optimal: no other trial is at least as good in "
+            f"{optimal} of {total} trials are Pareto-optimal: no other trial is at least as good in "
             "both objectives and better in one."
         ],
     )
@@ -286,6 +291,13 @@ def _history(rows: pl.DataFrame, best: pl.DataFrame, name: str, colour: str) -> 
     )
     line = alt.Chart(best).mark_line(color=HIGHLIGHT, interpolate="step-after", strokeWidth=1.5)
     return alt.layer(line.encode(x=x, y=alt.Y("best:Q")), points).properties(width=WIDTH - 150, height=240)
+
+
+def _steps(best: pl.DataFrame) -> pl.DataFrame:
+    """The rows in which the best score changes, at most `MAX_ROWS` of them, and the last row."""
+    changed = best.filter((pl.col("best") != pl.col("best").shift()).fill_null(value=True))
+    changed = changed.reverse().gather_every(max(1, -(-len(changed) // MAX_ROWS))).reverse()
+    return pl.concat([changed, best.tail(1)]).unique(maintain_order=True)
 
 
 def _shapes(states: list[str]) -> list[str]:
