@@ -9,6 +9,7 @@ import pytest
 from optuna.distributions import CategoricalDistribution, FloatDistribution, IntDistribution
 from report_data import SPACE, nothing_yet, sobol_design, synthetic
 
+from hyperlax.report.charts.slices import slices
 from hyperlax.report.importance import dimension, dimensions_of, importance_table
 from hyperlax.statistics import Unavailable, divergence, importances, top_samples
 
@@ -148,6 +149,15 @@ def test_cells_follow_the_space():
     assert (unknown.cells, unknown.ordered) == (7, True)
     assert dimension("rate", [1e-4, 2e-3, 1e-2]).cell.tolist() == [0, 32, 49]
     assert dimension("name", ["b", "a", "b"]).cell.tolist() == [0, 1, 0]
+
+
+@pytest.mark.parametrize("described", [{"type": "normal", "mean": 0.9, "deviation": 0.1}, {"mean": 0.9}])
+def test_a_space_of_ones_own_that_describes_no_ends_is_as_wide_as_its_values(described):
+    assert dimension("gamma", [0.8, 0.9, 1.0], described).cell.tolist() == [0, 25, 49]
+    results = synthetic(samples=12)
+    results.manifest["space"] = {**SPACE, "gamma": described}
+    assert "gamma" in importance_table(results)["hyperparameter"].to_list()
+    assert slices(results).to_dict()
 
 
 def test_a_joint_choice_is_one_dimension():

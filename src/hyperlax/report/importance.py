@@ -27,10 +27,12 @@ def dimension(name: str, values: Sequence[Any], space: Mapping[str, Any] | None 
 
     A continuous space gets 50 cells of equal probability (equally wide in the logarithm for a log-uniform
     space), an integer space one cell per value but at most 50, and choices, flags and joint choices (lists of
-    values) one cell per value. Without a description, numbers are taken to be uniform between the smallest
-    and the largest value, in the logarithm if their ratio is at least 100.
+    values) one cell per value. Without a description, or one of the ends of the space, numbers are taken to
+    be uniform between the smallest and the largest value, in the logarithm if their ratio is at least 100.
     """
     kind = (space or {}).get("type")
+    ends = dict(space or {})
+    bounded = "low" in ends and "high" in ends
     numbers = all(isinstance(v, int | float) and not isinstance(v, bool) for v in values)
     if kind in ("choice", "joint") or not numbers:
         declared = (space or {}).get("values") or (space or {}).get("choices") or []
@@ -39,9 +41,9 @@ def dimension(name: str, values: Sequence[Any], space: Mapping[str, Any] | None 
             name, np.array([keys.index(json.dumps(v, default=str)) for v in values]), len(keys), False
         )
     x = np.asarray(values, float)
-    low, high = (float(space[end]) for end in ("low", "high")) if space else (x.min(), x.max())
-    log = kind == "log_uniform" or (space is None and low > 0 and high / low >= _LOG_RATIO)
-    integral = kind == "integers" or (space is None and all(isinstance(v, int) for v in values) and not log)
+    low, high = (float(ends["low"]), float(ends["high"])) if bounded else (x.min(), x.max())
+    log = kind == "log_uniform" or (not bounded and low > 0 and high / low >= _LOG_RATIO)
+    integral = kind == "integers" or (not bounded and all(isinstance(v, int) for v in values) and not log)
     if integral:
         low, high = low - 0.5, high + 0.5
     cells = min(_CELLS, round(high - low)) if integral else _CELLS

@@ -99,7 +99,8 @@ def _panel(
     if data.is_empty() or not values.dtype.is_numeric() or (space or {}).get("type") == "choice":
         return _categories(rows, column, space, colour, title)
     low, high = float(values.to_numpy().min()), float(values.to_numpy().max())
-    log = low > 0 and (space["type"] == "log_uniform" if space else high / low >= _LOG_RATIO)
+    kind = (space or {}).get("type")
+    log = low > 0 and (kind == "log_uniform" if kind else high / low >= _LOG_RATIO)
     axis = _decades(low, high) if log else alt.Axis(format=axis_format(values), tickCount=4)
     if values.dtype.is_integer() and not log:
         axis.tickMinStep = 1
