@@ -16,6 +16,7 @@ from hyperlax.run.slots import Slots
 from hyperlax.schedules import ASHA, Verdict, load
 from hyperlax.schedules.asha import among_best, rungs
 from hyperlax.schedules.base import decisions
+from hyperlax.storage.results import Results
 from hyperlax.testing.schedules import SIZES
 
 ARGUMENTS = {
@@ -254,3 +255,33 @@ def test_the_picture_counts_who_went_on(halved):
     assert stopped == set(halved.lanes.filter(pl.col("status") == "pruned")["sample"])
     assert any(label.startswith("100 steps: ") and label.endswith(" of 9 continued") for label in labels)
     assert any(label.startswith("the end: ") for label in labels)
+
+
+def test_the_picture_of_very_many_samples_shows_some_of_them_and_says_so():
+    from report_data import synthetic
+
+    from hyperlax.report.charts.schedules import pruned_at_rungs
+
+    few = synthetic(samples=2, seeds=1, evaluations=4, diverged=(), budget=4_000)
+    count, last = 3_500, 3
+    curves = pl.DataFrame(
+        {
+            "lane": (lanes := [i for i in range(count) for _ in range(4 if i % 1_000 == 1 else 2)]),
+            "sample": lanes,
+            "env_steps": [1_000 * (k + 1) for i in range(count) for k in range(4 if i % 1_000 == 1 else 2)],
+            "metric": ["return"] * len(lanes),
+            "value": [float(lane) for lane in lanes],
+        }
+    )
+    ended = [i % 1_000 == 1 for i in range(count)]
+    table = pl.DataFrame({"lane": range(count), "sample": range(count)})
+    table = table.with_columns(status=pl.Series(["done" if end else "pruned" for end in ended]))
+    schedule = {"name": "asha", "reduction_factor": 2, "minimum": 1_000}
+    halving = {**few.manifest, "identity": {"schedule": schedule}}
+    spec = pruned_at_rungs(Results(halving, few.samples, table, curves)).to_dict()
+    rows = next(iter(spec["datasets"].values()))
+    shown = {row["sample"] for row in rows}
+    assert spec["title"]["subtitle"][-1] == "Shown: 1 in 2 of 3500 samples."
+    assert len(shown) == count // 2
+    assert len(rows) <= 4_000
+    assert {row["label"] for row in rows if row["fate"] == "continued"} >= {f"the end: {last + 1} samples"}

@@ -221,6 +221,10 @@ def pruned_at_rungs(results: Results) -> Chart:
     if rows.is_empty():
         raise NothingToDraw("No sample has reached a rung yet.")
     order = rows.sort("rung")["label"].unique(maintain_order=True).to_list()
+    # Those that came farthest first, so that every rung keeps its share of the samples.
+    samples = rows["sample"].value_counts().sort("count", "sample", descending=[True, False])
+    stride = -(-len(rows) // MAX_ROWS)
+    rows = rows.join(samples.gather_every(stride), on="sample", how="semi", maintain_order="left")
     colour = colour_of(results.manifest)
     faded = alt.when(none_or_picked()).then(alt.value(0.9)).otherwise(alt.value(0.15))
     x = alt.X("label:N", sort=order, title=None, axis=alt.Axis(labelAngle=0))
@@ -247,6 +251,7 @@ def pruned_at_rungs(results: Results) -> Chart:
             f"A sample is stopped unless it is among the best 1/{schedule['reduction_factor']:g} of the "
             "samples that have reached the rung. The first samples to reach a rung are rarely stopped, "
             "because there are few others to compare them with.",
+            f"Shown: 1 in {stride} of {len(samples)} samples." if stride > 1 else "",
         ],
     )
 
