@@ -161,6 +161,15 @@ def test_one_seed_is_drawn_without_intervals_and_says_so():
     assert "no intervals" in spec["title"]["subtitle"][0]
 
 
+@pytest.mark.parametrize(
+    ("samples", "seeds", "over"), [(12, 1, "samples"), (4, 10, "the seeds of these samples")]
+)
+def test_the_band_over_all_samples_is_said_to_be_one(samples, seeds, over):
+    first, second, _ = learning_curves(synthetic(samples=samples, seeds=seeds)).to_dict()["title"]["subtitle"]
+    assert ("no intervals of single samples" in first) == (seeds == 1)
+    assert second == f"Dashed: interquartile mean over all samples; its band: 95 % interval over {over}."
+
+
 def test_bands_are_intervals_if_there_are_ten_seeds():
     spec = learning_curves(synthetic(samples=2, seeds=10, diverged=())).to_dict()
     assert spec["title"]["subtitle"][0].startswith("Interquartile mean over seeds; bands: 95 % intervals.")

@@ -65,4 +65,10 @@ def words(seeds: int) -> str:
             "Interquartile mean over seeds; bands: from the lowest to the highest seed, because fewer than "
             f"{MIN_RUNS} seeds have no interval that holds."
         )
-    return "Each sample has one seed, so there are no intervals."
+    return "Each sample has one seed, so there are no intervals of single samples."
+
+
+def words_of_all(samples: int) -> str:
+    """Say what the dashed curve of so many samples is, with the band of `over_samples`."""
+    over = "samples" if samples >= MIN_RUNS else "the seeds of these samples"
+    return f"Dashed: interquartile mean over all samples; its band: 95 % interval over {over}."

@@ -62,13 +62,18 @@ def learning_curves(results: Results, x: str = "env_steps", top: int = 5) -> Cha
         legend=alt.Legend(title=None, symbolOpacity=1),
     )
     layers = [_thin_layer(thin_lines), *_bands(_best_curves(found, x, best, names), legend, dash=[])]
+    dashed = ""
     if len(order) > 2:
-        layers += _bands(_overall_curve(found, x, overall), legend, dash=[6, 4])
+        together = _overall_curve(found, x, overall)
+        layers += _bands(together, legend, dash=[6, 4])
+        dashed = (
+            "" if together.drop_nulls(["low", "high"]).is_empty() else bands.words_of_all(len(found.values))
+        )
     layers.append(_selected_layer(thin_lines))
     spread = bands.words(found.values.shape[1])
     chart = alt.layer(*layers).properties(width=WIDTH - 190, height=360)
     caveat = "The best samples were selected by these same evaluations, so their curves are optimistic."
-    subtitle = [f"{spread} Thin lines: {thinned}.", *([caveat] if len(order) > 1 else [])]
+    subtitle = [f"{spread} Thin lines: {thinned}.", dashed, *([caveat] if len(order) > 1 else [])]
     return finished(chart.encode(x=_x(x)), f"Learning curves against {X_TITLES[x]}", subtitle)
 
 
