@@ -6,6 +6,7 @@ import colorsys
 import dataclasses
 import itertools
 import re
+from pathlib import Path
 
 import numpy as np
 import polars as pl
@@ -20,7 +21,7 @@ from hyperlax.report.figures.averages import average, average_words
 from hyperlax.report.figures.drawing import curve_table, thinned_words
 from hyperlax.report.figures.figure import curves_figure, difference_figure
 from hyperlax.report.figures.look import COLOURS, DASHES, Look
-from hyperlax.report.figures.panels import Panel, grouped, panels
+from hyperlax.report.figures.panels import Panel, experiment_names, grouped, panels
 from hyperlax.statistics import median_over_runs
 from hyperlax.storage import store
 from hyperlax.storage.results import SCHEMAS, Results
@@ -364,3 +365,29 @@ def test_a_figure_of_very_many_samples_says_that_some_are_shown():
     assert (
         "Shown: 400 of 500 samples, evenly chosen." in curves_figure([many], ["rate"], "all", bins=2).notes[0]
     )
+
+
+def test_experiments_with_folders_of_one_name_are_told_apart():
+    one = ablation(samples=1, seeds=1)
+    places = ["/a/run1/x", "/a/run2/x", "/a/y", "/r/b/gymnax.acrobot", "/s/b/gymnax.acrobot", "/a/y"]
+    several = [dataclasses.replace(one, folder=Path(place)) for place in places]
+    assert experiment_names(several) == ["run1/x", "run2/x", "y", "r/b", "s/b", "y 2"]
+    assert experiment_names([one, one]) == ["dqn_mlp", "dqn_mlp 2"]
+    table = curves_figure([one, one], ["critic.norm"], show="all").table
+    assert not table.select("line", "x").is_duplicated().any()
+
+
+def test_bins_of_close_numbers_have_names_of_their_own():
+    results = ablation(samples=8, seeds=1)
+    close = results.samples.with_columns(rate=0.1 + 1e-6 * pl.col("sample"))
+    several = panels([dataclasses.replace(results, samples=close)])
+    names, own = grouped(several, ["rate"], bins=4)
+    assert len(names) == 4
+    assert own[0].value_counts()["count"].to_list() == [4] * 4
+
+
+def test_a_figure_of_pairs_speaks_of_pairs_in_the_singular_too():
+    words = difference_figure([ablation()], ["critic.norm"], show="best").notes[0]
+    assert "of the pair of samples with the best score" in words
+    words = difference_figure([ablation()], ["critic.norm"], show="all").notes[0]
+    assert words.startswith("Every line is a pair of samples:")

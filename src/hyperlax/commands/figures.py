@@ -68,7 +68,8 @@ def figure(
     x
         env_steps, seconds, gradient_steps or circuit_executions.
     bins
-        Divide the numbers of --by, such as learning rates, into this many groups of equal size.
+        Divide the numbers of --by, such as learning rates, into this many groups, each with as many of the
+        distinct values.
     output_file
         Ends in .pdf, .svg or .png; the data is written beside it as .csv. A file that exists is overwritten.
     format

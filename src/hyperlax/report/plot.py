@@ -49,7 +49,8 @@ def learning_curves(
     - `metric`: which curve, such as `return`, `stochastic_return`, `length` or `train/entropy`; or a score
       (`final`, `auc`, `peak`, `peak_of_mean`), for the return and the best sample by that score.
     - `x`: `env_steps`, `seconds`, `gradient_steps` or `circuit_executions`.
-    - `bins`: how many groups of equal size to make of a number, such as a learning rate.
+    - `bins`: how many groups to make of a number, such as a learning rate, each with as many of its distinct
+      values.
     - `labels`: label of a group → words of one's own; its order goes first.
     - `look`: size, fonts, colours and titles.
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 
@@ -90,7 +91,7 @@ def difference_figure(
     table = curve_table(gaps, others, named, show, band)
     words = average_words(show, band, *_least(gaps, named), bool(table["low"].count()))
     words += thinned_words(gaps, others, named, show)
-    words = words.replace("samples", "pairs of samples")
+    words = re.sub(r"\bsample(s?)\b", r"pair\1 of samples", words)
     title = _metric_title(metric)
     title += f" ({others[0]} − {against})" if len(others) == 1 else f" − that of {against}"
     chart = curve_chart(table, others, look, x, title, f"ahead of {against}", words, zero=True)

@@ -69,7 +69,8 @@ def panels(experiments: Sequence[Results], metric: str = "return", x: str = "env
 def _panel(env: str, experiments: Sequence[Results], metric: str, x: str) -> Panel:
     experiments = at_equal_steps(experiments)
     found = [evaluations(results, metric) for results in experiments]
-    tables = [_table(results, one) for results, one in zip(experiments, found, strict=True)]
+    named = zip(experiments, found, experiment_names(experiments), strict=True)
+    tables = [_table(results, one, name) for results, one, name in named]
     together = _stacked(found)
     if together.values.size == 0 or np.nanmax(together.x[x], initial=0.0) <= 0:
         raise NothingToDraw(f"no evaluation on {env} recorded its {x}")
@@ -82,14 +83,34 @@ def _panel(env: str, experiments: Sequence[Results], metric: str, x: str) -> Pan
     return Panel(env, table, grid, values, interpolated=not alike)
 
 
-def _table(results: Results, found: Evaluations) -> pl.DataFrame:
-    """The rows of the table of a panel for one experiment, in the order of its curves."""
+def experiment_names(experiments: Sequence[Results]) -> list[str]:
+    """The folder of every experiment, with those above it where equal names differ in them, else a number.
+
+    A folder that is named by its environment goes by the two above.
+    """
+    paths, names = [], []
+    for results in experiments:
+        folder = results.folder
+        parts = (results.name,) if folder is None else folder.relative_to(folder.anchor).parts
+        of_env = folder is not None and folder.name == str(results.manifest.get("env", ""))
+        paths.append(parts[:-1] if of_env else parts)
+        names.append("/".join(paths[-1][-2:] if of_env else parts[-1:]))
+    for depth in range(2, max(map(len, paths)) + 1):
+        known = list(zip(names, paths, strict=True))
+        names = [
+            "/".join(path[-depth:]) if any(n == name and p != path for n, p in known) else name
+            for name, path in known
+        ]
+    turns = [names[:place].count(name) + 1 for place, name in enumerate(names)]
+    return [name if turn == 1 else f"{name} {turn}" for name, turn in zip(names, turns, strict=True)]
+
+
+def _table(results: Results, found: Evaluations, name: str) -> pl.DataFrame:
+    """The rows of the table of a panel for the experiment `name`, in the order of its curves."""
     manifest = results.manifest
     about = {name: str(manifest.get(name, "")) for name in ABOUT}
     about["recipe"] = str(manifest.get("recipe") or results.name)
-    about["experiment"] = results.folder.name if results.folder is not None else results.name
-    if results.folder is not None and results.folder.name == about["env"]:
-        about["experiment"] = "/".join(results.folder.parts[-3:-1])
+    about["experiment"] = name
     settings = {k: v for k, v in manifest.get("settings", {}).items() if k not in about}
     scores = sample_scores(results).select("sample", "score")
     rows = pl.DataFrame({"sample": found.samples}, schema={"sample": pl.Int64})
@@ -133,7 +154,8 @@ def grouped(
     """Group the samples of all panels by the columns `by`.
 
     Returns the labels of the groups in order, and for each panel the label of every sample. `labels` replaces
-    labels by other words, and its order goes first. `bins` groups numbers into as many groups of equal size.
+    labels by other words, and its order goes first. `bins` groups numbers into so many groups, each with as
+    many of their distinct values.
     Raises `ValueError` for a column that there is not, for too many groups, and for unknown labels.
     """
     whole = pl.concat(
@@ -179,7 +201,11 @@ def _labelled(table: pl.DataFrame, name: str, bins: int | None) -> list[str | No
     values = table[name]
     if bins and values.dtype.is_numeric() and values.n_unique() > bins:
         parts = np.array_split(np.sort(values.drop_nulls().unique().to_numpy()), bins)
-        texts = [f"{p[0]:.3g} to {p[-1]:.3g}" for p in parts]
+        texts: list[str] = []
+        for digits in range(3, 18):
+            texts = [f"{p[0]:.{digits}g} to {p[-1]:.{digits}g}" for p in parts]
+            if len(set(texts)) == len(texts):
+                break
         ends = [part[-1] for part in parts]
         return [None if v is None else texts[int(np.searchsorted(ends, v))] for v in values.to_list()]
     return [None if value is None else words.shown(value) for value in values.to_list()]
