@@ -391,3 +391,17 @@ def test_a_figure_of_pairs_speaks_of_pairs_in_the_singular_too():
     assert "of the pair of samples with the best score" in words
     words = difference_figure([ablation()], ["critic.norm"], show="all").notes[0]
     assert words.startswith("Every line is a pair of samples:")
+
+
+def test_a_caption_says_that_one_group_is_a_single_sample():
+    results = ablation(samples=6, seeds=2)
+    alone = results.samples.with_columns(pl.Series("critic.norm", [True] + [False] * 11))
+    results = dataclasses.replace(results, samples=alone)
+    said = curves_figure([results], ["critic.norm"]).notes[0]
+    assert said.startswith(
+        "Lines: interquartile mean over the samples of a group of their interquartile means"
+    )
+    assert "or over seeds where it has one sample. Bands: 95 % intervals" in said
+    unevaluated = results.curves.filter(pl.col("sample") != 3)
+    still = curves_figure([dataclasses.replace(results, curves=unevaluated)], ["critic.norm"]).notes[0]
+    assert still == said

@@ -57,12 +57,39 @@ def average(values: Float[np.ndarray, "samples seeds points"], show: str, band: 
     return Estimate(found.value, low, high)
 
 
-def average_words(show: str, band: str, samples: int, seeds: int, drawn: bool) -> str:
+def average_words(
+    show: str, band: str, samples: int, seeds: int, drawn: bool, most: int | None = None
+) -> str:
     """Say what the lines and bands are, for a caption: `drawn` if there is any band.
 
-    `samples` is the least number of samples of a group, and `seeds` the least of a sample.
+    `samples` is the least number of samples of a group, `most` the largest (by default the same), and `seeds`
+    the least of a sample.
     """
+    if samples == 1 and (most or 1) > 1 and show not in ("best", "all"):
+        return _mixed_words(show, band, seeds, drawn) + _trimmed_words(show, most or 1, seeds)
     return f"{_line_and_band_words(show, band, samples, seeds, drawn)}{_trimmed_words(show, samples, seeds)}"
+
+
+def _mixed_words(show: str, band: str, seeds: int, drawn: bool) -> str:
+    """Say what lines and bands are where some groups have one sample, and others several."""
+    of_each = " of their interquartile means over seeds" if seeds > 1 and show != "mean" else ""
+    line = (
+        f"Lines: {_NAMES[show]} over the samples of a group{of_each}, or over seeds where it has one sample."
+    )
+    least = _MEDIAN_RUNS if show == "median" else MIN_RUNS
+    if band == "none" or (band == "range" and not drawn):
+        return line
+    if band == "range":
+        return f"{line} Bands: from the lowest to the highest of these."
+    if drawn:
+        if show == "median":
+            how = "by order statistics; of five runs their range, which is one of 93.75 %"
+        else:
+            how = f"by bootstrap{_over_words(one=False, samples=1)}"
+        return f"{line} Bands: 95 % intervals, {how}."
+    if show == "mean":
+        return f"{line} No bands: no interval of a mean holds for few runs; median and iqm have one."
+    return f"{line} No bands: an interval that holds needs {least} of these, that differ."
 
 
 def _trimmed_words(show: str, samples: int, seeds: int) -> str:

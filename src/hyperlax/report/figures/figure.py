@@ -53,7 +53,7 @@ def curves_figure(
     groups, own = grouped(several, by, bins, labels)
     look = _coloured(look, groups, labels or {}, groups)
     table = curve_table(several, groups, own, show, band)
-    words = average_words(show, band, *_least(several, own), bool(table["low"].count()))
+    words = average_words(show, band, *_least(several, own), bool(table["low"].count()), _most(own))
     words += thinned_words(several, groups, own, show)
     chart = curve_chart(table, groups, look, x, _metric_title(metric), ", ".join(by), words)
     return Figure(chart, table, (words, *_evaluated_words(several, own)))
@@ -89,7 +89,7 @@ def difference_figure(
             f"--ablate {by[0]}=…"
         )
     table = curve_table(gaps, others, named, show, band)
-    words = average_words(show, band, *_least(gaps, named), bool(table["low"].count()))
+    words = average_words(show, band, *_least(gaps, named), bool(table["low"].count()), _most(named))
     words += thinned_words(gaps, others, named, show)
     words = re.sub(r"\bsample(s?)\b", r"pair\1 of samples", words)
     title = _metric_title(metric)
@@ -188,10 +188,15 @@ def _check(show: str, band: str) -> None:
 
 
 def _least(several: Sequence[Panel], labels: Sequence[pl.Series]) -> tuple[int, int]:
-    """The least number of samples of a group, and the least number of seeds of a sample."""
+    """The least number of samples of a group, and the least number of seeds of a sample that has any."""
     samples = [n for own in labels for n in own.value_counts()["count"].to_list()]
     seeds = [(~np.isnan(panel.values).all(axis=2)).sum(axis=1) for panel in several]
-    return min(samples, default=0), int(min((s.min() for s in seeds if len(s)), default=0))
+    return min(samples, default=0), int(min((s[s > 0].min() for s in seeds if s.any()), default=0))
+
+
+def _most(labels: Sequence[pl.Series]) -> int:
+    """The largest number of samples of a group."""
+    return max((n for own in labels for n in own.value_counts()["count"].to_list()), default=0)
 
 
 def _metric_title(metric: str) -> str:
