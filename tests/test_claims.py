@@ -16,8 +16,10 @@ from hyperlax.commands.ending import next_command
 from hyperlax.experiments.experiment import Experiment
 from hyperlax.experiments.samples import Lane
 from hyperlax.report.charts import NothingToDraw, bands
+from hyperlax.report.charts.families import best_of_k_chart, profile_chart
 from hyperlax.report.charts.runtime import scaling
 from hyperlax.report.claims import verdicts, verdicts_by_environment
+from hyperlax.report.comparison import summary
 from hyperlax.report.figures.averages import average_words
 from hyperlax.report.figures.pairs import claimed, summary_words
 from hyperlax.report.findings import comparison_findings, findings
@@ -114,6 +116,24 @@ def test_families_of_which_only_chosen_samples_train_to_the_end_are_not_compared
     groups = {"x": [one, scored(whole, "B")]}
     assert "no lane of A has trained to the end" in verdicts(groups["x"])[0]
     assert "sample 15 of B" in comparison_findings(groups, {"x": []})[1]
+
+
+def test_survivors_of_successive_halving_are_not_shown_as_random_samples():
+    stopped = {(sample, 0): "pruned" for sample in range(8)}
+    values = np.arange(16.0)[:, None]
+    halved = scored(values, "A", status=stopped, steps=dict.fromkeys(stopped, 1_000))
+    whole = scored(values, "B")
+    for draw in (best_of_k_chart, profile_chart):
+        with pytest.raises(NothingToDraw, match="no random ones"):
+            draw([halved])
+        spec = draw([halved, whole]).to_dict()
+        names = {row["name"] for rows in spec["datasets"].values() for row in rows}
+        assert names == {"B"}
+        assert "Left out: A, where samples stopped early by their scores." in spec["title"]["subtitle"]
+    one, other = summary([halved, whole]).iter_rows(named=True)
+    assert (one["evaluated"], one["best"], one["top 5 IQM"]) == (16, 15.0, other["top 5 IQM"])
+    assert [one[name] for name in ("median", "q25", "expected best of 8")] == [None] * 3
+    assert None not in [other[name] for name in ("median", "q25", "expected best of 8")]
 
 
 def test_claims_are_corrected_over_all_environments_of_a_page():

@@ -31,15 +31,23 @@ from hyperlax.report.charts.style import Chart, NothingToDraw, sample_keys
 from hyperlax.report.charts.tuning import tuning_chart
 from hyperlax.report.claims import verdicts_by_environment
 from hyperlax.report.document import Pictures, sections_of, tabs, write_document
-from hyperlax.report.evaluations import at_equal_steps
+from hyperlax.report.evaluations import at_equal_steps, stopped_early
 from hyperlax.report.export import image, informed_title
 from hyperlax.report.findings import comparison_findings
 from hyperlax.report.leaderboard import leaderboard, varied_hyperparameters
 from hyperlax.report.options import Options
 from hyperlax.report.published import Published
-from hyperlax.report.published_comparison import STATISTICS, over_samples
+from hyperlax.report.published_comparison import BEST_STATISTICS, STATISTICS, over_samples
 from hyperlax.report.published_section import TABLE, PublishedComparison
-from hyperlax.report.scores import DESCRIPTION, described, headline_of, measured_alike, ranked, scores
+from hyperlax.report.scores import (
+    DESCRIPTION,
+    described,
+    headline_of,
+    measured_alike,
+    ranked,
+    sample_scores,
+    scores,
+)
 from hyperlax.report.tables import definition, score_table
 from hyperlax.report.templates import Markup, joined, piece
 from hyperlax.report.tuning import sensitivity_table
@@ -127,24 +135,30 @@ def summary(families: Families) -> pl.DataFrame:
     """Summarise every family in one row: samples, lanes, scores, and what the best sample costs.
 
     The statistics of `STATISTICS` are taken over the scores of the samples by the headline metric, the best
-    with its score in `fresh` episodes. Parameters and circuit executions of the best sample are those of one
-    of its lanes. The columns of `scores.DESCRIPTION` say what the scores are.
+    with its score in `fresh` episodes. Where samples stopped early by their scores, those that
+    are left are no random ones, and what is said of all samples is null. `evaluated` counts all
+    that have a score. Parameters and circuit executions of the best sample are those of one of its lanes.
+    The columns of `scores.DESCRIPTION` say what the scores are.
     """
     rows = []
     for results in families:
         best, lanes = ranked(results).head(1), results.lanes
         values = over_samples(scores(results))
+        chosen = stopped_early(results) > 0
         own = lanes.filter(pl.col("sample").is_in(best["sample"].implode()))
         sizes = lanes["parameters"].drop_nulls()
         row = {
             "family": results.name,
             "samples": len(results.samples),
-            "evaluated": len(scores(results)),
+            "evaluated": sample_scores(results)["score"].count(),
             "lanes": len(lanes),
             "diverged": int((lanes["status"] == "diverged").sum()),
             "best sample": best["sample"].to_list()[0] if len(best) else None,
-            **{name: float(value.value) for name, value in values.items()},
-            f"expected best of {_SMALL_SEARCH}": _expected_best(scores(results)),
+            **{
+                name: None if chosen and name not in BEST_STATISTICS else float(value.value)
+                for name, value in values.items()
+            },
+            f"expected best of {_SMALL_SEARCH}": None if chosen else _expected_best(scores(results)),
             "fresh return of the best": best[FRESH].to_list()[0] if len(best) else None,
             "parameters of the best": _first_value(own, "parameters"),
             "parameters": f"{sizes.min():,} – {sizes.max():,}" if len(sizes) else None,

@@ -39,7 +39,7 @@ from hyperlax.statistics import (
     probability_of_improvement,
 )
 from hyperlax.storage.results import Results
-from hyperlax.storage.wording import counted
+from hyperlax.storage.wording import counted, listed
 
 _POINTS = 100
 _MARKS = 7
@@ -97,7 +97,8 @@ def tuned_curves(families: Families, x: str = "env_steps", top: int = 5) -> Char
 def best_of_k_chart(families: Families) -> Chart:
     """Draw the expected score of the best of k samples, against the size k of the search."""
     frames = []
-    for results in families:
+    unchosen, left_out = _unchosen(families)
+    for results in unchosen:
         found = best_of_k(scores(results))
         typical = median_best_of_k(scores(results))
         found = Estimate(found.value, typical.low, typical.high)
@@ -120,14 +121,16 @@ def best_of_k_chart(families: Families) -> Chart:
         [
             f"Expected {title} of the best of k random samples. Bands: 95 % intervals over samples of the "
             "return that half of the searches of size k exceed. They end where the samples are too few to "
-            "bound it; the expectation itself has no interval that holds."
+            "bound it; the expectation itself has no interval that holds.",
+            left_out,
         ],
     )
 
 
 def profile_chart(families: Families) -> Chart:
     """Draw performance profiles: the share of the samples above each return."""
-    found = {results.name: scores(results) for results in families}
+    unchosen, left_out = _unchosen(families)
+    found = {results.name: scores(results) for results in unchosen}
     title = title_of(families)
     every = np.concatenate(list(found.values()))
     if every.size == 0:
@@ -146,8 +149,25 @@ def profile_chart(families: Families) -> Chart:
             width=_PANEL[0], height=_PANEL[1]
         ),
         "Performance profile",
-        [f"Share of the samples whose {title} exceeds τ. Bands: 95 % for all τ at once, over samples."],
+        [
+            f"Share of the samples whose {title} exceeds τ. Bands: 95 % for all τ at once, over samples.",
+            left_out,
+        ],
     )
+
+
+def _unchosen(families: Families) -> tuple[list[Results], str]:
+    """Return the families whose samples with scores were not chosen by these, and a sentence on the others.
+
+    Raises `NothingToDraw` if there is none.
+    """
+    chosen = [results.name for results in families if stopped_early(results)]
+    if len(chosen) == len(families):
+        raise NothingToDraw(
+            "Samples stopped early by their scores, and those that trained to the end are no random ones."
+        )
+    said = f"Left out: {listed(chosen)}, where samples stopped early by their scores." if chosen else ""
+    return [results for results in families if results.name not in chosen], said
 
 
 def improvements(families: Families, corrected: bool = True) -> pl.DataFrame:
