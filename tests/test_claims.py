@@ -129,7 +129,7 @@ def test_survivors_of_successive_halving_are_not_shown_as_random_samples():
         spec = draw([halved, whole]).to_dict()
         names = {row["name"] for rows in spec["datasets"].values() for row in rows}
         assert names == {"B"}
-        assert "Left out: A, where samples stopped early by their scores." in spec["title"]["subtitle"]
+        assert "Left out: A, where samples were proposed or stopped by scores." in spec["title"]["subtitle"]
     one, other = summary([halved, whole]).iter_rows(named=True)
     assert (one["evaluated"], one["best"], one["top 5 IQM"]) == (16, 15.0, other["top 5 IQM"])
     assert [one[name] for name in ("median", "q25", "expected best of 8")] == [None] * 3

@@ -10,8 +10,10 @@ import pytest
 from report_data import synthetic
 
 from hyperlax.report import export_charts, write_report
-from hyperlax.report.charts import NothingToDraw
+from hyperlax.report.applies import applies
+from hyperlax.report.charts import CHARTS, NothingToDraw
 from hyperlax.report.charts.search import SEARCH_CHARTS, history, importances, pareto, what_mattered
+from hyperlax.report.comparison import summary
 from hyperlax.report.vega import vegalite_version
 from hyperlax.storage.results import Results
 
@@ -69,6 +71,21 @@ def test_a_chart_is_drawn_or_gives_the_reason_why_not(states, trials):
         assert reason.endswith(".") or spec["title"]["text"], name
     with pytest.raises(NothingToDraw):
         history(synthetic(samples=2, seeds=1))
+
+
+def test_trials_that_a_search_proposes_by_scores_are_not_shown_as_random_samples():
+    results = searched()
+    assert not applies("best_of_k", results)
+    with pytest.raises(NothingToDraw, match="no random ones"):
+        CHARTS["best_of_k"](results)
+    spec = CHARTS["ecdf"](results).to_dict()
+    (steps,) = [rows for rows in spec["datasets"].values() if "share" in rows[0]]
+    assert {row["low"] for row in steps} == {None}
+    assert "Bands" not in spec["title"]["subtitle"][0]
+    assert summary([results])["expected best of 8"].to_list() == [None]
+    results.manifest["search"]["sampler"] = "random"
+    assert applies("best_of_k", results)
+    assert "Bands" in CHARTS["ecdf"](results).to_dict()["title"]["subtitle"][0]
 
 
 def test_the_best_score_so_far_rises_and_counts_only_finished_trials():

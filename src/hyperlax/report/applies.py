@@ -8,6 +8,7 @@ from functools import partial
 import polars as pl
 
 from hyperlax.report.charts.style import Chart, NothingToDraw
+from hyperlax.report.evaluations import is_guided
 from hyperlax.report.leaderboard import varied_hyperparameters
 from hyperlax.report.scores import lane_scores, sample_scores, title_of
 from hyperlax.storage.results import UNFINISHED, Results
@@ -48,6 +49,8 @@ def applies(name: str, results: Results) -> bool:
     if name in _SCHEDULED:
         schedule = (results.manifest.get("identity") or {}).get("schedule") or {}
         return schedule.get("name") == _SCHEDULED[name]
+    if name == "best_of_k":
+        return not is_guided(results)
     if name in ("slices", "importance", "parallel_coordinates"):
         return results.trials.is_empty()
     return name != "confirmation" or results.confirmation is not None

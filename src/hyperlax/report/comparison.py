@@ -31,7 +31,7 @@ from hyperlax.report.charts.style import Chart, NothingToDraw, sample_keys
 from hyperlax.report.charts.tuning import tuning_chart
 from hyperlax.report.claims import verdicts_by_environment
 from hyperlax.report.document import Pictures, sections_of, tabs, write_document
-from hyperlax.report.evaluations import at_equal_steps, stopped_early
+from hyperlax.report.evaluations import at_equal_steps, is_guided, stopped_early
 from hyperlax.report.export import image, informed_title
 from hyperlax.report.findings import comparison_findings
 from hyperlax.report.leaderboard import leaderboard, varied_hyperparameters
@@ -135,10 +135,10 @@ def summary(families: Families) -> pl.DataFrame:
     """Summarise every family in one row: samples, lanes, scores, and what the best sample costs.
 
     The statistics of `STATISTICS` are taken over the scores of the samples by the headline metric, the best
-    with its score in `fresh` episodes. Where samples stopped early by their scores, those that
-    are left are no random ones, and what is said of all samples is null. `evaluated` counts all
-    that have a score. Parameters and circuit executions of the best sample are those of one of its lanes.
-    The columns of `scores.DESCRIPTION` say what the scores are.
+    with its score in `fresh` episodes. Where samples stopped early by their scores, those left are no random
+    ones: what is said of all samples is null. So is the expected best for the trials of a search. `evaluated`
+    counts all that have a score. Parameters and circuit executions of the best sample are those of one of its
+    lanes. The columns of `scores.DESCRIPTION` say what the scores are.
     """
     rows = []
     for results in families:
@@ -158,7 +158,9 @@ def summary(families: Families) -> pl.DataFrame:
                 name: None if chosen and name not in BEST_STATISTICS else float(value.value)
                 for name, value in values.items()
             },
-            f"expected best of {_SMALL_SEARCH}": None if chosen else _expected_best(scores(results)),
+            f"expected best of {_SMALL_SEARCH}": None
+            if chosen or is_guided(results)
+            else _expected_best(scores(results)),
             "fresh return of the best": best[FRESH].to_list()[0] if len(best) else None,
             "parameters of the best": _first_value(own, "parameters"),
             "parameters": f"{sizes.min():,} – {sizes.max():,}" if len(sizes) else None,

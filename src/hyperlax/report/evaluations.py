@@ -25,6 +25,8 @@ DIVERGED = (
     "or with the lowest evaluation of its experiment if that is lower or the former unknown."
 )
 """The convention, in a sentence for readers."""
+_UNGUIDED = ("random", "qmc")
+"""Samplers of searches that do not learn from scores."""
 
 
 @dataclass(frozen=True)
@@ -203,6 +205,12 @@ def stopped_early(results: Results) -> int:
     """Return how many samples are `behind` because their scores made a schedule or a search stop them."""
     own = pl.col("sample").is_in(list(behind(results))), pl.col("status") == "pruned"
     return results.lanes.filter(*own)["sample"].n_unique()
+
+
+def is_guided(results: Results) -> bool:
+    """Whether the samples are trials that a search has proposed by the scores of those before."""
+    sampler = (results.manifest.get("search") or {}).get("sampler")
+    return bool(len(results.trials)) and sampler not in _UNGUIDED
 
 
 def _continued(found: Evaluations, results: Results, end: int | None) -> Evaluations:

@@ -22,7 +22,7 @@ from hyperlax.report.charts.style import (
     over_training,
     steps_axis,
 )
-from hyperlax.report.evaluations import behind, evaluations, has_ended, stopped_early
+from hyperlax.report.evaluations import behind, evaluations, has_ended, is_guided, stopped_early
 from hyperlax.report.scores import headline_of, lane_scores, ranked, sample_scores, scores, title_of
 from hyperlax.statistics import (
     LEVEL,
@@ -161,12 +161,12 @@ def _unchosen(families: Families) -> tuple[list[Results], str]:
 
     Raises `NothingToDraw` if there is none.
     """
-    chosen = [results.name for results in families if stopped_early(results)]
+    chosen = [results.name for results in families if stopped_early(results) or is_guided(results)]
     if len(chosen) == len(families):
         raise NothingToDraw(
-            "Samples stopped early by their scores, and those that trained to the end are no random ones."
+            "Samples were proposed or stopped by scores, so that those with a score are no random ones."
         )
-    said = f"Left out: {listed(chosen)}, where samples stopped early by their scores." if chosen else ""
+    said = f"Left out: {listed(chosen)}, where samples were proposed or stopped by scores." if chosen else ""
     return [results for results in families if results.name not in chosen], said
 
 
