@@ -59,6 +59,16 @@ def test_habits_of_other_programs_are_understood(tmp_path, name, capsys):
     assert bool(capsys.readouterr().err) == (not same and name not in ("nested.json", "trailing.csv"))
 
 
+def test_points_are_decimal_where_no_cell_has_a_decimal_comma(tmp_path):
+    (tmp_path / "a.csv").write_bytes(b"actor.width;actor_lr\n32;1.500\n64;0.25\n")
+    assert [row[1:] for row in read(tmp_path / "a.csv")] == [(32, 1.5), (64, 0.25)]
+
+
+def test_a_single_line_of_objects_is_a_table(tmp_path):
+    (tmp_path / "a.jsonl").write_text('{"actor.width": 32, "actor_lr": 0.5}\n')
+    assert read(tmp_path / "a.jsonl") == [(0, 32, 0.5)]
+
+
 def test_frames_and_lists_are_tables():
     frame = pl.DataFrame({"actor.width": [32, 64], "actor_lr": [0.001, 0.5]})
     for given in (frame, frame.to_dicts(), _Pandas(frame)):
@@ -82,6 +92,7 @@ REFUSED = [
     ("a.csv", b"actor.width,actor_lr\n32\n", "line 2 has 1 cells, the header has 2"),
     ("a.csv", b"actor.width\n32,5\n", "line 2 has 2 cells, the header has 1"),
     ("a.csv", b'actor.width\n"1,234"\n', "can mean 1234 or 1.234"),
+    ("a.csv", b"actor.width;actor_lr\n1.000;0,5\n", r"'1\.000' can mean 1000 or 1,000; write one of them"),
     ("a.csv", b"actor.widht\n32\n", 'unknown column "actor.widht"; did you mean "actor.width"'),
     ("a.csv", b"actor.width\n2.5\n", 'line 2, column "actor.width": actor.width needs an integer'),
     ("a.csv", b"actor.width\n99999999999999999999\n", 'line 2, column "actor.width": .* at most'),

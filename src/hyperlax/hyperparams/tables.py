@@ -26,6 +26,8 @@ _SEPARATORS = {",": "commas", ";": "semicolons", "\t": "tabs"}
 _POINT_DECIMALS = re.compile(r"[+-]?\d{1,3}(,\d{3})+\.\d+")
 _COMMA_DECIMALS = re.compile(r"[+-]?(\d{1,3}(\.\d{3})+|\d+),\d+([eE][+-]?\d+)?")
 _AMBIGUOUS = re.compile(r"[+-]?[1-9]\d{0,2}(,\d{3})+")
+_AMBIGUOUS_POINTS = re.compile(r"[+-]?[1-9]\d{0,2}(\.\d{3})+")
+"""Numbers whose points may separate thousands; looked for where other cells have decimal commas."""
 
 
 @dataclass
@@ -163,10 +165,11 @@ def _csv(path: Path) -> Table:
     skipped = [str(number) for number, cells in lines if not any(cells) and number > full[0][0]]
     if skipped:
         table.notes.append(f"{path}: empty lines {', '.join(skipped[:5])} are skipped")
+    commas = separator == ";" and any(_COMMA_DECIMALS.fullmatch(cell) for _, row in body for cell in row)
     for number, cells in body:
         if len(cells) < len(header) or any(cells[len(header) :]):
             raise ValueError(f"{path}, line {number} has {len(cells)} cells, the header has {len(header)}")
-        row = {name: _number_text(cells[i], path, number, name, table) for i, name in names}
+        row = {name: _number_text(cells[i], path, number, name, table, commas) for i, name in names}
         table.add(row, f"line {number}")
     return table
 
@@ -192,12 +195,17 @@ def _named_columns(
     return named
 
 
-def _number_text(cell: str, path: Path, line: int, name: str, table: Table) -> str:
-    """A cell with a decimal point and no separators of thousands, if it is a number."""
-    if _AMBIGUOUS.fullmatch(cell):
+def _number_text(cell: str, path: Path, line: int, name: str, table: Table, commas: bool) -> str:
+    """A cell with a decimal point and no separators of thousands, if it is a number.
+
+    `commas`: whether other cells of the table have a decimal comma, so that points may separate thousands.
+    """
+    points = commas and _AMBIGUOUS_POINTS.fullmatch(cell)
+    if points or _AMBIGUOUS.fullmatch(cell):
+        mark = "." if points else ","
         raise ValueError(
-            f'{path}, line {line}, column "{name}": {cell!r} can mean {cell.replace(",", "")} or '
-            f"{cell.replace(',', '.', 1)}; write one of them"
+            f'{path}, line {line}, column "{name}": {cell!r} can mean {cell.replace(mark, "")} or '
+            f"{cell.replace(mark, ',' if points else '.', 1)}; write one of them"
         )
     plain = cell
     if _POINT_DECIMALS.fullmatch(cell):
@@ -225,7 +233,8 @@ def _json(path: Path) -> Table:
 
     try:
         first = next(io.StringIO(text, None), "")
-        if first.endswith("}\n") and all(line.strip()[:1] in ("{", "") for line in io.StringIO(text, None)):
+        by_lines = path.suffix.lower() == ".jsonl" or first.endswith("}\n")
+        if by_lines and all(line.strip()[:1] in ("{", "") for line in io.StringIO(text, None)):
             table.notes.append(f"{path} is read as one object per line")
             text = f"[{','.join(line for line in io.StringIO(text, None) if line.strip())}]"
         found = json.loads(text, parse_constant=refuse, object_pairs_hook=unique)
