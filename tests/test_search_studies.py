@@ -131,6 +131,11 @@ def test_a_storage_that_cannot_be_used_is_named_without_its_password():
     with pytest.raises(ValueError, match=r"sqlite:///trials\.db"):
         studies.storage("trials.db", None)
     assert studies.public("sqlite:///a@b.db") == "sqlite:///a@b.db"
+    address = "postgresql://host/db?user=me&{}=se%20cret@1&sslmode=require"
+    for name in ("password", "passwd", "pwd", "sslpassword", "PassWord"):
+        assert (
+            studies.public(address.format(name)) == f"postgresql://host/db?user=me&{name}=***&sslmode=require"
+        )
 
 
 def test_a_journal_survives_a_line_that_was_being_written(tmp_path):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -17,6 +18,7 @@ Append: TypeAlias = Callable[[Path, bytes, journal.JournalFileOpenLock], None]
 """Appends lines to a journal, or nothing, while it holds a lock."""
 _PIECE = 2**16
 """Bytes that are read at a time when the end of the last whole line is looked for."""
+_SECRETS = re.compile(r"([?&](?:password|passwd|pwd|sslpassword)=)[^&#]*", re.IGNORECASE)
 
 
 def storage(
@@ -177,7 +179,8 @@ def _ends_in_a_line(path: Path) -> bool:
 
 
 def public(url: str) -> str:
-    """`url` without its password."""
+    """`url` without its passwords, before the host or in the query."""
+    url = _SECRETS.sub(r"\1***", url)
     scheme, separator, rest = url.partition("://")
     credentials, at, place = rest.rpartition("@")
     user, colon, _ = credentials.partition(":")
