@@ -151,6 +151,20 @@ def test_experiments_are_grouped_by_environment():
     }
 
 
+@pytest.mark.parametrize(
+    ("folders", "names"),
+    [
+        (("/home/me/out", "/home/me/out/again"), ["out", "again"]),
+        (("/home/me/out", "/home/me/out/out"), ["out (1)", "out (2)"]),
+        (("/home/me/out", "/home/me/out"), ["out (1)", "out (2)"]),
+    ],
+)
+def test_names_from_folders_inside_each_other_hold_no_absolute_path(folders, names):
+    one = family("ppo_mlp")
+    (group,) = by_environment([dataclasses.replace(one, folder=Path(f)) for f in folders]).values()
+    assert [r.name for r in group] == names
+
+
 def test_the_same_family_twice_is_told_apart_by_recipe_or_by_folder():
     one, two = family("ppo_mlp"), family("ppo_mlp")
     named = dataclasses.replace(two, manifest={**two.manifest, "recipe": "ppo_vec_mlp"})

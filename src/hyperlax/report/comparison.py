@@ -8,6 +8,7 @@ from __future__ import annotations
 import dataclasses
 from collections.abc import Callable, Mapping, Sequence
 from functools import partial
+from itertools import zip_longest
 from pathlib import Path
 
 import numpy as np
@@ -125,10 +126,16 @@ def _with_distinct_names(group: Sequence[Results]) -> list[Results]:
 
 
 def _distinct_path_parts(group: Sequence[Results]) -> list[str]:
-    """Return, for each experiment, the components of its folder's path that are not common to all."""
+    """Return, for each experiment, the components of its folder's path that are not common to all.
+
+    These are the last component, with a position if they are equal, where a folder contains the others.
+    """
     parts = [r.folder.parts if r.folder else (str(i),) for i, r in enumerate(group)]
-    differ = [len(set(column)) > 1 for column in zip(*parts, strict=False)]
-    return ["/".join(p for p, d in zip(own, differ, strict=False) if d) or "/".join(own) for own in parts]
+    columns = [column for column in zip_longest(*parts, fillvalue="") if len(set(column)) > 1]
+    differ = ["/".join(filter(None, own)) for own in zip(*columns, strict=True)]
+    names = [name or own[-1] for name, own in zip(differ or [""] * len(parts), parts, strict=True)]
+    again = {name for name in names if names.count(name) > 1}
+    return [f"{name} ({i})" if name in again else name for i, name in enumerate(names, 1)]
 
 
 def summary(families: Families) -> pl.DataFrame:
