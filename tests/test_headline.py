@@ -322,7 +322,9 @@ def test_one_seed_and_few_samples_claim_nothing():
     assert "…" not in file.getvalue(), "one seed has no range"
     again = confirmed(synthetic(samples=4, seeds=1, diverged=()))
     assert "so few seeds give no interval" in drop_words(again)
-    assert "so few seeds give no interval" in drop_words(measured_by(again, "peak_of_mean"))
+    assert "a maximum over the mean of seeds has no interval" in drop_words(
+        measured_by(again, "peak_of_mean")
+    )
 
 
 def test_fresh_episodes_are_many_apart_and_no_burden():

@@ -68,6 +68,8 @@ def drop_words(results: Results) -> str:
         return "Nothing has been confirmed yet."
     sentence = f"The average drop is {text(float(found.value))}"
     if np.isnan(found.low):
+        if headline_of(results.manifest).maximum:
+            return f"{sentence}; a maximum over the mean of seeds has no interval."
         return f"{sentence}; so few seeds give no interval."
     mean = average_difference(_pairs(results, selection_bias(results).drop_nulls("drop")["sample"].to_list()))
     value, low, high = spanned(float(mean.value), float(mean.low), float(mean.high))
