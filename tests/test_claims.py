@@ -16,7 +16,7 @@ from hyperlax.commands.ending import next_command
 from hyperlax.experiments.experiment import Experiment
 from hyperlax.experiments.samples import Lane
 from hyperlax.report.charts import NothingToDraw, bands
-from hyperlax.report.charts.families import best_of_k_chart, profile_chart
+from hyperlax.report.charts.families import best_of_k_chart, paired, profile_chart
 from hyperlax.report.charts.runtime import scaling
 from hyperlax.report.claims import verdicts, verdicts_by_environment
 from hyperlax.report.comparison import summary
@@ -58,6 +58,21 @@ def test_another_confirmed_sample_is_a_maximum_that_may_be_told_apart():
     assert "again a maximum, of 3 samples, and so optimistic; it is told apart from sample 0." in said
     said = findings(with_confirmation(scored(tuned), [0, 1, 2], fresh[:, :3])).next
     assert "it cannot be told apart from sample 0." in said
+
+
+def test_a_sample_that_stands_in_for_the_first_is_not_called_the_first():
+    made = with_confirmation(scored([[9.0], [5.0], [1.0]]), [0, 1], [[np.nan], [4.0]])
+    assert (
+        "sample 1, which came first in tuning of those with a confirmed score, scores" in findings(made).next
+    )
+
+
+def test_a_paired_test_needs_enough_pairs_that_have_scores():
+    values = np.arange(8.0)[:, None]
+    one, other = scored(values, "A"), scored(values + 1, "B")
+    assert paired(one, other) is not None
+    values[5:] = np.nan
+    assert paired(scored(values, "A"), other) is None
 
 
 def test_confirmed_samples_that_tie_are_named():

@@ -32,6 +32,8 @@ def confirmed_words(results: Results) -> tuple[str, int] | None:
     own = scored.row(by_predicate=pl.col("sample") == first, named=True)
     alike = int((tuned["score"] == tuned["score"][0]).sum())
     place = f"the first of {alike} that tied in tuning" if alike > 1 else "which came first in tuning"
+    if first != int(ranked(results)["sample"][0]):
+        place += " of those with a confirmed score"
     said = [f"Confirmed: with fresh seeds, sample {first}, {place}, scores {score_words(own)}; quote that."]
     said += _others_words(again, scored.filter(pl.col("sample") != first), own)
     return " ".join(said), first

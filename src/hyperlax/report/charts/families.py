@@ -217,17 +217,20 @@ def improvements(families: Families, corrected: bool = True) -> pl.DataFrame:
 def paired(ours: Results, theirs: Results) -> tuple[np.ndarray, np.ndarray] | None:
     """Return the scores of equal samples of two families side by side.
 
-    None unless both have the same samples, with the same hyperparameters, and enough of them for a claim.
+    None unless both have the same samples, with the same hyperparameters, and enough of them that have scores
+    after equal steps for a claim.
     """
     samples = [
         results.samples.drop("matrix", "pair", strict=False).sort("sample") for results in (ours, theirs)
     ]
     late = [*behind(ours), *behind(theirs)]
-    if samples[0].height < MIN_PAIRED or not samples[0].equals(samples[1]):
+    if not samples[0].equals(samples[1]):
         return None
     scored = (sample_scores(results).select("sample", "score") for results in (ours, theirs))
     both = next(scored).join(next(scored), on="sample", suffix="_theirs").drop_nulls()
     both = both.filter(~pl.col("sample").is_in(late))
+    if both.height < MIN_PAIRED:
+        return None
     return both["score"].to_numpy(), both["score_theirs"].to_numpy()
 
 
