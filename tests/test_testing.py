@@ -7,12 +7,14 @@ import subprocess
 import sys
 from copy import copy
 from typing import Any, final
+from unittest.mock import Mock
 
 import equinox as eqx
 import jax
 import jax.numpy as jnp
 import jax.random as jr
 import numpy as np
+import polars as pl
 import pytest
 
 from hyperlax import envs
@@ -29,7 +31,7 @@ from hyperlax.hyperparams.samplers import (
     Random,
     Sobol,
 )
-from hyperlax.lanes.sizes import Extent, shapes
+from hyperlax.lanes.sizes import Extent, Shape, shapes
 from hyperlax.networks import AbstractNetwork, AbstractNetworkHyperparams, AbstractStockHyperparams, Linear
 from hyperlax.schedules import ASHA, PBT, Schedule, Verdict
 from hyperlax.testing import (
@@ -318,6 +320,36 @@ class Sizeless(Dense):
         return {"width": int(self.width)}
 
 
+class Deep(Miscounted):
+    """Its count is wrong where a program of its own is needed."""
+
+    depth: Count = hp(1, doc="a size that is part of the program")
+
+    def sizes(self):
+        return {**super().sizes(), "depth": Shape(self.depth)}
+
+    def parameter_count(self, in_size):
+        return super().parameter_count(in_size) - (0 if int(self.depth) == 2 else int(self.width))
+
+
+def test_samples_that_need_a_program_of_their_own_are_checked():
+    with pytest.raises(AssertionError, match=r"sample 1 of Deep .*depth=2.*parameter_count says"):
+        check_network(Deep, count=2, samples=({"depth": 1}, {"depth": 2}))
+
+
+class Bounded(Dense):
+    """Its numbers have lower bounds above half of their defaults."""
+
+    rate: Real = hp(1.0, doc="rate", least=1.0)
+    shift: Real = hp(0.0, doc="shift", least=0.0, most=0.01)
+
+
+def test_drawn_values_are_within_their_bounds():
+    for sample in draw(Bounded(), 8, np.random.default_rng(0), lambda _: 1.0):
+        assert float(sample.rate) >= 1.0
+        assert 0.0 <= float(sample.shift) <= np.float32(0.01)
+
+
 def test_a_dense_layer_is_a_network():
     check_network(Dense)
 
@@ -490,6 +522,36 @@ class Merciless(Schedule):
 def test_a_spoilt_schedule_is_named(schedule, message):
     with pytest.raises(AssertionError, match=message):
         check_schedule(schedule)
+
+
+class Once(Schedule):
+    """Judges in one sweep, and never again."""
+
+    def judge(self, runner, lane, value):
+        return Verdict.GO_ON
+
+
+def test_a_schedule_that_judges_once_is_interrupted(monkeypatch):
+    """The last time it judges is the first one too."""
+    runs = []
+
+    def swept(schedule, rows, folder, resume=False):
+        runs.append(resume)
+        if not resume:
+            schedule.judge(None, None, None)
+        return Mock(lanes={"status": pl.Series(["done"])})
+
+    monkeypatch.setattr("hyperlax.testing.schedules._swept", swept)
+    monkeypatch.setattr("hyperlax.testing.schedules._same", lambda *_: None)
+    check_schedule(Once)
+    assert runs == [False, False, True]
+    silent = lambda schedule, rows, folder, resume=False: (  # noqa: E731
+        schedule.judge(None, None, None) if folder.name == "whole" else None,
+        Mock(lanes={"status": pl.Series(["done"])}),
+    )[1]
+    monkeypatch.setattr("hyperlax.testing.schedules._swept", silent)
+    with pytest.raises(AssertionError, match="Once: the run was not interrupted"):
+        check_schedule(Once)
 
 
 @pytest.mark.parametrize("schedule", [Schedule, ASHA, lambda: PBT(interval=1)], ids=["plain", "asha", "pbt"])

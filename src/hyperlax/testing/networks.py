@@ -49,7 +49,8 @@ def check_network(
     - `prepared` and `extended`, where the class defines them, give the same outputs.
     - `parameter_count` is between the weights that move and those that are allocated; `out` is the length of
       the output.
-    - All samples are built and evaluated by one program, traced once, and every leaf is an array.
+    - All samples of equal `Shape` are built and evaluated by one program, traced once, and every leaf is an
+      array.
 
     Raises `AssertionError` naming the sample and the leaf, and `TypeError` for anything but a network.
     """
@@ -59,15 +60,29 @@ def check_network(
     rng = np.random.default_rng([seed, count, in_size])
     hps = draw(build(), count, rng, lambda hp: hp.parameter_count(in_size), samples)
     inputs = jnp.asarray(rng.normal(size=(BATCH, in_size)), jnp.float32)
-    same = [hp for hp in hps if shapes(hp.sizes()) == shapes(hps[0].sizes())]
-    shared = _Evaluation(in_size, {**merge([hp.sizes() for hp in same]), "batch_last": True}, inputs)
-    for i, hp in enumerate(same):
+    programs: list[list[int]] = []
+    for i, hp in enumerate(hps):
+        own = next((own for own in programs if shapes(hps[own[0]].sizes()) == shapes(hp.sizes())), [])
+        if not own:
+            programs.append(own)
+        own.append(i)
+    for own in programs:
+        _check_program(kind, in_size, inputs, {i: hps[i] for i in own})
+
+
+def _check_program(
+    kind: type, in_size: int, inputs: Any, hps: Mapping[int, AbstractNetworkHyperparams]
+) -> None:
+    """Check samples, by their number, that one program can hold."""
+    shared = _Evaluation(in_size, {**merge([hp.sizes() for hp in hps.values()]), "batch_last": True}, inputs)
+    for i, hp in hps.items():
         where = f"sample {i} of {kind.__name__} ({describe(hp)})"
         exact = _Evaluation(in_size, {**hp.sizes(), "batch_last": False}, inputs)
         _check_sample(where, hp, in_size, exact(hp, i), shared(hp, i))
+    examples = list(hps.values())[:2]
     assert shared.traces == 1, (
         f"one program: {kind.__name__} was traced {shared.traces} times for samples that differ in values "
-        f"inside the same capacities, for example ({describe(same[0])}) and ({describe(same[1])})"
+        f"inside the same capacities, for example {' and '.join(f'({describe(hp)})' for hp in examples)}"
     )
 
 

@@ -99,9 +99,9 @@ def _value(field: Field, labels: Sequence[str], rng: np.random.Generator) -> Any
         return int(rng.integers(*_small_range(field), endpoint=True))
     if field.space is not None:
         return field.space.ppf(float(rng.uniform()))
-    if field.default:
-        return float(field.default * rng.uniform(0.5, 1.0))
-    return float(rng.uniform(0.0, min(0.5, field.most)))
+    ends = sorted((field.default / 2, field.default)) if field.default else (0.0, 0.5)
+    low, high = (min(max(end, field.lowest), field.most) for end in ends)
+    return float(rng.uniform(low, high if high > low else min(low + 0.5, field.most)))
 
 
 def _small_range(field: Field) -> tuple[int, int]:

@@ -52,12 +52,17 @@ def check_schedule(schedule: Callable[[], Schedule], samples: Sequence[dict[str,
             f"{name}.restore does not take back what state() gave: {other.state()} instead of {state}"
         )
         interrupted = schedule()
-        _Stopping(interrupted, counted.calls // 2)
+        _Stopping(interrupted, max(1, counted.calls // 2))
         try:
             _swept(interrupted, rows, Path(folder) / "stopped")
         except KeyboardInterrupt:
             resumed = _swept(schedule(), rows, Path(folder) / "stopped", resume=True)
             _same(name, whole, resumed)
+        else:
+            assert not counted.calls, (
+                f"{name}: the run was not interrupted, because a second schedule judges less often than the "
+                f"first, which judged {counted.calls} times"
+            )
 
 
 class _Stopping:
