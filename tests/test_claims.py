@@ -9,6 +9,7 @@ from unittest.mock import Mock
 import numpy as np
 import polars as pl
 import pytest
+from report_data import synthetic
 from scored_data import scored, with_confirmation
 
 from hyperlax.agents.base import AbstractAgent
@@ -17,12 +18,14 @@ from hyperlax.experiments.experiment import Experiment
 from hyperlax.experiments.samples import Lane
 from hyperlax.report.charts import NothingToDraw, bands
 from hyperlax.report.charts.families import best_of_k_chart, paired, profile_chart
+from hyperlax.report.charts.health import training_health
 from hyperlax.report.charts.runtime import scaling
 from hyperlax.report.claims import verdicts, verdicts_by_environment
 from hyperlax.report.comparison import summary
 from hyperlax.report.figures.averages import average_words
 from hyperlax.report.figures.pairs import claimed, summary_words
 from hyperlax.report.findings import comparison_findings, findings
+from hyperlax.report.html import _circuit_section
 from hyperlax.report.leaderboard import leaderboard, tied
 from hyperlax.report.scores import ranked, scores
 from hyperlax.report.selection import drop_words
@@ -149,6 +152,24 @@ def test_survivors_of_successive_halving_are_not_shown_as_random_samples():
     assert (one["evaluated"], one["best"], one["top 5 IQM"]) == (16, 15.0, other["top 5 IQM"])
     assert [one[name] for name in ("median", "q25", "expected best of 8")] == [None] * 3
     assert None not in [other[name] for name in ("median", "q25", "expected best of 8")]
+
+
+def test_no_sample_is_called_the_best_before_any_is_evaluated():
+    made = synthetic(samples=3, seeds=2, diverged=())
+    begun = dataclasses.replace(made, curves=made.curves.filter(pl.col("metric") != "return"))
+    (said, *_) = training_health(begun).to_dict()["title"]["subtitle"]
+    assert said == "Grey: median and middle half of all lanes."
+    drawn = dataclasses.replace(
+        begun, manifest={**begun.manifest, "network": "drpqc", "inputs": {"actor": 3}}
+    )
+    assert _circuit_section(drawn) == {}
+
+
+@pytest.mark.parametrize(("states", "advised"), [(["pruned", "diverged"], False), (["pruned", "done"], True)])
+def test_the_recipe_of_the_best_trial_is_named_only_where_there_is_one(states, advised):
+    trials = pl.DataFrame({"trial": [0, 1], "state": states})
+    made = dataclasses.replace(scored([[1.0], [2.0]]), trials=trials)
+    assert ("best_recipe.py" in findings(made).next) == advised
 
 
 def test_claims_are_corrected_over_all_environments_of_a_page():

@@ -155,6 +155,8 @@ def _after_confirming(
 
 def _next(results: Results, board: pl.DataFrame) -> tuple[str, tuple[tuple[str, ...], ...]]:
     if len(results.trials):
+        if "done" not in results.trials["state"]:
+            return "Next: search further, with more trials, because none was trained to its end.", ()
         return (
             "Next: train best_recipe.py with fresh seeds, because the best trial owes a part of its score "
             "to being chosen.",

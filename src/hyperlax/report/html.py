@@ -192,9 +192,8 @@ def _search_section(results: Results, pictures: dict[str, Markup]) -> dict[str, 
         "trials planned": search.get("n_trials"),
         "processes": results.trials["process"].n_unique(),
     }
-    note = (
-        "The best trial was selected by the score shown here, so its score is optimistic: "
-        "train best_recipe.py with fresh seeds before you quote it."
+    note = "The best trial was selected by the score shown here, so its score is optimistic" + (
+        ": train best_recipe.py with fresh seeds before you quote it." if "done" in ended else "."
     )
     several = len(search["objectives"]) > 1
     shown = {
@@ -210,7 +209,7 @@ def _search_section(results: Results, pictures: dict[str, Markup]) -> dict[str, 
 
 def _circuit_section(results: Results) -> dict[str, tuple[str, Markup]]:
     """Return a section with the circuit diagrams of the best sample; empty for other networks."""
-    manifest, best = results.manifest, leaderboard(results)
+    manifest, best = results.manifest, leaderboard(results).drop_nulls("score")
     inputs = manifest.get("inputs") or {}
     if manifest.get("network") != "drpqc" or best.is_empty():
         return {}

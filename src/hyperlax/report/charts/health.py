@@ -48,19 +48,20 @@ def training_health(results: Results) -> Chart:
     names = _health_metrics(results)
     if not names:
         raise NothingToDraw("No training metric has been written yet.")
-    table = leaderboard(results, top=1)
+    table = leaderboard(results, top=1).drop_nulls("score")
     best = table["sample"][0] if len(table) else None
     shown = names[: _MAX_PANELS - 1]
     drawn = {name: panel for name in shown if (panel := _panel(results, name, best)) is not None}
     if not drawn:
         raise NothingToDraw("No training metric has a finite value yet.")
     panels = [*drawn.values(), _diverged_panel(results)]
+    which = "" if best is None else f" Coloured: the best sample ({best})."
     rest = [n.removeprefix("train/") for n in names[_MAX_PANELS - 1 :]]
     left_out = f" Not shown: {', '.join(rest)}." if rest else ""
     return finished(
         alt.concat(*panels, columns=_COLUMNS, spacing=20),
         "Training health",
-        [f"Grey: median and middle half of all lanes. Coloured: the best sample ({best}).{left_out}"],
+        [f"Grey: median and middle half of all lanes.{which}{left_out}"],
     )
 
 
