@@ -16,12 +16,14 @@ from hyperlax.agents.base import AbstractAgent
 from hyperlax.commands.ending import next_command
 from hyperlax.experiments.experiment import Experiment
 from hyperlax.experiments.samples import Lane
-from hyperlax.report.charts import NothingToDraw, bands
-from hyperlax.report.charts.families import best_of_k_chart, paired, profile_chart
+from hyperlax.report.applies import telling
+from hyperlax.report.charts import CHARTS, NothingToDraw, bands
+from hyperlax.report.charts.families import best_of_k_chart, paired, profile_chart, tuned_curves
 from hyperlax.report.charts.health import training_health
 from hyperlax.report.charts.runtime import scaling
 from hyperlax.report.claims import verdicts, verdicts_by_environment
 from hyperlax.report.comparison import summary
+from hyperlax.report.export import about
 from hyperlax.report.figures.averages import average_words
 from hyperlax.report.figures.pairs import claimed, summary_words
 from hyperlax.report.findings import comparison_findings, findings
@@ -29,6 +31,7 @@ from hyperlax.report.html import _circuit_section
 from hyperlax.report.leaderboard import leaderboard, tied
 from hyperlax.report.scores import ranked, scores
 from hyperlax.report.selection import drop_words
+from hyperlax.report.tables import sample_table
 from hyperlax.report.tuning import effective_dimensionality
 from hyperlax.report.words import spanned
 from hyperlax.run.best import BEST_POLICIES, BestPolicies
@@ -152,6 +155,29 @@ def test_survivors_of_successive_halving_are_not_shown_as_random_samples():
     assert (one["evaluated"], one["best"], one["top 5 IQM"]) == (16, 15.0, other["top 5 IQM"])
     assert [one[name] for name in ("median", "q25", "expected best of 8")] == [None] * 3
     assert None not in [other[name] for name in ("median", "q25", "expected best of 8")]
+
+
+def test_sentences_on_samples_and_metrics_suit_their_number():
+    single = scored([[1.0, 2.0]])
+    words = " ".join(tuned_curves([single]).to_dict()["title"]["subtitle"])
+    assert "selected" not in words
+    assert "interquartile mean of the best" not in words
+    several = " ".join(tuned_curves([scored([[1.0], [2.0]])]).to_dict()["title"]["subtitle"])
+    assert "selected by these same evaluations" in several
+    one = scored([[1.0]])
+    assert about(one).startswith("1 sample × 1 seed, 10,000 env steps, 1 evaluation of 16 episodes, ")
+    one.manifest["settings"] = {"seeds": 2, "eval_episodes": 16}
+    assert about(one) == "1 sample × 2 seeds, protocol corrected, seed 0."
+    lone = scored([[np.nan], [2.0]])
+    with pytest.raises(NothingToDraw, match=r"^A single lane has a score, which the table shows\.$"):
+        telling("leaderboard", CHARTS["leaderboard"], lone)()
+
+
+def test_the_table_of_all_samples_shows_the_headline_once():
+    page = str(sample_table(scored([[1.0, 2.0], [3.0, 4.0]])))
+    assert re.findall(r"final[ _]return", page.partition("<table")[2].partition("</thead>")[0]) == [
+        "final return"
+    ]
 
 
 def test_no_sample_is_called_the_best_before_any_is_evaluated():

@@ -132,6 +132,7 @@ def test_labels_are_stored_as_their_index():
         ({"first.size": None}, "first.size needs an int"),
         ({"rate": [1.0]}, "rate needs a number"),
         ({"rate": 1e39}, r"rate must be at most 3.4e\+38"),
+        ({"rate": -1e39}, r"rate must be at least -3.4e\+38"),
         ({"on": [True]}, "on needs true or false"),
     ],
 )

@@ -110,6 +110,7 @@ REFUSED = [
     ("a.json", b'[{"actor_lr": 0.1}, {"gamma": 0.9}]', 'row 1, column "gamma": the cell is empty'),
     ("a.json", b"{", "no JSON that can be read"),
     ("a.json", b"[" * 5000, "no JSON that can be read"),
+    ("a.parquet", b"PAR1 and then something", "it does not begin and end as one"),
     ("a.parquet", b"PAR1 no", "not a parquet file that can be read"),
 ]
 

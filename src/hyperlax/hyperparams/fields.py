@@ -285,7 +285,8 @@ def _cast(path: str, value: Any, kind: type) -> Any:
     number = convert(path, value, kind)
     if kind is not bool and abs(number) > _LARGEST[kind]:
         most = f"{_LARGEST[kind]:,}" if kind is int else f"{_LARGEST[kind]:.3g}"
-        raise ValueError(f"{path} must be at most {most}, got {value!r}")
+        bound = f"at most {most}" if number > 0 else f"at least -{most}"
+        raise ValueError(f"{path} must be {bound}, got {value!r}")
     if kind is float and 0 < abs(number) < _SMALLEST:
         raise ValueError(f"{path} must be 0 or at least {_SMALLEST:.3g}, as 32 bits hold, got {value!r}")
     return number

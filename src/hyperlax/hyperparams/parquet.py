@@ -87,8 +87,10 @@ def _needed(content: bytes) -> int:
     """Bytes of memory that the table takes at most, by the headers of the file and all of its pages."""
     size = len(content)
     footer = int.from_bytes(content[-8:-4], "little")
-    if content[:4] != b"PAR1" or content[-4:] != b"PAR1" or footer > size - 12:
-        raise ValueError("it neither begins nor ends as one")
+    if content[:4] != b"PAR1" or content[-4:] != b"PAR1":
+        raise ValueError("it does not begin and end as one")
+    if footer > size - 12:
+        _bad()
     about = _Thrift(content, size - 8 - footer, size - 8).struct()
     schema = about.get(2) or _bad()
     _check_depth(schema)

@@ -81,7 +81,7 @@ def _silence(name: str, results: Results) -> str | None:
         return "Every lane was evaluated once, and a point is not a curve." if points == 1 else None
     if name == "leaderboard":
         few = lane_scores(results).drop_nulls("score").height == 1
-        return "There is one sample with one seed, whose score the table shows." if few else None
+        return "A single lane has a score, which the table shows." if few else None
     if name in _NEED_DIFFERENT_SCORES:
         values = sample_scores(results)["score"].drop_nulls()
         if len(values) > 1 and values.n_unique() == 1:

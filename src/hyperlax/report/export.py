@@ -15,6 +15,7 @@ from hyperlax.report.options import Options
 from hyperlax.report.vega import vegalite_version, vl_convert
 from hyperlax.storage.files import write_output
 from hyperlax.storage.results import Results
+from hyperlax.storage.wording import counted
 
 FORMATS = ("png", "svg", "pdf")
 _SCALE = 2.0
@@ -69,13 +70,14 @@ def about(results: Results) -> str:
     """Describe an experiment in a sentence: samples, seeds, budget, evaluations and protocol, where known."""
     manifest = results.manifest
     settings = manifest.get("settings", {})
-    parts = [f"{len(results.samples)} samples"]
+    parts = [counted(len(results.samples), "sample")]
     if seeds := settings.get("seeds"):
-        parts[0] += f" × {seeds} seeds"
+        parts[0] += f" × {counted(int(seeds), 'seed')}"
     if budget := settings.get("total_timesteps"):
         parts.append(f"{int(budget):,} env steps")
-    if episodes := settings.get("eval_episodes"):
-        parts.append(f"{settings.get('evaluations')} evaluations of {episodes} episodes")
+    count, episodes = (settings.get(key) for key in ("evaluations", "eval_episodes"))
+    if count and episodes:
+        parts.append(f"{counted(int(count), 'evaluation')} of {counted(int(episodes), 'episode')}")
     parts += [f"{key} {manifest[key]}" for key in ("protocol", "seed") if manifest.get(key) is not None]
     return ", ".join(parts) + "."
 

@@ -74,16 +74,15 @@ def sample_table(results: Results) -> Markup:
     )
     measured = scored.join(sample_metrics(results), on="sample", how="left")
     first = scored.columns[1:]
-    others = [
-        c for c in measured.columns if not c.endswith(("_low", "_high")) and c not in ("sample", *first)
-    ]
+    known = ("sample", headline_of(results.manifest).title.replace(" ", "_"), *first)
+    others = [c for c in measured.columns if not c.endswith(("_low", "_high")) and c not in known]
     defined = [c for c in others if measured[c].null_count() < len(measured)]
     varied = varied_hyperparameters(results.samples)
     constant = [c for c in results.samples.columns if c not in ("sample", *varied)]
     note = (
         "Metrics beside the score are interquartile means over seeds. Columns that end in “published” "
-        "normalise each curve by its own range, as v0.1 did, and cannot be compared between samples; "
-        "the columns without that ending use fixed reference scores of the environment."
+        "normalise each curve by its own range, as v0.1 did, and cannot be compared between samples; the "
+        "area and the time to target without that ending use fixed reference scores of the environment."
     ) + _initial_value_note(results)
     everything = results.samples.join(measured, on="sample", how="left")
     ordered = everything.sort("score", "sample", descending=[True, False], nulls_last=True)

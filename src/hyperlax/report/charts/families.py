@@ -83,13 +83,15 @@ def tuned_curves(families: Families, x: str = "env_steps", top: int = 5) -> Char
         alt.hconcat(*panels, spacing=20).resolve_scale(y="shared"),
         f"Tuned learning curves against {X_TITLES[x]}",
         [
-            f"The best sample, and the interquartile mean of the best {most} samples. "
+            f"The best sample{f', and the interquartile mean of the best {most} samples' if groups else ''}. "
             f"{bands.words_of_families(seeds)}",
             f"Bands of the best {most}: 95 % intervals over the seeds of these samples, "
             f"where each has {MIN_RUNS}."
             if groups
             else "",
-            "The samples were selected by these same evaluations, so their curves are optimistic.",
+            "The samples were selected by these same evaluations, so their curves are optimistic."
+            if any(len(results.samples) > 1 for results in families)
+            else "",
         ],
     )
 
