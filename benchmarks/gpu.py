@@ -144,7 +144,10 @@ class Bench:
     def cells(self) -> Iterator[dict[str, Any]]:
         """The cells of the published benchmark, one row per program and one for the cell."""
         seconds = str(self.arguments.seconds or self.sizes.seconds)
-        for name in self._run_cells("--list", "--cells", *self.arguments.cells).get("names", ()):
+        chosen = self._run_cells("--list", "--cells", *self.arguments.cells)
+        if "error" in chosen:
+            yield {"cell": ", ".join(self.arguments.cells), "program": "all", **chosen}
+        for name in chosen.get("names", ()):
             if measured := self._measured("cells", cell=name):
                 yield from measured
                 continue
@@ -179,7 +182,9 @@ class Bench:
         """The rows of an earlier process that have this key, to be kept; none if one of them has an error."""
         rows = [r for r in self.earlier.get(name, ()) if all(r.get(k) == v for k, v in key.items())]
         ended = name != "cells" or any(row.get("program") == "all" for row in rows)
-        return rows if ended and not any("error" in row for row in rows) else []
+        new = [f"{peer} wall" for peer in PEERS if getattr(self.arguments, peer)]
+        lacking = any(row.get(name) == "not installed" for row in rows for name in new)
+        return rows if ended and not lacking and not any("error" in row for row in rows) else []
 
     def _command(self, *flags: str) -> list[str]:
         """The command of `cells.py` with `flags`."""
