@@ -84,15 +84,23 @@ def temporary_folder() -> tempfile.TemporaryDirectory[str]:
     return tempfile.TemporaryDirectory(prefix="hyperlax-bench-")
 
 
+def usable_cores() -> list[int]:
+    """The numbers of the cores that this process may run on; all of them if the system does not tell."""
+    if hasattr(os, "sched_getaffinity"):
+        return sorted(os.sched_getaffinity(0))
+    return list(range(os.cpu_count() or 1))
+
+
+def pin(cores: Sequence[int] | None) -> None:
+    """Let this process run on `cores` only, if any are given and the system can; macOS cannot."""
+    if cores is not None and hasattr(os, "sched_setaffinity"):
+        os.sched_setaffinity(0, cores)
+
+
 def child(function: str, *arguments: str, cores: Sequence[int] | None = None) -> Any:
     """The JSON that `suite.py <function> <arguments>` prints in a fresh process, pinned to `cores`."""
-
-    def pin() -> None:
-        if cores is not None:
-            os.sched_setaffinity(0, cores)
-
     command = [sys.executable, str(Path(__file__).with_name("suite.py")), function, *arguments]
-    done = subprocess.run(command, capture_output=True, text=True, preexec_fn=pin)
+    done = subprocess.run(command, capture_output=True, text=True, preexec_fn=lambda: pin(cores))
     if done.returncode:
         raise RuntimeError(f"{function} failed:\n{done.stdout}{done.stderr}")
     return json.loads(done.stdout.splitlines()[-1])

@@ -228,7 +228,7 @@ def run(root: Path, units: int, slots: int, seed: int = 0) -> dict[str, Any]:
 
 
 def main() -> None:
-    """Print what happened, as JSON."""
+    """Print and save what happened, as JSON."""
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
@@ -236,8 +236,12 @@ def main() -> None:
     parser.add_argument("--slots", type=int, default=10_000)
     parser.add_argument("--folder", type=Path, help="where a temporary folder is made, e.g. /dev/shm")
     given = parser.parse_args()
+    from common import save
+
     with tempfile.TemporaryDirectory(dir=given.folder) as root:
-        print(json.dumps(run(Path(root), given.units, given.slots), indent=2))
+        found = run(Path(root), given.units, given.slots)
+    print(json.dumps(found, indent=2))
+    print(save("fleet", found))
 
 
 if __name__ == "__main__":

@@ -9,13 +9,12 @@ side by side when their sources are given. Learning has a script of its own, `le
 from __future__ import annotations
 
 import argparse
-import os
 import subprocess
 import sys
 from pathlib import Path
 from typing import Any
 
-from common import OUT, child, cli, save, table, temporary_folder, whole_process
+from common import OUT, child, cli, save, table, temporary_folder, usable_cores, whole_process
 
 NAMES = (
     "help",
@@ -71,7 +70,7 @@ def compile_() -> list[dict[str, Any]]:
 
 def cores() -> list[dict[str, Any]]:
     """Throughput of eight lanes on one core and on two cores, measured alternately."""
-    available = sorted(os.sched_getaffinity(0))
+    available = usable_cores()
     one, two = [], []
     for _ in range(2):
         one.append(child("cores", "1", cores=available[:1])["env_steps_per_second"])
@@ -85,7 +84,7 @@ def cores() -> list[dict[str, Any]]:
 
 def heterogeneous() -> list[dict[str, Any]]:
     """Time of 16 published samples trained together and one by one."""
-    found = child("heterogeneous", "200000", cores=sorted(os.sched_getaffinity(0))[:1])
+    found = child("heterogeneous", "200000", cores=usable_cores()[:1])
     reach = {"ratio": "<= 1.3", "useful_gradient_share": ">= 0.7"}
     return [{"what": f"heterogeneous: {k}", "value": v, "reach": reach.get(k, "")} for k, v in found.items()]
 
@@ -101,7 +100,7 @@ def memory() -> list[dict[str, Any]]:
 def replay() -> list[dict[str, Any]]:
     """Time of a gradient step for two capacities of the replay buffer, and compile time of SAC."""
     reach = {"dqn_ratio": "<= 1.1", "sac_ratio": "<= 1.1", "sac_train_compile_seconds": "<= 20"}
-    found = child("replay", cores=sorted(os.sched_getaffinity(0))[:1])
+    found = child("replay", cores=usable_cores()[:1])
     return [{"what": f"replay: {k}", "value": v, "reach": reach.get(k, "")} for k, v in found.items()]
 
 
@@ -109,7 +108,7 @@ def brax() -> list[dict[str, Any]]:
     """Time per step of brax's inverted double pendulum through the adapter and in brax itself."""
     rows = []
     for n in (16, 128):
-        found = child("brax", str(n), cores=sorted(os.sched_getaffinity(0))[:1])
+        found = child("brax", str(n), cores=usable_cores()[:1])
         rows.append({**found, "reach": "ratio <= 1.15"})
     return rows
 

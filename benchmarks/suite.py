@@ -6,7 +6,6 @@ For example, `python benchmarks/suite.py cores 2` measures training on two devic
 from __future__ import annotations
 
 import json
-import os
 import sys
 import time
 from typing import Any
@@ -35,10 +34,11 @@ def cores(devices: str) -> dict[str, Any]:
 def compile_benchmarked() -> dict[str, Any]:
     """The number of programs and their compilation time for the 64 published samples on CartPole."""
     from hyperlax import sweeps
+    from hyperlax.experiments.machine import usable_cores
     from hyperlax.programs.compiled import compile_program
     from hyperlax.programs.plan import Machine, plan
 
-    jax.config.update("jax_num_cpu_devices", len(os.sched_getaffinity(0)))
+    jax.config.update("jax_num_cpu_devices", usable_cores())
     spec = sweeps.prepare(BENCHMARKED, "gymnax.cartpole", num_samples=64, total_timesteps=1_000_000)
     devices = jax.local_devices()
     programs = plan(spec.trees, spec.env, 1_000_000, spec.settings.seeds, Machine.of("cpu", len(devices)))

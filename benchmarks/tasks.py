@@ -42,7 +42,7 @@ def train(root: Path, tasks: int, steps: int, cores: Sequence[int]) -> dict[str,
         env={**os.environ, "JAX_NUM_CPU_DEVICES": "1"},
         capture_output=True,
         text=True,
-        preexec_fn=lambda: os.sched_setaffinity(0, cores),
+        preexec_fn=lambda: common.pin(cores),
     )
     seconds, after = time.perf_counter() - began, resource.getrusage(resource.RUSAGE_CHILDREN)
     if done.returncode:
@@ -74,7 +74,7 @@ def main() -> None:
     parser.add_argument("--steps", type=int, default=400_000, help="env steps of every lane")
     parser.add_argument("--rounds", type=int, default=2)
     given = parser.parse_args()
-    cores = sorted(os.sched_getaffinity(0))
+    cores = common.usable_cores()
     rows = []
     with tempfile.TemporaryDirectory() as root:
         train(Path(root) / "warm", 1, 4000, cores)

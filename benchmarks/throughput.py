@@ -12,17 +12,14 @@ JSON object.
 from __future__ import annotations
 
 import argparse
-import datetime
-import importlib.metadata
-import json
 import os
-import platform
 import statistics
 import sys
 from itertools import product
 from pathlib import Path
 from typing import Any
 
+from common import context, save
 from peers import LAST_CORE, PEERS, measure_peer, run_pinned
 
 OURS = "hyperlax"
@@ -87,27 +84,6 @@ def ratio(results: dict[str, dict[str, Any]]) -> dict[str, Any] | None:
         "best": round(ours["best"] / peers[faster]["best"], 3),
         "median": round(ours["median"] / peers[faster]["median"], 3),
     }
-
-
-def machine() -> dict[str, Any]:
-    """The processor, number of cores and system of this machine."""
-    model = platform.processor() or platform.machine()
-    info = Path("/proc/cpuinfo")
-    if info.exists():
-        lines = [line for line in info.read_text().splitlines() if line.startswith("model name")]
-        model = lines[0].partition(":")[2].strip() if lines else model
-    return {"cpu": model, "cores": os.cpu_count(), "system": f"{platform.system()} {platform.machine()}"}
-
-
-def versions() -> dict[str, str]:
-    """Versions in the Python that runs this script (each peer result names its own)."""
-    found = {"python": platform.python_version()}
-    for name in (OURS, "jax", "jaxlib", "gymnax"):
-        try:
-            found[name] = importlib.metadata.version(name)
-        except importlib.metadata.PackageNotFoundError:
-            found[name] = "not installed"
-    return found
 
 
 def table(comparisons: list[dict[str, Any]]) -> str:
@@ -179,19 +155,13 @@ def main() -> None:
     parser.add_argument("--out", type=Path, help="JSON file to write")
     arguments = parser.parse_args()
     comparisons: list[dict[str, Any]] = []
-    report = {
-        "date": datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
-        "machine": machine(),
-        "versions": versions(),
-        "settings": {key: getattr(arguments, key) for key in ("runs", "rounds", "core")},
-        "comparisons": comparisons,
-    }
+    settings = {key: getattr(arguments, key) for key in ("runs", "rounds", "core")}
+    about = {**context(), "settings": settings}
     for algorithm, lanes in product(arguments.algorithms, arguments.lanes):
         for env in CASES[algorithm][0]:
             comparisons.append(compare(arguments, algorithm, env, lanes))
             if arguments.out:  # after each, as a run that is cut off has measured something
-                arguments.out.parent.mkdir(parents=True, exist_ok=True)
-                arguments.out.write_text(json.dumps(report, indent=1) + "\n")
+                save("throughput", comparisons, arguments.out, about)
     print(table(comparisons))
 
 
