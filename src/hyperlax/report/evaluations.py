@@ -13,6 +13,7 @@ import numpy as np
 import polars as pl
 from jaxtyping import Float, Int
 
+from hyperlax.hyperparams.samplers.optuna import UNGUIDED
 from hyperlax.programs.budget import within_reach
 from hyperlax.report.once import once
 from hyperlax.storage.results import UNFINISHED, Results
@@ -25,8 +26,6 @@ DIVERGED = (
     "or with the lowest evaluation of its experiment if that is lower or the former unknown."
 )
 """The convention, in a sentence for readers."""
-_UNGUIDED = ("random", "qmc")
-"""Samplers of searches that do not learn from scores."""
 
 
 @dataclass(frozen=True)
@@ -210,7 +209,7 @@ def stopped_early(results: Results) -> int:
 def is_guided(results: Results) -> bool:
     """Whether the samples are trials that a search has proposed by the scores of those before."""
     sampler = (results.manifest.get("search") or {}).get("sampler")
-    return bool(len(results.trials)) and sampler not in _UNGUIDED
+    return bool(len(results.trials)) and sampler not in UNGUIDED
 
 
 def _continued(found: Evaluations, results: Results, end: int | None) -> Evaluations:

@@ -78,6 +78,9 @@ ALGORITHMS: dict[str, Callable[[int, int], BaseSampler]] = {
 }
 """Name → function from the seed of the search and the number of a trial to a sampler of Optuna."""
 
+UNGUIDED = ("random", "qmc")
+"""The algorithms that do not learn from scores, so that their samples are random ones."""
+
 _NEEDS = {"cmaes": "cmaes", "gp": "torch"}
 """Algorithm → the module that it needs."""
 _ONE_OBJECTIVE = ("cmaes",)
