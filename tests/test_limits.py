@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import subprocess
 import sys
+from functools import partial
 
 import jax
 import jax.random as jr
@@ -13,6 +14,7 @@ import pytest
 
 from hyperlax import searches, sweeps
 from hyperlax.experiments.execution import Execution
+from hyperlax.experiments.machine import check_settings
 from hyperlax.experiments.recipes import Recipe
 from hyperlax.experiments.settings import Settings, run_length
 from hyperlax.hyperparams import Choice, Joint, LogUniform, Uniform
@@ -221,9 +223,25 @@ def test_what_is_large_and_possible_is_accepted_and_its_time_is_said(small):
     assert Settings(total_timesteps=LARGEST_LEAF).total_timesteps == LARGEST_LEAF
 
 
-def test_64_bits_are_refused_in_one_line():
-    with jax.enable_x64(True), pytest.raises(ValueError, match="unset JAX_ENABLE_X64"):
+@pytest.mark.parametrize(
+    ("setting", "name"),
+    [
+        (partial(jax.enable_x64, True), "JAX_ENABLE_X64"),
+        (partial(jax.default_prng_impl, "rbg"), "JAX_DEFAULT_PRNG_IMPL"),
+        (partial(jax.threefry_partitionable, False), "JAX_THREEFRY_PARTITIONABLE"),
+        (partial(jax.debug_nans, True), "JAX_DEBUG_NANS"),
+        (partial(jax.disable_jit, True), "JAX_DISABLE_JIT"),
+        (partial(jax.transfer_guard_host_to_device, "disallow"), "JAX_TRANSFER_GUARD_HOST_TO_DEVICE"),
+    ],
+)
+def test_settings_of_jax_that_break_programs_or_change_random_numbers_are_refused_in_one_line(setting, name):
+    with setting(), pytest.raises(ValueError, match=f"^[^\n]*unset {name}, or set {name.lower()} to"):
         sweeps.prepare("ppo_mlp", CARTPOLE)
+
+
+def test_settings_of_jax_that_only_log_are_no_hindrance():
+    with jax.transfer_guard_device_to_host("log"):
+        check_settings()
 
 
 GROUP_1 = "4:memory:/docker/abc\n"

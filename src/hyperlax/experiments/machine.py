@@ -17,6 +17,21 @@ from hyperlax.storage.memory import host_memory
 PACKAGES = ("hyperlax", "jax", "jaxlib", "equinox", "optax", "gymnax", "brax", "pennylane", "numpy", "scipy")
 """The packages whose versions the manifest records."""
 
+_SEEDS = "equal seeds would no longer give equal results"
+SETTINGS: dict[str, tuple[tuple[Any, ...], str]] = {
+    "jax_enable_x64": ((False,), "hyperlax computes in 32 bits"),
+    "jax_default_prng_impl": (("threefry2x32",), _SEEDS),
+    "jax_threefry_partitionable": ((True,), _SEEDS),
+    "jax_random_seed_offset": ((0,), _SEEDS),
+    "jax_debug_nans": ((False,), "hyperlax marks what is missing by NaN, and ends lanes that diverge itself"),
+    "jax_disable_jit": ((False,), "hyperlax compiles whole experiments"),
+    **{
+        f"jax_transfer_guard{way}": (("allow", "log", "log_explicit"), "hyperlax moves data between devices")
+        for way in ("", "_host_to_device", "_device_to_device", "_device_to_host")
+    },
+}
+"""Setting of JAX → the values with which hyperlax works, its default first, and why not with others."""
+
 COMMIT = Path(__file__).parents[1] / "COMMIT"
 """The file of a built package that holds the commit it was built from."""
 
@@ -26,10 +41,9 @@ def set_up_jax() -> None:
 
     What runs on a CPU runs in the thread that has called it: a queue would let one core work at a time.
     Without effect if JAX has been initialised already.
-    Raises `ValueError` if JAX computes in 64 bits, which no part of hyperlax is made for.
+    Raises `ValueError` if hyperlax does not work with a setting of JAX (`SETTINGS`).
     """
-    if jax.config.read("jax_enable_x64"):
-        raise ValueError("hyperlax computes in 32 bits: unset JAX_ENABLE_X64, or set jax_enable_x64 to False")
+    check_settings()
     jax.config.update("jax_cpu_enable_async_dispatch", False)
     if jax.config.values["jax_num_cpu_devices"] > 0:
         return
@@ -37,6 +51,18 @@ def set_up_jax() -> None:
         jax.config.update("jax_num_cpu_devices", usable_cores())
     except RuntimeError:
         return
+
+
+def check_settings() -> None:
+    """Raise `ValueError` if hyperlax does not work with a setting of JAX in this thread (`SETTINGS`).
+
+    Settings that are unset, or that this version of JAX does not know, are right.
+    """
+    for name, (right, reason) in SETTINGS.items():
+        found = getattr(jax.config, name, None)
+        if found not in (*right, None):
+            fix = f"unset {name.upper()}, or set {name} to {right[0]!r}"
+            raise ValueError(f"{reason}: {fix} (it is {found!r})")
 
 
 def usable_cores() -> int:
