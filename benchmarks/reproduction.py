@@ -16,7 +16,7 @@ units of the return, by default as shares of 2, 5 and 10 % of the range of the p
 from __future__ import annotations
 
 import argparse
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -144,6 +144,18 @@ def compare(results: Results, samples: pl.DataFrame, title: str) -> dict[str, An
     return about
 
 
+def parsed(cell: str) -> tuple[str, str, Cell]:
+    """The recipe, the environment and the published cell that `<recipe>:<env>` names."""
+    recipe, _, env = cell.partition(":")
+    algorithm, _, network = recipe.partition("_")
+    return recipe, env, Cell.of(env, algorithm, network)
+
+
+def written(cells: Iterable[Cell]) -> str:
+    """Cells as they are given to `--cells`."""
+    return ", ".join(f"{cell.algorithm}_{cell.network}:{cell.env}" for cell in sorted(cells)) or "none"
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawTextHelpFormatter)
     parser.add_argument("--published", type=Path, required=True)
@@ -161,9 +173,12 @@ def main() -> None:
         table(rows, "median and 95 % range of the rank correlation of one seed with four", width=160)
         print(save("ceiling", rows))
         return
-    for cell in arguments.cells:
-        recipe, env = cell.split(":")
-        algorithm, network = recipe.split("_")
+    cells = {cell: parsed(cell) for cell in arguments.cells}
+    if missing := [cell for cell, (_, _, key) in cells.items() if key not in published]:
+        parser.error(
+            f"no samples of {', '.join(missing)} in {arguments.published}; there: {written(published)}"
+        )
+    for cell, (recipe, env, key) in cells.items():
         folder = arguments.folder and arguments.folder / f"{recipe}-{env}"
         results = hyperlax.sweep(
             f"{STUDY}.{recipe}",
@@ -177,7 +192,7 @@ def main() -> None:
             resume=bool(folder and folder.exists()),
             progress=True,
         )
-        found.append(compare(results, published[Cell.of(env, algorithm, network)], cell))
+        found.append(compare(results, published[key], cell))
         print(save("reproduction", found))
 
 

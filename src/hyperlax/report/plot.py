@@ -75,9 +75,8 @@ def differences(
     """Return how far each group is ahead of the group `against`, in pairs of samples that agree in all else.
 
     Samples are paired by their other hyperparameters, and seeds by their number. `by` is what was ablated
-    unless it is given. `against` is the label of a
-    group, by default that of the least value or, of words, the first. The other parameters
-    are those of `learning_curves`.
+    unless it is given. `against` is the label of a group: by default the group with the smallest value, or
+    the first one where values are words. The other parameters are those of `learning_curves`.
     """
     found = read(results)
     return difference_figure(found, names(by), against, show, band, metric, x, labels, look).chart
