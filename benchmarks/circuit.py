@@ -27,6 +27,8 @@ import time
 from collections.abc import Callable, Mapping
 from typing import Any
 
+from common import pinned, save, table, usable_cores
+
 SIZES = ("3,5,1", "4,5,2", "8,10,2", "11,15,3")
 """Sizes of circuits: features, layers, stacks."""
 PATH_SIZES = (
@@ -41,7 +43,6 @@ PATH_SIZES = (
 PEERS = ("tensorcircuit", "qujax")
 NAMES = ("hyperlax", "pennylane", *PEERS)
 BATCH = 256
-CORE = max(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else 0
 
 
 def wires_of(features: int, stacks: int) -> int:
@@ -287,20 +288,10 @@ def in_own_process(
     }
     if python != sys.executable:
         environ.pop("PYTHONPATH")
-
-    def pin() -> None:
-        if hasattr(os, "sched_setaffinity"):
-            os.sched_setaffinity(0, {CORE})
-
+    command += [] if gradient else ["--forward"]
     try:
-        done = subprocess.run(
-            command + ([] if gradient else ["--forward"]),
-            capture_output=True,
-            text=True,
-            timeout=limit,
-            preexec_fn=pin,
-            env=environ,
-        )
+        with pinned(usable_cores()[-1:]):
+            done = subprocess.run(command, capture_output=True, text=True, timeout=limit, env=environ)
     except subprocess.TimeoutExpired:
         return {**label, "error": f"more than {limit:.0f} s"}
     if done.returncode:
@@ -324,7 +315,6 @@ def main() -> None:
     if args.one:
         print(json.dumps(measure(args.one, args.sizes[0], args.batch, not args.forward)))
         return
-    from common import save, table
 
     me = sys.executable
     if args.largest:

@@ -9,7 +9,8 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -91,16 +92,29 @@ def usable_cores() -> list[int]:
     return list(range(os.cpu_count() or 1))
 
 
-def pin(cores: Sequence[int] | None) -> None:
-    """Let this process run on `cores` only, if any are given and the system can; macOS cannot."""
-    if cores is not None and hasattr(os, "sched_setaffinity"):
-        os.sched_setaffinity(0, cores)
+@contextmanager
+def pinned(cores: Sequence[int] | None) -> Iterator[None]:
+    """Let this thread and the processes that it starts run on `cores` only, if any are given.
+
+    Without effect where the system cannot, as on macOS. Nothing has to run between fork and exec, which
+    would be unsafe beside the threads of JAX.
+    """
+    if cores is None or not hasattr(os, "sched_setaffinity"):
+        yield
+        return
+    before = os.sched_getaffinity(0)
+    os.sched_setaffinity(0, cores)
+    try:
+        yield
+    finally:
+        os.sched_setaffinity(0, before)
 
 
 def child(function: str, *arguments: str, cores: Sequence[int] | None = None) -> Any:
     """The JSON that `suite.py <function> <arguments>` prints in a fresh process, pinned to `cores`."""
     command = [sys.executable, str(Path(__file__).with_name("suite.py")), function, *arguments]
-    done = subprocess.run(command, capture_output=True, text=True, preexec_fn=lambda: pin(cores))
+    with pinned(cores):
+        done = subprocess.run(command, capture_output=True, text=True)
     if done.returncode:
         raise RuntimeError(f"{function} failed:\n{done.stdout}{done.stderr}")
     return json.loads(done.stdout.splitlines()[-1])

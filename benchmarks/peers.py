@@ -35,12 +35,14 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+from common import pinned, usable_cores
+
 PEERS = ("purejaxrl", "rejax")
 ENVIRONMENTS = {"gymnax.cartpole": "CartPole-v1", "gymnax.pendulum": "Pendulum-v1"}
 NUM_ENVS, NUM_STEPS, EPOCHS, MINIBATCHES, WIDTH = 64, 128, 4, 4, 64
 CYCLES = {"ppo": NUM_ENVS * NUM_STEPS, "dqn": 10, "sac": 1}
 LEARNING_RATE = 1e-3
-LAST_CORE = max(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else 0
+LAST_CORE = usable_cores()[-1]
 TIME_LIMIT = 3600
 
 
@@ -51,16 +53,10 @@ def run_pinned(
 
     Returns the JSON object that it prints last, or `label` with an "error".
     """
-
-    def pin() -> None:
-        if core is not None and hasattr(os, "sched_setaffinity"):
-            os.sched_setaffinity(0, {core})
-
     environ = environment(platform)
     try:
-        done = subprocess.run(
-            command, capture_output=True, text=True, timeout=TIME_LIMIT, preexec_fn=pin, env=environ
-        )
+        with pinned(None if core is None else [core]):
+            done = subprocess.run(command, capture_output=True, text=True, timeout=TIME_LIMIT, env=environ)
     except (OSError, subprocess.TimeoutExpired) as error:
         return {**label, "error": f"{type(error).__name__}: {error}"}
     lines = [line for line in done.stdout.splitlines() if line.startswith("{")]

@@ -37,13 +37,9 @@ def train(root: Path, tasks: int, steps: int, cores: Sequence[int]) -> dict[str,
     more = ["--tasks", str(tasks), "--units", str(max(4, tasks)), "--total-timesteps", str(steps)]
     command = [sys.executable, "-m", "hyperlax", *WORDS.split(), *more, "--output-root", str(root)]
     before, began = resource.getrusage(resource.RUSAGE_CHILDREN), time.perf_counter()
-    done = subprocess.run(
-        command,
-        env={**os.environ, "JAX_NUM_CPU_DEVICES": "1"},
-        capture_output=True,
-        text=True,
-        preexec_fn=lambda: common.pin(cores),
-    )
+    environ = {**os.environ, "JAX_NUM_CPU_DEVICES": "1"}
+    with common.pinned(cores):
+        done = subprocess.run(command, env=environ, capture_output=True, text=True)
     seconds, after = time.perf_counter() - began, resource.getrusage(resource.RUSAGE_CHILDREN)
     if done.returncode:
         raise RuntimeError(f"{tasks} tasks ended with {done.returncode}: {done.stderr[-2000:]}")
