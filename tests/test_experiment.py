@@ -7,6 +7,7 @@ import json
 import platform
 import subprocess
 
+import jax
 import jax.numpy as jnp
 import jax.random as jr
 import polars as pl
@@ -290,6 +291,12 @@ def test_the_manifest_is_json_and_says_nothing_about_whose_machine_it_is():
     assert manifest["reference"]["random"] < manifest["reference"]["solved"]
     assert manifest["versions"]["jax"] == versions()["jax"]
     assert machine()["cores"] >= 1
+
+
+def test_a_precision_of_matrix_products_that_is_not_left_to_jax_is_recorded():
+    assert "matmul_precision" not in machine()
+    with jax.default_matmul_precision("float32"):
+        assert machine()["matmul_precision"] == "float32"
 
 
 def test_the_commit_is_the_recorded_one_or_that_of_the_checkout(monkeypatch, tmp_path):

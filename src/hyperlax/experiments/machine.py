@@ -82,8 +82,11 @@ def versions() -> dict[str, str]:
 
 
 def machine() -> dict[str, Any]:
-    """Processor, memory and devices of this machine, without anything that identifies its owner."""
-    devices = jax.devices()
+    """Processor, memory and devices of this machine, without anything that identifies its owner.
+
+    With the precision of matrix products, if JAX is not to choose it: on GPUs it changes results.
+    """
+    devices, precision = jax.devices(), getattr(jax.config, "jax_default_matmul_precision", None)
     return {
         "system": platform.system(),
         "architecture": platform.machine(),
@@ -93,6 +96,7 @@ def machine() -> dict[str, Any]:
         "platform": devices[0].platform,
         "device": devices[0].device_kind,
         "devices": len(devices),
+        **({"matmul_precision": precision} if precision else {}),
     }
 
 
