@@ -93,6 +93,8 @@ REFUSED = [
     ("a.csv", b"actor.width\n32,5\n", "line 2 has 2 cells, the header has 1"),
     ("a.csv", b'actor.width\n"1,234"\n', "can mean 1234 or 1.234"),
     ("a.csv", b"actor.width;actor_lr\n1.000;0,5\n", r"'1\.000' can mean 1000 or 1,000; write one of them"),
+    ("a.csv", b"actor.width\tactor_lr\n1.000\t0,5\n", r"'1\.000' can mean 1000 or 1,000"),
+    ("a.csv", b'actor.width,actor_lr\n1.000,"0,5"\n', r"'1\.000' can mean 1000 or 1,000"),
     ("a.csv", b"actor.widht\n32\n", 'unknown column "actor.widht"; did you mean "actor.width"'),
     ("a.csv", b"actor.width\n2.5\n", 'line 2, column "actor.width": actor.width needs an integer'),
     ("a.csv", b"actor.width\n99999999999999999999\n", 'line 2, column "actor.width": .* at most'),

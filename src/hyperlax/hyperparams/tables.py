@@ -165,7 +165,7 @@ def _csv(path: Path) -> Table:
     skipped = [str(number) for number, cells in lines if not any(cells) and number > full[0][0]]
     if skipped:
         table.notes.append(f"{path}: empty lines {', '.join(skipped[:5])} are skipped")
-    commas = separator == ";" and any(_COMMA_DECIMALS.fullmatch(cell) for _, row in body for cell in row)
+    commas = any(_COMMA_DECIMALS.fullmatch(cell) for _, row in body for cell in row)
     for number, cells in body:
         if len(cells) < len(header) or any(cells[len(header) :]):
             raise ValueError(f"{path}, line {number} has {len(cells)} cells, the header has {len(header)}")
