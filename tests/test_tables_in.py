@@ -102,6 +102,8 @@ REFUSED = [
     ("a.csv", b"actor_lr\nnan\n", r'line 2, column "actor_lr": .* needs a number'),
     ("a.csv", b"sample,actor_lr\n1,0.1\n1.0,0.2\n", "the ids are not unique: 1 is also in line 2"),
     ("a.csv", b"sample,actor_lr\nx,0.1\n", 'line 2, column "sample": the sample id needs an integer'),
+    ("a.csv", b"matrix,actor_lr\nC,0.1\n", 'line 2, column "matrix": a matrix is A, B or AB:'),
+    ("a.json", b'[{"matrix": 1, "actor_lr": 0.1}]', 'row 1, column "matrix": a matrix is A, B or .*, got 1'),
     ("a.csv", b"actor_lr\n\xff\xfe0.1\n", "save it as CSV in UTF-8"),
     ("a.csv", b"", "holds no samples"),
     ("a.csv", b",actor_lr\nfoo,0.1\n", "column 1 has no name"),

@@ -21,6 +21,11 @@ Ablations = Mapping[str, Sequence[Any]]
 """Dotted path → the values to compare, the first of which the others are compared with."""
 
 
+def is_matrix(name: Any) -> bool:
+    """Whether `name` is that of a matrix of a sensitivity analysis."""
+    return isinstance(name, str) and (name in ("A", "B") or name.startswith("AB:"))
+
+
 def parsed(pairs: Sequence[str]) -> dict[str, list[str]]:
     """The ablations of a command line, `path=value,value` each; raises `ValueError` for another form."""
     found: dict[str, list[str]] = {}

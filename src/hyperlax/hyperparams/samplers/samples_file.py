@@ -50,8 +50,8 @@ def checked_rows(table: Table, known: Mapping[str, Field] | Sequence[str]) -> li
     """The rows of a table of samples, whose columns are `known` hyperparameters or `design.COLUMNS`.
 
     Prints the notes of the table. Raises `ValueError` that names the source, and row and column where there
-    are any, for no rows, an unknown column, an empty cell, a value that the hyperparameter cannot have, and
-    an id that is none or used twice.
+    are any, for no rows, an unknown column, an empty cell, a value that the hyperparameter cannot have, an id
+    that is none or used twice, and a matrix that no sensitivity analysis has.
     """
     if not table.rows:
         raise ValueError(
@@ -72,6 +72,8 @@ def checked_rows(table: Table, known: Mapping[str, Field] | Sequence[str]) -> li
                     known[name].encode(row[name])
                 elif name in ("sample", "pair"):
                     row[name] = within("sample", row[name], f"the {name} id")
+                elif name == "matrix" and not design.is_matrix(row[name]):
+                    raise ValueError(f"a matrix is A, B or AB:<hyperparameter>, got {row[name]!r}")
             except ValueError as error:
                 table.wrong(i, name, str(error))
         number = row.get("sample", i)
