@@ -125,6 +125,15 @@ def test_probabilities_add_up():
     assert np.all(found >= 0)
 
 
+@pytest.mark.parametrize("how", [Measurement(), Measurement(depolarizing=0.1)])
+def test_accelerators_multiply_in_single_precision(how):
+    """By default they round the factors of a product to ten bits."""
+    text = jax.jit(lambda net: net.measured(how, jr.key(0))(X)).lower(circuit()).as_text()
+    products = [line for line in text.splitlines() if "stablehlo.dot_general" in line]
+    assert products
+    assert all("precision = [HIGHEST, HIGHEST]" in line for line in products)
+
+
 def test_other_networks_do_not_change():
     hp = MLPHyperparams()
     net = eqx.filter_eval_shape(hp.network, IN_SIZE, hp.sizes(), key=jr.key(0))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import partial
 
 import jax
 import jax.numpy as jnp
@@ -16,6 +17,8 @@ from hyperlax.networks.circuit_gates import rotation
 SHOTS_PER_DRAW = 64
 """Number of shots drawn in one vectorised step."""
 COMPLEX_BYTES = 8
+_product = partial(jnp.einsum, precision=jax.lax.Precision.HIGHEST)
+"""A product in single precision, also on accelerators, which by default round its factors to fewer bits."""
 
 
 @dataclass(frozen=True)
@@ -69,7 +72,7 @@ def probabilities(
         return jnp.sum(states[..., 0] ** 2, 0)
     wires = first.shape[2]
     matrices = [_matrices(angles) for angles in (first, second)]
-    gates = jnp.einsum("lwij,lwjk->lwik", matrices[1], matrices[0])
+    gates = _product("lwij,lwjk->lwik", matrices[1], matrices[0])
 
     def layer(k: Array, rho: Complex[Array, "n n"]) -> Complex[Array, "n n"]:
         after = rho
@@ -99,7 +102,7 @@ def _gate_times(
     gate: Complex[Array, "2 2"], matrix: Complex[Array, "n n"], wire: int
 ) -> Complex[Array, "n n"]:
     """The matrix product of `gate`, acting on `wire`, with `matrix`."""
-    return jnp.einsum("ij,ajb->aib", gate, matrix.reshape(2**wire, 2, -1)).reshape(matrix.shape)
+    return _product("ij,ajb->aib", gate, matrix.reshape(2**wire, 2, -1)).reshape(matrix.shape)
 
 
 def _depolarized(rho: Complex[Array, "n n"], wire: int, probability: float) -> Complex[Array, "n n"]:
@@ -122,7 +125,7 @@ def z_means(weights: Float[Array, " amplitudes"], shots: int, *, key: Array) -> 
     places = jnp.arange(wires - 1, -1, -1)
     if shots == 0:
         bits = (jnp.arange(weights.shape[0])[:, None] >> places[None]) & 1
-        return weights @ (1 - 2 * bits).astype(weights.dtype)
+        return _product("a,aw->w", weights, (1 - 2 * bits).astype(weights.dtype))
     cumulative = jnp.cumsum(weights)
 
     def draw(i: Array, total: Float[Array, " wires"]) -> Float[Array, " wires"]:
