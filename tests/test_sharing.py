@@ -53,6 +53,21 @@ def test_the_service_runs_while_processes_share_a_gpu(tmp_path, monkeypatch):
     assert not Path(found[sharing.PIPES]).exists()
 
 
+@pytest.mark.parametrize(
+    ("given", "seen"), [("3", None), ("2, 3", None), ("GPU-8932f937", "GPU-8932f937"), ("MIG-1", "MIG-1")]
+)
+def test_the_service_does_not_count_the_gpus_anew(tmp_path, monkeypatch, given, seen):
+    """Its processes ask for them by the numbers that they have without it."""
+    installed(tmp_path, monkeypatch)
+    environments: list[Any] = []
+    run = subprocess.run
+    monkeypatch.setattr(
+        subprocess, "run", lambda *a, **more: environments.append(more["env"]) or run(*a, **more)
+    )
+    with sharing.side_by_side(2, {**os.environ, sharing.VISIBLE: given}):
+        assert environments[0].get(sharing.VISIBLE) == seen
+
+
 def test_nothing_is_started_for_one_process_or_beside_a_service_that_runs(tmp_path, monkeypatch):
     log = installed(tmp_path, monkeypatch)
     with sharing.side_by_side(1) as found:

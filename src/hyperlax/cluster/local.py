@@ -110,9 +110,9 @@ class Workers:
         """The environment of a process: it sees one of the GPUs."""
         environment = dict(self.environment)
         if self.gpus:
-            given = [g for g in environment.get("CUDA_VISIBLE_DEVICES", "").split(",") if g]
+            given = [g for g in environment.get(sharing.VISIBLE, "").split(",") if g]
             visible = given or [str(number) for number in range(self.gpus)]
-            environment["CUDA_VISIBLE_DEVICES"] = visible[task % len(visible)]
+            environment[sharing.VISIBLE] = visible[task % len(visible)]
         return environment
 
 

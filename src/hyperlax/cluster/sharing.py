@@ -24,6 +24,8 @@ CONTROL = "nvidia-cuda-mps-control"
 """The program that starts and stops MPS."""
 PIPES = "CUDA_MPS_PIPE_DIRECTORY"
 """The variable with the folder by which processes find MPS."""
+VISIBLE = "CUDA_VISIBLE_DEVICES"
+"""The variable with the GPUs that a process sees: numbers, or names such as `GPU-8932f937` and `MIG-…`."""
 FRACTION, PREALLOCATE = "XLA_PYTHON_CLIENT_MEM_FRACTION", "XLA_PYTHON_CLIENT_PREALLOCATE"
 """Environment variables for the share of a GPU's memory that a process takes, and whether at once."""
 ALL = 0.9
@@ -93,13 +95,23 @@ def side_by_side(processes: int, environment: Mapping[str, str] = os.environ) ->
     # A service that does not stop may still write there while the folder is removed.
     with tempfile.TemporaryDirectory(prefix="hyperlax-mps-", ignore_cleanup_errors=True) as folder:
         found = {PIPES: folder, "CUDA_MPS_LOG_DIRECTORY": folder}
-        if why := _failure(["-d"], {**environment, **found}):
+        if why := _failure(["-d"], {**_seeing_all(environment), **found}):
             raise ValueError(f"{CONTROL} does not start: {why}; give no more --tasks than GPUs")
         try:
             yield found
         finally:
             if why := _failure([], {**environment, **found}, "quit\n"):
                 print(f"{CONTROL} does not stop: {why}; end its process yourself", file=sys.stderr)
+
+
+def _seeing_all(environment: Mapping[str, str]) -> dict[str, str]:
+    """`environment`, without the GPUs that it selects by number.
+
+    A service counts those that it sees itself: of GPU 3 alone, its processes would have to ask for GPU 0.
+    """
+    chosen = [gpu.strip() for gpu in environment.get(VISIBLE, "").split(",")]
+    numbered = all(gpu.isdecimal() for gpu in chosen)
+    return {name: value for name, value in environment.items() if name != VISIBLE or not numbered}
 
 
 def _failure(arguments: list[str], environment: Mapping[str, str], said: str = "") -> str:
