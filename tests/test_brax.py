@@ -92,6 +92,19 @@ def test_python_code_of_brax_runs_once_for_any_number_of_lanes(monkeypatch):
     assert calls == ["reset", "step"]
 
 
+def test_physics_is_computed_in_single_precision_on_gpus():
+    """By default they round the factors of a product to ten bits."""
+    env = envs.load("brax.inverted_pendulum")
+
+    def steps(key):
+        return env.step(env.reset(key=key)[0], jnp.zeros(1), key=key)
+
+    text = jax.jit(steps).lower(jr.key(0)).as_text()
+    products = [line for line in text.splitlines() if "stablehlo.dot_general" in line]
+    assert products
+    assert all("precision = [HIGHEST, HIGHEST]" in line for line in products)
+
+
 def stepped(env, actions):
     """The timesteps of `actions` taken in turn, from a reset and from a state just before the time limit."""
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import warnings
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager, redirect_stdout
+from contextlib import AbstractContextManager, contextmanager, redirect_stdout
 from functools import cache
 from io import StringIO
 from typing import Any, ClassVar, final
@@ -132,7 +132,7 @@ def _reset(simulator: Any) -> RowFunction:
     """A state of brax at the beginning of an episode, all arrays of definite dtypes, from a key."""
 
     def reset(key: PRNGKeyArray) -> Any:
-        with quietly():
+        with quietly(), single_precision():
             state = simulator.reset(key)
             return jax.tree.map(lambda x: jnp.asarray(x, jnp.result_type(x)), state)
 
@@ -145,12 +145,17 @@ def _step(simulator: Any) -> RowFunction:
 
     def step(before: Any, action: Array) -> Any:
         given = jax.tree.map(lambda x: x, before)  # a copy, because brax modifies the containers it is given
-        with quietly():
+        with quietly(), single_precision():
             after = simulator.step(given, action)
             like = lambda new, old: jnp.asarray(new, old.dtype).reshape(old.shape)  # noqa: E731
             return jax.tree.map(like, after, before)
 
     return RowFunction(step)
+
+
+def single_precision() -> AbstractContextManager[Any]:
+    """Let physics be the same on GPUs, which by default round the factors of matrix products to ten bits."""
+    return jax.default_matmul_precision("highest")
 
 
 class _NumPy:
