@@ -1,8 +1,9 @@
 """Compilation of programs, which have a fixed number of slots for lanes on every device.
 
 A program is compiled for a single device, and a copy of it runs on each, in a thread of its own. What a lane
-learns therefore does not depend on the number of devices: XLA makes other code of a program that is
-partitioned over several. On a CPU, whose devices differ in nothing, all copies run the same compiled code.
+learns therefore does not depend on the number of devices, but on how many lanes each of them trains: XLA
+makes other code of a program that is partitioned over several. On a CPU, whose devices differ in nothing, all
+copies run the same compiled code.
 """
 
 from __future__ import annotations
