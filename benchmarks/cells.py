@@ -158,13 +158,17 @@ def run_program(spec: Experiment, program: Program, suite: Suite, seconds: float
     return {"planned_share": program.useful_share, **watch.result(own.settings.total_timesteps, per_cycle)}
 
 
-def run_cell(suite: Suite, cell: Cell, seconds: float) -> dict[str, Any]:
-    """Measure all programs of a cell and sum up what they take for all env steps."""
+def run_cell(
+    suite: Suite, cell: Cell, seconds: float, measured: Sequence[dict[str, Any]] = ()
+) -> dict[str, Any]:
+    """Measure all programs of a cell, apart from the first ones if they are `measured`, and sum up what they
+    take for all env steps.
+    """
     spec = suites.prepare(suite, cell)
     machine, s = Machine.planned(jax.local_devices()[0].platform), spec.settings
     programs = plan(spec.trees, spec.env, s.total_timesteps, s.seeds, machine)
-    found = []
-    for program in programs:
+    found = list(measured)
+    for program in programs[len(found) :]:
         found.append(run_program(spec, program, suite, seconds))
         print(json.dumps({"program": {"cell": name_of(cell), **found[-1]}}), flush=True)
     whole = [p["seconds"] for p in found]
@@ -271,6 +275,7 @@ def main() -> None:
     parser.add_argument("--tasks", type=int, default=MOST_PROCESSES, help="processes on the device")
     parser.add_argument("--out", type=Path, help="JSON file of --planned to write instead")
     parser.add_argument("--list", action="store_true", help="print the names of the cells")
+    parser.add_argument("--measured", type=json.loads, default=[], help=argparse.SUPPRESS)
     parser.add_argument("--rehearse", action="store_true", help="a tiny suite instead")
     arguments = parser.parse_args()
     suite = REHEARSAL if arguments.rehearse else suites.find(arguments.suite)
@@ -287,7 +292,8 @@ def main() -> None:
     elif arguments.predict:
         print(json.dumps({"cells": predicted(suite)}))
     else:
-        found = [run_cell(suite, cell, arguments.seconds) for cell in chosen(suite, arguments.cells)]
+        cells = chosen(suite, arguments.cells)
+        found = [run_cell(suite, cell, arguments.seconds, arguments.measured) for cell in cells]
         print(json.dumps({"cells": found}))
 
 

@@ -20,7 +20,8 @@ jax); with `-e`, so that results name the commit. One GPU is used, the first tha
 
 Every measurement but the programs of a cell is a process of its own, as a process keeps most of the GPU's
 memory. Results are written after each, and stay when another NAME is measured later on the same commit and
-GPU; with `--resume`, what has been measured there without an error is not measured again. Peers, clones of
+GPU; with `--resume`, what has been measured there without an error is not measured again. A cell of many
+programs can take a quarter of an hour, and the prediction more, which is one measurement. Peers, clones of
 luchris429/purejaxrl and keraJLi/rejax, need a Python with their requirements and jax for the GPU.
 `--rehearse` runs everything at tiny sizes on the CPU, to test this file; its numbers mean nothing.
 """
@@ -35,7 +36,7 @@ import subprocess
 import sys
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
-from itertools import product
+from itertools import product, takewhile
 from pathlib import Path
 from typing import Any
 
@@ -151,11 +152,14 @@ class Bench:
             if measured := self._measured("cells", cell=name):
                 yield from measured
                 continue
-            programs = 0
-            for found in streamed(self._command("--cells", name, "--seconds", seconds), self.platform):
+            begun = self._begun(name)
+            yield from begun
+            programs, measured = len(begun), json.dumps([row[RAW] for row in begun])
+            command = self._command("--cells", name, "--seconds", seconds, "--measured", measured)
+            for found in streamed(command, self.platform):
                 if "program" in found:
                     programs += 1
-                    yield _cell_row(found["program"], f"{programs}")
+                    yield _cell_row(found["program"], f"{programs}") | {RAW: found["program"]}
                 elif "cells" in found:
                     yield from (_cell_row(cell, "all") for cell in found["cells"])
                 else:
@@ -185,6 +189,11 @@ class Bench:
         new = [f"{peer} wall" for peer in PEERS if getattr(self.arguments, peer)]
         lacking = any(row.get(name) == "not installed" for row in rows for name in new)
         return rows if ended and not lacking and not any("error" in row for row in rows) else []
+
+    def _begun(self, cell: str) -> list[dict[str, Any]]:
+        """The rows of the first programs of a cell that an earlier process has measured without an error."""
+        rows = [r for r in self.earlier.get("cells", ()) if r.get("cell") == cell and r["program"] != "all"]
+        return list(takewhile(lambda row: RAW in row and "error" not in row, rows))
 
     def _command(self, *flags: str) -> list[str]:
         """The command of `cells.py` with `flags`."""

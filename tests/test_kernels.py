@@ -285,6 +285,37 @@ def test_the_slowest_lane_or_the_slots_decide_how_long_a_program_takes(cells, sl
     assert found["busy_share"] == pytest.approx(0.75)
 
 
+def test_a_cell_that_was_cut_off_goes_on_with_its_next_program(cells, monkeypatch):
+    """With `--resume`, `gpu.py` passes on what was measured, and `cells.py` sums up all of it."""
+    gpu = importlib.import_module("gpu")
+    measured = {"lanes": 2, "trace_seconds": 1.0, "compile_seconds": 2.0, "seconds": 3600.0}
+    monkeypatch.setattr(cells.suites, "prepare", lambda *_: SimpleNamespace(
+        settings=SimpleNamespace(total_timesteps=100, seeds=2), trees=[0, 0, 0], env=None
+    ))  # fmt: skip
+    monkeypatch.setattr(cells, "plan", lambda *_: ["first", "second", "third"])
+    trained: list[str] = []
+    monkeypatch.setattr(cells, "run_program", lambda _, name, *__: trained.append(name) or measured)
+    cell = SimpleNamespace(recipe="ppo_mlp", env="gymnax.cartpole", skipped=None)
+
+    def streamed(command: list[str], platform: str) -> Any:
+        given = json.loads(command[command.index("--measured") + 1])
+        yield from ({"program": {"cell": "x", **measured}} for _ in range(3 - len(given)))
+        yield {"cells": [cells.run_cell(None, cell, 1.0, given)]}
+
+    monkeypatch.setattr(gpu, "streamed", streamed)
+    arguments = SimpleNamespace(rehearse=True, resume=True, seconds=None, cells=["*"], purejaxrl="", rejax="")
+    monkeypatch.setattr(gpu.Bench, "_run_cells", lambda *_: {"names": ["ppo_mlp on gymnax.cartpole"]})
+    whole = list(gpu.Bench(arguments, {}).cells())
+    assert [row["program"] for row in whole] == ["1", "2", "3", "all"]
+    assert trained == ["first", "second", "third"]
+    trained.clear()
+    kept = [{**row, "cell": "ppo_mlp on gymnax.cartpole"} for row in whole[:2]]
+    resumed = list(gpu.Bench(arguments, {"cells": kept}).cells())
+    assert trained == ["third"]
+    assert [row["program"] for row in resumed] == ["1", "2", "3", "all"]
+    assert resumed[-1]["hours"] == whole[-1]["hours"] == 3
+
+
 @pytest.mark.slow
 @pytest.mark.timeout(1800)
 def test_the_measurements_for_gpus_can_be_rehearsed(tmp_path):
