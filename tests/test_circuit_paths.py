@@ -165,6 +165,16 @@ def test_the_platform_of_the_program_decides_and_the_log_says_it_once(monkeypatc
     assert lowered("tpu", caplog).count("Circuits on an accelerator: grouped path") == 1
 
 
+@pytest.mark.parametrize(("platform", "own"), [("cpu", True), ("cuda", False)])
+def test_cosines_are_those_that_suit_the_platform(platform, own, monkeypatch):
+    """Also in a program of the user's own. Polynomials would be more kernels on a GPU."""
+    monkeypatch.setattr(circuit_paths, "_gpu", lambda: None)
+    first, second = drawn(2, 1, 3)
+    f = jax.jit(lambda a, b: expectations(a, b, jnp.ones((2, 4)), jnp.int32(1)))
+    text = f.trace(first, second).lower(lowering_platforms=(platform,)).as_text()
+    assert ("stablehlo.cosine" not in text) == own
+
+
 def test_a_gpu_whose_kernels_pass_the_check_takes_the_fused_path(monkeypatch):
     """The check runs on the first use, here in the middle of a trace; a CPU stands in for the GPU."""
     monkeypatch.setattr(circuit_paths, "_gpu", lambda: jax.devices("cpu")[0])

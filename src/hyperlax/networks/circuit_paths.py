@@ -19,6 +19,7 @@ from __future__ import annotations
 
 import logging
 import os
+from collections.abc import Callable
 from contextlib import AbstractContextManager, nullcontext
 from functools import cache
 from typing import Any
@@ -27,6 +28,7 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array
 
+from hyperlax.lanes.constants import tracing_for_accelerator
 from hyperlax.networks import circuit_fused, circuit_grouped, circuit_loops
 from hyperlax.networks.by_platform import KNOWN, by_platform
 from hyperlax.networks.circuit_check import problem
@@ -164,11 +166,23 @@ def _forward_like(
     return (z, states, *[first[0]] * GATE_PARTS) if keep else (z,)
 
 
-forward = by_platform("hyperlax_circuit", _forward, _forward_like)
+def _as_on(run: Callable[..., tuple[Any, ...]]) -> Callable[..., tuple[Any, ...]]:
+    """`run`, traced for an accelerator where it is compiled for one, also in programs of one's own."""
+
+    def traced(platform: str, *arrays: Array, **static: Any) -> tuple[Any, ...]:
+        with nullcontext() if platform == "cpu" else tracing_for_accelerator():
+            return run(platform, *arrays, **static)
+
+    return traced
+
+
+forward = by_platform("hyperlax_circuit", _as_on(_forward), _forward_like)
 """⟨σz⟩ of every wire and, with `keep`, what `backward` needs, from first, second, signs, depth and steps.
 
 `steps` is the largest depth of all lanes; the other arguments are those of `circuit.expectations`. The shapes
 of the result are the same for all paths: states, and the parts of gates that only `loops` keeps.
 """
-backward = by_platform("hyperlax_circuit_gradient", _backward, lambda first, second, *_: (first, second))
+backward = by_platform(
+    "hyperlax_circuit_gradient", _as_on(_backward), lambda first, second, *_: (first, second)
+)
 """The gradient by first and second, from the arguments of `forward`, what it kept, and the cotangent."""
