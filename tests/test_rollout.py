@@ -6,7 +6,8 @@ import dataclasses
 import importlib
 from functools import partial
 from pathlib import Path
-from typing import ClassVar
+from types import SimpleNamespace
+from typing import Any, ClassVar
 
 import jax
 import jax.numpy as jnp
@@ -15,7 +16,7 @@ import numpy as np
 import pytest
 from toys import Endless, Scripted, Walk
 
-from hyperlax.envs import Box
+from hyperlax.envs import Box, Timestep
 from hyperlax.lanes.constants import tracing_for_accelerator
 from hyperlax.lanes.masking import LANES
 from hyperlax.learning.evaluation import evaluate
@@ -257,6 +258,47 @@ def test_resetting_only_ended_episodes_equals_resetting_all(size):
     plain, costly = (rolled(env, KEY) for env in (ENV, CostlyWalk()))
     assert float(plain[3].episodes) > 2 * size
     for a, b in zip(jax.tree.leaves(plain), jax.tree.leaves(costly), strict=True):
+        np.testing.assert_array_equal(a, b)
+
+
+class Counted(Walk):
+    """The same walk in whole places, seen and rewarded as floating-point numbers."""
+
+    def seen(self, state):
+        return jnp.round(super().seen(state))
+
+    def step(self, state, action, *, key):
+        state, seen = super().step(state, action, key=key)
+        return state, Timestep(seen.obs, jnp.round(seen.reward), seen.terminated, seen.truncated)
+
+
+class Integers(Counted):
+    """The same in integers: small ones for what is seen and earned, zero and one for the ends."""
+
+    def reset(self, *, key):
+        state, obs = super().reset(key=key)
+        return state, obs.astype(jnp.uint8)
+
+    def step(self, state, action, *, key):
+        state, seen = super().step(state, action, key=key)
+        types = {"obs": jnp.uint8, "reward": jnp.int8, "terminated": jnp.int32, "truncated": jnp.int32}
+        integers: Any = SimpleNamespace(**{name: getattr(seen, name).astype(t) for name, t in types.items()})
+        return state, integers
+
+
+def test_whole_numbers_and_flags_of_any_type_are_those_of_a_timestep():
+    """Advantages, means and counts would otherwise be computed in the types of the environment."""
+
+    @partial(jax.jit, static_argnums=0)
+    def run(env):
+        outside = Envs(env, 1, 5, key=KEY)
+        rolled = collect(AGENT, env, outside, jnp.int32(5), jnp.int32(9), 9, jnp.bool_(False), key=KEY)
+        return rolled, evaluate(AGENT, env, EPISODES, jnp.bool_(True), key=KEY)
+
+    expected, found = run(Counted()), run(Integers())
+    assert float(expected[0][3].episodes) > 5
+    for a, b in zip(jax.tree.leaves(expected), jax.tree.leaves(found), strict=True):
+        assert a.dtype == b.dtype
         np.testing.assert_array_equal(a, b)
 
 

@@ -114,6 +114,23 @@ class AbstractEnv(eqx.Module):
         return None
 
 
+def started(env: AbstractEnv, *, key: PRNGKeyArray) -> tuple[Any, Float[Array, " obs"]]:
+    """Start an episode of `env`; an observation of integers or flags becomes one of float32."""
+    state, obs = env.reset(key=key)
+    return state, jnp.asarray(obs, jnp.float32)
+
+
+def stepped(env: AbstractEnv, state: Any, action: Array, *, key: PRNGKeyArray) -> tuple[Any, Timestep]:
+    """Take one step of `env`; what it returns has the types of a `Timestep`, whatever those of the class are.
+
+    Means and advantages computed in integers would be rounded without a word.
+    """
+    state, seen = env.step(state, action, key=key)
+    obs, reward = (jnp.asarray(x, jnp.float32) for x in (seen.obs, seen.reward))
+    terminated, truncated = (jnp.asarray(x, jnp.bool_) for x in (seen.terminated, seen.truncated))
+    return state, Timestep(obs, reward, terminated, truncated)
+
+
 def problem(env: AbstractEnv) -> str | None:
     """Say what in the declarations of `env` no agent can work with, naming the dimension; None if nothing."""
     for name in ("obs_size", "max_episode_steps"):

@@ -10,7 +10,7 @@ import jax.numpy as jnp
 import jax.random as jr
 from jaxtyping import Array, Bool, Float, Int, PRNGKeyArray
 
-from hyperlax.envs.base import AbstractEnv
+from hyperlax.envs.base import AbstractEnv, started, stepped
 from hyperlax.lanes.constants import accelerated
 from hyperlax.lanes.masking import lane_any, row_keys
 from hyperlax.learning.packing import Packing
@@ -48,7 +48,7 @@ def evaluate(
     n = 2 * episodes
     explore = jnp.arange(n) >= episodes
     keys = row_keys(key, n)
-    state, obs = jax.vmap(lambda k: env.reset(key=jr.fold_in(k, 0)))(keys)
+    state, obs = jax.vmap(lambda k: started(env, key=jr.fold_in(k, 0)))(keys)
 
     def act(obs: Array, key: PRNGKeyArray, explore: Array) -> Array:
         return _measured(agent, measurement, key).act(obs, key=key, explore=explore)[0]
@@ -60,7 +60,7 @@ def evaluate(
     def step(carry: Running, both: Any) -> Running:
         state, obs, over, total, length = carry
         action = jax.vmap(act)(obs, both[:, 0], explore)
-        state, seen = jax.vmap(lambda s, a, k: env.step(s, a, key=k))(state, action, both[:, 1])
+        state, seen = jax.vmap(lambda s, a, k: stepped(env, s, a, key=k))(state, action, both[:, 1])
         total = total + jnp.where(over, 0, seen.reward)
         length = length + (~over).astype(jnp.int32)
         return state, seen.obs, over | seen.terminated | seen.truncated, total, length

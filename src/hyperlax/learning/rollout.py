@@ -11,7 +11,7 @@ import jax.numpy as jnp
 import jax.random as jr
 from jaxtyping import Array, Bool, Float, Int, PRNGKeyArray, PyTree
 
-from hyperlax.envs.base import AbstractEnv
+from hyperlax.envs.base import AbstractEnv, started, stepped
 from hyperlax.lanes.constants import accelerated, constant, folded
 from hyperlax.lanes.masking import (
     lane_cond,
@@ -88,7 +88,7 @@ class Envs(eqx.Module):
 
     def __init__(self, env: AbstractEnv, blocks: int, size: int, *, key: PRNGKeyArray):
         keys = row_keys(key, blocks * size).reshape(blocks, size)
-        self.state, self.obs = jax.vmap(jax.vmap(lambda k: env.reset(key=k)))(keys)
+        self.state, self.obs = jax.vmap(jax.vmap(lambda k: started(env, key=k)))(keys)
         self.episode_return = jnp.zeros((blocks, size))
         self.episode_length = jnp.zeros((blocks, size), jnp.int32)
 
@@ -263,7 +263,7 @@ def _step_block(
     """Step one block of environments: the block afterwards, the row to store, and which episodes ended."""
     act = jax.vmap(lambda obs, k: agent.act(obs, key=k, explore=constant(True)))
     action, aux = act(here.obs, keys[:, 0])
-    state, seen = jax.vmap(lambda s, a, k: env.step(s, a, key=k))(here.state, action, keys[:, 1])
+    state, seen = jax.vmap(lambda s, a, k: stepped(env, s, a, key=k))(here.state, action, keys[:, 1])
     ended = seen.terminated | seen.truncated
 
     reset = partial(_reset_ended if env.costly_reset else _reset_all, env, ended, keys[:, 2])
@@ -294,7 +294,7 @@ def _step_block(
 
 def _reset_all(env: AbstractEnv, ended: Bool[Array, " size"], keys: Any, old: tuple) -> tuple:
     """Start new episodes where `ended`, computing a reset for every environment."""
-    fresh = jax.vmap(lambda k: env.reset(key=k))(keys)
+    fresh = jax.vmap(lambda k: started(env, key=k))(keys)
     return jax.tree.map(lambda f, s: jnp.where(_like(ended, s), f, s), fresh, old)
 
 
@@ -308,7 +308,7 @@ def _reset_ended(env: AbstractEnv, ended: Bool[Array, " size"], keys: Any, old: 
     def reset_group(i: Any, carry: tuple) -> tuple:
         position = i * group + jnp.arange(group)
         where = ended_first[jnp.minimum(position, size - 1)]
-        fresh = jax.vmap(lambda k: env.reset(key=k))(keys[where])
+        fresh = jax.vmap(lambda k: started(env, key=k))(keys[where])
         target = jnp.where(position < count, where, size + jnp.arange(group))  # beyond the end: dropped
         put = lambda s, f: s.at[target].set(f, mode="drop", unique_indices=True)  # noqa: E731
         return jax.tree.map(put, carry, fresh)

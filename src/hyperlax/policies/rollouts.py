@@ -17,7 +17,7 @@ import numpy as np
 from jaxtyping import Array, Bool, Float, Int, Key, PRNGKeyArray
 
 from hyperlax.agents.base import AbstractAgent
-from hyperlax.envs.base import AbstractEnv
+from hyperlax.envs.base import AbstractEnv, started, stepped
 from hyperlax.lanes.masking import select
 from hyperlax.policies.showing import PICTURED, SUFFIXES, shown
 from hyperlax.storage.files import write_output
@@ -166,7 +166,7 @@ def rollout(
 @eqx.filter_jit
 def _reset(env: AbstractEnv, keys: Key[Array, " episodes"]) -> Any:
     """The beginning of every episode: state, observation, and whether it has ended."""
-    state, obs = jax.vmap(lambda key: env.reset(key=jr.fold_in(key, 0)))(keys)
+    state, obs = jax.vmap(lambda key: started(env, key=jr.fold_in(key, 0)))(keys)
     return state, obs, jnp.zeros(keys.shape[0], bool)
 
 
@@ -186,7 +186,7 @@ def _steps(
         state, obs, done = carry
         acting, moving = jr.split(jr.fold_in(key, 1 + time))
         action = agent.act(obs, key=acting, explore=explore)[0]
-        after, seen = env.step(state, action, key=moving)
+        after, seen = stepped(env, state, action, key=moving)
         alive = ~done & (time < env.max_episode_steps)
         recorded = obs, action, seen.reward, alive, seen.terminated, after if states else None
         after, obs = select(alive, (after, seen.obs), (state, obs))
