@@ -51,6 +51,21 @@ class Forever(Walk):
     max_episode_steps: int = 2**31 - 1
 
 
+class Body(eqx.Module):
+    """A part of a state with a static function."""
+
+    place: jax.Array
+    force: Any = eqx.field(static=True)
+
+
+class Pulled(Walk):
+    """An environment whose states hold a function that is new at each reset."""
+
+    def reset(self, *, key):
+        body: Any = Body(jnp.zeros(2), lambda x: -x)
+        return body, jnp.zeros(2)
+
+
 class Noise(eqx.Module):
     """A layer that adds the noise of a key that it holds."""
 
@@ -123,6 +138,7 @@ class WholeHyperparams(PartsHyperparams):
     ("algorithm", "env", "message"),
     [
         (PPOHyperparams(), Walk(), r"holds a random key.* store jax\.random\.key_data.*check_env\(Walk\)"),
+        (PPOHyperparams(), Pulled(), r"Body has another structure each time.*equal.*check_env\(Pulled\)"),
         (PPOHyperparams(actor=Noisy()), CARTPOLE, r"actor.*\.key: it cannot be saved.*check_network"),
         (RenamedHyperparams(), CARTPOLE, 'Renamed has a metric "return" .*: return, length, value_loss'),
         (

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from typing import Any
 
 import equinox as eqx
 import jax
@@ -200,6 +201,66 @@ def test_methods_and_named_defaults_are_part_of_what_a_function_does():
     make = lambda n: lambda x, *, by=n: by * x  # noqa: E731
     assert Rest(make(1)) == Rest(make(1))
     assert Rest(make(1)) != Rest(make(2))
+
+
+class Tied(eqx.Module):
+    """Layers that share their weights, and a static function that is new in every module."""
+
+    layers: eqx.nn.Shared
+    power: Callable[[Any], Any] = eqx.field(static=True)
+
+    def __init__(self, in_size: int, width: int, power: Any, *, key: Any):
+        keys = jr.split(key)
+        pair = (eqx.nn.Linear(in_size, width, key=keys[0]), eqx.nn.Linear(in_size, width, key=keys[1]))
+        self.layers = eqx.nn.Shared(pair, lambda pair: pair[1].weight, lambda pair: pair[0].weight)
+        self.power = lambda x: x**power
+
+    def __call__(self, x: jax.Array) -> jax.Array:
+        one, other = self.layers()
+        return self.power(one(x)) + other(x)
+
+
+class TiedHyperparams(AbstractStockHyperparams):
+    power: Count = hp(2, doc="of the first layer")
+    scale: Real = hp(3.0, doc="of nothing")
+
+    def module(self, in_size: int, *, power: int, key: Any) -> eqx.Module:
+        return Tied(in_size, 4, power, key=key)
+
+
+class EnclosingStatically(TiedHyperparams):
+    def module(self, in_size: int, *, power: int, key: Any) -> eqx.Module:
+        return Tied(in_size, 4, self.scale, key=key)
+
+
+def test_networks_with_shared_weights_and_static_functions_have_one_structure_each():
+    def built(hyper: Any) -> Any:
+        return jax.eval_shape(lambda key: hyper.network(3, hyper.sizes(), key=key), jr.key(0))
+
+    structure = jax.tree.structure
+    assert structure(built(TiedHyperparams())) == structure(built(TiedHyperparams()))
+    assert structure(built(TiedHyperparams())) != structure(built(assign(TiedHyperparams(), {"power": 3})))
+    network = TiedHyperparams().network(3, TiedHyperparams().sizes(), key=jr.key(0))
+    assert sum(x.size for x in jax.tree.leaves(eqx.filter(network, trainable(network)))) == 4 * 3 + 2 * 4
+    x = jnp.arange(3.0)
+    expected = Tied(3, 4, 2, key=jr.key(0))(x)
+    np.testing.assert_allclose(network(x), expected, rtol=1e-6)
+
+
+def test_a_static_function_that_encloses_a_hyperparameter_is_refused():
+    traced = TiedHyperparams().sizes()
+    with pytest.raises(ValueError, match=r"function Tied\.__init__\.<locals>\.<lambda>, which encloses"):
+        jax.eval_shape(lambda h: h.network(3, traced, key=jr.key(0)).arrays, EnclosingStatically())
+
+
+def test_objects_that_refer_to_themselves_have_an_identity():
+    class Node:
+        def __init__(self, number: int):
+            self.number, self.own = number, self
+
+    assert Rest(Node(1)) == Rest(Node(1))
+    assert Rest(Node(1)) != Rest(Node(2))
+    assert Rest(1) != Rest(True)
 
 
 def test_a_traced_array_is_found_in_the_object_of_a_method_and_in_named_defaults():

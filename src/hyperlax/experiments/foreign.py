@@ -68,10 +68,24 @@ def check_classes(hp: AbstractAgentHyperparams, env: AbstractEnv, episodes: int)
         caps = hp.capacities([hp.sizes()], [1], env)
         state = state_like(hp, env, caps)
         refuse_typed_keys("the state of a lane", state)
+        if differing := _differing(*map(jax.tree.structure, (state, state_like(hp, env, caps)))):
+            raise ValueError(
+                f"{differing} has another structure each time it is built, which a program cannot hold; its "
+                "static fields must be equal each time: define functions outside of what builds it"
+            )
         if hp.learns_in_parts:
             train.partwise(state.agent)
         jax.eval_shape(lambda s: train.segment(s, env, caps, jnp.int32(1)), state)
         jax.eval_shape(_evaluated(env, episodes), state)
+
+
+def _differing(one: Any, other: Any) -> str | None:
+    """The innermost class in which two structures of trees differ; None if they are equal."""
+    if one == other:
+        return None
+    below = [_differing(*pair) for pair in zip(one.children(), other.children(), strict=False)]
+    node = one.node_data() or other.node_data()
+    return next((name for name in below if name), node[0].__name__)
 
 
 def _evaluated(env: AbstractEnv, episodes: int) -> Any:

@@ -85,6 +85,8 @@ class StockNetwork(AbstractNetwork):
 
     def __init__(self, hp: AbstractHyperparams, module: eqx.Module, in_size: int):
         own = {id(leaf): place for place, leaf in enumerate(jax.tree.leaves(hp))}
+        leaves, structure = jax.tree.flatten(module)
+        module = jax.tree.unflatten(_as_before(structure), leaves)
         module = jax.tree.map(lambda x: FromHyperparams(own[id(x)]) if id(x) in own else x, module)
         arrays, rest = eqx.partition(module, eqx.is_array)
         self.hp = hp
@@ -136,18 +138,38 @@ class FromHyperparams:
     place: int
 
 
+_structures: dict[Hashable, Any] = {}
+"""The structures of modules, each as it was first met."""
+
+
+def _as_before(structure: Any) -> Any:
+    """The structure that was met first among those that behave like `structure`.
+
+    A program needs equal structures whenever it builds the module, and their static fields may hold functions
+    that are new each time. A function that encloses an array is left to be found (see `_enclosed`).
+    """
+    if _encloses(_held(structure), set()):
+        return structure
+    return _structures.setdefault(_identity(_held(structure)), structure)
+
+
+def _held(structure: Any) -> Any:
+    """The kinds of the nodes of a tree, and what they hold beside their children, such as static fields."""
+    return structure.node_data(), [_held(child) for child in structure.children()]
+
+
 class Rest:
     """The parts of a module that are not arrays, comparable between modules that the same code has built.
 
     Functions, such as lambdas, which are new objects in every call, are equal if they have the same code, the
     same defaults and the same values in their closures; methods also need equal objects that they are bound
-    to.
+    to. Objects that do not say what they are equal to are equal if they have the same attributes.
     """
 
     def __init__(self, tree: PyTree):
         self.tree = tree
         leaves, structure = jax.tree.flatten(tree)
-        self.identity = (structure, tuple(_identity(leaf) for leaf in leaves))
+        self.identity = _identity((_held(structure), leaves))
 
     def __eq__(self, other: object) -> bool:
         return isinstance(other, Rest) and self.identity == other.identity
@@ -156,22 +178,41 @@ class Rest:
         return hash(self.identity)
 
 
-def _identity(leaf: Any) -> Hashable:
-    """A key that is equal for leaves that behave alike, as far as that can be told."""
+def _identity(leaf: Any, within: tuple[int, ...] = ()) -> Hashable:
+    """A key that is equal for leaves that behave alike, as far as that can be told.
+
+    `within` holds the ids of what `leaf` is a part of.
+    """
+    if id(leaf) in within:  # it refers to itself
+        return within.index(id(leaf))
+    same = partial(_identity, within=(*within, id(leaf)))
+    if isinstance(leaf, list | tuple):
+        return type(leaf), tuple(map(same, leaf))
+    if isinstance(leaf, dict):
+        return dict, tuple((same(key), same(value)) for key, value in leaf.items())
     if isinstance(leaf, partial):
-        keywords = tuple(sorted((k, _identity(v)) for k, v in leaf.keywords.items()))
-        return _identity(leaf.func), tuple(map(_identity, leaf.args)), keywords
+        keywords = tuple(sorted((k, same(v)) for k, v in leaf.keywords.items()))
+        return same(leaf.func), tuple(map(same, leaf.args)), keywords
     if (code := getattr(leaf, "__code__", None)) is not None:
-        around = tuple(_identity(cell.cell_contents) for cell in leaf.__closure__ or ())
-        by_name = tuple(sorted((k, _identity(v)) for k, v in (leaf.__kwdefaults__ or {}).items()))
-        bound_to = _identity(getattr(leaf, "__self__", None))
-        return code, around, tuple(map(_identity, leaf.__defaults__ or ())), by_name, bound_to
-    return leaf if isinstance(leaf, Hashable) else id(leaf)
+        around = tuple(same(cell.cell_contents) for cell in leaf.__closure__ or ())
+        by_name = tuple(sorted((k, same(v)) for k, v in (leaf.__kwdefaults__ or {}).items()))
+        bound_to = same(getattr(leaf, "__self__", None))
+        return code, around, tuple(map(same, leaf.__defaults__ or ())), by_name, bound_to
+    if _known_by_attributes(leaf):
+        return type(leaf), same(vars(leaf))
+    return (type(leaf), leaf) if isinstance(leaf, Hashable) else id(leaf)
+
+
+def _known_by_attributes(value: Any) -> bool:
+    """Whether an object, which has attributes, does not say itself what it is equal to."""
+    return type(value).__hash__ is object.__hash__ and not callable(value) and hasattr(value, "__dict__")
 
 
 def _enclosed(tree: PyTree) -> str | None:
     """The name of a function in `tree` that encloses an array which is being traced; None if none does."""
-    found = next((leaf for leaf in jax.tree.leaves(tree) if _encloses(leaf, set())), None)
+    leaves, structure = jax.tree.flatten(tree)
+    among = jax.tree.leaves((leaves, _held(structure)))
+    found = next((leaf for leaf in among if _encloses(leaf, set())), None)
     return None if found is None else getattr(found, "__qualname__", repr(found))
 
 
@@ -186,6 +227,8 @@ def _encloses(value: Any, seen: set[int]) -> bool:
         defaults = [*(value.__defaults__ or ()), *(value.__kwdefaults__ or {}).values()]
         inside = [cell.cell_contents for cell in value.__closure__ or ()] + defaults
         inside.append(getattr(value, "__self__", None))
+    elif _known_by_attributes(value):
+        inside = [*vars(value).values()]
     else:
         inside = [leaf for leaf in jax.tree.leaves(value) if leaf is not value]
     return any(_encloses(x, seen) for x in inside)
