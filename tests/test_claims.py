@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import re
+import shlex
 from unittest.mock import Mock
 
 import numpy as np
@@ -103,6 +104,21 @@ def test_the_policy_to_watch_is_of_the_sample_that_is_named(tmp_path):
     (tmp_path / "confirmation/policies/lane-00000.policy").touch()
     said = next_command(made, found.flags, tmp_path, found.sample)
     assert said.endswith("confirmation/policies/lane-00000.policy")
+
+
+def test_the_command_that_plays_a_policy_names_classes_of_ones_own(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    (policy := tmp_path / "policies/lane-00001.policy").parent.mkdir()
+    policy.touch()
+    made = scored([[1.0, 2.0]])
+    own = {"algorithm": "a b.py:Mine", "network": "mlp", "env": "my.py:Env[g=2]"}
+    said = next_command(dataclasses.replace(made, manifest={**made.manifest, **own}), (), tmp_path)
+    assert shlex.split(said)[:3] == ["cd", str(tmp_path), "&&"]
+    flags = ["--algorithm", "a b.py:Mine", "--env-config", "my.py:Env[g=2]"]
+    assert shlex.split(said)[4:] == ["play", str(policy), *flags]
+    hidden = {"algorithm": "…/a.py:Mine", "network": "mlp", "env": "gymnax.cartpole"}
+    said = next_command(dataclasses.replace(made, manifest={**made.manifest, **hidden}), (), tmp_path)
+    assert "plot-benchmark" in said
 
 
 def test_samples_that_stopped_early_or_still_train_are_not_ranked():

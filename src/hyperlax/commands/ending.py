@@ -88,9 +88,32 @@ def next_command(
     if sample is not None and (again := results.confirmation) is not None:
         parts.insert(0, (again, again.folder or folder / store.CONFIRMATION))
     for part, place in parts:
-        if (policy := _best_policy(part, place, sample)) is not None:
-            return calling.line("play", policy.absolute())
+        policy = _best_policy(part, place, sample)
+        if policy is not None and (played := _playing(part, policy)) is not None:
+            return played
     return calling.line("plot-benchmark", "--results-dir-to-plot", folder.absolute(), "--format", "png")
+
+
+def _playing(results: Any, policy: Path) -> str | None:
+    """The command that plays a policy, which names the classes of one's own, as files of data may not.
+
+    None where a class is in a file that the manifest does not name in full.
+    """
+    from hyperlax import envs
+    from hyperlax.agents import AGENTS
+    from hyperlax.networks import NETWORKS
+
+    known = {
+        "algorithm": ("--algorithm", lambda name: name in AGENTS),
+        "network": ("--network", lambda name: name in NETWORKS),
+        "env": ("--env-config", envs.named),
+    }
+    named = [(flag, results.manifest.get(entry), found) for entry, (flag, found) in known.items()]
+    own = [(flag, name) for flag, name, registered in named if name and not registered(name)]
+    if any(name.startswith("…") for _, name in own):
+        return None
+    words = [word for pair in own for word in pair]
+    return (calling.here if own else calling.line)("play", policy.absolute(), *words)
 
 
 def _best_policy(results: Any, folder: Path, sample: int | None) -> Path | None:
