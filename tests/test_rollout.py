@@ -240,6 +240,16 @@ def test_nothing_is_computed_when_no_lane_is_due():
     assert not lengths.any()
 
 
+@pytest.mark.parametrize("accelerator", [False, True])
+def test_an_evaluation_ends_at_the_time_limit_though_the_environment_does_not(accelerator):
+    @jax.jit
+    def run(key):
+        with tracing_for_accelerator(accelerator):
+            return evaluate(AGENT, Endless(max_episode_steps=5), EPISODES, jnp.bool_(True), key=key)
+
+    assert (run(KEY)[1] == 5).all()
+
+
 class CostlyWalk(Walk):
     """The same, as if its resets were worth computing one by one."""
 

@@ -63,7 +63,8 @@ def evaluate(
         state, seen = jax.vmap(lambda s, a, k: stepped(env, s, a, key=k))(state, action, both[:, 1])
         total = total + jnp.where(over, 0, seen.reward)
         length = length + (~over).astype(jnp.int32)
-        return state, seen.obs, over | seen.terminated | seen.truncated, total, length
+        late = length >= env.max_episode_steps  # whatever the environment says, else it might never end
+        return state, seen.obs, over | seen.terminated | seen.truncated | late, total, length
 
     begun = (state, obs, jnp.full(n, ~due), jnp.zeros(n), jnp.zeros(n, jnp.int32))
     run = _until_all_are_over_at_once if accelerated() else _until_all_are_over
