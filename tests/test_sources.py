@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib
 from pathlib import Path
 from typing import Any
 
@@ -26,10 +27,10 @@ GIVEN: dict[str, Any] = {"recipe": "ppo_mlp", "run_length_modifier": "quick", "s
 
 @pytest.fixture
 def mine(tmp_path) -> Path:
-    """An environment in a file of its own, which imports a module beside it."""
+    """An environment in a file of its own, which takes a number from a module beside it."""
     beside = f"beside_{tmp_path.name}"
     (tmp_path / f"{beside}.py").write_text("SPEED = 1\n")
-    (tmp_path / "mine.py").write_text(ENV.format(beside=beside) + f"\n\nimport {beside}\n")
+    (tmp_path / "mine.py").write_text(ENV.format(beside=beside))
     return tmp_path / "mine.py"
 
 
@@ -52,6 +53,25 @@ def test_the_files_of_own_code_are_part_of_what_an_experiment_is(mine):
     assert said.startswith(f"beside_{mine.parent.name}.py has been changed since")
     older = {name: value for name, value in before.items() if name != experiment.CODE}
     assert experiment.difference(older, prepared(mine).identity()) == []
+
+
+def test_modules_of_a_package_of_which_only_numbers_are_taken_are_among_the_code(tmp_path, monkeypatch):
+    package = tmp_path / f"pack_{tmp_path.name}"
+    (package / "deep").mkdir(parents=True)
+    texts = {
+        "__init__": "",
+        "numbers_": "ONE = 1\n",
+        "more": "TWO = 2\n",
+        "deep/__init__": "",
+        "deep/inner": "from .. import more as _\nfrom ..numbers_ import ONE\n\ndel _\n",
+        "main": "from .deep.inner import ONE\n\n\nclass Mine:\n    one = ONE\n",
+    }
+    for name, text in texts.items():
+        (package / f"{name}.py").write_text(text)
+    monkeypatch.syspath_prepend(tmp_path)
+    module = importlib.import_module(f"{package.name}.main")
+    found = sources.digests([], [module.Mine()])
+    assert set(found) == {"__init__.py", "main.py", "inner.py", "more.py", "numbers_.py"}
 
 
 def test_other_line_ends_are_no_other_code(mine):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ast
 import hashlib
 import os
 import sys
@@ -68,12 +69,31 @@ def _files(root: ModuleType) -> set[Path]:
         if found and next(iter(found)).parent not in file.parents:
             continue
         found[file] = True
+        left.extend(_imported(module, file))
         for value in vars(module).copy().values():
             if isinstance(value, ModuleType):
                 left.append(value)
             elif isinstance(value, type | FunctionType) and (near := sys.modules.get(value.__module__)):
                 left.append(near)
     return set(found)
+
+
+def _imported(module: ModuleType, file: Path) -> Iterator[ModuleType]:
+    """The modules that are named in the import statements of `file`, as far as they have been imported.
+
+    What has been taken from a module, such as a number, may not tell where it comes from.
+    """
+    try:
+        nodes = list(ast.walk(ast.parse(file.read_bytes(), str(file))))
+    except (OSError, SyntaxError, ValueError):  # no longer what was imported
+        return
+    names = [alias.name for node in nodes if isinstance(node, ast.Import) for alias in node.names]
+    for node in nodes:
+        if isinstance(node, ast.ImportFrom):
+            above = (module.__package__ or "").split(".")[: 1 - node.level or None] if node.level else []
+            base = ".".join([*above, *filter(None, [node.module])])
+            names += [base, *(f"{base}.{alias.name}" for alias in node.names)]
+    yield from (sys.modules[name] for name in names if isinstance(sys.modules.get(name), ModuleType))
 
 
 def _file(module: Any) -> Path | None:
