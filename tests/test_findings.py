@@ -54,6 +54,17 @@ def test_the_best_sample_is_told_apart_from_as_many_as_its_rank_says(many):
     assert int(count) >= 1
 
 
+@pytest.mark.parametrize(
+    ("trained", "said"), [(480_000, "480,000"), (504_000, "500,000"), (600_000, "600,000")]
+)
+def test_lanes_are_compared_over_the_steps_that_all_of_them_have_trained(trained, said):
+    """Whole cycles may all end before the steps that were asked for, or less than 1 % above."""
+    made = synthetic(samples=3, seeds=3, diverged=())
+    lanes = made.lanes.with_columns(pl.lit(trained, pl.Int64).alias("env_steps"))
+    compared = findings(dataclasses.replace(made, lanes=lanes)).compared
+    assert f"with 3 seeds each over {said} env steps" in compared
+
+
 def test_the_next_command_is_the_last_one_with_its_folders_and_every_value(tmp_path, monkeypatch):
     """The manifest leaves folders out, so it cannot be the source; `--num-samples 2` is no `--confirm 2`."""
     typed = ["sweep-hp-samples", "--num-samples", "2", "--output-root", str(tmp_path / "a b")]

@@ -11,7 +11,7 @@ import polars as pl
 from hyperlax.report.charts.ablation import ablation_notes, ablation_table
 from hyperlax.report.charts.style import text
 from hyperlax.report.confirmed import confirmed_words
-from hyperlax.report.evaluations import behind, equal_steps, has_ended
+from hyperlax.report.evaluations import behind, common_end, has_ended
 from hyperlax.report.figures.pairs import claimed
 from hyperlax.report.leaderboard import leaderboard, tied, varied_hyperparameters
 from hyperlax.report.lineage import explored
@@ -80,7 +80,10 @@ def _compared(results: Results) -> str:
     seeds = settings.get("seeds")
     each = " each" if len(results.samples) > 1 else ""
     made = f", with {counted(int(seeds), 'seed')}{each}" if seeds else ""
-    budget = equal_steps(results) or settings.get("total_timesteps")
+    asked = settings.get("total_timesteps")
+    ends = results.lanes.filter(pl.col("status") == "done", pl.col("env_steps") > 0)["env_steps"].to_list()
+    as_asked = not ends or (asked and common_end([*ends, asked]) is None)
+    budget = asked if as_asked else min(ends)
     trained = f" over {int(budget):,} env steps" if budget else ""
     varied = varied_hyperparameters(results.samples)
     differ = f"; they differ in {_listed(varied)}" if varied else ""
