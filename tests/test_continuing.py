@@ -48,6 +48,13 @@ def test_the_only_experiment_below_a_folder_is_meant(root, named):
     assert found.count("dqn_mlp") == found.count("--env-config=gymnax.cartpole") == 1
 
 
+def test_a_folder_whose_name_begins_with_a_dash_is_taken_for_no_flag(root, monkeypatch):
+    monkeypatch.chdir(root.parent)
+    root.rename("-dash")
+    found = completed(["sweep-hp-samples", "--resume", "--output-root=-dash"])
+    assert found[found.index("--resume-from") + 1] == "./-dash/dqn_mlp/gymnax.cartpole"
+
+
 def test_one_of_several_has_to_be_named(root):
     begun(root / "sac_mlp" / "gymnax.pendulum", ["hyperlax", "sweep-hp-samples"])
     with pytest.raises(

@@ -117,7 +117,7 @@ def completed(tokens: Sequence[str]) -> list[str]:
     if added:
         print(screen.visible(f"as it was begun: {shlex.join(added)}"), file=sys.stderr)
     if tokens[0] != _BENCHMARK and not any(name == "resume-from" for name, _ in typed):
-        added += ["--resume-from", str(found)]
+        added += ["--resume-from", _as_word(found)]
     elif tokens[0] == _BENCHMARK and not _PLACES & dict(typed).keys():
         from hyperlax.commands.benchmarking import ROOT
 
@@ -210,8 +210,13 @@ def _several(root: Path, folders: Sequence[Path], first: Path) -> str:
     return (
         f"{root} holds {', '.join(str(f.relative_to(root)) for f in folders[:5])}"
         + (f" and {len(folders) - 5} more" if len(folders) > 5 else "")
-        + f"; continue one of them with --resume-from {first}"
+        + f"; continue one of them with --resume-from {_as_word(first)}"
     )
+
+
+def _as_word(path: Path) -> str:
+    """`path` as a word that no command line takes for a flag."""
+    return f"./{path}" if str(path).startswith("-") else str(path)
 
 
 def _only(root: Path, typed: Mapping[str, list[str]]) -> Path | None:
