@@ -221,10 +221,13 @@ def test_a_value_that_is_named_twice_is_refused(tmp_path, row):
         read(tmp_path / "a.json")
 
 
-@pytest.mark.parametrize("value", ["1e-50", "1e-40"])
+@pytest.mark.parametrize("value", ["1e-50", "1e-40", "1e-400", "-0.5E-999"])
 def test_a_number_that_would_become_zero_is_refused(tmp_path, value):
     (tmp_path / "a.csv").write_text(f"actor.width,actor_lr\n32,{value}\n")
     with pytest.raises(
         ValueError, match=r'line 2, column "actor_lr": actor_lr must be 0 or at least 1\.18e-38'
     ):
         read(tmp_path / "a.csv")
+    (tmp_path / "a.json").write_text(f'[{{"actor_lr": {value}}}]')
+    with pytest.raises(ValueError, match=r'row 1, column "actor_lr": actor_lr must be'):
+        read(tmp_path / "a.json")

@@ -25,6 +25,7 @@ from hyperlax.lanes.constants import folded
 from hyperlax.lanes.masking import Unfrozen
 from hyperlax.registry import convert, nearest
 from hyperlax.registry.limits import LARGEST_LEAF
+from hyperlax.registry.words import vanishes
 from hyperlax.typecheck import check_fields
 
 Real = Float32[Array, ""]
@@ -287,6 +288,7 @@ def _cast(path: str, value: Any, kind: type) -> Any:
         most = f"{_LARGEST[kind]:,}" if kind is int else f"{_LARGEST[kind]:.3g}"
         bound = f"at most {most}" if number > 0 else f"at least -{most}"
         raise ValueError(f"{path} must be {bound}, got {value!r}")
-    if kind is float and 0 < abs(number) < _SMALLEST:
+    vanished = isinstance(value, str) and vanishes(value)
+    if kind is float and (vanished or 0 < abs(number) < _SMALLEST):
         raise ValueError(f"{path} must be 0 or at least {_SMALLEST:.3g}, as 32 bits hold, got {value!r}")
     return number

@@ -19,6 +19,7 @@ from pathlib import Path
 from typing import Any, NoReturn
 
 from hyperlax.registry.limits import MOST_LANES
+from hyperlax.registry.words import vanishes
 
 MOST_ROWS, MOST_VALUES, MOST_BYTES = MOST_LANES, 5_000_000, 2**30
 """Rows and values of a table, and bytes of a file of text; a value takes up to a kilobyte as it is read."""
@@ -226,6 +227,9 @@ def _json(path: Path) -> Table:
     def refuse(constant: str) -> NoReturn:
         raise ValueError(f"{constant} is not a number")
 
+    def number(text: str) -> float | str:
+        return text if vanishes(text) else float(text)  # what it is for says how small it may be
+
     def unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
         if len(found := dict(pairs)) < len(pairs):
             raise ValueError("an object names a column twice")
@@ -237,7 +241,7 @@ def _json(path: Path) -> Table:
         if by_lines and all(line.strip()[:1] in ("{", "") for line in io.StringIO(text, None)):
             table.notes.append(f"{path} is read as one object per line")
             text = f"[{','.join(line for line in io.StringIO(text, None) if line.strip())}]"
-        found = json.loads(text, parse_constant=refuse, object_pairs_hook=unique)
+        found = json.loads(text, parse_float=number, parse_constant=refuse, object_pairs_hook=unique)
     except (ValueError, RecursionError) as error:
         raise ValueError(f"{path} is no JSON that can be read: {error}; write a list of objects") from None
     if isinstance(found, dict):

@@ -85,6 +85,13 @@ def real(name: str, value: Any) -> float:
     return number
 
 
+def vanishes(text: str) -> bool:
+    """Whether the text of a number is read as zero although it is none, such as `1e-400`."""
+    with contextlib.suppress(ValueError):
+        return float(text) == 0 and re.match(r"[^eE]*[1-9]", text) is not None
+    return False
+
+
 def convert(name: str, value: Any, kind: type) -> Any:
     """`value`, or the text of one, as a `kind`; raises `ValueError` naming what it is for."""
     converters: dict[type, Callable[[str, Any], Any]] = {bool: boolean, int: integer, float: real}
