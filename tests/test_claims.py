@@ -10,20 +10,22 @@ from unittest.mock import Mock
 import numpy as np
 import polars as pl
 import pytest
-from report_data import synthetic
+from report_data import sobol_design, synthetic
 from scored_data import scored, with_confirmation
 
 from hyperlax.agents.base import AbstractAgent
 from hyperlax.commands.ending import next_command
 from hyperlax.experiments.experiment import Experiment
 from hyperlax.experiments.samples import Lane
+from hyperlax.report.agreement import differences
 from hyperlax.report.applies import telling
-from hyperlax.report.charts import CHARTS, NothingToDraw, bands
+from hyperlax.report.charts import CHARTS, NothingToDraw, bands, ecdf, return_distribution
 from hyperlax.report.charts.families import best_of_k_chart, paired, profile_chart, tuned_curves
 from hyperlax.report.charts.health import training_health
 from hyperlax.report.charts.runtime import scaling
 from hyperlax.report.claims import verdicts, verdicts_by_environment
 from hyperlax.report.comparison import summary
+from hyperlax.report.draws import drawn_scores
 from hyperlax.report.export import about
 from hyperlax.report.figures.averages import average_words
 from hyperlax.report.figures.pairs import claimed, summary_words
@@ -166,7 +168,10 @@ def test_survivors_of_successive_halving_are_not_shown_as_random_samples():
         spec = draw([halved, whole]).to_dict()
         names = {row["name"] for rows in spec["datasets"].values() for row in rows}
         assert names == {"B"}
-        assert "Left out: A, where samples were proposed or stopped by scores." in spec["title"]["subtitle"]
+        assert (
+            "Left out: A, where samples were proposed, copied or stopped by scores."
+            in spec["title"]["subtitle"]
+        )
     one, other = summary([halved, whole]).iter_rows(named=True)
     assert (one["evaluated"], one["best"], one["top 5 IQM"]) == (16, 15.0, other["top 5 IQM"])
     assert [one[name] for name in ("median", "q25", "expected best of 8")] == [None] * 3
@@ -331,3 +336,58 @@ def test_the_leader_among_lanes_that_tie_keeps_its_policy(tmp_path, monkeypatch)
         lane = Mock(spec=Lane, lane=number, sample=number, seed=0, env_steps=1, status="done")
         keeper.keep(lane, 500.0, {}, lambda: Mock(spec=AbstractAgent))
     assert sorted(lane for _, lane in keeper.best) == lanes[:BEST_POLICIES]
+
+
+@pytest.mark.parametrize("design", ["sensitivity", "pairs", "copies"])
+def test_intervals_over_samples_are_drawn_only_where_these_are_independent_draws(design):
+    results, why = {
+        "sensitivity": (sobol_design(), "agree with others in all but a part"),
+        "pairs": (
+            scored(
+                np.arange(16.0)[:, None], samples=pl.DataFrame({"sample": range(16), "pair": [*range(8)] * 2})
+            ),
+            "agree with others in all but a part",
+        ),
+        "copies": (
+            dataclasses.replace(
+                scored(np.arange(16.0)[:, None]), lineage=pl.DataFrame({"lane": [1], "donor": [2]})
+            ),
+            "continued from copies of one another",
+        ),
+    }[design]
+    spec = ecdf(results).to_dict()
+    (steps,) = [rows for rows in spec["datasets"].values() if "share" in rows[0]]
+    assert {row["low"] for row in steps} == {None}
+    assert why in str(spec["title"])
+    if design == "copies":
+        with pytest.raises(NothingToDraw, match="no random ones"):
+            best_of_k_chart([results])
+    else:
+        drawn_only = drawn_scores(results)
+        assert 0 < len(drawn_only) < len(scores(results))
+        best = best_of_k_chart([results]).to_dict()
+        assert "which agree with others in all but a part" in str(best["title"])
+        (curve,) = [rows for rows in best["datasets"].values() if len(rows) > 1]
+        assert len(curve) == len(drawn_only)
+
+
+def test_samples_with_fewer_env_steps_are_named_beside_distributions():
+    stopped = {(sample, 0): "pruned" for sample in range(8)}
+    halved = scored(np.arange(16.0)[:, None], status=stopped, steps=dict.fromkeys(stopped, 1_000))
+    for draw in (ecdf, return_distribution):
+        assert "Among them 8 samples with lanes that stopped early" in str(draw(halved).to_dict()["title"])
+        assert "stopped early" not in str(draw(scored(np.arange(16.0)[:, None])).to_dict()["title"])
+
+
+def test_hyperparameters_beyond_the_axes_that_fit_are_counted():
+    columns = {f"h{i:02d}": [float(i), float(i + 1)] for i in range(42)}
+    many = scored([[1.0], [2.0]], samples=pl.DataFrame({"sample": [0, 1], **columns}))
+    said = str(CHARTS["parallel_coordinates"](many).to_dict()["title"])
+    assert "Axes: the first 40 of 42 hyperparameters that vary." in said
+
+
+def test_a_setting_that_an_older_version_did_not_record_is_called_unknown():
+    one, other = scored([[1.0]], "A"), scored([[1.0]], "B")
+    one.manifest["settings"] = {**one.manifest.get("settings", {}), "eval_episodes": None}
+    other.manifest["settings"] = {**other.manifest.get("settings", {}), "eval_episodes": 16}
+    assert "A unknown, B 16" in differences([one, other])[0]

@@ -52,6 +52,8 @@ _NAMES = {"total_timesteps": "env steps"}
 
 
 def _shown(value: Any) -> str:
+    if value is None:
+        return "unknown"
     return f"{value:,}" if isinstance(value, int) else str(value)
 
 

@@ -32,7 +32,8 @@ from hyperlax.report.charts.style import Chart, NothingToDraw, sample_keys
 from hyperlax.report.charts.tuning import tuning_chart
 from hyperlax.report.claims import verdicts_by_environment
 from hyperlax.report.document import Pictures, sections_of, tabs, write_document
-from hyperlax.report.evaluations import at_equal_steps, is_guided, stopped_early
+from hyperlax.report.draws import chosen, drawn_scores
+from hyperlax.report.evaluations import at_equal_steps, stopped_early
 from hyperlax.report.export import image, informed_title
 from hyperlax.report.findings import comparison_findings
 from hyperlax.report.leaderboard import leaderboard, varied_hyperparameters
@@ -143,7 +144,7 @@ def summary(families: Families) -> pl.DataFrame:
 
     The statistics of `STATISTICS` are taken over the scores of the samples by the headline metric, the best
     with its score in `fresh` episodes. Where samples stopped early by their scores, those left are no random
-    ones: what is said of all samples is null. So is the expected best for the trials of a search. `evaluated`
+    ones: what is said of all samples is null. So is the expected best where they were `chosen`. `evaluated`
     counts all that have a score. Parameters and circuit executions of the best sample are those of one of its
     lanes. The columns of `scores.DESCRIPTION` say what the scores are.
     """
@@ -151,7 +152,7 @@ def summary(families: Families) -> pl.DataFrame:
     for results in families:
         best, lanes = ranked(results).head(1), results.lanes
         values = over_samples(scores(results))
-        chosen = stopped_early(results) > 0
+        stopped = stopped_early(results) > 0
         own = lanes.filter(pl.col("sample").is_in(best["sample"].implode()))
         sizes = lanes["parameters"].drop_nulls()
         row = {
@@ -162,12 +163,12 @@ def summary(families: Families) -> pl.DataFrame:
             "diverged": int((lanes["status"] == "diverged").sum()),
             "best sample": best["sample"].to_list()[0] if len(best) else None,
             **{
-                name: None if chosen and name not in BEST_STATISTICS else float(value.value)
+                name: None if stopped and name not in BEST_STATISTICS else float(value.value)
                 for name, value in values.items()
             },
             f"expected best of {_SMALL_SEARCH}": None
-            if chosen or is_guided(results)
-            else _expected_best(scores(results)),
+            if chosen(results)
+            else _expected_best(drawn_scores(results)),
             "fresh return of the best": best[FRESH].to_list()[0] if len(best) else None,
             "parameters of the best": _first_value(own, "parameters"),
             "parameters": f"{sizes.min():,} – {sizes.max():,}" if len(sizes) else None,

@@ -8,10 +8,11 @@ import numpy as np
 import polars as pl
 from jaxtyping import Float
 
+from hyperlax.report.draws import dependence
 from hyperlax.report.evaluations import evaluations
 from hyperlax.report.metrics import reference_scores
 from hyperlax.report.scores import ranked
-from hyperlax.statistics import Unavailable, sample_complexity
+from hyperlax.statistics import Unavailable, sample_complexity, without_interval
 from hyperlax.storage.results import Results
 
 PROBABILITIES = (0.5, 0.9)
@@ -28,7 +29,8 @@ def sample_complexities(
     and `budget`, the last step that was evaluated. Infinity means "not within the budget", null "unknown".
     The best sample is the one with the highest score by the headline metric. Returns are interpolated between
     evaluations. Lanes that are done keep their last return, lanes that diverged, failed or were pruned count
-    as unsolved from then on, and unfinished lanes are left out. Raises `Unavailable` if the environment has
+    as unsolved from then on, and unfinished lanes are left out. Over samples that are no independent draws
+    (`draws.dependence`) there is no interval. Raises `Unavailable` if the environment has
     no score that counts as solved, or if nothing has been evaluated.
     """
     rows = []
@@ -46,14 +48,16 @@ def sample_complexities(
         lost = _lane_indices(found.lanes, "diverged", "failed", "pruned")
         returns[..., 0][lost] = np.where(np.isnan(returns[..., 0][lost]), -np.inf, returns[..., 0][lost])
         best = found.samples == ranked(results)["sample"][0]
-        for runs, chosen in (("best sample", returns[best]), ("all samples", returns)):
+        for runs, own in (("best sample", returns[best]), ("all samples", returns)):
             for probability in probabilities:
-                estimate = sample_complexity(steps, chosen, threshold, probability)
+                estimate = sample_complexity(steps, own, threshold, probability)
+                if len(own) > 1 and dependence(results):
+                    estimate = without_interval(estimate.value)
                 rows.append(
                     {
                         "family": results.name,
                         "runs": runs,
-                        "lanes": int((~np.isnan(chosen).all(axis=2)).sum()),
+                        "lanes": int((~np.isnan(own).all(axis=2)).sum()),
                         "probability": probability,
                         "steps": float(estimate.value),
                         "low": float(estimate.low),

@@ -6,7 +6,7 @@ search if it is one, otherwise that of the protocol.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
@@ -119,13 +119,13 @@ def ranked(results: Results) -> pl.DataFrame:
     return found.sort(late, "score", descending=[False, True], maintain_order=True)
 
 
-def scores(results: Results) -> Float[np.ndarray, " samples"]:
-    """Return the scores of all samples that have one, in the order of their ids.
+def scores(results: Results, without: Collection[int] = ()) -> Float[np.ndarray, " samples"]:
+    """Return the scores of all samples that have one, in the order of their ids, but for those `without`.
 
     Samples that are `behind` are left out, unless all of them are.
     """
     late = pl.col("sample").is_in(list(behind(results)))
-    found = sample_scores(results).drop_nulls("score")
+    found = sample_scores(results).drop_nulls("score").filter(~pl.col("sample").is_in(list(without)))
     level = found.filter(~late)
     return (found if level.is_empty() else level)["score"].to_numpy()
 

@@ -32,11 +32,14 @@ def over_seeds(values: Float[np.ndarray, "samples seeds points"]) -> Estimate:
     return Estimate(iqm(values, axis=1), *quantiles(values, (0.0, 1.0), axis=1))
 
 
-def over_samples(values: Float[np.ndarray, "samples seeds points"]) -> Estimate:
+def over_samples(values: Float[np.ndarray, "samples seeds points"], independent: bool = True) -> Estimate:
     """Return the interquartile mean over samples of those over seeds, with its 95 % interval where one holds.
 
     The interval is over the samples if there are `MIN_RUNS` of them, else over the seeds of these samples.
+    There is none unless samples are `independent` random draws.
     """
+    if not independent:
+        return without_interval(iqm(iqm(values, axis=1), axis=0))
     if len(values) >= MIN_RUNS:
         found = iqm_over_runs(iqm(values, axis=1)[None])
         return Estimate(found.value[0], found.low[0], found.high[0])
@@ -68,7 +71,12 @@ def words(seeds: int) -> str:
     return "Each sample has one seed, so there are no intervals of single samples."
 
 
-def words_of_all(samples: int) -> str:
-    """Say what the dashed curve of so many samples is, with the band of `over_samples`."""
+def words_of_all(samples: int, late: int, bounded: bool) -> str:
+    """Say what the dashed curve of so many samples is, with the band of `over_samples` if it is `bounded`.
+
+    So many samples are `late`: they have no evaluation at the end.
+    """
     over = "samples" if samples >= MIN_RUNS else "the seeds of these samples"
-    return f"Dashed: interquartile mean over all samples; its band: 95 % interval over {over}."
+    each = f"all samples that have come as far, which {late:,} have not" if late else "all samples"
+    band = f"; its band: 95 % interval over {over}" if bounded else ""
+    return f"Dashed: interquartile mean over {each}{band}."

@@ -18,6 +18,7 @@ from hyperlax.report.charts.style import (
     steps_axis,
 )
 from hyperlax.report.complexity import PROBABILITIES, sample_complexities
+from hyperlax.report.draws import no_interval_words
 from hyperlax.report.metrics import reference_scores
 from hyperlax.statistics import Unavailable
 
@@ -49,8 +50,16 @@ def complexity_chart(families: Families) -> Chart:
             "solved. The best sample was selected by these same evaluations, so its result is optimistic.",
             "Bars: 95 % intervals over five seeds or more, or over ten samples or more; a bar that ends at "
             "the budget has no upper limit.",
+            no_interval_words(families),
+            _stopped_words(families),
         ],
     )
+
+
+def _stopped_words(families: Families) -> str:
+    """Say how runs count that were stopped early; nothing if there are none."""
+    stopped = any((results.lanes["status"] == "pruned").any() for results in families)
+    return "Runs that were stopped early count as unsolved from then on." if stopped else ""
 
 
 def _layers(rows: pl.DataFrame, families: Families) -> list[alt.Chart]:

@@ -21,7 +21,8 @@ from hyperlax.report.charts.style import (
     sample_colours,
     steps_axis,
 )
-from hyperlax.report.evaluations import Evaluations, evaluations
+from hyperlax.report.draws import dependence
+from hyperlax.report.evaluations import Evaluations, behind, evaluations
 from hyperlax.report.scores import ranked
 from hyperlax.statistics import iqm
 from hyperlax.storage.results import Results
@@ -64,11 +65,10 @@ def learning_curves(results: Results, x: str = "env_steps", top: int = 5) -> Cha
     layers = [_thin_layer(thin_lines), *_bands(_best_curves(found, x, best, names), legend, dash=[])]
     dashed = ""
     if len(order) > 2:
-        together = _overall_curve(found, x, overall)
+        together = _overall_curve(found, x, overall, independent=not dependence(results))
         layers += _bands(together, legend, dash=[6, 4])
-        dashed = (
-            "" if together.drop_nulls(["low", "high"]).is_empty() else bands.words_of_all(len(found.values))
-        )
+        bounded, late = not together.drop_nulls(["low", "high"]).is_empty(), len(behind(results))
+        dashed = bands.words_of_all(len(found.values), late, bounded) if bounded or late else ""
     layers.append(_selected_layer(thin_lines))
     spread = bands.words(found.values.shape[1])
     chart = alt.layer(*layers).properties(width=WIDTH - 190, height=360)
@@ -101,10 +101,13 @@ def _best_curves(found: Evaluations, x: str, rows: list[int], names: list[str]) 
     return _drop_missing(pl.concat(frames))
 
 
-def _overall_curve(found: Evaluations, x: str, name: str) -> pl.DataFrame:
-    """Return the interquartile mean over all samples, with its interval, on a grid of positions."""
+def _overall_curve(found: Evaluations, x: str, name: str, independent: bool) -> pl.DataFrame:
+    """Return the interquartile mean over all samples, with its interval, on a grid of positions.
+
+    There is an interval over samples only if these are `independent`.
+    """
     grid, values = found.on_grid(x, min(found.values.shape[2], _GRID))
-    estimate = bands.over_samples(values)
+    estimate = bands.over_samples(values, independent)
     columns = {"x": grid, "value": estimate.value, "low": estimate.low, "high": estimate.high}
     return _drop_missing(pl.DataFrame(columns).with_columns(name=pl.lit(name), sample=pl.lit(-1)))
 

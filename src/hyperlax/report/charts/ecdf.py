@@ -19,7 +19,7 @@ from hyperlax.report.charts.style import (
     none_or_picked,
     sample_keys,
 )
-from hyperlax.report.evaluations import is_guided
+from hyperlax.report.draws import dependence, fewer_steps_words, no_interval_words
 from hyperlax.report.scores import sample_scores, title_of
 from hyperlax.statistics import performance_profile, without_interval
 from hyperlax.storage.results import Results
@@ -30,8 +30,8 @@ _MAX_POINTS = 500
 def ecdf(*experiments: Results, shared: bool = False) -> Chart:
     """Draw the share of samples with at most a given score, as one line per family.
 
-    The band of a family holds for all returns at once, in 95 % of cases. There is none for the trials of a
-    search, which are no random samples. `shared` says that the page also
+    The band of a family holds for all returns at once, in 95 % of cases. There is none for samples that are
+    no independent draws (`draws.dependence`). `shared` says that the page also
     shows other experiments, so that a sample is identified by its family and its id.
     """
     maximum = min(_MAX_POINTS, MAX_ROWS // len(experiments))
@@ -63,32 +63,30 @@ def ecdf(*experiments: Results, shared: bool = False) -> Chart:
     if bounded := shown["low"].null_count() < len(shown):
         band = base.mark_area(interpolate="step-after", opacity=0.13)
         layers.insert(0, band.encode(y=alt.Y("low:Q"), y2=alt.Y2("high:Q"), color=colour))
-    guided = any(is_guided(results) for results in experiments)
     large = max(len(results.samples) for results in experiments) > maximum
     thinned = f" At most {maximum} samples of each family are drawn, evenly spaced by rank." if large else ""
     return finished(
         alt.layer(*layers).properties(width=WIDTH - 190, height=270),
         "Distribution over samples",
         [
-            f"Share of the samples whose {title} is at most x."
-            + (" Bands: 95 % for all x together, over samples." if bounded else "")
-            + (" Trials of a search are no random samples and have none." if guided else "")
-            + thinned
+            f"Share of the samples whose {title} is at most x." + fewer_steps_words(experiments) + thinned,
+            ("Bands: 95 % for all x together, over samples. " if bounded else "")
+            + no_interval_words(experiments),
         ],
     )
 
 
 def _steps(results: Results, maximum: int, shared: bool) -> pl.DataFrame:
-    """Return the steps of the distribution at no more than `most` samples, in the order of their returns.
+    """Return the steps of the distribution at no more than `maximum` samples, in the order of their returns.
 
     Columns: `family`, `sample`, `value` (the score), `share` (of the samples at or below it), and
-    `low`, `high` (the ends of the interval of the share; null for the trials of a search).
+    `low`, `high` (the ends of the interval of the share; null for samples that are no independent draws).
     """
     every = sample_scores(results).select("sample", value="score").drop_nulls().sort("value", "sample")
     places = np.unique(np.linspace(0, max(0, len(every) - 1), min(len(every), maximum)).round().astype(int))
     scored = every[places]
     above = performance_profile(every["value"].to_numpy(), scored["value"].to_numpy())
-    if is_guided(results):
+    if dependence(results):
         above = without_interval(above.value)
     columns = {"share": 1 - above.value, "low": 1 - above.high, "high": 1 - above.low}
     frame = scored.with_columns(

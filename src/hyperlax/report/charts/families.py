@@ -22,7 +22,8 @@ from hyperlax.report.charts.style import (
     over_training,
     steps_axis,
 )
-from hyperlax.report.evaluations import behind, evaluations, has_ended, is_guided, stopped_early
+from hyperlax.report.draws import chosen, drawn_scores, repeated, repeated_words
+from hyperlax.report.evaluations import behind, evaluations, has_ended
 from hyperlax.report.scores import headline_of, lane_scores, ranked, sample_scores, scores, title_of
 from hyperlax.statistics import (
     LEVEL,
@@ -39,7 +40,7 @@ from hyperlax.statistics import (
     probability_of_improvement,
 )
 from hyperlax.storage.results import Results
-from hyperlax.storage.wording import counted, listed
+from hyperlax.storage.wording import listed
 
 _POINTS = 100
 _MARKS = 7
@@ -65,8 +66,8 @@ def tuned_curves(families: Families, x: str = "env_steps", top: int = 5) -> Char
         single = bands.over_seeds(found.values[rows[:1]])
         best.append(_curve(results.name, found.x[x][rows[0]], _first_stratum(single)))
         if len(rows) > 1:
-            chosen = type(found)(found.samples[rows], {x: found.x[x][rows]}, found.values[rows], found.lanes)
-            grid, values = chosen.on_grid(x, min(found.values.shape[2], _POINTS))
+            leading = type(found)(found.samples[rows], {x: found.x[x][rows]}, found.values[rows], found.lanes)
+            grid, values = leading.on_grid(x, min(found.values.shape[2], _POINTS))
             groups.append(_curve(results.name, grid, iqm_over_strata(values)))
     if not best:
         raise NothingToDraw(f"No evaluation recorded its {X_TITLES[x]}.")
@@ -101,12 +102,12 @@ def best_of_k_chart(families: Families) -> Chart:
     frames = []
     unchosen, left_out = _unchosen(families)
     for results in unchosen:
-        found = best_of_k(scores(results))
-        typical = median_best_of_k(scores(results))
+        found = best_of_k(drawn_scores(results))
+        typical = median_best_of_k(drawn_scores(results))
         found = Estimate(found.value, typical.low, typical.high)
         frame = _curve(results.name, np.arange(1, len(found.value) + 1, dtype=float), found)
-        chosen = np.unique(np.geomspace(1, max(1, len(frame)), _POINTS).round().astype(int)) - 1
-        frames.append(frame[chosen] if len(frame) else frame)
+        points = np.unique(np.geomspace(1, max(1, len(frame)), _POINTS).round().astype(int)) - 1
+        frames.append(frame[points] if len(frame) else frame)
     rows = pl.concat(frames)
     if rows.is_empty():
         raise NothingToDraw("No sample has an evaluation yet.")
@@ -132,7 +133,7 @@ def best_of_k_chart(families: Families) -> Chart:
 def profile_chart(families: Families) -> Chart:
     """Draw performance profiles: the share of the samples above each return."""
     unchosen, left_out = _unchosen(families)
-    found = {results.name: scores(results) for results in unchosen}
+    found = {results.name: drawn_scores(results) for results in unchosen}
     title = title_of(families)
     every = np.concatenate(list(found.values()))
     if every.size == 0:
@@ -159,17 +160,21 @@ def profile_chart(families: Families) -> Chart:
 
 
 def _unchosen(families: Families) -> tuple[list[Results], str]:
-    """Return the families whose samples with scores were not chosen by these, and a sentence on the others.
+    """Return the families whose samples with scores were not `chosen` by these, and what is left out.
 
     Raises `NothingToDraw` if there is none.
     """
-    chosen = [results.name for results in families if stopped_early(results) or is_guided(results)]
-    if len(chosen) == len(families):
+    unchosen = [results for results in families if not chosen(results)]
+    if not unchosen:
         raise NothingToDraw(
-            "Samples were proposed or stopped by scores, so that those with a score are no random ones."
+            "Samples were proposed, copied or stopped by scores: those with a score are no random ones."
         )
-    said = f"Left out: {listed(chosen)}, where samples were proposed or stopped by scores." if chosen else ""
-    return [results for results in families if results.name not in chosen], said
+    said = [repeated_words(unchosen)]
+    if names := [results.name for results in families if chosen(results)]:
+        said.insert(
+            0, f"Left out: {listed(names)}, where samples were proposed, copied or stopped by scores."
+        )
+    return unchosen, " ".join(filter(None, said))
 
 
 def improvements(families: Families, corrected: bool = True) -> pl.DataFrame:
@@ -180,7 +185,7 @@ def improvements(families: Families, corrected: bool = True) -> pl.DataFrame:
     `difference_low` and `difference_high`; `p` of the difference, `corrected` for the number of pairs or not;
     `ahead`, the family that is ahead if p is at most 0.05, else null; `values` and `other_values`, how many
     were compared. These are samples, or the seeds if both families have a single sample, as `seeds` says.
-    `paired` says that both
+    Samples that are `repeated` are left out. `paired` says that both
     have the same samples, so that the difference is that of pairs of equal hyperparameters.
     """
     rows = []
@@ -225,12 +230,12 @@ def paired(ours: Results, theirs: Results) -> tuple[np.ndarray, np.ndarray] | No
     samples = [
         results.samples.drop("matrix", "pair", strict=False).sort("sample") for results in (ours, theirs)
     ]
-    late = [*behind(ours), *behind(theirs)]
+    apart = [*behind(ours), *behind(theirs), *repeated(ours)]
     if not samples[0].equals(samples[1]):
         return None
     scored = (sample_scores(results).select("sample", "score") for results in (ours, theirs))
     both = next(scored).join(next(scored), on="sample", suffix="_theirs").drop_nulls()
-    both = both.filter(~pl.col("sample").is_in(late))
+    both = both.filter(~pl.col("sample").is_in(apart))
     if both.height < MIN_PAIRED:
         return None
     return both["score"].to_numpy(), both["score_theirs"].to_numpy()
@@ -239,11 +244,11 @@ def paired(ours: Results, theirs: Results) -> tuple[np.ndarray, np.ndarray] | No
 def incomparable(*families: Results) -> str:
     """Say why families have no samples that can be compared at equal steps; empty if they have.
 
-    Samples that a schedule or a search has let train to the end are not random ones.
+    Samples that were `chosen` by scores are no random ones.
     """
     for results in families:
-        if count := stopped_early(results):
-            return f"{counted(count, 'sample')} of {results.name} stopped early by their scores"
+        if why := chosen(results):
+            return why
     known = [results for results in families if scores(results).size]
     behind_all = [results.name for results in known if not has_ended(results)]
     return f"no lane of {behind_all[0]} has trained to the end" if 0 < len(behind_all) < len(known) else ""
@@ -257,9 +262,9 @@ def _compared(ours: Results, theirs: Results) -> tuple[np.ndarray, np.ndarray]:
     """
     if incomparable(ours, theirs):
         return np.empty(0), np.empty(0)
-    a, b = scores(ours), scores(theirs)
-    if len(a) != 1 or len(b) != 1 or headline_of(ours.manifest).maximum:
-        return a, b
+    single = len(scores(ours)) == len(scores(theirs)) == 1
+    if not single or headline_of(ours.manifest).maximum:
+        return drawn_scores(ours), drawn_scores(theirs)
     seeds = (lane_scores(results)["score"].drop_nulls().to_numpy() for results in (ours, theirs))
     first, second = seeds
     return first, second
@@ -293,7 +298,8 @@ def improvement_chart(families: Families) -> Chart:
             f"Probability that a random sample of the first family has the higher {title}. Bars: 95 % "
             "intervals over five samples or more on either side; with one sample each, over its seeds. A "
             "claim is decided by a permutation test of the mean scores, corrected for all comparisons on all "
-            "environments."
+            "environments.",
+            repeated_words(families),
         ],
     )
 

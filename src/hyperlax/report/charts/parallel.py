@@ -40,7 +40,8 @@ def parallel_coordinates(results: Results, metric: str = SCORE) -> Chart:
     last, on top of the others. If there are many hyperparameters, their axes take several rows, each of which
     ends in `metric`.
     """
-    varied = varied_hyperparameters(results.samples)[:_MAX_AXES]
+    every = varied_hyperparameters(results.samples)
+    varied = every[:_MAX_AXES]
     if not varied:
         raise NothingToDraw("No hyperparameter varies between the samples.")
     title = words_of(results, metric)
@@ -56,6 +57,8 @@ def parallel_coordinates(results: Results, metric: str = SCORE) -> Chart:
     spaces = space_by_column(results.manifest.get("space", {}), varied)
     panels = [_panel(shown, group, spaces, title) for group in groups]
     thinned = f" Shown: 1 in {stride} of {len(rows)} samples, ranked by {title}." if stride > 1 else ""
+    if len(every) > len(varied):
+        thinned += f" Axes: the first {len(varied)} of {len(every)} hyperparameters that vary."
     return finished(
         alt.vconcat(*panels, spacing=26),
         "Parallel coordinates",

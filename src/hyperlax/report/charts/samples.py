@@ -26,6 +26,7 @@ from hyperlax.report.charts.style import (
     none_or_picked,
     sample_keys,
 )
+from hyperlax.report.draws import fewer_steps_words
 from hyperlax.report.leaderboard import leaderboard
 from hyperlax.report.metrics import reference_scores
 from hyperlax.report.scores import SCORE, lane_scores, sample_scores, title_of, words_of
@@ -106,7 +107,7 @@ def return_distribution(*experiments: Results, shared: bool = False) -> Chart:
         "Return across samples",
         [
             f"{title_of(experiments).capitalize()} of each sample (over seeds). "
-            "Box: quartiles and median; whiskers: extremes." + thinned,
+            "Box: quartiles and median; whiskers: extremes." + fewer_steps_words(experiments) + thinned,
             "Dashed: returns of a random policy and of a solved environment." if known else "",
         ],
     )
@@ -114,10 +115,12 @@ def return_distribution(*experiments: Results, shared: bool = False) -> Chart:
 
 def combined_distribution(environments: Mapping[str, Sequence[Results]]) -> Chart:
     """Draw the distributions of scores on all environments, each with its own axis."""
-    panels, maximum = [], MAX_ROWS // max(1, len(environments))
+    panels, notes, maximum = [], [], MAX_ROWS // max(1, len(environments))
     for env, families in environments.items():
-        layers, _ = _distribution(families, True, maximum, box=32)
+        layers, thinned = _distribution(families, True, maximum, box=32)
         if layers:
+            if said := fewer_steps_words(families) + thinned:
+                notes.append(f"{env}:{said}")
             panels.append(
                 alt.layer(*layers).properties(
                     title=alt.TitleParams(env, fontSize=12, offset=20), width=390, height=alt.Step(58)
@@ -131,6 +134,7 @@ def combined_distribution(environments: Mapping[str, Sequence[Results]]) -> Char
         [
             "Score of each sample (over seeds). Box: quartiles and median; "
             "whiskers: extremes. Dashed: returns of a random policy and of a solved environment.",
+            *notes,
         ],
     )
 
