@@ -2,12 +2,18 @@
 
 from __future__ import annotations
 
+import json
+import os
+import subprocess
+import sys
+
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
 
 from hyperlax.agents import PPOHyperparams
+from hyperlax.experiments.machine import usable_cores
 from hyperlax.lanes.compilation import CPU_OPTIONS, compiler_options
 from hyperlax.programs.orders import blank_orders
 
@@ -27,6 +33,45 @@ def test_elementary_functions_are_numpys(effort):
         found = all_of.lower(x[:size]).compile(compiler_options=compiler_options(effort, "cpu"))(x[:size])
         for name, values in zip(FUNCTIONS, found, strict=True):
             np.testing.assert_allclose(values, getattr(np, name)(x[:size]), rtol=1e-5, err_msg=name)
+
+
+ON_CORES = """
+import hashlib, json, os, sys
+os.sched_setaffinity(0, sorted(os.sched_getaffinity(0))[: int(sys.argv[1])])
+import jax, jax.numpy as jnp, numpy as np
+from hyperlax.experiments.machine import set_up_jax
+from hyperlax.lanes.compilation import CPU_OPTIONS, compiler_options
+set_up_jax()
+x = np.random.default_rng(0).normal(size=(1024, 128)).astype(np.float32)
+
+def several(x):
+    return jnp.sum(x, 0), jnp.sum(x * x, 1), jnp.sum(x), jnp.tanh(x) * jnp.exp(x), x.T @ x
+
+found = {"devices": jax.device_count()}
+for effort in CPU_OPTIONS:
+    program = jax.jit(several).lower(x).compile(compiler_options=compiler_options(effort, "cpu"))
+    bits = [hashlib.sha256(np.asarray(y)).hexdigest() for y in program(x)]
+    found[effort] = bits, 'outer_dimension_partitions":["' in program.as_text()
+print(json.dumps(found))
+"""
+"""Computes some functions on as many cores as its argument says, and prints digests of the results."""
+
+
+@pytest.mark.skipif(
+    not hasattr(os, "sched_setaffinity") or usable_cores() < 2, reason="a process of one core, and of two"
+)
+def test_bits_do_not_depend_on_the_number_of_cores():
+    """Neither by a loop that is cut into a part for every core, nor by a sum that threads share."""
+    whole = {k: v for k, v in os.environ.items() if k not in ("XLA_FLAGS", "JAX_NUM_CPU_DEVICES", "NPROC")}
+    found = []
+    for cores in (1, 2):
+        command = [sys.executable, "-c", ON_CORES, str(cores)]
+        done = subprocess.run(command, capture_output=True, text=True, env={**whole, "JAX_PLATFORMS": "cpu"})
+        assert done.returncode == 0, done.stderr
+        found.append(json.loads(done.stdout))
+        assert found[-1].pop("devices") == cores
+    assert found[0] == found[1]
+    assert not any(cut for _, cut in found[0].values())
 
 
 def test_orders_may_change_while_a_program_still_reads_them():

@@ -75,6 +75,11 @@ def test_frames_and_lists_are_tables():
         assert [(i, w, pytest.approx(lr)) for i, w, lr in WANTED] == read(given)
 
 
+def test_a_number_of_samples_is_no_table():
+    with pytest.raises(ValueError, match="num_samples says how many"):
+        read_table(2)
+
+
 class _Pandas:
     """What the reader uses of a frame of pandas."""
 

@@ -200,8 +200,8 @@ def summary(found: Sweep) -> list[str]:
         "(planned, not measured)",
     ]
     if found.slurm is not None:
-        each = [f"{found.slurm['gpus_per_task']} GPU"] if "gpus_per_task" in found.slurm else []
-        each += [f"{found.slurm['cpus_per_task']} cores"] if "cpus_per_task" in found.slurm else []
+        each = [counted(found.slurm["gpus_per_task"], "GPU")] if "gpus_per_task" in found.slurm else []
+        each += [counted(found.slurm["cpus_per_task"], "core")] if "cpus_per_task" in found.slurm else []
         each += [f"memory {found.slurm['mem']}"] if "mem" in found.slurm else []
         at_once = found.slurm.get("array_parallelism")
         lines.append(

@@ -81,6 +81,8 @@ def read_table(given: Any) -> Table:
 def _from_objects(given: Any) -> Table:
     """The table of a frame, which is recognised by its methods, or of a list of dicts."""
     records = given
+    if isinstance(given, int):
+        raise ValueError(f"samples are a table, got {given!r}: num_samples says how many to draw")
     _refuse_many("samples", *getattr(given, "shape", (0,)))
     if callable(to_dicts := getattr(given, "to_dicts", None)):
         records = to_dicts()

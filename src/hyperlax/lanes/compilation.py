@@ -14,6 +14,7 @@ import jax.numpy as jnp
 _OWN_CORE = {
     "xla_cpu_multi_thread_eigen": False,
     "xla_cpu_enable_concurrency_optimized_scheduler": False,
+    "xla_disable_hlo_passes": "cpu-parallel-task-assigner",
 }
 CPU_OPTIONS = {
     "full": _OWN_CORE,
@@ -26,11 +27,12 @@ CPU_OPTIONS = {
 """Compilation effort → XLA options for CPUs.
 
 Every core is a device of its own, so matrix products must not use the threads of other cores (when they did,
-two devices were no faster than one), and nothing within a program is worth running concurrently. `low`
-compiles four times faster into slower code, for programs that hardly run. YNNPACK's fusions of matrix
-products with what follows (`xla_cpu_experimental_ynn_fusion_type`) make PPO with MLPs 4-9 % slower in `full`
-programs. A single lane in a `low` one would take 0.6 of the time, but YNNPACK's maximum of NaN and a number
-is the number, which could hide that lanes diverge (jaxlib 0.10.2 and 0.12.0.1).
+two devices were no faster than one), and nothing within a program is worth running concurrently. XLA's
+parallel task assigner would also cut loops into a part per core, which round differently. `low` compiles four
+times faster into slower code, for programs that hardly run. YNNPACK's fusions of matrix products with what
+follows (`xla_cpu_experimental_ynn_fusion_type`) make PPO with MLPs 4-9 % slower in `full` programs. A single
+lane in a `low` one would take 0.6 of the time, but YNNPACK's maximum of NaN and a number is the number, which
+could hide that lanes diverge (jaxlib 0.10.2 and 0.12.0.1).
 """
 VECTOR_WIDTH = "xla_cpu_prefer_vector_width"
 """The XLA option for the length of vectors in CPU programs, in bits.
