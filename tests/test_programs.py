@@ -45,7 +45,8 @@ set_up_jax()
 x = np.random.default_rng(0).normal(size=(1024, 128)).astype(np.float32)
 
 def several(x):
-    return jnp.sum(x, 0), jnp.sum(x * x, 1), jnp.sum(x), jnp.tanh(x) * jnp.exp(x), x.T @ x
+    sums = jnp.sum(x, 0), jnp.sum(x * x, 1), jnp.sum(x)
+    return *sums, jnp.tanh(x) * jnp.exp(x), x @ x.T, x[:128] @ x[128:256]
 
 found = {"devices": jax.device_count()}
 for effort in CPU_OPTIONS:
@@ -61,16 +62,20 @@ print(json.dumps(found))
     not hasattr(os, "sched_setaffinity") or usable_cores() < 2, reason="a process of one core, and of two"
 )
 def test_bits_do_not_depend_on_the_number_of_cores():
-    """Neither by a loop that is cut into a part for every core, nor by a sum that threads share."""
+    """Neither by a loop that is cut into a part for every core, nor by a sum that threads share.
+
+    `NPROC` is what XLA takes for the number of cores when it starts threads.
+    """
     whole = {k: v for k, v in os.environ.items() if k not in ("XLA_FLAGS", "JAX_NUM_CPU_DEVICES", "NPROC")}
     found = []
-    for cores in (1, 2):
+    for cores, threads in ((1, {}), (2, {}), (2, {"NPROC": "64"})):
         command = [sys.executable, "-c", ON_CORES, str(cores)]
-        done = subprocess.run(command, capture_output=True, text=True, env={**whole, "JAX_PLATFORMS": "cpu"})
+        environment = {**whole, "JAX_PLATFORMS": "cpu", **threads}
+        done = subprocess.run(command, capture_output=True, text=True, env=environment)
         assert done.returncode == 0, done.stderr
         found.append(json.loads(done.stdout))
         assert found[-1].pop("devices") == cores
-    assert found[0] == found[1]
+    assert found[0] == found[1] == found[2]
     assert not any(cut for _, cut in found[0].values())
 
 

@@ -40,15 +40,11 @@ def set_up_jax() -> None:
     """Give JAX one CPU device per usable core, unless `JAX_NUM_CPU_DEVICES` or the program has said how many.
 
     What runs on a CPU runs in the thread that has called it: a queue would let one core work at a time.
-    On a single core, XLA is given two threads (`NPROC`): with one it would add up in another order than with
-    two or more, and the bits of a run would depend on the number of cores.
     Without effect if JAX has been initialised already.
     Raises `ValueError` if hyperlax does not work with a setting of JAX (`SETTINGS`).
     """
     check_settings()
     jax.config.update("jax_cpu_enable_async_dispatch", False)
-    if os.environ.get("NPROC", str(usable_cores())) == "1":
-        os.environ["NPROC"] = "2"
     if jax.config.values["jax_num_cpu_devices"] > 0:
         return
     try:

@@ -15,6 +15,7 @@ _OWN_CORE = {
     "xla_cpu_multi_thread_eigen": False,
     "xla_cpu_enable_concurrency_optimized_scheduler": False,
     "xla_disable_hlo_passes": "cpu-parallel-task-assigner",
+    "xla_cpu_experimental_ynn_fusion_type": "LIBRARY_FUSION_TYPE_INDIVIDUAL_DOT",
 }
 CPU_OPTIONS = {
     "full": _OWN_CORE,
@@ -28,11 +29,12 @@ CPU_OPTIONS = {
 
 Every core is a device of its own, so matrix products must not use the threads of other cores (when they did,
 two devices were no faster than one), and nothing within a program is worth running concurrently. XLA's
-parallel task assigner would also cut loops into a part per core, which round differently. `low` compiles four
-times faster into slower code, for programs that hardly run. YNNPACK's fusions of matrix products with what
-follows (`xla_cpu_experimental_ynn_fusion_type`) make PPO with MLPs 4-9 % slower in `full` programs. A single
-lane in a `low` one would take 0.6 of the time, but YNNPACK's maximum of NaN and a number is the number, which
-could hide that lanes diverge (jaxlib 0.10.2 and 0.12.0.1).
+parallel task assigner would cut loops into a part per core, and YNNPACK adds up in another order with one
+thread than with several: without both, bits do not depend on the number of cores, and eight lanes of PPO on
+two cores take 0.93 of the time. YNNPACK keeps single matrix products; its fusions of these with what follows
+make PPO with MLPs 4-9 % slower in `full` programs. A single lane in a `low` one would take 0.6 of the time,
+but YNNPACK's maximum of NaN and a number is the number, which could hide that lanes diverge (jaxlib 0.10.2
+and 0.12.0.1). `low` compiles four times faster into slower code, for programs that hardly run.
 """
 VECTOR_WIDTH = "xla_cpu_prefer_vector_width"
 """The XLA option for the length of vectors in CPU programs, in bits.
@@ -72,12 +74,12 @@ def compiler_options(
 
 
 def _known(option: str, value: Any) -> bool:
-    """Whether XLA accepts an option; the names change between its versions."""
+    """Whether XLA accepts an option and its value; their names change between its versions."""
     probe = jax.jit(lambda x: x).lower(jax.ShapeDtypeStruct((), jnp.float32))
     try:
         probe.compile(compiler_options={option: value})
     except jax.errors.JaxRuntimeError as error:
-        if "No such compile option" in str(error):
+        if any(text in str(error) for text in ("No such compile option", "not a valid enum value")):
             return False
         raise
     return True
