@@ -218,7 +218,7 @@ REFUSED = [
     ("run-single-hp --set actor.width=0", "actor.width must be at least 1, got '0'"),
     ("run-single-hp --set gamma=0.9 --set gamma=0.8", "--set gamma is given twice: '0.9' and '0.8'"),
     ("run-single-hp --set seeds=2 --seeds 3", "seeds is given twice"),
-    ("run-single-hp --run-length-modifier lng", 'did you mean "long"?; allowed: quick, default, long'),
+    ("run-single-hp --run-length-modifier lng", 'did you mean "long"? Allowed: quick, default, long'),
     ("run-single-hp --run-length-modifier 0", "total_timesteps must be at least 1"),
     ("run-single-hp --seeds 0", "--seeds must be at least 1"),
     ("run-single-hp --total-timesteps -5", "--total-timesteps must be at least 1"),

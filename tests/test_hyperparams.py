@@ -183,6 +183,11 @@ def test_nearest_suggests_only_what_is_close():
     assert nearest("zzz", ["actor.width"]) == ""
 
 
+def test_what_follows_a_suggestion_is_a_sentence_of_its_own():
+    assert nearest("lng", ["long"], "known: long") == '; did you mean "long"? Known: long'
+    assert nearest("zzz", ["long"], "known: long") == "; known: long"
+
+
 @pytest.mark.parametrize("cls", AGENTS.values())
 def test_every_default_lies_in_its_space_or_has_none(cls):
     for f in fields(cls()):

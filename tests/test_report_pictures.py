@@ -248,7 +248,7 @@ def test_the_number_of_best_samples_can_be_chosen(results):
     [
         (
             {"metric": "peak_retrun"},
-            'unknown metric "peak_retrun"; did you mean "peak_return"?; known: peak_',
+            'unknown metric "peak_retrun"; did you mean "peak_return"? Known: peak_',
         ),
         ({"top": 0}, "top must be at least 1"),
     ],

@@ -53,8 +53,8 @@ class Execution:
         if self.save_policies not in ("best", "all", "none"):
             raise ValueError(f"save_policies is best, all or none; got {self.save_policies!r}")
         if self.metric is not None and self.metric not in HEADLINES:
-            hint = nearest(self.metric, HEADLINES)
-            raise ValueError(f'unknown metric "{self.metric}"{hint}; known: {", ".join(HEADLINES)}')
+            hint = nearest(self.metric, HEADLINES, f"known: {', '.join(HEADLINES)}")
+            raise ValueError(f'unknown metric "{self.metric}"{hint}')
         if self.folder is not None:
             object.__setattr__(self, "folder", as_typed(self.folder, "folder"))
         for name in ("lanes_at_once", "lanes_per_device", "memory_limit"):

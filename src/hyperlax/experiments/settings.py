@@ -134,11 +134,8 @@ def run_length(modifier: str | int) -> dict[str, Any]:
         with contextlib.suppress(ValueError):
             return {"total_timesteps": integer("the run length", modifier)}
     if modifier not in RUN_LENGTHS:
-        allowed = ", ".join(RUN_LENGTHS)
-        raise ValueError(
-            f'unknown run length "{modifier}"{nearest(modifier, RUN_LENGTHS)}; '
-            f"allowed: {allowed}, or a number of environment steps"
-        )
+        allowed = f"allowed: {', '.join(RUN_LENGTHS)}, or a number of environment steps"
+        raise ValueError(f'unknown run length "{modifier}"{nearest(modifier, RUN_LENGTHS, allowed)}')
     return RUN_LENGTHS[str(modifier)]
 
 

@@ -51,9 +51,8 @@ def export(
     if top_k < 0:
         raise ValueError(f"top_k must be at least 0, got {top_k}")
     if metric is not None and metric not in HEADLINES:
-        raise ValueError(
-            f'unknown metric "{metric}"{nearest(metric, HEADLINES)}; known: {", ".join(HEADLINES)}'
-        )
+        known = f"known: {', '.join(HEADLINES)}"
+        raise ValueError(f'unknown metric "{metric}"{nearest(metric, HEADLINES, known)}')
     if isinstance(results, str | Path):
         place = resolved(results, "folder")
         found = [store.read(folder) for folder in store.find(place)]

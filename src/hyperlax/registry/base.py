@@ -135,12 +135,12 @@ class Registry(Mapping[str, T], Generic[T]):
 
     def unknown(self, name: str) -> str:
         """The message for an unknown `name`."""
-        known = ", ".join(self) or "none"
         refused = "".join(f"; {problem}" for problem in self.unusable())
-        return (
-            f'unknown {self.noun} "{escaped(name)}"{nearest(name, self)}; known: {known}; '
-            f"your own are named file.py:Name or package.module:Name{refused}"
+        known = (
+            f"known: {', '.join(self) or 'none'}; your own are named file.py:Name or "
+            f"package.module:Name{refused}"
         )
+        return f'unknown {self.noun} "{escaped(name)}"{nearest(name, self, known)}'
 
     def unusable(self) -> list[str]:
         """What is wrong with the names that packages declare and that nobody can use, one line each."""

@@ -25,10 +25,14 @@ def escaped(text: str) -> str:
     return "".join(c if c.isprintable() else ascii(c)[1:-1] for c in text)
 
 
-def nearest(name: Any, known: Iterable[str]) -> str:
-    """`; did you mean "x" or "y"?` for the known names that `name` may stand for, or nothing."""
+def nearest(name: Any, known: Iterable[str], more: str = "") -> str:
+    """`; did you mean "x" or "y"?` for the known names that `name` may stand for, or nothing.
+
+    `more` is what the message says next: a sentence of its own after a question, else after a semicolon.
+    """
     found = [f'"{other}"' for other in alike(str(name), known)]
-    return f"; did you mean {' or '.join(found)}?" if found else ""
+    asked = f"; did you mean {' or '.join(found)}?" if found else ""
+    return f"{asked} {more[0].upper()}{more[1:]}" if asked and more else f"; {more}" if more else asked
 
 
 def plain(value: Any) -> Any:

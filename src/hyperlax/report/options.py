@@ -31,7 +31,7 @@ class Options:
     def __post_init__(self):
         known = (*METRICS, SCORE)
         if self.metric not in known:
-            hint = nearest(self.metric, known)
-            raise ValueError(f'unknown metric "{self.metric}"{hint}; known: {", ".join(known)}')
+            hint = nearest(self.metric, known, f"known: {', '.join(known)}")
+            raise ValueError(f'unknown metric "{self.metric}"{hint}')
         if self.top < 1:
             raise ValueError(f"top must be at least 1, got {self.top}")

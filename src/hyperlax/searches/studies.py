@@ -50,8 +50,8 @@ def check(sampler: str, pruner: str, objectives: int, evaluations: int) -> None:
     """Raise `ValueError` for unknown names, missing packages, and options that cannot be combined."""
     algorithms.check(sampler, objectives)
     if pruner not in PRUNERS:
-        known = ", ".join(PRUNERS)
-        raise ValueError(f'unknown pruner "{pruner}"{nearest(pruner, PRUNERS)}; known: {known}')
+        known = f"known: {', '.join(PRUNERS)}"
+        raise ValueError(f'unknown pruner "{pruner}"{nearest(pruner, PRUNERS, known)}')
     if objectives > 1 and pruner != "none":
         raise ValueError(f"with several objectives nothing can be pruned: --pruner none, not {pruner}")
     if pruner != "none" and evaluations < 2:

@@ -73,9 +73,8 @@ class Suite:
             if twice := sorted({x for x in given if given.count(x) > 1}):
                 raise ValueError(f"{twice[0]} is named twice in {name}")
         if wrong := [m for m in self.modes if m not in MODES]:
-            raise ValueError(
-                f"unknown sweep mode {wrong[0]}{nearest(wrong[0], MODES)}; known: {', '.join(MODES)}"
-            )
+            known = f"known: {', '.join(MODES)}"
+            raise ValueError(f"unknown sweep mode {wrong[0]}{nearest(wrong[0], MODES, known)}")
         object.__setattr__(self, "samples", within("samples", self.samples))
         sampler_class(self.sampling)
 
@@ -192,7 +191,8 @@ def find(name: str) -> Suite:
         return shipped[name]
     if name in SUITES or location(name) is not None:
         return SUITES.resolve(name)
-    raise ValueError(f'unknown suite "{name}"{nearest(name, names())}; known: {", ".join(names())}')
+    known = f"known: {', '.join(names())}"
+    raise ValueError(f'unknown suite "{name}"{nearest(name, names(), known)}')
 
 
 def taken(name: str) -> str | None:

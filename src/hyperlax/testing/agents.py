@@ -150,9 +150,8 @@ def hyperparameters_of(agent: Any) -> type[AbstractAgentHyperparams]:
     """
     if isinstance(agent, str):
         if agent not in AGENTS:
-            raise TypeError(
-                f'unknown algorithm "{agent}"{nearest(agent, AGENTS)}; known: {", ".join(AGENTS)}'
-            )
+            known = f"known: {', '.join(AGENTS)}"
+            raise TypeError(f'unknown algorithm "{agent}"{nearest(agent, AGENTS, known)}')
         return AGENTS[agent]
     kind = agent if isinstance(agent, type) else type(agent)
     if issubclass(kind, AbstractAgent):
@@ -166,9 +165,8 @@ def network_of(network: Any) -> type[AbstractNetworkHyperparams]:
     """The class of network hyperparameters that is meant by itself or by a registered name."""
     if isinstance(network, str):
         if network not in NETWORKS:
-            raise TypeError(
-                f'unknown network "{network}"{nearest(network, NETWORKS)}; known: {", ".join(NETWORKS)}'
-            )
+            known = f"known: {', '.join(NETWORKS)}"
+            raise TypeError(f'unknown network "{network}"{nearest(network, NETWORKS, known)}')
         return NETWORKS[network]
     kind = network if isinstance(network, type) else type(network)
     return concrete(kind, AbstractNetworkHyperparams, "check_network", "a network's hyperparameters")

@@ -76,9 +76,8 @@ def sampler_class(name: str) -> type[AbstractSampler]:
     Raises `ValueError` for an unknown one, naming the nearest.
     """
     if name not in SAMPLERS and location(name) is None:
-        raise ValueError(
-            f'unknown sampling method "{name}"{nearest(name, METHODS)}; known: {", ".join(METHODS)}'
-        )
+        known = f"known: {', '.join(METHODS)}"
+        raise ValueError(f'unknown sampling method "{name}"{nearest(name, METHODS, known)}')
     return SAMPLERS.resolve(name)
 
 
@@ -149,8 +148,8 @@ def rest(sampler: AbstractSampler) -> list[dict[str, Any]]:
 def check_experiment_type(name: str) -> None:
     """Raise `ValueError` if there is no experiment type with this name."""
     if name not in EXPERIMENT_TYPES:
-        hint, known = nearest(name, EXPERIMENT_TYPES), ", ".join(EXPERIMENT_TYPES)
-        raise ValueError(f'unknown experiment type "{name}"{hint}; known: {known}')
+        known = f"known: {', '.join(EXPERIMENT_TYPES)}"
+        raise ValueError(f'unknown experiment type "{name}"{nearest(name, EXPERIMENT_TYPES, known)}')
 
 
 def _asked(

@@ -230,8 +230,8 @@ class OptunaSampler(AbstractSampler):
 def check(algorithm: str, objectives: int) -> None:
     """Raise `ValueError` for an unknown algorithm, a missing package, or too many objectives."""
     if algorithm not in ALGORITHMS:
-        known = ", ".join(ALGORITHMS)
-        raise ValueError(f'unknown sampler "{algorithm}"{nearest(algorithm, ALGORITHMS)}; known: {known}')
+        known = f"known: {', '.join(ALGORITHMS)}"
+        raise ValueError(f'unknown sampler "{algorithm}"{nearest(algorithm, ALGORITHMS, known)}')
     needed = _NEEDS.get(algorithm)
     if needed is not None and importlib.util.find_spec(needed) is None:
         raise ValueError(

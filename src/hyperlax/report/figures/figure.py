@@ -168,7 +168,8 @@ def _sides(
     name = grouped(several, by)[0][0] if against is None else against
     chosen = labels.get(name, name)
     if chosen not in groups:
-        raise ValueError(f'there is no group "{name}"{nearest(name, groups)}; there are {", ".join(groups)}')
+        there = f"there are {', '.join(groups)}"
+        raise ValueError(f'there is no group "{name}"{nearest(name, groups, there)}')
     return chosen, [group for group in groups if group != chosen]
 
 

@@ -50,16 +50,14 @@ def panels(experiments: Sequence[Results], metric: str = "return", x: str = "env
     been evaluated.
     """
     if x not in X_AXES:
-        raise ValueError(f'unknown axis "{x}"{nearest(x, X_AXES)}; known: {", ".join(X_AXES)}')
+        raise ValueError(f'unknown axis "{x}"' + nearest(x, X_AXES, f"known: {', '.join(X_AXES)}"))
     known = sorted({name for results in experiments for name in results.curves["metric"].unique()})
     if not known:
         raise NothingToDraw("no evaluation has been written yet")
     if metric not in known:
-        close = nearest(metric, [*known, *HEADLINES])
-        raise ValueError(
-            f'no curve is called "{metric}"{close}; known: {", ".join(known)}; and scores, which '
-            f"judge the return: {', '.join(HEADLINES)}"
-        )
+        scores = f"and scores, which judge the return: {', '.join(HEADLINES)}"
+        known_too = f"known: {', '.join(known)}; {scores}"
+        raise ValueError(f'no curve is called "{metric}"{nearest(metric, [*known, *HEADLINES], known_too)}')
     by_env: dict[str, list[Results]] = {}
     for results in measured_alike(experiments):
         by_env.setdefault(str(results.manifest.get("env", "")), []).append(results)
@@ -174,9 +172,8 @@ def grouped(
         raise ValueError(_too_many(by, len(order), bins))
     given = dict(labels or {})
     if wrong := [label for label in given if label not in order]:
-        raise ValueError(
-            f'there is no group "{wrong[0]}"{nearest(wrong[0], order)}; there are {", ".join(order)}'
-        )
+        there = f"there are {', '.join(order)}"
+        raise ValueError(f'there is no group "{wrong[0]}"{nearest(wrong[0], order, there)}')
     order = [*given, *(label for label in order if label not in given)]
     new = {label: given.get(label, label) for label in order}
     if len(set(new.values())) < len(new):
@@ -195,9 +192,8 @@ def _labelled(table: pl.DataFrame, name: str, bins: int | None) -> list[str | No
     """The value of a column as text for every row, or the range of the bin that it is in."""
     if name not in table.columns or name in ("score", "panel"):
         known = [c for c in table.columns if c not in ("score", "panel")]
-        raise ValueError(
-            f'samples have no "{name}" to group by{nearest(name, known)}; they have {", ".join(known)}'
-        )
+        theirs = f"they have {', '.join(known)}"
+        raise ValueError(f'samples have no "{name}" to group by{nearest(name, known, theirs)}')
     values = table[name]
     if bins and values.dtype.is_numeric() and values.n_unique() > bins:
         parts = np.array_split(np.sort(values.drop_nulls().unique().to_numpy()), bins)
