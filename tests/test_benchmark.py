@@ -131,6 +131,19 @@ def test_an_interruption_stops_the_benchmark_and_resume_runs_what_is_missing(tmp
     assert seen[2:] == ["ppo_mlp on gymnax.cartpole resumed", "dqn_mlp on gymnax.cartpole"]
 
 
+def test_every_cell_records_the_command_that_the_benchmark_was_begun_with(tmp_path, runs):
+    _, broken = runs
+    broken["ppo_mlp on gymnax.cartpole"] = Interrupted(2, None)
+    command = ["hyperlax", "run-benchmark", "--base-config", "small"]
+    with pytest.raises(Interrupted):
+        benchmark(tmp_path / "b").run(Execution(), quietly, command)
+    broken.clear()
+    again = benchmark(tmp_path / "b", resume=True)
+    again.run(Execution(), quietly, ["hyperlax", "run-benchmark", "--resume-from", "b"])
+    assert json.loads((tmp_path / "b" / "benchmark.json").read_text())["command"] == command
+    assert [results.manifest["command"] for results in again.results()] == [command] * 3
+
+
 @pytest.mark.parametrize("metric", [None, "auc"])
 def test_a_search_of_a_benchmark_optimises_the_metric_of_its_reports(tmp_path, metric):
     suite = Suite(("ppo_mlp",), ("gymnax.pendulum",), ("optuna",), 2, run_length="quick")

@@ -219,3 +219,41 @@ def test_one_of_several_benchmarks_has_to_be_named(benchmarks):
 def test_no_flags_of_another_benchmark_are_taken(benchmarks, named):
     typed = ["run-benchmark", "--resume", *named]
     assert completed(typed) == typed
+
+
+def planned(folder, command):
+    """A folder whose units many processes were to train, and of which nothing is merged."""
+    folder.mkdir(parents=True)
+    write_json(folder / "sweep.json", {"cells": [{"manifest": {"command": ["hyperlax", *command]}}]})
+
+
+def test_a_benchmark_is_continued_as_it_was_begun_whenever_it_was_killed(tmp_path):
+    """Before a cell had begun, or in one that began when it was continued without its flags."""
+    begun_so = ["hyperlax", "run-benchmark", "--base-config", "small", "--output-root", "there"]
+    write_json(tmp_path / "benchmark.json", {"command": begun_so})
+    typed = ["run-benchmark", "--resume-from", str(tmp_path)]
+    assert completed(typed) == ["run-benchmark", "--base-config", "small", *typed[1:]]
+    begun(tmp_path / "batched" / "dqn_mlp" / "gymnax.cartpole", ["hyperlax", *typed])
+    assert completed(typed) == ["run-benchmark", "--base-config", "small", *typed[1:]]
+
+
+def test_what_many_processes_train_is_continued_before_it_is_merged(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    benchmark, sweep = RESULTS / "small", Path("results/sweep-hp-samples/dqn_mlp/gymnax.cartpole")
+    planned(benchmark, ["run-benchmark", "--base-config", "small", "--tasks", "2"])
+    planned(sweep, ["sweep-hp-samples", "--num-samples", "3", "--tasks", "2"])
+    for root, command, told in (
+        (benchmark, "run-benchmark", ["--base-config", "small"]),
+        (sweep, "sweep-hp-samples", ["--num-samples", "3"]),
+    ):
+        assert completed([command, "--resume"]) == [command, *told, "--resume-from", str(root), "--resume"]
+        typed = [command, "--resume-from", str(root)]
+        assert completed(typed) == [command, *told, *typed[1:]]
+
+
+@pytest.mark.parametrize("content", ["{", '{"cells": 1}', '{"cells": [{"manifest": 3}]}', '{"command": "x"}'])
+def test_a_record_that_says_no_command_adds_no_flags(tmp_path, content):
+    for name in ("sweep.json", "benchmark.json"):
+        (tmp_path / name).write_text(content)
+    typed = ["run-benchmark", "--resume-from", str(tmp_path)]
+    assert completed(typed) == typed

@@ -137,7 +137,12 @@ def test_a_cell_that_failed_before_it_had_begun_has_failed(benchmark, capsys):
 def test_a_benchmark_of_which_no_cell_has_begun_is_shown(tmp_path, capsys):
     record(tmp_path, ["waiting"] * 4)
     assert status(tmp_path) == 3
-    assert "add the flags that the benchmark was begun with" in capsys.readouterr().out
+    advice = "add the flags that the benchmark was begun with"
+    assert advice in capsys.readouterr().out
+    cells = {name: {"status": "waiting", "reason": None} for name in CELLS}
+    write_json(tmp_path / "benchmark.json", {"cells": cells, "command": ["hyperlax", "run-benchmark"]})
+    assert status(tmp_path) == 3
+    assert advice not in capsys.readouterr().out
 
 
 @pytest.mark.parametrize("content", ["{", '{"cells": {"../x": {"status": "waiting"}}}', '{"cells": [1]}'])

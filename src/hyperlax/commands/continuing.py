@@ -6,6 +6,7 @@ import shlex
 import sys
 from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 from hyperlax.commands import screen
 from hyperlax.registry import location, short_name
@@ -62,6 +63,8 @@ _NAMES = (RECIPE, ENV, "scheduler", "sampling-method", "base-config", "algos", "
 _BY_PATH = ("set", "range", "ablate")
 """Flags that are repeated, once for each hyperparameter."""
 
+_PLAN = "sweep.json"
+"""The file in the folder of a sweep or benchmark whose units many processes train."""
 _PLACES = {"output-root", "resume-from"}
 """Flags that say where a run is."""
 _CHANGES = {"algos", "envs", "sweep-modes", "num-samples-per-run", "sampling-method", "run-length-modifier"}
@@ -144,39 +147,67 @@ def _code(words: Sequence[str]) -> str | None:
 
 
 def _begun_with(folder: Path | None) -> list[str]:
-    """The command with which the experiment in a folder was begun; empty if none was recorded."""
+    """The command with which the experiment or benchmark in a folder was begun; empty if none is recorded."""
     from hyperlax.storage import store
+    from hyperlax.storage.repairing import BENCHMARK
 
-    said = ((folder and store.recovered_manifest(folder)) or {}).get("command")
-    return [str(word) for word in said] if isinstance(said, list) else []
+    if folder is None:
+        return []
+    plan = _record(folder / _PLAN, {"cells": [{"manifest": {}}]})
+    planned = [cell.get("manifest", {}) for cell in plan.get("cells", ())[:1]]
+    for about in (_record(folder / BENCHMARK, {}), *planned, store.recovered_manifest(folder) or {}):
+        if isinstance(said := about.get("command"), list):
+            return [str(word) for word in said]
+    return []
+
+
+def _record(file: Path, kinds: Mapping[str, Any]) -> dict[str, Any]:
+    """What a file says; nothing if it is not there or damaged, which the command that reads it then says."""
+    from hyperlax.storage.integrity import Damaged, read_json
+    from hyperlax.storage.manifest import misfit
+
+    try:
+        content = read_json(file)
+    except (FileNotFoundError, Damaged):
+        return {}
+    return {} if misfit(content, kinds) else content
+
+
+def _planned(root: Path) -> list[Path]:
+    """The folders at or below `root` of what many processes train."""
+    return sorted(file.parent for file in root.rglob(_PLAN))
 
 
 def _meant(command: str, typed: Mapping[str, list[str]]) -> Path | None:
-    """The folder of the experiment to continue, or of one cell of the benchmark; None if there is none."""
+    """The folder of what to continue, which may be a benchmark or a cell of one; None if there is none."""
     from hyperlax.storage import store
 
     root = _value(typed, "resume-from") or _value(typed, "output-root") or str(Path("results") / command)
     folder = as_typed(root)
     if not folder.is_dir():
         return None
-    if store.holds(folder):
+    if store.holds(folder) or (folder / _PLAN).exists():
         return folder
     return _cell(folder, typed) if command == _BENCHMARK else _only(folder, typed)
 
 
 def _cell(root: Path, typed: Mapping[str, list[str]]) -> Path | None:
-    """The first cell of the benchmark at or below `root` that is meant; None if there is none.
+    """The benchmark at or below `root` that is meant, or its first cell if only that tells the command.
+
+    None if there is none.
 
     Raises `ValueError` if several can be meant.
     """
     from hyperlax.commands.benchmarking import named
     from hyperlax.storage.repairing import BENCHMARK
 
-    cells: dict[Path, Path | None] = {}
+    cells: dict[Path, Path] = {}
     for cell in _below(root):
         cells.setdefault(_benchmark(cell, root), cell)
-    for record in sorted(root.rglob(BENCHMARK)):
-        cells.setdefault(record.parent, None)  # it was killed before a cell had begun
+    for place in [*sorted(record.parent for record in root.rglob(BENCHMARK)), *_planned(root)]:
+        command = _begun_with(place)
+        if command[1:2] == [_BENCHMARK] or (place not in cells and (place / BENCHMARK).exists()):
+            cells[place] = place  # its cells may have begun when it was continued, or not at all
     fitting, base, name = list(cells), _value(typed, "base-config"), _value(typed, "benchmark-name")
     if root in cells:
         return cells[root]
@@ -193,8 +224,8 @@ def _benchmark(cell: Path, root: Path) -> Path:
     """The folder, at or below `root`, of the benchmark that a cell belongs to, also if its record is lost."""
     from hyperlax.storage.repairing import BENCHMARK
 
-    above = [place for place in cell.parents if place.is_relative_to(root)]
-    return next((place for place in above if (place / BENCHMARK).exists()), above[:3][-1])
+    above = [place for place in (cell, *cell.parents) if place.is_relative_to(root)]
+    return next((p for p in above if (p / BENCHMARK).exists() or (p / _PLAN).exists()), above[:4][-1])
 
 
 def _suite(cell: Path | None) -> str | None:
@@ -228,9 +259,9 @@ def _only(root: Path, typed: Mapping[str, list[str]]) -> Path | None:
     recipe, env = _value(typed, RECIPE), _value(typed, ENV)
     usual = Common()
     meant = root / experiment_path(recipe or usual.algo_and_network_config, env or usual.env_config)
-    if store.holds(meant):
+    if store.holds(meant) or (meant / _PLAN).exists():
         return meant
-    every = _below(root)
+    every = sorted({*_below(root), *_planned(root)})
     fitting = [
         folder
         for folder in every

@@ -180,6 +180,7 @@ def _unbegun(folder: Path) -> list[State]:
     """The cells of the benchmark in `folder` that wait or have failed, and have left no experiment."""
     from hyperlax.storage import store
     from hyperlax.storage.checking import recorded_cells
+    from hyperlax.storage.integrity import read_json
 
     try:
         cells = recorded_cells(folder)
@@ -190,8 +191,8 @@ def _unbegun(folder: Path) -> list[State]:
         waits = f"process {owner['pid']} runs the benchmark"
         command = calling.line("status", folder.absolute(), "--watch")
     else:
-        begun = any(store.holds(folder / name) for name in cells)
-        waits = "" if begun else "no cell has begun: add the flags that the benchmark was begun with"
+        told = any(store.holds(folder / n) for n in cells) or "command" in read_json(folder / BENCHMARK)
+        waits = "" if told else "no cell has begun: add the flags that the benchmark was begun with"
         command = calling.line("run-benchmark", "--resume-from", folder.absolute())
     found = []
     for name, cell in cells.items():

@@ -34,7 +34,7 @@ from hyperlax.storage.patience import patient
 from hyperlax.storage.places import writable
 from hyperlax.storage.repairing import BENCHMARK, CLAIMS
 from hyperlax.storage.results import Results
-from hyperlax.storage.shareable import shareable
+from hyperlax.storage.shareable import shareable, shareable_command
 from hyperlax.studies.prediction import Prediction, Predictor
 from hyperlax.studies.suites import MODES, Cell, Suite, cells, prepare
 
@@ -46,6 +46,7 @@ FILE = BENCHMARK
 _KINDS = {
     "identity": {"suite": {}, "settings": {}},
     "cells": {"*": {"status": str, "reason": (str, type(None)), "seconds": (int, float)}},
+    "command": [str],
 }
 """The entries of the record that are read again."""
 WAY_OUT = "remove it: --resume then finds in the folders of the cells what is done"
@@ -73,7 +74,7 @@ class Benchmark:
         self.suite, self.folder, self.settings = suite, writable(folder), settings
         folder = self.folder
         self.cells = cells(suite)
-        stored = _read(folder)
+        stored, begun = _read(folder), False
         about = {"suite": dataclasses.asdict(suite), "settings": settings}
         identity = shareable(json.loads(json.dumps(about)))
         if stored is None:
@@ -109,6 +110,7 @@ class Benchmark:
             },
         }
         self._fresh, self._claim = stored is None and not resume, None
+        self._unbegun = stored is None and not begun
         self._plans: dict[bool, dict[Cell, list[Program]]] = {}
 
     @patient()
@@ -122,11 +124,14 @@ class Benchmark:
 
         `show` makes the progress display of a cell from the cell and its folder. A cell that fails is
         recorded with its error and the next one is run; an interruption (`Interrupted`) ends the run.
+        `command` is the command line to record; that of a process which continues the run is not.
         """
+        if self._unbegun and command is not None:
+            self.record["command"] = shareable_command(command)
         self._take()
         leaving.from_now_on(leaving.RESUMABLE)
         try:
-            self._run(how, show, command)
+            self._run(how, show, self.record.get("command", command))
         finally:
             self._claim = None
         return self.record["cells"]
