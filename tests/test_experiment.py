@@ -255,6 +255,30 @@ def test_a_run_that_only_warms_up_is_noted():
 
 
 @pytest.mark.parametrize(
+    ("recipe", "row", "steps", "why"),
+    [
+        ("ppo_mlp", {"num_envs": 4, "rollout_length": 64}, 256, "the run 256"),
+        (
+            "dqn_mlp",
+            {"num_envs": 16, "rollout_length": 16, "warmup_rollout_length": 8},
+            512,
+            "the warm-up is 128 steps, the run 512",
+        ),
+    ],
+)
+def test_a_run_whose_only_rollout_to_learn_from_is_the_last_is_noted(recipe, row, steps, why):
+    def notes(total, last):
+        given = {"samples": [row], "set": {"last_rollout": last}, "total_timesteps": total}
+        return sweeps.prepare(recipe, "gymnax.cartpole", **given).notes
+
+    note = f"sample 0: {why}, of which the last 256 are not learned from: nothing is learned"
+    assert notes(steps, "unlearned") == [note]
+    assert notes(steps, "learned") == []
+    assert notes(steps + 256, "unlearned") == []
+    assert not any("nothing" in note for note in notes(steps + 100, "unlearned")), "none reaches the budget"
+
+
+@pytest.mark.parametrize(
     ("rows", "message"),
     [
         (

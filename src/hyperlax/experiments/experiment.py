@@ -111,7 +111,7 @@ class Experiment(Generic[Scheduled]):
         if refusal := _cannot_measure(tree, self.env, self.settings):
             raise ValueError(f"sample {number} of {self.recipe.name}: {refusal}")
         steps = self.settings.last_step(cycle_steps(tree.sizes()))
-        problems = [*tree.problems(), *_nothing_learned(tree, steps)]
+        problems = [*tree.problems(), *_nothing_learned(tree, steps, self.settings.total_timesteps)]
         problems += [
             f"{k} is {v!r} as asked for, not {self.protocol_values[k]!r} as in the published protocol"
             for k, v in values(tree).items()
@@ -295,12 +295,18 @@ def _cannot_measure(tree: AbstractAgentHyperparams, env: AbstractEnv, settings: 
     return next((f"{r} for each of {2 * settings.eval_episodes} episodes" for r in refusals if r), None)
 
 
-def _nothing_learned(tree: AbstractAgentHyperparams, steps: int) -> list[str]:
-    """A note if the `steps` env steps that a lane trains are all warm-up."""
+def _nothing_learned(tree: AbstractAgentHyperparams, steps: int, total: int) -> list[str]:
+    """A note if a lane learns from none of the `steps` env steps that it trains, where `total` are asked for.
+
+    It does not from the warm-up and, where `last_rollout` says so, from the rollout that reaches `total`.
+    """
     cycle, warm = cycle_steps(tree.sizes()), tree.warmup_steps()
-    if not warm or -(-warm // cycle) * cycle < steps:
+    last = cycle if steps >= total and values(tree).get("last_rollout") == "unlearned" else 0
+    if -(-warm // cycle) * cycle + last < steps:
         return []
-    return [f"the warm-up is {warm:,} steps, the run {steps:,}: nothing is learned"]
+    why = [f"the warm-up is {warm:,} steps"] * bool(warm) + [f"the run {steps:,}"]
+    why += [f"of which the last {last:,} are not learned from"] * bool(last)
+    return [f"{', '.join(why)}: nothing is learned"]
 
 
 def _shortfall(samples: Collection[Sample], total: int) -> list[str]:
