@@ -31,11 +31,12 @@ from folders import (
 from hyperlax import sweeps
 from hyperlax.experiments.execution import Execution
 from hyperlax.storage import claims, commits, files, store
+from hyperlax.storage.checking import check
 from hyperlax.storage.checkpoint import pack
 from hyperlax.storage.claims import Superseded
 from hyperlax.storage.integrity import Damaged
 from hyperlax.storage.results import SCHEMAS, empty
-from hyperlax.storage.store import GROWING, read
+from hyperlax.storage.store import GROWING, Store, read
 
 COMPLETE = {
     "manifest.json",
@@ -394,6 +395,24 @@ def test_after_a_damaged_commit_the_one_before_is_offered(tmp_path, kind, how):
     assert again.notes[0].endswith("going on from the checkpoint before, at 2 env steps")
     write(again, 3)
     assert steps(tmp_path) == [1, 2, 3]
+
+
+@pytest.mark.parametrize("name", [commits.part_name("lanes", 1, 1), "samples.parquet", "samples.csv"])
+@pytest.mark.parametrize("how", [damage, Path.unlink])
+def test_what_is_written_again_anyway_does_not_stop_a_run_with_one_commit(tmp_path, name, how):
+    write(new(tmp_path), 1)
+    how(tmp_path / name)
+    (entry,) = check(tmp_path)
+    assert len(entry.problems) == 1
+    assert entry.problems[0].endswith("; the command that made the folder writes it again with --resume")
+    again = Store(tmp_path)
+    again.take(SAMPLES)
+    again.restore()
+    for step in (2, 3):
+        write(again, step)
+    assert steps(tmp_path) == [1, 2, 3]
+    assert read(tmp_path).lanes.equals(lanes(3))
+    assert not check(tmp_path)[0].problems
 
 
 def test_a_damaged_manifest_is_restored_from_its_copy(tmp_path, caplog):

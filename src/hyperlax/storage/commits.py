@@ -224,6 +224,11 @@ def replaced(path: Path) -> bool:
     return path.stem.partition("-")[0] in REPLACED or path.name in OUTCOMES
 
 
+def rewritten(path: Path) -> bool:
+    """Whether a file is one of a run that is not complete which its next commit writes again."""
+    return replaced(path) and path.parent.name == "parts"
+
+
 def intact(folder: Path, places: Sequence[tuple[int, int]]) -> Iterator[Commit]:
     """The commits at `places` whose files are all as they were written, in that order."""
     for place in places:

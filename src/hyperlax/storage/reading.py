@@ -193,8 +193,11 @@ def way_out(folder: Path, commit: Commit, error: Damaged) -> str:
     if commit.place == (0, 0):  # an older version, which lists no files, is not mended
         return commits.remedy(error.file) if commit.files else commits.START_AGAIN
     others = [place for place in commits.saved(folder) if place != commit.place]
-    if commits.mendable(error.file) and not any(commits.intact(folder, others)):
-        return none_left(commit, [error.file])
+    if not any(commits.intact(folder, others)):
+        if commits.replaced(error.file):
+            return commits.remedy(error.file)
+        if commits.mendable(error.file):
+            return none_left(commit, [error.file])
     return commits.way_out(folder, others)
 
 

@@ -39,8 +39,8 @@ class Restored:
 def restored(folder: Path, record: Mapping[str, Any], mend: bool) -> Restored | None:
     """The state to continue from, for the folder of a run with the manifest `record`; None if there is none.
 
-    If no state is intact and `mend`, it is the newest with an intact checkpoint, without what is damaged.
-    Otherwise raises `ValueError` with the way out.
+    If no state is intact, it is the newest with an intact checkpoint, without what is damaged, with `mend` or
+    if that is only what the next commit writes again. Otherwise raises `ValueError` with the way out.
     """
     if record.get("complete"):
         return _of_complete(folder, record, mend)
@@ -113,12 +113,13 @@ def _of_open(folder: Path, mend: bool) -> Restored | None:
         damage = damage or problems[0]
     for found, problems in torn:
         unable = [p for p in problems if not (commits.mendable(p.file) or commits.replaced(p.file))]
+        lasting = [p for p in problems if not commits.rewritten(p.file)]
         if unable:
             damage = unable[0]
-        elif mend:
+        elif mend or not lasting:
             return _mended(found, problems)
         else:
-            raise Damaged(problems[0].file, problems[0].what, none_left(found.commit, _files(problems)))
+            raise Damaged(lasting[0].file, lasting[0].what, none_left(found.commit, _files(lasting)))
     if damage is not None:
         raise ValueError(f"{damage}; {commits.NONE_LEFT}: {commits.ELSEWHERE}")
     return None
