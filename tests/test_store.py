@@ -397,6 +397,19 @@ def test_after_a_damaged_commit_the_one_before_is_offered(tmp_path, kind, how):
     assert steps(tmp_path) == [1, 2, 3]
 
 
+def test_samples_that_another_version_of_polars_wrote_stay_as_they_are(tmp_path, monkeypatch):
+    write(new(tmp_path), 1)
+    before = (tmp_path / "samples.parquet").read_bytes()
+    monkeypatch.setattr(store, "sample_files", lambda _: {"samples.parquet": b"", "samples.csv": b""})
+    again = Store(tmp_path)
+    again.take(SAMPLES)
+    again.restore()
+    write(again, 2)
+    assert not again.notes
+    assert (tmp_path / "samples.parquet").read_bytes() == before
+    assert steps(tmp_path) == [1, 2]
+
+
 @pytest.mark.parametrize("name", [commits.part_name("lanes", 1, 1), "samples.parquet", "samples.csv"])
 @pytest.mark.parametrize("how", [damage, Path.unlink])
 def test_what_is_written_again_anyway_does_not_stop_a_run_with_one_commit(tmp_path, name, how):

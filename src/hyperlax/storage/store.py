@@ -158,10 +158,11 @@ class Store:
         """Write the table of samples, in both formats, where it is not intact."""
         listed = self.record.get("files", {})
         for name, content in sample_files(samples).items():
-            path = self.folder / name
-            if not (path.exists() and path.read_bytes() == content):
-                write_atomically(path, content)
-            if name in listed and listed[name] != Digest.of(content):  # written by another version of polars
+            path, right = self.folder / name, listed.get(name, Digest.of(content))
+            if path.exists() and Digest.of(path.read_bytes()) == right:
+                continue
+            write_atomically(path, content)
+            if right != Digest.of(content):  # written by another version of polars
                 listed[name] = Digest.of(content)
                 self.write_manifest(recovered_manifest(self.folder) or {})
 
