@@ -70,6 +70,32 @@ def test_what_is_committed_can_be_read_while_the_sweep_runs(tmp_path):
     assert read(tmp_path).lanes["env_steps"].to_list() == [3]
 
 
+def test_a_search_that_commits_faster_than_its_parts_are_read_is_not_taken_for_damaged(tmp_path, monkeypatch):
+    keeper, frame, count = Store(tmp_path), commits.Commit.frame, itertools.count(1)
+    keeper.begin(MANIFEST, None)
+
+    def go_on():
+        step = next(count)
+        keeper.put("samples", SAMPLES)
+        keeper.put("trials", pl.DataFrame({"trial": [step]}))
+        write(keeper, step)
+
+    def slow(self, name):
+        found = frame(self, name)
+        if name == commits.part_name("curves", 1, 1):
+            for _ in range(2):  # they remove what belongs to the commit that is read alone
+                go_on()
+        return found
+
+    go_on()
+    monkeypatch.setattr(commits.Commit, "frame", slow)
+    results = read(tmp_path)
+    assert results.curves["env_steps"].to_list() == [1]
+    assert results.lanes.equals(lanes(1))
+    assert results.samples.equals(SAMPLES)
+    assert results.trials.to_dict(as_series=False) == {"trial": [1]}
+
+
 def test_tables_have_their_schemas_with_and_without_rows(tmp_path):
     keeper = new(tmp_path)
     write(keeper, 1)

@@ -170,12 +170,15 @@ def _read(folder: Path) -> Results:
     if manifest is None:
         raise FileNotFoundError(f"{folder} holds no experiment: it has no {MANIFEST}")
     commit = commits.newest(folder, manifest)
-    tables: dict[str, Any] = {name: _table(folder, commit, name) for name in SCHEMAS}
+    # First what a run that goes on removes after two more commits: the others have many parts, which stay.
+    samples, tables = _samples(folder, manifest, commit), dict[str, Any]()
     if commit is not None and "trials" in commit.tables:
         tables["trials"] = _table(folder, commit, "trials")
+    for name in sorted(SCHEMAS, key=commits.GROWING.__contains__):
+        tables[name] = _table(folder, commit, name)
     if holds(confirmation := folder / CONFIRMATION):
         tables["confirmation"] = read(confirmation)
-    return Results(manifest, _samples(folder, manifest, commit), folder=folder, **tables)
+    return Results(manifest, samples, folder=folder, **tables)
 
 
 def _table(folder: Path, commit: Commit | None, name: str) -> pl.DataFrame:
