@@ -20,6 +20,7 @@ from hyperlax.experiments.feasible import Room
 from hyperlax.experiments.settings import Settings
 from hyperlax.hyperparams import Choice, Count, assign, hp
 from hyperlax.networks import AbstractStockHyperparams
+from hyperlax.networks.base import AbstractNetwork, AbstractNetworkHyperparams
 from hyperlax.programs import train
 from hyperlax.registry import build
 from hyperlax.registry.modules import load_file
@@ -92,6 +93,104 @@ class Heads(AbstractStockHyperparams):
     def module(self, in_size, *, width, heads, key):
         assert width % heads == 0, f"width {width} must be a multiple of heads {heads}"
         return eqx.nn.Linear(in_size, width, key=key)
+
+
+class Dense(AbstractNetwork):
+    """A matrix product whose output may have another shape or type than declared."""
+
+    hp: Any
+    batch_last: bool = eqx.field(static=True)
+    weights: jax.Array
+    spoilt: Any = eqx.field(static=True)
+
+    @property
+    def out_cap(self):
+        return self.weights.shape[0]
+
+    @property
+    def out_size(self):
+        return jnp.int32(self.weights.shape[0])
+
+    def __call__(self, x):
+        return self.spoilt(self.weights @ x)
+
+
+def longer(x):
+    return jnp.append(x, 0.0)
+
+
+def column(x):
+    return x[:, None]
+
+
+class DenseHyperparams(AbstractNetworkHyperparams):
+    more: ClassVar[int] = 0
+    dtype: ClassVar[Any] = jnp.float32
+    spoilt: ClassVar[Any] = staticmethod(jnp.tanh)
+
+    def sizes(self):
+        return {}
+
+    def network(self, in_size, caps, *, key):
+        return Dense(self, False, jnp.ones((4, in_size + self.more), self.dtype), self.spoilt)
+
+
+class LongerHyperparams(DenseHyperparams):
+    spoilt = staticmethod(longer)
+
+
+class ColumnHyperparams(DenseHyperparams):
+    spoilt = staticmethod(column)
+
+
+class RoundedHyperparams(DenseHyperparams):
+    spoilt = staticmethod(jnp.int32)
+
+
+class WiderHyperparams(DenseHyperparams):
+    more = 1
+
+
+class ComplexHyperparams(DenseHyperparams):
+    dtype = jnp.complex64
+    spoilt = staticmethod(jnp.real)
+
+
+class Wider(AbstractStockHyperparams):
+    """A network that wants one number more than there are."""
+
+    def module(self, in_size, *, key):
+        return eqx.nn.Linear(in_size + 1, 4, key=key)
+
+
+class Empty(AbstractStockHyperparams):
+    """A network without outputs."""
+
+    def module(self, in_size, *, key):
+        return eqx.nn.Lambda(lambda x: x[:0])
+
+
+@pytest.mark.parametrize(
+    ("network", "message"),
+    [
+        (LongerHyperparams, r"Dense maps a vector of 4 numbers to shape \(5,\), but its out_cap is 4"),
+        (ColumnHyperparams, r"Dense maps a vector of 4 numbers to \(4, 1\); a network returns a vector"),
+        (RoundedHyperparams, r"Dense maps .* to a vector of int32; a network returns real numbers"),
+        (
+            WiderHyperparams,
+            r"Dense fails for its input, .* \(4,\): Dense\.__call__ \(.*foreign\.py, line \d+\)",
+        ),
+        (ComplexHyperparams, r"Dense\.weights is complex, and weights are real: .* two arrays"),
+        (Wider, r"Wider\.module fails for its input, a float32 vector of shape \(4,\): .*\(5,\)"),
+        (Empty, r"Empty\.module maps a vector of 4 numbers to an empty vector"),
+    ],
+)
+def test_a_network_of_wrong_shape_or_type_is_refused_with_class_and_shapes(network, message):
+    hyper = PPOHyperparams(actor=network())
+    with pytest.raises(ValueError, match=message):
+        foreign.check_classes(hyper, CARTPOLE, 1)
+    with pytest.raises(ValueError, match=message), foreign.traced(hyper, CARTPOLE, "sample 0"):
+        foreign.check_networks(hyper, CARTPOLE)
 
 
 class Renamed(AGENT):

@@ -14,7 +14,7 @@ from hyperlax.agents.base import AbstractAgentHyperparams
 from hyperlax.envs.base import AbstractEnv
 from hyperlax.lanes.keys import refuse_typed_keys
 from hyperlax.learning.evaluation import evaluate
-from hyperlax.networks.base import AbstractNetworkHyperparams
+from hyperlax.networks.base import AbstractNetworkHyperparams, check_output
 from hyperlax.programs import train
 from hyperlax.programs.compiled import state_like
 from hyperlax.registry.foreign import explained
@@ -65,6 +65,7 @@ def check_classes(hp: AbstractAgentHyperparams, env: AbstractEnv, episodes: int)
     if not classes(hp, env):
         return
     with traced(hp, env):
+        check_networks(hp, env)
         caps = hp.capacities([hp.sizes()], [1], env)
         state = state_like(hp, env, caps)
         refuse_typed_keys("the state of a lane", state)
@@ -97,7 +98,11 @@ def _evaluated(env: AbstractEnv, episodes: int) -> Any:
 
 
 def check_networks(hp: AbstractAgentHyperparams, env: AbstractEnv) -> None:
-    """Trace a forward pass of every network of a sample whose class is not hyperlax's own, once per size."""
+    """Trace a forward pass of every network of a sample whose class is not hyperlax's own, once per size.
+
+    Raises `ValueError` with both shapes for one that returns anything else than it declares.
+    """
     for use in hp.networks(env).values():
         if not type(use.hp).__module__.startswith("hyperlax."):
+            check_output(type(use.hp), use.inputs, use.hp.sizes())
             AbstractNetworkHyperparams.flops.__func__(type(use.hp), use.inputs, use.hp.sizes())  # pyright: ignore

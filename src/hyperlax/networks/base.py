@@ -21,6 +21,7 @@ from hyperlax.networks.extended import extended
 from hyperlax.networks.linear import Linear as Linear  # networks from elsewhere import it from here
 from hyperlax.networks.measurement import Measurement
 from hyperlax.networks.plain import PlainLayer
+from hyperlax.registry.foreign import explained
 from hyperlax.typecheck import check_fields
 
 T = TypeVar("T")
@@ -43,6 +44,11 @@ class AbstractNetwork(eqx.Module):
             raise ValueError(
                 f"{type(self).__name__}{held} is a hyperparameter, and would be trained like a weight; leave "
                 "the field out, and read it from self.hp when the network is called"
+            )
+        if place := _complex(self):
+            raise ValueError(
+                f"{type(self).__name__}{place} is complex, and weights are real: hold its real and imaginary "
+                "parts as two arrays, and compute with real + 1j * imaginary when the network is called"
             )
 
     @property
@@ -189,6 +195,12 @@ def _held(network: AbstractNetwork) -> str | None:
     return next((jax.tree_util.keystr(path) for path, leaf in weights if id(leaf) in own), None)
 
 
+def _complex(network: AbstractNetwork) -> str | None:
+    """The path of a trainable leaf of `network` that holds complex numbers; None if there is none."""
+    weights = jax.tree_util.tree_leaves_with_path(eqx.filter(network, trainable(network)))
+    return next((jax.tree_util.keystr(path) for path, leaf in weights if jnp.iscomplexobj(leaf)), None)
+
+
 def prepared(tree: T) -> T:
     """`tree` with every network in it prepared for many evaluations with the same weights."""
     return jax.tree.map(lambda x: x.prepared() if _network(x) else x, tree, is_leaf=_network)
@@ -206,6 +218,47 @@ def _network(node: Any) -> bool:
 def abstract_network(kind: type[AbstractNetworkHyperparams], in_size: int, sizes: Sizes) -> AbstractNetwork:
     """The structure of a network that allocates `sizes`: shapes and types instead of arrays."""
     return _abstract_network(kind, in_size, _frozen(sizes))
+
+
+def output(call: Any, in_size: int, who: str) -> jax.ShapeDtypeStruct:
+    """The shape and type of what `call` returns for a vector of `in_size` numbers.
+
+    Raises `ValueError`, calling it `who`, if it cannot take one, or returns anything but a vector of real
+    numbers.
+    """
+    try:
+        out = eqx.filter_eval_shape(call, jax.ShapeDtypeStruct((in_size,), jnp.float32))
+    except Exception as error:
+        raise ValueError(
+            f"{who} fails for its input, a float32 vector of shape ({in_size},): {explained(error)}"
+        ) from error
+    maps = f"{who} maps a vector of {in_size} numbers to"
+    if not isinstance(out, jax.ShapeDtypeStruct) or out.ndim != 1:
+        raise ValueError(
+            f"{maps} {getattr(out, 'shape', type(out).__name__)}; a network returns a vector, of shape (n,)"
+        )
+    if not out.size:
+        raise ValueError(f"{maps} an empty vector; a network returns one number or more")
+    if not jnp.issubdtype(out.dtype, jnp.floating):
+        raise ValueError(f"{maps} a vector of {out.dtype}; a network returns real numbers, such as float32")
+    return out
+
+
+def check_output(kind: type[AbstractNetworkHyperparams], in_size: int, sizes: Sizes) -> None:
+    """Raise `ValueError` with both shapes unless a network of `sizes` returns a vector as it declares."""
+    _check_output(kind, in_size, _frozen(sizes))
+
+
+@cache
+def _check_output(kind: type[AbstractNetworkHyperparams], in_size: int, sizes: Any) -> None:
+    network = _abstract_network(kind, in_size, sizes)
+    who, declared = type(network).__name__, network.out_cap
+    out = output(network, in_size, who)
+    if out.shape != (declared,):
+        raise ValueError(
+            f"{who} maps a vector of {in_size} numbers to shape {out.shape}, but its out_cap is {declared}: "
+            f"it has to return a vector of shape ({declared},)"
+        )
 
 
 def _frozen(sizes: Sizes) -> tuple[tuple[str, Any], ...]:

@@ -20,7 +20,7 @@ from jaxtyping import Array, Float, Int, PRNGKeyArray, PyTree
 
 from hyperlax.hyperparams import AbstractHyperparams, Field, declared
 from hyperlax.lanes.sizes import Shape, Sizes
-from hyperlax.networks.base import AbstractNetwork, AbstractNetworkHyperparams
+from hyperlax.networks.base import AbstractNetwork, AbstractNetworkHyperparams, output
 from hyperlax.networks.plain import PlainLayer
 
 
@@ -97,13 +97,7 @@ class StockNetwork(AbstractNetwork):
                 "an array; keep the array, or the hyperparameter, as a field of a module"
             )
         self.rest = Rest(rest)
-        call: Any = self._module()
-        out = eqx.filter_eval_shape(call, jax.ShapeDtypeStruct((in_size,), jnp.float32))
-        if not isinstance(out, jax.ShapeDtypeStruct) or out.ndim != 1:
-            raise ValueError(
-                f"{type(hp).__name__}.module maps a vector of {in_size} numbers to "
-                f"{getattr(out, 'shape', type(out).__name__)}; a network returns a vector, of shape (n,)"
-            )
+        out = output(self._module(), in_size, f"{type(hp).__name__}.module")
         self.length = out.shape[0]
         self.batch_last = False
 
