@@ -99,11 +99,11 @@ def _loaded(
     header = _entries(read_header(data, str(path)), str(path))
     where = f"{path} asks for it; give your own to hyperlax.load"
     kinds = (
-        AGENTS.given(algorithm, header["algorithm"], f"{where}, algorithm=..."),
-        NETWORKS.given(network, header["network"], f"{where}, network=..."),
+        AGENTS.given(algorithm, header["algorithm"], f"{where}, algorithm=..., or with --algorithm"),
+        NETWORKS.given(network, header["network"], f"{where}, network=..., or with --network"),
     )
     if env is None:
-        env = envs.trusted(header["env"], f"{where}, env=...")
+        env = envs.trusted(header["env"], f"{where}, env=..., or with --env-config")
     hp = assign(defaults(*kinds), header["hyperparams"])
     like = _like(hp, env, stored_capacities(header["caps"], hp, env, len(data), device_memory()))
     later = [name for name in declared(type(hp)) if name not in header["hyperparams"]]
