@@ -18,7 +18,8 @@ from hyperlax.envs.base import AbstractEnv, ActionSpace, Discrete, Timestep
 from hyperlax.experiments import feasible, foreign
 from hyperlax.experiments.feasible import Room
 from hyperlax.experiments.settings import Settings
-from hyperlax.hyperparams import Choice, Count, assign, hp
+from hyperlax.hyperparams import Choice, Count, Real, assign, hp
+from hyperlax.lanes.sizes import Extent
 from hyperlax.networks import AbstractStockHyperparams
 from hyperlax.networks.base import AbstractNetwork, AbstractNetworkHyperparams
 from hyperlax.programs import train
@@ -233,6 +234,67 @@ class WholeHyperparams(PartsHyperparams):
     learns_in_parts: ClassVar[bool] = False
 
 
+class Daring(AGENT):
+    """PPO whose hyperparameters forget to build it."""
+
+
+class DaringHyperparams(HYPERPARAMS):
+    """Hyperparameters that say nothing of an agent."""
+
+
+class BonusHyperparams(HYPERPARAMS):
+    bonus: Real = hp(0.1, doc="bonus")
+    envs_per_core: Count = hp(4, doc="environments per core")
+
+    @staticmethod
+    def quick():
+        return {"bonus": Choice(0.1, 0.2)}
+
+    def own_sizes(self):
+        return {**super().own_sizes(), "num_envs": Extent(self.num_envs * self.envs_per_core)}
+
+
+class OtherDefaultsHyperparams(HYPERPARAMS):
+    gamma: Real = hp(0.9, doc="discount")
+
+
+class ReadHyperparams(HYPERPARAMS):
+    """Hyperparameters of which one of hyperlax's methods reads one more."""
+
+    bonus: Real = hp(0.1, doc="bonus")
+
+    @property
+    def twice(self):
+        return 2 * self.bonus
+
+
+class InheritedHyperparams(RenamedHyperparams):
+    bonus: Real = hp(0.1, doc="bonus")
+
+
+def test_hyperparameters_that_forget_their_agent_are_refused():
+    message = r"DaringHyperparams builds the agent PPO, not the Daring beside it; .*Daring\(self, env"
+    with pytest.raises(ValueError, match=message):
+        foreign.refuse_overlooked(DaringHyperparams, PPO)
+    message = r"BonusHyperparams adds the hyperparameter bonus, which nothing reads: .*PPO of hyperlax"
+    with pytest.raises(ValueError, match=message):
+        foreign.refuse_overlooked(BonusHyperparams, PPO)
+
+
+@pytest.mark.parametrize(
+    ("kind", "built"),
+    [
+        (PPOHyperparams, PPO),
+        (OtherDefaultsHyperparams, PPO),
+        (ReadHyperparams, PPO),
+        (RenamedHyperparams, Renamed),
+        (InheritedHyperparams, Renamed),
+    ],
+)
+def test_hyperparameters_that_build_their_agent_are_accepted(kind, built):
+    foreign.refuse_overlooked(kind, built)
+
+
 @pytest.mark.parametrize(
     ("algorithm", "env", "message"),
     [
@@ -246,6 +308,7 @@ class WholeHyperparams(PartsHyperparams):
             r"Unlucky\.for_evaluation \(.*test_foreign\.py, line \d+\): AttributeError: .*temperature.*; "
             r"hyperlax\.testing\.check_agent\(UnluckyHyperparams\) checks it alone",
         ),
+        (DaringHyperparams(), CARTPOLE, r"not the Daring beside it.*check_agent\(DaringHyperparams\)"),
         (PartsHyperparams(), CARTPOLE, r"Whole has a learn of its own.*: ClassVar\[bool\] = False"),
     ],
 )

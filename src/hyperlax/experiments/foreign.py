@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
+import inspect
 import logging
+import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
-from typing import Any
+from typing import Any, cast
 
 import jax
 import jax.numpy as jnp
 
-from hyperlax.agents.base import AbstractAgentHyperparams
+from hyperlax.agents.base import AbstractAgent, AbstractAgentHyperparams
 from hyperlax.envs.base import AbstractEnv
+from hyperlax.hyperparams import declared
 from hyperlax.lanes.keys import refuse_typed_keys
 from hyperlax.learning.evaluation import evaluate
 from hyperlax.networks.base import AbstractNetworkHyperparams, check_output
@@ -74,10 +77,49 @@ def check_classes(hp: AbstractAgentHyperparams, env: AbstractEnv, episodes: int)
                 f"{differing} has another structure each time it is built, which a program cannot hold; its "
                 "static fields must be equal each time: define functions outside of what builds it"
             )
+        refuse_overlooked(type(hp), type(state.agent))
         if hp.learns_in_parts:
             train.partwise(state.agent)
         jax.eval_shape(lambda s: train.segment(s, env, caps, jnp.int32(1)), state)
         jax.eval_shape(_evaluated(env, episodes), state)
+
+
+def refuse_overlooked(kind: type[AbstractAgentHyperparams], built: type[AbstractAgent]) -> None:
+    """Raise `ValueError` where hyperparameters of one's own forget to build the agent that they are for.
+
+    Those that inherit `agent` from hyperlax build hyperlax's own, which neither is the class beside them nor
+    reads the hyperparameters that they add.
+    """
+    short = kind.__name__.removesuffix("Hyperparams")
+    beside = getattr(sys.modules.get(kind.__module__), short, None)
+    fix = f"define agent(self, env, caps, *, key) on {kind.__name__}, to return "
+    if isinstance(beside, type) and issubclass(beside, AbstractAgent) and not issubclass(built, beside):
+        raise ValueError(
+            f"{kind.__name__} builds the agent {built.__name__}, not the {short} beside it; "
+            f"{fix}{short}(self, env, caps, key=key)"
+        )
+    builder = next(c for c in kind.__mro__ if "agent" in vars(c))
+    if not builder.__module__.startswith("hyperlax."):
+        return
+    own = [vars(c).items() for c in kind.__mro__ if not c.__module__.startswith("hyperlax.")]
+    functions = [f for members in own for name, f in members if name not in ("quick", "published")]
+    read = {name for function in functions for name in _names(function)}
+    added = [name for name in declared(kind) if name not in declared(cast(Any, builder))]
+    if unread := [name for name in added if name not in read]:
+        raise ValueError(
+            f"{kind.__name__} adds the hyperparameter {unread[0]}, which nothing reads: it builds the agent "
+            f"{built.__name__} of hyperlax; {fix}an agent of your own"
+        )
+
+
+def _names(member: Any) -> Iterator[str]:
+    """The names that a function in the body of a class uses; none for the methods of dataclasses."""
+    function = getattr(member, "fget", None) or inspect.unwrap(getattr(member, "__func__", member))
+    codes = [function.__code__] if inspect.isfunction(function) and function.__name__ != "__init__" else []
+    while codes:
+        code = codes.pop()
+        yield from (*code.co_names, *(c for c in code.co_consts if isinstance(c, str)))
+        codes += [c for c in code.co_consts if inspect.iscode(c)]
 
 
 def _differing(one: Any, other: Any) -> str | None:
