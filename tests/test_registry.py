@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 import subprocess
 import sys
 import textwrap
@@ -471,6 +472,59 @@ def test_text_becomes_what_the_default_is_where_no_annotation_says_more():
 
     given = {"number": "4", "word": "5", "anything": "6", "several": "7"}
     assert build("it", make, given) == (4, "5", "6", 7)
+
+
+@pytest.mark.parametrize(
+    ("kind", "default", "text", "value"),
+    [
+        (float | None, 1.0, "none", None),
+        ("float | None", 1.0, "None", None),
+        ("Optional[int]", 1, " none", None),
+        (bool, None, "none", None),
+        (str | None, "a", "none", "none"),
+        (tuple[int, float], (1, 2.0), "(3,4)", (3, 4.0)),
+        ("tuple[float, ...]", (), "(3, 4, 5.5)", (3.0, 4.0, 5.5)),
+        ("Tuple[int, ...] | None", (1,), "none", None),
+        (list[int], None, "[3]", [3]),
+        ("list", (1.0,), "()", []),
+        (inspect.Parameter.empty, (1, 2), "(3,1e2)", (3, 100)),
+        (tuple[int, int], (1, 2), (3, 4), (3, 4)),
+    ],
+)
+def test_text_becomes_a_tuple_or_none_where_the_annotation_says_so(kind, default, text, value):
+    def make(size=default):
+        return size
+
+    make.__annotations__ = {} if kind is inspect.Parameter.empty else {"size": kind}
+    found = build("it", make, {"size": text})
+    assert found == value
+    assert type(found) is type(value)
+
+
+@pytest.mark.parametrize(
+    ("kind", "text", "message"),
+    [
+        (tuple[int, int], "3", r"size needs 2 values in parentheses, such as \(1,2\), got '3'"),
+        (tuple[int, ...], 3, r"size needs values in parentheses"),
+        (tuple[int, int], "(3,x)", "size needs an integer, got 'x'"),
+        (tuple[int, int], "none", "size needs 2 values"),
+        (float, "none", "size needs a number, got 'none'"),
+    ],
+)
+def test_text_that_is_no_such_tuple_is_refused(kind, text, message):
+    def make(size: object = 1.0):
+        return size
+
+    make.__annotations__["size"] = kind
+    with pytest.raises(ValueError, match=message):
+        build("it", make, {"size": text})
+
+
+def test_a_tuple_is_one_option_of_an_environment():
+    name = envs.with_options("my.py:Field", {"size": (3, 4), "wind": None, "mode": "a"})
+    assert envs._split(name) == ("my.py:Field", {"size": "(3, 4)", "wind": "None", "mode": "a"})
+    with pytest.raises(ValueError, match=r'several values of one as in "size=\(3,4\)", got .4.'):
+        envs._split("my.py:Field[size=3,4]")
 
 
 def test_an_option_is_given_once():

@@ -22,6 +22,8 @@ ENVS: Registry[Any] = built_in.ENVS
 
 _NAME = re.compile(r"(?P<name>(?:.*?\.py(?=[:\[]|$))?[^\[]*)(?P<options>\[.*)?", re.DOTALL)
 """A file's own path may hold brackets; options are those behind it."""
+_COMMA = re.compile(r",(?![^()\[\]]*[)\]])")
+"""A comma between two options, not one inside the parentheses of a tuple."""
 
 REFERENCE_SCORES: dict[str, tuple[float, float]] = {
     "gymnax.cartpole": (22.0, 500.0),
@@ -63,8 +65,9 @@ def with_options(name: str, options: Mapping[str, Any]) -> str:
 def load(full_name: str) -> AbstractEnv:
     """Load an environment by name: `gymnax.pendulum`, `brax.ant[backend=mjx]`, `my.py:MyEnv[gravity=9.8]`.
 
-    Your own class takes options as its constructor's parameters, converted to their types. Raises
-    `ValueError` naming the nearest known environment.
+    Your own class takes options as its constructor's parameters, converted to their types: `size=(3,4)` where
+    that is a tuple, `wind=none` where it may be None. Raises `ValueError` naming the nearest known
+    environment.
     """
     name, options = _split(full_name)
     return _made(name, _maker(name), options)
@@ -106,11 +109,11 @@ def _split(full_name: str) -> tuple[str, dict[str, str]]:
         raise ValueError(
             f'environment "{shown}": a name with options ends with a bracket, "{escaped(name)}[…]"'
         )
-    pairs = [pair.partition("=") for pair in inside[1:-1].split(",") if pair]
+    pairs = [pair.partition("=") for pair in _COMMA.split(inside[1:-1]) if pair]
     if wrong := ["".join(pair) for pair in pairs if not (pair[0] and pair[2])]:
         raise ValueError(
             f'environment "{shown}": options of an environment are written as in '
-            f'"brax.ant[backend=mjx]", got {wrong[0]!r}'
+            f'"brax.ant[backend=mjx]", several values of one as in "size=(3,4)", got {wrong[0]!r}'
         )
     found = {key: value for key, _, value in pairs}
     if len(found) < len(pairs):
