@@ -296,6 +296,18 @@ def test_a_file_runs_once_and_its_classes_stay_the_same(place):
     assert str(place / "lib") not in sys.path, "only while it is loaded"
 
 
+def test_a_file_that_has_changed_since_it_was_run_is_said_once(place, caplog):
+    file = place / "written.py"
+    file.write_text("number = 1\n")
+    assert load_file(file).number == load_file(file).number == 1
+    assert not caplog.messages
+    file.write_text("number = 2\n")
+    assert load_file(file).number == load_file(file).number == 1
+    (message,) = caplog.messages
+    assert "written.py has changed since this process loaded it" in message
+    assert "restart the kernel" in message
+
+
 def test_a_script_that_names_itself_is_not_run_again(tmp_path):
     (tmp_path / "script.py").write_text(
         "from hyperlax.registry import load_file\nimport sys\n"

@@ -7,6 +7,7 @@ import functools
 import hashlib
 import importlib
 import importlib.util
+import logging
 import os
 import re
 import sys
@@ -19,6 +20,8 @@ from typing import Any
 
 from hyperlax.registry import foreign
 from hyperlax.registry.words import nearest
+
+log = logging.getLogger(__name__)
 
 _FILE = re.compile(r"(?P<place>.+\.py)(?::(?P<attribute>[^:]*))?")
 _RELATIVE = "attempted relative import"
@@ -61,9 +64,10 @@ def load(place: str) -> ModuleType:
 def load_file(path: str | Path) -> ModuleType:
     """The module in a file, relative to the current folder; run once in a process.
 
-    A file that runs already, as a script or under another name, is not run again. While it runs, the modules
-    beside it can be imported, as in a script. It is known to `sys.modules`, which dataclasses and Equinox
-    need to understand annotations that are text. Raises `ValueError` as `load` does.
+    A file that runs already, as a script or under another name, is not run again; a change of it since then
+    is said once. While it runs, the modules beside it can be imported, as in a script. It is known to
+    `sys.modules`, which dataclasses and Equinox need to understand annotations that are text. Raises
+    `ValueError` as `load` does.
     """
     file = Path(path).expanduser()
     if not file.is_file():
@@ -74,12 +78,14 @@ def load_file(path: str | Path) -> ModuleType:
     file = file.resolve()
     name = f"_hyperlax_{hashlib.sha256(os.fsencode(file)).hexdigest()[:8]}_{file.stem}"
     if (known := sys.modules.get(name) or _loaded(file)) is not None:
+        _say_changed(name, path, file)
         return known
     spec = importlib.util.spec_from_file_location(name, file)
     assert spec is not None
     assert spec.loader is not None
     try:
         _refuse_clashes(path, file)
+        _run[name] = file.read_bytes()
         module = sys.modules[name] = importlib.util.module_from_spec(spec)
         with _importable(file.parent):
             spec.loader.exec_module(module)
@@ -89,6 +95,22 @@ def load_file(path: str | Path) -> ModuleType:
             raise ValueError(f"{path} cannot be loaded: {_words(error)}") from error
         raise
     return module
+
+
+_run: dict[str, bytes] = {}
+"""Name of a module → what was in its file when it was run, or when a change was last said."""
+
+
+def _say_changed(name: str, path: str | Path, file: Path) -> None:
+    """Warn where a file is no longer what was run: a notebook writes one again, and trains the old one."""
+    now = file.read_bytes()
+    if _run.get(name, now) != now:
+        _run[name] = now
+        log.warning(
+            "%s has changed since this process loaded it, which goes on with what it loaded; "
+            "to use the new one, start Python again (in a notebook, restart the kernel)",
+            path,
+        )
 
 
 class _Clash(ValueError):
