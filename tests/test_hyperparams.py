@@ -197,3 +197,27 @@ def test_every_default_lies_in_its_space_or_has_none(cls):
         assert {type(v) for v in drawn} == {f.kind}, f"{f.path} draws {drawn}, holds {f.kind}"
         chosen = f.encode(f.default) in [f.encode(v) for v in drawn]  # as float32, which cannot hold 0.2
         assert chosen or f.space.contains(f.default), f"{f.path}: {f.default} is not in {f.space}"
+
+
+class Plain:
+    """An ordinary class, of whose fields no dataclass is made."""
+
+    share: Real = hp(0.5, doc="a share")
+
+
+class Mixed(Inner, Plain):
+    """Hyperparameters that derive from it, too."""
+
+
+class Sharing(AbstractHyperparams):
+    share: Real = hp(0.5, doc="a share")
+
+
+class Both(Inner, Sharing):
+    """Hyperparameters of two classes."""
+
+
+def test_a_hyperparameter_of_an_ordinary_class_is_refused_with_the_remedy():
+    with pytest.raises(TypeError, match=r"Mixed does not have .* share, because Plain, .* derive Plain from"):
+        Mixed()
+    assert {f.path for f in fields(Both())} == {"size", "kind", "share"}

@@ -56,6 +56,11 @@ class AbstractHyperparams(eqx.Module):
                 f"{type(self).__name__} does not declare the hyperparameter {missing[0]!r}, which its base "
                 f"class reads; it needs {', '.join(self.required)}"
             )
+        if lost := _lost(type(self)):
+            raise TypeError(
+                f"{type(self).__name__} does not have the hyperparameter {lost[1]}, because {lost[0]}, which "
+                f"declares it, is an ordinary class; derive {lost[0]} from AbstractHyperparams"
+            )
         check_fields(self)
 
     def chosen(self, name: str, label: str) -> Flag:
@@ -202,6 +207,16 @@ def _in_order(kind: type[AbstractHyperparams]) -> list[dataclasses.Field[Any]]:
     """The fields of a class in order of declaration, inherited ones last."""
     order = {name: i for i, name in enumerate(kind.__annotations__)}
     return sorted(dataclasses.fields(kind), key=lambda f: order.get(f.name, len(order)))
+
+
+@cache
+def _lost(kind: type[AbstractHyperparams]) -> tuple[str, str] | None:
+    """A class from which `kind` derives and a field in it, which no dataclass made of it; None if all did."""
+    for c in kind.__mro__:
+        for name, value in vars(c).items():
+            if isinstance(value, dataclasses.Field):
+                return c.__name__, name
+    return None
 
 
 @cache
