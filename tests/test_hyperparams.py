@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, cast
 
 import equinox as eqx
 import jax
@@ -27,7 +27,7 @@ from hyperlax.hyperparams import (
     values,
 )
 from hyperlax.hyperparams.spaces import Choice, Uniform
-from hyperlax.networks import MLPHyperparams
+from hyperlax.networks import AbstractStockHyperparams, MLPHyperparams
 from hyperlax.networks.mlp import ACTIVATIONS
 
 DTYPES = {bool: np.bool_, int: np.int32, float: np.float32, str: np.int32}
@@ -221,3 +221,45 @@ def test_a_hyperparameter_of_an_ordinary_class_is_refused_with_the_remedy():
     with pytest.raises(TypeError, match=r"Mixed does not have .* share, because Plain, .* derive Plain from"):
         Mixed()
     assert {f.path for f in fields(Both())} == {"size", "kind", "share"}
+
+
+class MatrixHyperparams(cast(Any, PPOHyperparams)):
+    matrix: Real = hp(0.5, doc="the name of a column of samples")
+
+
+class BatchHyperparams(cast(Any, PPOHyperparams)):
+    batch: Count = hp(8, doc="the name of a method of PPOHyperparams")
+
+
+class ValueHyperparams(cast(Any, PPOHyperparams)):
+    gamma = 0.5  # neither annotated nor declared: it would change nothing
+
+
+class KeyHyperparams(AbstractStockHyperparams):
+    key: Count = hp(8, doc="the name of a parameter of module")
+
+    def module(self, in_size, *, key):
+        return eqx.nn.Linear(in_size, 4, key=key)
+
+
+@pytest.mark.parametrize(
+    ("kind", "message"),
+    [
+        (
+            MatrixHyperparams,
+            "declares the hyperparameter matrix, a name with a meaning of its own; choose",
+        ),
+        (
+            BatchHyperparams,
+            "hyperparameter batch, which AbstractOnPolicyHyperparams defines as something else",
+        ),
+        (
+            ValueHyperparams,
+            r"gamma, which ValueHyperparams defines .* declare it anew by hp\(\) to change its",
+        ),
+        (KeyHyperparams, "declares the hyperparameter key, a name with a meaning of its own"),
+    ],
+)
+def test_a_name_that_means_something_else_is_refused(kind, message):
+    with pytest.raises(TypeError, match=f"{kind.__name__} .*{message}"):
+        kind()

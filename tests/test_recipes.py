@@ -144,3 +144,17 @@ def test_a_dotted_name_leads_to_no_file_outside_of_the_recipes(tmp_path):
     (tmp_path / "mine.py").write_text("raise SystemExit('this has been run')")
     with pytest.raises(ValueError, match="unknown recipe"):
         resolve(f"{tmp_path}/mine.ppo_mlp")
+
+
+def test_hyperparameters_that_cannot_be_built_are_named_in_one_line(tmp_path):
+    file = tmp_path / "still.py"
+    file.write_text(
+        "from hyperlax.agents import PPOHyperparams\n"
+        "from hyperlax.networks import MLPHyperparams\n\n"
+        "class StillHyperparams(PPOHyperparams):\n    gamma = 0.5\n\n"
+        "class WideHyperparams(MLPHyperparams):\n    width = 99\n"
+    )
+    with pytest.raises(ValueError, match=r"StillHyperparams cannot be built: .* gamma, which .* choose"):
+        Recipe(f"{file}:Still", "mlp").hyperparams()
+    with pytest.raises(ValueError, match=r"WideHyperparams cannot be built: .* width, which .* choose"):
+        Recipe("ppo", f"{file}:Wide").hyperparams()

@@ -15,7 +15,7 @@ from jaxtyping import Array, Bool, Float, Int, PRNGKeyArray, PyTree
 from hyperlax.agents import costs
 from hyperlax.agents.costs import Arithmetic, Chain
 from hyperlax.envs.base import AbstractEnv, ActionSpace
-from hyperlax.hyperparams import AbstractHyperparams, Count
+from hyperlax.hyperparams import AbstractHyperparams, Count, design
 from hyperlax.lanes.constants import constant
 from hyperlax.lanes.masking import select
 from hyperlax.lanes.sizes import Sizes, merge, nested, prefixed, shapes, without_shapes
@@ -178,6 +178,7 @@ class AbstractAgentHyperparams(AbstractHyperparams):
     """
 
     required: ClassVar[tuple[str, ...]] = ("num_envs", "rollout_length", "time_limit")
+    reserved: ClassVar[tuple[str, ...]] = design.COLUMNS
     learns_in_parts: ClassVar[bool] = False
     """Whether `agent` is an `AbstractPartwiseAgent` whose cycles programs may take in parts."""
 

@@ -19,6 +19,7 @@ from hyperlax.hyperparams.spaces import Choice, Joint, Space
 from hyperlax.networks import NETWORKS
 from hyperlax.networks.base import AbstractNetworkHyperparams
 from hyperlax.registry import Registry, built_in, load_file, location, nearest, short_name
+from hyperlax.registry.foreign import explained
 
 NOT_DOTTED = ("variants.py", "suites.py")
 """Files of `configs/` whose recipes go by their own names, or that hold none."""
@@ -179,10 +180,11 @@ def defaults(
     An algorithm that declares a network of this kind with values of its own (DQN's MLP has LayerNorm) gets
     that one.
     """
-    build: Any = algorithm
-    with jax.ensure_compile_time_eval():  # arrays, also where a program is being traced
-        own = _own(algorithm).nested_networks()
-        return build(**{name: net if type(net) is network else network() for name, net in own.items()})
+    own = _own(algorithm).nested_networks()
+    return _built(
+        algorithm,
+        **{name: net if type(net) is network else _built(network) for name, net in own.items()},
+    )
 
 
 def network_fields(algorithm: type[AbstractAgentHyperparams]) -> list[str]:
@@ -193,9 +195,16 @@ def network_fields(algorithm: type[AbstractAgentHyperparams]) -> list[str]:
 @cache
 def _own(algorithm: type[AbstractAgentHyperparams]) -> AbstractAgentHyperparams:
     """The hyperparameters of an algorithm as it declares them."""
-    build: Any = algorithm
-    with jax.ensure_compile_time_eval():
-        return build()
+    return _built(algorithm)
+
+
+def _built(kind: type[Any], **networks: Any) -> Any:
+    """Hyperparameters of a class; raises `ValueError` with what is wrong for one that cannot be built."""
+    try:
+        with jax.ensure_compile_time_eval():  # arrays, also where a program is being traced
+            return kind(**networks)
+    except TypeError as error:
+        raise ValueError(f"{kind.__name__} cannot be built: {explained(error)}") from error
 
 
 def configs_folder() -> Path:

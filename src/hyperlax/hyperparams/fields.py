@@ -41,9 +41,11 @@ class AbstractHyperparams(eqx.Module):
 
     `required` names the hyperparameters that a class must declare. (An `eqx.AbstractVar` would say the same,
     but also move the leaf to the place where it is first named, and thereby change what is on disk.)
+    `reserved` are names that none of them may have.
     """
 
     required: ClassVar[tuple[str, ...]] = ()
+    reserved: ClassVar[tuple[str, ...]] = ()
 
     if not TYPE_CHECKING:
         # Planners call methods many thousands of times on the host. Python binds one in 0.1 µs; Equinox makes
@@ -56,11 +58,8 @@ class AbstractHyperparams(eqx.Module):
                 f"{type(self).__name__} does not declare the hyperparameter {missing[0]!r}, which its base "
                 f"class reads; it needs {', '.join(self.required)}"
             )
-        if lost := _lost(type(self)):
-            raise TypeError(
-                f"{type(self).__name__} does not have the hyperparameter {lost[1]}, because {lost[0]}, which "
-                f"declares it, is an ordinary class; derive {lost[0]} from AbstractHyperparams"
-            )
+        if fault := _fault(type(self)):
+            raise TypeError(f"{type(self).__name__} {fault}")
         check_fields(self)
 
     def chosen(self, name: str, label: str) -> Flag:
@@ -210,12 +209,25 @@ def _in_order(kind: type[AbstractHyperparams]) -> list[dataclasses.Field[Any]]:
 
 
 @cache
-def _lost(kind: type[AbstractHyperparams]) -> tuple[str, str] | None:
-    """A class from which `kind` derives and a field in it, which no dataclass made of it; None if all did."""
-    for c in kind.__mro__:
-        for name, value in vars(c).items():
-            if isinstance(value, dataclasses.Field):
-                return c.__name__, name
+def _fault(kind: type[AbstractHyperparams]) -> str | None:
+    """What is wrong with the names of the hyperparameters of a class, and the remedy; None if nothing is."""
+    attributes = {name: (c.__name__, value) for c in kind.__mro__[::-1] for name, value in vars(c).items()}
+    for name, (owner, value) in attributes.items():
+        if isinstance(value, dataclasses.Field):
+            return (
+                f"does not have the hyperparameter {name}, because {owner}, which declares it, is an "
+                f"ordinary class; derive {owner} from AbstractHyperparams"
+            )
+    for name in declared(kind):
+        if name in kind.reserved:
+            return (
+                f"declares the hyperparameter {name}, a name with a meaning of its own; choose another name"
+            )
+        if name in attributes:
+            return (
+                f"declares the hyperparameter {name}, which {attributes[name][0]} defines as something else; "
+                "choose another name, or declare it anew by hp() to change its default"
+            )
     return None
 
 

@@ -10,7 +10,7 @@ from abc import abstractmethod
 from collections.abc import Hashable
 from dataclasses import dataclass
 from functools import partial
-from typing import Any, final
+from typing import Any, ClassVar, final
 
 import equinox as eqx
 import jax
@@ -32,6 +32,8 @@ class AbstractStockHyperparams(AbstractNetworkHyperparams):
     differ between lanes; they are array leaves of `self`. A module that holds one of them as a field, as it
     is, gets its present value in every call, and it is not trained; what is computed from one is a weight.
     """
+
+    reserved: ClassVar[tuple[str, ...]] = ("self", "in_size", "key", "batch_last")
 
     @abstractmethod
     def module(self, in_size: int, *_: Any, key: PRNGKeyArray, **architecture: Any) -> eqx.Module:
