@@ -13,10 +13,11 @@ import pytest
 from report_data import sobol_design, synthetic
 from scored_data import scored, with_confirmation
 
-from hyperlax.agents.base import AbstractAgent
+from hyperlax.agents.base import AbstractAgent, AbstractAgentHyperparams
 from hyperlax.commands.ending import next_command
 from hyperlax.experiments.experiment import Experiment
 from hyperlax.experiments.samples import Lane
+from hyperlax.hyperparams import design
 from hyperlax.report.agreement import differences
 from hyperlax.report.applies import telling
 from hyperlax.report.charts import CHARTS, NothingToDraw, bands, ecdf, return_distribution
@@ -136,6 +137,14 @@ def test_samples_that_stopped_early_or_still_train_are_not_ranked():
     assert best.startswith("Best: sample 2 ")
     assert "It is told apart from the other one. Not ranked: 2 samples with lanes that stopped early" in best
     assert scores(results).tolist() == [55.5, 15.5]
+
+
+def test_no_hyperparameter_has_the_name_of_another_column_of_leaderboards():
+    board = leaderboard(scored([[5.0], [6.0]]))
+    others = {*design.SCORED, *design.COLUMNS}
+    assert {*board.columns} - others <= {*scored([[5.0], [6.0]]).samples.columns}
+    assert {*design.SCORED} <= {*board.columns}
+    assert others <= {*AbstractAgentHyperparams.reserved}
 
 
 def test_samples_that_tie_with_one_that_stopped_early_are_not_counted_as_ties():

@@ -227,6 +227,10 @@ class MatrixHyperparams(cast(Any, PPOHyperparams)):
     matrix: Real = hp(0.5, doc="the name of a column of samples")
 
 
+class ScoreHyperparams(cast(Any, PPOHyperparams)):
+    score: Real = hp(0.5, doc="the name of a column of leaderboards")
+
+
 class BatchHyperparams(cast(Any, PPOHyperparams)):
     batch: Count = hp(8, doc="the name of a method of PPOHyperparams")
 

@@ -178,7 +178,7 @@ class AbstractAgentHyperparams(AbstractHyperparams):
     """
 
     required: ClassVar[tuple[str, ...]] = ("num_envs", "rollout_length", "time_limit")
-    reserved: ClassVar[tuple[str, ...]] = design.COLUMNS
+    reserved: ClassVar[tuple[str, ...]] = (*design.COLUMNS, *design.SCORED)
     learns_in_parts: ClassVar[bool] = False
     """Whether `agent` is an `AbstractPartwiseAgent` whose cycles programs may take in parts."""
 

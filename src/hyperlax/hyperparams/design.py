@@ -17,6 +17,23 @@ COLUMNS = ("sample", "matrix", "pair")
 - `pair`: the sample that it varies. Samples of one pair are trained with the same random keys.
 """
 
+SCORED = (
+    "rank",
+    "score",
+    "score_low",
+    "score_high",
+    "lowest_seed",
+    "highest_seed",
+    "fresh_return",
+    "seeds",
+    "seeds_done",
+    "seeds_diverged",
+    "recipe",
+    "metric",
+    "definition",
+)
+"""Columns of a leaderboard, beside which hyperparameters stand under their names."""
+
 Ablations = Mapping[str, Sequence[Any]]
 """Dotted path → the values to compare, the first of which the others are compared with."""
 
