@@ -9,8 +9,10 @@ from typing import Any
 import pytest
 
 from hyperlax import sweeps
+from hyperlax.agents import AGENTS
 from hyperlax.cluster import planning, sweep
 from hyperlax.experiments import experiment
+from hyperlax.networks import NETWORKS
 from hyperlax.registry import load_file, sources
 from hyperlax.storage.store import Store
 
@@ -72,6 +74,20 @@ def test_modules_of_a_package_of_which_only_numbers_are_taken_are_among_the_code
     module = importlib.import_module(f"{package.name}.main")
     found = sources.digests([], [module.Mine()])
     assert set(found) == {"__init__.py", "main.py", "inner.py", "more.py", "numbers_.py"}
+
+
+@pytest.mark.parametrize(("registry", "kind"), [(NETWORKS, "networks.MLP"), (AGENTS, "agents.PPO")])
+def test_classes_that_a_package_registers_are_among_the_code(registry, kind, tmp_path, monkeypatch):
+    name, (room, base) = f"brought_{kind[:3]}_{tmp_path.name}", kind.split(".")
+    (tmp_path / f"{name}.py").write_text(
+        f"from hyperlax.{room} import {base}Hyperparams\n\n\n"
+        f"class OwnHyperparams({base}Hyperparams):\n    pass\n"
+    )
+    monkeypatch.syspath_prepend(tmp_path)
+    monkeypatch.setitem(registry.built_in, name, f"{name}:OwnHyperparams")
+    recipe = f"ppo+{name}" if registry is NETWORKS else f"{name}+mlp"
+    before = sweeps.prepare(**{**GIVEN, "recipe": recipe}, env="gymnax.cartpole").identity()
+    assert set(before[experiment.CODE]) == {f"{name}.py"}
 
 
 def test_other_line_ends_are_no_other_code(mine):

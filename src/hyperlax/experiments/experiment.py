@@ -208,7 +208,8 @@ class Experiment(Generic[Scheduled]):
             digest = hashlib.sha256(self.samples.write_csv().encode()).hexdigest()[:16]
             identity["samples"] = f"{len(self.records)} ({digest})"
         names = (self.recipe_name, self.recipe.algorithm, self.recipe.network, self.env_name)
-        if code := sources.digests(names, (self.env, self.schedule)):
+        things = (self.env, self.schedule, self.base, *self.base.nested_networks().values())
+        if code := sources.digests(names, things):
             identity[CODE] = code
         return {**identity, **dataclasses.asdict(self.settings)}
 
