@@ -10,6 +10,7 @@ from hyperlax.experiments.settings import Settings
 from hyperlax.hyperparams import assign, fields, values
 from hyperlax.hyperparams.samplers import design
 from hyperlax.hyperparams.spaces import Choice, Integers, Joint, LogUniform, Uniform
+from hyperlax.networks import MLPHyperparams
 
 BENCHMARKED = "benchmarked.01_static_qmc_sampling_S64.ppo_mlp"
 
@@ -158,3 +159,25 @@ def test_hyperparameters_that_cannot_be_built_are_named_in_one_line(tmp_path):
         Recipe(f"{file}:Still", "mlp").hyperparams()
     with pytest.raises(ValueError, match=r"WideHyperparams cannot be built: .* width, which .* choose"):
         Recipe("ppo", f"{file}:Wide").hyperparams()
+
+
+@pytest.mark.parametrize(
+    ("field", "value", "message"),
+    [
+        ("network", MLPHyperparams, r"Recipe\.network is <class .*MLPHyperparams'>; it must be str"),
+        ("space", ["gamma"], r"Recipe\.space is \['gamma'\]; it must be Mapping\[str, Any\]"),
+    ],
+)
+def test_a_recipe_of_other_fields_is_refused(field, value, message):
+    made = Recipe("ppo", "mlp")
+    object.__setattr__(made, field, value)  # the constructor is checked twice in tests
+    with pytest.raises(TypeError, match=message):
+        made.__post_init__()
+
+
+@pytest.mark.parametrize("written", ["[Recipe('ppo', 'mlp')]", "{1: Recipe('ppo', 'mlp')}"])
+def test_recipes_are_in_a_dict(written, tmp_path):
+    file = tmp_path / "mine.py"
+    file.write_text(f"from hyperlax import Recipe\nRECIPES = {written}\n")
+    with pytest.raises(ValueError, match=r"mine\.py:m\": RECIPES has to be a dict, in which names"):
+        resolve(f"{file}:m")

@@ -20,6 +20,7 @@ from hyperlax.networks import NETWORKS
 from hyperlax.networks.base import AbstractNetworkHyperparams
 from hyperlax.registry import Registry, built_in, load_file, location, nearest, short_name
 from hyperlax.registry.foreign import explained
+from hyperlax.typecheck import check_fields
 
 NOT_DOTTED = ("variants.py", "suites.py")
 """Files of `configs/` whose recipes go by their own names, or that hold none."""
@@ -41,7 +42,7 @@ class Recipe:
     `space` overrides the spaces declared on the hyperparameters: a `Space` searches, a plain value fixes,
     and a `Joint` (its paths in full; placed under any name) sets several together. `quick` are further
     overrides for the `quick` run length, beside those of the algorithm and its networks. `only` searches
-    nothing but what `space` names.
+    nothing but what `space` names. Raises `TypeError` for a class in place of its name, and the like.
     """
 
     algorithm: str
@@ -50,6 +51,9 @@ class Recipe:
     settings: Mapping[str, Any] = field(default_factory=dict)
     quick: Mapping[str, Any] = field(default_factory=dict)
     only: bool = False
+
+    def __post_init__(self):
+        check_fields(self)
 
     @property
     def name(self) -> str:

@@ -242,6 +242,8 @@ class Registry(Mapping[str, T], Generic[T]):
         Where there is a class to derive from, functions are not among it: they may be anything.
         """
         if collection := getattr(module, self.collection, None) if self.collection else None:
+            if not isinstance(collection, Mapping) or any(not isinstance(key, str) for key in collection):
+                raise ValueError(f"{self.collection} has to be a dict, in which names stand for objects")
             return dict(collection)
         return {
             name: thing
