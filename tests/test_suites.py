@@ -129,6 +129,24 @@ def test_rules_skip_cells_and_set_what_is_special_about_them():
     }
 
 
+@pytest.mark.parametrize(
+    ("pattern", "fits"),
+    [
+        ("brax.ant[backend=mjx]", True),
+        ("brax.*[backend=*]", True),
+        ("*ant*", True),
+        ("*", True),
+        ("brax.ant", False),
+        ("brax.ant[mjx]", False),
+        ("brax?ant[backend=mjx]", False),
+    ],
+)
+def test_only_the_star_of_a_rule_stands_for_other_characters(pattern, fits):
+    """Brackets hold the options of an environment."""
+    assert Rule(env=pattern).matches("ppo_mlp", "brax.ant[backend=mjx]") == fits
+    assert Rule(algo=pattern).matches("brax.ant[backend=mjx]", "gymnax.cartpole") == fits
+
+
 def test_flags_and_set_win_over_a_suite_and_its_rules():
     changed = RULED.changed({"envs": ("gymnax.cartpole",)}, {"gamma": "0.6"}, ["protocol", "seeds"])
     assert settings_of(changed, protocol="corrected", seeds=1) == {

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import dataclasses
+import re
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
-from fnmatch import fnmatchcase
 from pathlib import Path
 from typing import Any
 
@@ -38,7 +38,12 @@ class Rule:
     skip: str | None = None
 
     def matches(self, algo: str, env: str) -> bool:
-        return fnmatchcase(algo, self.algo) and fnmatchcase(env, self.env)
+        return _fits(algo, self.algo) and _fits(env, self.env)
+
+
+def _fits(name: str, pattern: str) -> bool:
+    """Whether `name` is as `pattern` says; brackets are those of options, `brax.ant[backend=mjx]`."""
+    return re.fullmatch(".*".join(map(re.escape, pattern.split("*"))), name, re.DOTALL) is not None
 
 
 @dataclass(frozen=True)
