@@ -21,6 +21,7 @@ from hyperlax.networks.base import AbstractNetwork, AbstractNetworkHyperparams, 
 from hyperlax.networks.plain import PlainLayer
 from hyperlax.networks.pqc import PQCHyperparams
 from hyperlax.networks.stock import AbstractStockHyperparams, Rest, _encloses
+from hyperlax.policies.plain import plain
 from hyperlax.programs.compiled import state_like
 
 
@@ -137,7 +138,7 @@ def test_a_network_that_would_train_its_hyperparameter_is_refused():
 class Dense(Plain):
     """One layer, which says so."""
 
-    def plain(self, module):
+    def plain(self, module) -> tuple[PlainLayer, ...]:
         return (PlainLayer(np.asarray(module.weight), np.asarray(module.bias)),)
 
 
@@ -148,6 +149,46 @@ def test_a_stock_network_is_exported_if_its_class_says_what_it_is():
     np.testing.assert_allclose(layer.weight @ x + layer.bias, network(x), rtol=1e-6)
     with pytest.raises(ValueError, match=r"define plain\(self, module\) on Plain, or use Policy\.act"):
         Plain().network(6, Plain().sizes(), key=jr.key(0)).plain()
+
+
+class Turned(Dense):
+    def plain(self, module):
+        return (PlainLayer(np.asarray(module.weight).T[: module.weight.shape[0]], np.asarray(module.bias)),)
+
+
+class Bent(Dense):
+    def plain(self, module):
+        return tuple(layer._replace(activation="tanh") for layer in super().plain(module))
+
+
+class Unknown(Dense):
+    def plain(self, module):
+        return tuple(layer._replace(activation="rleu") for layer in super().plain(module))
+
+
+class Nothing(Dense):
+    def plain(self, module):
+        return ()
+
+
+@pytest.mark.parametrize(
+    ("network", "message"),
+    [
+        (Turned, "the layers that plain of Turned returns (do not fit|compute something else)"),
+        (Bent, "plain of Bent returns compute something else than the network: .* in place of"),
+        (Unknown, "plain of Unknown names the activation 'rleu'; did you mean \"relu\""),
+        (Nothing, "plain of Nothing must return one or more"),
+    ],
+)
+def test_layers_that_are_not_those_of_the_network_are_not_exported(network, message):
+    env = envs.load("gymnax.cartpole")
+    hyper = PPOHyperparams(actor=network(), critic=Dense())
+    agent = hyper.agent(env, hyper.capacities([hyper.sizes()], [1], env), key=jr.key(0))
+    with pytest.raises(ValueError, match=message):
+        plain(agent, env)
+    sound = PPOHyperparams(actor=Dense(), critic=Dense())
+    agent = sound.agent(env, sound.capacities([sound.sizes()], [1], env), key=jr.key(0))
+    assert len(plain(agent, env).layers) == 1
 
 
 def test_counts_follow_from_the_structure():

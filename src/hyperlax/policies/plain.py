@@ -7,15 +7,22 @@ import json
 from collections.abc import Mapping
 from typing import Any, NamedTuple
 
+import jax
 import numpy as np
 from jaxtyping import Float
 
 from hyperlax.agents.base import AbstractAgent
 from hyperlax.envs.base import AbstractEnv, Box
 from hyperlax.learning.normalise import STD_RANGE
+from hyperlax.networks.models import AbstractModel
 from hyperlax.networks.plain import PlainLayer
+from hyperlax.networks.stock import StockNetwork
+from hyperlax.policies import reference
+from hyperlax.registry import nearest
 
 FORMAT = 1
+TOLERANCE = 1e-3
+"""How far the outputs of plain layers may be from those of the network, as a share of the largest."""
 TOLD = ("algorithm", "network", "env", "env_steps", "score", "definition")
 """Entries of a policy's header that exported files repeat."""
 
@@ -37,9 +44,14 @@ class PlainPolicy(NamedTuple):
 
 
 def plain(agent: AbstractAgent, env: AbstractEnv) -> PlainPolicy:
-    """The agent, as it is evaluated, in plain arrays; raises `ValueError` where its network has none."""
+    """The agent, as it is evaluated, in plain arrays.
+
+    Raises `ValueError` where its network has none, and where they compute something else than it does.
+    """
     model, normaliser = agent.for_evaluation().chooser()
-    layers = model.body.plain()
+    layers = tuple(model.body.plain())
+    if not layers or not all(isinstance(layer, PlainLayer) for layer in layers):
+        raise ValueError(f"plain of {_named(model)} must return one or more objects of PlainLayer")
     mean, std = np.zeros(env.obs_size, np.float32), np.ones(env.obs_size, np.float32)
     if normaliser is not None:
         mean, variance = np.asarray(normaliser.mean), np.asarray(normaliser.variance)
@@ -49,7 +61,44 @@ def plain(agent: AbstractAgent, env: AbstractEnv) -> PlainPolicy:
     space, low, high = env.action_space, None, None
     if isinstance(space, Box):
         low, high = (np.asarray(bound, np.float32) for bound in (space.low, space.high))
-    return PlainPolicy(mean, std, layers, head, low, high)
+    found = PlainPolicy(mean, std, layers, head, low, high)
+    _check(found, model, env.obs_size)
+    return found
+
+
+def _check(policy: PlainPolicy, model: AbstractModel, obs_size: int) -> None:
+    """Raise `ValueError` unless the layers compute what the network does, for a few random inputs."""
+    x = np.random.default_rng(0).normal(size=(16, obs_size)).astype(np.float32)
+    wanted = np.asarray(jax.vmap(lambda x: model.layer(model.body(x)))(x))
+    if unknown := {layer.activation for layer in policy.layers} - {*reference.ACTIVATIONS}:
+        raise ValueError(
+            f"plain of {_named(model)} names the activation {min(unknown)!r}"
+            f"{nearest(min(unknown), reference.ACTIVATIONS)}; known: {', '.join(reference.ACTIVATIONS)}"
+        )
+    same = policy._replace(mean=np.zeros(obs_size, np.float32), std=np.ones(obs_size, np.float32))
+    try:
+        got = reference.outputs({**arrays(same), "about": about(same, {})}, x)
+    except ValueError as error:
+        raise ValueError(f"the layers that plain of {_named(model)} returns do not fit: {error}") from error
+    scale = np.abs(wanted).max()
+    if np.isfinite(scale) and (
+        got.shape != wanted.shape or not np.allclose(got, wanted, rtol=TOLERANCE, atol=TOLERANCE * scale)
+    ):
+        raise ValueError(
+            f"the layers that plain of {_named(model)} returns compute something else than the network: "
+            f"{_first(got)} in place of {_first(wanted)}; a weight has the shape [out, in]"
+        )
+
+
+def _first(outputs: np.ndarray) -> str:
+    """The first outputs, in words."""
+    return ", ".join(f"{x:.4g}" for x in outputs.reshape(-1)[:3])
+
+
+def _named(model: AbstractModel) -> str:
+    """The class that says what dense layers the network of `model` has."""
+    body: Any = model.body
+    return type(body.hp if isinstance(body, StockNetwork) else body).__name__
 
 
 def about(policy: PlainPolicy, header: Mapping[str, Any]) -> dict[str, Any]:
@@ -64,14 +113,19 @@ def about(policy: PlainPolicy, header: Mapping[str, Any]) -> dict[str, Any]:
 
 def npz(policy: PlainPolicy, header: Mapping[str, Any]) -> bytes:
     """A file of NumPy, as `reference` reads it; it holds no pickled objects."""
-    arrays = {"about": np.array(json.dumps(about(policy, header)))}
-    arrays |= {"obs_mean": policy.mean, "obs_std": policy.std}
+    file = io.BytesIO()
+    told = np.array(json.dumps(about(policy, header)))
+    np.savez(file, allow_pickle=False, about=told, **arrays(policy))
+    return file.getvalue()
+
+
+def arrays(policy: PlainPolicy) -> dict[str, Any]:
+    """The arrays of a file by name."""
+    found: dict[str, Any] = {"obs_mean": policy.mean, "obs_std": policy.std}
     for i, layer in enumerate(policy.layers):
         named = {"weight": layer.weight, "bias": layer.bias, "scale": layer.scale, "shift": layer.shift}
-        arrays |= {f"layer{i}.{name}": x for name, x in named.items() if x is not None}
-    arrays |= {"head.weight": policy.head.weight, "head.bias": policy.head.bias}
+        found |= {f"layer{i}.{name}": x for name, x in named.items() if x is not None}
+    found |= {"head.weight": policy.head.weight, "head.bias": policy.head.bias}
     if policy.low is not None and policy.high is not None:
-        arrays |= {"low": policy.low, "high": policy.high}
-    file = io.BytesIO()
-    np.savez(file, allow_pickle=False, **arrays)
-    return file.getvalue()
+        found |= {"low": policy.low, "high": policy.high}
+    return found

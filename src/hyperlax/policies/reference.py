@@ -49,9 +49,17 @@ def _check(archive: zipfile.ZipFile, entry: zipfile.ZipInfo) -> None:
 
 def act(policy: dict[str, Any], obs: np.ndarray) -> np.ndarray:
     """The best action for observations of shape [..., obs]: integers, or of shape [..., act]."""
-    about = policy["about"]
+    found = outputs(policy, obs)
+    if policy["about"]["actions"] == "discrete":
+        return found.argmax(-1)
+    low, high = policy["low"], policy["high"]
+    return low + (high - low) / 2 * (1 + np.tanh(found[..., : len(low)]))
+
+
+def outputs(policy: dict[str, Any], obs: np.ndarray) -> np.ndarray:
+    """The outputs of the network, from which the action is read, of shape [..., outputs]."""
     x = (np.asarray(obs, np.float32) - policy["obs_mean"]) / policy["obs_std"]
-    for i, activation in enumerate(about["activations"]):
+    for i, activation in enumerate(policy["about"]["activations"]):
         x = x @ policy[f"layer{i}.weight"].T + policy[f"layer{i}.bias"]
         if f"layer{i}.scale" in policy:
             centred = x - x.mean(-1, keepdims=True)
@@ -59,11 +67,7 @@ def act(policy: dict[str, Any], obs: np.ndarray) -> np.ndarray:
             x = centred / np.sqrt(variance + LAYER_NORM_EPS)
             x = x * policy[f"layer{i}.scale"] + policy[f"layer{i}.shift"]
         x = ACTIVATIONS[activation](x)
-    outputs = x @ policy["head.weight"].T + policy["head.bias"]
-    if about["actions"] == "discrete":
-        return outputs.argmax(-1)
-    low, high = policy["low"], policy["high"]
-    return low + (high - low) / 2 * (1 + np.tanh(outputs[..., : len(low)]))
+    return x @ policy["head.weight"].T + policy["head.bias"]
 
 
 def _gelu(x: np.ndarray) -> np.ndarray:
