@@ -31,6 +31,7 @@ ENV = "gymnax.mountain_car"
 HEADER = (
     "env,algo,network,samples,diverged,best_peak,top5_iqm_peak,median_peak,q25_peak,best_final,best_sample_id"
 )
+SUMMARY = "gymnax.mountain-car_ppo-mlp_summary.csv"
 
 
 @pytest.fixture(scope="module")
@@ -106,6 +107,21 @@ def test_tables_summaries_and_folders_are_read(tmp_path, ours):
         ("a.csv", "sample id,peak return\n0,1.0\n", "rename it to <env>_<algo>-<network>_summary.csv"),
         ("a.csv", "env,algo,network,score\na,b,c,1\n", "none of the columns best_peak"),
         ("a.csv", "env,algo,network,best_peak\na,b,c,good\n", "column best_peak of .* not a number"),
+        ("a.csv", "env,algo,network,best_peak\na,b,c,inf\n", "column best_peak of .* an infinite number"),
+        (
+            "a.csv",
+            "env,algo,network,samples,best_peak\na,b,c,nan,1\n",
+            "column samples of .* number of samples",
+        ),
+        ("a.csv", "env,algo,network,samples,best_peak\na,b,c,inf,1\n", "column samples of .* infinite"),
+        ("a.csv", "env,algo,network,samples,best_peak\na,b,c,2.5,1\n", "column samples of .* number of samp"),
+        ("a.csv", "env,algo,network,samples,best_peak\na,b,c,many,1\n", "column samples of .* not a number"),
+        ("a.csv", "env,algo,network,best_peak\n,b,c,1\n", "column env of .* has an empty cell"),
+        (SUMMARY, "sample id,peak return\n0,-inf\n", "column peak_return of .* an infinite number"),
+        (SUMMARY, "sample id,peak return\n1e30,1\n", "column sample_id of .* not the id of a sample"),
+        (SUMMARY, "sample id,peak return,Peak Return\n0,1,2\n", 'columns "peak return" and "Peak Return"'),
+        (SUMMARY, "sample id,peak return\n", "holds no row"),
+        ("a.txt", "sample id,peak return\n0,1\n", r"must end in \.csv"),
     ],
 )
 def test_files_in_another_format_are_refused(tmp_path, name, content, message):

@@ -6,6 +6,7 @@ per cell, or as a table with every sample of a cell.
 
 from __future__ import annotations
 
+import math
 import re
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -36,7 +37,8 @@ _ID_COLUMNS = ("hp_id", "sample_id", "sample")
 The first that is present identifies the sample whose returns a row holds, the second, if there is one, the
 sample whose hyperparameters it holds. The two differ in the published summaries of DQN on CartPole.
 """
-
+_COUNTS = ("evaluated", "samples")
+"""Columns that may hold the number of samples of a cell, in order of preference."""
 
 STEPS, EVALUATIONS = 5_000_000, 40
 """The env steps of the published experiments, and how often the published protocol evaluates within them."""
@@ -87,7 +89,9 @@ def read_published(path: Path) -> Published:
     """
     if not path.exists():
         raise ValueError(f"the published table {path} does not exist")
-    files = sorted(path.glob("*.csv")) if path.is_dir() else [path]
+    files = [path]
+    if path.is_dir():
+        files = sorted(file for file in path.iterdir() if file.suffix.lower() == ".csv")
     if not files:
         raise ValueError(f"{path} holds no .csv file to compare with")
     found = Published()
@@ -130,8 +134,15 @@ def _read(file: Path, found: Published) -> list[str]:
         table = read_table(file)
     except ValueError as error:
         raise ValueError(f"{file} is not a readable CSV table: {error}") from error
-    frame = pl.DataFrame({name: _column(table, name) for name in table.columns}, strict=False)
-    frame = frame.rename(lambda name: name.strip().lower().replace(" ", "_"))
+    if not table.rows:
+        raise ValueError(f"{file} holds no row to compare with")
+    names = {name: name.strip().lower().replace(" ", "_") for name in table.columns}
+    for name, meant in names.items():
+        if other := [n for n, m in names.items() if m == meant and n != name]:
+            raise ValueError(
+                f'{file}: the columns "{name}" and "{other[0]}" are the same; remove one of them'
+            )
+    frame = pl.DataFrame({meant: _column(table, name) for name, meant in names.items()}, strict=False)
     if {"env", "algo", "network"} <= set(frame.columns):
         for cell, values in _cells(file, frame).items():
             if cell in found.cells:
@@ -182,18 +193,20 @@ def _cells(file: Path, frame: pl.DataFrame) -> dict[Cell, tuple[dict[str, float]
     known = {name: column for name, column in names.items() if column in frame.columns}
     if not known:
         raise ValueError(f"{file} has none of the columns {', '.join(COLUMNS.values())}")
-    wrong = [
-        c for c in known.values() if not frame[c].dtype.is_numeric() and frame[c].null_count() < len(frame)
-    ]
-    if wrong:
-        raise ValueError(f"column {wrong[0]} of {file} holds something that is not a number")
+    counts = [name for name in _COUNTS if name in frame.columns]
+    for column in (*known.values(), *counts):
+        _check_numbers(file, frame, column)
     found = {}
     for row in frame.iter_rows(named=True):
+        if empty := [name for name in ("env", "algo", "network") if row[name] is None]:
+            raise ValueError(f"column {empty[0]} of {file} has an empty cell; say what the row is of")
         values = {name: _number(row.get(column)) for name, column in names.items()}
+        if wrong := [name for name in counts if row[name] is not None and not _is_count(row[name])]:
+            raise ValueError(f"column {wrong[0]} of {file} holds something that is not a number of samples")
         cell = Cell.of(str(row["env"]), str(row["algo"]), str(row["network"]))
         if cell in found:
             raise ValueError(f"{file}: {cell} is in the table twice; remove one of them")
-        found[cell] = values, int(row.get("evaluated") or row.get("samples") or 0)
+        found[cell] = values, int(next((row[name] for name in counts if row[name]), 0))
     return found
 
 
@@ -206,13 +219,22 @@ def _column(table: Table, name: str) -> list[float | None] | list[str | None]:
         return cells
 
 
-def _check_numbers(file: Path, frame: pl.DataFrame, column: str, whole: bool) -> None:
-    """Raise `ValueError` for a column with anything but numbers; `whole`: for any but integers, too."""
+def _check_numbers(file: Path, frame: pl.DataFrame, column: str, whole: bool = False) -> None:
+    """Raise `ValueError` for a column with anything but finite numbers; `whole`: for any but ids, too."""
     cells = frame[column]
     if not cells.dtype.is_numeric() and cells.null_count() < len(cells):
         raise ValueError(f"column {column} of {file} holds something that is not a number")
-    if whole and (cells.is_null().any() or any(not float(cell).is_integer() for cell in cells)):
+    if whole and any(cell is None or not _is_count(cell) for cell in cells):
         raise ValueError(f"column {column} of {file} holds something that is not the id of a sample")
+    if any(cell is not None and math.isinf(cell) for cell in cells):
+        raise ValueError(
+            f"column {column} of {file} holds an infinite number; leave the cell empty if there is none"
+        )
+
+
+def _is_count(cell: float) -> bool:
+    """Whether a number is an id or a number of samples: an integer that floats hold exactly."""
+    return 0 <= cell <= 2**53 and float(cell).is_integer()
 
 
 def _number(value: float | int | None) -> float:
