@@ -237,6 +237,57 @@ def test_a_running_search_is_compared_on_its_finished_samples_only(tmp_path, our
     assert all(claim.startswith("not claimed") for claim in one.rows["ahead"])
 
 
+def without_peaks(path, *samples: int):
+    """Empty the peaks of some samples of a summary, as if they had diverged."""
+    frame = pl.read_csv(path)
+    kept = pl.when(~pl.col("hp id").is_in(samples)).then("peak return")
+    frame.with_columns(kept.alias("peak return")).write_csv(path)
+    return path
+
+
+@pytest.mark.parametrize(("random", "worst"), [(-1e5, -1e5), (1e5, None), (None, None)])
+def test_published_samples_that_diverged_count_like_ours(tmp_path, ours, random, worst):
+    """They count with the return of a random policy, or with the lowest peak if that is lower."""
+    known = dataclasses.replace(ours, manifest={**ours.manifest, "reference": {"random": random}})
+    all_peaks = peaks(ours)
+    (one,) = matched([known], read_published(without_peaks(summary(tmp_path, ours), 2, 5, 7)))
+    kept = all_peaks.filter(~pl.col("sample").is_in([2, 5, 7]))["peak"].to_numpy()
+    wanted = np.concatenate([kept, np.full(3, kept.min() if worst is None else worst)])
+    numbers = dict(one.rows.select("statistic", "published").iter_rows())
+    assert numbers["median"] == pytest.approx(np.median(wanted), rel=1e-3)
+    assert numbers["q25"] == pytest.approx(np.quantile(wanted, 0.25), rel=1e-3)
+    assert one.rows["published samples"].to_list() == one.rows["samples"].to_list() == [12] * 4
+    assert len(one.pairs) == 12
+    assert "Counted: 3 published samples that diverged, as ours are, with the return" in verdict(one)
+    said = " ".join(side_by_side([one]).to_dict()["title"]["subtitle"])
+    assert "Samples that diverged count on both sides" in said
+
+
+def test_samples_that_cannot_be_compared_are_left_out_on_both_sides(tmp_path, ours):
+    """One without an evaluation, and one that is still in training."""
+    lost, late = pl.col("sample") == 3, pl.col("sample") == 4
+    begun = dataclasses.replace(
+        ours,
+        lanes=ours.lanes.with_columns(
+            status=pl.when(lost).then(pl.lit("failed")).when(late).then(pl.lit("running")).otherwise("status")
+        ),
+        curves=ours.curves.filter(~lost, ~late | (pl.col("env_steps") < 250_000)),
+    )
+    (one,) = matched([begun], read_published(summary(tmp_path, ours)))
+    assert one.rows["published samples"].to_list() == one.rows["samples"].to_list() == [10] * 4
+    assert one.rows["ours"].to_list() == pytest.approx(one.rows["published"].to_list(), rel=1e-3)
+    assert "Left out: 2 samples of ours without an evaluation, with fewer env steps" in verdict(one)
+
+
+def test_no_order_is_claimed_of_samples_that_were_chosen_by_scores(tmp_path, ours):
+    lineage = pl.DataFrame({"lane": [0], "parent": [1]})
+    copied = dataclasses.replace(ours, lineage=lineage)
+    (one,) = matched([copied], read_published(summary(tmp_path, ours, shift=3000.0)))
+    assert set(one.rows["ahead"]) == {"not claimed: lanes of ppo_mlp continued from copies of one another"}
+    assert one.rows["low"].null_count() == one.rows["high"].null_count() == 4
+    assert "The reason: lanes of ppo_mlp continued from copies of one another." in verdict(one)
+
+
 def test_ids_of_another_design_are_not_compared(tmp_path, ours):
     """Equal ids of two different designs stand for different hyperparameters."""
     shifted = dataclasses.replace(ours, samples=ours.samples.with_columns(gamma=pl.col("gamma") * 0.99))

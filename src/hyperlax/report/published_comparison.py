@@ -4,6 +4,8 @@ Both sides use the metric of the published side, which is that of hyperlax v0.1 
 evaluation of a sample, each a mean over its seeds) unless the table names another. Quantiles have
 intervals over samples that hold for any distribution. A published number without its samples has none, so
 that nobody is ahead of it; neither have statistics of the best samples, for which no interval holds.
+Samples that diverged count on both sides as `evaluations.DIVERGED` says. Ours that cannot be compared at
+equal steps are left out, as everywhere, and if both sides have the same design also on the published side.
 """
 
 from __future__ import annotations
@@ -15,6 +17,9 @@ import numpy as np
 import polars as pl
 from jaxtyping import Float
 
+from hyperlax.report.draws import dependence, repeated
+from hyperlax.report.evaluations import behind, has_ended
+from hyperlax.report.metrics import reference_scores
 from hyperlax.report.published import COLUMNS, Cell, Published, other_schedule
 from hyperlax.report.scores import described, measured_by, ranked
 from hyperlax.statistics import Estimate, iqm, quantile_intervals, spearman, without_interval
@@ -37,6 +42,8 @@ class Matched(NamedTuple):
     - `correlation`: Spearman's rank correlation of the pairs.
     - `mismatch`: why the samples cannot be paired; empty if they can.
     - `schedule`: why the published returns are no reference for the protocol; empty if they may be one.
+    - `unclaimed`: why ours have no intervals over samples, and no order is claimed; empty if they may have.
+    - `diverged`, `left_out`: published samples that diverged, and samples of ours that are not compared.
     """
 
     results: Results
@@ -45,6 +52,9 @@ class Matched(NamedTuple):
     correlation: Estimate
     mismatch: str
     schedule: str = ""
+    unclaimed: str = ""
+    diverged: int = 0
+    left_out: int = 0
 
 
 def over_samples(values: Float[np.ndarray, " samples"]) -> dict[str, Estimate]:
@@ -74,7 +84,9 @@ def matched(experiments: Sequence[Results], published: Published) -> list[Matche
 def _match(results: Results, cell: Cell, published: Published) -> Matched:
     """Compare one experiment with the published numbers or samples of `cell`."""
     results = measured_by(results, published.metric)
-    ours, finished, theirs = ranked(results), _finished_samples(results), published.samples.get(cell)
+    apart = [*behind(results), *repeated(results)]
+    ours, theirs = ranked(results).filter(~pl.col("sample").is_in(apart)), published.samples.get(cell)
+    left_out, diverged = len(results.samples) - len(ours), 0
     pairs = pl.DataFrame(schema={"sample": pl.Int64, "ours": pl.Float64, "published": pl.Float64})
     mismatch = ""
     if theirs is None:
@@ -82,27 +94,39 @@ def _match(results: Results, cell: Cell, published: Published) -> Matched:
         numbers = {name: without_interval(value) for name, value in values.items()}
     else:
         mismatch = design_mismatch(results.samples, theirs)
-        if not mismatch:  # restrict both sides to the samples that both have finished
-            theirs = theirs.filter(pl.col("sample").is_in(finished.implode()))
-            finished = finished.filter(finished.is_in(theirs["sample"].implode()))
-            ours = ours.filter(pl.col("sample").is_in(finished.implode()))
+        lost, theirs = theirs["peak"].is_null(), _with_diverged(theirs, results)
+        if not mismatch:  # restrict both sides to the samples that both have
+            lost = lost.filter(theirs["sample"].is_in(ours["sample"].implode()))
+            theirs = theirs.filter(pl.col("sample").is_in(ours["sample"].implode()))
+            ours = ours.filter(pl.col("sample").is_in(theirs["sample"].implode()))
             known = theirs.select("sample", published="peak").drop_nulls()
             pairs = ours.select("sample", ours="score").join(known, on="sample").sort("sample")
+        diverged = int(lost.sum())
         numbers, count = over_samples(theirs["peak"].drop_nulls().to_numpy()), len(theirs)
-    own = over_samples(ours["score"].to_numpy())
-    rows = _rows(results, own, len(finished), numbers, count, theirs is not None)
+    own, unclaimed = over_samples(ours["score"].to_numpy()), dependence(results)
+    if unclaimed:
+        own = {name: without_interval(found.value) for name, found in own.items()}
+    elif not has_ended(results):
+        unclaimed = f"no lane of {results.name} has trained to the end"
+    rows = _rows(results, own, len(ours), numbers, count, theirs is not None)
     schedule = "" if theirs is None else other_schedule(theirs)
-    if schedule:
-        rows = rows.with_columns(ahead=pl.lit(OTHER_SCHEDULE))
+    if schedule or unclaimed:
+        rows = rows.with_columns(ahead=pl.lit(OTHER_SCHEDULE if schedule else f"not claimed: {unclaimed}"))
     correlation = spearman(pairs["ours"].to_numpy(), pairs["published"].to_numpy())
-    return Matched(results, rows, pairs, correlation, mismatch, schedule)
+    return Matched(results, rows, pairs, correlation, mismatch, schedule, unclaimed, diverged, left_out)
 
 
-def _finished_samples(results: Results) -> pl.Series:
-    """Return the ids of the samples that have an evaluation, or all of whose lanes have ended."""
-    over = pl.col("status").is_in(["done", "diverged", "pruned", "failed"])
-    ended = results.lanes.group_by("sample").agg(over.all()).filter("status")["sample"]
-    return pl.concat([ended, ranked(results)["sample"]]).unique().sort()
+def _with_diverged(theirs: pl.DataFrame, results: Results) -> pl.DataFrame:
+    """Return published samples with the peaks of those that diverged, once any is known.
+
+    They are as low as ours would be: the return of a random policy, or the lowest peak if that is lower or
+    the former unknown.
+    """
+    peaks = theirs["peak"].drop_nulls().to_list()
+    random = reference_scores(results.manifest).get("random")
+    return theirs.with_columns(
+        pl.col("peak").fill_null(min([*peaks, *([] if random is None else [random])]) if peaks else None)
+    )
 
 
 def design_mismatch(ours: pl.DataFrame, theirs: pl.DataFrame) -> str:

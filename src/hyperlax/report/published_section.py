@@ -17,6 +17,7 @@ from hyperlax.report.published_comparison import Matched, matched
 from hyperlax.report.tables import definition
 from hyperlax.report.templates import Markup, joined, piece
 from hyperlax.storage.results import Results
+from hyperlax.storage.wording import counted
 
 TABLE = "comparison_published.csv"
 """Name of the file that holds the section's table; it is written next to the page."""
@@ -96,4 +97,22 @@ def verdict(match: Matched) -> str:
     reference = ""
     if match.schedule:
         reference = f" These published results are no reference for the protocol: {match.schedule}."
-    return f"{name}: {'; '.join(parts)}.{reference}{samples}"
+    elif match.unclaimed:
+        reference = f" The reason: {match.unclaimed}."
+    return f"{name}: {'; '.join(parts)}.{reference}{_counted_words(match)}{samples}"
+
+
+def _counted_words(match: Matched) -> str:
+    """Say which samples count although they diverged, and how many of ours do not, as sentences."""
+    said = ""
+    if match.diverged:
+        said += (
+            f" Counted: {counted(match.diverged, 'published sample')} that diverged, as ours are, with the "
+            "return of a random policy, or the lowest published one if that is lower or the former unknown."
+        )
+    if match.left_out:
+        said += (
+            f" Left out: {counted(match.left_out, 'sample')} of ours without an evaluation, with fewer env "
+            "steps than others, or of pairs and sensitivity analyses."
+        )
+    return said

@@ -46,7 +46,9 @@ def side_by_side(found: Sequence[Matched]) -> Chart:
         "Ours and published",
         [
             f"{words_of(found[0].results, SCORE).capitalize()} of both sides. Bars: 95 % intervals "
-            "over samples; a published number without its samples has none."
+            "over samples; a published number without its samples has none.",
+            "Samples that diverged count on both sides with the return of a random policy, or with the "
+            "lowest return if that is lower; how a number without its samples counts them is not known.",
         ],
     )
 
