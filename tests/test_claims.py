@@ -21,7 +21,14 @@ from hyperlax.hyperparams import design
 from hyperlax.report.agreement import differences
 from hyperlax.report.applies import telling
 from hyperlax.report.charts import CHARTS, NothingToDraw, bands, ecdf, return_distribution
-from hyperlax.report.charts.families import best_of_k_chart, paired, profile_chart, tuned_curves
+from hyperlax.report.charts.curves import learning_curves
+from hyperlax.report.charts.families import (
+    best_of_k_chart,
+    improvement_chart,
+    paired,
+    profile_chart,
+    tuned_curves,
+)
 from hyperlax.report.charts.health import training_health
 from hyperlax.report.charts.runtime import scaling
 from hyperlax.report.claims import verdicts, verdicts_by_environment
@@ -386,6 +393,38 @@ def test_samples_with_fewer_env_steps_are_named_beside_distributions():
     for draw in (ecdf, return_distribution):
         assert "Among them 8 samples with lanes that stopped early" in str(draw(halved).to_dict()["title"])
         assert "stopped early" not in str(draw(scored(np.arange(16.0)[:, None])).to_dict()["title"])
+
+
+def test_samples_without_a_score_are_counted_where_they_are_left_out():
+    lost = np.concatenate([np.arange(16.0), np.full(3, np.nan)])[:, None]
+    late = {(0, 0): 1_000}
+    ours = scored(lost, "A", status={(0, 0): "running"}, steps=late)
+    theirs = scored(np.arange(19.0)[:, None] + 40, "B")
+    for name in ("return_distribution", "ecdf", "importance", "learning_curves"):
+        assert "Left out: 3 samples without an evaluation." in str(CHARTS[name](ours).to_dict()["title"]), (
+            name
+        )
+        assert "Left out" not in str(CHARTS[name](theirs).to_dict()["title"]), name
+    for name in ("slices", "parallel_coordinates"):
+        assert "Left out: 3 of 19 samples without a finite" in str(CHARTS[name](ours).to_dict()["title"]), (
+            name
+        )
+    said = "Left out, without an evaluation or with fewer env steps: 4 of 19 samples of A."
+    for draw in (best_of_k_chart, profile_chart, improvement_chart):
+        assert said in str(draw([ours, theirs]).to_dict()["title"])
+    assert said in verdicts([ours, theirs])[0]
+    assert "Left out" not in str(best_of_k_chart([theirs]).to_dict()["title"])
+
+
+def test_an_average_over_fewer_samples_at_some_positions_says_so():
+    """Samples of slow programs are still evaluated at wall times when others have ended."""
+    even, seconds = synthetic(samples=4, seeds=2, diverged=()), pl.col("seconds")
+    slow = pl.when(pl.col("sample") == 0).then(4 * seconds).otherwise(seconds)
+    uneven = dataclasses.replace(even, curves=even.curves.with_columns(seconds=slow))
+    words = "Where only some of these samples were evaluated"
+    for draw in (lambda r: learning_curves(r, "seconds"), lambda r: tuned_curves([r], "seconds")):
+        assert words in str(draw(uneven).to_dict()["title"])
+        assert words not in str(draw(even).to_dict()["title"])
 
 
 def test_hyperparameters_beyond_the_axes_that_fit_are_counted():

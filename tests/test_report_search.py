@@ -132,6 +132,18 @@ def test_a_trial_without_a_score_is_not_optimal():
         pareto(Results(**{**vars(results), "trials": trials.head(30)}))
 
 
+def test_trials_that_a_chart_leaves_out_are_counted():
+    results = searched(several=True, states=("done", "done", "pruned", "diverged"))
+    trials = results.trials.with_columns(
+        peak_return=pl.when(pl.col("trial") == 0).then(None).otherwise("peak_return")
+    )
+    results = Results(**{**vars(results), "trials": trials})
+    for name in ("search_pareto", "search_importance", "search_slices", "search_parallel"):
+        said = str(SEARCH_CHARTS[name](results).to_dict()["title"])
+        assert "Left out: 21 of 40 trials (10 diverged, 1 without a score, 10 pruned)." in said, name
+        assert "Left out" not in str(SEARCH_CHARTS[name](searched(several=True)).to_dict()["title"]), name
+
+
 def test_a_long_front_is_counted_as_a_whole(monkeypatch):
     monkeypatch.setattr("hyperlax.report.charts.search.MAX_ROWS", 15)
     (said,) = pareto(searched(several=True)).to_dict()["title"]["subtitle"]
@@ -170,8 +182,10 @@ def test_thinned_points_do_not_hide_the_best_trial():
 def test_charts_of_a_long_search_are_thinned():
     results = searched(4_500)
     for name in ("search_history", "search_slices", "search_parallel"):
-        datasets = SEARCH_CHARTS[name](results).to_dict()["datasets"]
-        assert max(map(len, datasets.values())) <= 5_000, name
+        spec = SEARCH_CHARTS[name](results).to_dict()
+        assert max(map(len, spec["datasets"].values())) <= 5_000, name
+        thinned = any(len(rows) < 4_500 for rows in spec["datasets"].values())
+        assert ("Shown: " in str(spec["title"])) == thinned or name == "search_history"
 
 
 def test_only_the_report_of_a_search_has_a_section_on_the_search(tmp_path):

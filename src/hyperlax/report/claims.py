@@ -9,6 +9,7 @@ import numpy as np
 import polars as pl
 
 from hyperlax.report.charts.families import Families, improvements, incomparable
+from hyperlax.report.draws import uncompared_words
 from hyperlax.report.scores import headline_of
 from hyperlax.report.words import spanned
 from hyperlax.statistics import LEVEL, holm
@@ -39,6 +40,7 @@ def verdicts_by_environment(groups: Mapping[str, Families]) -> dict[str, list[st
 def _lines(compared: pl.DataFrame, families: Families, tests: int) -> list[str]:
     """Return the sentences of one environment; `tests` is the number that p is corrected for."""
     named = {results.name: results for results in families}
+    missing = {results.name: uncompared_words([results]) for results in families}
     lines, title = [], headline_of(families[0].manifest).title
     for row in compared.iter_rows(named=True):
         a, b = row["family"], row["other"]
@@ -51,6 +53,8 @@ def _lines(compared: pl.DataFrame, families: Families, tests: int) -> list[str]:
             lines.append(f"{a} and {b}: {counts if few else 'no difference is claimed'}.")
         else:
             lines.append(_claim(row, title, tests))
+        if row["probability"] is not None:
+            lines[-1] = " ".join(filter(None, [lines[-1], missing[a], missing[b]]))
     return lines
 
 

@@ -9,10 +9,10 @@ import polars as pl
 from jaxtyping import Float
 
 from hyperlax.report.evaluations import behind, is_guided, stopped_early
-from hyperlax.report.scores import scores
+from hyperlax.report.scores import sample_scores, scores
 from hyperlax.report.words import left_out_words
 from hyperlax.storage.results import Results
-from hyperlax.storage.wording import counted
+from hyperlax.storage.wording import counted, listed
 
 
 def chosen(results: Results) -> str:
@@ -64,6 +64,29 @@ def fewer_steps_words(experiments: Sequence[Results]) -> str:
     """Say how many samples of a chart have fewer env steps than others, as a sentence; empty if none."""
     late = sum(len(behind(results)) for results in experiments)
     return f" Among them {left_out_words(late)}." if late else ""
+
+
+def unscored_words(experiments: Sequence[Results]) -> str:
+    """Say how many samples have no place in a chart of scores, as a sentence; empty if all have."""
+    scored = [sample_scores(results)["score"].count() for results in experiments]
+    count = sum(len(results.samples) for results in experiments) - sum(scored)
+    return f" Left out: {counted(count, 'sample')} without an evaluation." if count else ""
+
+
+def uncompared(results: Results) -> int:
+    """Return how many samples, beside those that are `repeated`, are not among `drawn_scores`."""
+    again = len(repeated(results) & set(results.samples["sample"].to_list()))
+    return len(results.samples) - again - len(drawn_scores(results))
+
+
+def uncompared_words(experiments: Sequence[Results]) -> str:
+    """Say how many samples of which experiments are `uncompared`, as a sentence; empty if none."""
+    said = [
+        f"{count:,} of {counted(len(results.samples), 'sample')} of {results.name}"
+        for results in experiments
+        if (count := uncompared(results))
+    ]
+    return f"Left out, without an evaluation or with fewer env steps: {listed(said)}." if said else ""
 
 
 def repeated_words(experiments: Sequence[Results]) -> str:

@@ -164,6 +164,12 @@ def words_of(results: Results, metric: str) -> str:
     return headline_of(results.manifest).title if metric == SCORE else metric.replace("_", " ")
 
 
+def unmeasured_words(results: Results, measured: int, title: str) -> str:
+    """Say how many samples a chart leaves out that draws those `measured`, as a sentence; empty if none."""
+    left = len(results.samples) - measured
+    return f" Left out: {left} of {len(results.samples)} samples without a finite {title}." if left else ""
+
+
 def title_of(experiments: Sequence[Results]) -> str:
     """Return the title of the headline metric that experiments share."""
     return headline_of(next(iter(experiments)).manifest).title

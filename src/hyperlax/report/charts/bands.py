@@ -71,6 +71,13 @@ def words(seeds: int) -> str:
     return "Each sample has one seed, so there are no intervals of single samples."
 
 
+def uneven_words(values: Float[np.ndarray, "samples seeds points"]) -> str:
+    """Say that an average is not over the same samples everywhere, as a sentence; empty if it is."""
+    known = np.asarray(~np.isnan(values).all(axis=1))
+    known = known[:, known.any(axis=0)][known.any(axis=1)]
+    return "" if known.all() else " Where only some of these samples were evaluated, it is over those."
+
+
 def words_of_all(samples: int, late: int, bounded: bool) -> str:
     """Say what the dashed curve of so many samples is, with the band of `over_samples` if it is `bounded`.
 

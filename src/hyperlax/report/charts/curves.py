@@ -5,6 +5,7 @@ from __future__ import annotations
 import altair as alt
 import numpy as np
 import polars as pl
+from jaxtyping import Float
 
 from hyperlax.report.charts import bands
 from hyperlax.report.charts.style import (
@@ -21,7 +22,7 @@ from hyperlax.report.charts.style import (
     sample_colours,
     steps_axis,
 )
-from hyperlax.report.draws import dependence
+from hyperlax.report.draws import dependence, unscored_words
 from hyperlax.report.evaluations import Evaluations, behind, evaluations
 from hyperlax.report.scores import ranked
 from hyperlax.statistics import iqm
@@ -65,15 +66,22 @@ def learning_curves(results: Results, x: str = "env_steps", top: int = 5) -> Cha
     layers = [_thin_layer(thin_lines), *_bands(_best_curves(found, x, best, names), legend, dash=[])]
     dashed = ""
     if len(order) > 2:
-        together = _overall_curve(found, x, overall, independent=not dependence(results))
+        grid, values = found.on_grid(x, min(found.values.shape[2], _GRID))
+        together = _overall_curve(grid, values, overall, independent=not dependence(results))
         layers += _bands(together, legend, dash=[6, 4])
         bounded, late = not together.drop_nulls(["low", "high"]).is_empty(), len(behind(results))
-        dashed = bands.words_of_all(len(found.values), late, bounded) if bounded or late else ""
+        partly = bands.uneven_words(values)
+        if bounded or late or partly:
+            dashed = bands.words_of_all(len(found.values), late, bounded) + partly
     layers.append(_selected_layer(thin_lines))
     spread = bands.words(found.values.shape[1])
     chart = alt.layer(*layers).properties(width=WIDTH - 190, height=360)
     caveat = "The best samples were selected by these same evaluations, so their curves are optimistic."
-    subtitle = [f"{spread} Thin lines: {thinned}.", dashed, *([caveat] if len(order) > 1 else [])]
+    subtitle = [
+        f"{spread} Thin lines: {thinned}.{unscored_words([results])}",
+        dashed,
+        *([caveat] if len(order) > 1 else []),
+    ]
     return finished(chart.encode(x=_x(x)), f"Learning curves against {X_TITLES[x]}", subtitle)
 
 
@@ -101,12 +109,16 @@ def _best_curves(found: Evaluations, x: str, rows: list[int], names: list[str]) 
     return _drop_missing(pl.concat(frames))
 
 
-def _overall_curve(found: Evaluations, x: str, name: str, independent: bool) -> pl.DataFrame:
+def _overall_curve(
+    grid: Float[np.ndarray, " points"],
+    values: Float[np.ndarray, "samples seeds points"],
+    name: str,
+    independent: bool,
+) -> pl.DataFrame:
     """Return the interquartile mean over all samples, with its interval, on a grid of positions.
 
     There is an interval over samples only if these are `independent`.
     """
-    grid, values = found.on_grid(x, min(found.values.shape[2], _GRID))
     estimate = bands.over_samples(values, independent)
     columns = {"x": grid, "value": estimate.value, "low": estimate.low, "high": estimate.high}
     return _drop_missing(pl.DataFrame(columns).with_columns(name=pl.lit(name), sample=pl.lit(-1)))

@@ -19,7 +19,7 @@ from hyperlax.report.charts.style import (
     none_or_picked,
     sample_keys,
 )
-from hyperlax.report.draws import dependence, fewer_steps_words, no_interval_words
+from hyperlax.report.draws import dependence, fewer_steps_words, no_interval_words, unscored_words
 from hyperlax.report.scores import sample_scores, title_of
 from hyperlax.statistics import performance_profile, without_interval
 from hyperlax.storage.results import Results
@@ -69,7 +69,10 @@ def ecdf(*experiments: Results, shared: bool = False) -> Chart:
         alt.layer(*layers).properties(width=WIDTH - 190, height=270),
         "Distribution over samples",
         [
-            f"Share of the samples whose {title} is at most x." + fewer_steps_words(experiments) + thinned,
+            f"Share of the samples whose {title} is at most x."
+            + fewer_steps_words(experiments)
+            + unscored_words(experiments)
+            + thinned,
             ("Bands: 95 % for all x together, over samples. " if bounded else "")
             + no_interval_words(experiments),
         ],

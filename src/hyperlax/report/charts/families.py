@@ -22,7 +22,7 @@ from hyperlax.report.charts.style import (
     over_training,
     steps_axis,
 )
-from hyperlax.report.draws import chosen, drawn_scores, repeated, repeated_words
+from hyperlax.report.draws import chosen, drawn_scores, repeated, repeated_words, uncompared_words
 from hyperlax.report.evaluations import behind, evaluations, has_ended
 from hyperlax.report.scores import headline_of, lane_scores, ranked, sample_scores, scores, title_of
 from hyperlax.statistics import (
@@ -53,7 +53,7 @@ Families = Sequence[Results]
 
 def tuned_curves(families: Families, x: str = "env_steps", top: int = 5) -> Chart:
     """Draw the best sample of every family, and the interquartile mean of its `top` best samples."""
-    best, groups, seeds = [], [], {}
+    best, groups, seeds, partly = [], [], {}, ""
     for results in families:
         found = evaluations(results)
         if found.values.size == 0 or np.nanmax(found.x[x], initial=0.0) <= 0:
@@ -69,6 +69,7 @@ def tuned_curves(families: Families, x: str = "env_steps", top: int = 5) -> Char
             leading = type(found)(found.samples[rows], {x: found.x[x][rows]}, found.values[rows], found.lanes)
             grid, values = leading.on_grid(x, min(found.values.shape[2], _POINTS))
             groups.append(_curve(results.name, grid, iqm_over_strata(values)))
+            partly = partly or bands.uneven_words(values)
     if not best:
         raise NothingToDraw(f"No evaluation recorded its {X_TITLES[x]}.")
     most = min(top, max(map(len, map(ranked, families))))
@@ -87,7 +88,7 @@ def tuned_curves(families: Families, x: str = "env_steps", top: int = 5) -> Char
             f"The best sample{f', and the interquartile mean of the best {most} samples' if groups else ''}. "
             f"{bands.words_of_families(seeds)}",
             f"Bands of the best {most}: 95 % intervals over the seeds of these samples, "
-            f"where each has {MIN_RUNS}."
+            f"where each has {MIN_RUNS}.{partly.replace(', it is', ', an average is')}"
             if groups
             else "",
             "The samples were selected by these same evaluations, so their curves are optimistic."
@@ -169,7 +170,7 @@ def _unchosen(families: Families) -> tuple[list[Results], str]:
         raise NothingToDraw(
             "Samples were proposed, copied or stopped by scores: those with a score are no random ones."
         )
-    said = [repeated_words(unchosen)]
+    said = [repeated_words(unchosen), uncompared_words(unchosen)]
     if names := [results.name for results in families if chosen(results)]:
         said.insert(
             0, f"Left out: {listed(names)}, where samples were proposed, copied or stopped by scores."
@@ -300,6 +301,7 @@ def improvement_chart(families: Families) -> Chart:
             "claim is decided by a permutation test of the mean scores, corrected for all comparisons on all "
             "environments.",
             repeated_words(families),
+            uncompared_words([results for results in families if not chosen(results)]),
         ],
     )
 

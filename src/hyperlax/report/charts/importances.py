@@ -15,6 +15,7 @@ from hyperlax.report.charts.style import (
     finished,
     lighten,
 )
+from hyperlax.report.draws import unscored_words
 from hyperlax.report.importance import importance_table
 from hyperlax.report.scores import DESCRIPTION, SCORE, words_of
 from hyperlax.report.sensitivity import noise_of, sobol_table
@@ -58,7 +59,8 @@ def importance_chart(results: Results) -> Chart:
         "Importance of hyperparameters",
         [
             "PED-ANOVA: how much the values of the best tenth of the samples (at least five) differ from "
-            f"those of all samples, as a share of the sum over all hyperparameters.{left_out}",
+            f"those of all samples, as a share of the sum over all hyperparameters.{left_out}"
+            + unscored_words([results]),
             "Yellow tick: in 95 % of reports no hyperparameter without effect reaches beyond its tick. No "
             "effect is claimed for a hyperparameter whose bar does not.",
         ],

@@ -23,7 +23,7 @@ from hyperlax.report.charts.style import (
     text,
 )
 from hyperlax.report.leaderboard import varied_hyperparameters
-from hyperlax.report.scores import SCORE, values_of, words_of
+from hyperlax.report.scores import SCORE, unmeasured_words, values_of, words_of
 from hyperlax.storage.results import Results
 
 _MAX_AXES = 40
@@ -45,7 +45,7 @@ def parallel_coordinates(results: Results, metric: str = SCORE) -> Chart:
     if not varied:
         raise NothingToDraw("No hyperparameter varies between the samples.")
     title = words_of(results, metric)
-    rows = values_of(results, metric).rename({metric: "score"}).drop_nulls()
+    rows = values_of(results, metric).rename({metric: "score"}).filter(pl.col("score").is_finite())
     rows = rows.join(results.samples.select("sample", *varied), on="sample").sort("score", "sample")
     if rows.is_empty():
         raise NothingToDraw(f"No sample has a {title} yet.")
@@ -57,6 +57,7 @@ def parallel_coordinates(results: Results, metric: str = SCORE) -> Chart:
     spaces = space_by_column(results.manifest.get("space", {}), varied)
     panels = [_panel(shown, group, spaces, title) for group in groups]
     thinned = f" Shown: 1 in {stride} of {len(rows)} samples, ranked by {title}." if stride > 1 else ""
+    thinned += unmeasured_words(results, len(rows), title)
     if len(every) > len(varied):
         thinned += f" Axes: the first {len(varied)} of {len(every)} hyperparameters that vary."
     return finished(

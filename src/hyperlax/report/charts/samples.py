@@ -26,7 +26,7 @@ from hyperlax.report.charts.style import (
     none_or_picked,
     sample_keys,
 )
-from hyperlax.report.draws import fewer_steps_words
+from hyperlax.report.draws import fewer_steps_words, unscored_words
 from hyperlax.report.leaderboard import leaderboard
 from hyperlax.report.metrics import reference_scores
 from hyperlax.report.scores import SCORE, lane_scores, sample_scores, title_of, words_of
@@ -107,7 +107,10 @@ def return_distribution(*experiments: Results, shared: bool = False) -> Chart:
         "Return across samples",
         [
             f"{title_of(experiments).capitalize()} of each sample (over seeds). "
-            "Box: quartiles and median; whiskers: extremes." + fewer_steps_words(experiments) + thinned,
+            "Box: quartiles and median; whiskers: extremes."
+            + fewer_steps_words(experiments)
+            + unscored_words(experiments)
+            + thinned,
             "Dashed: returns of a random policy and of a solved environment." if known else "",
         ],
     )
@@ -119,7 +122,7 @@ def combined_distribution(environments: Mapping[str, Sequence[Results]]) -> Char
     for env, families in environments.items():
         layers, thinned = _distribution(families, True, maximum, box=32)
         if layers:
-            if said := fewer_steps_words(families) + thinned:
+            if said := fewer_steps_words(families) + unscored_words(families) + thinned:
                 notes.append(f"{env}:{said}")
             panels.append(
                 alt.layer(*layers).properties(

@@ -76,6 +76,7 @@ def what_mattered(results: Results) -> Chart:
         "reach beyond its tick in 95 % of reports. A search samples promising regions more densely, so the "
         "importances describe its trials rather than the whole search space, and an effect is a hint."
     )
+    note += _left_out_words(results, *_objectives(results))
     return finished(alt.concat(*parts, columns=1), "Importance of hyperparameters", [note])
 
 
@@ -87,18 +88,27 @@ def slices(results: Results) -> Chart:
     if rows.is_empty() or not varied:
         raise NothingToDraw("No trial has been trained to the end yet.")
     shown = rows.rename({name: "score", "trial": "sample"})
-    drawn = panels(results.manifest, shown.gather_every(-(-len(shown) // MAX_ROWS)), varied, _words(name))
+    stride = -(-len(shown) // MAX_ROWS)
+    drawn = panels(results.manifest, shown.gather_every(stride), varied, _words(name))
+    left_out = _left_out_words(results, name)
+    left_out += f" Shown: 1 in {stride} of {len(shown)} trials." if stride > 1 else ""
+    if len(varied) > len(drawn):
+        left_out += f" Shown: the first {len(drawn)} of {len(varied)} hyperparameters."
     return finished(
         alt.concat(*drawn, columns=4, spacing=18),
         "Slices through the trials",
-        [f"{_words(name).capitalize()} of each trial trained to the end. Tick: median of a category."],
+        [
+            f"{_words(name).capitalize()} of each trial trained to the end. "
+            f"Tick: median of a category.{left_out}"
+        ],
     )
 
 
 def parallel(results: Results) -> Chart:
     """Draw one line per trial through its hyperparameters, coloured by the first objective."""
     name, sign = next(iter(_objectives(results).items()))
-    varied = _varied(results)[:_MAX_DIMENSIONS]
+    every = _varied(results)
+    varied = every[:_MAX_DIMENSIONS]
     rows = _scored(results, name).sort(name, descending=sign < 0)
     if rows.is_empty() or not varied:
         raise NothingToDraw("No trial has been trained to the end yet.")
@@ -142,7 +152,9 @@ def parallel(results: Results) -> Chart:
         .properties(width=WIDTH - 150, height=300)
     )
     omitted = len(_scored(results, name)) - len(rows)
-    note = f" Shown: the best {len(rows)} trials." if omitted else ""
+    note = _left_out_words(results, name) + (f" Shown: the best {len(rows)} trials." if omitted else "")
+    if len(every) > len(varied):
+        note += f" Axes: the first {len(varied)} of {len(every)} hyperparameters that vary."
     axes_note = (
         "Each axis runs from the lowest to the highest value tried, on a logarithmic scale where the search "
         "space is logarithmic."
@@ -193,7 +205,8 @@ def pareto(results: Results) -> Chart:
         "Pareto front",
         [
             f"{optimal} of {total} trials are Pareto-optimal: no other trial is at least as good in "
-            "both objectives and better in one."
+            f"both objectives and better in one.{_left_out_words(results, first, second)}"
+            + (f" Shown: {len(rows)} of them." if total > len(rows) else "")
         ],
     )
 
@@ -242,6 +255,15 @@ def _objectives(results: Results) -> dict[str, int]:
 def _scored(results: Results, name: str) -> pl.DataFrame:
     """Return the trials that were trained to the end and have a score for the objective `name`."""
     return results.trials.filter(pl.col("state") == "done").drop_nulls(name)
+
+
+def _left_out_words(results: Results, *names: str) -> str:
+    """Say which trials have no place in a chart of all objectives `names`, as a sentence; empty if none."""
+    kept = (pl.col("state") == "done") & pl.all_horizontal(pl.col(name).is_not_null() for name in names)
+    left = results.trials.filter(~kept)["state"].value_counts().sort("state")
+    states = [f"{n} {'without a score' if state == 'done' else state}" for state, n in left.iter_rows()]
+    total = len(results.trials)
+    return f" Left out: {left['count'].sum()} of {total} trials ({', '.join(states)})." if states else ""
 
 
 def _varied(results: Results) -> list[str]:

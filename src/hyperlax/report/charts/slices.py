@@ -26,7 +26,7 @@ from hyperlax.report.charts.style import (
     text,
 )
 from hyperlax.report.leaderboard import varied_hyperparameters
-from hyperlax.report.scores import SCORE, values_of, words_of
+from hyperlax.report.scores import SCORE, unmeasured_words, values_of, words_of
 from hyperlax.storage.results import Results
 
 _COLUMNS = 4
@@ -43,7 +43,7 @@ def slices(results: Results, metric: str = SCORE) -> Chart:
     varied = varied_hyperparameters(results.samples)
     if not varied:
         raise NothingToDraw("No hyperparameter varies between the samples.")
-    rows = values_of(results, metric).rename({metric: "score"}).drop_nulls()
+    rows = values_of(results, metric).rename({metric: "score"}).filter(pl.col("score").is_finite())
     rows = rows.join(results.samples.select("sample", *varied), on="sample").sort("sample")
     if rows.is_empty():
         raise NothingToDraw("No sample has an evaluation yet.")
@@ -54,6 +54,7 @@ def slices(results: Results, metric: str = SCORE) -> Chart:
     thinned = f" Shown: 1 in {stride} of {len(rows)} samples, ranked by {title}." if stride > 1 else ""
     left_out = len(varied) - len(drawn)
     shown_note = f" Shown: the first {len(drawn)} of {len(varied)} hyperparameters." if left_out > 0 else ""
+    shown_note += unmeasured_words(results, len(rows), title)
     return finished(
         alt.concat(*drawn, columns=_COLUMNS, spacing=18),
         "Slices through the search space",
