@@ -116,6 +116,29 @@ def test_intervals_are_those_of_the_statistics_and_missing_where_none_holds():
     assert "the median has one from 5 on" in average_words("iqm", "interval", 8, 3, False)
 
 
+@pytest.mark.parametrize("show", ["iqm", "median"])
+def test_no_interval_is_drawn_over_samples_that_are_no_independent_draws(show):
+    """Both samples of a pair in one group are none; one of each pair, in groups of what differs, are."""
+    pairs = ablation(samples=12)
+    pairs = dataclasses.replace(pairs, samples=pairs.samples.with_columns(pair=pl.col("sample") // 2))
+    copied = dataclasses.replace(pairs, lineage=pl.DataFrame({"lane": [0], "donor": [1]}))
+    for results, by, why in (
+        (pairs, [], "agree with others in all but a part of their hyperparameters"),
+        (copied, ["critic.norm"], "continued from copies of one another"),
+        (pairs, ["critic.norm"], ""),
+    ):
+        figure = curves_figure([results], by, show)
+        assert (figure.table["low"].count() == 0) == bool(why)
+        assert ("No interval over samples that are no independent draws: " in figure.notes[0]) == bool(why)
+        assert why in figure.notes[0]
+        assert ("Bands: " in figure.notes[0]) != bool(why)
+    noise = pl.Series(np.random.default_rng(0).normal(size=pairs.curves.height))
+    noisy = dataclasses.replace(pairs, curves=pairs.curves.with_columns(pl.col("value") + noise))
+    figure = difference_figure([noisy], ["critic.norm"], show=show)
+    assert figure.table["low"].count()
+    assert "independent draws" not in figure.notes[0]
+
+
 def test_pairs_take_out_what_the_samples_have_in_common():
     """The samples differ by up to 100, the pairs by exactly `GAP`."""
     figure = difference_figure([ablation()], ["critic.norm"])

@@ -13,7 +13,7 @@ from hyperlax.report.charts.style import MAX_ROWS, Chart, of_returns, over_train
 from hyperlax.report.figures.averages import average, best_row
 from hyperlax.report.figures.look import Look
 from hyperlax.report.figures.panels import Panel
-from hyperlax.statistics import iqm
+from hyperlax.statistics import iqm, without_interval
 
 COLUMNS = {
     "env": pl.String,
@@ -52,6 +52,8 @@ def curve_table(
         if show == "best":
             values = values[[best_row(panel.table["score"][rows.tolist()])]]
         found = average(values, "iqm" if show == "best" else show, band)
+        if band == "interval" and len(values) > 1 and panel.dependence(rows):
+            found = without_interval(found.value)
         seeds = int((~np.isnan(values).all(axis=2)).sum(axis=1).min())
         columns = {"x": panel.x, "value": found.value, "low": found.low, "high": found.high}
         columns = {name: numbers[points] for name, numbers in columns.items()}
@@ -68,6 +70,17 @@ def thinned_words(
     return (
         "" if show != "all" or shown == total else f" Shown: {shown:,} of {total:,} samples, evenly chosen."
     )
+
+
+def dependence_words(
+    several: Sequence[Panel], groups: Sequence[str], labels: Sequence[pl.Series], show: str, band: str
+) -> str:
+    """Say where `curve_table` draws no interval because samples are no independent draws; else nothing."""
+    if band != "interval" or show not in ("iqm", "median"):
+        return ""
+    why = dict.fromkeys(panel.dependence(rows) for panel, _, rows, _ in _parts(several, groups, labels))
+    said = "; ".join(filter(None, why))
+    return f" No interval over samples that are no independent draws: {said}." if said else ""
 
 
 def _parts(

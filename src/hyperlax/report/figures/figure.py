@@ -14,7 +14,7 @@ from hyperlax.report.charts.ablation import ablated
 from hyperlax.report.charts.style import Chart, NothingToDraw
 from hyperlax.report.figures import pairs
 from hyperlax.report.figures.averages import BANDS, SHOW, average_words
-from hyperlax.report.figures.drawing import curve_chart, curve_table, thinned_words
+from hyperlax.report.figures.drawing import curve_chart, curve_table, dependence_words, thinned_words
 from hyperlax.report.figures.look import Look
 from hyperlax.report.figures.panels import Panel, grouped, panels, usual_grouping
 from hyperlax.report.scores import measured_alike, measured_by, title_of
@@ -53,8 +53,7 @@ def curves_figure(
     groups, own = grouped(several, by, bins, labels)
     look = _coloured(look, groups, labels or {}, groups)
     table = curve_table(several, groups, own, show, band)
-    words = average_words(show, band, *_least(several, own), bool(table["low"].count()), _most(own))
-    words += thinned_words(several, groups, own, show)
+    words = _caption(several, groups, own, show, band, table)
     chart = curve_chart(table, groups, look, x, _metric_title(metric), ", ".join(by), words)
     return Figure(chart, table, (words, *_evaluated_words(several, own)))
 
@@ -89,8 +88,7 @@ def difference_figure(
             f"--ablate {by[0]}=…"
         )
     table = curve_table(gaps, others, named, show, band)
-    words = average_words(show, band, *_least(gaps, named), bool(table["low"].count()), _most(named))
-    words += thinned_words(gaps, others, named, show)
+    words = _caption(gaps, others, named, show, band, table)
     words = re.sub(r"\bsample(s?)\b", r"pair\1 of samples", words)
     title = _metric_title(metric)
     title += f" ({others[0]} − {against})" if len(others) == 1 else f" − that of {against}"
@@ -115,6 +113,21 @@ def difference_summary(
     against, others = _sides(several, by, groups, labels or {}, against)
     gaps, named = pairs.difference_panels(several, own, by, others, against)
     return pairs.summary(gaps, named, others, against)
+
+
+def _caption(
+    several: Sequence[Panel],
+    groups: Sequence[str],
+    labels: Sequence[pl.Series],
+    show: str,
+    band: str,
+    table: pl.DataFrame,
+) -> str:
+    """Say what the lines and bands of a `table` are, and what is left out of it."""
+    drawn, dependent = bool(table["low"].count()), dependence_words(several, groups, labels, show, band)
+    what = band if drawn or not dependent else "none"
+    words = average_words(show, what, *_least(several, labels), drawn, _most(labels))
+    return words + dependent + thinned_words(several, groups, labels, show)
 
 
 def _by_score(experiments: Sequence[Results], metric: str) -> tuple[Sequence[Results], str]:

@@ -78,7 +78,8 @@ def difference_panels(
         scores = panel.table["score"][ours] - panel.table["score"][theirs]
         table = panel.table[ours].with_columns(score=scores)
         values = panel.values[ours] - panel.values[theirs]
-        panels.append(replace(panel, table=table, values=values))
+        why = tuple(panel.chosen[row] for row in ours) if panel.chosen else ()
+        panels.append(replace(panel, table=table, values=values, chosen=why))
         texts = [group for group, pairs in found.items() for _ in pairs.ours]
         named.append(pl.Series("group", texts, dtype=pl.String))
     return panels, named

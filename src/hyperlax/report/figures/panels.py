@@ -7,10 +7,11 @@ from dataclasses import dataclass
 
 import numpy as np
 import polars as pl
-from jaxtyping import Float
+from jaxtyping import Float, Int
 
 from hyperlax.hyperparams import nearest, words
 from hyperlax.report.charts.style import NothingToDraw
+from hyperlax.report.draws import chosen
 from hyperlax.report.evaluations import X_AXES, Evaluations, at_equal_steps, evaluations
 from hyperlax.report.scores import measured_alike, sample_scores
 from hyperlax.statistics import HEADLINES
@@ -34,6 +35,7 @@ class Panel:
       sample has no seed or a lane no evaluation.
     - `interpolated`: whether some samples were evaluated at other positions, by more than a hundredth of the
       whole; between them their curves are linear.
+    - `chosen`: for each row of the table, how scores decided that there is such a sample (`draws.chosen`).
     """
 
     env: str
@@ -41,6 +43,23 @@ class Panel:
     x: Float[np.ndarray, " points"]
     values: Values
     interpolated: bool = False
+    chosen: tuple[str, ...] = ()
+
+    def dependence(self, rows: Int[np.ndarray, " rows"]) -> str:
+        """Say in a clause why these samples are no independent draws; empty if they are, or if it is one."""
+        if len(rows) < 2:
+            return ""
+        for row in rows.tolist() if self.chosen else ():
+            if self.chosen[row]:
+                return self.chosen[row]
+        own, again = self.table[rows.tolist()], False
+        if "pair" in own.columns:
+            again = own.drop_nulls("pair").select("experiment", "pair").is_duplicated().any()
+        if "matrix" in own.columns and own["matrix"].n_unique() > 1:
+            again = again or bool(own["matrix"].str.starts_with("AB:").any())
+        return (
+            "samples of a group agree with others in all but a part of their hyperparameters" if again else ""
+        )
 
 
 def panels(experiments: Sequence[Results], metric: str = "return", x: str = "env_steps") -> list[Panel]:
@@ -70,15 +89,16 @@ def _panel(env: str, experiments: Sequence[Results], metric: str, x: str) -> Pan
     named = zip(experiments, found, experiment_names(experiments), strict=True)
     tables = [_table(results, one, name) for results, one, name in named]
     together = _stacked(found)
+    why = tuple(chosen(r) for r, one in zip(experiments, found, strict=True) for _ in one.samples)
     if together.values.size == 0 or np.nanmax(together.x[x], initial=0.0) <= 0:
         raise NothingToDraw(f"no evaluation on {env} recorded its {x}")
     known = together.x[x]
     table = pl.concat(tables, how="diagonal_relaxed")
     if np.isfinite(known).all() and (known == known[0]).all():
-        return Panel(env, table, known[0], together.values)
+        return Panel(env, table, known[0], together.values, chosen=why)
     grid, values = together.where_evaluated(x, POINTS)
     alike = np.isfinite(known).all() and np.ptp(known, axis=0).max() <= np.max(known) / POINTS
-    return Panel(env, table, grid, values, interpolated=not alike)
+    return Panel(env, table, grid, values, interpolated=not alike, chosen=why)
 
 
 def experiment_names(experiments: Sequence[Results]) -> list[str]:
