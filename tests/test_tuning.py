@@ -8,6 +8,7 @@ import polars as pl
 import pytest
 from report_data import nothing_yet, synthetic
 
+from hyperlax.report.charts.tuning import tuning_chart
 from hyperlax.report.tuning import (
     effective_dimensionality,
     normalised,
@@ -85,6 +86,25 @@ def test_the_table_of_a_family_in_two_environments():
     assert row["across_environments"] == pytest.approx(0.5)
     assert row["sensitivity"] == pytest.approx(0.5)
     assert row["effective_dimensionality"] == 1
+
+
+def test_samples_that_stopped_early_and_copies_are_not_what_a_family_is_tuned_to():
+    """One lane of the best sample stopped early; the caption says so, and how many samples are shared."""
+    here, there = grid("a", 1.0), grid("b", 3.0)
+    late = (pl.col("sample") < 2) & (pl.col("seed") == 0)
+    status = pl.when(late).then(pl.lit("pruned")).otherwise("status")
+    stopped = dataclasses.replace(
+        here,
+        lanes=here.lanes.with_columns(status=status),
+        curves=here.curves.filter(~late | (pl.col("env_steps") < 250_000)),
+    )
+    (row,) = sensitivity_table([stopped, there]).to_dicts()
+    assert (row["samples"], row["missing"], row["best_for_all"]) == (6, 2, 2)
+    said = str(tuning_chart([stopped, there]).to_dict()["title"])
+    assert "share: 6 of 6 of ppo_mlp (2 of their scores left out, unknown or of fewer env steps)." in said
+    copied = dataclasses.replace(here, lineage=pl.DataFrame({"lane": [0], "donor": [1]}))
+    with pytest.raises(Unavailable, match="same samples in two environments"):
+        sensitivity_table([copied, there])
 
 
 def test_samples_that_form_no_grid_have_no_effective_dimensionality():

@@ -18,6 +18,7 @@ import numpy as np
 import polars as pl
 from jaxtyping import Float, Int
 
+from hyperlax.report.evaluations import behind
 from hyperlax.report.importance import hyperparameters_of
 from hyperlax.report.scores import described, measured_alike, sample_scores, seed_scores
 from hyperlax.statistics import Unavailable, iqm, quantiles
@@ -115,13 +116,15 @@ COLUMNS = ("per_environment", "across_environments", "sensitivity")
 def sensitivity_table(experiments: Sequence[Results]) -> pl.DataFrame:
     """Return the sensitivity of every family that was trained with the same samples on several environments.
 
-    Columns: `family` (its recipe), `environments`, `samples` (the number they share), for each of `COLUMNS`
+    Columns: `family` (its recipe), `environments`, `samples` (the number they share), `missing` (how many
+    scores of these are, on an environment, unknown or of fewer env steps than others), for each of `COLUMNS`
     the value, `best_for_all` (the id of the sample that is best on average),
     `effective_dimensionality` (null unless the samples are a full grid) and `hyperparameters` (the number
-    that vary) and what the scores are (`metric`, `definition`). Raises `Unavailable` if there is no such
-    family, or if all samples are equally good on some environment.
+    that vary) and what the scores are (`metric`, `definition`). Lanes that continue from copies of others do
+    not show what their samples reach, and are left out. Raises `Unavailable` if there is no such family, or
+    if all samples are equally good on some environment.
     """
-    experiments = measured_alike(experiments)
+    experiments = [results for results in measured_alike(experiments) if not len(results.lineage)]
     found_scores = {id(results): _by_seed(results) for results in experiments}
     pools: dict[str, np.ndarray] = {}
     for results in experiments:
@@ -147,6 +150,7 @@ def sensitivity_table(experiments: Sequence[Results]) -> pl.DataFrame:
             continue
         single = [normalised(iqm(s, axis=1), p) for s, p in zip(scores, pool, strict=True)]
         row: dict[str, object] = {"family": family, "environments": len(group), "samples": len(shared)}
+        row["missing"] = int(np.isnan(np.stack(single)).sum())
         row |= dict(zip(COLUMNS, found, strict=True))
         row["best_for_all"] = shared[int(tuned_scores(np.stack(single))[2])]
         rows.append({**row, **_effective_dimensionality(group[0], shared, np.stack(single))})
@@ -202,9 +206,11 @@ def _shared_samples(group: Sequence[Results]) -> list[int]:
 
 
 def _by_seed(results: Results) -> tuple[np.ndarray, Float[np.ndarray, "samples seeds"]]:
-    """Return the sample ids and the score of every seed, NaN for a seed without evaluations."""
+    """Return the sample ids and the score of every seed, NaN for those that cannot be compared (`behind`)."""
     ids = sample_scores(results)["sample"]
-    return ids.to_numpy(), seed_scores(results, ids.to_list())
+    values = seed_scores(results, ids.to_list())
+    values[ids.is_in(list(behind(results))).to_numpy()] = np.nan
+    return ids.to_numpy(), values
 
 
 def _env(results: Results) -> str:

@@ -35,10 +35,21 @@ def tuning_chart(experiments: Sequence[Results]) -> Chart:
             f"Mean over environments of the {table['metric'][0]} score, scaled so that on each "
             "environment the 5th percentile of all samples is 0 and the 95th is 1. The difference is the "
             "hyperparameter sensitivity (Adkins et al. 2024).",
+            _shared_words(table, experiments),
             "The best of noisy samples is optimistic, so with few seeds the sensitivity tends to be too "
             "high. There are no intervals, because none holds for a maximum.",
         ],
     )
+
+
+def _shared_words(table: pl.DataFrame, experiments: Sequence[Results]) -> str:
+    """Say among how many samples every family is tuned, and how many of their scores are missing."""
+    said = []
+    for family, shared, missing in table.select("family", "samples", "missing").iter_rows():
+        own = [len(r.samples) for r in experiments if str(r.manifest.get("recipe", r.name)) == family]
+        left = f" ({missing} of their scores left out, unknown or of fewer env steps)" if missing else ""
+        said.append(f"{shared:,} of {max(own):,} of {family}{left}")
+    return f"Tuned among the samples that all environments of a family share: {'; '.join(said)}."
 
 
 def _layers(table: pl.DataFrame, colours: alt.Scale) -> list[alt.Chart]:
