@@ -237,6 +237,9 @@ def test_groups_without_spread_differ_and_single_values_do_not():
     assert difference(np.full(6, 0.1), np.full(9, 0.1)).p == 1
     assert difference(np.array([3.0]), np.array([1.0, 2.0])).p > 0.05
     assert difference(np.array([3.0]), np.array([1.0])).p == 1
+    steady = np.random.default_rng(0).normal(size=64)
+    for gap in (difference(np.array([9.0, np.nan]), steady), difference(-steady, np.array([-9.0]))):
+        assert (gap.value > 8, gap.p, np.isnan(gap.low), np.isnan(gap.high)) == (True, 1, True, True)
     for m, n in ((3, 3), (3, 4), (2, 6)):
         assert np.isnan(difference(np.arange(m) + 1e6, np.arange(1.0 * n)).low)
 

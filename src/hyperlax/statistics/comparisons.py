@@ -49,12 +49,17 @@ def difference(
     distribution. For groups of equal means that differ in spread, size and skewness it holds approximately,
     from about five values on either side: without the standard error, a small noisy group is claimed to
     differ from a large steady one in up to 40 % of cases. Two or three values that spread five times as much
-    as ten or twelve others are still claimed to differ in 12 to 17 % of cases. The interval holds what is not
-    rejected. Three values against three have no interval: they are separated completely in one case out of
-    ten. With five normal values on either side a difference of two standard deviations is found in 78 % of
-    cases; no unbiased test at 5 % finds it in more than the 79 % of Student's t test, which does not hold for
-    others.
+    as ten or twelve others are still claimed to differ in 12 to 17 % of cases. A single value, which shows no
+    spread at all, is claimed to differ from no number of others: it has no interval, and p is 1. The interval
+    holds what is not rejected. Three values against three have no interval: they are separated completely in
+    one case out of ten. With five normal values on either side a difference of two standard deviations is
+    found in 78 % of cases; no unbiased test at 5 % finds it in more than the 79 % of Student's t test, which
+    does not hold for others.
     """
+    sides = [np.asarray(side, float) for side in (ours, theirs)]
+    if 1 in (counts := [int((~np.isnan(side)).sum()) for side in sides]) and 0 not in counts:
+        value = _gap(*(side[~np.isnan(side)] for side in sides))
+        return Difference(np.asarray(value), *(np.asarray(np.nan) for _ in range(2)), p=1.0)
     return average_difference([(ours, theirs)], seed)
 
 
