@@ -346,6 +346,9 @@ def test_three_runs_one_run_and_ties_have_no_order():
         assert first.tolist() == [1] * 6
         assert last.tolist() == [6] * 6
     holed = np.where(np.arange(6)[:, None] == 2, np.nan, apart)
+    few = np.random.default_rng(5).normal(size=(3, 12)) + np.array([[200.0], [100.0], [0.0]])
+    few[0, 3:] = np.nan
+    assert [places.tolist() for places in rank_intervals(few)] == [[1, 1, 2], [3, 2, 3]]
     assert rank_intervals(holed)[0].tolist() == [1, 1, 0, 1, 1, 1]
     tied = np.array([[1.0] * 10, [500.0] * 10, [500.0] * 10])
     assert [places.tolist() for places in rank_intervals(tied)] == [[3, 1, 1], [3, 2, 2]]

@@ -13,8 +13,8 @@ neighbouring ones are told apart if
   four runs each, at the 2.9 % that is the least it can reach. This keeps out a few noisy candidates among
   many steady ones, which the mean ranks overrate.
 
-No two candidates with three runs each are ever told apart: three runs against three are separated completely
-in one case out of ten.
+A candidate with three runs or fewer is never told apart from another: three runs against three are separated
+completely in one case out of ten, and against more they are too few to show that they spread more than those.
 """
 
 from __future__ import annotations
@@ -31,6 +31,8 @@ from hyperlax.statistics.estimates import LEVEL
 _NODES = np.linspace(-8.0, 8.0, 321)
 _MASS = np.exp(-(_NODES**2) / 2) / np.sqrt(2 * np.pi) * (_NODES[1] - _NODES[0])
 _VALUES_AT_ONCE = 2**23
+_FEWEST = 4
+"""Fewest runs of a candidate that is told apart from others."""
 _ALONE = 0.01
 """Level of the test of two candidates that are not neighbours, apart from all others."""
 
@@ -69,7 +71,7 @@ def _told_apart(
     """Mark in row i the candidates that lie below candidate i; candidates are sorted, best first."""
     k, count = len(values), np.sum(~np.isnan(values), axis=1)
     above = np.zeros((k, k), bool)
-    if k < 2 or not _reaches(count):
+    if k < 2 or not _reaches(count[count >= _FEWEST]):
         return above
     wins = _wins(values)
     to_end = np.concatenate([np.zeros((k, 1)), np.cumsum(wins, axis=1)], axis=1)
@@ -91,13 +93,15 @@ def _told_apart(
     most = np.array([[_most_wins(int(m), int(n), k) for n in count] for m in np.unique(count)])
     most = most[np.searchsorted(np.unique(count), count)]
     neighbours = np.arange(k)[:, None] + 1 == np.arange(k)
+    enough = count >= _FEWEST
+    above &= enough[:, None] & enough
     return above & (np.where(neighbours, most[..., 0], most[..., 1]) >= wins.T)
 
 
 def _reaches(count: Int[np.ndarray, " candidates"]) -> bool:
     """Say whether complete separation of the two candidates with the most runs is rarer than 5 %."""
     two = np.sort(count)[-2:]
-    return bool(two[0] > 0 and _mann_whitney(int(two[0]), int(two[1]), 0.0) <= 1 - LEVEL)
+    return bool(len(two) == 2 and _mann_whitney(int(two[0]), int(two[1]), 0.0) <= 1 - LEVEL)
 
 
 def _wins(values: Float[np.ndarray, "candidates runs"]) -> Float[np.ndarray, "candidates candidates"]:
