@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from functools import partial
 from typing import Any, ClassVar
 
 import equinox as eqx
@@ -11,11 +12,12 @@ import jax.numpy as jnp
 import jax.random as jr
 import pytest
 
-from hyperlax import envs
+from hyperlax import envs, sweeps
 from hyperlax.agents import PPO, PPOHyperparams
 from hyperlax.commands.main import main
 from hyperlax.envs.base import AbstractEnv, ActionSpace, Discrete, Timestep
 from hyperlax.experiments import feasible, foreign
+from hyperlax.experiments.execution import Execution
 from hyperlax.experiments.feasible import Room
 from hyperlax.experiments.settings import Settings
 from hyperlax.hyperparams import Choice, Count, Real, assign, hp
@@ -25,6 +27,8 @@ from hyperlax.networks.base import AbstractNetwork, AbstractNetworkHyperparams
 from hyperlax.programs import train
 from hyperlax.registry import build
 from hyperlax.registry.modules import load_file
+from hyperlax.run.compiling import Compiler
+from hyperlax.run.display import Display
 from hyperlax.testing import check_env, check_network
 
 CARTPOLE = envs.load("gymnax.cartpole")
@@ -330,6 +334,21 @@ def test_an_architecture_that_cannot_be_is_named_with_its_sample():
     message = r"^sample 1 cannot be trained: Heads\.module \(.*AssertionError: width 12 must be a mult"
     with pytest.raises(ValueError, match=message), foreign.traced(other, CARTPOLE, "sample 1"):
         foreign.check_networks(other, CARTPOLE)
+
+
+def test_programs_of_a_notebooks_own_classes_are_compiled_in_every_run(monkeypatch):
+    """They may refer to a constant of another cell, which has another value in the next run."""
+    assert not foreign.changeable(PPOHyperparams(actor=Heads()), Walk())
+    for kind in (Heads, Walk):
+        with monkeypatch.context() as changed:
+            changed.setattr(kind, "__module__", "__main__")
+            assert foreign.changeable(PPOHyperparams(actor=Heads()), Walk())
+    spec = sweeps.prepare("ppo_mlp", "gymnax.cartpole", run_length_modifier="quick")
+    compiler = partial(Compiler, devices=jax.devices(), programs=[], how=Execution(), progress=Display())
+    assert compiler(spec).cache is compiler(spec).cache
+    spec.env = Walk()
+    monkeypatch.setattr(Walk, "__module__", "__main__")
+    assert compiler(spec).cache is not compiler(spec).cache
 
 
 class Careless(Walk):

@@ -30,8 +30,17 @@ def classes(hp: AbstractAgentHyperparams, env: AbstractEnv) -> dict[str, str]:
 
     The value is the function of `hyperlax.testing` that checks one.
     """
-    kinds = [type(hp), *map(type, hp.nested_networks().values()), type(env)]
+    kinds = _kinds(hp, env)
     return {kind.__name__: _check_of(kind) for kind in kinds if not kind.__module__.startswith("hyperlax.")}
+
+
+def changeable(hp: AbstractAgentHyperparams, env: AbstractEnv) -> bool:
+    """Whether a class is one of the notebook, or script, that runs, and may give its globals other values."""
+    return any(kind.__module__ == "__main__" for kind in _kinds(hp, env))
+
+
+def _kinds(hp: AbstractAgentHyperparams, env: AbstractEnv) -> list[type]:
+    return [type(hp), *map(type, hp.nested_networks().values()), type(env)]
 
 
 def _check_of(kind: type) -> str:

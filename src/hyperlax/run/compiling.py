@@ -10,6 +10,7 @@ from typing import Any
 
 from hyperlax.experiments.execution import Execution
 from hyperlax.experiments.experiment import Experiment
+from hyperlax.experiments.foreign import changeable
 from hyperlax.experiments.machine import usable_cores
 from hyperlax.experiments.memory import free_memory
 from hyperlax.programs.compiled import Compiled, compile_program, identity
@@ -31,7 +32,10 @@ TOGETHER = "HYPERLAX_PROCESSES_PER_GPU"
 """The variable with the number of processes that share a GPU, and so its memory."""
 
 _compiled: dict[Any, Compiled] = {}
-"""The programs that this process has compiled, by identity, slots and devices."""
+"""The programs that this process has compiled, by identity, slots and devices.
+
+Those with classes of a notebook are compiled anew in every run: what these refer to may have changed.
+"""
 
 
 def _fewer() -> str:
@@ -71,7 +75,7 @@ class Compiler:
         self.per_device = 1 if how.sequential else how.lanes_per_device
         self.devices = devices[: max(1, min(len(devices), self.most or len(devices)))]
         self.limit, self.free = how.memory_limit, free_memory(devices[0])
-        self.cache = _compiled
+        self.cache = {} if changeable(spec.base, spec.env) else _compiled
         self.seconds = 0.0
         self.memory: dict[int, int] = {}
         self.report: list[dict[str, Any]] = []
