@@ -26,6 +26,7 @@ COVERED = (0.93, 0.99)
 AT_MOST = (0.0, 0.0575)
 """At most 5 %, plus two standard errors of a rate of 5 % over 4,000 repetitions and the last digit."""
 Draw = Callable[[tuple[int, ...], np.random.Generator], np.ndarray]
+Score = Callable[[np.ndarray], np.ndarray]
 
 
 class Rate(NamedTuple):
@@ -337,6 +338,39 @@ def importance(repetitions: int, rng: np.random.Generator) -> Iterator[Rate]:
         ]
         yield Rate("share of noise, true 0.5", "normal", f"{n}", float(np.mean(shares)), (0.45, 0.55))
     yield from known_divergences(rng)
+    yield from indices(min(repetitions, 400), rng)
+
+
+def indices(repetitions: int, rng: np.random.Generator) -> Iterator[Rate]:
+    """Coverage of Sobol' indices, by hyperparameter, of independent rows with noise of 0.3."""
+    for case, score in {
+        "smooth": lambda x: 3 * x[:, 0] + x[:, 1] * x[:, 2],
+        "one in twenty": lambda x: 10.0 * (x[:, 0] > 0.9) * (x[:, 1] > 0.5) + x[:, 2],
+    }.items():
+        truth = _jansen(score, 500_000, np.random.default_rng(3))
+        for rows in (64, 256):
+            hits = np.zeros((2, 4))
+            for _ in range(repetitions):
+                found = st.sobol_indices(*_rows(score, rows, rng), repetitions=500)[:2]
+                hits += [(e.low <= t) & (t <= e.high) for e, t in zip(found, truth, strict=True)]
+            for kind, rates in zip(("first order", "total"), hits / repetitions, strict=True):
+                for place, rate in enumerate(rates.tolist()):
+                    yield Rate(f"Sobol' index, {kind}", case, f"{rows} rows, x{place}", rate, (0.7, 1.0))
+
+
+def _rows(score: Score, rows: int, rng: np.random.Generator) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Draw the noisy scores of the matrices A, B and AB."""
+    a, b = rng.random((2, rows, 4))
+    mixed = [np.where(np.arange(4) == place, b, a) for place in range(4)]
+    noisy = [score(x) + 0.3 * rng.normal(size=rows) for x in (a, b, *mixed)]
+    return noisy[0], noisy[1], np.stack(noisy[2:])
+
+
+def _jansen(score: Score, rows: int, rng: np.random.Generator) -> tuple[np.ndarray, np.ndarray]:
+    """Return the indices of all rows, first-order and total, without an interval."""
+    a, b, ab = _rows(score, rows, rng)
+    variance = np.var(np.concatenate([a, b]))
+    return 1 - np.mean((b - ab) ** 2, axis=1) / 2 / variance, np.mean((a - ab) ** 2, axis=1) / 2 / variance
 
 
 def known_divergences(rng: np.random.Generator) -> Iterator[Rate]:

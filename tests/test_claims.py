@@ -390,7 +390,12 @@ def test_intervals_over_samples_are_drawn_only_where_these_are_independent_draws
 def test_samples_with_fewer_env_steps_are_named_beside_distributions():
     stopped = {(sample, 0): "pruned" for sample in range(8)}
     halved = scored(np.arange(16.0)[:, None], status=stopped, steps=dict.fromkeys(stopped, 1_000))
-    for draw in (ecdf, return_distribution):
+    charts = (
+        ecdf,
+        return_distribution,
+        *(CHARTS[name] for name in ("importance", "slices", "parallel_coordinates")),
+    )
+    for draw in charts:
         assert "Among them 8 samples with lanes that stopped early" in str(draw(halved).to_dict()["title"])
         assert "stopped early" not in str(draw(scored(np.arange(16.0)[:, None])).to_dict()["title"])
 

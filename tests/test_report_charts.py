@@ -81,6 +81,7 @@ def test_importance_and_sobol_charts_show_their_tables():
         spec = CHARTS[name](drawn).to_dict()
         shown = [row["hyperparameter"] for rows in spec["datasets"].values() for row in rows]
         assert set(shown) == set(table["hyperparameter"])
+    assert "approximate 95 % bootstrap intervals" in str(spec["title"])
     totals = [r["value"] for rows in spec["datasets"].values() for r in rows if r["index"] == "total"]
     assert sorted(totals) == sorted(table["total"])
 

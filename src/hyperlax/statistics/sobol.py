@@ -40,7 +40,8 @@ def sobol_indices(
     The bootstrap interval resamples rows, the same ones for all dimensions. A row carries the noise of its
     seeds with it, so resampling the seeds as well would count that noise twice. The rows of a Sobol sequence
     are spread more evenly than independent ones, so the interval tends to be too wide. It is missing with
-    fewer than `MIN_ROWS` rows, and at the level of 95 % only approximate.
+    fewer than `MIN_ROWS` rows, and at the level of 95 % only approximate: where one sample in twenty holds
+    most of the variance, 72 to 95 % of the intervals hold, and those of weak hyperparameters lie too low.
     """
     centre = np.nanmean(np.concatenate([a, b])) if np.isfinite([*a, *b]).any() else 0.0
     a, b, ab = a - centre, b - centre, ab - centre

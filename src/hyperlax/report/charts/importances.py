@@ -15,7 +15,7 @@ from hyperlax.report.charts.style import (
     finished,
     lighten,
 )
-from hyperlax.report.draws import unscored_words
+from hyperlax.report.draws import fewer_steps_words, unscored_words
 from hyperlax.report.importance import importance_table
 from hyperlax.report.scores import DESCRIPTION, SCORE, words_of
 from hyperlax.report.sensitivity import noise_of, sobol_table
@@ -60,6 +60,7 @@ def importance_chart(results: Results) -> Chart:
         [
             "PED-ANOVA: how much the values of the best tenth of the samples (at least five) differ from "
             f"those of all samples, as a share of the sum over all hyperparameters.{left_out}"
+            + fewer_steps_words([results])
             + unscored_words([results]),
             "Yellow tick: in 95 % of reports no hyperparameter without effect reaches beyond its tick. No "
             "effect is claimed for a hyperparameter whose bar does not.",
@@ -118,7 +119,8 @@ def sobol_chart(results: Results) -> Chart:
         "Sobol’ indices",
         [
             "Share of the variance between samples that a hyperparameter explains alone (first order), and "
-            "alone or in interaction with others (total). Grey: 95 % bootstrap intervals over 64 or more rows"
+            "alone or in interaction with others (total). Grey: approximate 95 % bootstrap intervals over 64 "
+            "or more rows, too narrow where a few of them hold most of the variance"
             + (", some of them cut off." if beyond else "."),
             *_caveats(results, table),
         ],

@@ -22,6 +22,7 @@ from hyperlax.report.charts.style import (
     none_or_picked,
     text,
 )
+from hyperlax.report.draws import fewer_steps_words
 from hyperlax.report.leaderboard import varied_hyperparameters
 from hyperlax.report.scores import SCORE, unmeasured_words, values_of, words_of
 from hyperlax.storage.results import Results
@@ -57,7 +58,7 @@ def parallel_coordinates(results: Results, metric: str = SCORE) -> Chart:
     spaces = space_by_column(results.manifest.get("space", {}), varied)
     panels = [_panel(shown, group, spaces, title) for group in groups]
     thinned = f" Shown: 1 in {stride} of {len(rows)} samples, ranked by {title}." if stride > 1 else ""
-    thinned += unmeasured_words(results, len(rows), title)
+    thinned += fewer_steps_words([results]) + unmeasured_words(results, len(rows), title)
     if len(every) > len(varied):
         thinned += f" Axes: the first {len(varied)} of {len(every)} hyperparameters that vary."
     return finished(

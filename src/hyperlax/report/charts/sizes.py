@@ -24,6 +24,7 @@ from hyperlax.report.charts.style import (
     none_or_picked,
     sample_keys,
 )
+from hyperlax.report.draws import fewer_steps_words, unscored_words
 from hyperlax.report.leaderboard import varied_hyperparameters
 from hyperlax.report.scores import SCORE, sample_scores, title_of, words_of
 from hyperlax.storage.results import Results
@@ -54,7 +55,11 @@ def size_chart(*experiments: Results, shared: bool = False) -> Chart:
     return finished(
         chart.properties(width=WIDTH - 190, height=300),
         "Return against parameters",
-        ["One mark per sample." if stride == 1 else f"Shown: 1 in {stride} of {len(rows)} samples."],
+        [
+            ("One mark per sample." if stride == 1 else f"Shown: 1 in {stride} of {len(rows)} samples.")
+            + fewer_steps_words(experiments)
+            + unscored_words(experiments)
+        ],
     )
 
 
@@ -75,6 +80,8 @@ def entanglement(*experiments: Results, shared: bool = False) -> Chart:
         [
             f"{title_of(experiments).capitalize()} of each sample. Box: quartiles and median. "
             "Other hyperparameters vary as well."
+            + fewer_steps_words(experiments)
+            + unscored_words(experiments)
         ],
     )
 

@@ -25,6 +25,7 @@ from hyperlax.report.charts.style import (
     none_or_picked,
     text,
 )
+from hyperlax.report.draws import fewer_steps_words
 from hyperlax.report.leaderboard import varied_hyperparameters
 from hyperlax.report.scores import SCORE, unmeasured_words, values_of, words_of
 from hyperlax.storage.results import Results
@@ -54,7 +55,7 @@ def slices(results: Results, metric: str = SCORE) -> Chart:
     thinned = f" Shown: 1 in {stride} of {len(rows)} samples, ranked by {title}." if stride > 1 else ""
     left_out = len(varied) - len(drawn)
     shown_note = f" Shown: the first {len(drawn)} of {len(varied)} hyperparameters." if left_out > 0 else ""
-    shown_note += unmeasured_words(results, len(rows), title)
+    shown_note += fewer_steps_words([results]) + unmeasured_words(results, len(rows), title)
     return finished(
         alt.concat(*drawn, columns=_COLUMNS, spacing=18),
         "Slices through the search space",
