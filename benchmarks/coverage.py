@@ -107,6 +107,14 @@ def intervals(repetitions: int, rng: np.random.Generator) -> Iterator[Rate]:
         for n in (10, 20, 64):
             for k, rate in best(case, n, repetitions, rng).items():
                 yield Rate(f"median best of {k}", case, f"{n} samples", rate, (0.93, 1))
+    for count in (2, 4, 8, 16, 64):
+        found = [st.iqm_over_runs(rng.normal(size=(count, 10, 1))) for _ in range(min(repetitions, 2_000))]
+        places = [int(np.argmax(e.value)) for e in found]
+        low, high = (
+            np.array([getattr(e, end)[place, 0] for e, place in zip(found, places, strict=True)])
+            for end in ("low", "high")
+        )
+        yield Rate("IQM of the best", "normal", f"10, of {count} equals", covered(low, high, 0.0), (0.0, 1.0))
     for case in (*USUAL[:3], "27 % failing"):
         for count in (5, 9):
             for n in COUNTS:

@@ -217,6 +217,21 @@ def test_the_table_of_all_samples_shows_the_headline_once():
     ]
 
 
+def test_the_interval_of_a_sample_that_was_chosen_by_its_score_is_said_to_ignore_that():
+    """One that was the only sample, or has no interval, was not."""
+    rng, words = np.random.default_rng(0), "Its interval does not allow for its being chosen as the best."
+    best, alone, few = (scored(rng.normal(size=shape)) for shape in ((3, 10), (1, 10), (3, 4)))
+    assert words in findings(best).best
+    assert words in comparison_findings({"cartpole": [best]}, {"cartpole": []})[1]
+    for other in (alone, few):
+        assert words not in findings(other).best
+        assert words not in comparison_findings({"cartpole": [other]}, {"cartpole": []})[1]
+    for results, said in ((best, True), (alone, False)):
+        assert (
+            "their scores are optimistic" in str(CHARTS["leaderboard"](results).to_dict()["title"])
+        ) == said
+
+
 def test_no_sample_is_called_the_best_before_any_is_evaluated():
     made = synthetic(samples=3, seeds=2, diverged=())
     begun = dataclasses.replace(made, curves=made.curves.filter(pl.col("metric") != "return"))

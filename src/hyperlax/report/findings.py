@@ -17,7 +17,7 @@ from hyperlax.report.leaderboard import leaderboard, tied, varied_hyperparameter
 from hyperlax.report.lineage import explored
 from hyperlax.report.metrics import reference_scores
 from hyperlax.report.scores import headline_of, title_of
-from hyperlax.report.words import left_out_words, score_words
+from hyperlax.report.words import chosen_words, left_out_words, score_words
 from hyperlax.storage.results import UNFINISHED, Results
 from hyperlax.storage.wording import counted, listed
 
@@ -111,7 +111,7 @@ def _best(results: Results, board: pl.DataFrame) -> str:
     which = f"sample {row['sample']}" + (f" ({chosen}{at_first})" if chosen else "")
     said = f"Best: {which} with a {title} of {score_words(row)}{known}."
     apart = _apart(row, tied(board), scored, len(results.samples))
-    return " ".join(filter(None, [said, apart, left_out]))
+    return " ".join(filter(None, [said, chosen_words(row, scored), apart, left_out]))
 
 
 def _apart(row: dict[str, Any], same: int, scored: int, samples: int) -> str:
@@ -214,7 +214,7 @@ def comparison_findings(
             best.append(f"On {env} nothing has been evaluated yet.")
             continue
         missing = [r.name for r in families if r.name not in {other.name for other, _ in known}]
-        said = f"Best on {env}: {_leaders(known)}."
+        said = f"Best on {env}: {_leaders(known)}"
         if missing:
             said += f" {listed(missing)} {'has' if len(missing) == 1 else 'have'} no score yet."
         more = len(verdicts[env]) - _NAMED
@@ -232,7 +232,7 @@ def comparison_findings(
 
 
 def _leaders(known: Sequence[tuple[Results, pl.DataFrame]]) -> str:
-    """Name the samples that share the highest score of all families, each with those of its own that tie."""
+    """Name in a sentence who has the highest score of all families, each with those of its own that tie."""
     highest = max(float(board["score"][0]) for _, board in known)
     leaders = [(results, board) for results, board in known if board["score"][0] == highest]
     names = []
@@ -241,4 +241,5 @@ def _leaders(known: Sequence[tuple[Results, pl.DataFrame]]) -> str:
         others = f" (one of {same} that score the same)" if same > 1 else ""
         names.append(f"sample {board['sample'][0]} of {results.name}{others}")
     alike, row = "" if len(names) == 1 else " alike,", leaders[0][1].row(0, named=True)
-    return f"{listed(names)}{alike} with {score_words(row)}"
+    scored = sum(int(board["score"].count()) for _, board in known)
+    return f"{listed(names)}{alike} with {score_words(row)}. {chosen_words(row, scored)}".strip()

@@ -25,6 +25,12 @@ def left_out_words(samples: int) -> str:
     return f"{which} with lanes that stopped early or still train, and so have fewer env steps than others"
 
 
+def chosen_words(row: dict[str, Any], samples: int) -> str:
+    """Say what the interval of a row of `score_words` does not allow for, the best of so many samples."""
+    known = row["score_low"] is not None and samples > 1
+    return "Its interval does not allow for its being chosen as the best." if known else ""
+
+
 def score_words(row: dict[str, Any]) -> str:
     """Return a score with its interval or, where none holds, with the range of its seeds.
 

@@ -72,6 +72,10 @@ def leaderboard_chart(results: Results, top: int = _DEFAULT_TOP) -> Chart:
             f"{shown_note}Point: {title} over seeds; bar: 95 % interval, if one holds; tick: one seed; "
             "cross: a seed that diverged.",
             "A rank is a range where the order is not certain; in 95 % of leaderboards all ranks hold.",
+            "The best are best by luck as well: their scores are optimistic, and their intervals hold less "
+            "often than in 95 % of cases."
+            if len(table) > 1
+            else "",
         ],
     )
 
