@@ -434,6 +434,7 @@ def test_samples_without_a_score_are_counted_where_they_are_left_out():
         assert said in str(draw([ours, theirs]).to_dict()["title"])
     assert said in verdicts([ours, theirs])[0]
     assert "Left out" not in str(best_of_k_chart([theirs]).to_dict()["title"])
+    assert "even the best of equal samples rises with k" in str(best_of_k_chart([theirs]).to_dict()["title"])
 
 
 def test_an_average_over_fewer_samples_at_some_positions_says_so():

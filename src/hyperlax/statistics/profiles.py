@@ -64,7 +64,8 @@ def best_of_k(values: Float[np.ndarray, " samples"]) -> Estimate:
     This is the curve of Dodge et al. 2019, "Show your work", without the bias of drawing with replacement
     (Tang et al. 2020, "Showing your work doesn't always work"). The fields of the estimate have shape (n,).
     There is no interval: the expected maximum depends on the largest values of the distribution, which the
-    samples need not contain, and no bootstrap covers it for skewed returns. `median_best_of_k` has one.
+    samples need not contain, and no bootstrap covers it for skewed returns. `median_best_of_k` has one. Where
+    values are noisy, the noise of the best is a part of its value: trained again, it would be less.
     """
     present = np.sort(values[~np.isnan(values)])
     n = len(present)

@@ -126,6 +126,8 @@ def best_of_k_chart(families: Families) -> Chart:
             f"Expected {title} of the best of k random samples. Bands: 95 % intervals over samples of the "
             "return that half of the searches of size k exceed. They end where the samples are too few to "
             "bound it; the expectation itself has no interval that holds.",
+            "Scores hold the luck of their seeds: trained again, the best of many scores less, and even the "
+            "best of equal samples rises with k.",
             left_out,
         ],
     )
