@@ -225,8 +225,11 @@ def replaced(path: Path) -> bool:
 
 
 def rewritten(path: Path) -> bool:
-    """Whether a file is one of a run that is not complete which its next commit writes again."""
-    return replaced(path) and path.parent.name == "parts"
+    """Whether a file of a run that is not complete is written again by its next commit.
+
+    Those of trials are not among them: they are written from the study of the search.
+    """
+    return path.parent.name == "parts" and path.stem.partition("-")[0] in ("lanes", "samples")
 
 
 def intact(folder: Path, places: Sequence[tuple[int, int]]) -> Iterator[Commit]:

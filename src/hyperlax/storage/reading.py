@@ -197,7 +197,7 @@ def way_out(folder: Path, commit: Commit, error: Damaged) -> str:
         return commits.remedy(error.file) if commit.files else commits.START_AGAIN
     others = [place for place in commits.saved(folder) if place != commit.place]
     if not any(commits.intact(folder, others)):
-        if commits.replaced(error.file):
+        if commits.rewritten(error.file):
             return commits.remedy(error.file)
         if commits.mendable(error.file):
             return none_left(commit, [error.file])
