@@ -229,7 +229,7 @@ def rewritten(path: Path) -> bool:
 
     Those of trials are not among them: they are written from the study of the search.
     """
-    return path.parent.name == "parts" and path.stem.partition("-")[0] in ("lanes", "samples")
+    return replaced(path) and path.stem.partition("-")[0] != "trials"
 
 
 def intact(folder: Path, places: Sequence[tuple[int, int]]) -> Iterator[Commit]:
