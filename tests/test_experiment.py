@@ -257,7 +257,7 @@ def test_a_run_that_only_warms_up_is_noted():
 @pytest.mark.parametrize(
     ("recipe", "row", "steps", "why"),
     [
-        ("ppo_mlp", {"num_envs": 4, "rollout_length": 64}, 256, "the run 256"),
+        ("ppo_mlp", {"num_envs": 4, "rollout_length": 64}, 256, "the run is 256 steps"),
         (
             "dqn_mlp",
             {"num_envs": 16, "rollout_length": 16, "warmup_rollout_length": 8},

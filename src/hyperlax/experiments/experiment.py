@@ -305,7 +305,9 @@ def _nothing_learned(tree: AbstractAgentHyperparams, steps: int, total: int) -> 
     last = cycle if steps >= total and values(tree).get("last_rollout") == "unlearned" else 0
     if -(-warm // cycle) * cycle + last < steps:
         return []
-    why = [f"the warm-up is {warm:,} steps"] * bool(warm) + [f"the run {steps:,}"]
+    why = (
+        [f"the warm-up is {warm:,} steps", f"the run {steps:,}"] if warm else [f"the run is {steps:,} steps"]
+    )
     why += [f"of which the last {last:,} are not learned from"] * bool(last)
     return [f"{', '.join(why)}: nothing is learned"]
 

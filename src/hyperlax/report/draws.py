@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 
 import numpy as np
 import polars as pl
@@ -13,6 +13,9 @@ from hyperlax.report.scores import sample_scores, scores
 from hyperlax.report.words import left_out_words
 from hyperlax.storage.results import Results
 from hyperlax.storage.wording import counted, listed
+
+AGREEING = "agree with others in all but a part of their hyperparameters"
+"""What samples do that are no independent draws because they are `repeated`, or have others like them."""
 
 
 def chosen(results: Results) -> str:
@@ -45,7 +48,7 @@ def repeated(results: Results) -> frozenset[int]:
 def dependence(results: Results) -> str:
     """Say in a clause why the samples are no independent draws; empty if they are."""
     if repeated(results):
-        return f"samples of {results.name} agree with others in all but a part of their hyperparameters"
+        return f"samples of {results.name} {AGREEING}"
     return chosen(results)
 
 
@@ -56,7 +59,12 @@ def drawn_scores(results: Results) -> Float[np.ndarray, " samples"]:
 
 def no_interval_words(experiments: Sequence[Results]) -> str:
     """Say of which experiments no interval over samples is drawn, as a sentence; empty if of none."""
-    why = [reason for results in experiments if (reason := dependence(results))]
+    return no_interval([dependence(results) for results in experiments])
+
+
+def no_interval(reasons: Iterable[str]) -> str:
+    """Say that there is no interval for these `reasons`, each once, as a sentence; empty if all are."""
+    why = [reason for reason in dict.fromkeys(reasons) if reason]
     return f"No interval over samples that are no independent draws: {'; '.join(why)}." if why else ""
 
 
@@ -92,9 +100,9 @@ def uncompared_words(experiments: Sequence[Results]) -> str:
 def repeated_words(experiments: Sequence[Results]) -> str:
     """Say how many samples are left out because they repeat others; empty if none."""
     count = sum(len(repeated(results)) for results in experiments)
+    agreeing = AGREEING.replace("agree", "agrees") if count == 1 else AGREEING
     return (
-        f"Left out: {counted(count, 'sample')} of pairs or of a sensitivity analysis, which "
-        f"{'agrees' if count == 1 else 'agree'} with others in all but a part of their hyperparameters."
+        f"Left out: {counted(count, 'sample')} of pairs or of a sensitivity analysis, which {agreeing}."
         if count
         else ""
     )

@@ -86,9 +86,9 @@ def iqm_over_strata(
     The fields of the estimate have shape (points,). The interval resamples the runs and keeps the strata
     fixed. It is missing where a stratum has fewer than `MIN_RUNS` runs.
 
-    The interquartile mean of few runs of which some fail is biased, and its bootstrap draws once more. Of
-    many strata together that would be as large as the spread, so that twice the bias of the draws is taken
-    off.
+    The interquartile mean of few runs, some of which fail, is biased, and draws of its bootstrap are biased
+    once more. Over many strata both biases together can be as large as the spread, so that twice the bias of
+    the draws is subtracted from them.
     """
     values = np.asarray(values, float)
     over_runs, count = iqm(values, axis=1), np.sum(~np.isnan(values), axis=1)

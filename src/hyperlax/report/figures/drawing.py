@@ -10,6 +10,7 @@ import polars as pl
 
 from hyperlax.report.charts.curves import X_TITLES
 from hyperlax.report.charts.style import MAX_ROWS, Chart, of_returns, over_training, steps_axis
+from hyperlax.report.draws import no_interval
 from hyperlax.report.figures.averages import average, best_row
 from hyperlax.report.figures.look import Look
 from hyperlax.report.figures.panels import Panel
@@ -78,9 +79,8 @@ def dependence_words(
     """Say where `curve_table` draws no interval because samples are no independent draws; else nothing."""
     if band != "interval" or show not in ("iqm", "median"):
         return ""
-    why = dict.fromkeys(panel.dependence(rows) for panel, _, rows, _ in _parts(several, groups, labels))
-    said = "; ".join(filter(None, why))
-    return f" No interval over samples that are no independent draws: {said}." if said else ""
+    said = no_interval(panel.dependence(rows) for panel, _, rows, _ in _parts(several, groups, labels))
+    return f" {said}" if said else ""
 
 
 def _parts(

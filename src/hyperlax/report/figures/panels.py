@@ -11,7 +11,7 @@ from jaxtyping import Float, Int
 
 from hyperlax.hyperparams import nearest, words
 from hyperlax.report.charts.style import NothingToDraw
-from hyperlax.report.draws import chosen
+from hyperlax.report.draws import AGREEING, chosen
 from hyperlax.report.evaluations import X_AXES, Evaluations, at_equal_steps, evaluations
 from hyperlax.report.scores import measured_alike, sample_scores
 from hyperlax.statistics import HEADLINES
@@ -57,9 +57,7 @@ class Panel:
             again = own.drop_nulls("pair").select("experiment", "pair").is_duplicated().any()
         if "matrix" in own.columns and own["matrix"].n_unique() > 1:
             again = again or bool(own["matrix"].str.starts_with("AB:").any())
-        return (
-            "samples of a group agree with others in all but a part of their hyperparameters" if again else ""
-        )
+        return f"samples of a group {AGREEING}" if again else ""
 
 
 def panels(experiments: Sequence[Results], metric: str = "return", x: str = "env_steps") -> list[Panel]:
