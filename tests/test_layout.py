@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 from lanes import quick
 
+from hyperlax.lanes.compilation import compiler_options
 from hyperlax.networks.layout import MATVECS, affine_map, batch_last
 
 OUT, IN, BATCH, LANES = 3, 4, 5, 2
@@ -74,7 +75,9 @@ EAGER = ("alone", "jit", "gradient in every lane")
 XLA abort (jaxlib 0.10.2)."""
 
 
-@pytest.mark.parametrize("function", [wrapped, wrapped_affine], ids=["plain", "affine"])
+@pytest.mark.parametrize(
+    "function", [wrapped, wrapped_affine, affine], ids=["plain", "affine", "affine, batch first"]
+)
 @pytest.mark.parametrize("case", CASES)
 def test_it_is_the_plain_function(case, function):
     both = lambda: [CASES[case](f) for f in (function, plain)]  # noqa: E731
@@ -117,6 +120,32 @@ def test_no_gradient_of_a_loss_with_the_batch_in_front_is_a_plain_loop(outputs):
 
     assert has_loop(lambda weight, bias, x: weight @ x + bias[:, None])
     assert not has_loop(affine_map)
+
+
+@pytest.mark.parametrize("effort", ["full", "low"])
+@pytest.mark.parametrize("last", [True, False])
+def test_no_product_of_matrices_sums_over_the_first_axis_of_both(last, effort):
+    """Eigen computes such products, and splits long sums among its threads: bits would depend on them."""
+
+    def such_products(linear):
+        def network(tree, x):
+            hidden = jnp.tanh(linear(*tree[0], x))
+            return linear(*tree[2], jnp.tanh(linear(*tree[1], hidden)))
+
+        layers = batch_last(network, "test_network") if last else network
+
+        def loss(tree, x, action):
+            return jnp.sum(jax.vmap(lambda x, a: jax.nn.log_softmax(layers(tree, x))[a])(x, action))
+
+        sizes = [(64, 4), (256, 64), (2, 256)]
+        tree = [(jnp.zeros(size), jnp.zeros(size[0])) for size in sizes]
+        lowered = jax.jit(jax.grad(loss)).lower(tree, jnp.zeros((512, 4)), jnp.zeros(512, int))
+        text = lowered.compile(compiler_options=compiler_options(effort, "cpu")).as_text() or ""
+        axes = "lhs_contracting_dims={0}, rhs_contracting_dims={0}"
+        return [line for line in text.splitlines() if axes in line and "[1," not in line]
+
+    assert such_products(lambda w, b, x: w @ x + (b[:, None] if x.ndim == 2 else b))
+    assert not such_products(affine_map)
 
 
 def products(f, *arguments):

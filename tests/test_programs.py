@@ -41,12 +41,24 @@ os.sched_setaffinity(0, sorted(os.sched_getaffinity(0))[: int(sys.argv[1])])
 import jax, jax.numpy as jnp, numpy as np
 from hyperlax.experiments.machine import set_up_jax
 from hyperlax.lanes.compilation import CPU_OPTIONS, compiler_options
+from hyperlax.networks.layout import affine_map, batch_last
 set_up_jax()
 x = np.random.default_rng(0).normal(size=(1024, 128)).astype(np.float32)
 
+def network(weights, x):
+    hidden = affine_map(weights[0], weights[0][:, 0], x)
+    return affine_map(weights[1], weights[1][:, 0], jnp.sin(hidden))
+
+def gradient(network, x):
+    weights = jnp.asarray(x[:64]), jnp.asarray(x[64:320])
+    return jax.grad(lambda w: jnp.sum(jnp.sin(jax.vmap(lambda x: network(w, x))(x))))(weights)
+
 def several(x):
     sums = jnp.sum(x, 0), jnp.sum(x * x, 1), jnp.sum(x)
-    return *sums, jnp.tanh(x) * jnp.exp(x), x @ x.T, x[:128] @ x[128:256]
+    inputs = x.reshape(2048, 64)
+    gradients = gradient(network, inputs), gradient(batch_last(network, "network"), inputs)
+    values = jnp.tanh(x) * jnp.exp(x), x @ x.T, x[:128] @ x[128:256]
+    return *sums, *values, *jax.tree.leaves(gradients)
 
 found = {"devices": jax.device_count()}
 for effort in CPU_OPTIONS:

@@ -30,13 +30,12 @@ CPU_OPTIONS = {
 Every core is a device of its own, so matrix products must not use the threads of other cores (when they did,
 two devices were no faster than one), and nothing within a program is worth running concurrently. XLA's
 parallel task assigner would cut loops into a part per core, and YNNPACK adds up in another order with one
-thread than with several: without both, MLPs and circuits have the same bits on any number of cores, and eight
-lanes of PPO on two cores take 0.92 of the time (jaxlib 0.10.2). YNNPACK keeps single matrix products,
-although it divides those that sum over the first axis of both factors among its threads; without it PPO takes
-twice the time. Its fusions of these with what follows make PPO with MLPs 4-9 % slower in `full` programs. A
-single lane in a `low` one would take 0.6 of the time, but YNNPACK's maximum of NaN and a number is the
-number, which could hide that lanes diverge (jaxlib 0.10.2 and 0.12.0.1). `low` compiles four times faster
-into slower code, for programs that hardly run.
+thread than with several: without both, and with the products of `networks.layout`, bits do not depend on the
+number of cores, and eight lanes of PPO on two cores take 0.92 of the time (jaxlib 0.10.2). YNNPACK keeps
+single matrix products; without it PPO takes twice the time. Its fusions of these with what follows make PPO
+with MLPs 4-9 % slower in `full` programs. A single lane in a `low` one would take 0.6 of the time, but
+YNNPACK's maximum of NaN and a number is the number, which could hide that lanes diverge (jaxlib 0.10.2 and
+0.12.0.1). `low` compiles four times faster into slower code, for programs that hardly run.
 """
 VECTOR_WIDTH = "xla_cpu_prefer_vector_width"
 """The XLA option for the length of vectors in CPU programs, in bits.

@@ -103,7 +103,7 @@ class Linear(eqx.Module):
         """Apply the layer to one vector, or to a batch along the last axis."""
         if differentiating() and x.ndim == 1:
             return self.of_extended(extended(x))
-        if x.ndim == 1 and not self.batch_last:
+        if x.ndim == 1 and accelerated() and not self.batch_last:
             return x @ self.weight.T + self.bias
         return affine_map(self.weight, self.bias, x)
 
