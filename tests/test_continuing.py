@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 
 from hyperlax.commands.continuing import completed
+from hyperlax.commands.flags import Common, folder_of
 from hyperlax.storage.integrity import write_json
 
 BEGUN = [
@@ -249,6 +250,11 @@ def test_what_many_processes_train_is_continued_before_it_is_merged(tmp_path, mo
         assert completed([command, "--resume"]) == [command, *told, "--resume-from", str(root), "--resume"]
         typed = [command, "--resume-from", str(root)]
         assert completed(typed) == [command, *told, *typed[1:]]
+    assert folder_of("sweep-hp-samples", Common(resume_from=sweep)) == sweep
+    above = Common(
+        resume_from=sweep.parents[1], algo_and_network_config="dqn_mlp", env_config="gymnax.cartpole"
+    )
+    assert folder_of("sweep-hp-samples", above) == sweep
 
 
 @pytest.mark.parametrize("content", ["{", '{"cells": 1}', '{"cells": [{"manifest": 3}]}', '{"command": "x"}'])

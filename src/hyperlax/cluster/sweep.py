@@ -25,11 +25,12 @@ from hyperlax.experiments.shape import shape, shape_difference
 from hyperlax.programs.plan import Program
 from hyperlax.registry import sources
 from hyperlax.storage.integrity import Damaged, create_json, read_json
+from hyperlax.storage.places import PLAN
 from hyperlax.storage.reading import UNITS
 from hyperlax.studies import suites
 from hyperlax.studies.suites import MODES
 
-FILE = "sweep.json"
+FILE = PLAN
 SHAPE = Path(UNITS) / "shape.json"
 """The kind of device and the compiler of the first unit that began; all others must have the same."""
 FORMAT = 1

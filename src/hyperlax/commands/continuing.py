@@ -11,7 +11,7 @@ from typing import Any
 from hyperlax.commands import screen
 from hyperlax.registry import location, short_name
 from hyperlax.storage import calling
-from hyperlax.storage.places import as_typed
+from hyperlax.storage.places import PLAN, as_typed
 
 _BENCHMARK = "run-benchmark"
 TRAINING = ("sweep-hp-samples", "run-single-hp", "optuna-hp-search", _BENCHMARK)
@@ -63,8 +63,6 @@ _NAMES = (RECIPE, ENV, "scheduler", "sampling-method", "base-config", "algos", "
 _BY_PATH = ("set", "range", "ablate")
 """Flags that are repeated, once for each hyperparameter."""
 
-_PLAN = "sweep.json"
-"""The file in the folder of a sweep or benchmark whose units many processes train."""
 _PLACES = {"output-root", "resume-from"}
 """Flags that say where a run is."""
 _CHANGES = {"algos", "envs", "sweep-modes", "num-samples-per-run", "sampling-method", "run-length-modifier"}
@@ -153,7 +151,7 @@ def _begun_with(folder: Path | None) -> list[str]:
 
     if folder is None:
         return []
-    plan = _record(folder / _PLAN, {"cells": [{"manifest": {}}]})
+    plan = _record(folder / PLAN, {"cells": [{"manifest": {}}]})
     planned = [cell.get("manifest", {}) for cell in plan.get("cells", ())[:1]]
     for about in (_record(folder / BENCHMARK, {}), *planned, store.recovered_manifest(folder) or {}):
         if isinstance(said := about.get("command"), list):
@@ -175,7 +173,7 @@ def _record(file: Path, kinds: Mapping[str, Any]) -> dict[str, Any]:
 
 def _planned(root: Path) -> list[Path]:
     """The folders at or below `root` of what many processes train."""
-    return sorted(file.parent for file in root.rglob(_PLAN))
+    return sorted(file.parent for file in root.rglob(PLAN))
 
 
 def _meant(command: str, typed: Mapping[str, list[str]]) -> Path | None:
@@ -186,7 +184,7 @@ def _meant(command: str, typed: Mapping[str, list[str]]) -> Path | None:
     folder = as_typed(root)
     if not folder.is_dir():
         return None
-    if store.holds(folder) or (folder / _PLAN).exists():
+    if store.holds(folder) or (folder / PLAN).exists():
         return folder
     return _cell(folder, typed) if command == _BENCHMARK else _only(folder, typed)
 
@@ -225,7 +223,7 @@ def _benchmark(cell: Path, root: Path) -> Path:
     from hyperlax.storage.repairing import BENCHMARK
 
     above = [place for place in (cell, *cell.parents) if place.is_relative_to(root)]
-    return next((p for p in above if (p / BENCHMARK).exists() or (p / _PLAN).exists()), above[:4][-1])
+    return next((p for p in above if (p / BENCHMARK).exists() or (p / PLAN).exists()), above[:4][-1])
 
 
 def _suite(cell: Path | None) -> str | None:
@@ -259,7 +257,7 @@ def _only(root: Path, typed: Mapping[str, list[str]]) -> Path | None:
     recipe, env = _value(typed, RECIPE), _value(typed, ENV)
     usual = Common()
     meant = root / experiment_path(recipe or usual.algo_and_network_config, env or usual.env_config)
-    if store.holds(meant) or (meant / _PLAN).exists():
+    if store.holds(meant) or (meant / PLAN).exists():
         return meant
     every = sorted({*_below(root), *_planned(root)})
     fitting = [

@@ -15,7 +15,7 @@ from hyperlax.registry import Registry
 from hyperlax.registry.built_in import EXPORTERS, SCHEDULES
 from hyperlax.registry.limits import within
 from hyperlax.storage.files import experiment_path
-from hyperlax.storage.places import as_typed, check_writable, resolved
+from hyperlax.storage.places import PLAN, as_typed, check_writable, resolved
 
 
 def typed_path(kind: Any, tokens: Sequence[Token]) -> Path:
@@ -195,9 +195,11 @@ def check_places(running: Running) -> None:
 
 
 def folder_of(command: str, common: Common) -> Path:
+    """The folder of the experiment: below --output-root, or what --resume-from names if that holds it."""
     check_places(common)
     root = common.resume_from or common.output_root or Path("results") / command
-    if any((root / name).exists() for name in ("manifest.json", "checkpoint/manifest-copy.json")):
+    holding = ["manifest.json", "checkpoint/manifest-copy.json", *([PLAN] if common.resume_from else [])]
+    if any((root / name).exists() for name in holding):
         return root
     if common.resume_from is not None and not root.is_dir():
         raise FileNotFoundError(f"nothing to resume: {root} does not exist")

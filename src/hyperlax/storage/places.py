@@ -7,6 +7,8 @@ import os
 import stat
 from pathlib import Path
 
+PLAN = "sweep.json"
+"""The file in the folder of a sweep, search or benchmark whose units many processes train."""
 LONGEST_INSIDE = 120
 """Bytes that the paths of files inside an experiment's folder, temporary ones included, may add to it."""
 
