@@ -53,6 +53,7 @@ def squares(f):
 CASES = {
     "alone": lambda f: f(TREE, X[0]),
     "jit": lambda f: jax.jit(f)(TREE, X[0]),
+    "NumPy": lambda f: mapped(f)(jax.tree.map(np.asarray, TREE), np.asarray(X)),
     "mapped": lambda f: mapped(f)(TREE, X),
     "mapped over the last axis": lambda f: jax.vmap(f, (None, 1))(TREE, X.T),
     "mapped twice": lambda f: jax.vmap(mapped(f), (None, 0))(TREE, XS),
@@ -70,7 +71,7 @@ CASES = {
     "forward mode": lambda f: jax.jvp(lambda x: mapped(f)(TREE, x), (X,), (X[::-1],)),
     "inside a loop": lambda f: jax.lax.fori_loop(0, 3, lambda i, x: x + mapped(f)(TREE, x)[:, :1], X),
 }
-EAGER = ("alone", "jit", "gradient in every lane")
+EAGER = ("alone", "jit", "NumPy", "gradient in every lane")
 """Cases that run operation by operation, or choose what does not; the last one as a single program would make
 XLA abort (jaxlib 0.10.2)."""
 

@@ -14,6 +14,8 @@ import pytest
 
 from hyperlax import envs
 from hyperlax.agents import PPOHyperparams
+from hyperlax.agents.dqn import DQNHyperparams
+from hyperlax.agents.ppo import PPO
 from hyperlax.hyperparams import Choice, Count, Flag, Real, assign, hp, trainable
 from hyperlax.lanes.sizes import Shape, merge
 from hyperlax.networks import MLPHyperparams
@@ -188,6 +190,41 @@ def test_layers_that_are_not_those_of_the_network_are_not_exported(network, mess
         plain(agent, env)
     sound = PPOHyperparams(actor=Dense(), critic=Dense())
     agent = sound.agent(env, sound.capacities([sound.sizes()], [1], env), key=jr.key(0))
+    assert len(plain(agent, env).layers) == 1
+
+
+Agent: Any = PPO
+
+
+class Reversed(Agent):
+    """Takes the negative of the features that the networks were trained with."""
+
+    def features(self, obs):
+        return -super().features(obs)
+
+
+class Contrary(Agent):
+    """Takes the action of the smallest output."""
+
+    def act(self, obs, *, key, explore):
+        _, step = super().act(obs, key=key, explore=explore)
+        return jnp.argmin(self.actor(self.features(obs)).logits), step
+
+
+@pytest.mark.parametrize(("agent", "env"), [(Reversed, "gymnax.pendulum"), (Contrary, "gymnax.cartpole")])
+def test_an_agent_that_acts_otherwise_than_its_model_is_not_exported(agent, env):
+    env, hyper = envs.load(env), PPOHyperparams(actor=Dense(), critic=Dense())
+    caps = hyper.capacities([hyper.sizes()], [1], env)
+    assert len(plain(Agent(hyper, env, caps, key=jr.key(0)), env).layers) == 1
+    with pytest.raises(ValueError, match=f"{agent.__name__} chooses another action than the layers of its"):
+        plain(agent(hyper, env, caps, key=jr.key(0)), env)
+
+
+@pytest.mark.parametrize("epsilon", [0.0, 0.3, 1.0])
+def test_an_agent_whose_evaluations_are_random_is_exported(epsilon):
+    env, hyper = envs.load("gymnax.cartpole"), DQNHyperparams(critic=Dense())
+    hyper = assign(hyper, {"evaluation_epsilon": epsilon, "buffer_size": 100, "batch_size": 4})
+    agent = hyper.agent(env, hyper.capacities([hyper.sizes()], [1], env), key=jr.key(0))
     assert len(plain(agent, env).layers) == 1
 
 

@@ -65,7 +65,7 @@ def _of_a_batch(f: Callable[[Any, Any], Any], name: str, last: bool) -> Callable
         return ShapedArray(like.shape, like.dtype)
 
     def batched(arguments: Any, dims: Any, treedef: Any) -> tuple[Any, int]:
-        *leaves, x = arguments
+        *leaves, x = map(jnp.asarray, arguments)
         if any(d is not None for d in dims[:-1]) or x.ndim != 2:
             return jax.vmap(partial(plain, treedef=treedef), dims)(*arguments), 0
         if not last:

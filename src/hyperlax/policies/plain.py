@@ -7,9 +7,12 @@ import json
 from collections.abc import Mapping
 from typing import Any, NamedTuple
 
+import equinox as eqx
 import jax
+import jax.numpy as jnp
+import jax.random as jr
 import numpy as np
-from jaxtyping import Float
+from jaxtyping import Array, Float, Key
 
 from hyperlax.agents.base import AbstractAgent
 from hyperlax.envs.base import AbstractEnv, Box
@@ -23,6 +26,8 @@ from hyperlax.registry import nearest
 FORMAT = 1
 TOLERANCE = 1e-3
 """How far the outputs of plain layers may be from those of the network, as a share of the largest."""
+DRAWS = 32
+"""How often the agent chooses an action to tell whether chance decides."""
 TOLD = ("algorithm", "network", "env", "env_steps", "score", "definition")
 """Entries of a policy's header that exported files repeat."""
 
@@ -46,9 +51,11 @@ class PlainPolicy(NamedTuple):
 def plain(agent: AbstractAgent, env: AbstractEnv) -> PlainPolicy:
     """The agent, as it is evaluated, in plain arrays.
 
-    Raises `ValueError` where its network has none, and where they compute something else than it does.
+    Raises `ValueError` where its network has none, and where they compute something else than the network, or
+    choose other actions than the agent.
     """
-    model, normaliser = agent.for_evaluation().chooser()
+    agent = agent.for_evaluation()
+    model, normaliser = agent.chooser()
     layers = tuple(model.body.plain())
     if not layers or not all(isinstance(layer, PlainLayer) for layer in layers):
         raise ValueError(f"plain of {_named(model)} must return one or more objects of PlainLayer")
@@ -63,6 +70,7 @@ def plain(agent: AbstractAgent, env: AbstractEnv) -> PlainPolicy:
         low, high = (np.asarray(bound, np.float32) for bound in (space.low, space.high))
     found = PlainPolicy(mean, std, layers, head, low, high)
     _check(found, model, env.obs_size)
+    _check_actions(found, agent)
     return found
 
 
@@ -88,6 +96,44 @@ def _check(policy: PlainPolicy, model: AbstractModel, obs_size: int) -> None:
             f"the layers that plain of {_named(model)} returns compute something else than the network: "
             f"{_first(got)} in place of {_first(wanted)}; a weight has the shape [out, in]"
         )
+
+
+def _check_actions(policy: PlainPolicy, agent: AbstractAgent) -> None:
+    """Raise `ValueError` unless the policy chooses what the agent does, for a few random observations.
+
+    Of those for which chance decides, as it does with an evaluation epsilon, nothing is said, and nothing of
+    an agent that has diverged.
+    """
+    drawn = np.random.default_rng(1).normal(size=(16, policy.mean.size))
+    obs = (policy.mean + policy.std * drawn).astype(np.float32)
+    file = {**arrays(policy), "about": about(policy, {})}
+    outputs, best = reference.outputs(file, obs), reference.act(file, obs)
+    chosen = np.asarray(_actions(agent, jnp.asarray(obs), jr.split(jr.key(0), DRAWS)))
+    if not np.isfinite(outputs).all() or not np.isfinite(chosen).all():
+        return
+    settled = (chosen == chosen[:1]).reshape(DRAWS, len(obs), -1).all((0, 2))
+    if chosen.shape[1:] != best.shape:
+        wrong = np.full(len(obs), True)
+    elif policy.low is None or policy.high is None:
+        value = np.take_along_axis(outputs, chosen[0][:, None].astype(int), 1)[:, 0]
+        wrong = value < outputs.max(1) - TOLERANCE * np.abs(outputs).max()
+    else:
+        wrong = (np.abs(chosen[0] - best) > TOLERANCE * (policy.high - policy.low)).any(1)
+    if (wrong & settled).any():
+        i = int(np.argmax(wrong & settled))
+        raise ValueError(
+            f"{type(agent).__name__} chooses another action than the layers of its model do: {chosen[0][i]} "
+            f"in place of {best[i]}. Files hold the model that chooser() returns, and take its largest "
+            "output or scale its outputs by tanh; define chooser() so that the agent does the same, or use "
+            "Policy.act"
+        )
+
+
+@eqx.filter_jit
+def _actions(agent: AbstractAgent, obs: Float[Array, "batch obs"], keys: Key[Array, " keys"]) -> Array:
+    """The actions of `agent` in evaluations, of shape [keys, batch, *action]."""
+    act = lambda obs, key: agent.act(obs, key=key, explore=jnp.bool_(False))[0]  # noqa: E731
+    return jax.vmap(lambda key: jax.vmap(act, (0, None))(obs, key))(keys)
 
 
 def _first(outputs: np.ndarray) -> str:
