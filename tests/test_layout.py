@@ -53,7 +53,7 @@ def squares(f):
 CASES = {
     "alone": lambda f: f(TREE, X[0]),
     "jit": lambda f: jax.jit(f)(TREE, X[0]),
-    "NumPy": lambda f: mapped(f)(jax.tree.map(np.asarray, TREE), np.asarray(X)),
+    "NumPy": lambda f: mapped(f)(TREE, np.asarray(X)),
     "mapped": lambda f: mapped(f)(TREE, X),
     "mapped over the last axis": lambda f: jax.vmap(f, (None, 1))(TREE, X.T),
     "mapped twice": lambda f: jax.vmap(mapped(f), (None, 0))(TREE, XS),
