@@ -69,8 +69,9 @@ def plain(agent: AbstractAgent, env: AbstractEnv) -> PlainPolicy:
     if isinstance(space, Box):
         low, high = (np.asarray(bound, np.float32) for bound in (space.low, space.high))
     found = PlainPolicy(mean, std, layers, head, low, high)
-    _check(found, model, env.obs_size)
-    _check_actions(found, agent)
+    with jax.default_matmul_precision("highest"):  # as NumPy multiplies; GPUs would round factors
+        _check(found, model, env.obs_size)
+        _check_actions(found, agent)
     return found
 
 
