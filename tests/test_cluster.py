@@ -31,6 +31,7 @@ from hyperlax.run.display import Display
 from hyperlax.schedules import ASHA
 from hyperlax.storage.claims import Superseded
 from hyperlax.storage.integrity import Damaged, write_json
+from hyperlax.storage.places import PLAN
 
 GIVEN: dict[str, Any] = {
     "recipe": "ppo_mlp",
@@ -163,10 +164,10 @@ def test_units_train_on_equal_devices_only(spec, tmp_path, monkeypatch):
 
 def crafted(root: Path, change: Any) -> Sweep:
     """A sweep whose file somebody else has changed."""
-    content = json.loads((root / sweep.FILE).read_text())
+    content = json.loads((root / PLAN).read_text())
     content.pop("sha256", None)
     change(content)
-    (root / sweep.FILE).write_text(json.dumps(content))
+    (root / PLAN).write_text(json.dumps(content))
     return sweep.needed(root)
 
 

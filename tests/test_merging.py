@@ -19,6 +19,7 @@ from hyperlax.run.slots import Slots
 from hyperlax.storage import store
 from hyperlax.storage.claims import Superseded
 from hyperlax.storage.files import write_atomically
+from hyperlax.storage.places import PLAN
 
 CACHE = str(Path(__file__).parents[1] / ".jax_cache")
 SWEEP = "sweep-hp-samples --algo-and-network-config recipes.py:ppo --env-config gymnax.cartpole"
@@ -56,7 +57,7 @@ def planned(command: str, place: Path) -> Sweep:
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr("hyperlax.commands.spread.work_here", lambda *_: 0)
         assert entered(*command.split(), "--tasks", "1", "--output-root", place / "root") == 0
-    return sweep.needed(next((place / "root").rglob(sweep.FILE)).parent)
+    return sweep.needed(next((place / "root").rglob(PLAN)).parent)
 
 
 @pytest.fixture

@@ -25,6 +25,7 @@ from hyperlax.commands.main import main
 from hyperlax.searches import shared, studies
 from hyperlax.storage.files import experiment_path
 from hyperlax.storage.integrity import read_json, write_json
+from hyperlax.storage.places import PLAN
 from hyperlax.studies.suites import Suite
 
 GIVEN: dict[str, Any] = {
@@ -105,9 +106,9 @@ def test_a_study_elsewhere_needs_trust_and_no_password_is_stored(spec, tmp_path,
 
 def changed(root: Path, **arguments: Any) -> None:
     """Change the arguments of the only cell of a planned search, as somebody else may have."""
-    content = read_json(root / sweep.FILE)
+    content = read_json(root / PLAN)
     content["cells"][0]["arguments"].update(arguments)
-    write_json(root / sweep.FILE, content)
+    write_json(root / PLAN, content)
 
 
 @pytest.mark.parametrize(

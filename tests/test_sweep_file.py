@@ -10,6 +10,7 @@ import pytest
 from hyperlax.cluster import sweep
 from hyperlax.cluster.sweep import Cell, Sweep, Unit
 from hyperlax.storage.integrity import Damaged, read_json, write_json
+from hyperlax.storage.places import PLAN
 
 CELL = Cell(".", "batched", {}, None, {}, {}, [])
 UNIT = Unit("c000-u0000", 0, (0, 1), 2, 100, 1.0)
@@ -26,7 +27,7 @@ def found(tmp_path) -> Sweep:
 
 def rewritten(found: Sweep, **changes: Any) -> Sweep:
     """The sweep as it is read once its file has been written with `changes`."""
-    write_json(found.root / sweep.FILE, {**read_json(found.root / sweep.FILE), **changes})
+    write_json(found.root / PLAN, {**read_json(found.root / PLAN), **changes})
     return sweep.needed(found.root)
 
 

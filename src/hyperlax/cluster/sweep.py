@@ -30,7 +30,6 @@ from hyperlax.storage.reading import UNITS
 from hyperlax.studies import suites
 from hyperlax.studies.suites import MODES
 
-FILE = PLAN
 SHAPE = Path(UNITS) / "shape.json"
 """The kind of device and the compiler of the first unit that began; all others must have the same."""
 FORMAT = 1
@@ -191,7 +190,7 @@ class Sweep:
             "cells": [dataclasses.asdict(cell) for cell in self.cells],
             "units": [dataclasses.asdict(unit) for unit in self.units],
         }
-        if not create_json(self.root / FILE, content):
+        if not create_json(self.root / PLAN, content):
             raise ValueError(
                 f"another process has just planned a sweep in {self.root}; continue it with --resume"
             )
@@ -226,12 +225,12 @@ def read(root: Path) -> Sweep | None:
     """
     way_out = f"restore it from a backup: without it the units in {root / UNITS} cannot be continued"
     try:
-        content = read_json(root / FILE, way_out)
+        content = read_json(root / PLAN, way_out)
     except (FileNotFoundError, NotADirectoryError):
         return None
     try:
         if content["format"] != FORMAT:
-            raise ValueError(f"{root / FILE} has format {content['format']}, this version reads {FORMAT}")
+            raise ValueError(f"{root / PLAN} has format {content['format']}, this version reads {FORMAT}")
         cells = tuple(
             Cell(**{**_known(Cell, about), "scheduler": _pair(about["scheduler"])})
             for about in content["cells"]
@@ -242,11 +241,11 @@ def read(root: Path) -> Sweep | None:
         )
         stored = {name: content[name] for name in ("name", "asked", "platform", "execution", "slurm")}
         if outside := [n for n in (*(c.path for c in cells), *(u.name for u in units)) if not _is_below(n)]:
-            raise Damaged(root / FILE, f"is damaged: {outside[0]!r} is not a folder in it", way_out)
+            raise Damaged(root / PLAN, f"is damaged: {outside[0]!r} is not a folder in it", way_out)
     except KeyError as error:
-        raise Damaged(root / FILE, f"is damaged: {error} is missing", way_out) from None
+        raise Damaged(root / PLAN, f"is damaged: {error} is missing", way_out) from None
     except (TypeError, AttributeError) as error:
-        raise Damaged(root / FILE, f"is damaged: {error}", way_out) from None
+        raise Damaged(root / PLAN, f"is damaged: {error}", way_out) from None
     about = {name: content.get(name) for name in ("created", "versions", "git_commit")}
     return Sweep(root, cells=cells, units=units, about=about, **stored)
 
@@ -255,7 +254,7 @@ def needed(root: Path) -> Sweep:
     """The sweep in the folder `root`; raises `FileNotFoundError`, with the fix, if there is none."""
     if (found := read(root)) is None:
         raise FileNotFoundError(
-            f"{root} holds no {FILE}: plan units with --executor local --tasks N, or --executor slurm"
+            f"{root} holds no {PLAN}: plan units with --executor local --tasks N, or --executor slurm"
         )
     return found
 

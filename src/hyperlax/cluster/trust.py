@@ -13,9 +13,10 @@ from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
-from hyperlax.cluster.sweep import FILE, Sweep
+from hyperlax.cluster.sweep import Sweep
 from hyperlax.registry import location
 from hyperlax.storage.files import cache_folder
+from hyperlax.storage.places import PLAN
 
 OF_THE_SHELL = ("container", "bind", "setup", "sbatch_arg")
 """Options for Slurm that decide which commands run, and not only with which resources."""
@@ -49,7 +50,7 @@ def check(sweep: Sweep, trusted: bool = False) -> None:
     place = _place(sweep.root)
     if (place is None or not place.exists()) and (found := named(sweep)):
         raise ValueError(
-            f"{sweep.root / FILE} was not planned by you, as far as is known here, and would run "
+            f"{sweep.root / PLAN} was not planned by you, as far as is known here, and would run "
             f"{', '.join(found)}; if you trust it, add --trust"
         )
     return None
@@ -90,4 +91,4 @@ def _place(root: Path) -> Path | None:
     cache = cache_folder()
     if cache is None:
         return None
-    return cache / "planned" / hashlib.sha256((root / FILE).read_bytes()).hexdigest()
+    return cache / "planned" / hashlib.sha256((root / PLAN).read_bytes()).hexdigest()

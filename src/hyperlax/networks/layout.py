@@ -103,7 +103,7 @@ def affine_map(
 ) -> Float[Array, " out *batch"]:
     """`weight @ x + bias` for one vector, or for a batch of vectors along the last axis.
 
-    A batch of `vmap` is along the first axis of its products.
+    On a CPU, `vmap` over single vectors multiplies them as rows of one matrix.
     """
     if x.ndim == 2:
         return _of_batch(weight, bias, x)
@@ -124,7 +124,7 @@ def _of_batch(
 
     The gradient of `x` reads a transposed copy of the weights. Without it, both factors are summed over
     their first axis; XLA leaves such products to Eigen, which splits long sums among threads, so that their
-    bits depend on the number of cores (jaxlib 0.10.2). YNNPACK, which computes them otherwise, is as fast.
+    bits depend on the number of cores (jaxlib 0.10.2). YNNPACK, which multiplies the copy, is as fast.
     """
     return weight @ x + bias[:, None]
 
@@ -151,7 +151,7 @@ def _of_rows(
     """`x @ weight.T + bias`, whose gradient has the same bits with any number of cores.
 
     The gradient of the weights reads a transposed copy of the cotangents, for the reason that `_of_batch`
-    gives. It takes 0.5-1 of the time of a product over the first axis of both factors.
+    gives. With 16 to 2,048 samples it takes 0.4-1.1 of the time of a product over the first axis of both.
     """
     return x @ weight.T + bias[None]
 
